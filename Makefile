@@ -1,0 +1,103 @@
+# Airlift: every command a person types, one line each. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+PY := $(VENV)/bin/python
+VERSION ?= $(shell sed -n 's/^version: *//p' bundle/release.yml)
+SOURCE ?= auto
+DOCKER ?= $(firstword $(wildcard /usr/bin/docker) docker)
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+SHELL_FILES = $(shell git ls-files --cached --others --exclude-standard '*.sh') .ci/run
+DOCKER_FILES = $(shell git ls-files --cached --others --exclude-standard '*Dockerfile')
+
+.PHONY: help
+help: ## list these commands
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install what is missing on this machine: engine, tools, .venv (asks apt; idempotent)
+	@scripts/dev-setup.sh
+
+# ---------------------------------------------------------------- the site in containers
+.PHONY: demo
+demo: setup ## build, sign, carry, verify and install the whole site in the lab on this machine
+	@$(PY) scripts/demo.py
+
+.PHONY: demo-down
+demo-down: ## remove the demo's site, hosts, networks and keys
+	@if [ -x $(PY) ]; then $(PY) scripts/demo.py --down; else echo "nothing to remove: no demo was run here"; fi
+
+.PHONY: lab-up
+lab-up: setup ## raise the lab's empty hosts and networks only
+	@$(VENV)/bin/ansible-playbook molecule/lab/create.yml
+
+.PHONY: lab-down
+lab-down: ## remove the lab
+	@$(VENV)/bin/ansible-playbook molecule/lab/destroy.yml
+
+.PHONY: lab-shell
+lab-shell: ## a shell on a lab host: make lab-shell HOST=lab-jump
+	@scripts/lab-shell.sh $(or $(HOST),lab-jump)
+
+# ---------------------------------------------------------------- the bundle
+.PHONY: bundle
+bundle: setup ## build and sign dist/airlift-VERSION-amd64.tar (VERSION=1.2.0 SOURCE=auto|registry|debian; key in AIRLIFT_SIGNING_KEY)
+	@$(PY) -m bundle build --version $(VERSION) --source $(SOURCE)
+
+# ---------------------------------------------------------------- the service alone
+.PHONY: build
+build: setup ## build the service's image as airlift/app:VERSION
+	@$(PY) -m bundle image app --tag airlift/app:$(VERSION)
+
+.PHONY: run
+run: build ## run the service alone on http://127.0.0.1:8000 (no database: predictions, health and metrics answer)
+	@$(DOCKER) run --rm --name airlift-run --read-only --tmpfs /tmp -p 127.0.0.1:8000:8000 airlift/app:$(VERSION)
+
+# ---------------------------------------------------------------- proofs
+.PHONY: lint
+lint: setup ## ruff, mypy, ansible-lint, yamllint, shellcheck, hadolint
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@yamllint --strict .
+	@shellcheck $(SHELL_FILES)
+	@for f in $(DOCKER_FILES); do hadolint "$$f" || exit 1; done
+	@ansible-lint --offline
+
+.PHONY: fmt
+fmt: setup ## let ruff mend format and imports
+	@ruff check --fix --exit-zero . && ruff format .
+
+.PHONY: test-unit
+test-unit: setup ## unit tests (real Postgres, Redis and ssh-keygen; no lab)
+	@pytest tests/unit
+
+.PHONY: test-molecule
+test-molecule: setup ## what the roles decide on their own, on one lab host
+	@scripts/molecule-test.sh
+
+.PHONY: test-site
+test-site: setup ## the end-to-end site: bundle, stick, verify, install, every row and flow
+	@pytest tests/e2e
+
+.PHONY: test-fast
+test-fast: lint test-unit ## lint, types and unit tests: under five minutes
+
+.PHONY: test
+test: setup ## everything that CI runs
+	@scripts/test-all.sh
+
+.PHONY: lock
+lock: setup ## renew the hash locks of requirements/*.in (needs `uv` on PATH; review the diff)
+	@for pair in requirements/dev:requirements/dev app/requirements:app/requirements requirements/controller:requirements/controller; do \
+	  uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    $$([ "$${pair%%:*}" = requirements/dev ] || echo -c requirements/dev.txt) "$${pair%%:*}.in" -o "$${pair##*:}.txt"; done
+
+.PHONY: clean
+clean: ## remove build results and caches of this tree (images and downloads stay)
+	@rm -rf dist wheels .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
