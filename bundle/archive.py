@@ -1,0 +1,375 @@
+"""The tar around the members: one allowed form, written here and read here.
+
+Every header follows from path and size alone, so the reader does not interpret what it finds: it
+compares. Interpretation happens only to explain a refusal.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NoReturn, Protocol
+
+from bundle.errors import COPY_AGAIN, AirliftError, Kind
+
+BLOCK = 512
+# ustar's size field has eleven octal digits.
+MAX_MEMBER = 0o77777777777
+END = bytes(2 * BLOCK)
+# 1980-01-01: a date of its own would say nothing, and GNU tar warns about 1970.
+MTIME = 315532800
+
+_TYPES = {
+    "1": "a hard link",
+    "2": "a symbolic link",
+    "3": "a character device",
+    "4": "a block device",
+    "5": "a directory",
+    "6": "a named pipe",
+    "g": "a pax header for all that follows",
+    "x": "a pax header, which can change names and sizes",
+    "X": "a pax header, which can change names and sizes",
+    "K": "a GNU long link name",
+    "L": "a GNU long name",
+    "S": "a sparse file",
+    "M": "a part of a file from another volume",
+    "V": "a volume label",
+}
+
+
+class Listed(Protocol):
+    """What the archive needs to know of a member."""
+
+    @property
+    def path(self) -> str:
+        """Its name in the archive."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+
+
+class Source:
+    """A bundle file, read at given offsets; safe to share between threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise AirliftError(
+                Kind.UNREADABLE,
+                f"the bundle cannot be opened: {error.strerror}",
+                where=str(path),
+                fix="check the path and that the stick is mounted",
+            ) from error
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(self._fd)
+            raise AirliftError(
+                Kind.UNREADABLE,
+                "the bundle is not a regular file",
+                where=str(path),
+                fix="name the file airlift-VERSION-amd64.tar itself",
+            )
+        self.size = status.st_size
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def readinto(self, offset: int, view: memoryview) -> int:
+        """Fill as much of the view as one system call gives; 0 at the end of the file."""
+        try:
+            return os.preadv(self._fd, [view], offset)
+        except OSError as error:
+            raise AirliftError(
+                Kind.UNREADABLE,
+                f"the bundle cannot be read at byte {offset}: {error.strerror}",
+                where=str(self.path),
+                fix="the stick or disk may be failing: copy the bundle to another one",
+            ) from error
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Read exactly so many bytes, or fewer at the end of the file."""
+        buffer = bytearray(size)
+        view = memoryview(buffer)
+        done = 0
+        while done < size:
+            count = self.readinto(offset + done, view[done:])
+            if count == 0:
+                break
+            done += count
+        return bytes(view[:done])
+
+
+@dataclass(frozen=True)
+class Preamble:
+    """What is read before anything is trusted."""
+
+    manifest: bytes
+    signatures: tuple[bytes, ...]
+    end: int
+
+
+def split_name(path: str) -> tuple[str, str] | None:
+    """Split a path into ustar's prefix and name: the shortest prefix that does it."""
+    if len(path) <= 100:
+        return "", path
+    cut = path.find("/", len(path) - 101)
+    if cut == -1 or cut > 155 or cut == len(path) - 1:
+        return None
+    return path[:cut], path[cut + 1 :]
+
+
+def header(path: str, size: int) -> bytes:
+    """The only header that a member of this name and size may have."""
+    names = split_name(path)
+    if names is None or not 0 <= size <= MAX_MEMBER:
+        message = f"{path!r} of {size} bytes cannot be written as ustar"
+        raise ValueError(message)
+    prefix, name = names
+    fields = b"".join(
+        (
+            name.encode("ascii").ljust(100, b"\0"),
+            b"0000644\0" + b"0000000\0" * 2,
+            f"{size:011o}\0{MTIME:011o}\0".encode(),
+            b" " * 8,
+            b"0" + bytes(100),
+            b"ustar\x0000",
+            bytes(64) + b"0000000\0" * 2,
+            prefix.encode("ascii").ljust(155, b"\0") + bytes(12),
+        )
+    )
+    return fields[:148] + f"{sum(fields):06o}\0 ".encode() + fields[156:]
+
+
+def padding(size: int) -> int:
+    """The zero bytes between a member's data and the next header."""
+    return -size % BLOCK
+
+
+def total_size(sizes: Iterable[tuple[str, int]]) -> int:
+    """The length of an archive with these members."""
+    return sum(BLOCK + size + padding(size) for _, size in sizes) + len(END)
+
+
+def read_preamble(
+    source: Source, *, manifest: str, signature: str, limit: int, signatures: int, next_member: str
+) -> Preamble:
+    """Read the manifest and its signatures, which stand first; nothing else is touched."""
+    path, size = _parse(source.read(0, BLOCK)) or ("", 0)
+    if path != manifest:
+        raise AirliftError(
+            Kind.UNREADABLE,
+            f"this is not an Airlift bundle: it does not begin with {manifest}",
+            where=str(source.path),
+            fix="name the file airlift-VERSION-amd64.tar as it came; if it is that one, "
+            + COPY_AGAIN,
+        )
+    body, offset = _small_member(source, 0, manifest, size, limit)
+    found: list[bytes] = []
+    while len(found) < signatures:
+        wanted = signature if not found else f"{signature}.{len(found) + 1}"
+        parsed = _parse(source.read(offset, BLOCK))
+        if parsed is None or parsed[0] != wanted:
+            break
+        data, offset = _small_member(source, offset, wanted, parsed[1], 1 << 16)
+        found.append(data)
+    if not found:
+        parsed = _parse(source.read(offset, BLOCK))
+        if parsed is not None and parsed[0] == next_member:
+            raise AirliftError(
+                Kind.UNSIGNED,
+                f"the bundle is not signed: no {signature} follows {manifest}",
+                where=str(source.path),
+                fix="use only a bundle that the vendor signed",
+            )
+        _explain(source, offset, signature, None)
+    return Preamble(body, tuple(found), offset)
+
+
+def locate(source: Source, members: Sequence[Listed], offset: int) -> list[int]:
+    """Check every header, gap and the end; return where each member's data begins.
+
+    Only headers are read: the data are hashed later, each byte once.
+    """
+    offsets: list[int] = []
+    gap = 0
+    for index, member in enumerate(members):
+        found = source.read(offset - gap, gap + BLOCK)
+        if found != bytes(gap) + header(member.path, member.size):
+            if any(found[:gap]):
+                _damaged(source, offset - gap, f"the gap before {member.path} is not empty")
+            around = members[:index], members[index:]
+            _explain(source, offset, member.path, member.size, around)
+        offset += BLOCK
+        offsets.append(offset)
+        gap = padding(member.size)
+        offset += member.size + gap
+        if offset > source.size:
+            _cut_short(source, f"the file ends inside {member.path}")
+    tail = source.read(offset - gap, gap + len(END))
+    if any(tail[:gap]):
+        _damaged(source, offset - gap, "the gap after the last member is not empty")
+    if any(tail[gap:]):
+        _explain(source, offset, None, None, (members, ()))
+    if len(tail) < gap + len(END):
+        _cut_short(source, "the end mark of the archive is missing")
+    if source.size != offset + len(END):
+        extra = source.size - offset - len(END)
+        raise AirliftError(
+            Kind.STRUCTURE,
+            f"{extra} bytes follow the end of the archive",
+            where=f"{source.path}, byte {offset + len(END)}",
+            fix=COPY_AGAIN,
+        )
+    return offsets
+
+
+def _small_member(
+    source: Source, offset: int, name: str, size: int, limit: int
+) -> tuple[bytes, int]:
+    if source.read(offset, BLOCK) != header(name, size) or size > limit:
+        if size > limit:
+            raise AirliftError(
+                Kind.STRUCTURE,
+                f"{name} claims {size} bytes, more than the {limit} allowed",
+                where=f"{source.path}, byte {offset}",
+                fix=COPY_AGAIN,
+            )
+        _explain(source, offset, name, size)
+    gap = padding(size)
+    data = source.read(offset + BLOCK, size + gap)
+    if len(data) < size + gap:
+        _cut_short(source, f"the file ends inside {name}")
+    if any(data[size:]):
+        _damaged(source, offset + BLOCK + size, f"the gap after {name} is not empty")
+    return data[:size], offset + BLOCK + size + gap
+
+
+def _parse(block: bytes) -> tuple[str, int] | None:
+    """Name and size of any tar header with a good checksum, or nothing."""
+    if len(block) < BLOCK:
+        return None
+    try:
+        size = int(block[124:136].rstrip(b"\0 ") or b"0", 8)
+        stored = int(block[148:156].rstrip(b"\0 ") or b"0", 8)
+    except ValueError:
+        return None
+    if sum(block[:148]) + 8 * 32 + sum(block[156:]) != stored:
+        return None
+    name = block[:100].partition(b"\0")[0].decode("ascii", "backslashreplace")
+    if block[257:263] == b"ustar\0":
+        prefix = block[345:500].partition(b"\0")[0].decode("ascii", "backslashreplace")
+        name = f"{prefix}/{name}" if prefix else name
+    return name, size
+
+
+def _explain(
+    source: Source,
+    offset: int,
+    wanted: str | None,
+    size: int | None,
+    around: tuple[Sequence[Listed], Sequence[Listed]] = ((), ()),
+) -> NoReturn:
+    """Say in one sentence why the header at this place is refused."""
+    before, after = around
+    block = source.read(offset, BLOCK)
+    if len(block) < BLOCK or not any(block):
+        _cut_short(source, f"the archive ends before {wanted}")
+    parsed = _parse(block)
+    if parsed is None:
+        _damaged(source, offset, f"the header of {wanted or 'what follows the last member'}")
+    name, found_size = parsed
+    kind = chr(block[156])
+    shown = repr(name)
+    if kind not in "0\0":
+        what = f"{shown} is {_TYPES.get(kind, f'of the unknown type {kind!r}')}, not a regular file"
+    elif name.startswith("/"):
+        what = f"{shown} is an absolute path"
+    elif ".." in name.split("/"):
+        what = f"{shown} climbs out of its folder"
+    elif name == wanted and found_size != size:
+        what = f"{shown} has {found_size} bytes in the archive, {size} in the manifest"
+    elif name == wanted:
+        what = f"{shown} has another mode, owner, date or form than a bundle's members have"
+    elif any(member.path == name for member in before):
+        what = f"{shown} is in the archive twice"
+    elif any(member.path == name for member in after):
+        what = f"{shown} is not in its place: {wanted!r} belongs there"
+    else:
+        what = f"{shown} is not listed in the manifest"
+    raise AirliftError(
+        Kind.STRUCTURE,
+        what,
+        where=f"{source.path}, byte {offset}",
+        fix="do not use this file; " + COPY_AGAIN,
+    )
+
+
+def _cut_short(source: Source, what: str) -> NoReturn:
+    raise AirliftError(
+        Kind.CUT_SHORT,
+        f"the bundle was cut short: {what}",
+        where=f"{source.path}, {source.size} bytes long",
+        fix=COPY_AGAIN,
+    )
+
+
+def _damaged(source: Source, offset: int, what: str) -> NoReturn:
+    raise AirliftError(
+        Kind.ALTERED,
+        f"the bundle is damaged: {what}",
+        where=f"{source.path}, byte {offset}",
+        fix=COPY_AGAIN,
+    )
+
+
+class Writer:
+    """Writes members in the one allowed form."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+
+    def add(self, path: str, data: bytes) -> None:
+        """Append a small member."""
+        self._out.write(header(path, len(data)) + data + bytes(padding(len(data))))
+
+    def add_file(self, path: str, source: Path, size: int) -> None:
+        """Append a file."""
+        self._out.write(header(path, size))
+        if self._copy(source, 0) != size:
+            raise AirliftError(
+                Kind.BUILD_INPUT,
+                "a file changed while the bundle was written",
+                where=str(source),
+                fix="leave the tree alone and build again",
+            )
+        self._out.write(bytes(padding(size)))
+
+    def add_rest(self, source: Path, offset: int) -> None:
+        """Append all of another archive from some header on, its end mark included."""
+        self._copy(source, offset)
+        self._out.flush()
+        os.fsync(self._out.fileno())
+
+    def _copy(self, source: Path, offset: int) -> int:
+        """Let the kernel copy to the end of a file."""
+        self._out.flush()
+        with source.open("rb") as stream:
+            done = offset
+            while count := os.sendfile(self._out.fileno(), stream.fileno(), done, 1 << 30):
+                done += count
+        return done - offset
+
+    def finish(self) -> None:
+        """Write the end mark and flush everything to the disk."""
+        self._out.write(END)
+        self._out.flush()
+        os.fsync(self._out.fileno())

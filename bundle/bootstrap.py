@@ -1,0 +1,140 @@
+"""Makes a release's virtual environment, offline, from its own hash-pinned wheels."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from bundle.errors import AirliftError, Kind
+
+REQUIREMENTS = "requirements/controller.txt"
+MARKER = ".airlift-complete"
+MINIMUM = (3, 11)
+# Unpacked and compiled, wheels grow; measured 4.7 times for a wheelhouse of three Pythons.
+GROWTH = 7
+
+
+def check_python(wheels: Iterable[str]) -> None:
+    """Refuse a Python for which the wheelhouse was not made, before anything is written."""
+    tags = {tag for name in wheels for tag in re.findall(r"-cp(3\d+)-cp3\d+-", name)}
+    here = f"{sys.version_info.major}{sys.version_info.minor}"
+    if tags and here not in tags:
+        names = ", ".join(f"{tag[0]}.{tag[1:]}" for tag in sorted(tags, key=int))
+        raise AirliftError(
+            Kind.PYTHON,
+            f"this is Python {here[0]}.{here[1:]}; the bundle brings wheels for {names}",
+            where=sys.executable,
+            fix=f"run the same command with one of these, such as python3.{min(tags, key=int)[1:]}",
+        )
+    try:
+        import venv  # noqa: F401, PLC0415 - Debian can split it off
+    except ImportError as error:
+        raise AirliftError(
+            Kind.PYTHON,
+            "this Python has no venv module",
+            where=sys.executable,
+            fix="install the distribution's whole python3 (python3-minimal is not enough)",
+        ) from error
+
+
+def is_complete(release: Path, manifest_sha256: str) -> bool:
+    """Whether the environment was finished for this manifest and its Python still runs."""
+    try:
+        if (release / "venv" / MARKER).read_text(encoding="ascii") != manifest_sha256:
+            return False
+        command = [_python(release), "-I", "-c", "import bundle"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except (OSError, ValueError):
+        return False
+
+
+def make(release: Path, manifest_sha256: str) -> None:
+    """Make the environment; a half-made one is thrown away first."""
+    venv = release / "venv"
+    shutil.rmtree(venv, ignore_errors=True)
+    wheels = release / "wheels"
+    pip = sorted(wheels.glob("pip-*.whl"))
+    if len(pip) != 1:
+        raise AirliftError(
+            Kind.BOOTSTRAP,
+            f"the wheelhouse holds {len(pip)} pip wheels, not one",
+            where=str(wheels),
+            fix="ask the vendor for a complete bundle",
+        )
+    # Debian without python3-venv has no ensurepip; pip runs from its own wheel instead.
+    _run([sys.executable, "-I", "-m", "venv", "--without-pip", str(venv)], release)
+    _run(
+        [
+            _python(release),
+            "-I",
+            str(pip[0] / "pip"),
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-cache-dir",
+            "--find-links",
+            str(wheels),
+            "--only-binary=:all:",
+            "--require-hashes",
+            "--requirement",
+            str(release / REQUIREMENTS),
+        ],
+        release,
+    )
+    packages = next((venv / "lib").glob("python3.*/site-packages"))
+    (packages / "airlift.pth").write_text(f"{release}\n", encoding="utf-8")
+    _run([_python(release), "-I", "-m", "compileall", "-q", str(release / "bundle")], release)
+    _run([_python(release), "-I", "-c", "import bundle"], release)
+    (venv / MARKER).write_text(manifest_sha256, encoding="ascii")
+
+
+def _python(release: Path) -> str:
+    return str(release / "venv" / "bin" / "python")
+
+
+def _run(command: list[str], release: Path) -> None:
+    """Run a step with nothing from outside that could lead it elsewhere."""
+    outside = ("PIP_", "PYTHON", "VIRTUAL_ENV", "__PYVENV")
+    env = {key: value for key, value in os.environ.items() if not key.startswith(outside)}
+    env |= {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+    # pip unpacks into TMPDIR: /tmp may be small.
+    (release / "venv").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="tmp-", dir=release / "venv") as folder:
+        result = subprocess.run(
+            command,
+            env={**env, "TMPDIR": folder},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=_die_with_parent,
+        )
+    if result.returncode != 0:
+        lines = (result.stderr or result.stdout).strip().splitlines()
+        raise AirliftError(
+            Kind.BOOTSTRAP,
+            f"the virtual environment could not be made: {lines[-1] if lines else 'no message'}",
+            where=" ".join(command[:6]),
+            fix="run the same command again; if it stays so, send this output to the vendor:\n"
+            + "\n".join(f"    {line}" for line in lines[-15:]),
+        )
+
+
+def _die_with_parent() -> None:
+    """A killed import must not leave a pip behind that writes into the next one's directory."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)

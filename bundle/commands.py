@@ -1,0 +1,165 @@
+"""The commands that verify.pyz does not carry: building, signing, serving."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from bundle.cli import Answer, add_command
+from bundle.errors import AirliftError, Kind
+from bundle.registry import RegistryServer
+from bundle.report import size, table
+from bundle.store import DEFAULT_HOME
+
+TREE = Path(__file__).resolve().parent.parent
+IDENTITY = "release@airlift.example"
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add these commands to the parser."""
+    one = add_command(commands, "build", _build, "build and sign a bundle")
+    one.add_argument("--version", help="default: the one in bundle/release.yml")
+    one.add_argument("--serial", type=int, help="default: the one in bundle/release.yml")
+    one.add_argument("--source", choices=["auto", "registry", "debian"], default="auto")
+    one.add_argument("-o", "--output", type=Path, default=Path("dist"), metavar="DIR")
+    _add_keys(one)
+    one = add_command(commands, "sign", _sign, "add another signer's signature to a bundle")
+    one.add_argument("bundle", type=Path)
+    one.add_argument(
+        "--signature",
+        type=Path,
+        metavar="FILE",
+        help="made elsewhere: ssh-keygen -Y sign -n airlift-bundle -f KEY manifest.json",
+    )
+    _add_keys(one)
+    one = add_command(commands, "image", _image, "build the product's own image alone")
+    one.add_argument("name", help="such as app")
+    one.add_argument("--tag", required=True)
+    one.add_argument("--source", choices=["auto", "registry", "debian"], default="auto")
+    one = add_command(commands, "serve", _serve, "serve the store as a registry on the loopback")
+    home = os.environ.get("AIRLIFT_HOME", DEFAULT_HOME)
+    one.add_argument("--store", type=Path, default=Path(home, "store"))
+    one.add_argument("--port", type=int, default=0, help="default: any free one; it is printed")
+
+
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--key",
+        type=Path,
+        action="append",
+        default=[],
+        help="private key, or a .pub whose key is in ssh-agent; may be repeated "
+        "(default: AIRLIFT_SIGNING_KEY)",
+    )
+    parser.add_argument("--identity", default=IDENTITY, help=f"who signs (default: {IDENTITY})")
+
+
+def _keys(arguments: argparse.Namespace) -> tuple[Path, ...]:
+    given = arguments.key or [Path(p) for p in [os.environ.get("AIRLIFT_SIGNING_KEY")] if p]
+    return tuple(path.expanduser() for path in given)
+
+
+def _build(arguments: argparse.Namespace) -> Answer:
+    from bundle import build, suppliers  # noqa: PLC0415 - needs PyYAML and an engine
+
+    start = time.monotonic()
+
+    def log(text: str) -> None:
+        print(f"{time.monotonic() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    built = build.build(
+        build.Options(
+            tree=TREE,
+            out=arguments.output,
+            keys=_keys(arguments),
+            identity=arguments.identity,
+            version=arguments.version,
+            serial=arguments.serial,
+            source=arguments.source,
+        ),
+        suppliers.Real(),
+        log=log,
+    )
+    rows = [
+        ("bundle", str(built.path)),
+        ("size", size(built.path.stat().st_size)),
+        ("sha256", built.sha256),
+        ("time", f"{time.monotonic() - start:.1f} s"),
+    ]
+    lines = "\n".join(f"  {line}" for line in built.allowed_signers)
+    return Answer(
+        f"airlift {built.version}, serial {built.serial}\n{table(rows)}\n\n"
+        f"Clients need in allowed_signers, sent another way than the bundle:\n{lines}",
+        {
+            "bundle": str(built.path),
+            "bytes": built.path.stat().st_size,
+            "version": built.version,
+            "serial": built.serial,
+            "sha256": built.sha256,
+            "manifest_sha256": built.manifest_sha256,
+            "allowed_signers": list(built.allowed_signers),
+            "notes": list(built.notes),
+        },
+    )
+
+
+def _image(arguments: argparse.Namespace) -> Answer:
+    from bundle import suppliers  # noqa: PLC0415 - needs PyYAML and an engine
+
+    def log(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    lock = TREE / "bundle" / "images.lock.yml"
+    suppliers.app_image(lock, arguments.name, arguments.source, arguments.tag, log)
+    return Answer(arguments.tag, {"image": arguments.tag})
+
+
+def _sign(arguments: argparse.Namespace) -> Answer:
+    from bundle import countersign  # noqa: PLC0415
+
+    keys = _keys(arguments)
+    total = countersign.add(
+        arguments.bundle,
+        key=keys[0] if keys else None,
+        signature=arguments.signature,
+    )
+    return Answer(
+        f"{arguments.bundle} has {total} signatures now",
+        {"bundle": str(arguments.bundle), "signatures": total},
+    )
+
+
+def _serve(arguments: argparse.Namespace) -> Answer:
+    if not (arguments.store / "blobs" / "sha256").is_dir():
+        raise AirliftError(
+            Kind.HOME,
+            "there is no store to serve",
+            where=str(arguments.store),
+            fix="import a bundle first, or name the store with --store",
+        )
+
+    def log(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    server = RegistryServer(arguments.store, port=arguments.port, log=log)
+    try:
+        port = server.start()
+    except OSError as error:
+        raise AirliftError(
+            Kind.HOME,
+            f"cannot listen on 127.0.0.1:{arguments.port}: {error.strerror}",
+            where=str(arguments.store),
+            fix="choose another --port, or stop what listens there (ss -ltnp)",
+        ) from error
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    print(f"127.0.0.1:{port}", flush=True)
+    stop.wait()
+    server.stop()
+    return Answer(f"{size(server.bytes_sent)} sent", {"bytes_sent": server.bytes_sent})

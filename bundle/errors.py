@@ -1,0 +1,81 @@
+"""Every refusal and failure: what is wrong, where, what to do, and a documented exit code.
+
+The table in `docs/TRUST.md` is this enumeration; a test compares them.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+
+class Kind(Enum):
+    """What went wrong, as an exit code and its meaning."""
+
+    USAGE = (2, "wrong arguments")
+    UNREADABLE = (10, "the bundle cannot be read, or the file is not an Airlift bundle")
+    CUT_SHORT = (11, "the bundle ends too early")
+    ALTERED = (12, "a member's bytes are not those that were signed")
+    STRUCTURE = (13, "the archive holds something that the manifest does not allow there")
+    MANIFEST = (14, "the manifest is signed, but this verifier cannot accept it")
+    UNSIGNED = (20, "no signature, or one that is not an OpenSSH signature")
+    UNKNOWN_SIGNER = (21, "signed, but by nobody in the list of allowed signers")
+    BAD_SIGNATURE = (22, "the signature does not fit the manifest, or was made for another purpose")
+    REVOKED = (23, "the signer's key is revoked")
+    EXPIRED = (24, "the signer's key is not valid at this time")
+    TOO_FEW_SIGNERS = (25, "good signatures, but of too few different keys")
+    SIGNERS_FILE = (26, "the list of allowed signers or of revoked keys cannot be used")
+    OLDER = (30, "the serial is lower than one that was accepted here")
+    CONFLICT = (31, "the serial or version is known here, with other content")
+    RELEASE_ALTERED = (32, "an imported release is not what was accepted")
+    NO_SPACE = (40, "not enough disk space")
+    LOCKED = (41, "another import is running")
+    HOME = (42, "Airlift's directory on the jump host cannot be used")
+    PYTHON = (43, "this Python or OpenSSH cannot run Airlift")
+    BOOTSTRAP = (44, "the release's virtual environment could not be made")
+    BUILD_INPUT = (50, "something that a bundle is made of is missing or wrong")
+    SIGNING = (51, "no signing key, or it could not sign")
+    INTERRUPTED = (130, "stopped by a signal; the same command continues")
+
+    def __init__(self, exit_code: int, meaning: str) -> None:
+        self.exit_code = exit_code
+        self.meaning = meaning
+
+    @property
+    def label(self) -> str:
+        """The name in JSON output and in the document, such as `cut-short`."""
+        return self.name.lower().replace("_", "-")
+
+
+class AirliftError(Exception):
+    """A refusal or failure that a person can act on."""
+
+    def __init__(self, kind: Kind, what: str, *, where: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.kind = kind
+        self.what = what
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.fix:
+            lines.append(f"  fix:   {self.fix}")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for `--json`."""
+        return {
+            "kind": self.kind.label,
+            "exit_code": self.kind.exit_code,
+            "what": self.what,
+            "where": self.where,
+            "fix": self.fix,
+        }
+
+
+COPY_AGAIN = (
+    "copy the bundle again from its source, and compare it with SHA256SUMS; keep the stick as it is"
+)

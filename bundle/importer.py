@@ -1,0 +1,262 @@
+"""Imports a bundle: verifies and stores it in one pass, then makes the release usable.
+
+The order is in `docs/TRUST.md`. Whatever is interrupted, the same command continues.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle import bootstrap, installed, manifest
+from bundle.errors import AirliftError, Kind
+from bundle.manifest import Member
+from bundle.sshsig import Signer, Trust, Verdict
+from bundle.store import (
+    Acceptance,
+    Home,
+    free_bytes,
+    fsync_directory,
+    link_atomic,
+    now,
+    sync_filesystem,
+    write_atomic,
+    write_failed,
+)
+from bundle.verify import Opened, Output, Progress, check_members, opened
+
+MARGIN = 64 << 20
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did."""
+
+    version: str
+    serial: int
+    release: Path
+    signers: tuple[Signer, ...]
+    ignored: tuple[str, ...]
+    accepted: str
+    already: bool
+    new_bytes: int
+
+
+def run(path: Path, *, trust: Trust, home: Home, log: Log, progress: Progress) -> Imported:
+    """Import a bundle, or finish an import that was interrupted."""
+    home.create()
+    try:
+        with home.lock(), opened(path, trust=trust, home=home) as bundle:
+            return _Import(bundle, trust, home, log, progress).run()
+    except OSError as error:
+        raise write_failed(error, home.root) from error
+
+
+class _Import:
+    def __init__(
+        self, bundle: Opened, trust: Trust, home: Home, log: Log, progress: Progress
+    ) -> None:
+        self.bundle = bundle
+        self.trust = trust
+        self.home = home
+        self.log = log
+        self.progress = progress
+        self.manifest = bundle.manifest
+        self.release = home.release(bundle.manifest.version)
+        self.staged = home.incoming / bundle.sha256
+        self.staged_release = self.staged / "release"
+        self.staged_blobs = self.staged / "blobs"
+
+    def run(self) -> Imported:
+        """Do what is not done yet."""
+        # `opened` lets pass what was accepted before; import also wants it to be the newest.
+        self.home.check_history(self.manifest.serial, self.manifest.version, self.bundle.sha256)
+        wheels = [m.path for m in self.manifest.members if m.path.startswith("wheels/")]
+        bootstrap.check_python(wheels)
+        complete = self.bundle.accepted is not None and installed.is_complete(
+            self.home, self.release, self.bundle.raw_manifest, self.manifest
+        )
+        ready = complete and bootstrap.is_complete(self.release, self.bundle.sha256)
+        already = ready and self._current() == self.release
+        new_bytes = 0
+        if not complete:
+            new_bytes = self._check_space()
+            self._store()
+        record = self._accept()
+        if not complete:
+            self._publish()
+        if not ready:
+            self.log("making the virtual environment, offline")
+            bootstrap.make(self.release, self.bundle.sha256)
+            sync_filesystem(self.release)
+        if not already:
+            link_atomic(os.path.relpath(self.release, self.home.root), self.home.current)
+        self._clean()
+        verdict = self.bundle.verdict
+        assert verdict is not None  # noqa: S101 - `opened` was given a trust
+        return Imported(
+            self.manifest.version,
+            self.manifest.serial,
+            self.release,
+            verdict.signers,
+            verdict.ignored,
+            record.accepted,
+            already,
+            new_bytes,
+        )
+
+    def _current(self) -> Path | None:
+        try:
+            return self.home.root / self.home.current.readlink()
+        except OSError:
+            return None
+
+    def _check_space(self) -> int:
+        new = [m for m in self.manifest.members if not self._is_stored(m)]
+        new_bytes = sum(member.size for member in new)
+        wheels = sum(m.size for m in self.manifest.members if m.path.startswith("wheels/"))
+        blocks = 4096 * len(new)
+        needed = new_bytes + blocks + wheels * bootstrap.GROWTH + MARGIN
+        free = free_bytes(self.home.root)
+        if free < needed:
+            raise AirliftError(
+                Kind.NO_SPACE,
+                f"import needs {needed >> 20} MiB, {free >> 20} MiB are free",
+                where=str(self.home.root),
+                fix=f"free {(needed - free >> 20) + 1} MiB there, or use --home on a larger disk",
+            )
+        return new_bytes
+
+    def _is_stored(self, member: Member) -> bool:
+        if not member.is_blob:
+            return False
+        if self.home.has_blob(member.sha256, member.size):
+            return True
+        try:
+            return (self.staged_blobs / member.sha256).stat().st_size == member.size
+        except FileNotFoundError:
+            return False
+
+    def _store(self) -> None:
+        """Hash every member and stage what is new; then move the blobs, which are all good."""
+        for leftover in self.home.incoming.iterdir():
+            if leftover != self.staged:
+                shutil.rmtree(leftover)
+        shutil.rmtree(self.staged_release, ignore_errors=True)
+        self.staged_blobs.mkdir(parents=True, exist_ok=True)
+        for folder in {(self.staged_release / m.release_path).parent for m in self._release_files}:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.log(f"verifying and storing {len(self.manifest.members)} members")
+        check_members(self.bundle, sink=self._sink, progress=self.progress)
+        (self.staged_release / manifest.MANIFEST).write_bytes(self.bundle.raw_manifest)
+        for number, signature in enumerate(self.bundle.signatures, 1):
+            name = manifest.SIGNATURE if number == 1 else f"{manifest.SIGNATURE}.{number}"
+            (self.staged_release / name).write_bytes(signature)
+        sync_filesystem(self.staged)
+        for blob in sorted(self.staged_blobs.iterdir()):
+            if blob.suffix != ".part":
+                blob.replace(self.home.blob(blob.name))
+        fsync_directory(self.home.blobs)
+
+    @property
+    def _release_files(self) -> list[Member]:
+        return [member for member in self.manifest.members if not member.is_blob]
+
+    def _sink(self, member: Member) -> Output | None:
+        if self._is_stored(member):
+            return None
+        if member.is_blob:
+            return _File(self.staged_blobs / member.sha256, durable=True)
+        return _File(self.staged_release / member.release_path, durable=False)
+
+    def _accept(self) -> Acceptance:
+        """Record the decision and keep the lists by which it was made."""
+        if self.bundle.accepted is not None:
+            return self.bundle.accepted
+        verdict = self.bundle.verdict
+        assert verdict is not None  # noqa: S101 - `opened` was given a trust
+        record = Acceptance(
+            self.manifest.serial, self.manifest.version, now(), self.bundle.sha256, verdict.signers
+        )
+        keep_trust(self.home, self.trust, verdict, self.log)
+        self.home.accept(record)
+        return record
+
+    def _publish(self) -> None:
+        """Put the release directory in its place: all of it or nothing."""
+        old = self.release.with_name(f".replaced-{self.release.name}")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.release.exists():
+            # Accepted before, but damaged since: replaced as a whole.
+            self.release.rename(old)
+        self.staged_release.rename(self.release)
+        fsync_directory(self.home.releases)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _clean(self) -> None:
+        shutil.rmtree(self.staged, ignore_errors=True)
+
+
+class _File:
+    """A staged file; it has its final name only when its hash was right."""
+
+    def __init__(self, path: Path, *, durable: bool) -> None:
+        self._path = path
+        self._durable = durable
+        self._part = path.with_name(path.name + ".part")
+        self._fd = os.open(
+            self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
+        )
+
+    def write(self, data: memoryview) -> None:
+        """Write all of it."""
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+    def commit(self) -> None:
+        """Give it its name. Big blobs are flushed one by one: a later run does not repeat them."""
+        if self._durable:
+            os.fsync(self._fd)
+        os.close(self._fd)
+        self._part.replace(self._path)
+
+    def abort(self) -> None:
+        """Drop it."""
+        os.close(self._fd)
+        self._part.unlink(missing_ok=True)
+
+
+def keep_trust(home: Home, trust: Trust, verdict: Verdict, log: Log) -> None:
+    """Keep the lists by which the bundle was judged, for later commands."""
+    lists = {"allowed_signers": verdict.allowed_signers, "revoked": verdict.revoked}
+    for name, new in lists.items():
+        kept = home.trust / name
+        old = kept.read_bytes() if kept.exists() else None
+        if new is None or new == old:
+            continue
+        if old is not None:
+            write_atomic(kept.with_name(f"{name}.old"), old)
+            log(f"{kept} has a new content; the former one is in {kept}.old")
+        write_atomic(kept, new)
+    if trust.required > required_signers(home):
+        write_atomic(home.trust / "required_signers", f"{trust.required}\n".encode())
+
+
+def required_signers(home: Home) -> int:
+    """How many different keys this jump host asks for."""
+    path = home.trust / "required_signers"
+    try:
+        return max(1, int(path.read_text(encoding="ascii")))
+    except FileNotFoundError:
+        return 1
+    except (OSError, ValueError) as error:
+        raise AirliftError(
+            Kind.HOME,
+            "the number of required signers cannot be read",
+            where=str(path),
+            fix="write a whole number into it, such as 2",
+        ) from error

@@ -1,0 +1,114 @@
+"""Shows what a bundle holds: a table for people, the manifest's facts for machines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from bundle.report import size, table
+from bundle.verify import Opened
+
+
+def facts(bundle: Opened) -> dict[str, Any]:
+    """What `--json` prints."""
+    data = bundle.manifest.data
+    uses = _layer_uses(data["components"])
+    sizes = {
+        layer["digest"]: layer["size"]
+        for component in data["components"].values()
+        for layer in component["layers"]
+    }
+    groups: Counter[str] = Counter()
+    for member in bundle.manifest.members:
+        groups[member.path.partition("/")[0]] += member.size
+    verdict = bundle.verdict
+    return {
+        **{key: value for key, value in data.items() if key not in ("members", "format")},
+        "manifest_sha256": bundle.sha256,
+        "bundle_size": bundle.source.size,
+        "member_count": len(bundle.manifest.members),
+        "sizes": dict(sorted(groups.items())),
+        "layers": {
+            "unique": len(sizes),
+            "shared": sum(1 for count in uses.values() if count > 1),
+            "bytes": sum(sizes.values()),
+            "bytes_saved": sum(sizes[digest] * (count - 1) for digest, count in uses.items()),
+        },
+        "signers": [signer.as_dict() for signer in verdict.signers] if verdict else [],
+        "signatures": len(bundle.signatures),
+        "trusted": verdict is not None,
+        "contents_hashed": False,
+    }
+
+
+def text(bundle: Opened) -> str:
+    """What a person reads."""
+    data = bundle.manifest.data
+    known = facts(bundle)
+    stops = ", ".join(data["upgrade"]["required_stops"]) or "none"
+    head = [
+        ("release", f"{data['product']} {data['version']}, serial {data['serial']}"),
+        ("made", f"{data['created']} from revision {data['revision']}"),
+        ("for", f"{data['architecture']}, images from {data['image_source']}"),
+        ("upgrade", f"from {data['upgrade']['minimum_version']} or newer; stops: {stops}"),
+        (
+            "schema",
+            f"{data['schema']['head']}, runs on {data['schema']['lowest_compatible']} or newer",
+        ),
+        ("manifest", f"sha256 {bundle.sha256}"),
+        ("size", f"{size(bundle.source.size)} in {known['member_count']} members"),
+    ]
+    if bundle.verdict is None:
+        head.append(("SIGNED BY", "NOT CHECKED: name the signers with --allowed-signers"))
+    else:
+        head += [("signed by", str(signer)) for signer in bundle.verdict.signers]
+        head += [("not counted", reason) for reason in bundle.verdict.ignored]
+    parts = [table(head), _components(data["components"])]
+    parts += [_shared(known)]
+    if data["absent"]:
+        parts.append(
+            table([(name, a["reason"]) for name, a in data["absent"].items()], ["absent", "reason"])
+        )
+    zones = [(name, size(zone["bytes"])) for name, zone in data["zones"].items()]
+    groups = [(name, size(count)) for name, count in known["sizes"].items()]
+    parts.append(table(zones, ["zone", "images need"]))
+    parts.append(table(groups, ["part of the bundle", "size"]))
+    parts.append("Contents were not hashed: `verify` does that.")
+    return "\n\n".join(parts)
+
+
+def _layer_uses(components: dict[str, Any]) -> Counter[str]:
+    return Counter(
+        digest
+        for component in components.values()
+        for digest in {layer["digest"] for layer in component["layers"]}
+    )
+
+
+def _components(components: dict[str, Any]) -> str:
+    uses = _layer_uses(components)
+    rows = []
+    for name, component in components.items():
+        layers = {layer["digest"]: layer["size"] for layer in component["layers"]}
+        shared = {digest: n for digest, n in layers.items() if uses[digest] > 1}
+        rows.append(
+            (
+                name,
+                component["version"],
+                size(sum(layers.values())),
+                f"{len(shared)} of {len(layers)}",
+                size(sum(layers.values()) - sum(shared.values())),
+                component["manifest_digest"][:19],
+                component["drift"] or "",
+            )
+        )
+    heads = ["component", "version", "layers", "shared", "its own", "image", "drift from the pin"]
+    return table(rows, heads)
+
+
+def _shared(known: dict[str, Any]) -> str:
+    layers = known["layers"]
+    return (
+        f"{layers['unique']} layers of {size(layers['bytes'])}; {layers['shared']} are shared by "
+        f"several images, which saves {size(layers['bytes_saved'])}"
+    )

@@ -1,0 +1,247 @@
+"""The manifest: strict reading, cross-checks, and the one way to write it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn
+
+from bundle import schema as s
+from bundle.archive import MAX_MEMBER, split_name
+from bundle.errors import AirliftError, Kind
+
+FORMAT = 1
+PRODUCT = "airlift"
+ARCHITECTURES = ("amd64", "arm64")
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+VERIFIER = "verify.pyz"
+MAX_BYTES = 32 << 20
+MAX_PATH = 255
+
+DIRECTORIES = ("content", "wheels", "packages", "oci", "blobs")
+# A release directory holds these beside the content, so content may not bring them.
+RESERVED_IN_RELEASE = ("venv", "wheels", "packages", "oci", VERIFIER)
+# Without these no release can be used: better to say so before it is stored.
+REQUIRED = (
+    VERIFIER,
+    "content/ansible.cfg",
+    "content/bundle/__init__.py",
+    "content/requirements/controller.txt",
+    "oci/index.json",
+    "oci/oci-layout",
+)
+
+_VERSION = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?"
+_DIGEST = r"sha256:[0-9a-f]{64}"
+_NAME = r"[a-z0-9]+([._-][a-z0-9]+)*"
+# Starts with no dot and no dash: no hidden files, nothing that a program takes for an option.
+_SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._+~@%=,-]*"
+_PATH = rf"{_SEGMENT}(/{_SEGMENT})*"
+
+_COMPONENT = s.record(
+    version=s.text(),
+    repository=s.text(rf"{_NAME}(/{_NAME})*"),
+    manifest_digest=s.text(_DIGEST),
+    config_digest=s.text(_DIGEST),
+    diff_ids=s.array(s.text(_DIGEST)),
+    layers=s.array(
+        s.record(digest=s.text(_DIGEST), size=s.integer(1, MAX_MEMBER), media_type=s.text())
+    ),
+    unpacked_size=s.integer(0),
+    pinned=s.nullable(s.text()),
+    drift=s.nullable(s.text()),
+    probe=s.array(s.text()),
+)
+
+_SHAPE = s.record(
+    format=s.integer(FORMAT, FORMAT),
+    product=s.text(PRODUCT),
+    version=s.text(_VERSION),
+    serial=s.integer(1, 2**53),
+    created=s.text(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"),
+    architecture=s.text("|".join(ARCHITECTURES)),
+    revision=s.text(),
+    upgrade=s.record(minimum_version=s.text(_VERSION), required_stops=s.array(s.text(_VERSION))),
+    schema=s.record(head=s.integer(0), lowest_compatible=s.integer(0)),
+    image_source=s.text("debian|registry"),
+    components=s.mapping(_NAME, _COMPONENT),
+    absent=s.mapping(_NAME, s.record(reason=s.text())),
+    zones=s.mapping(r"[a-z][a-z0-9_]*", s.record(bytes=s.integer(0))),
+    members=s.array(
+        s.record(
+            path=s.text(_PATH, limit=MAX_PATH),
+            size=s.integer(0, MAX_MEMBER),
+            sha256=s.text("[0-9a-f]{64}"),
+        )
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of the bundle."""
+
+    path: str
+    size: int
+    sha256: str
+
+    @property
+    def is_blob(self) -> bool:
+        """Whether it belongs into the shared store, not into the release directory."""
+        return self.path.startswith("blobs/")
+
+    @property
+    def release_path(self) -> str:
+        """Where it lies in a release directory."""
+        return self.path.removeprefix("content/")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest that passed every check."""
+
+    data: dict[str, Any]
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        """The files, in the archive's order."""
+        return tuple(Member(m["path"], m["size"], m["sha256"]) for m in self.data["members"])
+
+    @property
+    def version(self) -> str:
+        """The release's SemVer version."""
+        return str(self.data["version"])
+
+    @property
+    def serial(self) -> int:
+        """The number that only grows from release to release."""
+        return int(self.data["serial"])
+
+    @property
+    def components(self) -> dict[str, dict[str, Any]]:
+        """The images, by component."""
+        components: dict[str, dict[str, Any]] = self.data["components"]
+        return components
+
+    @property
+    def total_size(self) -> int:
+        """Bytes in all members."""
+        return sum(m.size for m in self.members)
+
+
+def encode(data: dict[str, Any]) -> bytes:
+    """The one form in which a manifest may be written."""
+    return (json.dumps(data, sort_keys=True, indent=1, ensure_ascii=True) + "\n").encode("ascii")
+
+
+def parse(raw: bytes) -> Manifest:
+    """Read and check a manifest whose signature is already known to be good."""
+    try:
+        data = json.loads(raw.decode("ascii"), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        _refuse(f"the manifest is not JSON: {error}")
+    if not isinstance(data, dict):
+        _refuse("the manifest is not a JSON object")
+    found = data.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        _refuse(
+            f"the manifest has format {found}, newer than this verifier's {FORMAT}",
+            fix="take out this bundle's own verify.pyz and check it by hand, as docs/TRUST.md says",
+        )
+    try:
+        _SHAPE(data, "")
+    except s.ShapeError as error:
+        _refuse(f"manifest.json: {error}")
+    if encode(data) != raw:
+        _refuse("manifest.json is not in its canonical form, so it was not made by `bundle build`")
+    manifest = Manifest(data)
+    _check_members(manifest)
+    _check_components(manifest)
+    return manifest
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            message = f"the key {key!r} occurs twice"
+            raise ValueError(message)
+        result[key] = value
+    return result
+
+
+def _check_members(manifest: Manifest) -> None:
+    members = manifest.members
+    seen: set[str] = set()
+    folders: set[str] = set()
+    for member in members:
+        path = member.path
+        top, _, rest = path.partition("/")
+        if path != VERIFIER and (top not in DIRECTORIES or not rest):
+            _refuse(f"the manifest lists {path!r}, outside {', '.join(DIRECTORIES)}")
+        if path in seen:
+            _refuse(f"the manifest lists {path!r} twice")
+        seen.add(path)
+        if split_name(path) is None:
+            _refuse(f"the manifest lists {path!r}, a path too long for the archive")
+        folders.update(path[:i] for i, char in enumerate(path) if char == "/")
+        if member.is_blob and path != f"blobs/sha256/{member.sha256}":
+            _refuse(f"the manifest lists the blob {path!r} under a name that is not its SHA-256")
+        first = rest.partition("/")[0]
+        if top == "content" and (
+            first in RESERVED_IN_RELEASE or first == MANIFEST or first.startswith(SIGNATURE)
+        ):
+            _refuse(f"the manifest lists {path!r}, a name that Airlift keeps for itself")
+    if both := sorted(seen & folders):
+        _refuse(f"the manifest lists {both[0]!r} as a file and as a folder")
+    if missing := [path for path in REQUIRED if path not in seen]:
+        _refuse(f"the manifest lists no {missing[0]}")
+    if members[0].path != VERIFIER:
+        _refuse(f"the manifest does not list {VERIFIER} first")
+
+
+def _check_components(manifest: Manifest) -> None:
+    """Every image is complete: nothing will be missing when a host asks for it."""
+    blobs = {m.sha256: m.size for m in manifest.members if m.is_blob}
+    for name, component in manifest.components.items():
+        if name in manifest.data["absent"]:
+            _refuse(f"the manifest has {name} both as a component and as absent")
+        if len(component["layers"]) != len(component["diff_ids"]):
+            _refuse(f"the manifest gives {name} another number of layers than of diff_ids")
+        wanted = [(component["manifest_digest"], None), (component["config_digest"], None)]
+        wanted += [(layer["digest"], layer["size"]) for layer in component["layers"]]
+        for digest, size in wanted:
+            value = digest.removeprefix("sha256:")
+            if value not in blobs:
+                _refuse(f"the manifest lists no blob {digest}, which the image of {name} needs")
+            if size is not None and blobs[value] != size:
+                _refuse(f"the manifest gives two sizes for the blob {digest} of {name}")
+    schema = manifest.data["schema"]
+    if schema["lowest_compatible"] > schema["head"]:
+        _refuse("the manifest's schema.lowest_compatible is above its schema.head")
+
+
+def _refuse(what: str, *, fix: str = "") -> NoReturn:
+    raise AirliftError(
+        Kind.MANIFEST,
+        what,
+        where=MANIFEST,
+        fix=fix or "ask the vendor for a bundle that was made by `python -m bundle build`",
+    )
+
+
+def is_version(value: str) -> bool:
+    """Whether a text is a SemVer version as manifests have it."""
+    return re.fullmatch(_VERSION, value) is not None
+
+
+def is_member_path(path: str) -> bool:
+    """Whether a file of this name may be in a bundle."""
+    return (
+        len(path) <= MAX_PATH
+        and re.fullmatch(_PATH, path) is not None
+        and split_name(path) is not None
+    )

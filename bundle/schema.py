@@ -1,0 +1,95 @@
+"""A very small strict schema: every key known, every value checked, errors that name the place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NoReturn
+
+Check = Callable[[object, str], None]
+
+
+class ShapeError(ValueError):
+    """A value is not what the schema wants; the text says where."""
+
+
+def record(**fields: Check) -> Check:
+    """An object with exactly these keys."""
+
+    def check(value: object, where: str) -> None:
+        if not isinstance(value, dict):
+            _fail(where, "must be an object")
+        if unknown := sorted(set(value) - set(fields)):
+            _fail(where, f"has the unknown key {unknown[0]!r}")
+        if missing := sorted(set(fields) - set(value)):
+            _fail(where, f"lacks the key {missing[0]!r}")
+        for key, field in fields.items():
+            field(value[key], f"{where}.{key}" if where else key)
+
+    return check
+
+
+def mapping(names: str, values: Check) -> Check:
+    """An object with free keys of one form."""
+    pattern = re.compile(names)
+
+    def check(value: object, where: str) -> None:
+        if not isinstance(value, dict):
+            _fail(where, "must be an object")
+        for key, item in value.items():
+            if not pattern.fullmatch(key):
+                _fail(where, f"has the key {key!r}, which is not a valid name")
+            values(item, f"{where}.{key}")
+
+    return check
+
+
+def array(items: Check) -> Check:
+    """A list of equal things."""
+
+    def check(value: object, where: str) -> None:
+        if not isinstance(value, list):
+            _fail(where, "must be a list")
+        for index, item in enumerate(value):
+            items(item, f"{where}[{index}]")
+
+    return check
+
+
+def text(pattern: str = r"[\x20-\x7e]+", *, limit: int = 4096) -> Check:
+    """A text that matches wholly: printable ASCII unless told otherwise."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(value: object, where: str) -> None:
+        if not isinstance(value, str):
+            _fail(where, "must be a text")
+        if len(value) > limit or not compiled.fullmatch(value):
+            _fail(where, f"{value[:80]!r} is not allowed there")
+
+    return check
+
+
+def integer(low: int, high: int | None = None) -> Check:
+    """A whole number within bounds; true and 1.0 are not."""
+
+    def check(value: object, where: str) -> None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            _fail(where, "must be a whole number")
+        if value < low or (high is not None and value > high):
+            _fail(where, f"{value} is out of bounds")
+
+    return check
+
+
+def nullable(inner: Check) -> Check:
+    """Null, or the inner check."""
+
+    def check(value: object, where: str) -> None:
+        if value is not None:
+            inner(value, where)
+
+    return check
+
+
+def _fail(where: str, message: str) -> NoReturn:
+    raise ShapeError(f"{where}: {message}" if where else message)

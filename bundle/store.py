@@ -1,0 +1,261 @@
+"""The jump host's directory: blobs by content, acceptance records, and durable small writes."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bundle.errors import AirliftError, Kind
+from bundle.sshsig import Signer
+
+DEFAULT_HOME = "/opt/airlift"
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """The record of one bundle that was trusted here."""
+
+    serial: int
+    version: str
+    accepted: str
+    manifest_sha256: str
+    signers: tuple[Signer, ...]
+
+    @property
+    def time(self) -> float:
+        """Seconds since 1970 at which it was accepted."""
+        return datetime.fromisoformat(self.accepted).timestamp()
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is written to the record."""
+        return {
+            "format": 1,
+            "serial": self.serial,
+            "version": self.version,
+            "accepted": self.accepted,
+            "manifest_sha256": self.manifest_sha256,
+            "signers": [signer.as_dict() for signer in self.signers],
+        }
+
+
+class Home:
+    """`/opt/airlift`, or wherever an operator wants it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = root / "store"
+        self.blobs = self.store / "blobs" / "sha256"
+        self.accepted = self.store / "accepted"
+        self.incoming = self.store / "incoming"
+        self.releases = root / "releases"
+        self.current = root / "current"
+        self.trust = root / "trust"
+        self.sites = root / "sites"
+
+    def create(self) -> None:
+        """Make the directories that import owns; `sites/` is the operator's."""
+        try:
+            for path in (self.blobs, self.accepted, self.incoming, self.releases, self.trust):
+                path.mkdir(parents=True, exist_ok=True, mode=0o755)
+        except OSError as error:
+            raise AirliftError(
+                Kind.HOME,
+                f"Airlift's directory cannot be made: {error.strerror}",
+                where=str(error.filename or self.root),
+                fix=f'sudo install -d -o "$USER" {self.root}',
+            ) from error
+
+    def blob(self, sha256: str) -> Path:
+        """Where a blob lies once it is trusted."""
+        return self.blobs / sha256
+
+    def has_blob(self, sha256: str, size: int) -> bool:
+        """Whether a trusted blob is there in full length."""
+        try:
+            return self.blob(sha256).stat().st_size == size
+        except FileNotFoundError:
+            return False
+
+    def release(self, version: str) -> Path:
+        """The directory of a release."""
+        return self.releases / version
+
+    def acceptances(self) -> list[Acceptance]:
+        """Everything that was accepted here, by serial."""
+        if not self.accepted.is_dir():
+            return []
+        names = (p for p in self.accepted.iterdir() if p.suffix == ".json")
+        return sorted((_read_acceptance(path) for path in names), key=lambda a: a.serial)
+
+    def acceptance_of(self, manifest_sha256: str) -> Acceptance | None:
+        """The record of exactly this manifest, if it was accepted here."""
+        for record in self.acceptances():
+            if record.manifest_sha256 == manifest_sha256:
+                return record
+        return None
+
+    def check_history(self, serial: int, version: str, manifest_sha256: str) -> None:
+        """Refuse what is older than, or contradicts, what was accepted here."""
+        records = self.acceptances()
+        for record in records:
+            if record.manifest_sha256 == manifest_sha256:
+                continue
+            if record.serial == serial or record.version == version:
+                raise AirliftError(
+                    Kind.CONFLICT,
+                    f"release {version} (serial {serial}) contradicts release {record.version} "
+                    f"(serial {record.serial}), which was accepted here with other content",
+                    where=f"accepted on {record.accepted}, {self.accepted}",
+                    fix="a release is never changed: ask the vendor for one with a new version and "
+                    "a higher serial",
+                )
+        if records and serial < records[-1].serial:
+            newest = records[-1]
+            raise AirliftError(
+                Kind.OLDER,
+                f"release {version} has serial {serial}; release {newest.version} with serial "
+                f"{newest.serial} was accepted here already",
+                where=f"accepted on {newest.accepted}, {self.accepted}",
+                fix="use the newest bundle; to go back to a release that was installed, "
+                "run the rollback",
+            )
+
+    def accept(self, record: Acceptance) -> None:
+        """Write an acceptance record, durably."""
+        text = json.dumps(record.as_dict(), indent=1, sort_keys=True) + "\n"
+        write_atomic(self.accepted / f"{record.serial}.json", text.encode())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Let one import in; the lock dies with its process."""
+        path = self.store / "lock"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise AirliftError(
+                Kind.HOME,
+                f"the lock file cannot be opened: {error.strerror}",
+                where=str(path),
+                fix=f"import as the user who owns {self.root}",
+            ) from error
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.pread(fd, 100, 0).decode(errors="replace").strip()
+                raise AirliftError(
+                    Kind.LOCKED,
+                    f"another import is running: {holder or 'it just began'}",
+                    where=str(path),
+                    fix="wait for it and run this command again",
+                ) from error
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()}, since {now()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(fd)
+
+
+def now() -> str:
+    """The time, in UTC, as records have it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace a file as a whole: after a power cut it is the old one or the new one."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(path)
+    fsync_directory(path.parent)
+
+
+def link_atomic(target: str, link: Path) -> None:
+    """Point a symbolic link elsewhere in one step."""
+    temporary = link.with_name(link.name + ".part")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+    fsync_directory(link.parent)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make renames inside a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_filesystem(path: Path) -> None:
+    """Flush this file system only: a thousand small files at once, and no hanging NFS."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+        if syncfs is None:
+            os.sync()
+        elif syncfs(fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(path))
+    finally:
+        os.close(fd)
+
+
+def free_bytes(path: Path) -> int:
+    """What this user may still write there."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def write_failed(error: OSError, where: Path) -> AirliftError:
+    """The sentence for a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return AirliftError(
+            Kind.NO_SPACE,
+            f"the disk ran full while writing: {error.strerror}",
+            where=str(where),
+            fix="free some space and run the same command again; it continues",
+        )
+    return AirliftError(
+        Kind.HOME,
+        f"cannot write: {error.strerror}",
+        where=str(error.filename or where),
+        fix="check owner, mode and disk, then run the same command again; it continues",
+    )
+
+
+def _read_acceptance(path: Path) -> Acceptance:
+    try:
+        data = json.loads(path.read_bytes())
+        signers = tuple(
+            Signer(s["identity"], s["fingerprint"], s["key_type"]) for s in data["signers"]
+        )
+        record = Acceptance(
+            int(data["serial"]),
+            str(data["version"]),
+            str(data["accepted"]),
+            str(data["manifest_sha256"]),
+            signers,
+        )
+        datetime.fromisoformat(record.accepted)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AirliftError(
+            Kind.HOME,
+            f"an acceptance record cannot be read: {error}",
+            where=str(path),
+            fix="restore it from a backup of /opt/airlift/store/accepted; without it old bundles "
+            "could be played again",
+        ) from error
+    return record

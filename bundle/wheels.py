@@ -1,0 +1,107 @@
+"""Wheels for machines without a network: `pip download` from a lock, for given Pythons."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bundle import cache
+from bundle.problems import Problem
+
+Log = Callable[[str], None]
+
+#: The jump host's Python: Debian 12 has 3.11, Ubuntu 24.04 and RHEL 9 3.12, Debian 13 3.13.
+CONTROLLER_PYTHONS = ("3.11", "3.12", "3.13")
+#: The app image's Python, with both sources.
+APP_PYTHONS = ("3.13",)
+
+# Up to glibc 2.34, RHEL 9's, the oldest of the jump hosts. pip wants each level named.
+_GLIBC_MINORS = (34, 31, 28, 27, 26, 24, 17)
+_ARCHITECTURE = "x86_64"
+
+
+def collect(requirements: Path, dest: Path, *, log: Log | None = None) -> None:
+    r"""Fill `dest` with the jump host's wheelhouse: every wheel of the lock, pip's own among them.
+
+    On a host whose Python has no ensurepip, and no network:
+
+        python3 -m venv --without-pip VENV
+        PIP=$(echo WHEELS/pip-*.whl)
+        VENV/bin/python "$PIP/pip" install --no-index --find-links WHEELS \
+            --require-hashes -r controller.txt
+    """
+    _fill(requirements.read_text(), CONTROLLER_PYTHONS, dest, log)
+
+
+def collect_app(
+    requirements: Path, controller: Path, dest: Path, *, log: Log | None = None
+) -> None:
+    """Fill `dest` with the app's wheels, and with pip's, pinned where the jump host's pip is."""
+    text = requirements.read_text()
+    if not re.search(r"^pip==", text, re.MULTILINE):
+        text += "\n" + _block(controller, "pip")
+    _fill(text, APP_PYTHONS, dest, log)
+
+
+def _fill(lock: str, pythons: tuple[str, ...], dest: Path, log: Log | None) -> None:
+    name = cache.key([lock, pythons, _GLIBC_MINORS, _ARCHITECTURE])
+
+    def download(folder: Path) -> None:
+        for python in pythons:
+            if log:
+                log(f"wheels for CPython {python}")
+            _download(lock, python, folder)
+
+    cache.copy_folder(cache.folder("wheels", name, download), dest)
+
+
+def _download(lock: str, python: str, folder: Path) -> None:
+    platforms = [f"--platform=manylinux_2_{minor}_{_ARCHITECTURE}" for minor in _GLIBC_MINORS]
+    platforms += [f"--platform=manylinux2014_{_ARCHITECTURE}"]
+    wanted = folder.with_name(f"{folder.name}.txt")
+    wanted.write_text(lock)
+    try:
+        done = subprocess.run(
+            [
+                *(
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                ),
+                *("--dest", str(folder), "--requirement", str(wanted)),
+                # The lock is complete: pip resolves nothing, and takes nothing that is not in it.
+                *("--require-hashes", "--no-deps", "--only-binary=:all:", *platforms),
+                *("--python-version", python, "--implementation", "cp"),
+            ],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PIP_NO_INPUT": "1"},
+            check=False,
+        )
+    finally:
+        wanted.unlink()
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
+        tail = "\n".join(said[-8:])
+        raise Problem(
+            f"downloading wheels for CPython {python} failed:\n{tail}",
+            fix="a package without a wheel for this Python must change in requirements/*.in; "
+            "anything else is the way to the package index",
+        )
+
+
+def _block(lock: Path, package: str) -> str:
+    """Return one requirement of a lock with its hashes."""
+    found = re.search(
+        rf"^{re.escape(package)}==[^\n\\]*(?:\\\n[^\n\\]*)*", lock.read_text(), re.MULTILINE
+    )
+    if not found:
+        raise Problem(f"{lock} has no {package}; the wheelhouse cannot install itself without it")
+    return found.group(0) + "\n"

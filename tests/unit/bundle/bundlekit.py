@@ -1,0 +1,332 @@
+"""Small real bundles for the tests: real keys, real ssh-keygen, tiny content."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import importlib.metadata
+import io
+import json
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundle import build, manifest, pyz, sshsig, verify
+from bundle.errors import AirliftError
+from bundle.sshsig import Trust
+from bundle.store import Home
+
+TREE = Path(__file__).resolve().parents[3]
+VERIFIER = pyz.make(TREE / "bundle")
+IDENTITY = "release@airlift.example"
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A signing key, its list line, and a second signer."""
+
+    folder: Path
+
+    def key(self, name: str = "release") -> Path:
+        path = self.folder / name
+        if not path.exists():
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(path)]
+            subprocess.run(command, check=True)
+        return path
+
+    def line(self, name: str = "release", identity: str = IDENTITY, options: str = "") -> str:
+        wanted = options or f'namespaces="{sshsig.NAMESPACE}"'
+        return f"{identity} {wanted} {sshsig.public_key(self.key(name))}\n"
+
+    def signers(self, *lines: str) -> Path:
+        text = "".join(lines) or self.line()
+        path = self.folder / f"allowed-{sha(text.encode())[:12]}"
+        path.write_text(text)
+        return path
+
+    def trust(self, *lines: str, **options: Any) -> Trust:
+        return Trust(self.signers(*lines), **options)
+
+
+def image(name: str, layers: Iterable[bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """A component of the manifest and its blobs; layers are stored as they are."""
+    blobs = {sha(layer): layer for layer in layers}
+    diff_ids = [f"sha256:{digest}" for digest in blobs]
+    config = json.dumps({"rootfs": {"type": "layers", "diff_ids": diff_ids}, "name": name})
+    blobs[sha(config.encode())] = config.encode()
+    media = "application/vnd.oci.image.layer.v1.tar"
+    described = [
+        {"mediaType": media, "digest": f"sha256:{d}", "size": len(blobs[d.removeprefix("sha256:")])}
+        for d in (diff_id.removeprefix("sha256:") for diff_id in diff_ids)
+    ]
+    body = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "digest": f"sha256:{sha(config.encode())}",
+                "size": len(config),
+            },
+            "layers": described,
+        }
+    ).encode()
+    blobs[sha(body)] = body
+    component = {
+        "version": "1.2.3",
+        "repository": f"airlift/{name}",
+        "manifest_digest": f"sha256:{sha(body)}",
+        "config_digest": f"sha256:{sha(config.encode())}",
+        "diff_ids": diff_ids,
+        "layers": [
+            {"digest": x["digest"], "size": x["size"], "media_type": x["mediaType"]}
+            for x in described
+        ],
+        "unpacked_size": 1000,
+        "pinned": f"registry.example/{name}:1.2.3@sha256:{'0' * 64}",
+        "drift": None,
+        "probe": [name, "--version"],
+    }
+    return component, blobs
+
+
+BASE_LAYER = b"shared base layer " * 300
+
+
+def default_components() -> tuple[dict[str, Any], dict[str, bytes]]:
+    components: dict[str, Any] = {}
+    blobs: dict[str, bytes] = {}
+    for name in ("app", "redis"):
+        components[name], new = image(name, [BASE_LAYER, f"layer of {name} ".encode() * 100])
+        blobs |= new
+    return components, blobs
+
+
+@dataclass
+class Recipe:
+    """What to put into a crafted bundle; change any of it before `make`."""
+
+    version: str = "1.0.0"
+    serial: int = 1
+    files: dict[str, bytes] = field(default_factory=dict)
+    # Changes the manifest before it is signed.
+    edit: Callable[[dict[str, Any]], None] | None = None
+    # Changes the manifest's bytes before they are signed.
+    edit_raw: Callable[[bytes], bytes] | None = None
+    keys: tuple[str, ...] = ("release",)
+
+    def make(self, path: Path, keys: Keys) -> Path:
+        components, blobs = default_components()
+        files = {
+            "content/ansible.cfg": b"[defaults]\n",
+            "content/bundle/__init__.py": b"",
+            "content/playbooks/install.yml": b"[]\n",
+            "content/requirements/controller.txt": b"",
+            "oci/index.json": b"{}",
+            "oci/oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+            **{f"blobs/sha256/{digest}": data for digest, data in sorted(blobs.items())},
+            **self.files,
+        }
+        files = {"verify.pyz": VERIFIER} | files
+        data = {
+            "format": 1,
+            "product": "airlift",
+            "version": self.version,
+            "serial": self.serial,
+            "created": "2026-01-02T03:04:05Z",
+            "architecture": "amd64",
+            "revision": "unknown",
+            "upgrade": {"minimum_version": "1.0.0", "required_stops": []},
+            "schema": {"head": 1, "lowest_compatible": 1},
+            "image_source": "debian",
+            "components": components,
+            "absent": {"grafana": {"reason": "not in Debian"}},
+            "zones": {"app": {"bytes": 1000}, "data": {"bytes": 2000}},
+            "members": [
+                {"path": name, "size": len(body), "sha256": sha(body)}
+                for name, body in files.items()
+            ],
+        }
+        if self.edit:
+            self.edit(data)
+        raw = manifest.encode(data)
+        if self.edit_raw:
+            raw = self.edit_raw(raw)
+        signatures = [sshsig.sign(raw, keys.key(name)) for name in self.keys]
+        path.unlink(missing_ok=True)
+        build.write(path, raw, signatures, [(n, b, len(b)) for n, b in files.items()])
+        return path
+
+
+@dataclass
+class Record:
+    """One member of a tar, header and data apart."""
+
+    header: bytes
+    data: bytes
+
+    @property
+    def name(self) -> str:
+        name = self.header[:100].rstrip(b"\0").decode()
+        prefix = self.header[345:500].rstrip(b"\0").decode()
+        return f"{prefix}/{name}" if prefix else name
+
+    def changed(self, start: int, value: bytes) -> Record:
+        """The same with other header bytes and a checksum that fits."""
+        head = bytearray(self.header)
+        head[start : start + len(value)] = value
+        head[148:156] = b" " * 8
+        head[148:156] = f"{sum(head):06o}\0 ".encode()
+        return Record(bytes(head), self.data)
+
+
+def records(raw: bytes) -> list[Record]:
+    """Take a well-formed tar apart."""
+    found, offset = [], 0
+    while any(raw[offset : offset + 512]):
+        size = int(raw[offset + 124 : offset + 135], 8)
+        end = offset + 512 + size + -size % 512
+        found.append(Record(raw[offset : offset + 512], raw[offset + 512 : end]))
+        offset = end
+    return found
+
+
+def join(parts: Iterable[Record], end: bytes = bytes(1024)) -> bytes:
+    return b"".join(part.header + part.data for part in parts) + end
+
+
+def wheel(name: str, version: str, files: dict[str, bytes]) -> tuple[str, bytes]:
+    """A pure Python wheel, and its file name."""
+    info = f"{name}-{version}.dist-info"
+    body = {
+        **files,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = io.StringIO()
+    writer = csv.writer(record, lineterminator="\n")
+    for path, data in body.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+        writer.writerow([path, f"sha256={digest}", len(data)])
+    writer.writerow([f"{info}/RECORD", "", ""])
+    body[f"{info}/RECORD"] = record.getvalue().encode()
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path, data in body.items():
+            # A date of its own would give the same wheel another hash every two seconds.
+            entry = zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, data)
+    return f"{name}-{version}-py3-none-any.whl", out.getvalue()
+
+
+def wheelhouse() -> tuple[dict[str, bytes], bytes]:
+    """A wheelhouse with this environment's pip and one small package, and its requirements."""
+    pip = importlib.metadata.distribution("pip")
+    root = Path(str(pip.locate_file("")))
+    files = {
+        str(path): (root / path).read_bytes()
+        for path in pip.files or ()
+        if str(path).startswith("pip/") and path.suffix != ".pyc"
+    }
+    tool = wheel("pip", pip.version, files)
+    name, data = wheel("airlifttiny", "1.0", {"airlifttiny.py": b"ANSWER = 42\n"})
+    # pip is not installed into the environment here: that would be most of a test's time.
+    requirements = f"airlifttiny==1.0 --hash=sha256:{sha(data)}\n".encode()
+    return {name: data, tool[0]: tool[1]}, requirements
+
+
+@dataclass
+class FakeCollected:
+    image_source: str
+    components: dict[str, dict[str, Any]]
+    absent: dict[str, dict[str, str]]
+
+
+class FakeSuppliers:
+    """Stands for registries, Debian and the package index."""
+
+    def __init__(self, extra_layer: bytes = b"") -> None:
+        self.wheelhouse = wheelhouse()
+        self.extra_layer = extra_layer
+
+    def images(
+        self, lock: Path, source: str, version: str, layout: Path, log: Callable[[str], None]
+    ) -> FakeCollected:
+        components, blobs = default_components()
+        if self.extra_layer:
+            components["app"], new = image("app", [BASE_LAYER, self.extra_layer])
+            blobs |= new
+        folder = layout / "blobs" / "sha256"
+        folder.mkdir(parents=True)
+        for digest, data in blobs.items():
+            (folder / digest).write_bytes(data)
+        # A blob that no image needs stays behind.
+        (folder / sha(b"stray")).write_bytes(b"stray")
+        (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+        (layout / "index.json").write_text("{}")
+        return FakeCollected("debian", components, {"grafana": {"reason": "not in Debian"}})
+
+    def packages(self, dest: Path, log: Callable[[str], None]) -> None:
+        dest.mkdir(parents=True)
+        (dest / "docker.io_26.1.5+dfsg1-9+b4_amd64.deb").write_bytes(b"deb")
+        (dest / "iptables_1%3a1.8.11_amd64.deb").write_bytes(b"deb 2")
+        (dest / "Packages").write_text("Package: docker.io\n")
+
+    def wheels(self, requirements: Path, dest: Path, log: Callable[[str], None]) -> None:
+        dest.mkdir(parents=True)
+        for name, data in self.wheelhouse[0].items():
+            (dest / name).write_bytes(data)
+
+    def zones(self, lock: Path) -> dict[str, tuple[str, ...]]:
+        return {"app": ("app",), "redis": ("data",), "grafana": ("monitor",)}
+
+
+def make_tree(folder: Path, requirements: bytes) -> Path:
+    """A checkout in small: the real bundle package and a little of everything else."""
+    ignore = shutil.ignore_patterns("__pycache__", "recipes")
+    shutil.copytree(TREE / "bundle", folder / "bundle", ignore=ignore)
+    for name, text in {
+        "CHANGELOG.md": "# Changes\n",
+        "LICENSE": "Apache-2.0\n",
+        "README.md": "# Airlift\n",
+        "ansible.cfg": "[defaults]\n",
+        "docs/TRUST.md": "# Trust\n",
+        "inventories/example/hosts.yml": "all: {}\n",
+        "playbooks/install.yml": "[]\n",
+        "roles/site/defaults/main.yml": "site_name: x\n",
+        "roles/site/__pycache__/x.pyc": "no",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "requirements").mkdir()
+    (folder / "requirements" / "controller.txt").write_bytes(requirements)
+    return folder
+
+
+def check(path: Path, trust: Trust, home: Home | None = None) -> verify.Opened:
+    with verify.opened(path, trust=trust, home=home) as bundle:
+        verify.check_members(bundle)
+        return bundle
+
+
+def refused(path: Path, trust: Trust, home: Home | None = None) -> AirliftError:
+    with pytest.raises(AirliftError) as caught:
+        check(path, trust, home)
+    error = caught.value
+    assert error.what
+    assert error.where
+    assert error.fix
+    assert "\n" not in error.what
+    return error

@@ -1,0 +1,65 @@
+"""Fixtures: keys and bundles are made once a session, each test has a home of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bundle import build, content
+from bundle.store import Home
+from tests.unit.bundle.bundlekit import FakeSuppliers, Keys, Recipe, make_tree
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Path:
+    """The smallest bundle that a verifier accepts."""
+    return Recipe().make(tmp_path_factory.mktemp("small") / "airlift-1.0.0-amd64.tar", keys)
+
+
+@pytest.fixture
+def craft(tmp_path: Path, keys: Keys) -> Callable[[Recipe], Path]:
+    """Make a bundle by a recipe."""
+
+    def make(recipe: Recipe) -> Path:
+        return recipe.make(tmp_path / f"airlift-{recipe.version}-{recipe.serial}.tar", keys)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def suppliers() -> FakeSuppliers:
+    return FakeSuppliers()
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory, suppliers: FakeSuppliers) -> Path:
+    return make_tree(tmp_path_factory.mktemp("tree"), suppliers.wheelhouse[1])
+
+
+@pytest.fixture(scope="session")
+def full(
+    tmp_path_factory: pytest.TempPathFactory, keys: Keys, tree: Path, suppliers: FakeSuppliers
+) -> build.Built:
+    """A bundle made by `build`, with a wheelhouse from which a jump host can be set up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content, "COLLECTIONS", ())
+        patch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+        options = build.Options(
+            tree=tree,
+            out=tmp_path_factory.mktemp("dist"),
+            keys=(keys.key(),),
+            identity="release@airlift.example",
+        )
+        return build.build(options, suppliers, log=lambda _: None)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "opt" / "airlift")

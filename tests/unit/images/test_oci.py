@@ -1,0 +1,182 @@
+"""From `docker save` to an OCI layout: nothing twice, nothing changed, nothing that was damaged."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from bundle import oci
+from bundle.blobs import BlobCache, DamagedBlobError
+from bundle.problems import Problem
+from tests.unit.images.imagekit import (
+    StandInEngine,
+    TinyImage,
+    saved_classic,
+    saved_oci,
+    sha256,
+    snapshot,
+    tar,
+)
+
+BASE = tar({"usr/lib/shared": b"shared " * 40_000})
+APP = TinyImage([BASE, tar({"app": b"code"})], env=["A=1"])
+DATA = TinyImage([BASE, tar({"data": b"rows"})], env=["B=2"])
+
+
+def keep(_message: str) -> None:
+    """Say nothing."""
+
+
+def holds_both(stand_in: StandInEngine) -> None:
+    stand_in.holds({"app": APP, "data": DATA}, saved_classic([APP, DATA]), {})
+
+
+def classic() -> tuple[bytes, list[str]]:
+    return saved_classic([APP, DATA]), [APP.id, DATA.id]
+
+
+def newer() -> tuple[bytes, list[str]]:
+    return saved_oci([APP, DATA])
+
+
+def containerd() -> tuple[bytes, list[str]]:
+    return saved_oci([APP, DATA], packed=True)
+
+
+@pytest.mark.parametrize("saved", [classic, newer, containerd])
+def test_every_layout_of_docker_save_gives_the_same_images(
+    saved: Callable[[], tuple[bytes, list[str]]], stand_in: StandInEngine
+) -> None:
+    archive, ids = saved()
+    stand_in.holds({"app": APP, "data": DATA}, archive, {"app": ids[0], "data": ids[1]})
+    images = oci.export(["app", "data"], BlobCache(), keep)
+    assert [layer.diff_id for layer in images["app"].layers] == APP.diff_ids
+    assert images["app"].config_digest == APP.id
+    assert images["data"].config_digest == DATA.id
+    assert images["app"].layers[0] == images["data"].layers[0]
+
+
+def test_layout_is_complete_shares_layers_and_has_nothing_else(
+    stand_in: StandInEngine, tmp_path: Path
+) -> None:
+    holds_both(stand_in)
+    blobs = BlobCache()
+    images = oci.export(["app", "data"], blobs, keep)
+    layout = tmp_path / "layout"
+    (layout / "blobs" / "sha256").mkdir(parents=True)
+    (layout / "blobs" / "sha256" / ("0" * 64)).write_text("of an earlier build")
+    oci.write_layout(layout, images, blobs)
+
+    found = {path.name for path in (layout / "blobs" / "sha256").iterdir()}
+    wanted = {d.removeprefix("sha256:") for image in images.values() for d in image.blobs}
+    assert found == wanted
+    assert len(found) == 3 + 2 + 2  # three layers, two configs, two manifests
+    for name in found:
+        assert sha256((layout / "blobs" / "sha256" / name).read_bytes()) == f"sha256:{name}"
+    index = json.loads((layout / "index.json").read_bytes())
+    assert [one["digest"] for one in index["manifests"]] == [
+        images[name].manifest_digest for name in ("app", "data")
+    ]
+
+
+def test_layers_unpack_to_what_the_engine_has_and_the_config_keeps_every_byte(
+    stand_in: StandInEngine, tmp_path: Path
+) -> None:
+    holds_both(stand_in)
+    blobs = BlobCache()
+    image = oci.export(["app"], blobs, keep)["app"]
+    for layer, plain in zip(image.layers, APP.layers, strict=True):
+        packed = blobs.path(layer.digest).read_bytes()
+        stream = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed))
+        assert stream.read() == plain
+        assert layer.media_type.endswith("tar+zstd")
+        assert (len(packed), len(plain)) == (layer.size, layer.unpacked_size)
+    assert blobs.path(image.config_digest).read_bytes() == APP.config
+    assert image.unpacked_size == sum(map(len, APP.layers))
+
+
+def test_two_builders_make_the_same_bytes(stand_in: StandInEngine, tmp_path: Path) -> None:
+    holds_both(stand_in)
+    seen = []
+    for name in ("one", "two"):
+        blobs = BlobCache(tmp_path / name)
+        oci.write_layout(
+            tmp_path / f"{name}-layout", oci.export(["app", "data"], blobs, keep), blobs
+        )
+        seen.append(snapshot(tmp_path / f"{name}-layout"))
+    assert seen[0] == seen[1]
+
+
+def test_known_images_are_not_saved_again(stand_in: StandInEngine) -> None:
+    holds_both(stand_in)
+    first = oci.export(["app", "data"], BlobCache(), keep)
+    assert stand_in.saves == 1
+    assert oci.export(["app", "data"], BlobCache(), keep) == first
+    assert stand_in.saves == 1
+
+
+def test_only_a_new_layer_is_compressed(
+    stand_in: StandInEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds_both(stand_in)
+    oci.export(["app"], BlobCache(), keep)
+    compressed: list[str] = []
+    original = BlobCache.compress
+    monkeypatch.setattr(
+        BlobCache,
+        "compress",
+        lambda self, plain, diff_id: compressed.append(diff_id) or original(self, plain, diff_id),
+    )
+    oci.export(["app", "data"], BlobCache(), keep)
+    assert compressed == [DATA.diff_ids[1]]
+
+
+def test_a_layer_that_the_engine_lost_is_named(stand_in: StandInEngine) -> None:
+    other = TinyImage([BASE], env=APP.env)
+    stand_in.holds({"app": APP}, saved_classic([other]), {})
+    with pytest.raises(Problem, match=f"layer {APP.diff_ids[1]} is missing or damaged"):
+        oci.export(["app"], BlobCache(), keep)
+
+
+def test_a_save_that_is_cut_short_is_refused(stand_in: StandInEngine) -> None:
+    stand_in.holds({"app": APP}, saved_classic([APP])[:100_000], {})
+    with pytest.raises(Problem, match="docker save failed"):
+        oci.export(["app"], BlobCache(), keep)
+    holds_both(stand_in)
+    assert oci.export(["app"], BlobCache(), keep)["app"].config_digest == APP.id
+
+
+def test_an_image_that_is_not_there_is_named(stand_in: StandInEngine) -> None:
+    holds_both(stand_in)
+    with pytest.raises(Problem, match="no image nothing"):
+        oci.export(["nothing"], BlobCache(), keep)
+
+
+def test_a_damaged_blob_never_reaches_a_layout_and_is_made_anew(
+    stand_in: StandInEngine, tmp_path: Path
+) -> None:
+    holds_both(stand_in)
+    blobs = BlobCache()
+    images = oci.export(["app"], blobs, keep)
+    victim = blobs.path(images["app"].layers[0].digest)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(DamagedBlobError, match="damaged on this disk"):
+        oci.write_layout(tmp_path / "layout", images, blobs)
+    assert not victim.exists()
+    again = oci.export(["app"], blobs, keep)
+    oci.write_layout(tmp_path / "layout", again, blobs)
+    assert again == images
+
+
+def test_nothing_is_left_in_the_cache_but_results(stand_in: StandInEngine) -> None:
+    holds_both(stand_in)
+    blobs = BlobCache()
+    oci.export(["app", "data"], blobs, keep)
+    assert not [path for path in blobs.directory.rglob(".*")]
