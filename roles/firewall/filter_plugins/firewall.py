@@ -1,0 +1,133 @@
+"""Filters that turn the site's flow table into the rules of one host."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+Rule = dict[str, Any]
+
+
+def _networks(addresses: Iterable[str], what: str) -> list[str]:
+    """Return addresses as sorted IPv4 networks without overlaps, which nftables' sets need."""
+    parsed = []
+    for address in addresses:
+        try:
+            parsed.append(ipaddress.IPv4Network(address, strict=False))
+        except ValueError:
+            message = (
+                f"{what}: {address!r} is no IPv4 address or network. Firewall rules need numbers: "
+                "where ansible_host is a name, set site_address for that host."
+            )
+            raise AnsibleFilterError(message) from None
+    return [str(network) for network in sorted(ipaddress.collapse_addresses(parsed))]
+
+
+def _ports(names: Iterable[str], ports: Mapping[str, int], flow: str) -> list[int]:
+    """Return the numbers of named ports."""
+    unknown = [name for name in names if name not in ports]
+    if unknown:
+        message = f"flow {flow!r}: {', '.join(unknown)} not in site_ports"
+        raise AnsibleFilterError(message)
+    return sorted({int(ports[name]) for name in names})
+
+
+def firewall_rules(
+    flows: Sequence[Mapping[str, Any]],
+    *,
+    host_zones: Sequence[str],
+    address: str,
+    zone_addresses: Mapping[str, Sequence[str]],
+    ports: Mapping[str, int],
+    mgmt: Sequence[str],
+    clients: Sequence[str],
+) -> list[Rule]:
+    """Return what one host must allow: {direction, name, addresses, containers, ports} each.
+
+    `addresses` are the other ends. `containers` says that the other end is a container of this
+    host, which happens when both zones are on it.
+    """
+    rules: list[Rule] = []
+    for flow in flows:
+        name, source, target = str(flow["name"]), flow["from"], flow["to"]
+        numbers = _ports(flow["ports"], ports, name)
+        targets = list(zone_addresses) if target == "all" else [target]
+        for zone in [*targets, *([] if source in ("mgmt", "any", "self") else [source])]:
+            if zone not in zone_addresses:
+                message = f"flow {name!r}: {zone} is not in site_zones"
+                raise AnsibleFilterError(message)
+        if set(targets) & set(host_zones):
+            if source == "mgmt":
+                others: Iterable[str] = mgmt
+            elif source == "any":
+                others = clients
+            elif source == "self":
+                others = []
+            else:
+                others = set(zone_addresses[source]) - {address}
+            addresses = _networks(others, f"flow {name!r}")
+            containers = source == "self" or source in host_zones
+            if addresses or containers:
+                rules.append(
+                    {
+                        "direction": "in",
+                        "name": name,
+                        "addresses": addresses,
+                        "containers": containers,
+                        "protocol": "tcp",
+                        "ports": numbers,
+                    }
+                )
+        if source in host_zones:
+            there = {one for zone in targets for one in zone_addresses[zone]} - {address}
+            if there:
+                rules.append(
+                    {
+                        "direction": "out",
+                        "name": name,
+                        "addresses": _networks(there, f"flow {name!r}"),
+                        "containers": False,
+                        "protocol": "tcp",
+                        "ports": numbers,
+                    }
+                )
+    return rules
+
+
+def firewall_outside_rules(
+    flows: Sequence[Mapping[str, Any]], host_zones: Sequence[str]
+) -> list[Rule]:
+    """Return what one host must allow to and from the client's own services."""
+    return [
+        {
+            "direction": flow["direction"],
+            "name": str(flow["name"]),
+            "addresses": _networks(flow["addresses"], f"outside flow {flow['name']!r}"),
+            "containers": False,
+            "protocol": flow["protocol"],
+            "ports": sorted({int(port) for port in flow["ports"]}),
+        }
+        for flow in flows
+        if flow["zone"] == "all" or flow["zone"] in host_zones
+    ]
+
+
+def firewall_covers(networks: Sequence[str], address: str) -> bool:
+    """Say whether an address is in one of the networks."""
+    number = ipaddress.ip_address(address)
+    return any(number in ipaddress.ip_network(network, strict=False) for network in networks)
+
+
+class FilterModule:
+    """The filters, under the names that templates use."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return name: function."""
+        return {
+            "firewall_rules": firewall_rules,
+            "firewall_outside_rules": firewall_outside_rules,
+            "firewall_covers": firewall_covers,
+        }

@@ -1,0 +1,178 @@
+"""Bring the images that a host lacks from the jump host's store to its engine.
+
+The store is served as a read-only registry on the jump host's loopback by this very process, and
+reaches the host through an SSH session that lives as long as the pull. Where sshd forbids
+forwarding, the images are streamed into `docker load` instead.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+# The release directory: `bundle` and this role are importable from it, whatever the controller has.
+RELEASE = str(Path(__file__).resolve().parents[3])
+if RELEASE not in sys.path:
+    sys.path.insert(0, RELEASE)
+
+from bundle.registry import RegistryServer  # noqa: E402
+from roles.images.delivery import archive, ssh  # noqa: E402
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """The controller's part; the module images_engine is the host's."""
+
+    _VALID_ARGS = frozenset(("components", "store", "port", "way", "timeout"))
+    _supports_check_mode = True
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Look, deliver what is missing, prove it."""
+        super().run(tmp, task_vars)
+        self._vars = task_vars or {}
+        arguments = self._task.args
+        components: dict[str, Any] = dict(arguments["components"])
+        self._store = Path(arguments["store"])
+        self._port = int(arguments["port"])
+        self._timeout = int(arguments.get("timeout") or 1800)
+
+        state = self._engine("inspect", components, port=self._port)
+        if state.get("failed"):
+            return state
+        if not state["missing"]:
+            return {"changed": False, "msg": "every image is there", "bytes": 0, "delivered": []}
+        missing = {name: components[name] for name in state["missing"]}
+        absent = {name: components[name] for name in state["absent"]}
+        chains = archive.known_chains(state["layers"])
+        size = archive.bytes_to_send(absent.values(), chains)
+        if self._task.check_mode:
+            message = f"would bring {', '.join(missing)}: {size / 1e6:.1f} MB"
+            return {"changed": True, "msg": message, "bytes": size, "delivered": list(missing)}
+        self._complete(absent)
+
+        started = time.monotonic()
+        if not absent:
+            way, result, sent = "there already", self._engine("settle", missing), 0
+        else:
+            way, result, sent = self._deliver(missing, absent, state, str(arguments["way"]))
+        if result.get("failed"):
+            return result
+        seconds = time.monotonic() - started
+        message = f"{', '.join(missing)}: {sent / 1e6:.1f} MB in {seconds:.1f} s ({way})"
+        self._display.display(f"images on {self._vars['inventory_hostname']}: {message}")
+        return {
+            "changed": True,
+            "msg": message,
+            "bytes": sent,
+            "seconds": round(seconds, 1),
+            "way": way,
+            "delivered": list(missing),
+            "images": result.get("images", {}),
+        }
+
+    def _engine(self, state: str, components: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        """Run the host's part. It only needs these fields of the manifest."""
+        fields = ("version", "repository", "manifest_digest", "config_digest", "diff_ids", "probe")
+        chosen = {
+            name: {field: component[field] for field in fields}
+            for name, component in components.items()
+        }
+        result: dict[str, Any] = self._execute_module(
+            module_name="images_engine",
+            module_args={
+                "state": state,
+                "components": chosen,
+                "timeout": self._timeout,
+                **more,
+            },
+            task_vars=self._vars,
+        )
+        return result
+
+    def _complete(self, components: Mapping[str, Any]) -> None:
+        """Refuse before the host is touched when the store lacks a blob."""
+        lacking = [
+            f"{name} ({digest})"
+            for name, component in components.items()
+            for digest in (
+                component["manifest_digest"],
+                component["config_digest"],
+                *(layer["digest"] for layer in component["layers"]),
+            )
+            if not (self._store / archive.blob_path(digest)).is_file()
+        ]
+        if lacking:
+            message = (
+                f"the store {self._store} lacks {len(lacking)} blob(s): {', '.join(lacking)}. "
+                "Import the bundle again on the jump host."
+            )
+            raise AnsibleActionFail(message)
+
+    def _deliver(
+        self,
+        missing: Mapping[str, Any],
+        absent: Mapping[str, Any],
+        state: Mapping[str, Any],
+        way: str,
+    ) -> tuple[str, dict[str, Any], int]:
+        """Deliver by the way asked for; `auto` falls back to the stream."""
+        if way in ("auto", "registry"):
+            if state["port_taken"]:
+                message = (
+                    f"port {self._port} on the loopback of {self._vars['inventory_hostname']} is "
+                    "taken: wait for the other run to end, or set images_tunnel_port"
+                )
+                raise AnsibleActionFail(message)
+            try:
+                return self._by_registry(missing)
+            except ssh.StreamError as error:
+                raise AnsibleActionFail(str(error)) from error
+            except ssh.ForwardingRefusedError as error:
+                if way == "registry":
+                    message = (
+                        "sshd on the host refuses to forward a port; allow it (AllowTcpForwarding) "
+                        "or set images_way to auto"
+                    )
+                    raise AnsibleActionFail(message) from error
+        return self._by_stream(missing, absent, state)
+
+    def _by_registry(self, missing: Mapping[str, Any]) -> tuple[str, dict[str, Any], int]:
+        """Let the engine pull through the tunnel: only missing layers travel."""
+        local = self._connection.transport == "local"
+        server = RegistryServer(self._store, port=self._port if local else 0)
+        local_port = server.start()
+        registry = f"127.0.0.1:{self._port}"
+        try:
+            if local:
+                result = self._engine("pull", missing, registry=registry)
+            else:
+                with ssh.reverse_tunnel(self._connection, self._port, local_port):
+                    result = self._engine("pull", missing, registry=registry)
+        finally:
+            server.stop()
+        return "registry", result, server.bytes_sent
+
+    def _by_stream(
+        self, missing: Mapping[str, Any], absent: Mapping[str, Any], state: Mapping[str, Any]
+    ) -> tuple[str, dict[str, Any], int]:
+        """Stream into `docker load`: overlay2 takes new layers only, containerd wants all."""
+        chains = archive.known_chains(state["layers"]) if state["store"] == "overlay2" else set()
+        try:
+            sent = ssh.stream_to(
+                self._connection,
+                "docker load",
+                lambda stream: archive.write_archive(
+                    stream, self._store, list(absent.values()), chains
+                ),
+            )
+        except ssh.StreamError as error:
+            message = f"the engine did not take the images: {error}"
+            raise AnsibleActionFail(message) from error
+        return "stream", self._engine("settle", missing), sent

@@ -1,0 +1,271 @@
+#!/usr/bin/python
+"""What a host's engine has of a release's images, and making it have them; see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: images_engine
+short_description: Look at, pull, prove and tag the images of a release
+description:
+  - The host's part of the action plugin C(images_deliver).
+  - No exit code is believed. An image is what it should be when the engine's id for it, and the
+    digests of its unpacked layers, are those of the manifest; and it works when its program
+    answered in a container. The tag is given last, so an image with its tag has been proven.
+options:
+  state:
+    description:
+      - C(inspect) tells what is missing.
+      - C(pull) pulls from O(registry), then settles.
+      - C(settle) proves, tags and flushes to disk what was loaded.
+    type: str
+    choices: [inspect, pull, settle]
+    required: true
+  components:
+    description: Component, and its entry in the manifest.
+    type: dict
+    required: true
+  registry:
+    description: Address of the registry, as the host sees it.
+    type: str
+    default: ""
+  port:
+    description: Port that the tunnel will need.
+    type: int
+    default: 0
+  timeout:
+    description: Seconds for one pull.
+    type: int
+    default: 1800
+"""
+
+EXAMPLES = r"""
+- name: What is missing
+  images_engine:
+    state: inspect
+    components: "{{ site_manifest.components }}"
+"""
+
+RETURN = r"""
+missing:
+  description: Components whose image is not there, or not yet proven.
+  returned: when state is inspect
+  type: list
+  elements: str
+absent:
+  description: Those of the missing whose image is not there at all.
+  returned: when state is inspect
+  type: list
+  elements: str
+"""
+
+import contextlib  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import re  # noqa: E402
+import socket  # noqa: E402
+import subprocess  # noqa: E402
+from concurrent.futures import ThreadPoolExecutor  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+Component = dict[str, Any]
+CONTAINERD = "io.containerd.snapshotter.v1"
+# Nobody: a probe prints a version and needs no file of its own.
+PROBE_USER = "65534:65534"
+
+
+class EngineError(Exception):
+    """Something the engine refused, in words for the operator."""
+
+
+def docker(*arguments: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+    """Run the engine's client."""
+    try:
+        return subprocess.run(
+            ["docker", *arguments], capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except FileNotFoundError:
+        message = "there is no container engine on this host"
+        raise EngineError(message) from None
+    except subprocess.TimeoutExpired:
+        message = f"docker {arguments[0]} did not end within {timeout} s"
+        raise EngineError(message) from None
+
+
+def image_store() -> str:
+    """Name the engine's image store."""
+    answer = docker("info", "--format", "{{json .}}")
+    if answer.returncode != 0:
+        raise EngineError(answer.stderr.strip() or "the engine does not answer")
+    info = json.loads(answer.stdout)
+    status = dict(info.get("DriverStatus") or [])
+    return "containerd" if status.get("driver-type") == CONTAINERD else str(info["Driver"])
+
+
+def expected_id(component: Component, store: str) -> str:
+    """Return the image's id by the one rule for each image store."""
+    return str(component["manifest_digest" if store == "containerd" else "config_digest"])
+
+
+def tag(component: Component) -> str:
+    """Return the name that a proven image carries."""
+    return f"{component['repository']}:{re.sub(r'[^A-Za-z0-9_.-]', '-', component['version'])}"
+
+
+def incoming_tag(component: Component) -> str:
+    """Return the name under which a streamed image arrives on the containerd store."""
+    return f"{component['repository']}:incoming"
+
+
+def inspect(*names: str) -> dict[str, dict[str, Any]]:
+    """Return the engine's view of the images that it has, by every name asked for."""
+    found: dict[str, dict[str, Any]] = {}
+    answer = docker("image", "inspect", *names)
+    for image in json.loads(answer.stdout or "[]"):
+        found[image["Id"]] = image
+        for name in image.get("RepoTags") or []:
+            found[name] = image
+    return found
+
+
+def difference(component: Component, image: dict[str, Any] | None, image_id: str) -> str | None:
+    """Say how an image differs from the manifest's, or None."""
+    if image is None:
+        return f"image {image_id} is not there"
+    if image["Id"] != image_id:
+        return f"its id is {image['Id']}, the release says {image_id}"
+    if image["RootFS"].get("Layers") != component["diff_ids"]:
+        return "its unpacked layers are not those that the release names"
+    return None
+
+
+def probe(name: str, component: Component, image_id: str) -> None:
+    """Start the image's program once: proof that it was unpacked and runs on this host."""
+    command = component["probe"]
+    answer = docker(
+        *("run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL"),
+        *("--security-opt", "no-new-privileges:true", "--user", PROBE_USER, "--pull", "never"),
+        *("--tmpfs", "/tmp", "--log-driver", "none"),  # noqa: S108
+        *("--entrypoint", command[0], image_id, *command[1:]),
+    )
+    if answer.returncode != 0:
+        said = (answer.stderr or answer.stdout).strip()
+        message = f"{name}: '{' '.join(command)}' in its container failed: {said}"
+        raise EngineError(message)
+
+
+def settle(name: str, component: Component, store: str) -> str:
+    """Prove an image, then give it its tag."""
+    image_id = expected_id(component, store)
+    wrong = difference(component, inspect(image_id).get(image_id), image_id)
+    if wrong:
+        message = f"{name}: {wrong}"
+        raise EngineError(message)
+    probe(name, component, image_id)
+    answer = docker("image", "tag", image_id, tag(component))
+    if answer.returncode != 0:
+        message = f"{name}: {answer.stderr.strip()}"
+        raise EngineError(message)
+    docker("image", "rm", incoming_tag(component))
+    return image_id
+
+
+def pull(name: str, component: Component, store: str, registry: str, timeout: int) -> str:
+    """Pull one image by digest, then settle it."""
+    image_id = expected_id(component, store)
+    if image_id not in inspect(image_id):
+        reference = f"{registry}/{component['repository']}@{component['manifest_digest']}"
+        answer = docker("pull", "--quiet", reference, timeout=timeout)
+        if answer.returncode != 0:
+            message = f"{name}: {answer.stderr.strip() or 'the pull failed'}"
+            raise EngineError(message)
+    return settle(name, component, store)
+
+
+def look(components: dict[str, Component], store: str, port: int) -> dict[str, Any]:
+    """Tell what is missing, and what of it could be spared."""
+    ids = {name: expected_id(component, store) for name, component in components.items()}
+    names = [*ids.values(), *(tag(component) for component in components.values())]
+    there = inspect(*names) if names else {}
+    missing = [
+        name
+        for name, component in components.items()
+        if difference(component, there.get(ids[name]), ids[name])
+        or there.get(tag(component), {}).get("Id") != ids[name]
+    ]
+    result: dict[str, Any] = {
+        "store": store,
+        "ids": ids,
+        "missing": missing,
+        "absent": [name for name in missing if ids[name] not in there],
+        "layers": [],
+        "port_taken": False,
+    }
+    if missing:
+        every = docker("image", "ls", "--quiet", "--no-trunc", "--all").stdout.split()
+        seen = inspect(*sorted(set(every))) if every else {}
+        result["layers"] = [
+            image["RootFS"].get("Layers") or [] for name, image in seen.items() if name in every
+        ]
+        result["port_taken"] = bool(port) and port_taken(port)
+    return result
+
+
+def port_taken(port: int) -> bool:
+    """Say whether something listens on the port that the tunnel needs."""
+    with contextlib.closing(socket.socket()) as probe_socket:
+        return probe_socket.connect_ex(("127.0.0.1", port)) == 0
+
+
+def run(module: AnsibleModule) -> dict[str, Any]:
+    """Do what the state says."""
+    params = module.params
+    components: dict[str, Component] = params["components"]
+    store = image_store()
+    if params["state"] == "inspect":
+        return {"changed": False, **look(components, store, params["port"])}
+
+    def one(name: str) -> tuple[str, str, str]:
+        try:
+            if params["state"] == "pull":
+                image_id = pull(
+                    name, components[name], store, params["registry"], params["timeout"]
+                )
+            else:
+                image_id = settle(name, components[name], store)
+        except (EngineError, OSError, ValueError) as error:
+            return name, "", str(error)
+        return name, image_id, ""
+
+    with ThreadPoolExecutor(max_workers=max(1, len(components))) as pool:
+        results = list(pool.map(one, components))
+    # Power loss after a load has left empty files in layers.
+    os.sync()
+    errors = [error for _, _, error in results if error]
+    if errors:
+        message = "; ".join(errors)
+        raise EngineError(message)
+    return {"changed": True, "store": store, "images": {name: ident for name, ident, _ in results}}
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["inspect", "pull", "settle"], "required": True},
+            "components": {"type": "dict", "required": True},
+            "registry": {"type": "str", "default": ""},
+            "port": {"type": "int", "default": 0},
+            "timeout": {"type": "int", "default": 1800},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        module.exit_json(**run(module))
+    except (EngineError, OSError, ValueError) as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Print all findings as one table, write them for machines, and fail if one of them is an error."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+RELEASE = str(Path(__file__).resolve().parents[3])
+if RELEASE not in sys.path:
+    sys.path.insert(0, RELEASE)
+
+from roles.preflight.logic import table  # noqa: E402
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs once, on the controller."""
+
+    _VALID_ARGS = frozenset(("rows", "path", "site", "hosts"))
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Write, print, judge."""
+        super().run(tmp, task_vars)
+        arguments = self._task.args
+        rows = [dict(row) for row in arguments["rows"]]
+        errors = [row for row in rows if row["level"] == "error"]
+        warnings = [row for row in rows if row["level"] != "error"]
+        hosts = list(arguments["hosts"])
+        self._write(
+            {
+                "site": arguments["site"],
+                "time": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "passed": not errors,
+                "hosts": hosts,
+                "errors": errors,
+                "warnings": warnings,
+            }
+        )
+        if warnings:
+            self._display.display("\nWorth knowing:\n" + table.render(warnings))
+        if not errors:
+            return {"changed": False, "msg": f"{len(hosts)} host(s) are ready", "rows": rows}
+        many = f"{len(errors)} finding{'s' if len(errors) > 1 else ''}"
+        self._display.display(f"\nNot ready, {many}:\n" + table.render(errors) + "\n")
+        return {
+            "failed": True,
+            "changed": False,
+            "msg": f"Preflight refuses: {many} in the table above; no host was touched. "
+            f"For machines: {arguments['path']}",
+        }
+
+    def _write(self, report: dict[str, Any]) -> None:
+        """Write the report, unless this is only a rehearsal or the place cannot be written."""
+        path = Path(str(self._task.args["path"]))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        except OSError as error:
+            self._display.warning(f"the report for machines could not be written: {error}")

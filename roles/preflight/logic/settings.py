@@ -1,0 +1,206 @@
+"""Are the inventory's variables settings that a role knows, and are those that roles need there?
+
+Argument specs check the values of variables that they know. A misspelt name is one that nobody
+knows, so they let it through, and the role works on with its default. Here every name is looked up.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PLACEHOLDER = "CHANGE-ME"
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting, as a role's argument_specs describe it."""
+
+    name: str
+    role: str
+    required: bool
+    secret: bool
+    description: str
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One variable, as an inventory sets it."""
+
+    name: str
+    where: str
+
+
+def row(host: str, check: str, fact: str, need: str, fix: str) -> Row:
+    """Return one line of the report."""
+    return {
+        "host": host,
+        "check": check,
+        "fact": fact,
+        "need": need,
+        "fix": fix,
+        "level": "error",
+    }
+
+
+def known_options(roles: Path) -> dict[str, Option]:
+    """Return every setting that a role of the release knows."""
+    options: dict[str, Option] = {}
+    for path in sorted(roles.glob("*/meta/argument_specs.yml")):
+        role = path.parents[1].name
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]
+        # The main entry last: what it says of an option is what counts.
+        for entry in sorted(entries, key=lambda name: name == "main"):
+            for name, spec in (entries[entry].get("options") or {}).items():
+                description = spec.get("description", "")
+                options[name] = Option(
+                    name=name,
+                    role=role,
+                    required=bool(spec.get("required")) and entry == "main",
+                    secret=bool(spec.get("no_log")),
+                    description=description if isinstance(description, str) else description[0],
+                    spec=spec,
+                )
+    return options
+
+
+def unknown_settings(
+    settings: Iterable[Setting],
+    options: Mapping[str, Option],
+    allowed: Sequence[str],
+) -> list[Row]:
+    """Name the variables that no role knows, with the nearest name that one does."""
+    rows: dict[str, Row] = {}
+    for setting in settings:
+        name = setting.name
+        if name in options or any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed):
+            continue
+        near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+        if near:
+            fix = f"did you mean {near[0]} ({options[near[0]].description.rstrip('.')})?"
+        else:
+            fix = "remove it; or name it in preflight_own_variables if it is a helper of yours"
+        rows.setdefault(
+            name,
+            row(
+                "inventory",
+                "variable name",
+                f"{name} is set in {setting.where}",
+                "a setting that a role knows",
+                fix,
+            ),
+        )
+    return list(rows.values())
+
+
+def missing_settings(
+    options: Mapping[str, Option],
+    wanted: Mapping[str, Sequence[str]],
+    lookup: Callable[[str, str], Any],
+    has: Callable[[str, str], bool],
+) -> list[Row]:
+    """Name the required settings that are not set, or still hold an example's value.
+
+    `wanted` gives for each role the hosts that it runs on.
+    """
+    rows = []
+    for option in options.values():
+        if not option.required:
+            continue
+        hosts = wanted.get(option.role, [])
+        lacking = [host for host in hosts if not has(host, option.name)]
+        place = "group_vars/all/vault.yml" if option.secret else "group_vars/all/main.yml"
+        how = " (ansible-vault edit)" if option.secret else ""
+        if lacking:
+            where = "inventory" if len(lacking) == len(hosts) else ", ".join(lacking)
+            rows.append(
+                row(
+                    where,
+                    "missing variable",
+                    f"{option.name} is not set",
+                    option.description.rstrip("."),
+                    f"set {option.name} in {place}{how}",
+                )
+            )
+            continue
+        for host in hosts:
+            value = lookup(host, option.name)
+            if value in ("", None) or (isinstance(value, str) and PLACEHOLDER in value):
+                said = "empty" if value in ("", None) else "the example's value"
+                rows.append(
+                    row(
+                        "inventory",
+                        "missing variable",
+                        f"{option.name} is {said}",
+                        option.description.rstrip("."),
+                        f"give {option.name} a value of its own in {place}{how}",
+                    )
+                )
+                break
+    return rows
+
+
+def wrong_values(
+    options: Mapping[str, Option],
+    settings: Mapping[str, str],
+    host: str,
+    lookup: Callable[[str, str], Any],
+    validate: Callable[[Mapping[str, Any], Mapping[str, Any]], Sequence[str]],
+) -> list[Row]:
+    """Check the values that one host gets against the roles' specifications.
+
+    `settings` is name: where it is set. `validate` takes specs and values and returns messages.
+    """
+    rows = []
+    for name, where in settings.items():
+        option = options.get(name)
+        if option is None:
+            continue
+        try:
+            value = lookup(host, name)
+        except Exception as error:
+            rows.append(
+                row(
+                    host,
+                    "variable value",
+                    f"{name} in {where} cannot be worked out: {str(error).splitlines()[0]}",
+                    option.description.rstrip("."),
+                    "set what it refers to",
+                )
+            )
+            continue
+        messages = validate({name: dict(option.spec)}, {name: value})
+        rows += [
+            row(
+                host,
+                "variable value",
+                f"{name} in {where}: " + ("has a wrong type" if option.secret else message),
+                option.description.rstrip("."),
+                f"correct {name}",
+            )
+            for message in messages
+        ]
+    return rows
+
+
+def same_for_all(rows: Sequence[Row], hosts: int) -> list[Row]:
+    """Fold rows that say the same of every host into one of the inventory."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for one in rows:
+        key = tuple(value for name, value in one.items() if name != "host")
+        groups.setdefault(key, []).append(one)
+    result = []
+    for found in groups.values():
+        if len(found) == hosts:
+            result.append({**found[0], "host": "inventory"})
+        else:
+            result.extend(found)
+    return result

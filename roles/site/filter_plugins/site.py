@@ -1,0 +1,79 @@
+"""Filters that work out facts about a site from its inventory and its release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+CONTAINERD_DRIVER = "io.containerd.snapshotter.v1"
+
+
+def site_host_zones(zones: Mapping[str, str], group_names: Sequence[str]) -> list[str]:
+    """Return the zones whose inventory group the host is in."""
+    return [zone for zone, group in zones.items() if group in group_names]
+
+
+def _address(hostvars: Mapping[str, Any], host: str) -> str:
+    """Return a host's address as the site sees it: site_address, else what SSH connects to."""
+    variables = hostvars[host]
+    return str(variables.get("site_address") or variables.get("ansible_host") or host)
+
+
+def site_zone_addresses(
+    zones: Mapping[str, str],
+    groups: Mapping[str, Sequence[str]],
+    hostvars: Mapping[str, Any],
+) -> dict[str, list[str]]:
+    """Return for each zone the addresses of its hosts, in a stable order."""
+    return {
+        zone: sorted({_address(hostvars, host) for host in groups.get(group, [])})
+        for zone, group in zones.items()
+    }
+
+
+def site_host_addresses(
+    zones: Mapping[str, str],
+    groups: Mapping[str, Sequence[str]],
+    hostvars: Mapping[str, Any],
+) -> dict[str, str]:
+    """Return inventory name: address for every host in a zone."""
+    hosts = {host for group in zones.values() for host in groups.get(group, [])}
+    return {host: _address(hostvars, host) for host in sorted(hosts)}
+
+
+def site_image_store(info: Mapping[str, Any]) -> str:
+    """Name the image store that `docker info` describes: containerd or overlay2."""
+    status = dict(info.get("DriverStatus") or [])
+    if status.get("driver-type") == CONTAINERD_DRIVER:
+        return "containerd"
+    return str(info["Driver"])
+
+
+def site_image_ids(components: Mapping[str, Mapping[str, Any]], store: str) -> dict[str, str]:
+    """Return component: image id, by the one rule for each image store."""
+    key = "manifest_digest" if store == "containerd" else "config_digest"
+    return {name: str(component[key]) for name, component in components.items()}
+
+
+def site_components_of(components: Mapping[str, Sequence[str]], zones: Sequence[str]) -> list[str]:
+    """Return the components whose images a host in these zones needs."""
+    return [
+        name
+        for name, wanted in components.items()
+        if zones and ("all" in wanted or set(wanted) & set(zones))
+    ]
+
+
+class FilterModule:
+    """The filters, under the names that templates use."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return name: function."""
+        return {
+            "site_host_zones": site_host_zones,
+            "site_zone_addresses": site_zone_addresses,
+            "site_host_addresses": site_host_addresses,
+            "site_image_store": site_image_store,
+            "site_image_ids": site_image_ids,
+            "site_components_of": site_components_of,
+        }

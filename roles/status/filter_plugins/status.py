@@ -1,0 +1,221 @@
+"""Filter that turns what the hosts said into a table, a sentence and the next command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+COLUMNS = ("HOST", "SERVICE", "RELEASE", "COLOUR", "IMAGE", "HEALTH", "SINCE")
+CONTAINERD_DRIVER = "io.containerd.snapshotter.v1"
+
+
+class Row(NamedTuple):
+    """One line of the table; `problem` is empty when all is well."""
+
+    host: str
+    service: str
+    release: str
+    colour: str
+    image: str
+    health: str
+    since: str
+    problem: str = ""
+
+
+class Report(NamedTuple):
+    """What is said below the table."""
+
+    facts: list[str]
+    problems: list[str]
+    hosts: list[str]
+
+
+def hosts_in_order(findings: Mapping[str, Any]) -> list[str]:
+    """Return the hosts that were asked, in the order of the zones."""
+    ordered = [host for hosts in findings["zones"].values() for host in hosts]
+    return [host for host in dict.fromkeys(ordered) if host in findings["asked"]]
+
+
+def edge_of(findings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the swap agent said; empty when no edge was asked or none answered."""
+    for said in findings["edges"]:
+        if isinstance(said, Mapping) and said.get("rc") == 0:
+            return dict(json.loads(said["stdout"]))
+    return {}
+
+
+def wanted_services(findings: Mapping[str, Any], host: str, active: str) -> list[str]:
+    """Return the services that a host should run, without those the release has no image for."""
+    zones = [zone for zone, hosts in findings["zones"].items() if host in hosts]
+    names = [name for zone in [*zones, "all"] for name in findings["expected"].get(zone, [])]
+    services = [name.replace("COLOUR", active) for name in names]
+    return [name for name in services if name not in findings["absent"]]
+
+
+def image_ids(components: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, str]:
+    """Return component: image id, as this engine's image store counts."""
+    store = dict(info.get("DriverStatus") or [])
+    contained = store.get("driver-type") == CONTAINERD_DRIVER
+    key = "manifest_digest" if contained else "config_digest"
+    return {name: str(component[key]) for name, component in components.items()}
+
+
+def health_of(container: Mapping[str, Any]) -> tuple[str, str]:
+    """Return (health, since) from the engine's words, as in `Up 5 minutes (healthy)`."""
+    said = str(container.get("Status", ""))
+    since, _, health = said.removeprefix("Up ").partition(" (")
+    if container.get("State") != "running":
+        return str(container.get("State", "unknown")), since.lower()
+    return health.rstrip(")").removeprefix("health: ") or "running", since
+
+
+def container_row(
+    host: str, container: Mapping[str, Any], wanted: Sequence[str], images: Mapping[str, str]
+) -> Row:
+    """Return the line of one container."""
+    labels = container["Labels"]
+    service, component = labels["airlift.service"], labels.get("airlift.component", "")
+    health, since = health_of(container)
+    same = images.get(component) == container.get("ImageID")
+    release = labels.get("airlift.release") or labels.get("airlift.version", "-")
+    problem = ""
+    if service in wanted:
+        if health not in {"healthy", "running", "starting"}:
+            problem = f"{service} on {host} is {health}"
+        elif not same:
+            problem = f"{service} on {host} runs another image than this release's"
+    return Row(
+        host,
+        service,
+        release,
+        labels.get("airlift.colour", "-"),
+        "ok" if same else "other",
+        health,
+        since,
+        problem,
+    )
+
+
+def host_rows(findings: Mapping[str, Any], host: str, active: str) -> Iterator[Row]:
+    """Return the lines of one host."""
+    said = findings["engines"].get(host)
+    wanted = wanted_services(findings, host, active)
+    said = said if isinstance(said, Mapping) else {}
+    if said.get("unreachable"):
+        problem = f"{host} cannot be reached over SSH"
+        yield Row(host, "-", "-", "-", "-", "unreachable", "-", problem)
+        return
+    if "containers" not in said:
+        problem = f"{host} has no container engine that answers"
+        yield Row(host, "-", "-", "-", "-", "no engine", "-", problem)
+        return
+    images = image_ids(findings["components"], said.get("host_info", {}))
+    found = {container["Labels"]["airlift.service"]: container for container in said["containers"]}
+    for service in [*wanted, *sorted(set(found) - set(wanted))]:
+        if service in found:
+            yield container_row(host, found[service], wanted, images)
+        else:
+            problem = f"{service} is missing on {host}"
+            yield Row(host, service, "-", "-", "-", "missing", "-", problem)
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Return the lines of a table; a host's name stands only on its first line."""
+    lines = [COLUMNS]
+    last = ""
+    for row in rows:
+        lines.append(("" if row.host == last else row.host, *row[1:7]))
+        last = row.host
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+
+
+def service_answer(findings: Mapping[str, Any]) -> tuple[str, str]:
+    """Return (what the service says through the edge, what is wrong with it)."""
+    for said in findings["ready"]:
+        if not isinstance(said, Mapping) or "status" not in said:
+            continue
+        body = said.get("json") or {}
+        if said["status"] == 200:
+            checks = ", ".join(
+                f"{name} {value.get('status', value) if isinstance(value, Mapping) else value}"
+                for name, value in (body.get("checks") or {}).items()
+            )
+            answer = f"{body.get('status', 'ready')} ({checks})" if checks else "ready"
+            wrong = "" if body.get("status", "ready") == "ready" else "the service is degraded"
+            return answer, wrong
+        if said["status"] in {502, 503, 504}:
+            return f"HTTP {said['status']}", "the service is not ready through the edge"
+        return "no answer", "the edge does not answer"
+    return "not asked", ""
+
+
+def examine(findings: Mapping[str, Any], edge: Mapping[str, Any], rows: Sequence[Row]) -> Report:
+    """Return what is to be said of the whole site."""
+    answer, wrong = service_answer(findings)
+    facts = [f"/health/ready through the edge: {answer}"]
+    if edge.get("installed"):
+        generation = f"generation {edge['live_generation']}"
+        standby = edge.get("standby") or "none"
+        facts.append(
+            f"release {edge['release']} (serial {edge['serial']}), {edge['active']} active, "
+            f"standby {standby}, {generation}, since {edge['since']}"
+        )
+    facts += [
+        f"absent: {name}: {entry.get('reason', '') if isinstance(entry, Mapping) else entry}"
+        for name, entry in findings["absent"].items()
+    ]
+    problems = [row.problem for row in rows if row.problem]
+    if wrong:
+        problems.append(wrong)
+    if edge.get("installed"):
+        if edge["served_generation"] != edge["live_generation"]:
+            problems.append(
+                f"Nginx serves generation {edge['served_generation']}, "
+                f"the disk holds {edge['live_generation']}"
+            )
+        if edge["release"] != findings["release"]:
+            problems.append(
+                f"the site runs {edge['release']}, this is the directory of {findings['release']}"
+            )
+    return Report(facts, problems, list(dict.fromkeys(row.host for row in rows if row.problem)))
+
+
+def status_report(findings: Mapping[str, Any]) -> str:
+    """Return the whole report as one text."""
+    edge = edge_of(findings)
+    active = str(edge.get("active", "blue"))
+    rows = [row for host in hosts_in_order(findings) for row in host_rows(findings, host, active)]
+    report = examine(findings, edge, rows)
+    site, command = findings["site"], findings["command"]
+    everyone = set(findings["asked"]) >= {h for hosts in findings["zones"].values() for h in hosts}
+    if not report.problems:
+        scope = "everything is" if everyone else "the hosts asked are"
+        release = edge.get("release", findings["release"])
+        verdict = f"Site {site} runs release {release}: {scope} as it should be."
+        following = f"Next: {command}status.yml any time; a new bundle begins with its import."
+    elif not edge.get("installed") and everyone and edge:
+        verdict = f"Site {site} is not installed yet."
+        following = f"Next: {command}install.yml"
+    else:
+        first = report.problems[0]
+        more = f", and {len(report.problems) - 1} more" if len(report.problems) > 1 else ""
+        verdict = f"Site {site} needs attention: {first}{more}."
+        limit = f" --limit {report.hosts[0]}" if len(report.hosts) == 1 else ""
+        following = f"Next: {command}install.yml{limit}"
+        if any(row.health == "unreachable" for row in rows):
+            following = "Next: bring the host back, then " + following.removeprefix("Next: ")
+    trouble = [f"  - {problem}" for problem in report.problems[1:]]
+    return "\n".join([*table(rows), "", *report.facts, "", verdict, *trouble, following])
+
+
+class FilterModule:
+    """The filter, under the name that templates use."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return name: function."""
+        return {"status_report": status_report}

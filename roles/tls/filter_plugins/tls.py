@@ -1,0 +1,113 @@
+"""Filters that look at certificates on the jump host, so that nothing runs when nothing is due."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+
+
+def _names(certificate: x509.Certificate) -> set[str]:
+    """Return the DNS names and addresses that a certificate is for."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return {str(one).lower() for one in names.get_values_for_type(x509.DNSName)} | {
+        str(one) for one in names.get_values_for_type(x509.IPAddress)
+    }
+
+
+def _covers(names: set[str], wanted: str) -> bool:
+    """Say whether the names include one, by itself or by a wildcard."""
+    wanted = wanted.lower()
+    return wanted in names or ("." in wanted and f"*.{wanted.partition('.')[2]}" in names)
+
+
+def _public(key: Any) -> bytes:
+    """Return a public key in a form that can be compared."""
+    encoded: bytes = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return encoded
+
+
+def _load(certificate_path: str, key_path: str, password: str = "") -> x509.Certificate:
+    """Return a certificate whose key is there and fits; ValueError in words otherwise."""
+    for path in (certificate_path, key_path):
+        if not Path(path).is_file():
+            message = f"{path} is missing"
+            raise ValueError(message)
+    certificate = x509.load_pem_x509_certificate(Path(certificate_path).read_bytes())
+    try:
+        key = serialization.load_pem_private_key(
+            Path(key_path).read_bytes(), password.encode() if password else None
+        )
+    except (TypeError, ValueError) as error:
+        message = f"{key_path} cannot be read: {error}"
+        raise ValueError(message) from error
+    if _public(key.public_key()) != _public(certificate.public_key()):
+        message = f"{certificate_path} belongs to another key than {key_path}"
+        raise ValueError(message)
+    return certificate
+
+
+def tls_pair_problem(
+    certificate_path: str, key_path: str, names: Sequence[str], days: int = 0, password: str = ""
+) -> str:
+    """Say why a certificate and its key cannot be used for `days` days more; else nothing."""
+    try:
+        certificate = _load(certificate_path, key_path, password)
+    except ValueError as error:
+        return str(error)
+    left = (certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)).days
+    if left < days:
+        return f"{certificate_path} has {left} days left"
+    there = _names(certificate)
+    lacking = [name for name in names if not _covers(there, str(name))]
+    if lacking:
+        return f"{certificate_path} is not for {', '.join(lacking)}"
+    return ""
+
+
+def tls_due(
+    certificate_path: str, key_path: str, names: Sequence[str], days: int, ca_path: str
+) -> str:
+    """Say why a certificate of our own authority must be issued, or nothing."""
+    problem = tls_pair_problem(certificate_path, key_path, names, days)
+    if problem:
+        return problem
+    certificate = x509.load_pem_x509_certificate(Path(certificate_path).read_bytes())
+    if extra := _names(certificate) - {str(name).lower() for name in names}:
+        return f"{certificate_path} is for {', '.join(sorted(extra))} as well"
+    authority = x509.load_pem_x509_certificate(Path(ca_path).read_bytes())
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return f"{certificate_path} was issued by another authority"
+    return ""
+
+
+def tls_san(names: Sequence[str]) -> list[str]:
+    """Return names as subject alternative names: an address is an IP entry, the rest are DNS."""
+    result = []
+    for name in names:
+        try:
+            result.append(f"IP:{ipaddress.ip_address(str(name))}")
+        except ValueError:
+            result.append(f"DNS:{name}")
+    return result
+
+
+class FilterModule:
+    """The filters, under the names that templates use."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return name: function."""
+        return {"tls_pair_problem": tls_pair_problem, "tls_due": tls_due, "tls_san": tls_san}
