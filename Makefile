@@ -33,11 +33,11 @@ demo-down: ## remove the demo's site, hosts, networks and keys
 
 .PHONY: lab-up
 lab-up: setup ## raise the lab's empty hosts and networks only
-	@$(VENV)/bin/ansible-playbook molecule/lab/create.yml
+	@$(VENV)/bin/ansible-playbook -i molecule/lab/inventory.yml molecule/lab/create.yml
 
 .PHONY: lab-down
 lab-down: ## remove the lab
-	@$(VENV)/bin/ansible-playbook molecule/lab/destroy.yml
+	@$(VENV)/bin/ansible-playbook -i molecule/lab/inventory.yml molecule/lab/destroy.yml
 
 .PHONY: lab-shell
 lab-shell: ## a shell on a lab host: make lab-shell HOST=lab-jump

@@ -11,7 +11,7 @@ rm -f "$reports"/*.xml
 
 cleanup() {
   # Tests leave no container behind, whatever happened to them.
-  ansible-playbook molecule/lab/destroy.yml >"$reports/destroy.log" 2>&1 || {
+  ansible-playbook -i molecule/lab/inventory.yml molecule/lab/destroy.yml >"$reports/destroy.log" 2>&1 || {
     echo "the lab could not be removed; see $reports/destroy.log and run: make lab-down" >&2
   }
 }

@@ -1,0 +1,1 @@
+"""Programs of the source tree: the demo, the lab's handle, set-up, generators."""

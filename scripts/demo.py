@@ -1,0 +1,179 @@
+"""The whole outbound journey on this machine, shown step by step.
+
+``make demo`` runs it, again and again if you like: what is done stays done. ``make demo-down``
+(``--down``) takes it away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bundle.report import size, table
+from scripts.journey import EDGE, CommandError, Journey, JourneyError
+from scripts.lab import ROOT
+from scripts.screen import Screen
+
+KEPT_LOGS = 10
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the demo: what it says, what it does, and what it found."""
+
+    name: str
+    title: str
+    run: Callable[[], object]
+    summary: Callable[[], str] = lambda: ""
+
+
+def steps_of(journey: Journey) -> list[Step]:
+    """Return the steps of the demo, in order."""
+    facts = journey.facts
+
+    def build() -> None:
+        journey.make_key()
+        journey.build()
+
+    def changed(verb: str) -> Callable[[], str]:
+        return lambda: f"{facts.changed[verb]} changed"
+
+    def contents() -> str:
+        return f"{size(facts.bundle_bytes)}, {len(facts.manifest['components'])} images"
+
+    hosts = f"{len(journey.hosts())} hosts, a jump host, a router"
+    return [
+        Step("build", "Build and sign the bundle", build, contents),
+        Step("lab", "Raise the client's machines", journey.raise_lab, lambda: hosts),
+        Step("carry", "Carry the stick to the jump host", journey.carry),
+        Step("check", "Check by hand, nothing unpacked", journey.check_by_hand),
+        Step("import", "Import into the jump host", journey.bootstrap),
+        Step("site", "Describe the site, fill its vault", journey.place_site),
+        Step("preflight", "Preflight", journey.preflight),
+        Step("install", "Install", journey.install, changed("install")),
+        Step("status", "Status", journey.status),
+        Step("smoke", "Ask the site through Nginx", journey.smoke),
+    ]
+
+
+def result(journey: Journey) -> str:
+    """Return the table at the end."""
+    facts = journey.facts
+    used, stored, used_bytes, stored_bytes = facts.layers()
+    manifest = facts.manifest
+    rows = [
+        ("release", f"{manifest['version']}, serial {manifest['serial']}"),
+        ("bundle", f"{size(facts.bundle_bytes)} in {len(manifest['members'])} members"),
+        ("images", f"{len(manifest['components'])}, source: {manifest['image_source']}"),
+        (
+            "layers",
+            f"{used} in use, {stored} in the bundle: each one once, "
+            f"{size(stored_bytes)} instead of {size(used_bytes)}",
+        ),
+    ]
+    for name, absent in manifest["absent"].items():
+        rows.append((f"no {name}", absent["reason"]))
+    rows += [(f"to {host}", size(count)) for host, count in facts.received.items()]
+    for name, seconds in facts.seconds.items():
+        rows.append((f"time: {name}", f"{seconds:7.1f} s"))
+    rows.append(("time: all", f"{sum(facts.seconds.values()):7.1f} s"))
+    return table(rows)
+
+
+def next_steps(journey: Journey) -> str:
+    """Return what a person can do with the site now."""
+    folder = (journey.cache).relative_to(ROOT)
+    ssh = f"ssh -F {journey.lab.cache.relative_to(ROOT)}/ssh_config"
+    return f"""
+The site answers at {EDGE} (its machines have no way out; this machine may look in):
+  curl --cacert {folder}/ca.pem {EDGE}/health/ready
+  curl --cacert {folder}/ca.pem -H "X-API-Key: $(cat {folder}/api-key)" \\
+       -H 'Content-Type: application/json' -d '{{"text": "what a day"}}' {EDGE}/predict
+  {EDGE}/docs   the API's documentation
+
+From the management network, so through the jump host:
+  {ssh} -N -L 9090:172.30.4.10:9090 jump   then http://127.0.0.1:9090 is Prometheus
+
+Try next:
+  make lab-shell HOST=lab-jump      be the operator:
+    {journey.playbook_command("status").replace(" && ", chr(10) + "    ")}
+  make lab-shell HOST=lab-app-1     then: docker ps; docker kill airlift-app-blue; watch it return
+  make demo                         again: changed=0
+  make demo-down                    take everything away"""
+
+
+def up(source: str) -> int:
+    """Run the journey; return the exit code."""
+    logs = ROOT / ".cache" / "demo" / "log"
+    logs.mkdir(parents=True, exist_ok=True)
+    for old in sorted(logs.glob("*.log"))[: -KEPT_LOGS + 1]:
+        old.unlink()
+    log = logs / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
+    with log.open("w") as file:
+        screen = Screen(file)
+        journey = Journey(source=source, listen=screen.listen)
+        steps = steps_of(journey)
+        screen.title(f"Airlift: from this tree to a site behind an air gap (log: {_short(log)})")
+        for number, step in enumerate(steps, 1):
+            screen.start(f"{number:2}/{len(steps)}  {step.title}")
+            try:
+                with journey.timed(step.name):
+                    step.run()
+            except (CommandError, JourneyError, OSError) as error:
+                screen.fail(str(error))
+                print(f"\nThe whole log: {_short(log)}")
+                print("When the cause is gone, go on where it stopped: make demo")
+                return 1
+            except KeyboardInterrupt:
+                screen.fail("stopped")
+                print("\nGo on where it stopped: make demo\nTake it away: make demo-down")
+                return 130
+            screen.done(step.summary())
+        print(f"\n{result(journey)}\n{next_steps(journey)}")
+    return 0
+
+
+def down() -> int:
+    """Take the site, its machines, networks, keys and logs away; return the exit code."""
+    with Path("/dev/null").open("w") as nowhere:
+        screen = Screen(nowhere)
+        journey = Journey(listen=screen.listen)
+        screen.start("Take the site and its machines away")
+        try:
+            journey.lab.down()
+        except CommandError as error:
+            screen.fail(str(error))
+            return 1
+        shutil.rmtree(journey.cache, ignore_errors=True)
+        screen.done("")
+    print("Kept, as a cache for the next time: images named airlift*, ~/.cache/airlift, .venv")
+    return 0
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def main() -> int:
+    """Read the arguments and do it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--down", action="store_true", help="take everything away")
+    parser.add_argument(
+        "--source",
+        choices=["auto", "registry", "debian"],
+        default="auto",
+        help="where the images come from (default: auto)",
+    )
+    arguments = parser.parse_args()
+    return down() if arguments.down else up(arguments.source)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,367 @@
+"""The outbound journey: from a source tree to a site that answers, one step a method.
+
+The demo shows these steps and the end-to-end tests look at the lab between them, so there is one
+journey. Every step converges: run again, it finds its work done. On the jump host everything is
+done as the operator, logged in by SSH, with the commands that the documentation gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import ssl
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bundle import engine
+from scripts.lab import ROOT, CommandError, Done, Lab, stream
+
+IDENTITY = "release@airlift.example"
+STICK = "/media/usb"
+HOME = "/opt/airlift"
+SITE = f"{HOME}/sites/lab"
+VAULT_PASSWORD = f"{HOME}/sites/lab.vault-password"
+API_KEY = f"{HOME}/sites/lab.api-key"
+EDGE = "https://172.30.1.10"
+#: Files and folders of the lab's inventory that become the site's.
+INVENTORY = ROOT / "inventories" / "lab"
+
+#: What the demo's job collects.
+REVIEWS = """text,stars
+"The delivery was quick and the support was friendly.",5
+"It broke on the second day and nobody answered.",1
+"It does what it says.",4
+"""
+
+_BLOCK = r"<!-- {mark} -->\n```sh\n(.*?)```"
+
+
+class JourneyError(Exception):
+    """A step found something that is not as it must be."""
+
+
+@dataclass
+class Recap:
+    """What Ansible's last lines say of a run."""
+
+    changed: int
+    failed: int
+    hosts: dict[str, dict[str, int]]
+
+
+def recap(output: str) -> Recap:
+    """Read the recap of a playbook run."""
+    hosts: dict[str, dict[str, int]] = {}
+    for line in output.splitlines():
+        if found := re.match(r"(\S+)\s+: (ok=\d+.*)", line):
+            pairs = (pair.split("=") for pair in found.group(2).split())
+            hosts[found.group(1)] = {key: int(value) for key, value in pairs}
+    return Recap(
+        sum(host["changed"] for host in hosts.values()),
+        sum(host["failed"] + host["unreachable"] for host in hosts.values()),
+        hosts,
+    )
+
+
+def documented(mark: str) -> str:
+    """Return a block of commands from docs/TRUST.md, word for word."""
+    text = (ROOT / "docs" / "TRUST.md").read_text()
+    found = re.search(_BLOCK.format(mark=re.escape(mark)), text, re.DOTALL)
+    if found is None:
+        message = f"docs/TRUST.md has no commands under `<!-- {mark} -->`"
+        raise JourneyError(message)
+    return found.group(1)
+
+
+@dataclass
+class Facts:
+    """What the journey learned, for the table at the end and for the tests."""
+
+    bundle: Path = Path()
+    bundle_bytes: int = 0
+    manifest: dict[str, Any] = field(default_factory=dict)
+    received: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
+
+    def layers(self) -> tuple[int, int, int, int]:
+        """Return layers used, layers stored, bytes used, bytes stored."""
+        used = [layer for part in self.manifest["components"].values() for layer in part["layers"]]
+        stored = {layer["digest"]: layer["size"] for layer in used}
+        return len(used), len(stored), sum(x["size"] for x in used), sum(stored.values())
+
+
+class Journey:
+    """The journey of one release into the lab's site."""
+
+    def __init__(
+        self, *, source: str = "auto", listen: Callable[[str], None] | None = None
+    ) -> None:
+        self.source = source
+        self.listen = listen or (lambda _line: None)
+        self.lab = Lab(listen=self.listen)
+        self.facts = Facts()
+        self.cache = ROOT / ".cache" / "demo"
+        self.dist = self.cache / "dist"
+
+    # ------------------------------------------------------------------ at the vendor
+    def make_key(self) -> None:
+        """Make the demo's signing key, and the list of signers that a client gets another way."""
+        self.cache.mkdir(parents=True, exist_ok=True)
+        key = self.cache / "signing_key"
+        if not key.exists():
+            self._run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", IDENTITY, "-f", str(key)],
+                what="making the demo's signing key",
+            )
+        public = " ".join(key.with_suffix(".pub").read_text().split()[:2])
+        line = f'{IDENTITY} namespaces="airlift-bundle" {public}\n'
+        (self.cache / "allowed_signers").write_text(line)
+
+    def release(self) -> dict[str, Any]:
+        """Return what the tree says about its next release."""
+        found: dict[str, Any] = yaml.safe_load((ROOT / "bundle" / "release.yml").read_text())
+        return found
+
+    def build(self, *, serial: int | None = None) -> None:
+        """Build and sign the bundle from this tree."""
+        version = self.release()["version"]
+        argv = [sys.executable, "-m", "bundle", "build", "--version", version]
+        argv += ["--source", self.source, "--key", str(self.cache / "signing_key")]
+        if serial is not None:
+            argv += ["--serial", str(serial)]
+        self._run([*argv, "--identity", IDENTITY, "-o", str(self.dist)], what="the build")
+        self.read_bundle(self.dist / f"airlift-{version}-amd64.tar")
+
+    def read_bundle(self, path: Path) -> None:
+        """Take size and manifest of a bundle into the facts."""
+        self.facts.bundle = path
+        self.facts.bundle_bytes = path.stat().st_size
+        with tarfile.open(path) as archive:
+            member = archive.extractfile("manifest.json")
+            assert member is not None  # noqa: S101 - the build has checked it
+            self.facts.manifest = json.load(member)
+
+    # ------------------------------------------------------------------ on the way
+    def raise_lab(self) -> None:
+        """Raise the client's machines: empty hosts, networks, a jump host."""
+        self.lab.up()
+
+    def carry(self) -> None:
+        """Put the bundle on the stick; the list of signers reaches the jump host another way."""
+        bundle = self.facts.bundle
+        for path in (bundle, bundle.with_name("SHA256SUMS"), bundle.with_name("SHA256SUMS.sig")):
+            target = f"{STICK}/{path.name}"
+            there = self.lab.console("jump", 'sha256sum "$1" || :', target).output.split()
+            with path.open("rb") as file:
+                if there[:1] == [hashlib.file_digest(file, "sha256").hexdigest()]:
+                    self.listen(f"{path.name} is on the stick")
+                    continue
+                file.seek(0)
+                self.listen(f"copying {path.name}")
+                script = 'cat > "$1.partial" && sync "$1.partial" && mv "$1.partial" "$1"'
+                argv = [*engine.docker(), "exec", "-i", "lab-jump", "sh", "-euc", script, "sh"]
+                stream([*argv, target], what="the stick", listen=self.listen, stdin=file)
+        signers = (self.cache / "allowed_signers").read_text()
+        self.lab.ssh("cat > ~/allowed_signers", stdin=signers)
+
+    # ------------------------------------------------------------------ on the jump host
+    def settings(self) -> str:
+        """Return the documented settings with this bundle's name in them."""
+        text = documented("settings")
+        return re.sub(r"airlift-[\w.+-]+-amd64\.tar", self.facts.bundle.name, text)
+
+    def by_hand(self) -> tuple[str, str]:
+        """Return the documented commands: the checks, and the import that follows them."""
+        commands = documented("by hand")
+        checks, _, last = commands.rstrip().rpartition("&&\n")
+        if " import " not in last:
+            message = "docs/TRUST.md: the last command `by hand` must be the import"
+            raise JourneyError(message)
+        return checks, last
+
+    def check_by_hand(self) -> None:
+        """Check signature and verifier with the tools of the OS, as docs/TRUST.md says."""
+        self._on_jump(
+            f"mkdir -p ~/check && cd ~/check\n{self.settings()}{self.by_hand()[0]}",
+            what="the check by hand",
+        )
+
+    def bootstrap(self) -> None:
+        """Import the bundle with the verifier that was just checked, or with the installed one."""
+        if self.lab.ssh(f"test -e {HOME}/current", check=False).code == 0:
+            command = documented("by the installed verifier")
+        else:
+            command = f"cd ~/check\n{self.by_hand()[1]}"
+        self._on_jump(self.settings() + command, what="the import")
+
+    def place_site(self) -> None:
+        """Lay the site's inventory beside the releases, and make its vault there."""
+        for path in sorted(INVENTORY.rglob("*.yml")):
+            target = f"{SITE}/{path.relative_to(INVENTORY)}"
+            self.lab.ssh(
+                f'mkdir -p "$(dirname {target})" && cat > {target}', stdin=path.read_text()
+            )
+        maker = (ROOT / "scripts" / "site_vault.py").read_text()
+        self.lab.ssh(f"mkdir -p {SITE}/group_vars/all && chmod 700 {HOME}/sites {SITE}")
+        made = self.lab.ssh(
+            f"cd {HOME}/current && venv/bin/python - {SITE} {VAULT_PASSWORD} {API_KEY}", stdin=maker
+        )
+        self.listen(made.output.strip())
+
+    def playbook_command(self, verb: str, *options: str) -> str:
+        """Return what the operator types to run a playbook on the site."""
+        words = ["./venv/bin/ansible-playbook", "-i", SITE, "--vault-id", f"lab@{VAULT_PASSWORD}"]
+        return f"cd {HOME}/current && {' '.join([*words, f'playbooks/{verb}.yml', *options])}"
+
+    def play(self, verb: str, *options: str, check: bool = True) -> Done:
+        """Run a playbook on the jump host."""
+        command = self.playbook_command(verb, *options)
+        done = self.lab.ssh_stream(command, what=f"playbooks/{verb}.yml", check=check)
+        self.facts.changed[verb] = recap(done.output).changed
+        return done
+
+    def preflight(self) -> None:
+        """Have the site judged before anything is touched."""
+        self.play("preflight")
+
+    def install(self) -> None:
+        """Install the site, counting what travels to each host."""
+        hosts = self.hosts()
+        before = {host: self.lab.received(host) for host in hosts}
+        self.play("install")
+        self.facts.received = {host: self.lab.received(host) - before[host] for host in hosts}
+
+    def status(self) -> Done:
+        """Ask the site how it is."""
+        return self.play("status")
+
+    def hosts(self) -> list[str]:
+        """Return the site's hosts, in the inventory's order."""
+        groups = yaml.safe_load((INVENTORY / "hosts.yml").read_text())["all"]["children"]
+        return list(dict.fromkeys(host for group in groups.values() for host in group["hosts"]))
+
+    # ------------------------------------------------------------------ as a client
+    def fetch_access(self) -> None:
+        """Bring the site's certificate authority and the demo's API key to this machine."""
+        ca = self.lab.ssh(f"cat {SITE}/.airlift/ca/ca.pem").output
+        (self.cache / "ca.pem").write_text(ca)
+        key = self.cache / "api-key"
+        key.touch(mode=0o600)
+        key.write_text(self.lab.ssh(f"cat {API_KEY}").output.strip())
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        key: bool = True,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, dict[str, str], Any]:
+        """Send one request through Nginx; return status, headers and the JSON or text answer."""
+        context = ssl.create_default_context(cafile=str(self.cache / "ca.pem"))
+        request = urllib.request.Request(  # noqa: S310 - the lab's edge
+            EDGE + path, method=method, headers=headers or {}
+        )
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        if key:
+            request.add_header("X-API-Key", (self.cache / "api-key").read_text())
+        try:
+            with urllib.request.urlopen(request, timeout=20, context=context) as answer:  # noqa: S310
+                return answer.status, dict(answer.headers), _decode(answer.read())
+        except urllib.error.HTTPError as answer:
+            return answer.code, dict(answer.headers), _decode(answer.read())
+
+    def smoke(self) -> None:
+        """Ask the site a few things that need every part of it."""
+        self.fetch_access()
+        for method, path, body, wanted in (
+            ("GET", "/health", None, 200),
+            ("GET", "/health/ready", None, 200),
+            ("POST", "/predict", {"text": "what a wonderful day"}, 200),
+            ("POST", "/items", {"name": "demo"}, 201),
+            ("GET", "/items", None, 200),
+        ):
+            self.listen(f"{method} {path}")
+            status, _, answer = self.request(method, path, body)
+            if status != wanted:
+                message = f"{method} {path} answered {status}, not {wanted}: {answer}"
+                raise JourneyError(message)
+        status, _, _ = self.request("POST", "/predict", {"text": "no key"}, key=False)
+        if status != 401:
+            message = f"POST /predict without a key answered {status}, not 401"
+            raise JourneyError(message)
+        self.run_job()
+
+    def feed(self) -> None:
+        """Put a file where the client's systems would: in the inbox of the app hosts."""
+        for host in (host for host in self.hosts() if host.startswith("app")):
+            script = 'cat > "$1.partial" && chmod 644 "$1.partial" && mv "$1.partial" "$1"'
+            inbox = "/var/lib/airlift/sources/inbox/demo.csv"
+            self.lab.console(host, script, inbox, stdin=REVIEWS)
+
+    def result_of(self, job: str, *, seconds: float = 60) -> tuple[int, Any]:
+        """Wait until a job has ended; return status and answer of its result."""
+        path = f"/api/v1/jobs/result/{job}"
+        deadline = time.monotonic() + seconds
+        while (found := self.request("GET", path))[0] == 202:
+            if time.monotonic() > deadline:
+                message = f"job {job} has no result after {seconds:.0f} s: {found[2]}"
+                raise JourneyError(message)
+            time.sleep(0.3)
+        return found[0], found[2]
+
+    def run_job(self) -> Any:
+        """Have a worker collect the file and return what it found."""
+        self.feed()
+        self.listen("POST /api/v1/jobs/trigger")
+        job = {"source_type": "file", "config": {"root": "inbox", "path": "demo.csv"}}
+        status, _, answer = self.request("POST", "/api/v1/jobs/trigger", job)
+        if status != 202:
+            message = f"POST /api/v1/jobs/trigger answered {status}: {answer}"
+            raise JourneyError(message)
+        status, answer = self.result_of(answer["job_id"])
+        if status != 200:
+            message = f"the job's result answered {status}: {answer}"
+            raise JourneyError(message)
+        return answer
+
+    # ------------------------------------------------------------------ helpers
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Keep how long a step took."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.facts.seconds[name] = time.monotonic() - start
+
+    def _run(self, argv: list[str], *, what: str) -> Done:
+        return stream(argv, what=what, listen=self.listen)
+
+    def _on_jump(self, script: str, *, what: str) -> Done:
+        return self.lab.ssh_stream(script, what=what)
+
+
+def _decode(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return raw.decode(errors="replace")
+
+
+__all__ = ["CommandError", "Facts", "Journey", "JourneyError", "Recap", "documented", "recap"]

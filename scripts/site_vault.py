@@ -1,0 +1,90 @@
+"""Make the secrets of a test site on its jump host: random, encrypted with Ansible Vault.
+
+The journey sends this program to the jump host and runs it there with the release's own Python, so
+no secret leaves that host and none is ever an argument. Names that a vault already has keep their
+values. A real site's vault is written by its operator: ``ansible-vault create``.
+
+    python site_vault.py SITE_DIRECTORY VAULT_PASSWORD_FILE API_KEY_FILE
+"""
+
+import hashlib
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+VAULT_ID = "lab"
+PASSWORDS = (
+    "postgres_owner_password",
+    "postgres_app_password",
+    "postgres_monitor_password",
+    "redis_app_password",
+    "redis_monitor_password",
+    "monitoring_grafana_password",
+    "tls_ca_passphrase",
+)
+
+
+def keep(path: Path) -> str:
+    """Return what a secret file holds; fill it with a new secret when it is not there."""
+    if not path.exists():
+        write(path, secrets.token_urlsafe(32) + "\n")
+    return path.read_text().strip()
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that only its owner reads, whole or not at all."""
+    draft = path.with_name(f".{path.name}.partial")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def vault(verb: str, identity: str, *arguments: str, text: str = "") -> str:
+    """Call ansible-vault; secrets go through its standard input and output."""
+    program = str(Path(sys.executable).with_name("ansible-vault"))
+    done = subprocess.run(
+        [program, verb, "--vault-id", identity, *arguments],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        sys.exit(f"ansible-vault {verb}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def main() -> None:
+    """Fill the vault of the site with what it lacks."""
+    os.umask(0o077)
+    site, password_file, key_file = map(Path, sys.argv[1:4])
+    file = site / "group_vars" / "all" / "vault.yml"
+    keep(password_file)
+    api_key = keep(key_file)
+    identity = f"{VAULT_ID}@{password_file}"
+    present: dict[str, Any] = {}
+    if file.exists():
+        present = yaml.safe_load(vault("view", identity, str(file))) or {}
+    wanted: dict[str, Any] = {name: secrets.token_urlsafe(24) for name in PASSWORDS}
+    hashed = hashlib.sha256(api_key.encode()).hexdigest()
+    wanted["app_api_keys"] = [{"client": "demo", "key_sha256": hashed}]
+    if set(wanted) <= set(present):
+        print("the vault is there")
+        return
+    plain = yaml.safe_dump(wanted | present, sort_keys=True)
+    encrypt = ("--encrypt-vault-id", VAULT_ID, "--output", "-")
+    write(file, vault("encrypt", identity, *encrypt, text=plain))
+    print(f"vault made: {len(wanted)} secrets")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The journey as fixtures, one a stage; a test asks for the stage that it looks at.
+
+The files are named in the order of the journey, because a stage cannot be taken back. The lab is
+raised anew and taken away at the end; AIRLIFT_E2E_KEEP=1 uses the one that stands, and leaves it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.journey import Journey
+from scripts.lab import ROOT, Lab
+from tests.e2e.support import kill_at
+
+KEEP = os.environ.get("AIRLIFT_E2E_KEEP") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is in this folder, so that `-m "not site"` leaves it out."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.site)
+
+
+@pytest.fixture(scope="session")
+def journey() -> Iterator[Journey]:
+    """The journey, not begun; all that its commands print is in .cache/reports/e2e.log."""
+    log = ROOT / ".cache" / "reports" / "e2e.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+
+        def listen(line: str) -> None:
+            file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+            file.flush()
+
+        journey = Journey(listen=listen)
+        if not KEEP:
+            journey.lab.down()
+        yield journey
+        if not KEEP:
+            journey.lab.down()
+
+
+@pytest.fixture(scope="session")
+def raised(journey: Journey) -> Journey:
+    """The client's machines are up, empty."""
+    with journey.timed("lab"):
+        journey.raise_lab()
+    return journey
+
+
+@pytest.fixture(scope="session")
+def carried(raised: Journey) -> Journey:
+    """The bundle is built, and on the stick in the jump host."""
+    raised.make_key()
+    with raised.timed("build"):
+        # One above the tree's own serial, so that an older one can be made and refused.
+        raised.build(serial=raised.release()["serial"] + 1)
+    raised.carry()
+    return raised
+
+
+@pytest.fixture(scope="session")
+def imported(carried: Journey) -> Journey:
+    """The bundle was checked by hand and imported."""
+    carried.check_by_hand()
+    carried.bootstrap()
+    return carried
+
+
+@pytest.fixture(scope="session")
+def placed(imported: Journey) -> Journey:
+    """The site's inventory and vault are on the jump host."""
+    imported.place_site()
+    return imported
+
+
+@pytest.fixture(scope="session")
+def lab(raised: Journey) -> Lab:
+    """The machines."""
+    return raised.lab
+
+
+@pytest.fixture(scope="session")
+def installed(placed: Journey) -> Journey:
+    """The site is installed: by a run that is killed half way, and by the same command again."""
+    placed.preflight()
+    with placed.timed("killed install"):
+        killed = kill_at(placed, "install", "TASK [redis")
+    # 137: it was killed, and had not failed or finished before.
+    assert killed.code == 137, killed.output[-2000:]
+    with placed.timed("install"):
+        placed.install()
+    placed.fetch_access()
+    return placed

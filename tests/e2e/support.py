@@ -1,0 +1,190 @@
+"""What the end-to-end tests share: probes that run on the lab's machines, and forged bundles."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bundle import archive, manifest, sshsig
+from scripts.journey import STICK, Journey
+from scripts.lab import ROOT, Done, Lab
+
+SITE_DEFAULTS: dict[str, Any] = yaml.safe_load((ROOT / "roles/site/defaults/main.yml").read_text())
+LAB: dict[str, Any] = yaml.safe_load((ROOT / "molecule/lab/vars.yml").read_text())
+ZONES: list[str] = list(SITE_DEFAULTS["site_zones"])
+PORTS: dict[str, int] = SITE_DEFAULTS["site_ports"]
+HOSTS = ["edge-1", "app-1", "app-2", "data-1", "monitor-1"]
+OUTSIDE = "172.30.9.10"
+FORGED = f"{STICK}/forged.tar"
+
+#: Runs on a machine: tries TCP connections, all at once; {"host:port": "open" or why not}.
+_CONNECT = """
+import asyncio, json, sys
+
+async def one(target):
+    host, port = target.rsplit(":", 1)
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), 3)
+        writer.close()
+        return target, "open"
+    except asyncio.TimeoutError:
+        return target, "no answer"
+    except OSError as error:
+        return target, type(error).__name__
+
+async def main():
+    print(json.dumps(dict(await asyncio.gather(*map(one, sys.argv[1:])))))
+
+asyncio.run(main())
+"""
+
+#: Runs on a machine: listens on every given port that is free, until its standard input ends.
+_LISTEN = """
+import socket, sys
+kept = []
+for port in sys.argv[1:]:
+    try:
+        kept.append(socket.create_server(("0.0.0.0", int(port))))
+    except OSError:
+        pass
+print("listening", flush=True)
+sys.stdin.read()
+"""
+
+
+def address(machine: str) -> str:
+    """Return a lab machine's main address, from the lab's own definition."""
+    found = next(item for item in LAB["lab_hosts"] if item["name"] == machine)
+    network, octet = next(iter(found["addresses"].items()))
+    return f"{LAB['lab_base']}.{LAB['lab_networks'][network]}.{octet}"
+
+
+def zone_of(host: str) -> str:
+    """Return the zone of a site's host: the lab's networks are named after the zones."""
+    return next(
+        str(next(iter(item["addresses"]))) for item in LAB["lab_hosts"] if item["name"] == host
+    )
+
+
+def connect(
+    lab: Lab, machine: str, targets: list[str], *, within: str = 'exec python3 - "$@"'
+) -> dict[str, str]:
+    """Try TCP connections from a machine; ``within`` is the shell script that runs the program."""
+    if not targets:
+        return {}
+    done = lab.console(machine, within, *targets, stdin=_CONNECT)
+    found: dict[str, str] = json.loads(done.output)
+    return found
+
+
+def connect_all(lab: Lab, wanted: dict[str, list[str]]) -> dict[str, dict[str, str]]:
+    """Try TCP connections from several machines at the same time."""
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        answers = pool.map(lambda machine: connect(lab, machine, wanted[machine]), wanted)
+        return dict(zip(wanted, answers, strict=True))
+
+
+def listening(lab: Lab, machine: str, ports: list[int]) -> AbstractContextManager[None]:
+    """Keep every free port of a list answering on a machine, so that only a filter can close it."""
+    return lab.running(machine, _LISTEN, *map(str, ports))
+
+
+@contextmanager
+def no_air_gap(lab: Lab) -> Iterator[None]:
+    """Take the router's rule away for a moment: the negative control of every `no way out`."""
+    lab.console("router", "nft flush chain ip lab forward")
+    try:
+        yield
+    finally:
+        lab.docker("restart", lab.name("router"))
+
+
+@contextmanager
+def without_lab_rule(lab: Lab) -> Iterator[None]:
+    """Take the machine's own rule away for a moment: the one that keeps the lab from it."""
+    rule = ["INPUT", "-i", f"{lab.prefix}-+", "-m", "conntrack", "--ctstate", "NEW,INVALID"]
+    rule += ["-m", "comment", "--comment", f"airlift lab {lab.prefix}", "-j", "DROP"]
+    iptables = [*([] if os.geteuid() == 0 else ["sudo"]), "iptables", "-w", "10"]
+    subprocess.run([*iptables, "-D", *rule], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*iptables, "-I", *rule], check=True)
+
+
+def snapshot(journey: Journey) -> str:
+    """Return every path below Airlift's home on the jump host, with size and time of change."""
+    script = "find /opt/airlift -printf '%p %s %T@\\n' | sort"
+    return journey.lab.console("jump", script).output
+
+
+def forge(
+    journey: Journey, change: dict[str, Any] | None, *, key: Path | None, tail: str = ""
+) -> str:
+    """Lay a forged copy of the stick's bundle beside it and return its path there.
+
+    Its manifest is changed and signed with ``key`` (None: not signed). The members are copied on
+    the jump host; ``tail`` is a shell command that then spoils the file ``$1``.
+    """
+    raw, offset = _original(journey.facts.bundle)
+    if change is not None:
+        raw = manifest.encode(json.loads(raw) | change)
+    head = io.BytesIO()
+    writer = archive.Writer(head)
+    writer.add(manifest.MANIFEST, raw)
+    if key is not None:
+        writer.add(manifest.SIGNATURE, sshsig.sign(raw, key))
+    script = 'cat > "$1"; tail -c "+$3" "$2" >> "$1"; ' + tail
+    stick = f"{STICK}/{journey.facts.bundle.name}"
+    journey.lab.send("jump", script, FORGED, stick, str(offset + 1), data=head.getvalue())
+    return FORGED
+
+
+def _original(bundle: Path) -> tuple[bytes, int]:
+    """Return a bundle's manifest, and where its first member after the signature begins."""
+    with tarfile.open(bundle) as tar:
+        first, second = tar.next(), None
+        assert first is not None
+        assert first.name == manifest.MANIFEST
+        raw = tar.extractfile(first)
+        assert raw is not None
+        data = raw.read()
+        while (second := tar.next()) is not None and second.name.startswith(manifest.SIGNATURE):
+            pass
+        assert second is not None
+        return data, second.offset
+
+
+def last_words(done: Done) -> str:
+    """Return what a command printed, both ways."""
+    return f"{done.output}\n{done.error}"
+
+
+def kill_at(journey: Journey, verb: str, line: str) -> Done:
+    """Run a playbook and kill it, with all of its processes, when it prints a line."""
+    listen, seen = journey.lab.listen, threading.Event()
+
+    def watch(text: str) -> None:
+        listen(text)
+        if text.startswith(line) and not seen.is_set():
+            seen.set()
+            # A little later: in the middle of the task, not at its start.
+            script = "sleep 1; pkill -9 -u operator -f venv/bin/ansible-playbook"
+            journey.lab.console("jump", script)
+
+    journey.lab.listen = watch
+    try:
+        return journey.play(verb, check=False)
+    finally:
+        journey.lab.listen = listen

@@ -1,0 +1,185 @@
+"""API keys, as on an installed site."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+
+from app.http.auth import PUBLIC
+from app.main import create_app
+from app.settings import Settings
+from tests.unit.app.appkit import Client, Process, Site, eventually, sample
+
+KEYS = {"first-key-of-one": "one", "second-key-of-one": "one", "the-key-of-two": "two"}
+
+
+def write_keys(path: Path, keys: dict[str, str]) -> str:
+    entries = [
+        {"client": client, "key_sha256": hashlib.sha256(key.encode()).hexdigest()}
+        for key, client in keys.items()
+    ]
+    path.write_text(json.dumps(entries))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def web(shared: Site) -> Process:
+    shared.command("keys", "sync", write_keys(shared.folder / "keys.json", KEYS))
+    return shared.serve(AUTH_ENABLED="true", AUTH_CACHE_SECONDS="0.2")
+
+
+def key(value: str) -> dict[str, str]:
+    return {"x-api-key": value}
+
+
+@pytest.mark.docker
+def test_every_endpoint_but_the_public_ones_is_guarded(web: Process) -> None:
+    document = web.http.get("/openapi.json").json()
+    guarded = 0
+    for template, methods in document["paths"].items():
+        path = template.replace("{job_id}", str(uuid.uuid4()))
+        for method in methods:
+            answer = web.http.request(method.upper(), path)
+            if template in PUBLIC:
+                assert answer.status_code == 200, path
+                continue
+            guarded += 1
+            assert answer.status_code == 401, path
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["www-authenticate"]
+    assert guarded >= 7
+    for path in ("/docs", "/redoc", "/static-offline-docs/swagger-ui.css"):
+        assert web.http.get(path).status_code == 200
+    for path in ("/nope", "/Predict", "/predict/", "/health/../items", "/docs/x"):
+        assert web.http.get(path).status_code == 401
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    "path",
+    ["//predict", "/health//..//predict", "/health%2f..%2fpredict", "/./predict", "*", "/%00"],
+)
+def test_no_spelling_of_a_path_gets_round_the_guard(web: Process, path: str) -> None:
+    connection = http.client.HTTPConnection(web.url.removeprefix("http://"))
+    connection.request("GET", path)
+    assert connection.getresponse().status in (400, 401)
+
+
+@pytest.mark.docker
+def test_good_keys_pass_and_others_do_not(web: Process) -> None:
+    for good in KEYS:
+        assert web.http.get("/predict", headers=key(good)).status_code == 200
+    for bad in ("", "first-key-of-on", "x" * 600, "ä"):
+        answer = web.http.get("/predict", headers=[(b"x-api-key", bad.encode())])
+        assert answer.status_code == 401
+    two = [("x-api-key", "first-key-of-one"), ("x-api-key", "the-key-of-two")]
+    assert web.http.get("/predict", headers=two).status_code == 401
+
+
+@pytest.mark.docker
+def test_a_refused_request_is_counted_under_its_template(web: Process) -> None:
+    series = 'app_requests_total{endpoint="/model/info",http_status="401",method="GET"}'
+    before = sample(web, series)
+    web.http.get("/model/info")
+    assert sample(web, series) == before + 1
+
+
+@pytest.mark.docker
+def test_clients_do_not_see_each_other(shared: Site, web: Process) -> None:
+    one, again, two = (key(value) for value in KEYS)
+    job = shared.trigger(web, **one)
+    assert web.http.get(f"/api/v1/jobs/status/{job}", headers=again).status_code == 200
+    for kind in ("status", "result"):
+        assert web.http.get(f"/api/v1/jobs/{kind}/{job}", headers=two).status_code == 404
+    item = web.http.post("/items", json={"name": "mine"}, headers=one).json()
+    assert item in web.http.get("/items", headers=again).json()
+    assert item not in web.http.get("/items", headers=two).json()
+    same = {"idempotency-key": "a-key-that-both-use"}
+    assert shared.trigger(web, **one, **same) != shared.trigger(web, **two, **same)
+
+
+@pytest.mark.docker
+def test_no_key_in_any_log(web: Process) -> None:
+    web.http.get("/predict", headers=key("first-key-of-one"))
+    lines = web.lines()
+    text = json.dumps(lines)
+    assert not any(value in text for value in KEYS)
+    assert any(line.get("client") == "one" for line in lines)
+
+
+@pytest.mark.docker
+def test_keys_are_revoked_and_come_back(shared: Site, web: Process) -> None:
+    path = shared.folder / "keys.json"
+    rest = {name: client for name, client in KEYS.items() if name != "second-key-of-one"}
+    assert web.http.get("/predict", headers=key("second-key-of-one")).status_code == 200
+    (line,) = shared.command("keys", "sync", write_keys(path, rest))
+    assert (line["changed"], line["added"], line["revoked"]) == (True, 0, 1)
+    eventually(
+        lambda: web.http.get("/predict", headers=key("second-key-of-one")).status_code == 401
+    )
+    assert web.http.get("/predict", headers=key("first-key-of-one")).status_code == 200
+    (line,) = shared.command("keys", "sync", write_keys(path, rest))
+    assert line["changed"] is False
+    (line,) = shared.command("keys", "sync", write_keys(path, KEYS))
+    assert (line["added"], line["revoked"]) == (1, 0)
+    eventually(
+        lambda: web.http.get("/predict", headers=key("second-key-of-one")).status_code == 200
+    )
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "Invalid JSON"),
+        ('[{"client": "a"}]', "0.key_sha256: Field required"),
+        ('[{"client": "a b", "key_sha256": "%s"}]' % ("0" * 64), "0.client"),
+        ('[{"client": "a", "key_sha256": "XYZ"}]', "0.key_sha256"),
+        (json.dumps([{"client": "a", "key_sha256": "0" * 64}] * 2), "listed twice"),
+    ],
+)
+def test_a_wrong_key_file_changes_nothing(shared: Site, content: str, said: str) -> None:
+    path = shared.folder / "wrong.json"
+    path.write_text(content)
+    query = "SELECT count(*) FROM api_keys WHERE revoked_at IS NULL"
+    before = shared.one(query)
+    lines = shared.command("keys", "sync", str(path), fails=1)
+    assert said in lines[-1]["reason"]
+    assert shared.one(query) == before
+
+
+@pytest.mark.docker
+def test_when_keys_cannot_be_checked_nobody_gets_in(site: Site) -> None:
+    site.command("keys", "sync", write_keys(site.folder / "keys.json", KEYS))
+    web = site.serve(AUTH_ENABLED="true", AUTH_CACHE_SECONDS="0.2")
+    good = key("first-key-of-one")
+    assert web.http.get("/predict", headers=good).status_code == 200
+    site.postgres.down()
+    try:
+        time_out = eventually(
+            lambda: (answer := web.http.get("/predict", headers=good)).status_code == 503 and answer
+        )
+        assert time_out.headers["retry-after"]
+        assert web.http.get("/predict").status_code == 401
+        assert web.http.get("/health").status_code == 200
+    finally:
+        site.postgres.up()
+    eventually(lambda: web.http.get("/predict", headers=good).status_code == 200)
+
+
+@pytest.mark.docker
+def test_without_the_table_nobody_gets_in(empty_site: Site) -> None:
+    web = empty_site.serve(AUTH_ENABLED="true")
+    assert web.http.get("/predict", headers=key("first-key-of-one")).status_code == 503
+
+
+def test_without_a_database_nobody_gets_in() -> None:
+    client = Client(create_app(Settings(auth_enabled=True)))
+    assert client.get("/predict", headers=key("any")).status_code == 503
+    assert client.get("/predict").status_code == 401
+    assert client.get("/health").status_code == 200
