@@ -129,6 +129,11 @@ def load(path: Path) -> ImageLock:
 
 
 def _image(name: str, table: _Table, lock: ImageLock) -> ImagePin:
+    common_keys = ("user", "probe", "zones")
+    if table.has("build"):
+        table.only("build", *common_keys)
+    else:
+        table.only("image", "tag", "digest", "debian", *common_keys)
     user = table.match("user", _USER)
     probe = table.strings("probe")
     zones = table.strings("zones")
@@ -138,7 +143,6 @@ def _image(name: str, table: _Table, lock: ImageLock) -> ImagePin:
         )
     common: dict[str, Any] = {"name": name, "user": user, "probe": probe, "zones": zones}
     if table.has("build"):
-        table.only("build", "user", "probe", "zones")
         build = table.table("build")
         build.only("dockerfile", "base", "requirements", "context")
         base = build.get("base", str)
@@ -151,7 +155,6 @@ def _image(name: str, table: _Table, lock: ImageLock) -> ImagePin:
             context=build.strings("context"),
         )
         return ImagePin(**common, build=made)
-    table.only("image", "tag", "digest", "user", "probe", "zones", "debian")
     debian = table.table("debian")
     if debian.has("absent"):
         debian.only("absent")

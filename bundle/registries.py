@@ -21,13 +21,14 @@ import subprocess
 import tarfile
 import tempfile
 import threading
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from bundle import cache, engine
+from bundle import engine
 from bundle.blobs import BlobCache, Image, Layer, measure, plain_stream
 from bundle.imagelock import Upstream
 from bundle.problems import Problem
@@ -77,14 +78,15 @@ def unreachable(hosts: list[str]) -> list[str]:
     threads = [threading.Thread(target=knock, args=(one,), daemon=True) for one in targets]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + _PROBE_SECONDS
     for thread in threads:
-        thread.join(_PROBE_SECONDS)
-    return sorted(targets - reached)
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return sorted(targets - set(reached))
 
 
 def pull(upstream: Upstream, blobs: BlobCache, log: Log) -> Image:
     """Return a pinned image for this platform; its tag must still mean what was pinned."""
-    index = _skopeo(["inspect", "--raw", f"docker://{upstream.image}:{upstream.tag}"], upstream)
+    index = _skopeo("inspect", ["--raw"], upstream, f":{upstream.tag}")
     found = f"sha256:{hashlib.sha256(index).hexdigest()}"
     if found != upstream.digest:
         raise Problem(
@@ -99,9 +101,8 @@ def pull(upstream: Upstream, blobs: BlobCache, log: Log) -> Image:
     log(f"pulling {upstream}")
     digest = _for_platform(index, upstream)
     with tempfile.TemporaryDirectory(dir=blobs.directory, prefix=".pull-") as folder:
-        source = f"docker://{upstream.image}@{digest}"
         options = ["--quiet", "--preserve-digests", "--retry-times", "3"]
-        _skopeo(["copy", *options, source, f"dir:{folder}"], upstream)
+        _skopeo("copy", options, upstream, f"@{digest}", f"dir:{folder}")
         image = _adopt(Path(folder), digest, upstream, blobs)
     blobs.remember(upstream.digest, image)
     return image
@@ -173,27 +174,16 @@ def _for_platform(index: bytes, upstream: Upstream) -> str:
     raise Problem(f"{upstream} has no image for linux/amd64")
 
 
-def _skopeo(arguments: list[str], upstream: Upstream) -> bytes:
-    """Call skopeo; a failure names the image and says what it probably means."""
-    with tempfile.TemporaryDirectory(dir=cache.root(), prefix=".skopeo-") as folder:
-        environment = dict(os.environ)
-        configuration = _configuration(upstream.host)
-        if configuration:
-            file = Path(folder) / "registries.conf"
-            file.write_text(configuration)
-            environment["CONTAINERS_REGISTRIES_CONF"] = str(file)
-        # Signatures of upstream's publishers are not asked for: the pinned digest decides.
-        command = [
-            "skopeo",
-            "--insecure-policy",
-            "--override-os",
-            "linux",
-            "--override-arch",
-            "amd64",
-        ]
-        done = subprocess.run(
-            [*command, *arguments], capture_output=True, env=environment, check=False
-        )
+def _skopeo(verb: str, options: list[str], upstream: Upstream, which: str, *to: str) -> bytes:
+    """Call skopeo on an image; a failure names the image and says what it probably means."""
+    location = f"{os.environ.get(MIRROR) or upstream.host}/{upstream.repository}"
+    secure = "src-tls-verify" if verb == "copy" else "tls-verify"
+    plain = [f"--{secure}=false"] if _LOOPBACK.fullmatch(location) else []
+    # Signatures of upstream's publishers are not asked for: the pinned digest decides.
+    command = ["skopeo", "--insecure-policy", verb, *options, *plain]
+    done = subprocess.run(
+        [*command, f"docker://{location}{which}", *to], capture_output=True, check=False
+    )
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()
         reason = next((text for pattern, text in _REASONS if re.search(pattern, said)), "")
@@ -203,19 +193,6 @@ def _skopeo(arguments: list[str], upstream: Upstream) -> bytes:
             "where there is none, build with --source debian",
         )
     return done.stdout
-
-
-def _configuration(host: str) -> str:
-    """Return registries.conf for a mirror or a loopback registry; else the machine's own counts."""
-    location = os.environ.get(MIRROR) or host
-    insecure = bool(_LOOPBACK.fullmatch(location))
-    if location == host and not insecure:
-        return ""
-    return (
-        "unqualified-search-registries = []\n[[registry]]\n"
-        f"prefix = {json.dumps(host)}\nlocation = {json.dumps(location)}\n"
-        f"insecure = {json.dumps(insecure)}\n"
-    )
 
 
 def _endpoint(target: str) -> tuple[str, int]:

@@ -77,15 +77,17 @@ def unknown_settings(
     options: Mapping[str, Option],
     allowed: Sequence[str],
 ) -> list[Row]:
-    """Name the variables that no role knows, with the nearest name that one does."""
+    """Name the variables that neither a role nor Ansible knows, with the nearest name that does."""
     rows: dict[str, Row] = {}
     for setting in settings:
         name = setting.name
         if name in options or any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed):
             continue
-        near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+        near = difflib.get_close_matches(name, [*options, *allowed], n=1, cutoff=0.6)
         if near:
-            fix = f"did you mean {near[0]} ({options[near[0]].description.rstrip('.')})?"
+            option = options.get(near[0])
+            meaning = f" ({option.description.rstrip('.')})" if option else ""
+            fix = f"did you mean {near[0]}{meaning}?"
         else:
             fix = "remove it; or name it in preflight_own_variables if it is a helper of yours"
         rows.setdefault(

@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from bundle import build, manifest, pyz, sshsig, verify
+from bundle import bootstrap, build, importer, installed, manifest, pyz, sshsig, verify
 from bundle.errors import AirliftError
+from bundle.importer import Imported
 from bundle.sshsig import Trust
 from bundle.store import Home
 
@@ -330,3 +331,43 @@ def refused(path: Path, trust: Trust, home: Home | None = None) -> AirliftError:
     assert error.fix
     assert "\n" not in error.what
     return error
+
+
+def fake_venv(release: Path, manifest_sha256: str) -> None:
+    """Stands for the seconds that a real virtual environment takes."""
+    (release / "venv" / "bin").mkdir(parents=True, exist_ok=True)
+    python = release / "venv" / "bin" / "python"
+    python.write_text("#!/bin/sh\nexit 0\n")
+    python.chmod(0o755)
+    (release / "venv" / bootstrap.MARKER).write_text(manifest_sha256)
+
+
+def run_import(path: Path, trust: Trust, home: Home) -> Imported:
+    return importer.run(path, trust=trust, home=home, log=lambda _: None, progress=lambda _: None)
+
+
+def everything(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def assert_finished(home: Home, path: Path, trust: Trust) -> None:
+    """Everything is in its place and nothing else is."""
+    with verify.opened(path, trust=trust, home=home) as bundle:
+        found = bundle.manifest
+        assert bundle.accepted is not None
+        assert installed.is_complete(home, home.release(found.version), bundle.raw_manifest, found)
+    installed.check(home.current, trust=trust, home=home)
+    assert str(home.current.readlink()) == f"releases/{found.version}"
+    assert {p.name for p in home.blobs.iterdir()} == {m.sha256 for m in found.members if m.is_blob}
+    assert list(home.incoming.iterdir()) == []
+    assert [p.name for p in home.releases.iterdir()] == [found.version]
+    assert not list(home.root.rglob("*.part"))
+
+
+def arguments(command: str, path: Path, keys: Keys, home: Home) -> list[str]:
+    signers = str(keys.signers())
+    return [command, str(path), "--allowed-signers", signers, "--home", str(home.root)]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle import build, content
+from bundle import bootstrap, build, content
 from bundle.store import Home
-from tests.unit.bundle.bundlekit import FakeSuppliers, Keys, Recipe, make_tree
+from tests.unit.bundle.bundlekit import FakeSuppliers, Keys, Recipe, fake_venv, make_tree
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +63,8 @@ def full(
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "opt" / "airlift")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "make", fake_venv)

@@ -142,7 +142,7 @@ HOSTILE: dict[str, tuple[Mutation, Kind, str]] = {
     "bytes after the end": (lambda p: join(p) + b"x", Kind.STRUCTURE, "1 bytes follow"),
     "zeros after the end": (lambda p: join(p) + bytes(8192), Kind.STRUCTURE, "8192 bytes follow"),
     "a second archive after the end": (lambda p: join(p) * 2, Kind.STRUCTURE, "follow the end"),
-    "text hidden in a gap": (_in_gap(4), Kind.ALTERED, "the gap before"),
+    "text hidden in a gap": (_in_gap(3), Kind.ALTERED, "the gap before"),
     "text hidden in the last gap": (_in_gap(-1), Kind.ALTERED, "the gap after the last"),
     "text hidden after the manifest": (_in_gap(0), Kind.ALTERED, "the gap after manifest.json"),
     "no end mark": (lambda p: join(p, b""), Kind.CUT_SHORT, "end mark"),

@@ -1,4 +1,4 @@
-"""What the image tests are made of: tiny images, a stand-in for the engine, and a registry on loopback."""
+"""Tiny images, a stand-in for the engine, and a registry on loopback."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def saved_classic(images: list[TinyImage]) -> bytes:
 
 
 def saved_oci(images: list[TinyImage], *, packed: bool = False) -> tuple[bytes, list[str]]:
-    """`docker save` of newer engines; `packed` as the containerd store does, where ids are manifests'."""
+    """`docker save` of newer engines; `packed` as the containerd store does it."""
     files: dict[str, bytes] = {}
     ids = []
     for image in images:
@@ -162,7 +162,7 @@ def saved_oci(images: list[TinyImage], *, packed: bool = False) -> tuple[bytes, 
 
 
 def write_index(layout: Path, images: list[TinyImage]) -> str:
-    """Write an OCI layout with one multi-architecture index, gzip layers, and return the index's digest."""
+    """Write an OCI layout with one multi-architecture index and return the index's digest."""
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
 

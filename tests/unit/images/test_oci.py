@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from bundle import oci
-from bundle.blobs import BlobCache, DamagedBlobError
+from bundle.blobs import BlobCache, DamagedBlobError, Layer
 from bundle.problems import Problem
 from tests.unit.images.imagekit import (
     StandInEngine,
@@ -127,11 +127,12 @@ def test_only_a_new_layer_is_compressed(
     oci.export(["app"], BlobCache(), keep)
     compressed: list[str] = []
     original = BlobCache.compress
-    monkeypatch.setattr(
-        BlobCache,
-        "compress",
-        lambda self, plain, diff_id: compressed.append(diff_id) or original(self, plain, diff_id),
-    )
+
+    def counted(blobs: BlobCache, plain: Path, diff_id: str) -> Layer:
+        compressed.append(diff_id)
+        return original(blobs, plain, diff_id)
+
+    monkeypatch.setattr(BlobCache, "compress", counted)
     oci.export(["app", "data"], BlobCache(), keep)
     assert compressed == [DATA.diff_ids[1]]
 
@@ -179,4 +180,4 @@ def test_nothing_is_left_in_the_cache_but_results(stand_in: StandInEngine) -> No
     holds_both(stand_in)
     blobs = BlobCache()
     oci.export(["app", "data"], blobs, keep)
-    assert not [path for path in blobs.directory.rglob(".*")]
+    assert not list(blobs.directory.rglob(".*"))

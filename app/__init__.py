@@ -1,0 +1,3 @@
+"""The Data Collection Service: an HTTP API, its jobs and their worker."""
+
+__version__ = "1.0.0"

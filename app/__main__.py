@@ -1,0 +1,129 @@
+"""`python -m app`: the commands of the service's image, besides serving.
+
+Exit codes: 0 done, 1 it failed, 2 the command line or the settings are wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and run one command."""
+    options = _parser().parse_args(arguments)
+    if options.command == "healthcheck":
+        return _healthcheck(worker=options.worker, live=options.live)
+    return _with_settings(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("serve", help="serve HTTP with gunicorn (the image's default)")
+    commands.add_parser("worker", help="run jobs until SIGTERM")
+    migrate = commands.add_parser("migrate", help="bring the database schema up to date")
+    migrate.add_argument("--to", type=int, help="a schema version instead of the newest")
+    migrate.add_argument("--wait", type=float, default=30, help="seconds to wait for Postgres")
+    keys = commands.add_parser("keys", help="API keys")
+    key_commands = keys.add_subparsers(dest="keys_command", required=True)
+    sync = key_commands.add_parser("sync", help="make the keys equal to a file's")
+    sync.add_argument("file", type=Path, help='[{"client": "…", "key_sha256": "…"}]')
+    check = commands.add_parser("healthcheck", help="ask this container's readiness")
+    check.add_argument("--worker", action="store_true", help="of a worker")
+    check.add_argument("--live", action="store_true", help="liveness instead of readiness")
+    drain = commands.add_parser("drain", help="take no new work, but keep answering")
+    drain.add_argument("--off", action="store_true", help="take work again")
+    return parser
+
+
+def _healthcheck(*, worker: bool, live: bool) -> int:
+    """Needs nothing but the standard library, so that it starts in a few hundredths of a second."""
+    port = os.environ.get("WORKER_METRICS_PORT") or "8003" if worker else os.environ.get("PORT")
+    path = "/health/live" if live else "/health/ready"
+    connection = http.client.HTTPConnection("127.0.0.1", int(port or "8000"), timeout=4)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read(4096).decode("utf-8", "replace")
+    except OSError as error:
+        print(f"no answer on port {port or 8000}: {error}")
+        return 1
+    print(body)
+    return 0 if answer.status == 200 else 1
+
+
+def _with_settings(options: argparse.Namespace) -> int:
+    if options.command != "serve":
+        # One process each; they must not write the files of gunicorn's workers.
+        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    from app.observability import logging as app_logging  # noqa: PLC0415 - after the lines above
+    from app.settings import ConfigurationError, get_settings  # noqa: PLC0415
+
+    app_logging.configure(service=options.command)
+    try:
+        settings = get_settings()
+    except ConfigurationError as error:
+        app_logging.get_logger("app").critical("the settings are wrong", reason=str(error))
+        return 2
+    app_logging.configure(settings.log_level, service=options.command, release=settings.release)
+    return _run(options, settings)
+
+
+def _run(options: argparse.Namespace, settings: Settings) -> int:
+    if options.command == "serve":
+        _serve()
+        return 0
+    from app.db.keys import KeysError, sync  # noqa: PLC0415
+    from app.db.pool import DatabaseUnavailableError  # noqa: PLC0415
+    from app.observability.logging import get_logger  # noqa: PLC0415
+    from app.predict.artefacts import ModelError  # noqa: PLC0415
+
+    try:
+        match options.command:
+            case "worker":
+                from app.jobs import worker  # noqa: PLC0415
+
+                worker.run(settings)
+            case "migrate":
+                _migrate(options, settings)
+            case "keys":
+                sync(settings, options.file)
+            case "drain" if options.off:
+                settings.drain_file.unlink(missing_ok=True)
+            case "drain":
+                settings.drain_file.touch()
+    except (KeysError, DatabaseUnavailableError, ModelError, OSError) as error:
+        get_logger("app").critical(f"{options.command} failed", reason=str(error))
+        return 1
+    return 0
+
+
+def _serve() -> None:
+    # In this process: gunicorn must be the one that gets the signals.
+    from gunicorn.app.wsgiapp import WSGIApplication  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    sys.argv = ["gunicorn", "--config", "python:app.gunicorn_conf", "app.main:create_app()"]
+    WSGIApplication("%(prog)s [OPTIONS]", prog="gunicorn").run()
+
+
+def _migrate(options: argparse.Namespace, settings: Settings) -> None:
+    from app.db import migrate  # noqa: PLC0415 - brings alembic and SQLAlchemy
+
+    try:
+        migrate.migrate(
+            settings, target=migrate.target_of(options.to), connect_seconds=options.wait
+        )
+    except migrate.MigrationError as error:
+        raise OSError(str(error)) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

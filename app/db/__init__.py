@@ -1,0 +1,1 @@
+"""Postgres: the connection pool, the schema's version, the migrations."""

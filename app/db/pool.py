@@ -1,0 +1,110 @@
+"""The connection pool and what happens when Postgres does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from psycopg import AsyncConnection, InterfaceError, OperationalError
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from app.settings import Settings
+
+Connection = AsyncConnection[DictRow]
+
+# What psycopg raises when the server is away, starting, stopping or too slow.
+UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, PoolClosed, TooManyRequests)
+
+
+class DatabaseUnavailableError(Exception):
+    """Postgres cannot be used now; the answer is 503 and a later try may work."""
+
+
+def conninfo(settings: Settings, *, application: str, **extra: Any) -> str:
+    """The connection string; the password comes from the secret, never from the URL."""
+    if settings.database_url is None:
+        raise DatabaseUnavailableError("DATABASE_URL is not set")
+    if settings.database_password is not None:
+        extra["password"] = settings.database_password.get_secret_value()
+    return make_conninfo(
+        settings.database_url,
+        application_name=application,
+        connect_timeout=5,
+        # A peer that vanished without a word is noticed in seconds, not hours.
+        keepalives_idle=15,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=20_000,
+        **extra,
+    )
+
+
+class Database:
+    """The pool of one process; it may be opened before Postgres is there."""
+
+    def __init__(self, settings: Settings, *, application: str) -> None:
+        self.configured = settings.database_url is not None
+        self._timeout = settings.database_timeout_seconds
+        self._pool: AsyncConnectionPool[Connection] | None = None
+        if not self.configured:
+            return
+        self._pool = AsyncConnectionPool(
+            conninfo(
+                settings,
+                application=application,
+                options="-c statement_timeout=15s -c idle_in_transaction_session_timeout=30s",
+            ),
+            connection_class=AsyncConnection[DictRow],
+            kwargs={"autocommit": True, "row_factory": dict_row},
+            min_size=1,
+            max_size=settings.database_pool_max,
+            max_waiting=200,
+            timeout=self._timeout,
+            # Short, so that a pool that gave up is one that the next request wakes up again.
+            reconnect_timeout=10,
+            max_lifetime=1800,
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+
+    async def open(self) -> None:
+        """Start filling the pool; does not wait for Postgres."""
+        if self._pool is not None:
+            await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._pool is not None:
+            await self._pool.close(timeout=5)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection in autocommit mode; use `connection.transaction()` for more statements."""
+        if self._pool is None:
+            raise DatabaseUnavailableError("DATABASE_URL is not set")
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except UNAVAILABLE as error:
+            raise DatabaseUnavailableError(type(error).__name__) from error
+
+    async def fetch_all(self, query: str, *parameters: Any) -> list[DictRow]:
+        """Every row of one statement."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(query.encode(), parameters)
+            return await cursor.fetchall()
+
+    async def fetch_one(self, query: str, *parameters: Any) -> DictRow | None:
+        """The first row of one statement, if there is one."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(query.encode(), parameters)
+            return await cursor.fetchone()
+
+    async def execute(self, query: str, *parameters: Any) -> int:
+        """Run one statement; returns how many rows it touched."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(query.encode(), parameters)
+            return cursor.rowcount

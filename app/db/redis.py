@@ -1,0 +1,81 @@
+"""Redis connections: for hints today, for caches and limits later. Nothing here is the truth."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from app.settings import Settings
+
+UNAVAILABLE = (RedisError, OSError, TimeoutError)
+_REST_SECONDS = 2.0
+
+
+class RedisUnavailableError(Exception):
+    """Redis cannot be used now; callers go on without it."""
+
+
+def connect(settings: Settings, *, timeout: float) -> Redis:
+    """A client that neither retries nor waits longer than `timeout`; it connects on first use."""
+    if settings.redis_url is None:
+        raise RedisUnavailableError("REDIS_URL is not set")
+    options: dict[str, Any] = {}
+    if settings.redis_password is not None:
+        options["password"] = settings.redis_password.get_secret_value()
+    if urlsplit(settings.redis_url).scheme == "rediss":
+        options["ssl_cert_reqs"] = "required"
+        options["ssl_check_hostname"] = True
+        if settings.redis_ca_file is not None:
+            options["ssl_ca_certs"] = str(settings.redis_ca_file)
+    return Redis.from_url(
+        settings.redis_url,
+        socket_timeout=timeout,
+        socket_connect_timeout=settings.redis_timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=15,
+        decode_responses=True,
+        client_name="airlift",
+        **options,
+    )
+
+
+class RedisGate:
+    """A client that rests after a failure: a dead Redis costs one request a timeout, not each."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.configured = settings.redis_url is not None
+        self._client = (
+            connect(settings, timeout=settings.redis_timeout_seconds) if self.configured else None
+        )
+        self._resting_until = 0.0
+
+    async def run(self, command: str, *arguments: Any, rest: bool = True) -> Any:
+        """Send one command; raises `RedisUnavailableError` at once while Redis is resting."""
+        if self._client is None:
+            raise RedisUnavailableError("REDIS_URL is not set")
+        if rest and time.monotonic() < self._resting_until:
+            raise RedisUnavailableError("Redis did not answer a moment ago")
+        try:
+            answer = await self._client.execute_command(  # type: ignore[no-untyped-call]
+                command, *arguments
+            )
+        except UNAVAILABLE as error:
+            self._resting_until = time.monotonic() + _REST_SECONDS
+            raise RedisUnavailableError(type(error).__name__) from error
+        self._resting_until = 0.0
+        return answer
+
+    async def ping(self) -> None:
+        """Whether Redis answers; raises `RedisUnavailableError` if not."""
+        await self.run("PING", rest=False)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._client is not None:
+            await self._client.aclose()

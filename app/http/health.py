@@ -1,0 +1,146 @@
+"""Liveness and readiness, for the service and for the worker."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, Field
+
+from app.db import schema
+from app.db.pool import Database, DatabaseUnavailableError
+from app.db.redis import RedisGate, RedisUnavailableError
+from app.http.drain import Drain
+from app.observability import metrics
+from app.predict.artefacts import Models
+from app.settings import Settings
+
+_OK = "ok"
+_TIMEOUT = 4.0
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: str = Field(examples=["ok"])
+    release: str
+    colour: str
+
+
+class Readiness(BaseModel):
+    """Whether work should be sent here, and what each check found."""
+
+    status: str = Field(examples=["ready"], description="ready, degraded or unready")
+    checks: dict[str, str] = Field(
+        examples=[{"postgres": "ok", "schema": "ok", "models": "ok", "redis": "ok"}]
+    )
+    release: str
+    colour: str
+
+
+class Health:
+    """The checks of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        drain: Drain,
+        database: Database,
+        redis: RedisGate,
+        models: Models | None,
+    ) -> None:
+        self._identity = {"release": settings.release, "colour": settings.colour}
+        self._drain = drain
+        self._database = database
+        self._redis = redis
+        self._models = models
+
+    def alive(self) -> dict[str, Any]:
+        """Liveness; looks at nothing but itself."""
+        return {"status": _OK, **self._identity}
+
+    async def ready(self) -> tuple[int, dict[str, Any]]:
+        """The status code and the body of a readiness answer."""
+        (postgres, schema_state), redis = await asyncio.gather(
+            self._check_postgres(), self._check_redis()
+        )
+        checks = {
+            "postgres": postgres,
+            "schema": schema_state,
+            "models": _OK if self._models is not None else "not loaded",
+            "redis": redis,
+        }
+        draining = self._drain.active
+        if draining:
+            checks["drain"] = "this process takes no new work"
+        needed = ("postgres", "schema", "models")
+        if draining or any(checks[name] != _OK for name in needed):
+            return 503, {"status": "unready", "checks": checks, **self._identity}
+        status = "ready" if redis == _OK else "degraded"
+        return 200, {"status": status, "checks": checks, **self._identity}
+
+    async def _check_postgres(self) -> tuple[str, str]:
+        if not self._database.configured:
+            return "DATABASE_URL is not set", "not checked"
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                finding = await schema.check(self._database)
+        except (DatabaseUnavailableError, TimeoutError) as error:
+            metrics.DEPENDENCY_UP.labels("postgres").set(0)
+            reason = str(error) or type(error).__name__
+            return f"not available ({reason})", "not checked"
+        metrics.DEPENDENCY_UP.labels("postgres").set(1)
+        return _OK, finding or _OK
+
+    async def _check_redis(self) -> str:
+        if not self._redis.configured:
+            return "REDIS_URL is not set"
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                await self._redis.ping()
+        except (RedisUnavailableError, TimeoutError) as error:
+            metrics.DEPENDENCY_UP.labels("redis").set(0)
+            return f"not available ({str(error) or type(error).__name__})"
+        metrics.DEPENDENCY_UP.labels("redis").set(1)
+        return _OK
+
+
+router = APIRouter(tags=["health"])
+
+
+def _health(request: Request) -> Health:
+    health: Health = request.app.state.health
+    return health
+
+
+@router.get("/health", response_model=Alive, summary="The process answers")
+@router.get("/healthz", response_model=Alive, summary="The process answers (alias)")
+@router.get("/health/live", response_model=Alive, summary="The process answers (alias)")
+async def live(request: Request) -> JSONResponse:
+    """Liveness: touches no dependency."""
+    return JSONResponse(_health(request).alive())
+
+
+@router.get(
+    "/health/ready",
+    response_model=Readiness,
+    summary="Work may be sent here",
+    responses={503: {"model": Readiness, "description": "A check failed, or it drains"}},
+)
+async def ready(request: Request) -> JSONResponse:
+    """Readiness: Postgres, a compatible schema and the models; Redis only degrades."""
+    status, body = await _health(request).ready()
+    return JSONResponse(body, status_code=status, headers={"cache-control": "no-store"})
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    summary="Prometheus metrics of all processes of this container",
+    responses={200: {"content": {"text/plain": {}}}},
+)
+def exposition() -> Response:
+    """Prometheus text; touches no dependency."""
+    return Response(metrics.render(), headers={"content-type": metrics.CONTENT_TYPE})

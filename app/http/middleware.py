@@ -1,0 +1,166 @@
+"""One pure ASGI layer round the application.
+
+It gives a request its id, bounds the body, times, counts and logs it once, and turns what nobody
+caught into a problem. It is one layer because each `BaseHTTPMiddleware` costs some 200 µs a
+request.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.http.problems import Problem
+from app.http.routes import RouteTable
+from app.observability import metrics
+from app.observability.logging import get_logger
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class BodyTooLargeError(HTTPException):
+    """More bytes than a body may have; an HTTPException, so that the framework lets it pass."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            413, f"the body is larger than {limit} bytes", headers={"connection": "close"}
+        )
+
+
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
+
+
+class RequestMiddleware:
+    """Request id, body limit, timing, metrics, access log and the last safety net."""
+
+    def __init__(self, app: ASGIApp, *, routes: RouteTable, max_body_bytes: int) -> None:
+        self._app = app
+        self._routes = routes
+        self._limit = max_body_bytes
+        self._log = get_logger("app.access")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; other kinds of connections pass through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = self._request_id(scope)
+        scope["airlift.request_id"] = request_id
+        endpoint = scope["airlift.endpoint"] = self._routes.template(scope["path"])
+        answer = _Answer(send, request_id)
+        tokens = structlog.contextvars.bind_contextvars(request_id=request_id)
+        metrics.IN_FLIGHT.inc()
+        error: BaseException | None = None
+        try:
+            await self._app(scope, self._bounded(scope, receive), answer.send)
+        except Exception as caught:
+            error = caught
+            await self._answer_error(caught, scope, receive, answer)
+        finally:
+            metrics.IN_FLIGHT.dec()
+            self._account(scope, endpoint, answer.status, time.perf_counter() - started, error)
+            structlog.contextvars.reset_contextvars(**tokens)
+
+    @staticmethod
+    def _request_id(scope: Scope) -> str:
+        given = _header(scope, b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given.decode("ascii")
+        return secrets.token_hex(16)
+
+    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+        announced = _header(scope, b"content-length")
+        if announced is None and _header(scope, b"transfer-encoding") is None:
+            return receive
+        limit = self._limit
+        too_long = announced is not None and (
+            not announced.isdigit() or len(announced) > 18 or int(announced) > limit
+        )
+        seen = 0
+
+        async def bounded() -> Message:
+            nonlocal seen
+            if too_long:
+                raise BodyTooLargeError(limit)
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise BodyTooLargeError(limit)
+            return message
+
+        return bounded
+
+    async def _answer_error(
+        self, error: Exception, scope: Scope, receive: Receive, answer: _Answer
+    ) -> None:
+        if answer.started:
+            return
+        scope["airlift.error"] = type(error).__name__
+        problem = Problem(
+            500,
+            "internal",
+            "Something went wrong here",
+            "The error was logged; tell the operator the request id.",
+        )
+        await problem.response(scope["path"])(scope, receive, answer.send)
+
+    def _account(
+        self,
+        scope: Scope,
+        endpoint: str,
+        status: int,
+        seconds: float,
+        error: BaseException | None,
+    ) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        counter, histogram = metrics.request_series(method, endpoint, status)
+        counter.inc()
+        histogram.observe(seconds)
+        if status >= 500 or error is not None:
+            kind = scope.get("airlift.error") or (type(error).__name__ if error else "unknown")
+            metrics.ERRORS.labels(endpoint, kind).inc()
+        fields = {
+            "method": method,
+            "route": endpoint,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 2),
+            "client": scope.get("airlift.client"),
+            "peer": (scope.get("client") or ("",))[0],
+        }
+        if error is not None:
+            self._log.error("request failed", exc_info=error, **fields)
+        elif status >= 500:
+            self._log.warning("request", **fields)
+        else:
+            self._log.info("request", **fields)
+
+
+class _Answer:
+    """Passes an answer on and remembers whether and how it started."""
+
+    __slots__ = ("_request_id", "_send", "started", "status")
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.started = False
+        self.status = 500
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.status = message["status"]
+            MutableHeaders(raw=message["headers"])["x-request-id"] = self._request_id
+        await self._send(message)

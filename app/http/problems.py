@@ -1,0 +1,184 @@
+"""Errors as `application/problem+json` (RFC 9457).
+
+A problem never repeats what the client sent: field names and messages only.
+"""
+
+from __future__ import annotations
+
+import http
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from structlog.contextvars import get_contextvars
+
+MEDIA_TYPE = "application/problem+json"
+_MAX_FIELD_ERRORS = 20
+
+
+class FieldError(BaseModel):
+    """One thing that is wrong with one field."""
+
+    field: str = Field(examples=["config.path"])
+    message: str = Field(examples=["Field required"])
+    code: str = Field(examples=["missing"])
+
+
+class ProblemDetail(BaseModel):
+    """The shape of every error."""
+
+    type: str = Field(examples=["urn:airlift:problem:validation"])
+    title: str = Field(examples=["The request is not valid"])
+    status: int = Field(examples=[422])
+    detail: str | None = Field(default=None, examples=["1 field is wrong: text"])
+    instance: str | None = Field(default=None, examples=["/predict"])
+    request_id: str | None = Field(default=None, examples=["0f8fad5bd9cb469fa16570867728950e"])
+    errors: list[FieldError] | None = None
+
+
+class Problem(Exception):  # noqa: N818 - named after the RFC's word
+    """An error that is answered as it is."""
+
+    def __init__(
+        self,
+        status: int,
+        slug: str,
+        title: str,
+        detail: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        errors: Sequence[FieldError] = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail or title)
+        self.status = status
+        self.slug = slug
+        self.title = title
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.errors = list(errors)
+        self.extra = dict(extra or {})
+
+    def response(self, instance: str | None = None) -> Response:
+        """The answer for this problem."""
+        body: dict[str, Any] = {
+            "type": f"urn:airlift:problem:{self.slug}",
+            "title": self.title,
+            "status": self.status,
+        }
+        if self.detail:
+            body["detail"] = self.detail
+        if instance:
+            body["instance"] = instance
+        request_id = get_contextvars().get("request_id")
+        if request_id:
+            body["request_id"] = request_id
+        if self.errors:
+            body["errors"] = [error.model_dump() for error in self.errors]
+        body.update(self.extra)
+        # Escaped to ASCII: names of unknown fields come from the client and may hold lone
+        # surrogates.
+        return Response(
+            json.dumps(body).encode("ascii"),
+            status_code=self.status,
+            media_type=MEDIA_TYPE,
+            headers={"cache-control": "no-store", **self.headers},
+        )
+
+
+def unavailable(what: str, detail: str, *, retry_after: int = 5) -> Problem:
+    """A dependency that the answer needs is not usable now."""
+    return Problem(
+        503,
+        "unavailable",
+        f"{what} is not available",
+        detail,
+        headers={"retry-after": str(retry_after)},
+    )
+
+
+def field_problem(field: str, message: str, code: str = "value_error") -> Problem:
+    """A 422 for one field that only shows to be wrong after the shape was checked."""
+    return Problem(
+        422,
+        "validation",
+        "The request is not valid",
+        f"{field}: {message}",
+        errors=[FieldError(field=field, message=message, code=code)],
+    )
+
+
+def _field_error(item: Mapping[str, Any], union_tags: frozenset[str]) -> FieldError:
+    parts = [str(part)[:100] for part in item["loc"]]
+    message, code = str(item["msg"])[:300], str(item["type"])
+    context = item.get("ctx") or {}
+    # Pydantic starts with where the value came from; a body's field is named without it.
+    if len(parts) > 1 and parts[0] in ("body", "query", "path", "header"):
+        parts = parts[1:]
+    # The member of a union is named by its tag, which is no field of the body.
+    if len(parts) > 1 and parts[0] in union_tags:
+        parts = parts[1:]
+    if code in ("union_tag_invalid", "union_tag_not_found"):
+        field = str(context.get("discriminator", "")).strip("'")
+        parts = [*parts, field] if parts != ["body"] else [field]
+        expected = context.get("expected_tags")
+        message = f"must be one of {expected}" if expected else "Field required"
+    return FieldError(field=".".join(parts[:10]), message=message, code=code)
+
+
+def _from_validation(error: RequestValidationError, union_tags: frozenset[str]) -> Problem:
+    items = list(error.errors())
+    if any(item["type"] == "json_invalid" for item in items):
+        position = items[0]["loc"][-1]
+        return Problem(
+            422,
+            "malformed-json",
+            "The body is not JSON",
+            f"JSON cannot be read at character {position}",
+            errors=[FieldError(field="body", message="JSON decode error", code="json_invalid")],
+        )
+    errors = [_field_error(item, union_tags) for item in items[:_MAX_FIELD_ERRORS]]
+    names = ", ".join(dict.fromkeys(item.field for item in errors))
+    count = len(items)
+    noun = "field is" if count == 1 else "fields are"
+    return Problem(
+        422,
+        "validation",
+        "The request is not valid",
+        f"{count} {noun} wrong: {names}",
+        errors=errors,
+    )
+
+
+def _from_http(error: HTTPException) -> Problem:
+    try:
+        title = http.HTTPStatus(error.status_code).phrase
+    except ValueError:
+        title = "Error"
+    slug = title.lower().replace(" ", "-").replace("'", "")
+    detail = error.detail if isinstance(error.detail, str) and error.detail != title else None
+    return Problem(error.status_code, slug, title, detail, headers=error.headers)
+
+
+def install(app: FastAPI, union_tags: frozenset[str] = frozenset()) -> None:
+    """Make every error of `app` a problem; `union_tags` name members of unions in bodies."""
+
+    async def on_problem(request: Request, error: Exception) -> Response:
+        if isinstance(error, RequestValidationError):
+            problem = _from_validation(error, union_tags)
+        elif isinstance(error, HTTPException):
+            problem = _from_http(error)
+        else:
+            assert isinstance(error, Problem)  # noqa: S101 - what the handler was registered for
+            problem = error
+        if problem.status >= 500:
+            request.scope["airlift.error"] = problem.slug
+        return problem.response(request.url.path)
+
+    for kind in (Problem, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, on_problem)

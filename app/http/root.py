@@ -1,0 +1,41 @@
+"""The front door."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from app import __version__
+
+router = APIRouter(tags=["health"])
+
+
+class Links(BaseModel):
+    """Where to go from here."""
+
+    swagger: str = "/docs"
+    redoc: str = "/redoc"
+    openapi: str = "/openapi.json"
+
+
+class Root(BaseModel):
+    """What answers here."""
+
+    service: str = Field(examples=["Data Collection Service"])
+    version: str
+    release: str
+    colour: str = Field(examples=["blue"])
+    docs: Links
+
+
+@router.get("/", response_model=Root, summary="What answers here")
+async def root(request: Request) -> Root:
+    """Name, version and colour, and links to the documentation."""
+    settings = request.app.state.settings
+    return Root(
+        service=request.app.title,
+        version=__version__,
+        release=settings.release,
+        colour=settings.colour,
+        docs=Links(),
+    )

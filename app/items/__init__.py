@@ -1,0 +1,1 @@
+"""Items: the smallest resource that is kept in Postgres."""

@@ -1,0 +1,89 @@
+"""List and store items."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from app.db.pool import Database
+from app.http.context import caller, owner_filter
+from app.http.problems import ProblemDetail
+from app.sources.schemas import storable
+
+router = APIRouter(tags=["items"])
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    503: {"model": ProblemDetail, "description": "Postgres is not available"}
+}
+
+
+class NewItem(BaseModel):
+    """An item to store."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_extra={"examples": [{"name": "demo"}]},
+    )
+
+    name: Annotated[
+        str,
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=200, strict=True),
+        AfterValidator(storable),
+    ]
+
+
+class Item(BaseModel):
+    """A stored item."""
+
+    id: int = Field(examples=[1])
+    name: str = Field(examples=["demo"])
+    created_at: dt.datetime
+
+
+def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+@router.get("/items", response_model=list[Item], summary="List items", responses=_ANSWERS)
+async def list_items(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=500, description="How many at most.")] = 100,
+    after: Annotated[int, Query(ge=0, le=2**63 - 1, description="Only ids above this.")] = 0,
+) -> list[Item]:
+    """Items in the order in which they were stored."""
+    client = owner_filter(request)
+    rows = await _database(request).fetch_all(
+        """SELECT id, name, created_at FROM items
+           WHERE id > %s AND (%s::text IS NULL OR client = %s) ORDER BY id LIMIT %s""",
+        after,
+        client,
+        client,
+        limit,
+    )
+    return [Item(**row) for row in rows]
+
+
+@router.post(
+    "/items",
+    status_code=201,
+    response_model=Item,
+    summary="Store an item",
+    responses={
+        **_ANSWERS,
+        422: {"model": ProblemDetail, "description": "A field is wrong"},
+    },
+)
+async def create_item(request: Request, response: Response, body: NewItem) -> Item:
+    """Store one item; it is in Postgres before this answers."""
+    row = await _database(request).fetch_one(
+        "INSERT INTO items (client, name) VALUES (%s, %s) RETURNING id, name, created_at",
+        caller(request),
+        body.name,
+    )
+    assert row is not None  # noqa: S101 - INSERT … RETURNING gives its row or raises
+    return Item(**row)

@@ -1,0 +1,1 @@
+"""Collection jobs: recorded in Postgres, hinted through Redis, run by workers."""

@@ -1,0 +1,112 @@
+"""Hints through Redis Streams: they wake a worker at once, and nothing is lost without them.
+
+A job's row in Postgres is the truth. A hint only says "look now"; whoever reads it claims
+whatever is due. So hints need no acknowledgement, may be lost or doubled, and a worker that hears
+none looks every few seconds anyway. What a job needs has a stream of its own: a hint must not
+wake a worker that cannot help.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from app.db.redis import UNAVAILABLE, RedisGate, RedisUnavailableError, connect
+from app.observability import metrics
+from app.observability.logging import get_logger
+from app.settings import Settings
+
+_GROUP = "workers"
+_MAX_LENGTH = 10_000
+log = get_logger("app.jobs.hints")
+
+
+def stream(needs: str | None) -> str:
+    """The stream for jobs that need `needs`."""
+    return "airlift:jobs" if needs is None else f"airlift:jobs:{needs}"
+
+
+class HintSender:
+    """Sends hints and never fails: a job without a hint is found a little later."""
+
+    def __init__(self, gate: RedisGate) -> None:
+        self._gate = gate
+
+    async def send(self, job_id: str, needs: str | None = None) -> bool:
+        """Tell the workers that a job is due; False if Redis did not take it."""
+        try:
+            await self._gate.run(
+                "XADD", stream(needs), "MAXLEN", "~", _MAX_LENGTH, "*", "job", job_id
+            )
+        except RedisUnavailableError as error:
+            metrics.HINTS.labels("failed").inc()
+            log.warning("hint not sent, a worker will find the job by itself", reason=str(error))
+            return False
+        metrics.HINTS.labels("sent").inc()
+        return True
+
+
+class HintListener:
+    """Waits for hints; each wakes one worker of those that share the group."""
+
+    def __init__(self, settings: Settings, consumer: str) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self._client: Redis | None = None
+        self._known: frozenset[str] = frozenset()
+
+    async def wait(self, needs: Sequence[str], seconds: float) -> bool:
+        """Wait for a hint, `seconds` at most; True if one came. Without Redis it just waits."""
+        if self._settings.redis_url is None:
+            await asyncio.sleep(seconds)
+            return False
+        streams = [stream(None), *(stream(need) for need in needs)]
+        try:
+            if self._client is None:
+                self._client = connect(
+                    self._settings, timeout=seconds + self._settings.redis_timeout_seconds
+                )
+            await self._ensure(streams)
+            answer = await self._client.xreadgroup(
+                _GROUP,
+                self._consumer,
+                dict.fromkeys(streams, ">"),
+                count=1,
+                block=max(1, int(seconds * 1000)),
+                noack=True,
+            )
+            metrics.DEPENDENCY_UP.labels("redis").set(1)
+            return bool(answer)
+        except UNAVAILABLE as error:
+            # The group may be gone with a Redis that lost its data; it is made again next time.
+            self._known = frozenset()
+            metrics.DEPENDENCY_UP.labels("redis").set(0)
+            log.warning("no hints from Redis, looking without them", reason=type(error).__name__)
+            await asyncio.sleep(min(seconds, 1.0))
+            return False
+
+    async def _ensure(self, streams: Iterable[str]) -> None:
+        wanted = frozenset(streams)
+        if self._client is None or wanted == self._known:
+            return
+        for name in wanted - self._known:
+            try:
+                await self._client.xgroup_create(name, _GROUP, id="$", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+        self._known = wanted
+
+    async def close(self) -> None:
+        """Leave the group and close the connection."""
+        if self._client is None:
+            return
+        for name in self._known:
+            with suppress(*UNAVAILABLE):
+                await self._client.xgroup_delconsumer(name, _GROUP, self._consumer)
+        with suppress(*UNAVAILABLE):
+            await self._client.aclose()

@@ -1,0 +1,278 @@
+"""Every statement on jobs. Each is fenced: a worker that lost its lease changes nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from app.db.pool import Connection, Database
+from app.db.values import jsonb, ordered_json
+
+# The newest form of `config` that this code writes, and the oldest and newest it can run. A job
+# of a form that no running worker knows stays queued until one comes that does.
+PAYLOAD_VERSION = 1
+PAYLOAD_OLDEST = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that this worker holds, for as long as it renews the lease."""
+
+    id: uuid.UUID
+    epoch: int
+    client: str
+    source_type: str
+    config: dict[str, Any]
+    attempts: int
+    max_attempts: int
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to record."""
+
+    id: uuid.UUID
+    client: str
+    source_type: str
+    config: dict[str, Any]
+    needs: str | None
+    max_attempts: int
+    request_id: str | None
+
+
+_COLUMNS = """id, client, source_type, state, attempts, max_attempts, processed, total, error,
+    created_at, started_at, finished_at, run_after"""
+
+
+async def insert(connection: Connection, job: NewJob) -> None:
+    """Record a job."""
+    await connection.execute(
+        """INSERT INTO jobs (id, client, source_type, payload_version, config, needs,
+                             max_attempts, request_id)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
+        (
+            job.id,
+            job.client,
+            job.source_type,
+            PAYLOAD_VERSION,
+            jsonb(job.config),
+            job.needs,
+            job.max_attempts,
+            job.request_id,
+        ),
+    )
+
+
+async def remember_key(
+    connection: Connection, client: str, key: str, fingerprint: bytes, job_id: uuid.UUID
+) -> DictRow | None:
+    """Bind an idempotency key to a job; returns the earlier binding if there is one.
+
+    Must run in the transaction that inserts the job. A concurrent request with the same key waits
+    here until that transaction ends.
+    """
+    cursor = await connection.execute(
+        """INSERT INTO idempotency_keys (client, key, fingerprint, job_id)
+           VALUES (%s, %s, %s, %s) ON CONFLICT (client, key) DO NOTHING""",
+        (client, key, fingerprint, job_id),
+    )
+    if cursor.rowcount == 1:
+        return None
+    cursor = await connection.execute(
+        """SELECT fingerprint, job_id, state FROM idempotency_keys
+           JOIN jobs ON jobs.id = job_id WHERE idempotency_keys.client = %s AND key = %s""",
+        (client, key),
+    )
+    return await cursor.fetchone()
+
+
+async def get(database: Database, job_id: uuid.UUID, client: str | None) -> DictRow | None:
+    """One job; with `client`, only if it is theirs."""
+    return await database.fetch_one(
+        f"""SELECT {_COLUMNS} FROM jobs
+            WHERE id = %s AND (%s::text IS NULL OR client = %s)""",  # noqa: S608 - constants
+        job_id,
+        client,
+        client,
+    )
+
+
+async def get_result(database: Database, job_id: uuid.UUID) -> dict[str, Any] | None:
+    """The result of a job that succeeded."""
+    row = await database.fetch_one("SELECT result FROM job_results WHERE job_id = %s", job_id)
+    return None if row is None else row["result"]
+
+
+async def claim(
+    database: Database, *, owner: str, lease_seconds: float, available: Sequence[str]
+) -> Claim | None:
+    """Take the job that is due longest and that this worker can run, if there is one."""
+    row = await database.fetch_one(
+        """UPDATE jobs SET state = 'running', attempts = attempts + 1,
+               lease_epoch = lease_epoch + 1, lease_owner = %s,
+               lease_expires_at = now() + make_interval(secs => %s),
+               started_at = coalesce(started_at, now()), processed = 0, total = NULL,
+               updated_at = now()
+           WHERE id = (
+               SELECT id FROM jobs
+               WHERE state = 'queued' AND run_after <= now()
+                 AND (needs IS NULL OR needs = ANY(%s))
+                 AND payload_version BETWEEN %s AND %s
+               ORDER BY run_after, id
+               FOR UPDATE SKIP LOCKED LIMIT 1)
+           RETURNING id, lease_epoch AS epoch, client, source_type, config, attempts,
+               max_attempts, request_id""",
+        owner,
+        lease_seconds,
+        list(available),
+        PAYLOAD_OLDEST,
+        PAYLOAD_VERSION,
+    )
+    return None if row is None else Claim(**row)
+
+
+async def renew(
+    database: Database, held: Claim, lease_seconds: float, processed: int, total: int | None
+) -> bool:
+    """Keep the lease and note the progress; False if the job is no longer ours."""
+    count = await database.execute(
+        """UPDATE jobs SET lease_expires_at = now() + make_interval(secs => %s),
+               processed = %s, total = %s, updated_at = now()
+           WHERE id = %s AND lease_epoch = %s AND state = 'running'""",
+        lease_seconds,
+        processed,
+        total,
+        held.id,
+        held.epoch,
+    )
+    return count == 1
+
+
+async def succeed(database: Database, held: Claim, result: dict[str, Any], records: int) -> bool:
+    """Store the result and end the job, both or neither; False if the job is no longer ours."""
+    row = await database.fetch_one(
+        """WITH done AS (
+               UPDATE jobs SET state = 'succeeded', finished_at = now(), updated_at = now(),
+                   lease_owner = NULL, lease_expires_at = NULL, error = NULL,
+                   processed = %s, total = %s
+               WHERE id = %s AND lease_epoch = %s AND state = 'running'
+               RETURNING id)
+           INSERT INTO job_results (job_id, result) SELECT id, %s FROM done RETURNING job_id""",
+        records,
+        records,
+        held.id,
+        held.epoch,
+        ordered_json(result),
+    )
+    return row is not None
+
+
+async def end(database: Database, held: Claim, state: str, error: dict[str, str]) -> bool:
+    """End the job as `failed` or `dead`; False if it is no longer ours."""
+    count = await database.execute(
+        """UPDATE jobs SET state = %s, error = %s, finished_at = now(), updated_at = now(),
+               lease_owner = NULL, lease_expires_at = NULL
+           WHERE id = %s AND lease_epoch = %s AND state = 'running'""",
+        state,
+        jsonb(error),
+        held.id,
+        held.epoch,
+    )
+    return count == 1
+
+
+async def retry(database: Database, held: Claim, delay: float, error: dict[str, str]) -> bool:
+    """Put the job back for a later attempt; False if it is no longer ours."""
+    count = await database.execute(
+        """UPDATE jobs SET state = 'queued', error = %s, updated_at = now(),
+               run_after = now() + make_interval(secs => %s),
+               lease_owner = NULL, lease_expires_at = NULL
+           WHERE id = %s AND lease_epoch = %s AND state = 'running'""",
+        jsonb(error),
+        delay,
+        held.id,
+        held.epoch,
+    )
+    return count == 1
+
+
+async def release(database: Database, held: Claim) -> bool:
+    """Give a job back that was not finished in time; the attempt does not count."""
+    count = await database.execute(
+        """UPDATE jobs SET state = 'queued', attempts = attempts - 1, updated_at = now(),
+               lease_owner = NULL, lease_expires_at = NULL
+           WHERE id = %s AND lease_epoch = %s AND state = 'running'""",
+        held.id,
+        held.epoch,
+    )
+    return count == 1
+
+
+async def take_back_expired(
+    database: Database, backoff_base: float, backoff_cap: float
+) -> list[DictRow]:
+    """Take jobs from workers that went silent: queued again, or dead after the last attempt."""
+    return await database.fetch_all(
+        """UPDATE jobs SET
+               state = CASE WHEN attempts >= max_attempts THEN 'dead' ELSE 'queued' END,
+               finished_at = CASE WHEN attempts >= max_attempts THEN now() END,
+               run_after = now() + make_interval(
+                   secs => random() * least(%s, %s * 2 ^ least(attempts, 20))),
+               error = jsonb_build_object('code', 'worker-lost',
+                   'message', 'the worker stopped answering while it ran the job'),
+               lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_expires_at = NULL,
+               updated_at = now()
+           WHERE id IN (
+               SELECT id FROM jobs WHERE state = 'running' AND lease_expires_at < now()
+               ORDER BY lease_expires_at FOR UPDATE SKIP LOCKED LIMIT 100)
+           RETURNING id, source_type, state, needs, attempts""",
+        backoff_cap,
+        backoff_base,
+    )
+
+
+async def forget_keys(database: Database, hours: float) -> int:
+    """Delete idempotency keys that are older than `hours`."""
+    return await database.execute(
+        """DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => %s)""",
+        hours * 3600,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """The queue in numbers, for metrics."""
+
+    queued: int
+    running: int
+    dead: int
+    oldest_seconds: float
+
+
+async def queue_state(database: Database) -> QueueState:
+    """Count what is not finished; every count is served by a partial index."""
+    row = await database.fetch_one(
+        """SELECT
+               (SELECT count(*) FROM jobs WHERE state = 'queued') AS queued,
+               (SELECT count(*) FROM jobs WHERE state = 'running') AS running,
+               (SELECT count(*) FROM jobs WHERE state = 'dead') AS dead,
+               (SELECT extract(epoch FROM now() - min(run_after)) FROM jobs
+                WHERE state = 'queued' AND run_after <= now()) AS oldest"""
+    )
+    if row is None:
+        return QueueState(0, 0, 0, 0.0)
+    return QueueState(row["queued"], row["running"], row["dead"], float(row["oldest"] or 0))
+
+
+def next_attempt(row: DictRow) -> dt.datetime | None:
+    """When a job that failed before is tried again."""
+    if row["state"] != "queued" or row["attempts"] == 0:
+        return None
+    moment: dt.datetime = row["run_after"]
+    return moment

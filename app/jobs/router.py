@@ -1,0 +1,119 @@
+"""The job endpoints."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import JSONResponse
+
+from app.http.context import caller, owner_filter
+from app.http.problems import Problem, ProblemDetail, field_problem
+from app.jobs.schemas import Accepted, JobResult, JobStatus, Trigger
+from app.jobs.service import JobService, status_of
+
+router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
+_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    404: {"model": ProblemDetail, "description": "There is no such job"},
+    503: {"model": ProblemDetail, "description": "Postgres is not available"},
+}
+
+
+def _service(request: Request) -> JobService:
+    service: JobService = request.app.state.jobs
+    return service
+
+
+@router.post(
+    "/trigger",
+    status_code=202,
+    response_model=Accepted,
+    summary="Start a collection job",
+    responses={
+        422: {"model": ProblemDetail, "description": "A field is wrong or a source is refused"},
+        503: _ANSWERS[503],
+    },
+)
+async def trigger(
+    request: Request,
+    response: Response,
+    body: Trigger,
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="A repeated request with the same key and body gets the same job."),
+    ] = None,
+) -> Accepted:
+    """Record a job; it is safe in Postgres before this answers, whether or not Redis is there."""
+    if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
+        raise field_problem("Idempotency-Key", "must be 1 to 200 visible ASCII characters")
+    taken = await _service(request).trigger(
+        body, caller(request), idempotency_key, request.scope.get("airlift.request_id")
+    )
+    status_url = f"/api/v1/jobs/status/{taken.id}"
+    response.headers["location"] = status_url
+    if taken.replayed:
+        response.headers["idempotent-replayed"] = "true"
+    return Accepted(
+        job_id=taken.id,
+        status=taken.state,
+        status_url=status_url,
+        result_url=f"/api/v1/jobs/result/{taken.id}",
+    )
+
+
+@router.get(
+    "/status/{job_id}",
+    response_model=JobStatus,
+    summary="How a job is doing",
+    responses=_ANSWERS,
+)
+async def status(request: Request, job_id: uuid.UUID) -> JobStatus:
+    """State, attempts, times and progress."""
+    return status_of(await _service(request).find(job_id, owner_filter(request)))
+
+
+@router.get(
+    "/result/{job_id}",
+    response_model=JobResult,
+    summary="What a job found",
+    responses={
+        **_ANSWERS,
+        202: {"model": JobStatus, "description": "The job is not finished"},
+        409: {"model": ProblemDetail, "description": "The job failed"},
+        410: {"model": ProblemDetail, "description": "The job was cancelled"},
+    },
+)
+async def result(request: Request, job_id: uuid.UUID) -> JobResult | Response:
+    """The result, or 202 with the job's status while it is waited for."""
+    service = _service(request)
+    row = await service.find(job_id, owner_filter(request))
+    job = status_of(row)
+    if job.status in ("queued", "running"):
+        return JSONResponse(
+            job.model_dump(mode="json"), status_code=202, headers={"retry-after": "1"}
+        )
+    if job.status == "cancelled":
+        raise Problem(410, "job-cancelled", "The job was cancelled", "it has no result")
+    if job.status in ("failed", "dead") or job.finished_at is None:
+        reason = job.error.message if job.error else "unknown"
+        raise Problem(
+            409,
+            f"job-{job.status}",
+            "The job failed" if job.status == "failed" else "The job failed at every attempt",
+            reason,
+            extra={
+                "job_id": str(job.job_id),
+                "attempts": job.attempts,
+                "error": job.error.model_dump() if job.error else None,
+            },
+        )
+    return JobResult(
+        job_id=job.job_id,
+        status="succeeded",
+        finished_at=job.finished_at,
+        result=await service.result(row),
+    )

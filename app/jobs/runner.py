@@ -1,0 +1,194 @@
+"""Runs one claimed job: collect, process, finish, with the lease kept alive all the while."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from app.db.pool import Database, DatabaseUnavailableError
+from app.jobs import repository
+from app.jobs.processing import Processor
+from app.jobs.repository import Claim
+from app.observability import metrics
+from app.observability.logging import describe_exception, get_logger
+from app.predict.artefacts import Models
+from app.settings import Settings
+from app.sources.base import PermanentSourceError, Source, SourceError
+from app.sources.registry import CONFIGS
+
+log = get_logger("app.worker")
+
+
+@dataclass(slots=True)
+class _Progress:
+    processed: int = 0
+    total: int | None = None
+
+
+class LeaseLostError(Exception):
+    """Another worker may have the job now; whatever was computed here is dropped."""
+
+
+def full_jitter(attempt: int, base: float, cap: float) -> float:
+    """How long to wait before the next attempt: anything up to an exponentially growing bound."""
+    return random.uniform(0, min(cap, base * 2 ** min(attempt, 20)))  # noqa: S311 - no secret
+
+
+class Runner:
+    """Knows how to bring a job to its end, whatever that is."""
+
+    def __init__(
+        self, settings: Settings, database: Database, sources: dict[str, Source], models: Models
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._sources = sources
+        self._models = models
+
+    async def run(self, held: Claim) -> None:
+        """Run one attempt; never raises, but for being cancelled (then the job is given back)."""
+        started = time.monotonic()
+        with structlog.contextvars.bound_contextvars(
+            job_id=str(held.id), client=held.client, request_id=held.request_id
+        ):
+            log.info("job started", source_type=held.source_type, attempt=held.attempts)
+            outcome = "lost"
+            try:
+                outcome = await self._attempt(held)
+            except LeaseLostError:
+                log.warning("lease lost, the result is dropped")
+            except asyncio.CancelledError:
+                outcome = "released"
+                with suppress(DatabaseUnavailableError):
+                    await asyncio.shield(repository.release(self._database, held))
+                log.warning("job given back, the worker ends before it is done")
+                raise
+            except Exception as error:
+                # The job is left to the sweeper, which gives it to another worker.
+                log.error("job cannot be finished here", exc_info=error)
+            finally:
+                seconds = time.monotonic() - started
+                metrics.JOBS_FINISHED.labels(held.source_type, outcome).inc()
+                metrics.JOB_SECONDS.labels(held.source_type).observe(seconds)
+                log.info("job attempt ended", outcome=outcome, duration_ms=round(seconds * 1000))
+
+    async def _attempt(self, held: Claim) -> str:
+        progress = _Progress()
+        work = asyncio.create_task(self._work(held, progress))
+        beat = asyncio.create_task(self._heartbeat(held, progress))
+        try:
+            await asyncio.wait(
+                {work, beat},
+                timeout=self._settings.job_timeout_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if beat.done():
+                beat.result()
+                raise LeaseLostError
+            if not work.done():
+                message = f"the job took longer than {self._settings.job_timeout_seconds:g} s"
+                return await self._again(held, "timeout", message)
+            try:
+                result = work.result()
+            except PermanentSourceError as error:
+                return await self._fail(held, "failed", error.code, str(error))
+            except SourceError as error:
+                return await self._again(held, error.code, str(error))
+            except Exception as error:
+                log.error("attempt failed", exc_info=error)
+                message = f"{type(error).__name__}: {describe_exception(error)}"
+                return await self._again(held, "internal", message)
+            await self._persist(
+                held,
+                lambda: repository.succeed(self._database, held, result, progress.processed),
+            )
+            return "succeeded"
+        finally:
+            for task in (work, beat):
+                task.cancel()
+            await asyncio.gather(work, beat, return_exceptions=True)
+
+    async def _work(self, held: Claim, progress: _Progress) -> dict[str, Any]:
+        source = self._sources.get(held.source_type)
+        if source is None:
+            raise PermanentSourceError(
+                "source-unknown", f"this release knows no source {held.source_type}"
+            )
+        try:
+            config = CONFIGS[held.source_type].model_validate(held.config)
+        except ValidationError:
+            raise PermanentSourceError(
+                "bad-config", "the job's configuration does not fit this release"
+            ) from None
+        collection = await source.collect(config)
+        progress.total = len(collection.records)
+        metrics.RECORDS.labels(held.source_type, "collected").inc(len(collection.records))
+        metrics.RECORDS.labels(held.source_type, "rejected").inc(collection.rejected)
+        processor = Processor(self._models, config, collection)
+        steps = processor.steps()
+        # In a thread and in steps: a long computation must not hold up heartbeats and probes.
+        while (done := await asyncio.to_thread(next, steps, None)) is not None:
+            progress.processed = done
+        return processor.result()
+
+    async def _heartbeat(self, held: Claim, progress: _Progress) -> None:
+        """Renew the lease until it is lost; returns only then."""
+        lease = self._settings.job_lease_seconds
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(lease / 3)
+            try:
+                if not await repository.renew(
+                    self._database, held, lease, progress.processed, progress.total
+                ):
+                    metrics.LEASES_LOST.inc()
+                    return
+                last = time.monotonic()
+            except DatabaseUnavailableError:
+                # Without an answer the lease may have run out: then somebody else may work on the
+                # job.
+                if time.monotonic() - last > lease * 3:
+                    metrics.LEASES_LOST.inc()
+                    return
+
+    async def _again(self, held: Claim, code: str, message: str) -> str:
+        if held.attempts >= held.max_attempts:
+            return await self._fail(held, "dead", code, message)
+        delay = full_jitter(
+            held.attempts,
+            self._settings.job_backoff_base_seconds,
+            self._settings.job_backoff_cap_seconds,
+        )
+        error = {"code": code, "message": message}
+        log.warning("job will be tried again", code=code, delay_seconds=round(delay, 1))
+        await self._persist(held, lambda: repository.retry(self._database, held, delay, error))
+        return "retried"
+
+    async def _fail(self, held: Claim, state: str, code: str, message: str) -> str:
+        error = {"code": code, "message": message}
+        log.warning("job failed", state=state, code=code)
+        await self._persist(held, lambda: repository.end(self._database, held, state, error))
+        return state
+
+    async def _persist(self, held: Claim, write: Callable[[], Awaitable[bool]]) -> None:
+        """Write the end of an attempt, waiting for Postgres if need be: it is fenced."""
+        deadline = time.monotonic() + 10 * self._settings.job_lease_seconds
+        while True:
+            try:
+                if not await write():
+                    metrics.LEASES_LOST.inc()
+                    raise LeaseLostError
+                return
+            except DatabaseUnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("Postgres is away, the end of the job waits for it")
+                await asyncio.sleep(0.5)

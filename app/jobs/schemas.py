@@ -1,0 +1,91 @@
+"""What goes in and out of the job endpoints."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.sources.schemas import ApiConfig, DatabaseConfig, FileConfig
+
+State = Literal["queued", "running", "succeeded", "failed", "dead", "cancelled"]
+
+
+class _Trigger(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class FileTrigger(_Trigger):
+    """Collect from a file under a registered root."""
+
+    source_type: Literal["file"]
+    config: FileConfig
+
+
+class ApiTrigger(_Trigger):
+    """Collect from an HTTP address whose host this site allows."""
+
+    source_type: Literal["api"]
+    config: ApiConfig
+
+
+class DatabaseTrigger(_Trigger):
+    """Collect from a database that this site registered."""
+
+    source_type: Literal["database"]
+    config: DatabaseConfig
+
+
+Trigger = Annotated[FileTrigger | ApiTrigger | DatabaseTrigger, Field(discriminator="source_type")]
+
+
+class Accepted(BaseModel):
+    """A job was recorded and will be run."""
+
+    job_id: uuid.UUID
+    status: State
+    status_url: str = Field(examples=["/api/v1/jobs/status/6f9619ff-8b86-4d01-b42d-00cf4fc964ff"])
+    result_url: str = Field(examples=["/api/v1/jobs/result/6f9619ff-8b86-4d01-b42d-00cf4fc964ff"])
+
+
+class Progress(BaseModel):
+    """How far a job is, in records."""
+
+    processed: int
+    total: int | None = None
+
+
+class JobError(BaseModel):
+    """Why an attempt or the job failed."""
+
+    code: str = Field(examples=["file-not-found"])
+    message: str = Field(examples=["there is no file reviews.csv under the root inbox"])
+
+
+class JobStatus(BaseModel):
+    """One job as it is now."""
+
+    job_id: uuid.UUID
+    status: State
+    source_type: str
+    attempts: int
+    max_attempts: int
+    progress: Progress
+    created_at: dt.datetime
+    started_at: dt.datetime | None = None
+    finished_at: dt.datetime | None = None
+    next_attempt_at: dt.datetime | None = Field(
+        default=None, description="When a job that failed once is tried again."
+    )
+    error: JobError | None = Field(default=None, description="What the last attempt died of.")
+
+
+class JobResult(BaseModel):
+    """What a finished job found."""
+
+    job_id: uuid.UUID
+    status: Literal["succeeded"]
+    finished_at: dt.datetime
+    result: dict[str, Any]

@@ -1,0 +1,140 @@
+"""Taking jobs in and telling how they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from dataclasses import dataclass
+
+from psycopg.rows import DictRow
+
+from app.db.pool import Database
+from app.http.problems import Problem, field_problem
+from app.jobs import repository
+from app.jobs.hints import HintSender
+from app.jobs.schemas import (
+    ApiTrigger,
+    DatabaseTrigger,
+    FileTrigger,
+    JobError,
+    JobStatus,
+    Progress,
+    State,
+)
+from app.observability import metrics
+from app.observability.logging import get_logger
+from app.sources.base import Source
+
+log = get_logger("app.jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The job that answers a request: a new one, or the one that the same key made before."""
+
+    id: uuid.UUID
+    state: State
+    replayed: bool
+
+
+class JobService:
+    """What the endpoints do with jobs."""
+
+    def __init__(
+        self,
+        database: Database,
+        hints: HintSender,
+        sources: dict[str, Source],
+        max_attempts: int,
+    ) -> None:
+        self._database = database
+        self._hints = hints
+        self._sources = sources
+        self._max_attempts = max_attempts
+
+    async def trigger(
+        self,
+        trigger: FileTrigger | ApiTrigger | DatabaseTrigger,
+        client: str,
+        key: str | None,
+        request_id: str | None,
+    ) -> Taken:
+        """Record a job and tell the workers; once this returns, the job is safe."""
+        source = self._sources[trigger.source_type]
+        refusal = source.check(trigger.config)
+        if refusal is not None:
+            raise field_problem(f"config.{refusal.field}", refusal.message, refusal.code)
+        config = trigger.config.model_dump(mode="json", exclude_none=True)
+        needs = source.needs(trigger.config)
+        job = repository.NewJob(
+            uuid.uuid4(),
+            client,
+            trigger.source_type,
+            config,
+            needs,
+            self._max_attempts,
+            request_id,
+        )
+        async with self._database.connection() as connection, connection.transaction():
+            # The job first: the key's row refers to it. If the key is taken, both go.
+            await repository.insert(connection, job)
+            if key is not None:
+                fingerprint = _fingerprint(trigger.source_type, config)
+                earlier = await repository.remember_key(
+                    connection, client, key, fingerprint, job.id
+                )
+                if earlier is not None:
+                    await connection.execute("DELETE FROM jobs WHERE id = %s", (job.id,))
+                    return _replay(earlier, fingerprint)
+        metrics.JOBS_ACCEPTED.labels(trigger.source_type).inc()
+        log.info("job accepted", job_id=str(job.id), source_type=job.source_type, client=client)
+        await self._hints.send(str(job.id), needs)
+        return Taken(job.id, "queued", replayed=False)
+
+    async def find(self, job_id: uuid.UUID, client: str | None) -> DictRow:
+        """A job's row; another client's job is as unknown as one that never was."""
+        row = await repository.get(self._database, job_id, client)
+        if row is None:
+            raise Problem(404, "job-unknown", "There is no such job", f"no job {job_id} is known")
+        return row
+
+    async def result(self, row: DictRow) -> dict[str, object]:
+        """The result of a job that succeeded."""
+        result = await repository.get_result(self._database, row["id"])
+        if result is None:
+            raise Problem(410, "result-gone", "The result is no longer kept")
+        return result
+
+
+def _fingerprint(source_type: str, config: dict[str, object]) -> bytes:
+    text = json.dumps([source_type, config], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _replay(earlier: DictRow, fingerprint: bytes) -> Taken:
+    if bytes(earlier["fingerprint"]) != fingerprint:
+        raise Problem(
+            422,
+            "idempotency-key-reused",
+            "The idempotency key belongs to another request",
+            "the same Idempotency-Key came with another body before; use a new key",
+        )
+    return Taken(earlier["job_id"], earlier["state"], replayed=True)
+
+
+def status_of(row: DictRow) -> JobStatus:
+    """A row as clients see it."""
+    return JobStatus(
+        job_id=row["id"],
+        status=row["state"],
+        source_type=row["source_type"],
+        attempts=row["attempts"],
+        max_attempts=row["max_attempts"],
+        progress=Progress(processed=row["processed"], total=row["total"]),
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        next_attempt_at=repository.next_attempt(row),
+        error=None if row["error"] is None else JobError(**row["error"]),
+    )

@@ -1,0 +1,221 @@
+"""The worker process: takes jobs in, runs some at a time, sweeps up, ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.db.pool import Database, DatabaseUnavailableError
+from app.db.redis import RedisGate
+from app.http import health
+from app.http.drain import Drain
+from app.http.health import Health
+from app.jobs import repository
+from app.jobs.hints import HintListener
+from app.jobs.runner import Runner
+from app.jobs.watch import look
+from app.observability import logging as app_logging
+from app.observability import metrics
+from app.observability.logging import get_logger
+from app.predict.artefacts import load_models
+from app.settings import Settings
+from app.sources import registry
+
+log = get_logger("app.worker")
+
+
+class Worker:
+    """One process; its tasks share one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.name = f"{settings.host_name}-{settings.colour}-{os.getpid()}"
+        self.models = load_models(settings.models_dir)
+        self.drain = Drain(settings.drain_file)
+        self.database = Database(settings, application=f"airlift-worker-{settings.colour}")
+        self.redis = RedisGate(settings)
+        self._sources = registry.build(settings)
+        self._runner = Runner(settings, self.database, self._sources, self.models)
+        self._listener = HintListener(settings, self.name)
+        self._stop = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        """Take no new job and end when those in flight are done."""
+        self.drain.start()
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Work until told to stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        await self.database.open()
+        server = _Server(_http_app(self), self.settings)
+        helpers = [asyncio.create_task(server.serve()), asyncio.create_task(self._sweep())]
+        intake = asyncio.create_task(self._take_in())
+        log.info("worker started", name=self.name, concurrency=self.settings.worker_concurrency)
+        try:
+            # A helper that ends by itself is a fault (a port that is taken): the process ends
+            # with it.
+            await asyncio.wait({intake, *helpers}, return_when=asyncio.FIRST_COMPLETED)
+            for task in helpers:
+                if task.done() and not self._stop.is_set():
+                    task.result()
+                    raise RuntimeError("the worker's HTTP server ended")
+            await intake
+            await self._finish_running()
+        finally:
+            self._stop.set()
+            intake.cancel()
+            server.should_exit = True
+            for task in helpers[1:]:
+                task.cancel()
+            await asyncio.gather(intake, *helpers, return_exceptions=True)
+            await self._listener.close()
+            await self.redis.close()
+            await self.database.close()
+            log.info("worker ended")
+
+    async def _take_in(self) -> None:
+        """Claim jobs while there is room, wait for hints while there is nothing to do."""
+        while not self._stop.is_set():
+            if self.drain.active:
+                await self._pause(0.5)
+                continue
+            if len(self._running) >= self.settings.worker_concurrency:
+                await asyncio.wait(
+                    {*self._running, stop := asyncio.create_task(self._stop.wait())},
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                stop.cancel()
+                continue
+            available = sorted(
+                {need for source in self._sources.values() for need in source.available()}
+            )
+            try:
+                held = await repository.claim(
+                    self.database,
+                    owner=self.name,
+                    lease_seconds=self.settings.job_lease_seconds,
+                    available=available,
+                )
+            except Exception as error:
+                # Postgres away, or its tables not there yet: neither ends the worker.
+                reason = str(error) if isinstance(error, DatabaseUnavailableError) else repr(error)
+                log.warning("no job can be claimed", reason=reason[:300])
+                await self._pause(1.0)
+                continue
+            if held is None:
+                await self._wait_for_hint(available)
+                continue
+            task = asyncio.create_task(self._runner.run(held))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+
+    async def _wait_for_hint(self, available: list[str]) -> None:
+        hint = asyncio.create_task(
+            self._listener.wait(available, self.settings.worker_poll_seconds)
+        )
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({hint, stop}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (hint, stop):
+            task.cancel()
+        await asyncio.gather(hint, stop, return_exceptions=True)
+
+    async def _finish_running(self) -> None:
+        if not self._running:
+            return
+        log.info("finishing jobs in flight", count=len(self._running))
+        _done, late = await asyncio.wait(
+            set(self._running), timeout=self.settings.worker_drain_seconds
+        )
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def _sweep(self) -> None:
+        """Take jobs back from workers that went silent, forget old keys, measure the queue."""
+        settings = self.settings
+        interval = min(5.0, max(0.25, settings.job_lease_seconds / 3))
+        forget_at = 0.0
+        while True:
+            try:
+                await look(self.database)
+                for row in await repository.take_back_expired(
+                    self.database,
+                    settings.job_backoff_base_seconds,
+                    settings.job_backoff_cap_seconds,
+                ):
+                    metrics.LEASES_LOST.inc()
+                    log.warning(
+                        "job taken back from a silent worker",
+                        job_id=str(row["id"]),
+                        state=row["state"],
+                        attempts=row["attempts"],
+                    )
+                if time.monotonic() >= forget_at:
+                    await repository.forget_keys(self.database, settings.idempotency_hours)
+                    forget_at = time.monotonic() + 3600
+            except DatabaseUnavailableError:
+                pass  # the intake says so already
+            except Exception as error:
+                log.error("sweeping failed", exc_info=error)
+            await asyncio.sleep(interval)
+
+
+class _Server(uvicorn.Server):
+    """Probes and metrics of the worker; signals are the worker's own business."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host="0.0.0.0",  # noqa: S104 - inside the container; the host publishes one port
+                port=settings.worker_metrics_port,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _http_app(worker: Worker) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    app.include_router(health.router)
+    app.state.health = Health(
+        worker.settings, worker.drain, worker.database, worker.redis, worker.models
+    )
+    return app
+
+
+def run(settings: Settings) -> None:
+    """Run a worker until it is told to stop."""
+    app_logging.configure(
+        settings.log_level, service="worker", release=settings.release, colour=settings.colour
+    )
+    import uvloop  # noqa: PLC0415 - only this command needs it
+
+    async def main() -> None:
+        worker = Worker(settings)
+        metrics.BUILD_INFO.labels(settings.release, settings.revision, settings.colour).set(1)
+        await worker.run()
+
+    uvloop.run(main())

@@ -1,0 +1,131 @@
+"""The application's factory: everything is built here and handed down, nothing is global."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi_offline import FastAPIOffline
+from starlette.responses import Response
+
+from app import __version__
+from app.db.pool import Database, DatabaseUnavailableError
+from app.db.redis import RedisGate
+from app.http import health, openapi, problems
+from app.http.auth import DOCS_ASSETS, PUBLIC, AuthMiddleware, KeyStore
+from app.http.drain import Drain
+from app.http.health import Health
+from app.http.middleware import RequestMiddleware
+from app.http.root import router as root_router
+from app.http.routes import RouteTable
+from app.items.router import router as items_router
+from app.jobs.hints import HintSender
+from app.jobs.router import router as jobs_router
+from app.jobs.service import JobService
+from app.jobs.watch import watch
+from app.observability import logging as app_logging
+from app.observability import metrics
+from app.predict.artefacts import Models, load_models
+from app.predict.router import router as predict_router
+from app.settings import Settings, get_settings
+from app.sources import registry
+
+ROUTERS = (root_router, health.router, jobs_router, predict_router, items_router)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application; a damaged model or a wrong setting raises here."""
+    settings = settings or get_settings()
+    app_logging.configure(
+        settings.log_level, service="app", release=settings.release, colour=settings.colour
+    )
+    models = load_models(settings.models_dir)
+
+    app: FastAPI = FastAPIOffline(
+        title="Data Collection Service",
+        summary="Collects, classifies and sums up, where there is no internet.",
+        description=openapi.DESCRIPTION,
+        version=__version__,
+        openapi_tags=openapi.TAGS,
+        static_url=DOCS_ASSETS,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+    )
+    database = Database(settings, application=f"airlift-app-{settings.colour}")
+    redis = RedisGate(settings)
+    drain = Drain(settings.drain_file)
+    state = app.state
+    state.settings = settings
+    state.models = models
+    state.database = database
+    state.redis = redis
+    state.drain = drain
+    state.health = Health(settings, drain, database, redis, models)
+    state.jobs = JobService(
+        database, HintSender(redis), registry.build(settings), settings.job_max_attempts
+    )
+
+    for router in ROUTERS:
+        app.include_router(router)
+    problems.install(app, frozenset(registry.CONFIGS))
+    _install_unavailable(app)
+    openapi.install(app)
+
+    # The last one added is the outermost.
+    if settings.auth_enabled:
+        app.add_middleware(AuthMiddleware, keys=KeyStore(database, settings.auth_cache_seconds))
+    table = RouteTable([*app.openapi()["paths"], *PUBLIC], prefixes=[DOCS_ASSETS])
+    app.add_middleware(RequestMiddleware, routes=table, max_body_bytes=settings.max_body_bytes)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open what belongs to one process, after the fork; nothing here waits for a dependency."""
+    state = app.state
+    publish(state.settings, state.models)
+    if not state.settings.auth_enabled:
+        app_logging.get_logger("app").warning(
+            "authentication is off: anybody who reaches this port may use it; "
+            "set AUTH_ENABLED=true on a site"
+        )
+    await state.database.open()
+    watcher = asyncio.create_task(watch(state.database)) if state.database.configured else None
+    try:
+        yield
+    finally:
+        if watcher is not None:
+            watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await watcher
+        await state.database.close()
+        await state.redis.close()
+
+
+def publish(settings: Settings, models: Models) -> None:
+    """Say in the metrics what runs here."""
+    metrics.BUILD_INFO.labels(settings.release, settings.revision, settings.colour).set(1)
+    for model in models.all:
+        metrics.MODEL_INFO.labels(model.name, model.version, model.info["sha256"]).set(1)
+
+
+def _install_unavailable(app: FastAPI) -> None:
+    async def on_unavailable(request: Request, error: Exception) -> Response:
+        request.scope["airlift.error"] = "postgres-unavailable"
+        app_logging.get_logger("app").warning("Postgres is not available", reason=str(error))
+        problem = problems.unavailable("Postgres", "try again in a few seconds")
+        return problem.response(request.url.path)
+
+    app.add_exception_handler(DatabaseUnavailableError, on_unavailable)
+
+
+def __getattr__(name: str) -> Any:
+    """`app.main:app` for tools that look for it; built on first use, not on import."""
+    if name == "app":
+        built = create_app()
+        globals()["app"] = built
+        return built
+    raise AttributeError(name)

@@ -1,0 +1,182 @@
+"""One JSON object a line on standard output, whoever logs.
+
+The service's own lines go through structlog; what libraries, gunicorn, uvicorn and alembic write
+through the standard library gets the same processors and the same form. Bodies, keys and secrets
+never get here: nothing logs them, and what slips into a field or a connection URL is masked on
+the way out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import traceback
+from collections.abc import MutableMapping
+from types import TracebackType
+from typing import Any
+
+import structlog
+from psycopg import Error as DatabaseError
+
+Event = MutableMapping[str, Any]
+
+_SECRET_FIELDS = re.compile(
+    r"pass(word|wd|phrase)?$|secret|token$|api[-_]?key$|authorization|cookie", re.IGNORECASE
+)
+_URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+@")
+_MESSAGE_LIMIT = 500
+# These log whole URLs with their query strings, or every statement, on their "info" level.
+_CHATTY = ("alembic.runtime.plugins", "httpx", "httpcore", "psycopg.pool", "asyncio", "concurrent")
+
+
+def _mask(_logger: Any, _method: str, event: Event) -> Event:
+    """Mask secrets in fields that are named like one and in URLs."""
+    for key, value in event.items():
+        if _SECRET_FIELDS.search(key):
+            event[key] = "***"
+        elif isinstance(value, str) and "://" in value:
+            event[key] = _URL_PASSWORD.sub(r"\1:***@", value)
+    return event
+
+
+def describe_exception(error: BaseException) -> str:
+    """An exception's message that holds no data of a client.
+
+    Postgres repeats the offending values in its DETAIL and CONTEXT lines, so only the first line
+    is kept.
+    """
+    if isinstance(error, DatabaseError):
+        text = error.diag.message_primary or (str(error).splitlines() or [""])[0]
+    else:
+        text = (str(error).splitlines() or [""])[0]
+    return _URL_PASSWORD.sub(r"\1:***@", text[:_MESSAGE_LIMIT])
+
+
+def _render_exception(_logger: Any, _method: str, event: Event) -> Event:
+    """Turn `exc_info` into a type, a message and a stack without local variables."""
+    info = event.pop("exc_info", None)
+    if not info:
+        return event
+    if info is True:
+        info = sys.exc_info()
+    elif isinstance(info, BaseException):
+        info = (type(info), info, info.__traceback__)
+    if info[1] is None:
+        return event
+    error: BaseException = info[1]
+    event["exception"] = {
+        "type": f"{type(error).__module__}.{type(error).__qualname__}",
+        "message": describe_exception(error),
+        "stack": _stack(error),
+    }
+    return event
+
+
+def _stack(error: BaseException, depth: int = 0) -> list[str]:
+    """The frames of an exception and of its causes, innermost last."""
+    frames = [
+        f"{frame.filename}:{frame.lineno} in {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+    ][-40:]
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None and depth < 4:
+        name = type(cause).__qualname__
+        return [*_stack(cause, depth + 1), f"-- {name}, then --", *frames]
+    return frames
+
+
+def _level_first(_logger: Any, _method: str, event: Event) -> Event:
+    """Put the fields that people look for at the start of the line."""
+    if "source" in event:
+        event.setdefault("logger", event.pop("source"))
+    ordered: Event = {}
+    for key in ("timestamp", "level", "logger", "event"):
+        if key in event:
+            ordered[key] = event.pop(key)
+    ordered.update(event)
+    return ordered
+
+
+def _to_json(_logger: Any, _method: str, event: Event) -> str:
+    # ASCII only: a line never breaks a collector's idea of an encoding, and lone surrogates
+    # cannot fail.
+    return json.dumps(event, default=repr, separators=(",", ":"))
+
+
+_SHARED: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    _render_exception,
+    _mask,
+]
+
+
+class _StandardOutput:
+    """Finds `sys.stdout` at each write, so that tests may replace it; a line is one write."""
+
+    def write(self, text: str) -> int:
+        written = sys.stdout.write(text)
+        sys.stdout.flush()
+        return written
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def stdlib_handler() -> logging.Handler:
+    """A handler that gives the standard library's records the service's form."""
+    handler = logging.StreamHandler(_StandardOutput())
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.PositionalArgumentsFormatter(),
+                *_SHARED,
+            ],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _level_first,
+                _to_json,
+            ],
+        )
+    )
+    return handler
+
+
+def configure(level: str = "info", **fields: str) -> None:
+    """Set up logging for this process; `fields` are added to every line."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*_SHARED, _level_first, _to_json],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        context_class=dict,
+        logger_factory=structlog.WriteLoggerFactory(file=_StandardOutput()),  # type: ignore[arg-type]
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(**fields)
+
+    root = logging.getLogger()
+    root.handlers = [stdlib_handler()]
+    root.setLevel(number)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _log_uncaught
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    get_logger("app").critical("uncaught exception", exc_info=(kind, error, trace))
+
+
+def get_logger(name: str) -> Any:
+    """A logger of the service whose lines carry `name` in their `logger` field."""
+    return structlog.get_logger(source=name)

@@ -1,0 +1,123 @@
+"""Prometheus metrics, correct over all processes of a container.
+
+gunicorn's workers share one directory of memory-mapped files (`PROMETHEUS_MULTIPROC_DIR`, set by
+`gunicorn_conf.py` before this module is imported); whichever worker answers a scrape adds them
+up. Gauges therefore name how values of several processes are merged.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+)
+
+MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+# One series in three that nobody looks at.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+REQUESTS = Counter(
+    "app_requests_total",
+    "Answered requests; endpoint is the route's template.",
+    ["method", "endpoint", "http_status"],
+)
+LATENCY = Histogram(
+    "app_request_latency_seconds",
+    "Time from the request's head to the answer's last byte.",
+    ["method", "endpoint"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2.5, 5, 10),
+)
+ERRORS = Counter(
+    "app_errors_total",
+    "Answers of the 5xx class, by the exception or the problem behind them.",
+    ["endpoint", "error"],
+)
+IN_FLIGHT = Gauge(
+    "app_requests_in_flight",
+    "Requests being answered now.",
+    multiprocess_mode="livesum",
+)
+AUTHENTICATIONS = Counter(
+    "app_authentications_total",
+    "Checks of an API key, by outcome.",
+    ["outcome"],
+)
+
+PREDICTIONS = Counter(
+    "app_predictions_total", "Predictions made, by model and label.", ["model", "label"]
+)
+MODEL_INFO = Gauge(
+    "app_model_info",
+    "One for each loaded model.",
+    ["model", "version", "sha256"],
+    multiprocess_mode="livemax",
+)
+BUILD_INFO = Gauge(
+    "app_build_info",
+    "One; the labels say what runs here.",
+    ["version", "revision", "colour"],
+    multiprocess_mode="livemax",
+)
+DEPENDENCY_UP = Gauge(
+    "app_dependency_up",
+    "Whether the last look at a dependency found it usable.",
+    ["dependency"],
+    multiprocess_mode="livemostrecent",
+)
+DRAINING = Gauge("app_draining", "One while this process drains.", multiprocess_mode="livemax")
+
+JOBS_ACCEPTED = Counter("app_jobs_accepted_total", "Jobs recorded, by source.", ["source_type"])
+JOBS_FINISHED = Counter(
+    "app_jobs_finished_total",
+    "Attempts that ended, by source and outcome.",
+    ["source_type", "outcome"],
+)
+JOB_SECONDS = Histogram(
+    "app_job_duration_seconds",
+    "Time one attempt took.",
+    ["source_type"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
+)
+JOBS = Gauge("app_jobs", "Jobs by state.", ["state"], multiprocess_mode="livemostrecent")
+QUEUE_AGE = Gauge(
+    "app_jobs_queue_age_seconds",
+    "How long the job that is due longest has been waiting.",
+    multiprocess_mode="livemostrecent",
+)
+HINTS = Counter("app_job_hints_total", "Hints sent through Redis, by outcome.", ["outcome"])
+LEASES_LOST = Counter(
+    "app_job_leases_lost_total", "Jobs taken back because their worker went silent."
+)
+RECORDS = Counter(
+    "app_job_records_total", "Records collected, by source and outcome.", ["source_type", "outcome"]
+)
+
+
+def render() -> bytes:
+    """The exposition text for all processes that share this container."""
+    if os.environ.get(MULTIPROC_DIR):
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+    return generate_latest(REGISTRY)
+
+
+@lru_cache(maxsize=4096)
+def request_series(method: str, endpoint: str, status: int) -> tuple[Counter, Histogram]:
+    """The two series of one kind of answer; looking labels up costs more than counting."""
+    return (
+        REQUESTS.labels(method, endpoint, str(status)),
+        LATENCY.labels(method, endpoint),
+    )

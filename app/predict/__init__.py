@@ -1,0 +1,1 @@
+"""The models and the endpoints that serve them."""

@@ -1,0 +1,157 @@
+"""Settings, read from the environment and from the files in `/run/secrets`."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from app import __version__
+
+DEFAULT_SECRETS_DIR = Path("/run/secrets")
+
+
+class ConfigurationError(Exception):
+    """The settings are wrong; the message says which and what to do."""
+
+
+class Settings(BaseSettings):
+    """Everything that differs between one installation and another.
+
+    Each field is an environment variable of the same name in capitals. Secrets come from files
+    of the field's name in the secrets directory, so they show up neither in `docker inspect` nor in
+    `/proc/*/environ`.
+    """
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    port: int = Field(default=8000, ge=1, le=65535)
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    web_concurrency: int = Field(default=2, ge=1, le=64)
+
+    release: str = __version__
+    revision: str = "unknown"
+    colour: str = "none"
+    host_name: str = Field(default_factory=lambda: os.uname().nodename)
+
+    database_url: str | None = None
+    database_password: SecretStr | None = None
+    database_pool_max: int = Field(default=5, ge=1, le=100)
+    database_timeout_seconds: float = Field(default=2.0, gt=0, le=60)
+
+    redis_url: str | None = None
+    redis_password: SecretStr | None = None
+    redis_ca_file: Path | None = None
+    redis_timeout_seconds: float = Field(default=0.5, gt=0, le=30)
+
+    auth_enabled: bool = False
+    auth_cache_seconds: float = Field(default=5.0, ge=0, le=300)
+
+    max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    max_text_length: int = Field(default=20_000, ge=1)
+    baseline_score: float = Field(default=0.75, ge=0, le=1)
+    models_dir: Path = Path(__file__).parent / "models"
+    drain_file: Path = Path("/tmp/drain")  # noqa: S108 - the container's only writable place
+
+    file_roots: dict[str, Path] = Field(default_factory=dict)
+    api_sources_allowed: list[str] = Field(default_factory=list)
+    api_sources_ca_file: Path | None = None
+    source_max_bytes: int = Field(default=20_000_000, ge=1024)
+    source_max_records: int = Field(default=100_000, ge=1)
+    source_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
+
+    worker_metrics_port: int = Field(default=8003, ge=1, le=65535)
+    worker_concurrency: int = Field(default=2, ge=1, le=64)
+    worker_poll_seconds: float = Field(default=5.0, gt=0, le=60)
+    worker_drain_seconds: float = Field(default=100.0, gt=0, le=3600)
+    job_lease_seconds: float = Field(default=30.0, ge=0.5, le=3600)
+    job_timeout_seconds: float = Field(default=600.0, gt=0, le=86400)
+    job_max_attempts: int = Field(default=5, ge=1, le=50)
+    job_backoff_base_seconds: float = Field(default=2.0, gt=0, le=600)
+    job_backoff_cap_seconds: float = Field(default=300.0, gt=0, le=86400)
+    idempotency_hours: float = Field(default=24.0, gt=0, le=8760)
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("database_url", "redis_url")
+    @classmethod
+    def _no_password_in_url(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).password is not None:
+            msg = "must carry no password; put it in a file of /run/secrets"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres_scheme(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).scheme not in ("postgresql", "postgres"):
+            msg = "must start with postgresql://"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).scheme not in ("redis", "rediss"):
+            msg = "must start with redis:// or rediss://"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("file_roots")
+    @classmethod
+    def _absolute_roots(cls, value: dict[str, Path]) -> dict[str, Path]:
+        for name, path in value.items():
+            if not path.is_absolute():
+                msg = f"root {name!r} must be an absolute path"
+                raise ValueError(msg)
+        return value
+
+    @field_validator("api_sources_allowed")
+    @classmethod
+    def _host_and_port(cls, value: list[str]) -> list[str]:
+        for entry in value:
+            host, _, port = entry.rpartition(":")
+            if not host or not port.isdigit() or not 0 < int(port) < 65536:
+                msg = f"{entry!r} is not host:port"
+                raise ValueError(msg)
+        return [entry.lower() for entry in value]
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the settings; a wrong one raises `ConfigurationError` naming the variable."""
+        directory = Path(os.environ.get("SECRETS_DIR") or DEFAULT_SECRETS_DIR)
+        try:
+            return cls(_secrets_dir=directory if directory.is_dir() else None)  # type: ignore[call-arg]
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+                for item in error.errors(include_input=False, include_url=False)
+            ]
+            raise ConfigurationError("; ".join(lines)) from None
+        except SettingsError as error:
+            # The message names the field but not its value.
+            raise ConfigurationError(f"{error}; is it valid JSON?") from None
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot read the secret {error.filename}: {error.strerror}; "
+                f"it must be readable by uid {os.getuid()}"
+            ) from None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings.load()

@@ -1,0 +1,30 @@
+"""The kinds of source this site has; a new kind is one more entry."""
+
+from __future__ import annotations
+
+from app.settings import Settings
+from app.sources.api import ApiSource
+from app.sources.base import Limits, Source
+from app.sources.database import DatabaseSource
+from app.sources.file import FileSource
+from app.sources.schemas import ApiConfig, DatabaseConfig, FileConfig
+
+CONFIGS: dict[str, type[FileConfig | ApiConfig | DatabaseConfig]] = {
+    "file": FileConfig,
+    "api": ApiConfig,
+    "database": DatabaseConfig,
+}
+
+
+def build(settings: Settings) -> dict[str, Source]:
+    """The sources of this site, by the name that requests use."""
+    limits = Limits(
+        max_bytes=settings.source_max_bytes,
+        max_records=settings.source_max_records,
+        timeout_seconds=settings.source_timeout_seconds,
+    )
+    return {
+        "file": FileSource(settings.file_roots, limits),
+        "api": ApiSource(settings.api_sources_allowed, limits, settings.api_sources_ca_file),
+        "database": DatabaseSource(),
+    }

@@ -1,0 +1,88 @@
+"""The configuration of a job, one model for each kind of source."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def storable(value: str) -> str:
+    """Text that Postgres can keep: no NUL and no half of a surrogate pair."""
+    if "\x00" in value:
+        msg = "must not hold a NUL character"
+        raise ValueError(msg)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        msg = "must be valid Unicode text"
+        raise ValueError(msg) from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(storable)]
+Name = Annotated[Text, Field(min_length=1, max_length=200)]
+
+
+class Selection(BaseModel):
+    """Which fields of a record the models look at; found by their usual names if left out."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    text_field: Name | None = Field(
+        default=None, description="The field whose text is classified by the sentiment model."
+    )
+    feature_fields: list[Name] | None = Field(
+        default=None,
+        min_length=4,
+        max_length=4,
+        description="Four numeric fields for the tabular model, in the model's order.",
+    )
+    records_path: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
+        default=None,
+        description="Where in a JSON document the list of records is, such as data.items.",
+    )
+
+
+class FileConfig(Selection):
+    """A file under a root that the site registered."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"root": "inbox", "path": "reviews.csv", "text_field": "comment"}]
+        }
+    )
+
+    root: Name = Field(description="The root's name, as the site registered it.")
+    path: Annotated[Text, Field(min_length=1, max_length=1024)] = Field(
+        description="The file's path under the root."
+    )
+    format: Literal["csv", "json", "jsonl"] | None = Field(
+        default=None, description="Told by the file's name if left out."
+    )
+    delimiter: Literal[",", ";", "\t", "|"] = Field(default=",", description="Between CSV fields.")
+
+
+class ApiConfig(Selection):
+    """An HTTP address that answers with JSON, JSON Lines or CSV."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"url": "https://data.client.example:8443/reviews"}]}
+    )
+
+    url: Annotated[Text, Field(min_length=1, max_length=2048)] = Field(
+        description="http or https; its host and port must be on the site's list."
+    )
+    format: Literal["csv", "json", "jsonl"] | None = Field(
+        default=None, description="Told by the answer's content type if left out."
+    )
+    delimiter: Literal[",", ";", "\t", "|"] = Field(default=",", description="Between CSV fields.")
+
+
+class DatabaseConfig(Selection):
+    """A read-only query of a database that the site registered."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"source": "crm", "query": "…"}]})
+
+    source: Name = Field(description="The database's name, as the site registered it.")
+    query: Annotated[Text, Field(min_length=1, max_length=10_000)] | None = None

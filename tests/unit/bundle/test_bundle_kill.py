@@ -1,0 +1,183 @@
+"""`kill -9` at any point of an import: the same command finishes the work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundle import bootstrap, build, importer, installed, sshsig, verify
+from bundle.sshsig import Trust
+from bundle.store import Home
+from tests.unit.bundle.bundlekit import (
+    TREE,
+    Keys,
+    Recipe,
+    arguments,
+    assert_finished,
+    everything,
+    fake_venv,
+    run_import,
+)
+
+Craft = Callable[[Recipe], Path]
+
+
+# What changes the disk: an import can die before each of these calls.
+STEPS: list[tuple[Any, str]] = [
+    *((os, name) for name in ("fsync", "mkdir", "rename", "replace", "write", "symlink")),
+    *((os, name) for name in ("unlink", "rmdir", "close")),
+    *((Path, name) for name in ("rename", "replace", "write_bytes", "symlink_to")),
+    (importer, "sync_filesystem"),
+    (bootstrap, "make"),
+]
+
+
+class Dying:
+    """Calls a function, or kills the process when its turn has come."""
+
+    left = 0
+
+    @classmethod
+    def wrap(cls, function: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            cls.left -= 1
+            if cls.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return step
+
+
+def killed_at(step: int, path: Path, trust: Trust, home: Home) -> int | None:
+    """Import in a child that dies at its n-th step; None, or the steps left if it came through."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        bootstrap.make = fake_venv
+        # ssh-keygen's pipes and temporary files would be most of the steps.
+        with verify.opened(path, trust=trust, home=None) as bundle:
+            known = bundle.verdict
+        sshsig.verify = lambda *_: known  # type: ignore[assignment]
+        Dying.left = step
+        for owner, name in STEPS:
+            setattr(owner, name, Dying.wrap(getattr(owner, name)))
+        code = 1
+        with contextlib.suppress(BaseException):
+            run_import(path, trust, home)
+            left = Dying.left
+            Dying.left = 0
+            os.write(writer, str(left).encode())
+            code = 0
+        os._exit(code)
+    os.close(writer)
+    _, status = os.waitpid(child, 0)
+    with os.fdopen(reader) as stream:
+        text = stream.read()
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return None
+    assert status == 0
+    return int(text)
+
+
+@pytest.mark.usefixtures("quick")
+def test_killed_anywhere_the_same_command_finishes(small: Path, keys: Keys, tmp_path: Path) -> None:
+    trust = keys.trust()
+    left = killed_at(1_000_000, small, trust, Home(tmp_path / "whole"))
+    assert left is not None
+    steps = 1_000_000 - left
+    assert steps > 60
+    seen = set()
+    for step in sorted({*range(1, steps, 5), steps - 1, steps}):
+        home = Home(tmp_path / f"home-{step}")
+        # The order of two threads' steps varies a little; near the end it may come through.
+        assert killed_at(step, small, trust, home) is None or step > steps - 5
+        seen.add((home.current.exists(), bool(everything(home.root) if home.root.exists() else 0)))
+        if home.current.is_symlink():
+            # Whatever is current is complete.
+            installed.check(home.current, trust=trust, home=home)
+            assert (home.current / "venv" / bootstrap.MARKER).is_file()
+        elif home.accepted.exists() and not list(home.accepted.iterdir()):
+            assert not home.releases.exists() or not list(home.releases.iterdir())
+        run_import(small, trust, home)
+        assert_finished(home, small, trust)
+        shutil.rmtree(home.root)
+    # Deaths before anything was written, on the way, and after the last rename were all seen.
+    assert {(False, False), (False, True), (True, True)} <= seen
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_rerun_does_not_write_what_is_staged(small: Path, keys: Keys, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    step = 30
+    with verify.opened(small, trust=keys.trust(), home=None) as bundle:
+        staged = home.incoming / bundle.sha256 / "blobs"
+    while not staged.is_dir() or not any(path.suffix != ".part" for path in staged.iterdir()):
+        step += 3
+        assert killed_at(step, small, keys.trust(), home) is None
+    done = [path for path in staged.iterdir() if path.suffix != ".part"]
+    inode = done[0].stat().st_ino
+    run_import(small, keys.trust(), home)
+    assert home.blob(done[0].name).stat().st_ino == inode
+
+
+def test_a_killed_import_takes_its_pip_along(tmp_path: Path) -> None:
+    """Else the orphan would write into the environment that the next import makes."""
+    note = tmp_path / "pid"
+    child = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    code = (
+        "import sys; from pathlib import Path; from bundle import bootstrap;"
+        f"bootstrap._run([sys.executable, '-c', {child!r}], Path({str(tmp_path)!r}))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=TREE)
+    while not (note.exists() and note.read_text()):
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while _is_running(int(note.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _is_running(int(note.read_text()))
+
+
+def _is_running(pid: int) -> bool:
+    """Whether it lives: an orphan in a container without an init stays as a zombie."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_an_import_killed_while_pip_runs_is_finished(
+    full: build.Built, keys: Keys, home: Home
+) -> None:
+    command = [sys.executable, "-m", "bundle", *arguments("import", full.path, keys, home)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=TREE)
+    assert process.stderr is not None
+    assert any("virtual environment" in line for line in process.stderr)
+    process.kill()
+    process.wait()
+    assert not home.current.exists()
+    assert subprocess.run(command, cwd=TREE, capture_output=True, check=False).returncode == 0
+    assert_finished(home, full.path, keys.trust())
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_abandoned_import_leaves_nothing_to_the_next(
+    craft: Craft, small: Path, keys: Keys, home: Home
+) -> None:
+    assert killed_at(60, small, keys.trust(), home) is None
+    assert list(home.incoming.iterdir())
+    newer = craft(Recipe("1.1.0", 2))
+    run_import(newer, keys.trust(), home)
+    assert_finished(home, newer, keys.trust())

@@ -1,0 +1,220 @@
+"""The `registry` source against Debian's docker-registry on loopback, with images of our own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bundle import engine, oci, registries, sources
+from bundle.blobs import BlobCache
+from bundle.imagelock import Upstream
+from bundle.problems import Problem
+from tests.unit.images.imagekit import TRUE, Registry, TinyImage, sha256, tar
+
+pytestmark = pytest.mark.docker
+
+PROGRAM = tar({"true": TRUE})
+# Several MB of bytes that do not compress, so that a blob can be damaged in its middle.
+NOISE = bytes(i * 2654435761 >> 13 & 255 for i in range(1 << 20))
+
+
+def image(*, words: str, architecture: str = "amd64") -> TinyImage:
+    layers = [PROGRAM, tar({"words": words.encode(), "noise": NOISE})]
+    return TinyImage(layers, env=[f"WORDS={words}"], architecture=architecture)
+
+
+def both(words: str) -> list[TinyImage]:
+    """An index: another architecture first, so that taking the first entry would be wrong."""
+    return [image(words=words, architecture="arm64"), image(words=words)]
+
+
+@pytest.fixture(autouse=True)
+def _mirrored(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the lock names, this registry is asked, and never a public one."""
+    monkeypatch.setenv("AIRLIFT_REGISTRY_MIRROR", registry.host)
+
+
+@pytest.fixture
+def _clean_engine(engine_here: None) -> Iterator[None]:
+    yield
+    for repository in ("airlift-upstream/one", "airlift-upstream/base"):
+        engine.prune_tags(repository, keep=0, current="")
+
+
+def test_this_platforms_image_byte_for_byte(
+    registry: Registry, tmp_path: Path, notes: list[str]
+) -> None:
+    digest = registry.push("library/one", "1.0", both("one"))
+    blobs = BlobCache()
+    pulled = registries.pull(Upstream("docker.io/library/one", "1.0", digest), blobs, notes.append)
+    wanted = image(words="one")
+    assert pulled.config_digest == wanted.id
+    assert [layer.diff_id for layer in pulled.layers] == wanted.diff_ids
+    assert pulled.unpacked_size == sum(map(len, wanted.layers))
+
+    oci.write_layout(tmp_path / "layout", {"one": pulled}, blobs)
+    placed = list((tmp_path / "layout" / "blobs" / "sha256").iterdir())
+    assert len(placed) == 4
+    for path in placed:
+        upstream = registry.blob(f"sha256:{path.name}")
+        assert path.read_bytes() == upstream.read_bytes()
+    index = json.loads((tmp_path / "layout" / "index.json").read_bytes())
+    assert index["manifests"][0]["mediaType"] == pulled.media_type
+
+
+def test_the_second_pull_asks_for_the_tag_only(registry: Registry, notes: list[str]) -> None:
+    upstream = Upstream(
+        "docker.io/library/one", "1.0", registry.push("library/one", "1.0", both("one"))
+    )
+    first = registries.pull(upstream, BlobCache(), notes.append)
+    said = len(notes)
+    assert registries.pull(upstream, BlobCache(), notes.append) == first
+    assert len(notes) == said
+
+
+def test_a_tag_that_moved_stops_the_build_even_when_the_image_is_cached(
+    registry: Registry, notes: list[str]
+) -> None:
+    old = registry.push("library/moving", "1.0", both("old"))
+    pin = Upstream("docker.io/library/moving", "1.0", old)
+    registries.pull(pin, BlobCache(), notes.append)
+    new = registry.push("library/moving", "1.0", both("new"))
+    with pytest.raises(Problem) as caught:
+        registries.pull(pin, BlobCache(), notes.append)
+    assert "docker.io/library/moving:1.0 is no longer what was pinned" in caught.value.message
+    assert old in caught.value.message
+    assert new in caught.value.message
+    assert "images.lock.yml" in caught.value.fix
+
+
+def test_a_missing_image_is_named(notes: list[str]) -> None:
+    pin = Upstream("quay.io/nobody/nothing", "9", "sha256:" + "1" * 64)
+    with pytest.raises(Problem) as caught:
+        registries.pull(pin, BlobCache(), notes.append)
+    assert "quay.io/nobody/nothing:9@sha256:1111" in caught.value.message
+    assert "does not exist there" in caught.value.message
+    assert "--source debian" in caught.value.fix
+
+
+def test_a_blob_that_the_registry_damaged_is_refused(registry: Registry, notes: list[str]) -> None:
+    digest = registry.push("library/broken", "1.0", both("broken"))
+    layout = registry.directory / "layouts" / "library_broken-1.0" / "blobs" / "sha256"
+    largest = max(layout.iterdir(), key=lambda path: path.stat().st_size)
+    stored = registry.blob(f"sha256:{largest.name}")
+    good = stored.read_bytes()
+    stored.write_bytes(good[:-9] + b"123456789")
+    pin = Upstream("docker.io/library/broken", "1.0", digest)
+    blobs = BlobCache()
+    with pytest.raises(Problem, match=r"docker\.io/library/broken:1\.0"):
+        registries.pull(pin, blobs, notes.append)
+    assert blobs.image(digest) is None
+    assert not [p for p in blobs.directory.rglob("*") if p.is_file() and p.stat().st_size > 1 << 19]
+    stored.write_bytes(good)
+    assert registries.pull(pin, blobs, notes.append).config_digest == image(words="broken").id
+
+
+def test_layers_that_are_not_the_configs_are_refused(registry: Registry, notes: list[str]) -> None:
+    class Lying(TinyImage):
+        @property
+        def diff_ids(self) -> list[str]:
+            return [sha256(b"another layer") for _ in self.layers]
+
+    digest = registry.push("library/lying", "1.0", [Lying([PROGRAM])])
+    with pytest.raises(Problem, match="unpacks to"):
+        registries.pull(
+            Upstream("docker.io/library/lying", "1.0", digest), BlobCache(), notes.append
+        )
+
+
+def test_no_image_for_this_platform_is_named(registry: Registry, notes: list[str]) -> None:
+    digest = registry.push("library/arm", "1.0", both("arm")[:1])
+    with pytest.raises(Problem, match="has no image for linux/amd64"):
+        registries.pull(Upstream("docker.io/library/arm", "1.0", digest), BlobCache(), notes.append)
+
+
+@pytest.fixture
+def small_product(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tree with a lock of two images and an app on a base, all from the registry."""
+
+    def no_wheels(_requirements: Path, _controller: Path, dest: Path, **_named: object) -> None:
+        (dest / "it.whl").write_text("wheel")
+
+    monkeypatch.setattr("bundle.wheels.collect_app", no_wheels)
+
+    def pin(name: str) -> dict[str, str]:
+        digest = registry.push(f"library/{name}", "v2.0", both(name))
+        return {"image": f"docker.io/library/{name}", "tag": "v2.0", "digest": digest}
+
+    made = {"recipe": "it", "base": "trixie", "package": "it"}
+    run = {"user": "65534:65534", "probe": ["/true"], "zones": ["data"]}
+    build = {"dockerfile": "Dockerfile", "base": "base", "requirements": "none", "context": ["app"]}
+    lock = {
+        "format": 1,
+        "debian": {"as_of": "2026-01-01", "index_max_age_days": 9, "suites": ["trixie"]},
+        "bases": {"base": {**pin("base"), "debian": made}},
+        "images": {
+            "one": {**pin("one"), **run, "debian": made},
+            "only-there": {**pin("only"), **run, "debian": {"absent": "no package"}},
+            "app": {"build": build, **run},
+        },
+    }
+    files = {
+        "bundle/images.lock.yml": yaml.safe_dump(lock),
+        "bundle/recipes/it.Dockerfile": "FROM scratch\n",
+        "Dockerfile": "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nCOPY app wheel[s] /app/\n",
+        "app/main.py": "print()\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(
+        "bundle.appimage._files",
+        lambda tree, _build: {
+            name: (tree / name).read_bytes() for name in ("Dockerfile", "app/main.py")
+        },
+    )
+    return tmp_path / "tree" / "bundle" / "images.lock.yml"
+
+
+@pytest.mark.usefixtures("_clean_engine")
+def test_a_whole_product_from_a_registry(
+    small_product: Path, tmp_path: Path, notes: list[str]
+) -> None:
+    layout = tmp_path / "layout"
+    got = sources.collect(small_product, "auto", "3.2.1", layout, log=notes.append)
+    assert got.image_source == "registry"
+    assert got.absent == {}
+    assert sorted(got.components) == ["app", "one", "only-there"]
+    one, app = got.components["one"], got.components["app"]
+    assert (one["version"], one["drift"], app["version"]) == ("2.0", None, "3.2.1")
+    assert one["pinned"].startswith("docker.io/library/one:v2.0@sha256:")
+    assert one["config_digest"] == image(words="one").id
+    assert one["layers"][0]["media_type"].endswith("tar+gzip")
+    # The app is ours: upstream's layers unpack to the same, its own comes on top, zstd.
+    assert app["diff_ids"][:2] == image(words="base").diff_ids
+    assert app["layers"][2]["media_type"].endswith("tar+zstd")
+    assert app["pinned"].startswith("docker.io/library/base:v2.0@sha256:")
+    for component in got.components.values():
+        for digest in (component["manifest_digest"], component["config_digest"]):
+            assert (layout / "blobs" / "sha256" / digest.removeprefix("sha256:")).is_file()
+    assert engine.image_id("airlift/app:registry") == app["config_digest"]
+
+    said = len(notes)
+    again = sources.collect(small_product, "registry", "3.2.1", layout, log=notes.append)
+    assert again == got
+    assert len(notes) == said, f"the second time does no work: {notes[said:]}"
+
+
+@pytest.mark.usefixtures("_clean_engine")
+def test_an_image_whose_probe_fails_is_refused(
+    small_product: Path, tmp_path: Path, notes: list[str]
+) -> None:
+    text = small_product.read_text().replace("- /true", "- /false")
+    small_product.write_text(text)
+    with pytest.raises(Problem, match=r"trying `/false` in airlift-upstream/.* failed"):
+        sources.collect(small_product, "registry", "3.2.1", tmp_path / "l", log=notes.append)
