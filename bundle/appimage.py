@@ -23,7 +23,7 @@ _KEEP_OLD = 3
 def make(
     lock: ImageLock, recipe: AppBuild, base_image: str, log: Log, *, version: str = "dev"
 ) -> str:
-    """Return the app image on a base (`airlift-build/app:HASH`), built when something changed."""
+    """Return the app image on a base (`airlift-build/NAME:HASH`), built when something changed."""
     tree = lock.path.parent.parent
     files = _files(tree, recipe)
     if recipe.dockerfile not in files:
@@ -42,16 +42,16 @@ def make(
         "VERSION": version,
     }
     what = cache.key([content, recipe.dockerfile, arguments, engine.image_id(base_image)])
-    reference = f"airlift-build/app:{what}"
+    reference = f"airlift-build/{recipe.name}:{what}"
     if not engine.image_id(reference):
-        log("image app: building")
+        log(f"image {recipe.name}: building")
         engine.build(
             debian.context_of(files, lock.epoch),
             reference,
             dockerfile=recipe.dockerfile,
             arguments=arguments,
         )
-        engine.prune_tags("airlift-build/app", keep=_KEEP_OLD, current=reference)
+        engine.prune_tags(f"airlift-build/{recipe.name}", keep=_KEEP_OLD, current=reference)
     return reference
 
 

@@ -56,6 +56,7 @@ class Recipe:
 class AppBuild:
     """What the product's own image is built from."""
 
+    name: str
     dockerfile: str
     base: str
     requirements: str
@@ -149,6 +150,7 @@ def _image(name: str, table: _Table, lock: ImageLock) -> ImagePin:
         if base not in lock.bases:
             raise build.wrong("base", f"{base} is not among bases")
         made = AppBuild(
+            name=name,
             dockerfile=build.get("dockerfile", str),
             base=base,
             requirements=build.get("requirements", str),

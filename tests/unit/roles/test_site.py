@@ -1,0 +1,98 @@
+"""The one table of flows, and what the site works out."""
+
+from typing import Any
+
+import pytest
+import yaml
+from tests.unit.roles.conftest import ROLES, load, plugin
+
+SITE: dict[str, Any] = load("site", "defaults/main.yml")
+site = plugin("site/filter_plugins/site.py")
+
+
+@pytest.mark.parametrize("flow", SITE["site_flows"], ids=lambda flow: flow["name"])
+def test_flow_names_known_zones_and_ports(flow: dict[str, Any]) -> None:
+    assert flow["from"] in {*SITE["site_zones"], "mgmt", "any", "self"}
+    assert flow["to"] in {*SITE["site_zones"], "all"}
+    assert flow["ports"]
+    assert set(flow["ports"]) <= set(SITE["site_ports"])
+
+
+def test_flows_have_names_of_their_own() -> None:
+    names = [flow["name"] for flow in SITE["site_flows"]]
+    assert len(names) == len(set(names))
+
+
+def test_only_jump_hosts_reach_ssh() -> None:
+    assert [flow["from"] for flow in SITE["site_flows"] if "ssh" in flow["ports"]] == ["mgmt"]
+
+
+def test_only_the_application_reaches_data() -> None:
+    sources = {
+        flow["from"]
+        for flow in SITE["site_flows"]
+        if {"postgres", "redis"} & set(flow["ports"]) and flow["from"] != "self"
+    }
+    assert sources == {"app"}
+
+
+def test_ports_are_different() -> None:
+    assert len(set(SITE["site_ports"].values())) == len(SITE["site_ports"])
+
+
+def test_components_and_zones_are_those_of_the_image_lock() -> None:
+    lock = yaml.safe_load((ROLES.parent / "bundle/images.lock.yml").read_text())
+    images = lock["images"]
+    zones = {
+        name: sorted(entry["zones"])
+        for name, entry in (images.items() if isinstance(images, dict) else ())
+    }
+    every = sorted(SITE["site_zones"])
+    ours = {
+        name: every if "all" in wanted else sorted(wanted)
+        for name, wanted in SITE["site_components"].items()
+    }
+    assert ours == zones
+
+
+def test_host_zones_follow_groups() -> None:
+    assert site.site_host_zones({"dmz": "front", "app": "app"}, ["front", "x"]) == ["dmz"]
+
+
+def test_addresses_prefer_the_sites_view() -> None:
+    hostvars = {
+        "a": {"ansible_host": "10.0.0.1"},
+        "b": {"ansible_host": "jump-view", "site_address": "10.0.0.2"},
+        "c": {},
+    }
+    groups = {"app": ["b", "a"], "data": ["c", "a"]}
+    zones = {"app": "app", "data": "data", "dmz": "none"}
+    assert site.site_zone_addresses(zones, groups, hostvars) == {
+        "app": ["10.0.0.1", "10.0.0.2"],
+        "data": ["10.0.0.1", "c"],
+        "dmz": [],
+    }
+    assert site.site_host_addresses(zones, groups, hostvars) == {
+        "a": "10.0.0.1",
+        "b": "10.0.0.2",
+        "c": "c",
+    }
+
+
+def test_image_ids_follow_the_image_store() -> None:
+    components = {"app": {"manifest_digest": "sha256:m", "config_digest": "sha256:c"}}
+    containerd = {
+        "Driver": "overlayfs",
+        "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
+    }
+    overlay2 = {"Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "extfs"]]}
+    assert site.site_image_store(containerd) == "containerd"
+    assert site.site_image_store(overlay2) == "overlay2"
+    assert site.site_image_ids(components, "containerd") == {"app": "sha256:m"}
+    assert site.site_image_ids(components, "overlay2") == {"app": "sha256:c"}
+
+
+def test_components_of_zones() -> None:
+    components = {"app": ["app"], "node-exporter": ["all"], "redis": ["data"]}
+    assert site.site_components_of(components, ["app"]) == ["app", "node-exporter"]
+    assert site.site_components_of(components, []) == []
