@@ -66,7 +66,7 @@ lint: setup ## ruff, mypy, ansible-lint, yamllint, shellcheck, hadolint
 	@yamllint --strict .
 	@shellcheck $(SHELL_FILES)
 	@for f in $(DOCKER_FILES); do hadolint "$$f" || exit 1; done
-	@ansible-lint --offline
+	@ANSIBLE_INVENTORY_UNPARSED_FAILED=false ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=false ansible-lint --offline
 
 .PHONY: fmt
 fmt: setup ## let ruff mend format and imports

@@ -33,7 +33,8 @@ from app.predict.router import router as predict_router
 from app.settings import Settings, get_settings
 from app.sources import registry
 
-ROUTERS = (root_router, health.router, jobs_router, predict_router, items_router)
+# The busiest first: routes are tried in this order.
+ROUTERS = (predict_router, jobs_router, items_router, health.router, root_router)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -108,6 +109,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def publish(settings: Settings, models: Models) -> None:
     """Say in the metrics what runs here."""
     metrics.BUILD_INFO.labels(settings.release, settings.revision, settings.colour).set(1)
+    # A counter without a sample is not there at all, and a rate needs a first one: zero errors is something to say.
+    metrics.ERRORS.labels(UNMATCHED, "none")
     for model in models.all:
         metrics.MODEL_INFO.labels(model.name, model.version, model.info["sha256"]).set(1)
 

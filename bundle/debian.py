@@ -35,13 +35,14 @@ def recipes_of(lock: ImageLock) -> Path:
 
 def base_key(lock: ImageLock, suite: str) -> str:
     """Return what a base image is made from, as a short name."""
-    helpers = [(recipes_of(lock) / name).read_text() for name in _HELPERS]
+    helpers = list(_helpers(lock).values())
     return cache.key([suite, lock.as_of, _mmdebstrap(lock, Path("recipes")), helpers, _PATH])
 
 
 def base(lock: ImageLock, suite: str, log: Log) -> str:
     """Return the base image of a suite (`airlift-base/SUITE:HASH`), made where it is missing."""
     reference = f"airlift-base/{suite}:{base_key(lock, suite)}"
+    helpers = _helpers(lock)
     if engine.image_id(reference):
         return reference
     if not shutil.which("mmdebstrap"):
@@ -52,7 +53,10 @@ def base(lock: ImageLock, suite: str, log: Log) -> str:
     log(f"base image {suite}: mmdebstrap")
     # The tree goes to a name of its own first: a stream cut short must never become the base.
     staged = f"airlift-base/{suite}:unfinished-{os.getpid()}"
-    _import([*_mmdebstrap(lock, recipes_of(lock)), suite, "-"], staged, lock)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in helpers.items():
+            (Path(folder) / name).write_text(text)
+        _import([*_mmdebstrap(lock, Path(folder)), suite, "-"], staged, lock)
     engine.tag(staged, reference)
     engine.remove(staged)
     engine.prune_tags(f"airlift-base/{suite}", keep=_KEEP_OLD, current=reference)
@@ -129,6 +133,10 @@ def context_of(files: dict[str, bytes], epoch: int) -> bytes:
             member.size, member.mtime, member.mode = len(files[name]), epoch, 0o644
             archive.addfile(member, io.BytesIO(files[name]))
     return stream.getvalue()
+
+
+def _helpers(lock: ImageLock) -> dict[str, str]:
+    return {name: (recipes_of(lock) / name).read_text() for name in _HELPERS}
 
 
 def _mmdebstrap(lock: ImageLock, recipes: Path) -> list[str]:

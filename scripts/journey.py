@@ -34,6 +34,8 @@ SITE = f"{HOME}/sites/lab"
 VAULT_PASSWORD = f"{HOME}/sites/lab.vault-password"
 API_KEY = f"{HOME}/sites/lab.api-key"
 EDGE = "https://172.30.1.10"
+#: The certificate of the site's own authority, on the jump host.
+SITE_CA = f"{SITE}/.airlift/tls/ca.pem"
 #: Files and folders of the lab's inventory that become the site's.
 INVENTORY = ROOT / "inventories" / "lab"
 
@@ -249,13 +251,13 @@ class Journey:
 
     def hosts(self) -> list[str]:
         """Return the site's hosts, in the inventory's order."""
-        groups = yaml.safe_load((INVENTORY / "hosts.yml").read_text())["all"]["children"]
-        return list(dict.fromkeys(host for group in groups.values() for host in group["hosts"]))
+        groups = yaml.safe_load((INVENTORY / "hosts.yml").read_text()).values()
+        return list(dict.fromkeys(host for group in groups for host in group.get("hosts", ())))
 
     # ------------------------------------------------------------------ as a client
     def fetch_access(self) -> None:
         """Bring the site's certificate authority and the demo's API key to this machine."""
-        ca = self.lab.ssh(f"cat {SITE}/.airlift/ca/ca.pem").output
+        ca = self.lab.ssh(f"cat {SITE_CA}").output
         (self.cache / "ca.pem").write_text(ca)
         key = self.cache / "api-key"
         key.touch(mode=0o600)

@@ -21,12 +21,21 @@ ROOT = Path(__file__).resolve().parent.parent
 Listener = Callable[[str], None]
 
 
+def telling(output: str) -> str:
+    """Return what of a failed command's output says why: of a playbook, its first error."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    errors = [i for i, line in enumerate(lines) if line.startswith(("[ERROR]", "fatal:"))]
+    if not errors:
+        return "\n".join(lines[-25:])
+    end = next((i for i in range(errors[0], len(lines)) if lines[i].startswith("PLAY")), None)
+    return "\n".join(lines[errors[0] : end][:40])
+
+
 class CommandError(Exception):
     """A command of the journey failed; says which one and what it printed last."""
 
     def __init__(self, what: str, code: int, output: str) -> None:
-        tail = "\n".join(line for line in output.splitlines()[-25:] if line.strip())
-        super().__init__(f"{what} ended with exit code {code}\n{tail}")
+        super().__init__(f"{what} ended with exit code {code}\n{telling(output)}")
         self.what = what
         self.code = code
         self.output = output
@@ -159,6 +168,11 @@ class Lab:
         )
         if done.returncode != 0:
             raise CommandError(f"a command on {host}", done.returncode, done.stderr.decode())
+
+    def read(self, host: str, path: str) -> bytes:
+        """Return a file of a machine."""
+        argv = [*engine.docker(), "exec", self.name(host), "cat", path]
+        return subprocess.run(argv, capture_output=True, check=True).stdout
 
     @contextlib.contextmanager
     def running(self, host: str, code: str, *arguments: str) -> Iterator[None]:

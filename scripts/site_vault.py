@@ -1,7 +1,8 @@
 """Make the secrets of a test site on its jump host: random, encrypted with Ansible Vault.
 
 The journey sends this program to the jump host and runs it there with the release's own Python, so
-no secret leaves that host and none is ever an argument. Names that a vault already has keep their
+no secret leaves that host and none is ever an argument. It is called in the release's directory and
+fills in what the release's example of a vault asks for. Names that a vault already has keep their
 values. A real site's vault is written by its operator: ``ansible-vault create``.
 
     python site_vault.py SITE_DIRECTORY VAULT_PASSWORD_FILE API_KEY_FILE
@@ -18,15 +19,9 @@ from typing import Any
 import yaml
 
 VAULT_ID = "lab"
-PASSWORDS = (
-    "postgres_owner_password",
-    "postgres_app_password",
-    "postgres_monitor_password",
-    "redis_app_password",
-    "redis_monitor_password",
-    "monitoring_grafana_password",
-    "tls_ca_passphrase",
-)
+# In the example's vault, what has to be made up.
+EXAMPLE = Path("inventories/example/group_vars/all/vault.yml.example")
+PLACEHOLDER = "CHANGE-ME"
 
 
 def keep(path: Path) -> str:
@@ -74,7 +69,9 @@ def main() -> None:
     present: dict[str, Any] = {}
     if file.exists():
         present = yaml.safe_load(vault("view", identity, str(file))) or {}
-    wanted: dict[str, Any] = {name: secrets.token_urlsafe(24) for name in PASSWORDS}
+    example: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
+    names = [name for name, value in example.items() if value == PLACEHOLDER]
+    wanted: dict[str, Any] = {name: secrets.token_urlsafe(24) for name in names}
     hashed = hashlib.sha256(api_key.encode()).hexdigest()
     wanted["app_api_keys"] = [{"client": "demo", "key_sha256": hashed}]
     if set(wanted) <= set(present):

@@ -59,14 +59,14 @@ class Worker:
             loop.add_signal_handler(number, self.stop)
         await self.database.open()
         server = _Server(_http_app(self), self.settings)
-        helpers = [asyncio.create_task(server.serve()), asyncio.create_task(self._sweep())]
+        background = [asyncio.create_task(server.serve()), asyncio.create_task(self._sweep())]
         intake = asyncio.create_task(self._take_in())
         log.info("worker started", name=self.name, concurrency=self.settings.worker_concurrency)
         try:
-            # A helper that ends by itself is a fault (a port that is taken): the process ends
+            # One that ends by itself is a fault (a port that is taken): the process ends
             # with it.
-            await asyncio.wait({intake, *helpers}, return_when=asyncio.FIRST_COMPLETED)
-            for task in helpers:
+            await asyncio.wait({intake, *background}, return_when=asyncio.FIRST_COMPLETED)
+            for task in background:
                 if task.done() and not self._stop.is_set():
                     task.result()
                     raise RuntimeError("the worker's HTTP server ended")
@@ -76,9 +76,9 @@ class Worker:
             self._stop.set()
             intake.cancel()
             server.should_exit = True
-            for task in helpers[1:]:
+            for task in background[1:]:
                 task.cancel()
-            await asyncio.gather(intake, *helpers, return_exceptions=True)
+            await asyncio.gather(intake, *background, return_exceptions=True)
             await self._listener.close()
             await self.redis.close()
             await self.database.close()

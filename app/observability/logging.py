@@ -99,10 +99,13 @@ def _level_first(_logger: Any, _method: str, event: Event) -> Event:
     return ordered
 
 
+_encode = json.JSONEncoder(default=repr, separators=(",", ":")).encode
+
+
 def _to_json(_logger: Any, _method: str, event: Event) -> str:
     # ASCII only: a line never breaks a collector's idea of an encoding, and lone surrogates
     # cannot fail.
-    return json.dumps(event, default=repr, separators=(",", ":"))
+    return _encode(event)
 
 
 _SHARED: list[Any] = [

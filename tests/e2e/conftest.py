@@ -1,11 +1,13 @@
 """The journey as fixtures, one a stage; a test asks for the stage that it looks at.
 
 The files are named in the order of the journey, because a stage cannot be taken back. The lab is
-raised anew and taken away at the end; AIRLIFT_E2E_KEEP=1 uses the one that stands, and leaves it.
+raised anew and taken away at the end. While working on the later tests, AIRLIFT_E2E_KEEP=1 uses the
+lab, and the site, that stand, and leaves them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -58,6 +60,8 @@ def raised(journey: Journey) -> Journey:
 @pytest.fixture(scope="session")
 def carried(raised: Journey) -> Journey:
     """The bundle is built, and on the stick in the jump host."""
+    if stands(raised):
+        pytest.skip("the site stands already (AIRLIFT_E2E_KEEP)")
     raised.make_key()
     with raised.timed("build"):
         # One above the tree's own serial, so that an older one can be made and refused.
@@ -81,6 +85,11 @@ def placed(imported: Journey) -> Journey:
     return imported
 
 
+def stands(journey: Journey) -> bool:
+    """Say whether a site that is to be kept serves already."""
+    return KEEP and "airlift-edge" in journey.lab.console("edge-1", "docker ps || :").output
+
+
 @pytest.fixture(scope="session")
 def lab(raised: Journey) -> Lab:
     """The machines."""
@@ -88,8 +97,14 @@ def lab(raised: Journey) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def installed(placed: Journey) -> Journey:
+def installed(request: pytest.FixtureRequest, raised: Journey) -> Journey:
     """The site is installed: by a run that is killed half way, and by the same command again."""
+    if stands(raised):
+        manifest = raised.lab.ssh("cat /opt/airlift/current/manifest.json").output
+        raised.facts.manifest = json.loads(manifest)
+        raised.fetch_access()
+        return raised
+    placed: Journey = request.getfixturevalue("placed")
     placed.preflight()
     with placed.timed("killed install"):
         killed = kill_at(placed, "install", "TASK [redis")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import testinfra
 
-from scripts.journey import SITE, VAULT_PASSWORD, Journey, recap
+from scripts.journey import SITE, SITE_CA, VAULT_PASSWORD, Journey, recap
 from scripts.lab import Lab
 from tests.e2e.support import HOSTS, SITE_DEFAULTS, last_words, zone_of
 
@@ -137,7 +137,7 @@ for attempt in range(40):
     time.sleep(2)
 print(json.dumps({"jobs": sorted({t["labels"]["job"] for t in targets}), "down": down}))
 """
-    found = json.loads(installed.lab.python("jump", code, f"{SITE}/.airlift/ca/ca.pem").output)
+    found = json.loads(installed.lab.python("jump", code, SITE_CA).output)
     assert found["down"] == []
     assert {"app", "worker", "postgres", "redis", "nginx", "node", "prometheus"} <= set(
         found["jobs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -230,7 +231,7 @@ def b9(site: Site) -> None:
         )
         urls = [item for item in environment if "://" in item]
         assert urls
-        assert not [url for url in urls if ":" in url.partition("://")[2].partition("@")[0]]
+        assert [url for url in urls if re.search(r"://[^/]*:[^/]*@", url)] == []
         names = site.lab.console(host, "docker exec airlift-app-blue ls /run/secrets").output
         assert {"database_password", "redis_password"} <= set(names.split())
 

@@ -223,8 +223,7 @@ def run_validation(
         shutil.rmtree(staged, ignore_errors=True)
     if code != 0:
         module.fail_json(
-            msg=f"the new files were refused and are not in place: {(errors + output).strip()}",
-            command=command,
+            msg=f"the new files were refused and are not in place: {(errors + output).strip()}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -74,7 +75,18 @@ def image_of(component: str) -> str:
 
     lock = imagelock.load(ROOT / "bundle" / "images.lock.yml")
     recipe = lock.bases["python"][1] if component == "python" else _recipe(lock, component)
-    return debian.make(lock, recipe, debian.base(lock, recipe.base, _quiet), _quiet)
+    with one_builder():
+        return debian.make(lock, recipe, debian.base(lock, recipe.base, _quiet), _quiet)
+
+
+@contextlib.contextmanager
+def one_builder() -> Iterator[None]:
+    """Several test processes at a time must not build the same image side by side."""
+    from bundle import cache  # noqa: PLC0415
+
+    with (cache.root() / "unit-tests.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
 
 
 def _recipe(lock: Any, component: str) -> Any:

@@ -139,5 +139,5 @@ def test_many_jobs_and_two_workers_make_each_result_once(shared: Site, web: Proc
     )
     assert shared.one("SELECT count(*) FROM job_results") == len(jobs)
     assert shared.one("SELECT max(attempts) FROM jobs") == 1
-    done = [sample(each, 'app_jobs_finished_total{outcome="succeeded"') for each in workers]
-    assert sum(done) == len(jobs)
+    each_did = [sample(each, 'app_jobs_finished_total{outcome="succeeded"') for each in workers]
+    assert sum(each_did) == len(jobs)

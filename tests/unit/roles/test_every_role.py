@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from tests.unit.roles.conftest import NAMES, ROLES, load, options, plugin
 
 

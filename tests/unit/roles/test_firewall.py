@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
+
 from tests.unit.roles.conftest import plugin
 
 firewall = plugin("firewall/filter_plugins/firewall.py")

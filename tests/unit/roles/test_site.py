@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from tests.unit.roles.conftest import ROLES, load, plugin
 
 SITE: dict[str, Any] = load("site", "defaults/main.yml")

@@ -1,0 +1,206 @@
+"""What is wrong with a site is named by preflight: host, fact, need and fix; nothing is touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import pytest
+
+from scripts.journey import SITE, Journey
+from scripts.lab import Done
+from tests.e2e.support import HOSTS, last_words
+
+BAD = f"{SITE}-bad"
+SETTINGS = f"{BAD}/group_vars/all/main.yml"
+_TAKE = """
+import socket, sys
+server = socket.create_server(("0.0.0.0", 443))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+_FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+
+
+@contextmanager
+def powered_off(journey: Journey) -> Iterator[None]:
+    """A host that is down."""
+    journey.lab.docker("stop", journey.lab.name("app-2"))
+    try:
+        yield
+    finally:
+        journey.lab.docker("start", journey.lab.name("app-2"))
+
+
+def port_taken(journey: Journey) -> AbstractContextManager[None]:
+    """Somebody else's server on the edge's port."""
+    return journey.lab.running("edge-1", _TAKE)
+
+
+@contextmanager
+def clock_off(journey: Journey) -> Iterator[None]:
+    """A host whose clock is five minutes ahead, for every program on it.
+
+    Containers share the machine's clock, so libfaketime is put before each program on that host.
+    """
+    lab = journey.lab
+    library = "/usr/local/lib/libfaketime.so.1"
+    lab.send("data-1", f"cat > {library}", data=lab.read("router", _FAKETIME))
+    try:
+        lab.console("data-1", f"echo +300s > /etc/faketimerc; echo {library} > /etc/ld.so.preload")
+        yield
+    finally:
+        lab.console("data-1", f": > /etc/ld.so.preload; rm -f /etc/faketimerc {library}")
+
+
+@contextmanager
+def no_sudo(journey: Journey) -> Iterator[None]:
+    """A host on which the login user may not become root."""
+    file = "/etc/sudoers.d/airlift-admin"
+    journey.lab.console("monitor-1", f"mv {file} /root/sudo-rule")
+    try:
+        yield
+    finally:
+        journey.lab.console("monitor-1", f"mv /root/sudo-rule {file}")
+
+
+@contextmanager
+def key_changed(journey: Journey) -> Iterator[None]:
+    """A host that shows another key than the one that is known."""
+    lab, key = journey.lab, "/etc/ssh/ssh_host_ed25519_key"
+    lab.console("edge-1", f"mv {key} /root/key; ssh-keygen -q -t ed25519 -N '' -f {key}")
+    lab.console("edge-1", "systemctl restart ssh")
+    # Connections that are kept open would hide it.
+    lab.console("jump", "pkill -u operator -f 'ssh: .*\\[mux\\]' || :")
+    try:
+        yield
+    finally:
+        lab.console("edge-1", f"mv /root/key {key}; systemctl restart ssh")
+
+
+def untouched(_journey: Journey) -> AbstractContextManager[None]:
+    """Nothing is wrong with the hosts."""
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Something that is wrong, and what preflight has to say of it."""
+
+    name: str
+    host: str
+    check: str
+    words: tuple[str, ...]
+    settings: str = ":"
+    hosts: Callable[[Journey], AbstractContextManager[None]] = untouched
+
+
+def add(line: str) -> str:
+    """Return the shell command that adds a line to the site's settings."""
+    return f"printf '%s\\n' '{line}' >> {SETTINGS}"
+
+
+WRONG = [
+    Wrong(
+        "a misspelt variable",
+        "inventory",
+        "variable name",
+        ("postgres_memroy", "postgres_memory"),
+        settings=add("postgres_memroy: 2048m"),
+    ),
+    Wrong(
+        "a missing variable",
+        "inventory",
+        "",
+        ("site_public_name",),
+        settings=f"sed -i '/^site_public_name:/d' {SETTINGS}",
+    ),
+    Wrong(
+        "a value of the wrong kind",
+        "inventory",
+        "",
+        ("app_web_concurrency",),
+        settings=add("app_web_concurrency: many"),
+    ),
+    Wrong("a host that is down", "app-2", "reachable", ("172.30.2.12",), hosts=powered_off),
+    Wrong("a port that is taken", "edge-1", "ports", ("443",), hosts=port_taken),
+    Wrong(
+        "a disk that is too small",
+        "data-1",
+        "disk",
+        ("GB",),
+        settings=add("preflight_data_gb: {dmz: 1, app: 2, data: 90000, monitor: 5}"),
+    ),
+    Wrong(
+        "too little memory",
+        "monitor-1",
+        "memory",
+        ("MB",),
+        settings=add("preflight_memory_mb: {dmz: 1, app: 1, data: 1, monitor: 9000000}"),
+    ),
+    Wrong("a clock that is off", "data-1", "clock", ("300", "ahead"), hosts=clock_off),
+    Wrong("a user who is not root", "monitor-1", "sudo", ("root",), hosts=no_sudo),
+    Wrong("a changed host key", "edge-1", "reachable", ("172.30.1.10",), hosts=key_changed),
+]
+
+
+def preflight(journey: Journey, verb: str = "preflight") -> Done:
+    """Run a playbook on the bad copy of the site."""
+    command = journey.playbook_command(verb).replace(f"-i {SITE} ", f"-i {BAD} ")
+    return journey.lab.ssh(command, check=False)
+
+
+@pytest.fixture
+def bad(placed: Journey) -> Iterator[Journey]:
+    """A copy of the site, to be spoilt."""
+    placed.lab.ssh(f"rm -rf {BAD} && cp -r {SITE} {BAD} && rm -rf {BAD}/.airlift")
+    yield placed
+    placed.lab.ssh(f"rm -rf {BAD}")
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=[wrong.name for wrong in WRONG])
+def test_named_with_host_fact_need_and_fix(bad: Journey, wrong: Wrong) -> None:
+    bad.lab.ssh(wrong.settings)
+    with wrong.hosts(bad):
+        done = preflight(bad)
+    assert done.code != 0, last_words(done)
+    report = json.loads(bad.lab.ssh(f"cat {BAD}/.airlift/preflight.json").output)
+    rows = [row for row in report["rows"] if row["level"] == "error"]
+    assert rows, report
+    found = [row for row in rows if row["host"] == wrong.host and wrong.check in row["check"]]
+    assert found, rows
+    said = json.dumps(found)
+    for word in wrong.words:
+        assert word in said
+        # People read the table, not the JSON.
+        assert word in done.output
+    for row in found:
+        assert row["fact"]
+        assert row["need"]
+        assert row["fix"]
+    # One cause, one finding: nothing else is made to look wrong.
+    assert {row["host"] for row in rows} == {wrong.host}, rows
+
+
+def test_install_refuses_too_and_touches_nothing(bad: Journey) -> None:
+    bad.lab.ssh(add("edge_memroy: 1g"))
+    done = preflight(bad, "install")
+    assert done.code != 0
+    assert "edge_memroy" in done.output
+    for host in HOSTS:
+        script = "command -v dockerd || :; ls -d /etc/airlift /var/lib/airlift 2>/dev/null || :"
+        assert bad.lab.console(host, script).output == "", host
+
+
+def test_a_wrong_vault_password_is_told(bad: Journey) -> None:
+    command = bad.playbook_command("preflight").replace("lab@", "lab@/dev/null #")
+    done = bad.lab.ssh(command, check=False)
+    assert done.code != 0
+    assert "Traceback" not in last_words(done)
+
+
+def test_the_good_site_passes(placed: Journey) -> None:
+    placed.preflight()
+    assert placed.facts.changed["preflight"] == 0

@@ -1,0 +1,61 @@
+"""The host, the stranger beside it, and running the playbooks as an operator would."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import testinfra
+
+ROOT = Path(__file__).resolve().parents[3]
+SCENARIO = ROOT / "molecule/default"
+SSH = ROOT / ".cache/lab/mol/ssh_config"
+ADDRESS = "172.26.2.10"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def connect(name: str) -> testinfra.host.Host:
+    return testinfra.get_host(f"ssh://{name}?ssh_config={SSH}", sudo=True)
+
+
+@pytest.fixture(scope="session")
+def host() -> testinfra.host.Host:
+    return connect("site-1")
+
+
+@pytest.fixture(scope="session")
+def stranger() -> testinfra.host.Host:
+    return connect("stranger")
+
+
+@pytest.fixture(scope="session")
+def playbook() -> Run:
+    """Run a playbook on the scenario's site."""
+
+    def run(path: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["ansible-playbook", f"--inventory={SCENARIO}/inventory", path, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def converge(playbook: Run) -> Iterator[Run]:
+    """Converge with other settings, and put the scenario's own back afterwards."""
+    path = str(SCENARIO / "converge.yml")
+    yield lambda *arguments: playbook(path, *arguments)
+    restored = playbook(path)
+    assert restored.returncode == 0, restored.stdout
+
+
+def opens(machine: testinfra.host.Host, address: str, port: int) -> bool:
+    """Say whether a machine can open a connection."""
+    command = f"timeout 3 bash -c 'exec 3<>/dev/tcp/{address}/{port}'"
+    return bool(machine.run(command).rc == 0)

@@ -1,0 +1,45 @@
+"""The engine and the image, as the release brought them."""
+
+import json
+import os
+from pathlib import Path
+
+import testinfra
+
+MANIFEST = json.loads((Path(os.environ["AIRLIFT_TRY"]) / "release/manifest.json").read_text())
+APP = MANIFEST["components"]["app"]
+
+
+def test_the_engine_runs_now_and_after_a_reboot(host: testinfra.host.Host) -> None:
+    assert host.service("docker").is_running
+    assert host.service("docker").is_enabled
+
+
+def test_the_engine_is_configured(host: testinfra.host.Host) -> None:
+    info = json.loads(host.check_output("docker info --format '{{json .}}'"))
+    assert info["LiveRestoreEnabled"]
+    assert info["LoggingDriver"] == "json-file"
+    assert info["DefaultAddressPools"] == [{"Base": "198.18.240.0/20", "Size": 24}]
+
+
+def test_containers_cannot_talk_past_the_flow_table(host: testinfra.host.Host) -> None:
+    (network,) = json.loads(host.check_output("docker network inspect airlift"))
+    assert network["Options"]["com.docker.network.bridge.enable_icc"] == "false"
+    assert network["Options"]["com.docker.network.bridge.name"] == "airlift0"
+
+
+def test_nothing_of_the_installation_is_left(host: testinfra.host.Host) -> None:
+    assert not host.file("/usr/sbin/policy-rc.d").exists
+    assert not host.file("/var/cache/airlift/packages").exists
+    sources = host.check_output("cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null")
+    assert "airlift" not in sources
+
+
+def test_the_image_is_the_releases(host: testinfra.host.Host) -> None:
+    (image,) = json.loads(host.check_output("docker image inspect airlift/app:1.0"))
+    assert image["Id"] == APP["config_digest"]
+    assert image["RootFS"]["Layers"] == APP["diff_ids"]
+
+
+def test_no_tunnel_is_left(host: testinfra.host.Host) -> None:
+    assert not host.socket("tcp://127.0.0.1:5479").is_listening

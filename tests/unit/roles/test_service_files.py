@@ -1,0 +1,147 @@
+"""Files of a service: exact, atomic, with a fingerprint that tells nothing."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.unit.roles.conftest import plugin
+
+service_files = plugin("service/library/service_files.py")
+service = plugin("service/filter_plugins/service.py")
+OWNER = f"{os.getuid()}:{os.getgid()}"
+
+
+class RefusedError(Exception):
+    """What fail_json does here."""
+
+
+def run(tmp_path: Path, *, check_mode: bool = False, **params: Any) -> dict[str, Any]:
+    def fail(msg: str) -> None:
+        raise RefusedError(msg)
+
+    def command(arguments: list[str]) -> tuple[int, str, str]:
+        code = os.system(" ".join(arguments))  # noqa: S605
+        return code, "", "said so"
+
+    module = SimpleNamespace(
+        params={
+            "directory": str(tmp_path / "etc/demo"),
+            "owner": OWNER,
+            "mode": "0400",
+            "directory_mode": "0700",
+            "files": {},
+            "secrets": {},
+            "copies": {},
+            "fingerprint_key": str(tmp_path / "etc/.key"),
+            "validate": [],
+            **params,
+        },
+        check_mode=check_mode,
+        fail_json=fail,
+        run_command=command,
+    )
+    result: dict[str, Any] = service_files.run(module)
+    return result
+
+
+@pytest.fixture(autouse=True)
+def _own_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key belongs to root; here it belongs to whoever runs the tests."""
+    real = service_files.Rights
+    monkeypatch.setattr(
+        service_files,
+        "Rights",
+        lambda owner, mode, directory_mode: real(
+            OWNER if owner == "0:0" else owner, mode, directory_mode
+        ),
+    )
+
+
+def test_writes_once(tmp_path: Path) -> None:
+    files = {"a.conf": "a", "sub/b.conf": "b"}
+    first = run(tmp_path, files=files)
+    again = run(tmp_path, files=files)
+    assert first["changed"]
+    assert first["changed_files"] == ["a.conf", "sub/b.conf"]
+    assert not again["changed"]
+    assert again["fingerprint"] == first["fingerprint"]
+    assert (tmp_path / "etc/demo/a.conf").stat().st_mode & 0o777 == 0o400
+
+
+def test_what_is_not_named_goes(tmp_path: Path) -> None:
+    run(tmp_path, files={"a": "1", "b": "2"})
+    result = run(tmp_path, files={"a": "1"})
+    assert result["changed_files"] == ["b"]
+    assert [path.name for path in (tmp_path / "etc/demo").iterdir()] == ["a"]
+
+
+def test_rights_are_put_right(tmp_path: Path) -> None:
+    run(tmp_path, secrets={"pw": "x"})
+    (tmp_path / "etc/demo/pw").chmod(0o644)
+    assert run(tmp_path, secrets={"pw": "x"})["changed_files"] == ["pw"]
+    (tmp_path / "etc/demo").chmod(0o755)
+    assert run(tmp_path, secrets={"pw": "x"})["changed"]
+    assert not run(tmp_path, secrets={"pw": "x"})["changed"]
+
+
+def test_the_fingerprint_is_the_hosts_own(tmp_path: Path) -> None:
+    here = run(tmp_path / "one", secrets={"pw": "x"})["fingerprint"]
+    there = run(tmp_path / "two", secrets={"pw": "x"})["fingerprint"]
+    assert here != there
+    assert run(tmp_path / "one", secrets={"pw": "y"})["fingerprint"] != here
+
+
+def test_secrets_are_in_no_diff(tmp_path: Path) -> None:
+    assert "hunter2" not in str(run(tmp_path, secrets={"pw": "hunter2"}))
+
+
+def test_copies_come_from_the_host(tmp_path: Path) -> None:
+    source = tmp_path / "ca.pem"
+    source.write_text("one")
+    before = run(tmp_path, copies={"ca.pem": str(source)})
+    source.write_text("two")
+    after = run(tmp_path, copies={"ca.pem": str(source)})
+    assert after["changed"]
+    assert after["fingerprint"] != before["fingerprint"]
+
+
+def test_a_refused_configuration_is_never_in_place(tmp_path: Path) -> None:
+    run(tmp_path, files={"a": "good"})
+    with pytest.raises(RefusedError, match="said so"):
+        run(tmp_path, files={"a": "bad"}, validate=["grep", "-q", "good", "%s/a"])
+    assert (tmp_path / "etc/demo/a").read_text() == "good"
+    assert sorted(path.name for path in (tmp_path / "etc").iterdir()) == [".key", "demo"]
+
+
+def test_check_mode_writes_nothing(tmp_path: Path) -> None:
+    assert run(tmp_path, check_mode=True, files={"a": "1"})["changed"]
+    assert not (tmp_path / "etc").exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", ""])
+def test_a_path_that_climbs_out_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="inside the directory"):
+        run(tmp_path, files={name: "x"})
+
+
+def test_ports_by_name_and_number() -> None:
+    ports = {"https": 443}
+    assert (
+        service.service_port({"host": "https", "container": 8443}, ports, "10.0.0.1")
+        == "10.0.0.1:443:8443"
+    )
+    assert (
+        service.service_port({"host": "81", "container": 80}, ports, "127.0.0.1")
+        == "127.0.0.1:81:80"
+    )
+    with pytest.raises(Exception, match="known are https"):
+        service.service_port({"host": "htps", "container": 80}, ports, "10.0.0.1")
+
+
+def test_mounts_are_read_only_unless_they_say_so() -> None:
+    assert service.service_mount({"source": "/a", "target": "/b"})["read_only"] is True
+    written = service.service_mount({"source": "/a", "target": "/b", "read_only": False})
+    assert written["read_only"] is False

@@ -1,0 +1,120 @@
+"""Targets come from the inventory, dashboards from their description, rules hang together."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.unit.roles.conftest import ROLES, ROOT, load, plugin
+
+MONITORING = ROLES / "monitoring"
+ADDRESSES = {"edge-1": "10.0.1.1", "app-1": "10.0.2.1", "app-2": "10.0.2.2"}
+ZONES = {"dmz": ["edge-1"], "app": ["app-2", "app-1"], "data": [], "monitor": []}
+PORTS = {"app_blue": 8001, "app_green": 8002, "node_exporter": 9100, "postgres_exporter": 9187}
+
+
+def targets(job: dict[str, Any], colours: list[str]) -> list[dict[str, Any]]:
+    module = plugin("monitoring/filter_plugins/monitoring.py")
+    made: list[dict[str, Any]] = module.monitoring_targets(job, ZONES, ADDRESSES, PORTS, colours)
+    return made
+
+
+def test_every_app_host_is_a_target_for_each_colour_that_runs() -> None:
+    made = targets({"zone": "app", "port": "", "colours": True}, ["green", "blue"])
+    assert [(t["targets"], t["labels"]["host"], t["labels"]["colour"]) for t in made] == [
+        (["10.0.2.1:8002"], "app-1", "green"),
+        (["10.0.2.2:8002"], "app-2", "green"),
+        (["10.0.2.1:8001"], "app-1", "blue"),
+        (["10.0.2.2:8001"], "app-2", "blue"),
+    ]
+
+
+def test_all_hosts_are_targets_of_the_node_exporter() -> None:
+    made = targets({"zone": "all", "port": "node_exporter"}, [])
+    assert [t["labels"]["instance"] for t in made] == ["app-1:9100", "app-2:9100", "edge-1:9100"]
+
+
+def test_a_zone_without_hosts_has_no_target() -> None:
+    assert targets({"zone": "data", "port": "postgres_exporter"}, []) == []
+
+
+def test_every_job_names_a_zone_and_a_port_of_the_site() -> None:
+    site = load("site", "defaults/main.yml")
+    for job in load("monitoring", "defaults/main.yml")["monitoring_jobs"].values():
+        assert job["zone"] in {*site["site_zones"], "all"}
+        assert job.get("colours") or job["port"] in site["site_ports"]
+
+
+def test_every_scrape_is_an_allowed_flow() -> None:
+    site = load("site", "defaults/main.yml")
+    for name, job in load("monitoring", "defaults/main.yml")["monitoring_jobs"].items():
+        for port in ["app_blue", "app_green"] if job.get("colours") else [job["port"]]:
+            assert any(
+                flow["from"] in ({"self"} if job["zone"] == "monitor" else {"monitor"})
+                and flow["to"] in {job["zone"], "all"}
+                and port in flow["ports"]
+                for flow in site["site_flows"]
+            ), f"no flow lets the monitor zone scrape {name}"
+
+
+def test_dashboards_are_what_their_description_says() -> None:
+    command = [sys.executable, str(ROOT / "scripts/dashboards.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def rules() -> list[dict[str, Any]]:
+    return [
+        rule
+        for path in sorted((MONITORING / "files/rules").glob("*.yml"))
+        for group in yaml.safe_load(path.read_text())["groups"]
+        for rule in group["rules"]
+    ]
+
+
+def test_recorded_series_are_recorded() -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    used = [rule["expr"] for rule in rules()]
+    used += [path.read_text() for path in (MONITORING / "files/dashboards").glob("*.json")]
+    for text in used:
+        assert set(re.findall(r"airlift:[a-z0-9_]+:[a-z0-9]+", text)) <= recorded
+
+
+def test_every_alert_says_what_and_what_to_do() -> None:
+    for rule in rules():
+        if "alert" in rule:
+            assert rule["labels"]["severity"] in {"warning", "critical"}
+            assert {"summary", "action"} <= set(rule["annotations"])
+
+
+def test_rules_and_dashboards_use_metrics_that_the_service_has() -> None:
+    metrics = (ROOT / "app/observability/metrics.py").read_text()
+    known = set(re.findall(r'"(app_[a-z_]+)"', metrics))
+    known |= {f"{name}_bucket" for name in known}
+    texts = [rule["expr"] for rule in rules()]
+    for path in (MONITORING / "files/dashboards").glob("*.json"):
+        texts += re.findall(r'"expr": "(.*)"', path.read_text())
+    for text in texts:
+        assert set(re.findall(r"\bapp_[a-z_]+\b", text)) <= known
+
+
+def test_dashboards_ask_the_provisioned_source() -> None:
+    template = (MONITORING / "templates/datasources.yml.j2").read_text()
+    for path in sorted((MONITORING / "files/dashboards").glob("*.json")):
+        uids = set(
+            re.findall(r'"uid": "(airlift-prometheus)"', json.dumps(json.loads(path.read_text())))
+        )
+        assert uids
+        assert all(f"uid: {uid}" in template for uid in uids)
+
+
+def test_the_files_are_where_the_role_looks(tmp_path: Path) -> None:
+    tasks = (MONITORING / "tasks/grafana.yml").read_text() + (
+        MONITORING / "tasks/prometheus.yml"
+    ).read_text()
+    for name in re.findall(r"builtin\.file', '([^']+)'", tasks):
+        assert (MONITORING / "files" / name).is_file(), name
