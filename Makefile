@@ -74,7 +74,7 @@ fmt: setup ## let ruff mend format and imports
 
 .PHONY: test-unit
 test-unit: setup ## unit tests (real Postgres, Redis and ssh-keygen; no lab)
-	@pytest tests/unit
+	@pytest tests/unit -n 2
 
 .PHONY: test-molecule
 test-molecule: setup ## what the roles decide on their own, on one lab host

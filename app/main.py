@@ -20,7 +20,7 @@ from app.http.drain import Drain
 from app.http.health import Health
 from app.http.middleware import RequestMiddleware
 from app.http.root import router as root_router
-from app.http.routes import RouteTable
+from app.http.routes import UNMATCHED, RouteTable
 from app.items.router import router as items_router
 from app.jobs.hints import HintSender
 from app.jobs.router import router as jobs_router
@@ -109,7 +109,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def publish(settings: Settings, models: Models) -> None:
     """Say in the metrics what runs here."""
     metrics.BUILD_INFO.labels(settings.release, settings.revision, settings.colour).set(1)
-    # A counter without a sample is not there at all, and a rate needs a first one: zero errors is something to say.
+    # A counter without a sample is not there at all; a rate needs a first one.
     metrics.ERRORS.labels(UNMATCHED, "none")
     for model in models.all:
         metrics.MODEL_INFO.labels(model.name, model.version, model.info["sha256"]).set(1)
