@@ -62,7 +62,7 @@ run: build ## run the service alone on http://127.0.0.1:8000 (no database: predi
 lint: setup ## ruff, mypy, ansible-lint, yamllint, shellcheck, hadolint
 	@ruff check .
 	@ruff format --check .
-	@mypy
+	@mypy .
 	@yamllint --strict .
 	@shellcheck $(SHELL_FILES)
 	@for f in $(DOCKER_FILES); do hadolint "$$f" || exit 1; done

@@ -26,7 +26,7 @@ for stage in "${stages[@]}"; do
   start=$SECONDS
   case $stage in
     lint) make lint ;;
-    unit) pytest tests/unit --junitxml="$reports/unit.xml" ;;
+    unit) pytest tests/unit -n 2 --junitxml="$reports/unit.xml" ;;
     molecule) scripts/molecule-test.sh "$reports/molecule.xml" ;;
     site) pytest tests/e2e --junitxml="$reports/site.xml" ;;
     *) echo "no such stage: $stage (lint unit molecule site)" >&2; false ;;

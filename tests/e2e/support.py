@@ -180,8 +180,9 @@ def kill_at(journey: Journey, verb: str, line: str) -> Done:
         if text.startswith(line) and not seen.is_set():
             seen.set()
             # A little later: in the middle of the task, not at its start.
-            script = "sleep 1; pkill -9 -u operator -f venv/bin/ansible-playbook"
-            journey.lab.console("jump", script)
+            # Anchored, because the shell that started it has its name in its arguments, too.
+            program = "^[^ ]*python[^ ]* [^ ]*venv/bin/ansible-playbook"
+            journey.lab.console("jump", f"sleep 1; pkill -9 -u operator -f '{program}'")
 
     journey.lab.listen = watch
     try:

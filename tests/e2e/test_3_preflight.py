@@ -167,7 +167,7 @@ def test_named_with_host_fact_need_and_fix(bad: Journey, wrong: Wrong) -> None:
         done = preflight(bad)
     assert done.code != 0, last_words(done)
     report = json.loads(bad.lab.ssh(f"cat {BAD}/.airlift/preflight.json").output)
-    rows = [row for row in report["rows"] if row["level"] == "error"]
+    rows = report["errors"]
     assert rows, report
     found = [row for row in rows if row["host"] == wrong.host and wrong.check in row["check"]]
     assert found, rows

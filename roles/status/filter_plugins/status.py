@@ -120,6 +120,13 @@ def host_rows(findings: Mapping[str, Any], host: str, active: str) -> Iterator[R
             yield Row(host, service, "-", "-", "-", "missing", "-", problem)
 
 
+def nothing_installed(findings: Mapping[str, Any], edge: Mapping[str, Any]) -> bool:
+    """Say whether every host answers and none has anything of a site."""
+    engines = [said for said in findings["engines"].values() if isinstance(said, Mapping)]
+    silent = [said for said in [*engines, *findings["edges"]] if said.get("unreachable")]
+    return not (silent or edge.get("installed") or any(said.get("containers") for said in engines))
+
+
 def table(rows: Sequence[Row]) -> list[str]:
     """Return the lines of a table; a host's name stands only on its first line."""
     lines = [COLUMNS]
@@ -194,11 +201,11 @@ def status_report(findings: Mapping[str, Any]) -> str:
     site, command = findings["site"], findings["command"]
     everyone = set(findings["asked"]) >= {h for hosts in findings["zones"].values() for h in hosts}
     if not report.problems:
-        scope = "everything is" if everyone else "the hosts asked are"
+        scope = "everything is as it" if everyone else "the hosts asked are as they"
         release = edge.get("release", findings["release"])
-        verdict = f"Site {site} runs release {release}: {scope} as it should be."
+        verdict = f"Site {site} runs release {release}: {scope} should be."
         following = f"Next: {command}status.yml any time; a new bundle begins with its import."
-    elif not edge.get("installed") and everyone and edge:
+    elif everyone and nothing_installed(findings, edge):
         verdict = f"Site {site} is not installed yet."
         following = f"Next: {command}install.yml"
     else:

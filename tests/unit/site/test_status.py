@@ -82,7 +82,7 @@ def report(findings: dict[str, Any]) -> str:
 
 def test_all_is_well(findings: dict[str, Any]) -> None:
     lines = report(findings).splitlines()
-    assert lines[0].split() == "HOST SERVICE RELEASE COLOUR IMAGE HEALTH SINCE".split()
+    assert lines[0].split() == ["HOST", "SERVICE", "RELEASE", "COLOUR", "IMAGE", "HEALTH", "SINCE"]
     assert lines[1].split() == ["edge-1", "edge", "9", "-", "ok", "healthy", "5", "minutes"]
     assert "app-blue" in report(findings)
     assert "/health/ready through the edge: ready (postgres ok)" in lines

@@ -156,7 +156,7 @@ def test_leftovers_of_a_killed_run_are_in_nobodys_way(world: World) -> None:
 
 def test_a_release_is_never_changed_by_install(world: World) -> None:
     world.apply()
-    with pytest.raises(world.agent.SwapError, match="serves release 1.0.0 .* by upgrade"):
+    with pytest.raises(world.agent.SwapError, match=r"serves release 1\.0\.0 .* by upgrade"):
         world.apply("1.1.0", 2)
 
 
@@ -172,7 +172,7 @@ def test_the_active_colour_stays(world: World) -> None:
 
 def test_a_missing_file_is_named(world: World) -> None:
     (world.edge.desired / "conf.d/site.conf").unlink()
-    with pytest.raises(world.agent.SwapError, match="conf.d/site.conf"):
+    with pytest.raises(world.agent.SwapError, match=r"conf\.d/site\.conf"):
         world.apply()
 
 

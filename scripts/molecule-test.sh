@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# What the roles decide on their own: every molecule scenario, each with hosts of its own.
+#   scripts/molecule-test.sh [JUNIT_XML]     also write pytest's report there
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH"
+[ $# -eq 0 ] || AIRLIFT_JUNIT=$(realpath -m "$1")
+export AIRLIFT_JUNIT=${AIRLIFT_JUNIT:-}
+exec molecule test --all
