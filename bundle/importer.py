@@ -29,6 +29,8 @@ from bundle.store import (
 from bundle.verify import Opened, Output, Progress, check_members, opened
 
 MARGIN = 64 << 20
+#: Refusals of the file itself: nothing of it is kept. An interrupted import does keep its part.
+BAD_BUNDLE = (Kind.CUT_SHORT, Kind.ALTERED, Kind.STRUCTURE)
 Log = Callable[[str], None]
 
 
@@ -48,8 +50,10 @@ class Imported:
 
 def run(path: Path, *, trust: Trust, home: Home, log: Log, progress: Progress) -> Imported:
     """Import a bundle, or finish an import that was interrupted."""
-    home.create()
     try:
+        with opened(path, trust=trust, home=home):
+            pass  # What is refused here leaves not even an empty directory behind.
+        home.create()
         with home.lock(), opened(path, trust=trust, home=home) as bundle:
             return _Import(bundle, trust, home, log, progress).run()
     except OSError as error:
@@ -151,7 +155,12 @@ class _Import:
         for folder in {(self.staged_release / m.release_path).parent for m in self._release_files}:
             folder.mkdir(parents=True, exist_ok=True)
         self.log(f"verifying and storing {len(self.manifest.members)} members")
-        check_members(self.bundle, sink=self._sink, progress=self.progress)
+        try:
+            check_members(self.bundle, sink=self._sink, progress=self.progress)
+        except AirliftError as error:
+            if error.kind in BAD_BUNDLE:
+                self._clean()
+            raise
         (self.staged_release / manifest.MANIFEST).write_bytes(self.bundle.raw_manifest)
         for number, signature in enumerate(self.bundle.signatures, 1):
             name = manifest.SIGNATURE if number == 1 else f"{manifest.SIGNATURE}.{number}"

@@ -140,7 +140,7 @@ WRONG = [
         ("MB",),
         settings=add("preflight_memory_mb: {dmz: 1, app: 1, data: 1, monitor: 9000000}"),
     ),
-    Wrong("a clock that is off", "data-1", "clock", ("300", "ahead"), hosts=clock_off),
+    Wrong("a clock that is off", "data-1", "clock", ("ahead", "5 s"), hosts=clock_off),
     Wrong("a user who is not root", "monitor-1", "sudo", ("root",), hosts=no_sudo),
     Wrong("a changed host key", "edge-1", "reachable", ("172.30.1.10",), hosts=key_changed),
 ]
