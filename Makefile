@@ -91,6 +91,14 @@ test-fast: lint test-unit ## lint, types and unit tests: under five minutes
 test: setup ## everything that CI runs
 	@scripts/test-all.sh
 
+.PHONY: soak
+soak: setup ## the long proofs: imports killed at every single step, installs killed at many tasks (an hour)
+	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/soak
+
+.PHONY: bench
+bench: setup ## measure beside the peers' ways with the demo's bundle; writes docs/benchmarks/
+	@$(PY) scripts/bench.py
+
 .PHONY: lock
 lock: setup ## renew the hash locks of requirements/*.in (needs `uv` on PATH; review the diff)
 	@for pair in requirements/dev:requirements/dev app/requirements:app/requirements requirements/controller:requirements/controller; do \

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import subprocess
 import tarfile
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -174,14 +174,13 @@ def last_words(done: Done) -> str:
     return f"{done.output}\n{done.error}"
 
 
-def kill_at(journey: Journey, verb: str, line: str) -> Done:
-    """Run a playbook and kill it, with all of its processes, when it prints a line."""
-    listen, seen = journey.lab.listen, threading.Event()
+def kill_at(journey: Journey, verb: str, line: str, *, nth: int = 1) -> Done:
+    """Run a playbook and kill it, with all of its processes, when it prints a line the nth time."""
+    listen, seen = journey.lab.listen, itertools.count(1)
 
     def watch(text: str) -> None:
         listen(text)
-        if text.startswith(line) and not seen.is_set():
-            seen.set()
+        if text.startswith(line) and next(seen) == nth:
             # A little later: in the middle of the task, not at its start.
             # Anchored, because the shell that started it has its name in its arguments, too.
             program = "^[^ ]*python[^ ]* [^ ]*venv/bin/ansible-playbook"

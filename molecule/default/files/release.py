@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -77,6 +78,8 @@ def main() -> None:
     manifest = release / "manifest.json"
     if manifest.exists():
         return
+    # What an interrupted run left.
+    shutil.rmtree(release, ignore_errors=True)
     blobs = release / "store/blobs/sha256"
     blobs.mkdir(parents=True)
     for name in ("roles", "playbooks", "bundle"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,9 @@ from bundle import archive, sshsig
 from bundle.errors import AirliftError, Kind
 from bundle.store import Acceptance, Home
 from tests.unit.bundle.bundlekit import Keys, Recipe, Record, check, join, records, refused
+
+#: `make soak`: twenty times as many examples.
+SOAK = os.environ.get("AIRLIFT_SOAK") == "1"
 
 
 def test_a_good_bundle_is_accepted_and_says_who_signed(small: Path, keys: Keys) -> None:
@@ -186,7 +190,9 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=5000 if SOAK else 250,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
 def test_no_byte_can_be_changed(
@@ -206,7 +212,9 @@ def test_no_byte_can_be_changed(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=1000 if SOAK else 60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(fraction=st.floats(0, 1, exclude_max=True))
 def test_no_cut_goes_unseen(fraction: float, small: Path, scratch: Path, keys: Keys) -> None:
