@@ -48,10 +48,15 @@ def playbook() -> Run:
 
 @pytest.fixture
 def converge(playbook: Run) -> Iterator[Run]:
-    """Converge with other settings, and put the scenario's own back afterwards."""
-    path = str(SCENARIO / "converge.yml")
-    yield lambda *arguments: playbook(path, *arguments)
-    restored = playbook(path)
+    """Converge one role with other settings, and put the scenario's own back afterwards."""
+    path, tags = str(SCENARIO / "converge.yml"), set[str]()
+
+    def run(tag: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        tags.add(tag)
+        return playbook(path, "--tags", tag, *arguments)
+
+    yield run
+    restored = playbook(path, "--tags", ",".join(tags))
     assert restored.returncode == 0, restored.stdout
 
 

@@ -31,7 +31,7 @@ def test_containers_cannot_talk_past_the_flow_table(host: testinfra.host.Host) -
 def test_nothing_of_the_installation_is_left(host: testinfra.host.Host) -> None:
     assert not host.file("/usr/sbin/policy-rc.d").exists
     assert not host.file("/var/cache/airlift/packages").exists
-    sources = host.check_output("cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null")
+    sources = host.run("cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null").stdout
     assert "airlift" not in sources
 
 

@@ -53,16 +53,16 @@ def test_secrets_are_nowhere_else(host: testinfra.host.Host) -> None:
 
 
 def test_the_operators_screen_shows_no_secret(converge: Run) -> None:
-    shown = converge("--tags", "service", "--extra-vars", "demo_secret=other-other", "-vvv")
+    shown = converge("service", "--extra-vars", "demo_secret=other-other", "-vvv")
     assert shown.returncode == 0, shown.stdout
     assert "other-other" not in shown.stdout.replace("demo_secret=other-other", "")
 
 
 def test_a_changed_secret_replaces_it_once(host: testinfra.host.Host, converge: Run) -> None:
     before = container(host)
-    first = converge("--tags", "service", "--extra-vars", "demo_secret=third-third")
+    first = converge("service", "--extra-vars", "demo_secret=third-third")
     after = container(host)
-    second = converge("--tags", "service", "--extra-vars", "demo_secret=third-third")
+    second = converge("service", "--extra-vars", "demo_secret=third-third")
     assert first.returncode == second.returncode == 0
     assert "changed=0" in second.stdout
     assert after["Id"] != before["Id"]
@@ -73,7 +73,7 @@ def test_a_changed_secret_replaces_it_once(host: testinfra.host.Host, converge: 
 def test_a_killed_run_is_finished(host: testinfra.host.Host, converge: Run) -> None:
     """Files new, container old: as if the run had been killed between the two."""
     host.check_output("printf two > /etc/airlift/services/demo/text")
-    finished = converge("--tags", "service", "--extra-vars", "demo_text=two")
+    finished = converge("service", "--extra-vars", "demo_text=two")
     assert finished.returncode == 0, finished.stdout
     assert (
         host.check_output(
@@ -89,7 +89,7 @@ def test_a_configuration_that_its_program_refuses_changes_nothing(
     host: testinfra.host.Host, converge: Run
 ) -> None:
     before = container(host)
-    refused = converge("--tags", "service", "-e", "demo_text=bad", "-e", "demo_check=false")
+    refused = converge("service", "-e", "demo_text=bad", "-e", "demo_check=false")
     assert refused.returncode != 0
     assert "refused and are not in place" in refused.stdout
     assert host.file("/etc/airlift/services/demo/text").content_string == "one"
@@ -97,7 +97,7 @@ def test_a_configuration_that_its_program_refuses_changes_nothing(
 
 
 def test_a_sick_container_says_its_last_words(converge: Run) -> None:
-    sick = converge("--tags", "service", "--extra-vars", '{"demo_health": "exit 1"}')
+    sick = converge("service", "--extra-vars", '{"demo_health": "exit 1"}')
     assert sick.returncode != 0
     assert "airlift-demo on site-1" in sick.stdout
     assert "listening" in sick.stdout

@@ -37,7 +37,7 @@ def test_the_authoritys_key_stays_on_the_jump_host(host: testinfra.host.Host) ->
 def test_what_ends_soon_is_renewed(host: testinfra.host.Host, converge: Run) -> None:
     before = host.file("/etc/airlift/tls/host.crt").content_string
     key = host.file("/etc/airlift/tls/host.key").content_string
-    renewed = converge("--tags", "tls", "--extra-vars", '{"tls_renew_days": 900}')
+    renewed = converge("tls", "--extra-vars", '{"tls_renew_days": 900}')
     assert renewed.returncode == 0, renewed.stdout
     assert host.file("/etc/airlift/tls/host.crt").content_string != before
     assert host.file("/etc/airlift/tls/host.key").content_string == key
@@ -45,7 +45,7 @@ def test_what_ends_soon_is_renewed(host: testinfra.host.Host, converge: Run) -> 
 
 def test_a_wrong_passphrase_is_said_and_replaces_nothing(converge: Run) -> None:
     before = (STATE / "ca.key").read_bytes()
-    wrong = converge("--tags", "tls", "--extra-vars", "tls_ca_passphrase=wrong")
+    wrong = converge("tls", "--extra-vars", "tls_ca_passphrase=wrong")
     assert wrong.returncode != 0
     assert "tls_ca_passphrase" in wrong.stdout
     assert (STATE / "ca.key").read_bytes() == before
