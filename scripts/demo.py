@@ -79,7 +79,7 @@ def result(journey: Journey) -> str:
         ),
     ]
     for name, absent in manifest["absent"].items():
-        rows.append((f"no {name}", absent["reason"]))
+        rows.append((f"no {name}", absent["reason"].partition(", and")[0]))
     rows += [(f"to {host}", size(count)) for host, count in facts.received.items()]
     for name, seconds in facts.seconds.items():
         rows.append((f"time: {name}", f"{seconds:7.1f} s"))

@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from bundle import engine
+from bundle.errors import Kind
 from scripts.lab import ROOT, CommandError, Done, Lab, stream
 
 IDENTITY = "release@airlift.example"
@@ -206,7 +207,16 @@ class Journey:
             command = documented("by the installed verifier")
         else:
             command = f"cd ~/check\n{self.by_hand()[1]}"
-        self._on_jump(self.settings() + command, what="the import")
+        try:
+            self._on_jump(self.settings() + command, what="the import")
+        except CommandError as error:
+            if error.code != Kind.CONFLICT.exit_code:
+                raise
+            message = (
+                "This tree is not the one whose site stands in the lab, and a release is never "
+                "changed.\nTake the site away and start over: make demo-down && make demo"
+            )
+            raise JourneyError(message) from error
 
     def place_site(self) -> None:
         """Lay the site's inventory beside the releases, and make its vault there."""

@@ -11,7 +11,9 @@ from typing import TextIO
 
 _TASK = re.compile(r"TASK \[(.*?)\] *\**$")
 _LOGGED = re.compile(r"^ *\d+\.\d s  (.*)$")
-_NOISE = re.compile(r"^(\s|PLAY|TASK|RUNNING|ok:|changed:|skipping:|included:|\[|\}|#|$)")
+_NOISE = re.compile(
+    r"^(\s|PLAY|TASK|RUNNING|FAILED - RETRYING|ok:|changed:|skipping:|included:|\[|\}|#|$)"
+)
 _STILL_EVERY = 30.0
 
 
