@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bundle import cache, debian, engine, wheels
+from bundle import cache, debian, engine, release, wheels
 from bundle.imagelock import AppBuild, ImageLock
 from bundle.problems import Problem
 
@@ -40,6 +40,7 @@ def make(
         "SOURCE_DATE_EPOCH": str(lock.epoch),
         # In the image's config alone: a new version of the same code shares every layer.
         "VERSION": version,
+        "REVISION": release.revision_of(tree),
     }
     what = cache.key([content, recipe.dockerfile, arguments, engine.image_id(base_image)])
     reference = f"airlift-build/{recipe.name}:{what}"

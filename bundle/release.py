@@ -59,7 +59,7 @@ def load(tree: Path, *, version: str | None, serial: int | None) -> Release:
             fix="use MAJOR.MINOR.PATCH, such as 1.2.0",
         )
     number = serial if serial is not None else _serial(data, wanted, path, notes)
-    revision = _revision(tree)
+    revision = revision_of(tree)
     if revision.endswith("-dirty"):
         notes.append("the tree has changes that are not committed; the revision says so")
     return Release(
@@ -108,7 +108,8 @@ def _created(tree: Path) -> str:
     return datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _revision(tree: Path) -> str:
+def revision_of(tree: Path) -> str:
+    """Return the commit of a tree, with `-dirty` if it has changes, or `unknown` without git."""
     commit = _git(tree, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:
         return "unknown"

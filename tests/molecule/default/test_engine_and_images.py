@@ -6,6 +6,8 @@ from pathlib import Path
 
 import testinfra
 
+from tests.molecule.default.conftest import Run
+
 MANIFEST = json.loads((Path(os.environ["AIRLIFT_TRY"]) / "release/manifest.json").read_text())
 APP = MANIFEST["components"]["app"]
 
@@ -43,3 +45,23 @@ def test_the_image_is_the_releases(host: testinfra.host.Host) -> None:
 
 def test_no_tunnel_is_left(host: testinfra.host.Host) -> None:
     assert not host.socket("tcp://127.0.0.1:5479").is_listening
+
+
+def test_where_sshd_forbids_forwarding_images_are_streamed(
+    host: testinfra.host.Host, converge: Run
+) -> None:
+    rule = "/etc/ssh/sshd_config.d/00-no-forwarding.conf"
+    host.check_output("docker rm --force airlift-demo && docker image rm --force airlift/app:1.0")
+    host.check_output(f"echo 'AllowTcpForwarding no' > {rule} && systemctl reload ssh")
+    try:
+        refused = converge("images", "--extra-vars", "images_way=registry")
+        streamed = converge("images")
+    finally:
+        host.check_output(f"rm {rule} && systemctl reload ssh")
+    assert refused.returncode != 0
+    assert "allow it (AllowTcpForwarding)" in " ".join(refused.stdout.split())
+    assert streamed.returncode == 0, streamed.stdout
+    assert "(stream)" in streamed.stdout
+    (image,) = json.loads(host.check_output("docker image inspect airlift/app:1.0"))
+    assert image["Id"] == APP["config_digest"]
+    assert converge("service").returncode == 0

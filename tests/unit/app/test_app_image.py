@@ -125,7 +125,7 @@ def test_it_is_small_labelled_and_runs_its_server_as_process_one(
     assert about["Config"]["Healthcheck"]["Test"][0] == "CMD"
     labels = about["Config"]["Labels"]
     assert labels["org.opencontainers.image.version"] == "1.0.0"
-    assert labels["org.opencontainers.image.revision"]
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", labels["org.opencontainers.image.revision"])
     docker("stop", "--time", "20", name)
     assert docker("inspect", "--format", "{{.State.ExitCode}}", name) == "0"
     for line in docker("logs", name).splitlines():
