@@ -17,7 +17,7 @@ import pytest
 
 from scripts.journey import Journey
 from scripts.lab import ROOT, Lab
-from tests.e2e.support import kill_at
+from tests.e2e.support import HOSTS, kill_at, watching
 
 KEEP = os.environ.get("AIRLIFT_E2E_KEEP") == "1"
 
@@ -105,6 +105,14 @@ def installed(request: pytest.FixtureRequest, raised: Journey) -> Journey:
         raised.fetch_access()
         return raised
     placed: Journey = request.getfixturevalue("placed")
+    with watching(placed.lab, ["jump", *HOSTS]):
+        install(placed)
+    placed.fetch_access()
+    return placed
+
+
+def install(placed: Journey) -> None:
+    """Check, begin, be killed, and finish."""
     placed.preflight()
     with placed.timed("killed install"):
         killed = kill_at(placed, "install", "TASK [redis")
@@ -113,5 +121,3 @@ def installed(request: pytest.FixtureRequest, raised: Journey) -> Journey:
     assert "PLAY RECAP" not in killed.output
     with placed.timed("install"):
         placed.install()
-    placed.fetch_access()
-    return placed

@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,35 @@ print("listening", flush=True)
 sys.stdin.read()
 """
 
+#: Runs on a machine: notes every argument list and environment it sees, until its input ends.
+_WATCH = """
+import os, pathlib, sys, threading, time
+seen, over = set(), threading.Event()
+
+def watch():
+    while not over.is_set():
+        for process in pathlib.Path("/proc").iterdir():
+            if process.name.isdigit() and process.name != str(os.getpid()):
+                for part in ("cmdline", "environ"):
+                    try:
+                        seen.add((process / part).read_bytes())
+                    except OSError:
+                        pass
+        time.sleep(0.05)
+
+thread = threading.Thread(target=watch)
+thread.start()
+print("watching", flush=True)
+sys.stdin.read()
+over.set()
+thread.join()
+with open(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    file.write(b"\\n".join(sorted(seen)))
+"""
+WATCHED = "/run/airlift-watched"
+#: An argument that every watch must have seen, or it proves nothing.
+MARKER = "marker-3f1c9a"
+
 
 def address(machine: str) -> str:
     """Return a lab machine's main address, from the lab's own definition."""
@@ -98,6 +127,16 @@ def connect_all(lab: Lab, wanted: dict[str, list[str]]) -> dict[str, dict[str, s
 def listening(lab: Lab, machine: str, ports: list[int]) -> AbstractContextManager[None]:
     """Keep every free port of a list answering on a machine, so that only a filter can close it."""
     return lab.running(machine, _LISTEN, *map(str, ports))
+
+
+@contextmanager
+def watching(lab: Lab, machines: list[str]) -> Iterator[None]:
+    """Note what processes are given on machines, in WATCHED there; MARKER is among it."""
+    with ExitStack() as stack:
+        for machine in machines:
+            stack.enter_context(lab.running(machine, _WATCH, WATCHED))
+            lab.console(machine, "sleep 1", MARKER)
+        yield
 
 
 @contextmanager

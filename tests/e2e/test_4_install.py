@@ -10,7 +10,7 @@ import testinfra
 
 from scripts.journey import SITE, SITE_CA, VAULT_PASSWORD, Journey, recap
 from scripts.lab import Lab
-from tests.e2e.support import HOSTS, SITE_DEFAULTS, last_words, zone_of
+from tests.e2e.support import HOSTS, MARKER, SITE_DEFAULTS, WATCHED, last_words, zone_of
 
 #: Looks for secrets, given on standard input, in everything on a host but the files for them.
 _SECRETS = """
@@ -188,6 +188,19 @@ def test_no_secret_shows(installed: Journey, host: str) -> None:
         host, 'exec python3 -c "$1"', program, stdin=json.dumps(secrets_of(installed))
     )
     assert json.loads(done.output) == []
+
+
+@pytest.mark.parametrize("host", ["jump", *HOSTS])
+def test_no_process_was_given_a_secret_while_it_was_installed(
+    installed: Journey, host: str
+) -> None:
+    """Neither as an argument nor in its environment, however short it lived."""
+    if installed.lab.console(host, f"test -e {WATCHED}", check=False).code != 0:
+        pytest.skip("the site was installed by another run (AIRLIFT_E2E_KEEP)")
+    seen = installed.lab.read(host, WATCHED)
+    assert MARKER.encode() in seen
+    secrets = secrets_of(installed)
+    assert [name for name, value in secrets.items() if value.encode() in seen] == []
 
 
 def test_no_secret_in_what_ansible_prints(installed: Journey) -> None:
