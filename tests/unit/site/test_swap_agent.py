@@ -1,15 +1,19 @@
 """The swap agent's promises, with an engine and an Nginx of paper."""
 
+import dataclasses
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from swap_agent import lease, nginx, swap
+from swap_agent.nginx import Edge
+from swap_agent.state import Settings, State, SwapError, exclusive
 
-from tests.unit.roles.conftest import plugin
+from tests.unit.roles.conftest import ROOT
 
 FILES = ("nginx.conf", "conf.d/site.conf", "tls/edge.key")
 
@@ -17,14 +21,17 @@ FILES = ("nginx.conf", "conf.d/site.conf", "tls/edge.key")
 class World:
     """A host with an engine whose Nginx serves what it last reloaded."""
 
-    def __init__(self, agent: ModuleType, root: Path) -> None:
-        self.agent, self.root = agent, root
+    def __init__(self, root: Path) -> None:
+        self.root = root
         self.running = False
         self.serving: int | None = None
         self.refuses = ""
         self.deaf = False
         self.calls: list[str] = []
-        self.settings = agent.Settings(
+        self.workers = {100}
+        self.retiring: set[int] = set()
+        self.slow = False
+        self.settings = Settings(
             root=root / "edge",
             state_file=root / "swap/state.json",
             files=FILES,
@@ -34,9 +41,15 @@ class World:
             probe_address="127.0.0.1",
             probe_port=1,
             reload_timeout=0.0,
+            drain_timeout=0.0,
         )
-        self.edge = agent.Edge(self.settings)
-        for name in (*FILES, "upstreams/blue.conf", "upstreams/green-blue.conf"):
+        self.edge = Edge(self.settings)
+        for name in (
+            *FILES,
+            "upstreams/blue.conf",
+            "upstreams/green-blue.conf",
+            "upstreams/blue-green.conf",
+        ):
             path = self.edge.desired / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"# {name}\n")
@@ -51,15 +64,37 @@ class World:
             said = "true" if self.running else "false"
         if arguments[0] == "kill" and not self.deaf:
             self.serving = self.edge.live_generation()
+            self.retiring = self.workers if self.slow else set()
+            self.workers = {max(self.workers) + 1}
+        if arguments[0] == "top":
+            lines = [f"{pid} nginx: worker process" for pid in self.workers]
+            lines += [f"{pid} nginx: worker process is shutting down" for pid in self.retiring]
+            said = "\n".join(["PID COMMAND", "99 nginx: master process nginx", *lines])
         return subprocess.CompletedProcess(arguments, code, said, errors)
 
     def start(self) -> None:
         self.running, self.serving = True, self.edge.live_generation()
 
     def apply(self, release: str = "1.0.0", serial: int = 1) -> dict[str, Any]:
-        arguments = self.agent.argparse.Namespace(release=release, serial=serial)
-        answer: dict[str, Any] = self.agent.apply(self.edge, arguments)
-        return answer
+        return swap.apply(self.edge, release, serial)
+
+    def held(self) -> State:
+        found = State.load(self.settings.state_file)
+        assert found is not None
+        return found
+
+    def lock(self, run: str = "run-1", seconds: float = 60) -> lease.Lease:
+        return lease.acquire(
+            swap.lease_file(self.edge), run=run, owner="ann", verb="upgrade", seconds=seconds
+        )
+
+    def switch(
+        self, to: str = "green", release: str = "1.1.0", serial: int = 2, run: str = "run-1"
+    ) -> dict[str, Any]:
+        return swap.switch(self.edge, run=run, to=to, release=release, serial=serial)
+
+    def events(self) -> list[tuple[str, str]]:
+        return [(r["step"], r["event"]) for r in swap.journal_of(self.edge).records()]
 
     def want(self, text: str) -> None:
         (self.edge.desired / "nginx.conf").write_text(text)
@@ -71,11 +106,12 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    agent = plugin("edge/files/swap_agent.py")
-    made = World(agent, tmp_path)
-    monkeypatch.setattr(agent, "engine", made.engine)
-    monkeypatch.setattr(agent.Edge, "answered", lambda _: made.serving)
-    monkeypatch.setattr(agent.time, "sleep", lambda _: None)
+    made = World(tmp_path)
+    monkeypatch.setattr(nginx, "engine", made.engine)
+    monkeypatch.setattr(swap, "engine", made.engine)
+    monkeypatch.setattr(nginx, "started", lambda _: "1")
+    monkeypatch.setattr(Edge, "answered", lambda _: made.serving)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     return made
 
 
@@ -111,7 +147,7 @@ def test_a_refused_configuration_is_never_in_place(world: World) -> None:
     world.start()
     world.want("bogus")
     world.refuses = "unknown directive"
-    with pytest.raises(world.agent.SwapError, match="unknown directive"):
+    with pytest.raises(SwapError, match="unknown directive"):
         world.apply()
     assert world.edge.live_generation() == world.serving == 1
     assert (world.edge.live / "nginx.conf").read_text() == "# nginx.conf\n"
@@ -122,7 +158,7 @@ def test_a_reload_that_does_not_take_is_undone(world: World) -> None:
     world.start()
     world.want("port is taken")
     world.deaf = True
-    with pytest.raises(world.agent.SwapError, match="generation 1 is back in service"):
+    with pytest.raises(SwapError, match="generation 1 is back in service"):
         world.apply()
     assert world.edge.live_generation() == 1
     assert world.state()["generation"] == 1
@@ -134,7 +170,7 @@ def test_a_run_that_died_between_rename_and_reload_is_finished(world: World) -> 
     world.apply()
     world.start()
     world.want("changed")
-    staged = world.edge.stage(2, world.agent.State.load(world.settings.state_file))
+    staged = world.edge.stage(2, world.held())
     tree = staged.with_name("000002")
     staged.rename(tree)
     world.edge.point(tree)
@@ -156,14 +192,13 @@ def test_leftovers_of_a_killed_run_are_in_nobodys_way(world: World) -> None:
 
 def test_a_release_is_never_changed_by_install(world: World) -> None:
     world.apply()
-    with pytest.raises(world.agent.SwapError, match=r"serves release 1\.0\.0 .* by upgrade"):
+    with pytest.raises(SwapError, match=r"serves release 1\.0\.0 .* by upgrade"):
         world.apply("1.1.0", 2)
 
 
 def test_the_active_colour_stays(world: World) -> None:
     world.apply()
-    state = world.agent.State.load(world.settings.state_file)
-    world.agent.dataclasses.replace(state, active="green", standby="blue").save(
+    dataclasses.replace(world.held(), active="green", standby="blue").save(
         world.settings.state_file
     )
     assert world.apply()["active"] == "green"
@@ -172,7 +207,7 @@ def test_the_active_colour_stays(world: World) -> None:
 
 def test_a_missing_file_is_named(world: World) -> None:
     (world.edge.desired / "conf.d/site.conf").unlink()
-    with pytest.raises(world.agent.SwapError, match=r"conf\.d/site\.conf"):
+    with pytest.raises(SwapError, match=r"conf\.d/site\.conf"):
         world.apply()
 
 
@@ -190,9 +225,9 @@ def test_old_trees_are_pruned_but_the_last_ones_kept(world: World) -> None:
 
 def test_one_agent_at_a_time(world: World) -> None:
     with (
-        world.agent.exclusive(world.settings),
-        pytest.raises(world.agent.SwapError, match="another airlift-swap"),
-        world.agent.exclusive(world.settings),
+        exclusive(world.settings),
+        pytest.raises(SwapError, match="another airlift-swap"),
+        exclusive(world.settings),
     ):
         pass
 
@@ -200,25 +235,151 @@ def test_one_agent_at_a_time(world: World) -> None:
 def test_a_damaged_state_is_an_error_not_a_new_site(world: World) -> None:
     world.settings.state_file.parent.mkdir(parents=True)
     world.settings.state_file.write_text("{")
-    with pytest.raises(world.agent.SwapError, match="cannot be read"):
+    with pytest.raises(SwapError, match="cannot be read"):
         world.apply()
 
 
 def test_settings_come_from_the_file_that_the_role_writes(world: World, tmp_path: Path) -> None:
-    data = {**world.agent.dataclasses.asdict(world.settings)}
+    data = {**dataclasses.asdict(world.settings)}
     data["root"], data["state_file"] = str(data["root"]), str(data["state_file"])
     data["files"] = list(data["files"])
     path = tmp_path / "swap.json"
     path.write_text(json.dumps(data))
-    assert world.agent.Settings.load(path) == world.settings
+    assert Settings.load(path) == world.settings
     path.write_text(json.dumps({**data, "colour": "blue"}))
-    with pytest.raises(world.agent.SwapError, match="settings"):
-        world.agent.Settings.load(path)
+    with pytest.raises(SwapError, match="settings"):
+        Settings.load(path)
 
 
-def test_it_needs_nothing_but_the_standard_library() -> None:
-    agent = Path(str(plugin("edge/files/swap_agent.py").__file__))
+def test_it_needs_nothing_but_the_standard_library(tmp_path: Path) -> None:
+    launcher = (ROOT / "roles/edge/files/airlift-swap").read_text()
+    library = "/usr/local/lib/airlift"
+    assert library in launcher
+    script = tmp_path / "airlift-swap"
+    script.write_text(launcher.replace(library, str(ROOT / "roles/edge/files")))
+    command = ["/usr/bin/python3", "-I", "-S", "-B", str(script), "--help"]
     environment = {"PATH": os.environ["PATH"]}
-    command = ["/usr/bin/python3", "-I", "-S", str(agent), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
+    assert "switch" in done.stdout
+
+
+# ---------------------------------------------------------------- the switch
+@pytest.fixture
+def serving(world: World) -> World:
+    """A site that serves 1.0.0 with blue, and a run that may change it."""
+    world.apply()
+    world.start()
+    world.lock()
+    return world
+
+
+def test_a_switch_puts_the_other_colour_in_service_and_keeps_the_old_one(serving: World) -> None:
+    answer = serving.switch()
+    assert answer["changed"]
+    assert (answer["active"], answer["standby"]) == ("green", "blue")
+    assert (answer["release"], answer["standby_release"]) == ("1.1.0", "1.0.0")
+    assert (serving.edge.live / "upstream.conf").read_text() == "# upstreams/green-blue.conf\n"
+    assert serving.serving == serving.state()["generation"] == 2
+    assert serving.events() == [("switch", "intent"), ("switch", "done")]
+
+
+def test_a_second_switch_to_the_same_changes_nothing(serving: World) -> None:
+    serving.switch()
+    assert not serving.switch()["changed"]
+    assert serving.events() == [("switch", "intent"), ("switch", "done")]
+    assert serving.calls.count("kill") == 1
+
+
+def test_a_rollback_is_a_switch_back(serving: World) -> None:
+    serving.switch()
+    answer = serving.switch("blue", "1.0.0", 1)
+    assert (answer["active"], answer["standby"], answer["release"]) == ("blue", "green", "1.0.0")
+    assert (serving.edge.live / "upstream.conf").read_text() == "# upstreams/blue-green.conf\n"
+
+
+def test_the_colour_that_serves_gets_no_other_release(serving: World) -> None:
+    with pytest.raises(SwapError, match="the other colour"):
+        serving.switch("blue", "1.1.0", 2)
+
+
+def test_a_switch_that_does_not_take_leaves_the_old_colour(serving: World) -> None:
+    serving.deaf = True
+    with pytest.raises(SwapError, match="generation 1 is back in service"):
+        serving.switch()
+    assert serving.state()["active"] == "blue"
+    assert serving.edge.live_generation() == 1
+    assert serving.events() == [("switch", "intent"), ("switch", "failed")]
+    serving.deaf = False
+    assert serving.switch()["active"] == "green"
+
+
+def test_nothing_is_over_before_the_old_workers_are_gone(serving: World) -> None:
+    serving.slow = True
+    with pytest.raises(SwapError, match=r"workers 100 .* nothing may stop"):
+        serving.switch()
+    with pytest.raises(SwapError, match="workers 100"):
+        serving.switch()
+    assert serving.state()["active"] == "green", "it serves; only the end is not reached"
+    serving.retiring = set()
+    assert not serving.switch()["changed"]
+
+
+def test_a_switch_cut_off_after_the_rename_is_finished(serving: World) -> None:
+    swap.journal_of(serving.edge).append("run-1", "switch", "intent")
+    staged = serving.edge.stage(2, swap.target(serving.held(), "green", "1.1.0", 2))
+    tree = staged.with_name("000002")
+    staged.rename(tree)
+    serving.edge.point(tree)
+    shown = swap.show(serving.edge)
+    assert (shown["active"], shown["served_generation"], shown["live_generation"]) == ("blue", 1, 2)
+    assert [record["step"] for record in shown["unfinished"]] == ["switch"]
+    assert serving.switch()["changed"]
+    assert serving.state()["active"] == "green"
+    assert serving.serving == 2
+    assert swap.show(serving.edge)["unfinished"] == []
+
+
+# ---------------------------------------------------------------- lease and journal
+def test_only_the_holder_of_the_lease_switches(serving: World) -> None:
+    with pytest.raises(SwapError, match="run run-2 does not hold the lease"):
+        serving.switch(run="run-2")
+    assert serving.state()["active"] == "blue"
+
+
+def test_a_second_run_is_told_who_is_at_work(serving: World) -> None:
+    with pytest.raises(SwapError, match=r"ann is at work .* airlift-swap unlock --run run-1"):
+        serving.lock("run-2")
+
+
+def test_a_lease_that_ran_out_is_taken_over_and_its_holder_is_fenced_off(serving: World) -> None:
+    assert serving.lock(seconds=-1).epoch == 1
+    assert serving.lock("run-2").epoch == 2
+    with pytest.raises(SwapError, match="does not hold the lease"):
+        serving.switch(run="run-1")
+
+
+def test_the_epoch_grows_when_a_lease_is_taken_again(serving: World) -> None:
+    assert serving.lock().epoch == 1, "prolonged"
+    assert lease.release(swap.lease_file(serving.edge), "run-1")
+    assert serving.lock("run-2").epoch == 2
+    assert not lease.release(swap.lease_file(serving.edge), "run-1")
+
+
+def test_a_record_that_a_crash_cut_short_never_happened(world: World) -> None:
+    journal = swap.journal_of(world.edge)
+    journal.append("r", "dump", "intent")
+    with journal.path.open("ab") as file:
+        file.write(b'{"seq": 2, "st')
+    assert [record["seq"] for record in journal.records()] == [1]
+    journal.append("r", "dump", "done")
+    assert [record["seq"] for record in journal.records()] == [1, 2]
+    assert journal.open_steps() == []
+
+
+def test_a_damaged_record_is_an_error(world: World) -> None:
+    journal = swap.journal_of(world.edge)
+    journal.append("r", "dump", "intent")
+    journal.path.write_bytes(b"junk\n" + journal.path.read_bytes())
+    with pytest.raises(SwapError, match="line 1"):
+        journal.records()

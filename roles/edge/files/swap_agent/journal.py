@@ -1,0 +1,69 @@
+"""What was begun and what was done: appended, flushed, never rewritten."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from swap_agent.state import SwapError, now, sync_directory
+
+#: A step is open from its intent until one of these.
+ENDS = ("done", "failed")
+
+
+class Journal:
+    """One JSON object a line: seq, time, run, step, event (intent, done, failed), data."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return every whole record. A last line that a crash cut short never happened."""
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        found = []
+        for number, line in enumerate(lines[:-1], 1):
+            try:
+                found.append(dict(json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise SwapError(f"line {number} of {self.path} is damaged: {error}") from error
+        return found
+
+    def append(self, run: str, step: str, event: str, data: dict[str, Any] | None = None) -> None:
+        """Write one record and flush it to disk before anything that follows from it."""
+        self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        records = self.records()
+        fresh = not self.path.exists()
+        record = {
+            "seq": records[-1]["seq"] + 1 if records else 1,
+            "time": now(),
+            "run": run,
+            "step": step,
+            "event": event,
+            "data": data or {},
+        }
+        body = (json.dumps(record, sort_keys=True) + "\n").encode()
+        with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as handle:
+            # Behind the last whole record: what a crash cut short is overwritten.
+            whole = handle.read().rfind(b"\n") + 1
+            handle.truncate(whole)
+            handle.seek(whole)
+            handle.write(body)
+            handle.flush()
+            os.fsync(handle.fileno())
+        if fresh:
+            sync_directory(self.path.parent)
+
+    def open_steps(self) -> list[dict[str, Any]]:
+        """Return the intents that were neither done nor given up: where a run was cut off."""
+        begun: dict[str, dict[str, Any]] = {}
+        for record in self.records():
+            if record["event"] in ENDS:
+                begun.pop(record["step"], None)
+            else:
+                begun[record["step"]] = record
+        return list(begun.values())

@@ -1,0 +1,78 @@
+"""Who may change the site: one run at a time, for as long as it gives signs of life."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+from swap_agent.state import SwapError, sync_directory, write_synced
+
+
+@dataclasses.dataclass(frozen=True)
+class Lease:
+    """A run's right to change the site. Its epoch only grows, so an old holder is known by it."""
+
+    run: str
+    owner: str
+    verb: str
+    epoch: int
+    expires: float
+
+    def left(self) -> float:
+        """Return the seconds for which it still holds; not above 0 when it has run out."""
+        return self.expires - time.time()
+
+
+def held(path: Path) -> Lease | None:
+    """Return the last lease, run out or not; None when there never was one."""
+    try:
+        return Lease(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise SwapError(f"the lease {path} cannot be read: {error}") from error
+
+
+def _save(path: Path, lease: Lease) -> Lease:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    staged = path.with_suffix(".new")
+    write_synced(staged, (json.dumps(dataclasses.asdict(lease)) + "\n").encode(), 0o644)
+    staged.rename(path)
+    sync_directory(path.parent)
+    return lease
+
+
+def acquire(path: Path, *, run: str, owner: str, verb: str, seconds: float) -> Lease:
+    """Take the lease, or prolong it for the same run. Another run's has to run out first."""
+    before = held(path)
+    if before and before.run != run and before.left() > 0:
+        raise SwapError(
+            f"{before.owner} is at work on this site ({before.verb}, run {before.run}); its lease "
+            f"runs out in {before.left():.0f} s unless it is renewed. Wait for it, or, if it is "
+            f"dead for certain: airlift-swap unlock --run {before.run}"
+        )
+    same = before is not None and before.run == run and before.left() > 0
+    epoch = (before.epoch if before else 0) + (0 if same else 1)
+    return _save(path, Lease(run, owner, verb, epoch, time.time() + seconds))
+
+
+def check(path: Path, run: str) -> Lease:
+    """Return the lease of this run, or refuse: somebody else may have taken over since."""
+    lease = held(path)
+    if lease is None or lease.run != run:
+        holder = f"run {lease.run} of {lease.owner}" if lease else "nobody"
+        raise SwapError(f"run {run} does not hold the lease of this site, {holder} does")
+    if lease.left() <= 0:
+        raise SwapError(f"the lease of run {run} has run out; start the same playbook again")
+    return lease
+
+
+def release(path: Path, run: str) -> bool:
+    """Give the lease back; the epoch stays known. Return whether there was something to give."""
+    lease = held(path)
+    if lease is None or lease.run != run or lease.left() <= 0:
+        return False
+    _save(path, dataclasses.replace(lease, expires=0.0))
+    return True

@@ -1,0 +1,203 @@
+"""The trees on disk and the Nginx container that serves one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from swap_agent.state import Settings, State, SwapError, sync_directory, write_synced
+
+GENERATION_FILE = "generation.conf"
+UPSTREAM_FILE = "upstream.conf"
+
+
+def engine(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """Run the engine's command line and return what it said."""
+    try:
+        return subprocess.run(
+            ["docker", *arguments], capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except FileNotFoundError as error:
+        raise SwapError("docker is not installed on this host") from error
+    except subprocess.TimeoutExpired as error:
+        raise SwapError(f"docker {arguments[0]} took longer than {timeout:.0f} s") from error
+
+
+def started(pid: int) -> str:
+    """Return when a process was started, in ticks since boot; empty when it is gone."""
+    try:
+        # The name before it may hold blanks and brackets.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+class Edge:
+    """The trees on disk and the Nginx container that serves one of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.desired = settings.root / "desired"
+        self.trees = settings.root / "trees"
+        self.live = settings.root / "live"
+
+    def wanted(self, state: State) -> dict[str, Path]:
+        """Return the files of the tree that this state asks for, by their path in it."""
+        files = {name: self.desired / name for name in self.settings.files}
+        variant = state.active if state.standby is None else f"{state.active}-{state.standby}"
+        files[UPSTREAM_FILE] = self.desired / "upstreams" / f"{variant}.conf"
+        missing = [str(path) for path in files.values() if not path.is_file()]
+        if missing:
+            raise SwapError(f"missing in the wanted configuration: {', '.join(missing)}")
+        return files
+
+    def served(self) -> dict[str, Path]:
+        """Return the files of the live tree, without the generation's own."""
+        if not self.live.is_dir():
+            return {}
+        tree = self.live.resolve()
+        found = {str(path.relative_to(tree)): path for path in tree.rglob("*") if path.is_file()}
+        found.pop(GENERATION_FILE, None)
+        return found
+
+    def live_generation(self) -> int:
+        """Return the number of the tree that `live` points at; 0 when there is none."""
+        try:
+            return int(self.live.readlink().name)
+        except (OSError, ValueError):
+            return 0
+
+    def stage(self, generation: int, state: State) -> Path:
+        """Write the complete tree of one generation under a temporary name."""
+        staged = self.trees / f"{generation:06d}.staged"
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True, mode=0o755)
+        for name, source in self.wanted(state).items():
+            target = staged / name
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            facts = source.stat()
+            write_synced(target, source.read_bytes(), facts.st_mode & 0o777)
+            os.chown(target, facts.st_uid, facts.st_gid)
+        line = f'map "" $airlift_generation {{ default "{generation}"; }}\n'
+        line += f'map "" $airlift_colour {{ default "{state.active}"; }}\n'
+        write_synced(staged / GENERATION_FILE, line.encode(), 0o644)
+        for directory in (staged, *(path for path in staged.rglob("*") if path.is_dir())):
+            sync_directory(directory)
+        return staged
+
+    def test(self, tree: Path) -> None:
+        """Let the very Nginx that will serve the tree judge it, in a container of its own."""
+        result = engine(
+            "run", "--rm", "--pull", "never", "--network", "none", "--read-only",
+            "--user", self.settings.user, "--cap-drop", "ALL",
+            "--security-opt", "no-new-privileges", "--log-driver", "none",
+            "--tmpfs", "/tmp:mode=1777",  # noqa: S108
+            "--volume", f"{tree}:/etc/nginx/live:ro", "--entrypoint", "nginx", self.settings.image,
+            "-t", "-q", "-e", "stderr", "-c", "/etc/nginx/live/nginx.conf",
+        )  # fmt: skip
+        if result.returncode != 0:
+            raise SwapError(f"Nginx refuses the new configuration: {result.stderr.strip()}")
+
+    def point(self, tree: Path) -> None:
+        """Make `live` point at a tree, in one step that a power cut cannot split."""
+        link = self.live.with_name("live.new")
+        with contextlib.suppress(FileNotFoundError):
+            link.unlink()
+        link.symlink_to(tree.relative_to(self.settings.root))
+        link.rename(self.live)
+        sync_directory(self.settings.root)
+
+    def running(self) -> bool:
+        """Tell whether the Nginx container runs."""
+        shown = engine("inspect", "--format", "{{.State.Running}}", self.settings.container)
+        return shown.returncode == 0 and shown.stdout.strip() == "true"
+
+    def answered(self) -> int | None:
+        """Ask Nginx for its generation on a fresh connection; None when it does not answer."""
+        connection = http.client.HTTPConnection(
+            self.settings.probe_address, self.settings.probe_port, timeout=2
+        )
+        try:
+            connection.request("GET", "/_swap/gen", headers={"Connection": "close"})
+            response = connection.getresponse()
+            return int(response.read(16)) if response.status == 200 else None
+        except (OSError, ValueError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def serves(self, generation: int, in_a_row: int = 5) -> bool:
+        """Wait until fresh connections are answered by one generation only."""
+        deadline = time.monotonic() + self.settings.reload_timeout
+        good = 0
+        while good < in_a_row:
+            if self.answered() == generation:
+                good += 1
+                continue
+            good = 0
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def reload(self, generation: int) -> None:
+        """Tell Nginx to reload and believe only what it then serves."""
+        sent = engine("kill", "--signal", "HUP", self.settings.container)
+        if sent.returncode != 0:
+            raise SwapError(f"cannot signal {self.settings.container}: {sent.stderr.strip()}")
+        if not self.serves(generation):
+            said = engine("logs", "--tail", "5", self.settings.container).stderr.strip()
+            raise SwapError(f"Nginx did not take generation {generation} into service: {said}")
+
+    def workers(self, *, retiring: bool = False) -> set[tuple[int, str]]:
+        """Return the worker processes of Nginx as (pid, start time): a pid may be used again.
+
+        With `retiring` only those that finish what they have, after a reload.
+        """
+        kind = "nginx: worker process is shutting down" if retiring else "nginx: worker process"
+        listed = engine("top", self.settings.container, "-eo", "pid,args")
+        if listed.returncode != 0:
+            raise SwapError(f"cannot see the processes of Nginx: {listed.stderr.strip()}")
+        found = set()
+        for line in listed.stdout.splitlines():
+            number, _, command = line.strip().partition(" ")
+            if number.isdigit() and kind in command:
+                found.add((int(number), started(int(number))))
+        return {(number, start) for number, start in found if start}
+
+    def wait_until_gone(self, old: set[tuple[int, str]]) -> None:
+        """Wait for the workers of the generation before: they still answer on open connections."""
+        deadline = time.monotonic() + self.settings.drain_timeout
+        while left := old & self.workers():
+            if time.monotonic() > deadline:
+                numbers = ", ".join(str(number) for number, _ in sorted(left))
+                raise SwapError(
+                    f"Nginx workers {numbers} of the generation before still serve after "
+                    f"{self.settings.drain_timeout:.0f} s; nothing may stop before they are gone"
+                )
+            time.sleep(0.2)
+
+    def prune(self) -> None:
+        """Remove trees that are neither live nor among the last few, and leftovers."""
+        live = self.live_generation()
+        kept = sorted(path.name for path in self.trees.iterdir() if path.name.isdigit())
+        keep = {f"{live:06d}", *kept[-self.settings.keep_trees :]}
+        for path in self.trees.iterdir():
+            if path.name not in keep:
+                shutil.rmtree(path)
+
+
+def fingerprint(files: dict[str, Path]) -> str:
+    """Return one hash over names, modes, owners and contents."""
+    total = hashlib.sha256()
+    for name in sorted(files):
+        facts = files[name].stat()
+        head = f"{name}\0{facts.st_mode & 0o777:o}\0{facts.st_uid}\0".encode()
+        total.update(head + hashlib.sha256(files[name].read_bytes()).digest())
+    return total.hexdigest()

@@ -1,0 +1,121 @@
+"""Settings of the agent, the record of what the edge serves, and durable writes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+SETTINGS = Path("/etc/airlift/swap.json")
+COLOURS = ("blue", "green")
+
+
+class SwapError(Exception):
+    """What went wrong, in a sentence for the operator."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the role tells the agent about this host."""
+
+    root: Path
+    state_file: Path
+    files: tuple[str, ...]
+    container: str
+    image: str
+    user: str
+    probe_address: str
+    probe_port: int
+    reload_timeout: float = 15.0
+    drain_timeout: float = 130.0
+    keep_trees: int = 3
+
+    @classmethod
+    def load(cls, path: Path) -> Settings:
+        """Read the settings file that the role writes."""
+        try:
+            raw = json.loads(path.read_text())
+            raw["root"], raw["state_file"] = Path(raw["root"]), Path(raw["state_file"])
+            raw["files"] = tuple(raw["files"])
+            return cls(**raw)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SwapError(f"cannot read the agent's settings {path}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What the edge serves; the one record of it on the site."""
+
+    active: str
+    standby: str | None
+    release: str
+    serial: int
+    generation: int
+    since: str
+    #: The release of the standby colour: what a rollback brings back.
+    standby_release: str | None = None
+    standby_serial: int | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> State | None:
+        """Read the state; None before the first installation."""
+        try:
+            raw = json.loads(path.read_text())
+            raw.pop("format", None)
+            return cls(**raw)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise SwapError(f"the state {path} cannot be read: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Write the state so that a power cut leaves the old or the new one, never half of it."""
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        body = json.dumps({"format": 1, **dataclasses.asdict(self)}, indent=1, sort_keys=True)
+        staged = path.with_suffix(".new")
+        write_synced(staged, (body + "\n").encode(), 0o644)
+        staged.rename(path)
+        sync_directory(path.parent)
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory survive a power cut."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_synced(path: Path, body: bytes, mode: int) -> None:
+    """Write a file with its final mode and flush it to disk."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as handle:
+        os.fchmod(handle.fileno(), mode)
+        handle.write(body)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+@contextlib.contextmanager
+def exclusive(settings: Settings) -> Iterator[None]:
+    """Let one agent process work at a time; the lock goes with the process, however it ends."""
+    directory = settings.state_file.parent
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with (directory / "agent.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SwapError("another airlift-swap is at work on this host; try again") from error
+        yield

@@ -1,0 +1,153 @@
+"""Putting a configuration, or the other colour, into service; proving it; telling what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+from swap_agent import lease
+from swap_agent.journal import Journal
+from swap_agent.nginx import Edge, engine, fingerprint
+from swap_agent.state import COLOURS, State, SwapError, now, sync_directory
+
+
+def put_in_place(edge: Edge, state: State) -> State:
+    """Make the wanted configuration the live tree and Nginx serve it; undo both if it does not."""
+    previous = edge.live.resolve() if edge.live.is_symlink() else None
+    before = edge.live_generation()
+    generation = max(before, state.generation) + 1
+    staged = edge.stage(generation, state)
+    edge.test(staged)
+    tree = staged.with_name(f"{generation:06d}")
+    shutil.rmtree(tree, ignore_errors=True)
+    staged.rename(tree)
+    sync_directory(edge.trees)
+    edge.point(tree)
+    result = dataclasses.replace(state, generation=generation)
+    if edge.running():
+        try:
+            edge.reload(generation)
+        except SwapError as error:
+            if previous is None:
+                raise
+            edge.point(previous)
+            engine("kill", "--signal", "HUP", edge.settings.container)
+            raise SwapError(f"{error}; generation {before} is back in service") from error
+    result.save(edge.settings.state_file)
+    edge.prune()
+    return result
+
+
+def converge(edge: Edge, state: State) -> tuple[State, bool, str]:
+    """Make Nginx serve what a state asks for; return the state then, if it changed, and why."""
+    held = State.load(edge.settings.state_file)
+    live = edge.live_generation()
+    if not live or fingerprint(edge.wanted(state)) != fingerprint(edge.served()):
+        return put_in_place(edge, state), True, "the configuration differs"
+    # An earlier run may have ended between the rename and the reload.
+    late = edge.running() and edge.answered() not in {None, live}
+    if late:
+        edge.reload(live)
+    state = dataclasses.replace(state, generation=live)
+    if held != state:
+        state.save(edge.settings.state_file)
+    return state, late, "the live tree was not in service yet" if late else "nothing to do"
+
+
+def apply(edge: Edge, release: str, serial: int) -> dict[str, Any]:
+    """Bring the wanted configuration into service; the active colour stays what it is."""
+    held = State.load(edge.settings.state_file)
+    if held and (held.release, held.serial) != (release, serial):
+        raise SwapError(
+            f"this site serves release {held.release} (serial {held.serial}), not "
+            f"{release} (serial {serial}): a release changes by upgrade or "
+            "rollback, never by install"
+        )
+    state, changed, why = converge(edge, held or State(COLOURS[0], None, release, serial, 0, now()))
+    return {"changed": changed, "why": why, **dataclasses.asdict(state)}
+
+
+def target(held: State, to: str, release: str, serial: int) -> State:
+    """Return the state in which `to` serves a release and what serves now stands by."""
+    if to == held.active:
+        if (release, serial) == (held.release, held.serial):
+            return held
+        raise SwapError(
+            f"{to} serves release {held.release} (serial {held.serial}); release {release} goes "
+            "to the other colour"
+        )
+    return State(
+        active=to,
+        standby=held.active,
+        release=release,
+        serial=serial,
+        generation=held.generation,
+        since=now(),
+        standby_release=held.release,
+        standby_serial=held.serial,
+    )
+
+
+def switch(edge: Edge, *, run: str, to: str, release: str, serial: int) -> dict[str, Any]:
+    """Let the other colour serve; what served before becomes the backup and stays warm.
+
+    Returns only when the workers of the generation before are gone: until then they pass
+    requests to the old colour. Killed anywhere, the same command finishes the work.
+    """
+    lease.check(lease_file(edge), run)
+    held = State.load(edge.settings.state_file)
+    if held is None:
+        raise SwapError("nothing is installed here yet; run playbooks/install.yml first")
+    wanted = target(held, to, release, serial)
+    journal = journal_of(edge)
+    unfinished = any(record["step"] == "switch" for record in journal.open_steps())
+    before = edge.workers() if edge.running() else set()
+    if held != wanted and not unfinished:
+        data = {"from": held.active, "to": to, "release": release, "serial": serial}
+        journal.append(run, "switch", "intent", data)
+        unfinished = True
+    try:
+        state, changed, why = converge(edge, wanted)
+        edge.wait_until_gone(before if changed else edge.workers(retiring=True))
+    except SwapError as error:
+        if unfinished:
+            journal.append(run, "switch", "failed", {"why": str(error)})
+        raise
+    if unfinished:
+        journal.append(run, "switch", "done", {"generation": state.generation})
+    return {"changed": changed or held != wanted, "why": why, **dataclasses.asdict(state)}
+
+
+def lease_file(edge: Edge) -> Path:
+    """Return where the lease is."""
+    return edge.settings.state_file.with_name("lease.json")
+
+
+def journal_of(edge: Edge) -> Journal:
+    """Return the journal of this host."""
+    return Journal(edge.settings.state_file.with_name("journal"))
+
+
+def verify(edge: Edge) -> dict[str, Any]:
+    """Prove that Nginx serves the live tree."""
+    live = edge.live_generation()
+    if not edge.serves(live):
+        said = engine("logs", "--tail", "5", edge.settings.container).stderr.strip()
+        raise SwapError(f"Nginx answers generation {edge.answered()}, not {live}: {said}")
+    return {"changed": False, "generation": live}
+
+
+def show(edge: Edge) -> dict[str, Any]:
+    """Return the recorded state and what is really served."""
+    state = State.load(edge.settings.state_file)
+    holder = lease.held(lease_file(edge))
+    return {
+        "installed": state is not None,
+        **(dataclasses.asdict(state) if state else {}),
+        "live_generation": edge.live_generation(),
+        "served_generation": edge.answered(),
+        "lease": dataclasses.asdict(holder) if holder and holder.left() > 0 else None,
+        "unfinished": journal_of(edge).open_steps(),
+    }
