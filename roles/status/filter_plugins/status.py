@@ -179,6 +179,13 @@ def examine(findings: Mapping[str, Any], edge: Mapping[str, Any], rows: Sequence
     problems = [row.problem for row in rows if row.problem]
     if wrong:
         problems.append(wrong)
+    if lease := edge.get("lease"):
+        facts.append(f"{lease['owner']} is at work: {lease['verb']}, run {lease['run']}")
+    else:
+        problems += [
+            f"a run was cut off at {record['time']} in step {record['step']}: start it again"
+            for record in edge.get("unfinished", [])
+        ]
     if edge.get("installed"):
         if edge["served_generation"] != edge["live_generation"]:
             problems.append(

@@ -149,6 +149,20 @@ def test_an_edge_that_serves_something_else_than_the_disk_holds(findings: dict[s
     assert "Nginx serves generation 2, the disk holds 3" in report(findings)
 
 
+def test_a_run_that_was_cut_off_is_told_and_one_at_work_is_left_alone(
+    findings: dict[str, Any],
+) -> None:
+    left = {"step": "switch", "event": "intent", "time": "2026-01-02T00:00:00Z", "run": "r1"}
+    cut_off = {**EDGE, "lease": None, "unfinished": [left]}
+    findings["edges"] = [{"rc": 0, "stdout": json.dumps(cut_off)}]
+    assert "a run was cut off at 2026-01-02T00:00:00Z in step switch" in report(findings)
+    lease = {"run": "r1", "owner": "ann", "verb": "upgrade", "epoch": 1, "expires": 1.0}
+    findings["edges"] = [{"rc": 0, "stdout": json.dumps({**cut_off, "lease": lease})}]
+    text = report(findings)
+    assert "ann is at work: upgrade, run r1" in text
+    assert "cut off" not in text
+
+
 def test_a_fresh_site_is_told_to_install(findings: dict[str, Any]) -> None:
     findings["engines"] = {host: {"msg": "no docker", "failed": True} for host in RUNS}
     findings["edges"] = [{"rc": 2, "msg": "no such file"}]
