@@ -51,7 +51,9 @@ def test_where_sshd_forbids_forwarding_images_are_streamed(
     host: testinfra.host.Host, converge: Run
 ) -> None:
     rule = "/etc/ssh/sshd_config.d/00-no-forwarding.conf"
-    host.check_output("docker rm --force airlift-demo && docker image rm --force airlift/app:1.0")
+    host.check_output("docker rm --force airlift-demo")
+    # Under every name, or it would not be gone.
+    host.check_output("docker image rm --force $(docker image ls --quiet --no-trunc)")
     host.check_output(f"echo 'AllowTcpForwarding no' > {rule} && systemctl reload ssh")
     try:
         refused = converge("images", "--extra-vars", "images_way=registry")
