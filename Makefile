@@ -16,7 +16,7 @@ DOCKER_FILES = $(shell git ls-files --cached --others --exclude-standard '*Docke
 
 .PHONY: help
 help: ## list these commands
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## install what is missing on this machine: engine, tools, .venv (asks apt; idempotent)

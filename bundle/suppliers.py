@@ -48,4 +48,5 @@ def app_image(lock: Path, name: str, source: str, tag: str, log: Log) -> None:
         base = registries.load(upstream, BlobCache(), log)
     else:
         base = debian.make(pins, recipe, debian.base(pins, recipe.base, log), log)
-    engine.tag(appimage.make(pins, pin.build, base, log), tag)
+    version = tag.rpartition(":")[2]
+    engine.tag(appimage.make(pins, pin.build, base, log, version=version), tag)
