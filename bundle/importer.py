@@ -51,11 +51,11 @@ class Imported:
 def run(path: Path, *, trust: Trust, home: Home, log: Log, progress: Progress) -> Imported:
     """Import a bundle, or finish an import that was interrupted."""
     try:
-        with opened(path, trust=trust, home=home):
-            pass  # What is refused here leaves not even an empty directory behind.
-        home.create()
-        with home.lock(), opened(path, trust=trust, home=home) as bundle:
-            return _Import(bundle, trust, home, log, progress).run()
+        with opened(path, trust=trust, home=home) as bundle:
+            # Only now: what is refused leaves not even an empty directory behind.
+            home.create()
+            with home.lock():
+                return _Import(bundle, trust, home, log, progress).run()
     except OSError as error:
         raise write_failed(error, home.root) from error
 
@@ -70,6 +70,8 @@ class _Import:
         self.log = log
         self.progress = progress
         self.manifest = bundle.manifest
+        # Asked again under the lock: another import may have accepted it since it was opened.
+        self.accepted = home.acceptance_of(bundle.sha256)
         self.release = home.release(bundle.manifest.version)
         self.staged = home.incoming / bundle.sha256
         self.staged_release = self.staged / "release"
@@ -81,7 +83,7 @@ class _Import:
         self.home.check_history(self.manifest.serial, self.manifest.version, self.bundle.sha256)
         wheels = [m.path for m in self.manifest.members if m.path.startswith("wheels/")]
         bootstrap.check_python(wheels)
-        complete = self.bundle.accepted is not None and installed.is_complete(
+        complete = self.accepted is not None and installed.is_complete(
             self.home, self.release, self.bundle.raw_manifest, self.manifest
         )
         ready = complete and bootstrap.is_complete(self.release, self.bundle.sha256)
@@ -184,8 +186,8 @@ class _Import:
 
     def _accept(self) -> Acceptance:
         """Record the decision and keep the lists by which it was made."""
-        if self.bundle.accepted is not None:
-            return self.bundle.accepted
+        if self.accepted is not None:
+            return self.accepted
         verdict = self.bundle.verdict
         assert verdict is not None  # noqa: S101 - `opened` was given a trust
         record = Acceptance(

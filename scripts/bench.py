@@ -52,7 +52,7 @@ MEASURED: dict[str, tuple[str, str, float]] = {
 
 
 #: Runs the verifier and tells its peak in kB. Not getrusage: that starts from what the parent used.
-_VERIFY = """
+VERIFY_AND_TELL_PEAK = """
 import re, sys
 from bundle.cli import main
 code = main(sys.argv[1:])
@@ -155,7 +155,15 @@ def verification(bundle: Path, cache_dir: Path, work: Path) -> dict[str, float]:
         with ThreadPoolExecutor(len(lists)) as pool:
             list(pool.map(_digest, lists))
 
-    argv = [sys.executable, "-c", _VERIFY, "verify", str(bundle), "--home", str(work / "home")]
+    argv = [
+        sys.executable,
+        "-c",
+        VERIFY_AND_TELL_PEAK,
+        "verify",
+        str(bundle),
+        "--home",
+        str(work / "home"),
+    ]
     argv += ["--allowed-signers", str(cache_dir / "allowed_signers"), "--json"]
     peak = 0
 

@@ -122,9 +122,10 @@ def host_rows(findings: Mapping[str, Any], host: str, active: str) -> Iterator[R
 
 def nothing_installed(findings: Mapping[str, Any], edge: Mapping[str, Any]) -> bool:
     """Say whether every host answers and none has anything of a site."""
-    engines = [said for said in findings["engines"].values() if isinstance(said, Mapping)]
-    silent = [said for said in [*engines, *findings["edges"]] if said.get("unreachable")]
-    return not (silent or edge.get("installed") or any(said.get("containers") for said in engines))
+    answers = [*findings["engines"].values(), *findings["edges"]]
+    said = [answer for answer in answers if isinstance(answer, Mapping)]
+    anything = any(answer.get("unreachable") or answer.get("containers") for answer in said)
+    return not (anything or edge.get("installed"))
 
 
 def table(rows: Sequence[Row]) -> list[str]:

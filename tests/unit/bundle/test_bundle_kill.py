@@ -19,6 +19,7 @@ from bundle import bootstrap, build, importer, installed, sshsig, verify
 from bundle.sshsig import Trust
 from bundle.store import Home
 from tests.unit.bundle.bundlekit import (
+    SOAK,
     TREE,
     Keys,
     Recipe,
@@ -31,9 +32,6 @@ from tests.unit.bundle.bundlekit import (
 
 Craft = Callable[[Recipe], Path]
 
-
-#: `make soak`: every step, not every fifth.
-SOAK = os.environ.get("AIRLIFT_SOAK") == "1"
 
 # What changes the disk: an import can die before each of these calls.
 STEPS: list[tuple[Any, str]] = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -19,10 +18,17 @@ from hypothesis import strategies as st
 from bundle import archive, sshsig
 from bundle.errors import AirliftError, Kind
 from bundle.store import Acceptance, Home
-from tests.unit.bundle.bundlekit import Keys, Recipe, Record, check, join, records, refused
-
-#: `make soak`: twenty times as many examples.
-SOAK = os.environ.get("AIRLIFT_SOAK") == "1"
+from scripts.bench import VERIFY_AND_TELL_PEAK
+from tests.unit.bundle.bundlekit import (
+    SOAK,
+    Keys,
+    Recipe,
+    Record,
+    check,
+    join,
+    records,
+    refused,
+)
 
 
 def test_a_good_bundle_is_accepted_and_says_who_signed(small: Path, keys: Keys) -> None:
@@ -277,13 +283,15 @@ def test_a_failing_stick_and_a_folder(tmp_path: Path, keys: Keys) -> None:
 def test_memory_stays_flat(tmp_path: Path, keys: Keys) -> None:
     """A member of 300 MB is verified with far less memory, and a flaw at its end is seen."""
     raw = small_with_hole(tmp_path, keys)
-    # Not getrusage: that starts from what the forking parent used.
-    code = (
-        "import re, sys; from bundle.cli import main; code = main(sys.argv[1:]);"
-        "print(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]);"
-        "sys.exit(code)"
-    )
-    command = [sys.executable, "-c", code, "verify", str(raw), "--home", str(tmp_path / "home")]
+    command = [
+        sys.executable,
+        "-c",
+        VERIFY_AND_TELL_PEAK,
+        "verify",
+        str(raw),
+        "--home",
+        str(tmp_path / "home"),
+    ]
     command += ["--allowed-signers", str(keys.signers())]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout.splitlines()[-1]) < 100_000, done.stdout

@@ -7,7 +7,7 @@ import json
 import time
 from pathlib import Path
 
-from swap_agent.state import SwapError, sync_directory, write_synced
+from swap_agent.state import SwapError, replace_synced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +36,7 @@ def held(path: Path) -> Lease | None:
 
 
 def _save(path: Path, lease: Lease) -> Lease:
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    staged = path.with_suffix(".new")
-    write_synced(staged, (json.dumps(dataclasses.asdict(lease)) + "\n").encode(), 0o644)
-    staged.rename(path)
-    sync_directory(path.parent)
+    replace_synced(path, (json.dumps(dataclasses.asdict(lease)) + "\n").encode())
     return lease
 
 

@@ -74,13 +74,9 @@ class State:
             raise SwapError(f"the state {path} cannot be read: {error}") from error
 
     def save(self, path: Path) -> None:
-        """Write the state so that a power cut leaves the old or the new one, never half of it."""
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        """Write the state, whole or not at all."""
         body = json.dumps({"format": 1, **dataclasses.asdict(self)}, indent=1, sort_keys=True)
-        staged = path.with_suffix(".new")
-        write_synced(staged, (body + "\n").encode(), 0o644)
-        staged.rename(path)
-        sync_directory(path.parent)
+        replace_synced(path, (body + "\n").encode())
 
 
 def now() -> str:
@@ -106,6 +102,15 @@ def write_synced(path: Path, body: bytes, mode: int) -> None:
         handle.write(body)
         handle.flush()
         os.fsync(handle.fileno())
+
+
+def replace_synced(path: Path, body: bytes) -> None:
+    """Replace a file so that a power cut leaves the old or the new one, never half of it."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    staged = path.with_suffix(".new")
+    write_synced(staged, body, 0o644)
+    staged.rename(path)
+    sync_directory(path.parent)
 
 
 @contextlib.contextmanager
