@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from bundle import archive, content, manifest, pyz, release, sshsig, sums
+from bundle import archive, content, manifest, pyz, release, since, sshsig, sums
 from bundle.errors import AirliftError, Kind
+from bundle.manifest import Manifest
 from bundle.sshsig import Trust
 from bundle.store import fsync_directory
 from bundle.verify import check_members, opened
@@ -64,6 +65,8 @@ class Options:
     version: str | None = None
     serial: int | None = None
     source: str = "auto"
+    # Bundles whose blobs need not travel again: the result is a delta.
+    since: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,7 @@ class Built:
     """What was made."""
 
     path: Path
-    version: str
-    serial: int
+    manifest: Manifest
     sha256: str
     manifest_sha256: str
     allowed_signers: tuple[str, ...]
@@ -88,36 +90,51 @@ class _Entry:
     size: int
     sha256: str
 
+    def as_dict(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {"path": self.path, "size": self.size, "sha256": self.sha256}
+
 
 def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
-    """Make `airlift-VERSION-amd64.tar` in the output folder, whole or not at all."""
+    """Make `airlift-VERSION-amd64.tar` in the output folder, whole or not at all.
+
+    With bases it is `airlift-VERSION-since-BASE-amd64.tar`, the same without their blobs.
+    """
     lines = _check_keys(options)
     wanted = release.load(options.tree, version=options.version, serial=options.serial)
     for note in wanted.notes:
         log(f"note: {note}")
+    bases = since.load(options.since, wanted, ARCHITECTURE)
+    if options.source != "auto":
+        since.check_source(bases, options.source)
     options.out.mkdir(parents=True, exist_ok=True)
-    name = f"airlift-{wanted.version}-{ARCHITECTURE}.tar"
     with tempfile.TemporaryDirectory(prefix=".build-", dir=options.out) as folder:
         work = Path(folder)
         files, collected = _collect(options, wanted.version, suppliers, work, log)
+        since.check_source(bases, collected.image_source)
         log(f"hashing {len(files)} files")
         entries = _entries(options.tree, files)
         lock = options.tree / "bundle" / "images.lock.yml"
-        data = _manifest(wanted, collected, suppliers.zones(lock), entries)
+        left_out = since.left_out(bases, {entry.path for entry in entries})
+        for base in bases:
+            if base not in left_out.values():
+                log(f"note: {base.path} is not needed: newer bases have what it has of this build")
+        data = _manifest(wanted, collected, suppliers.zones(lock), entries, left_out)
         raw = manifest.encode(data)
-        manifest.parse(raw)
+        parsed = manifest.parse(raw)
         log("signing")
         signatures = [sshsig.sign(raw, key) for key in options.keys]
+        newest = parsed.bases[0].version if parsed.bases else None
+        name = manifest.bundle_name(parsed.version, ARCHITECTURE, newest)
         draft = work / name
-        write(draft, raw, signatures, [(e.path, e.source, e.size) for e in entries])
+        carried = [e for e in entries if e.path not in left_out]
+        write(draft, raw, signatures, [(e.path, e.source, e.size) for e in carried])
         log("verifying the result")
         sha256 = self_check(draft, lines, work)
         draft.replace(options.out / name)
     fsync_directory(options.out)
     total = sums.write(options.out, name, options.keys[0])
-    return Built(
-        options.out / name, wanted.version, wanted.serial, total, sha256, lines, wanted.notes
-    )
+    return Built(options.out / name, parsed, total, sha256, lines, wanted.notes)
 
 
 def write(
@@ -264,7 +281,9 @@ def _manifest(
     collected: Collected,
     zones_of: dict[str, tuple[str, ...]],
     entries: Sequence[_Entry],
+    left_out: Mapping[str, since.Base],
 ) -> dict[str, Any]:
+    used = {base.version: base for base in left_out.values()}
     return {
         "format": manifest.FORMAT,
         "product": manifest.PRODUCT,
@@ -279,10 +298,13 @@ def _manifest(
         "components": collected.components,
         "absent": collected.absent,
         "zones": zones(collected.components, zones_of),
-        "members": [
-            {"path": e.path, "size": e.size, "sha256": e.sha256}
-            for e in sorted(entries, key=lambda e: e.path != manifest.VERIFIER)
+        "bases": [base.as_dict() for base in since.newest_first(used.values())],
+        "left_out": [
+            {**entry.as_dict(), "base": left_out[entry.path].version}
+            for entry in entries
+            if entry.path in left_out
         ],
+        "members": [entry.as_dict() for entry in entries if entry.path not in left_out],
     }
 
 

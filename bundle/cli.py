@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle import importer, inspect, installed, verify
+from bundle import delta, importer, inspect, installed, verify
 from bundle.errors import AirliftError, Kind
 from bundle.report import Progress, size, table
 from bundle.sshsig import Trust
@@ -165,17 +165,22 @@ def _verify(arguments: argparse.Namespace) -> Answer:
         found, verdict, accepted = installed.check(
             arguments.bundle, trust=trust, home=home, progress=progress
         )
+        # However it came here, all of it was hashed.
+        members, lacks = found.contents, []
     else:
         with verify.opened(arguments.bundle, trust=trust, home=home) as bundle:
             verify.check_members(bundle, progress=progress)
             found, accepted = bundle.manifest, bundle.accepted
+            members = found.members
+            lacks = [("delta", delta.describe(found))] if found.bases else []
             assert bundle.verdict is not None  # noqa: S101 - `opened` was given a trust
             verdict = bundle.verdict
     seconds = progress.finish()
     rows = [("signed by", str(signer)) for signer in verdict.signers]
     rows += [("not counted", reason) for reason in verdict.ignored]
-    rows.append(("members", f"{len(found.members)}, {size(found.total_size)}, {seconds:.1f} s"))
-    rows += _accepted_rows(home, accepted)
+    total = sum(member.size for member in members)
+    rows.append(("members", f"{len(members)}, {size(total)}, {seconds:.1f} s"))
+    rows += lacks + _accepted_rows(home, accepted)
     title = f"GOOD: airlift {found.version}, serial {found.serial}: every byte is what was signed"
     return Answer(
         f"{title}\n{table(rows)}",
@@ -184,8 +189,9 @@ def _verify(arguments: argparse.Namespace) -> Answer:
             "serial": found.serial,
             "signers": [signer.as_dict() for signer in verdict.signers],
             "ignored": list(verdict.ignored),
-            "members": len(found.members),
-            "bytes": found.total_size,
+            "members": len(members),
+            "bytes": total,
+            "delta": delta.facts(found),
             "seconds": round(seconds, 3),
             "accepted": accepted.accepted if accepted else None,
         },

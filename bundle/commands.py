@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+from bundle import delta
 from bundle.cli import Answer, add_command
 from bundle.errors import AirliftError, Kind
 from bundle.registry import RegistryServer
@@ -27,6 +28,16 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     one.add_argument("--serial", type=int, help="default: the one in bundle/release.yml")
     one.add_argument("--source", choices=["auto", "registry", "debian"], default="auto")
     one.add_argument("-o", "--output", type=Path, default=Path("dist"), metavar="DIR")
+    one.add_argument(
+        "--since",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="BUNDLE",
+        help="make a delta, without the image blobs that these earlier bundles have, for clients "
+        "that imported them; a full bundle is made without this option",
+    )
     _add_keys(one)
     one = add_command(commands, "sign", _sign, "add another signer's signature to a bundle")
     one.add_argument("bundle", type=Path)
@@ -81,6 +92,7 @@ def _build(arguments: argparse.Namespace) -> Answer:
             version=arguments.version,
             serial=arguments.serial,
             source=arguments.source,
+            since=tuple(arguments.since),
         ),
         suppliers.Real(),
         log=log,
@@ -88,18 +100,20 @@ def _build(arguments: argparse.Namespace) -> Answer:
     rows = [
         ("bundle", str(built.path)),
         ("size", size(built.path.stat().st_size)),
+        *([("delta", delta.describe(built.manifest))] if built.manifest.bases else []),
         ("sha256", built.sha256),
         ("time", f"{time.monotonic() - start:.1f} s"),
     ]
     lines = "\n".join(f"  {line}" for line in built.allowed_signers)
     return Answer(
-        f"airlift {built.version}, serial {built.serial}\n{table(rows)}\n\n"
+        f"airlift {built.manifest.version}, serial {built.manifest.serial}\n{table(rows)}\n\n"
         f"Clients need in allowed_signers, sent another way than the bundle:\n{lines}",
         {
             "bundle": str(built.path),
             "bytes": built.path.stat().st_size,
-            "version": built.version,
-            "serial": built.serial,
+            "version": built.manifest.version,
+            "serial": built.manifest.serial,
+            "delta": delta.facts(built.manifest),
             "sha256": built.sha256,
             "manifest_sha256": built.manifest_sha256,
             "allowed_signers": list(built.allowed_signers),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import bootstrap, installed, manifest
+from bundle import bootstrap, delta, installed, manifest
 from bundle.errors import AirliftError, Kind
 from bundle.manifest import Member
 from bundle.sshsig import Signer, Trust, Verdict
@@ -52,12 +52,34 @@ def run(path: Path, *, trust: Trust, home: Home, log: Log, progress: Progress) -
     """Import a bundle, or finish an import that was interrupted."""
     try:
         with opened(path, trust=trust, home=home) as bundle:
+            _check_base(bundle, home, log, progress)
             # Only now: what is refused leaves not even an empty directory behind.
             home.create()
             with home.lock():
                 return _Import(bundle, trust, home, log, progress).run()
     except OSError as error:
         raise write_failed(error, home.root) from error
+
+
+def _check_base(bundle: Opened, home: Home, log: Log, progress: Progress) -> None:
+    """Refuse a delta on a jump host without the blobs that it leaves out.
+
+    Each is hashed, once for a release: it was good when it came, which may be years ago.
+    """
+    parsed = bundle.manifest
+    if not parsed.left_out or _is_complete(bundle, home):
+        return
+    delta.check_present(parsed, home)
+    log(f"hashing {len(parsed.left_out)} blobs that are here already")
+    delta.check_contents(parsed, home, progress)
+
+
+def _is_complete(bundle: Opened, home: Home) -> bool:
+    """Whether it was accepted here and all of the release is there."""
+    release = home.release(bundle.manifest.version)
+    return home.acceptance_of(bundle.sha256) is not None and installed.is_complete(
+        home, release, bundle.raw_manifest, bundle.manifest
+    )
 
 
 class _Import:
@@ -80,12 +102,12 @@ class _Import:
     def run(self) -> Imported:
         """Do what is not done yet."""
         # `opened` lets pass what was accepted before; import also wants it to be the newest.
-        self.home.check_history(self.manifest.serial, self.manifest.version, self.bundle.sha256)
+        self.home.check_history(
+            self.manifest.serial, self.manifest.version, self.manifest.release_sha256
+        )
         wheels = [m.path for m in self.manifest.members if m.path.startswith("wheels/")]
         bootstrap.check_python(wheels)
-        complete = self.accepted is not None and installed.is_complete(
-            self.home, self.release, self.bundle.raw_manifest, self.manifest
-        )
+        complete = _is_complete(self.bundle, self.home)
         ready = complete and bootstrap.is_complete(self.release, self.bundle.sha256)
         already = ready and self._current() == self.release
         new_bytes = 0
@@ -191,7 +213,12 @@ class _Import:
         verdict = self.bundle.verdict
         assert verdict is not None  # noqa: S101 - `opened` was given a trust
         record = Acceptance(
-            self.manifest.serial, self.manifest.version, now(), self.bundle.sha256, verdict.signers
+            serial=self.manifest.serial,
+            version=self.manifest.version,
+            accepted=now(),
+            manifest_sha256=self.bundle.sha256,
+            release_sha256=self.manifest.release_sha256,
+            signers=verdict.signers,
         )
         keep_trust(self.home, self.trust, verdict, self.log)
         self.home.accept(record)

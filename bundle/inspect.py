@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from bundle import delta
 from bundle.report import size, table
 from bundle.verify import Opened
+
+# Long lists, of which the answer has the sums.
+HIDDEN = ("members", "left_out", "format")
 
 
 def facts(bundle: Opened) -> dict[str, Any]:
@@ -23,7 +27,9 @@ def facts(bundle: Opened) -> dict[str, Any]:
         groups[member.path.partition("/")[0]] += member.size
     verdict = bundle.verdict
     return {
-        **{key: value for key, value in data.items() if key not in ("members", "format")},
+        **{key: value for key, value in data.items() if key not in HIDDEN},
+        "delta": delta.facts(bundle.manifest),
+        "release_sha256": bundle.manifest.release_sha256,
         "manifest_sha256": bundle.sha256,
         "bundle_size": bundle.source.size,
         "member_count": len(bundle.manifest.members),
@@ -58,6 +64,8 @@ def text(bundle: Opened) -> str:
         ("manifest", f"sha256 {bundle.sha256}"),
         ("size", f"{size(bundle.source.size)} in {known['member_count']} members"),
     ]
+    if bundle.manifest.bases:
+        head.append(("delta", delta.describe(bundle.manifest)))
     if bundle.verdict is None:
         head.append(("SIGNED BY", "NOT CHECKED: name the signers with --allowed-signers"))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
@@ -15,6 +15,8 @@ from bundle.manifest import Manifest, Member
 from bundle.sshsig import Trust, Verdict
 from bundle.store import Acceptance, Home
 from bundle.verify import BUFFER, Progress, authenticate
+
+RESTORE = "import the same bundle again to restore"
 
 
 def read(folder: Path) -> tuple[bytes, list[bytes]]:
@@ -40,20 +42,36 @@ def read(folder: Path) -> tuple[bytes, list[bytes]]:
 def check(
     folder: Path, *, trust: Trust, home: Home, progress: Progress | None = None
 ) -> tuple[Manifest, Verdict, Acceptance | None]:
-    """Compare every file of a release, and every blob it needs, with its signed manifest."""
+    """Compare every file of a release, and every blob it needs, with its signed manifest.
+
+    The blobs that a delta left out are needed like all others.
+    """
     raw, signatures = read(folder)
     accepted, verdict = authenticate(raw, signatures, trust, home)
     parsed = manifest.parse(raw)
     if unlisted := next(_unlisted(folder, parsed, len(signatures)), None):
-        _altered(unlisted, "is not part of the release")
+        _altered(unlisted, "is not part of the release", RESTORE)
+    places = [(place(home, folder, member), member) for member in parsed.members]
+    compare(places, progress=progress)
+    blobs = [(place(home, folder, member), member) for member in parsed.left_out]
+    compare(blobs, progress=progress, restore=f"import {parsed.full_name}, which has everything")
+    return parsed, verdict, accepted
 
-    def compare(member: Member) -> None:
-        _compare(place(home, folder, member), member, progress)
+
+def compare(
+    files: Iterable[tuple[Path, Member]],
+    *,
+    progress: Progress | None,
+    restore: str = RESTORE,
+) -> None:
+    """Hash files, several at a time; the first that is not what was signed is refused."""
+
+    def each(file: tuple[Path, Member]) -> None:
+        _compare(*file, progress, restore)
 
     with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 4)) as pool:
-        for _ in pool.map(compare, parsed.members):
+        for _ in pool.map(each, files):
             pass
-    return parsed, verdict, accepted
 
 
 def place(home: Home, folder: Path, member: Member) -> Path:
@@ -67,7 +85,7 @@ def is_complete(home: Home, folder: Path, raw: bytes, parsed: Manifest) -> bool:
         if (folder / manifest.MANIFEST).read_bytes() != raw:
             return False
         return all(
-            place(home, folder, member).stat().st_size == member.size for member in parsed.members
+            place(home, folder, member).stat().st_size == member.size for member in parsed.contents
         )
     except OSError:
         return False
@@ -89,26 +107,26 @@ def _unlisted(folder: Path, parsed: Manifest, signatures: int) -> Iterator[Path]
                 yield base / name
 
 
-def _compare(path: Path, member: Member, progress: Progress | None) -> None:
+def _compare(path: Path, member: Member, progress: Progress | None, restore: str) -> None:
     digest = hashlib.sha256()
     try:
         if path.is_symlink():
-            _altered(path, "is a symbolic link")
+            _altered(path, "is a symbolic link", restore)
         with path.open("rb") as stream:
             while data := stream.read(BUFFER):
                 digest.update(data)
                 if progress is not None:
                     progress(len(data))
     except OSError as error:
-        _altered(path, f"cannot be read ({error.strerror})")
+        _altered(path, f"cannot be read ({error.strerror})", restore)
     if digest.hexdigest() != member.sha256:
-        _altered(path, "was altered: its SHA-256 is not the one that was signed")
+        _altered(path, "was altered: its SHA-256 is not the one that was signed", restore)
 
 
-def _altered(path: Path, what: str) -> NoReturn:
+def _altered(path: Path, what: str, restore: str) -> NoReturn:
     raise AirliftError(
         Kind.RELEASE_ALTERED,
         f"{path.name} {what}",
         where=str(path),
-        fix="find out who changed it; remove it and import the same bundle again to restore",
+        fix=f"find out who changed it; remove it and {restore}",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ REQUIRED = (
 )
 
 _VERSION = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?"
-_DIGEST = r"sha256:[0-9a-f]{64}"
+_HASH = r"[0-9a-f]{64}"
+_DIGEST = rf"sha256:{_HASH}"
 _NAME = r"[a-z0-9]+([._-][a-z0-9]+)*"
 # Starts with no dot and no dash: no hidden files, nothing that a program takes for an option.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._+~@%=,-]*"
@@ -56,6 +58,12 @@ _COMPONENT = s.record(
     probe=s.array(s.text()),
 )
 
+_MEMBER = {
+    "path": s.text(_PATH, limit=MAX_PATH),
+    "size": s.integer(0, MAX_MEMBER),
+    "sha256": s.text(_HASH),
+}
+
 _SHAPE = s.record(
     format=s.integer(FORMAT, FORMAT),
     product=s.text(PRODUCT),
@@ -70,13 +78,12 @@ _SHAPE = s.record(
     components=s.mapping(_NAME, _COMPONENT),
     absent=s.mapping(_NAME, s.record(reason=s.text())),
     zones=s.mapping(r"[a-z][a-z0-9_]*", s.record(bytes=s.integer(0))),
-    members=s.array(
-        s.record(
-            path=s.text(_PATH, limit=MAX_PATH),
-            size=s.integer(0, MAX_MEMBER),
-            sha256=s.text("[0-9a-f]{64}"),
-        )
+    # A delta's: the releases that it builds on, and their blobs that it does not carry again.
+    bases=s.array(
+        s.record(version=s.text(_VERSION), serial=s.integer(1, 2**53), release_sha256=s.text(_HASH))
     ),
+    left_out=s.array(s.record(**_MEMBER, base=s.text(_VERSION))),
+    members=s.array(s.record(**_MEMBER)),
 )
 
 
@@ -100,6 +107,22 @@ class Member:
 
 
 @dataclass(frozen=True)
+class LeftOut(Member):
+    """A blob that the release needs and this bundle does not carry."""
+
+    base: str
+
+
+@dataclass(frozen=True)
+class Base:
+    """A release that a delta builds on."""
+
+    version: str
+    serial: int
+    release_sha256: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A manifest that passed every check."""
 
@@ -109,6 +132,45 @@ class Manifest:
     def members(self) -> tuple[Member, ...]:
         """The files, in the archive's order."""
         return tuple(Member(m["path"], m["size"], m["sha256"]) for m in self.data["members"])
+
+    @cached_property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The blobs that a delta expects in the store; a full bundle has none."""
+        return tuple(
+            LeftOut(m["path"], m["size"], m["sha256"], m["base"]) for m in self.data["left_out"]
+        )
+
+    @cached_property
+    def bases(self) -> tuple[Base, ...]:
+        """The releases that have what a delta leaves out, newest first."""
+        return tuple(
+            Base(b["version"], b["serial"], b["release_sha256"]) for b in self.data["bases"]
+        )
+
+    @property
+    def contents(self) -> tuple[Member, ...]:
+        """Everything that the release is made of, whether carried or left out."""
+        return (*self.members, *self.left_out)
+
+    @cached_property
+    def release_sha256(self) -> str:
+        """What identifies the release: one value for its full bundle and all its deltas.
+
+        It is the hash of the manifest as the full bundle has it.
+        """
+        blobs = [m for m in self.contents if m.is_blob]
+        carried = [m for m in self.members if not m.is_blob]
+        members = [
+            {"path": m.path, "size": m.size, "sha256": m.sha256}
+            for m in (*carried, *sorted(blobs, key=lambda m: m.path))
+        ]
+        full = {**self.data, "bases": [], "left_out": [], "members": members}
+        return hashlib.sha256(encode(full)).hexdigest()
+
+    @property
+    def full_name(self) -> str:
+        """The file name of the bundle of this release that needs no other."""
+        return bundle_name(self.version, self.data["architecture"])
 
     @property
     def version(self) -> str:
@@ -159,6 +221,7 @@ def parse(raw: bytes) -> Manifest:
         _refuse("manifest.json is not in its canonical form, so it was not made by `bundle build`")
     manifest = Manifest(data)
     _check_members(manifest)
+    _check_left_out(manifest)
     _check_components(manifest)
     return manifest
 
@@ -203,9 +266,31 @@ def _check_members(manifest: Manifest) -> None:
         _refuse(f"the manifest does not list {VERIFIER} first")
 
 
+def _check_left_out(manifest: Manifest) -> None:
+    """A delta says of each blob that it lacks where the blob comes from, and lacks only blobs."""
+    serials = [manifest.serial, *(base.serial for base in manifest.bases)]
+    if sorted(set(serials), reverse=True) != serials:
+        _refuse("the manifest's bases are not older than the release, each but once, newest first")
+    versions = {base.version for base in manifest.bases}
+    if len(versions | {manifest.version}) != len(serials):
+        _refuse("the manifest gives one version to two of its bases, or a base its own version")
+    seen = {member.path for member in manifest.members}
+    for blob in manifest.left_out:
+        if blob.path != f"blobs/sha256/{blob.sha256}":
+            _refuse(f"the manifest leaves out {blob.path!r}, which is not a blob")
+        if blob.path in seen:
+            _refuse(f"the manifest lists {blob.path!r} and leaves it out, or leaves it out twice")
+        seen.add(blob.path)
+        if blob.base not in versions:
+            _refuse(f"the manifest leaves out {blob.path!r} and names no base that has it")
+    if unused := versions - {blob.base for blob in manifest.left_out}:
+        _refuse(f"the manifest names the base {min(unused)} and leaves nothing of it out")
+
+
 def _check_components(manifest: Manifest) -> None:
     """Every image is complete: nothing will be missing when a host asks for it."""
-    blobs = {m.sha256: m.size for m in manifest.members if m.is_blob}
+    blobs = {m.sha256: m.size for m in manifest.contents if m.is_blob}
+    needless = {m.sha256 for m in manifest.left_out}
     for name, component in manifest.components.items():
         if name in manifest.data["absent"]:
             _refuse(f"the manifest has {name} both as a component and as absent")
@@ -215,10 +300,13 @@ def _check_components(manifest: Manifest) -> None:
         wanted += [(layer["digest"], layer["size"]) for layer in component["layers"]]
         for digest, size in wanted:
             value = digest.removeprefix("sha256:")
+            needless.discard(value)
             if value not in blobs:
                 _refuse(f"the manifest lists no blob {digest}, which the image of {name} needs")
             if size is not None and blobs[value] != size:
                 _refuse(f"the manifest gives two sizes for the blob {digest} of {name}")
+    if needless:
+        _refuse(f"the manifest leaves out the blob {min(needless)}, which no image needs")
     schema = manifest.data["schema"]
     if schema["lowest_compatible"] > schema["head"]:
         _refuse("the manifest's schema.lowest_compatible is above its schema.head")
@@ -231,6 +319,12 @@ def _refuse(what: str, *, fix: str = "") -> NoReturn:
         where=MANIFEST,
         fix=fix or "ask the vendor for a bundle that was made by `python -m bundle build`",
     )
+
+
+def bundle_name(version: str, architecture: str, since: str | None = None) -> str:
+    """The file name of a bundle, or of a delta since another release."""
+    middle = f"{version}-since-{since}" if since else version
+    return f"{PRODUCT}-{middle}-{architecture}.tar"
 
 
 def is_version(value: str) -> bool:

@@ -12,6 +12,7 @@ CARRIED = (
     "archive",
     "bootstrap",
     "cli",
+    "delta",
     "errors",
     "importer",
     "inspect",

@@ -28,6 +28,8 @@ class Acceptance:
     version: str
     accepted: str
     manifest_sha256: str
+    # The same for a release's full bundle and its deltas; see `Manifest.release_sha256`.
+    release_sha256: str
     signers: tuple[Signer, ...]
 
     @property
@@ -43,6 +45,7 @@ class Acceptance:
             "version": self.version,
             "accepted": self.accepted,
             "manifest_sha256": self.manifest_sha256,
+            "release_sha256": self.release_sha256,
             "signers": [signer.as_dict() for signer in self.signers],
         }
 
@@ -103,11 +106,14 @@ class Home:
                 return record
         return None
 
-    def check_history(self, serial: int, version: str, manifest_sha256: str) -> None:
-        """Refuse what is older than, or contradicts, what was accepted here."""
+    def check_history(self, serial: int, version: str, release_sha256: str) -> None:
+        """Refuse what is older than, or contradicts, what was accepted here.
+
+        A release may come again in another bundle: a delta first, the full one for a repair.
+        """
         records = self.acceptances()
         for record in records:
-            if record.manifest_sha256 == manifest_sha256:
+            if record.release_sha256 == release_sha256:
                 continue
             if record.serial == serial or record.version == version:
                 raise AirliftError(
@@ -247,6 +253,7 @@ def _read_acceptance(path: Path) -> Acceptance:
             str(data["version"]),
             str(data["accepted"]),
             str(data["manifest_sha256"]),
+            str(data["release_sha256"]),
             signers,
         )
         datetime.fromisoformat(record.accepted)

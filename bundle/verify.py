@@ -76,7 +76,7 @@ def opened(path: Path, *, trust: Trust | None, home: Home | None) -> Iterator[Op
             accepted, verdict = authenticate(raw, preamble.signatures, trust, home)
         parsed = manifest.parse(raw)
         if trust is not None and home is not None and accepted is None:
-            home.check_history(parsed.serial, parsed.version, hashlib.sha256(raw).hexdigest())
+            home.check_history(parsed.serial, parsed.version, parsed.release_sha256)
         offsets = archive.locate(source, parsed.members, preamble.end)
         yield Opened(source, parsed, raw, preamble.signatures, verdict, accepted, tuple(offsets))
 

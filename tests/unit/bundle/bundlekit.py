@@ -108,11 +108,14 @@ def image(name: str, layers: Iterable[bytes]) -> tuple[dict[str, Any], dict[str,
 BASE_LAYER = b"shared base layer " * 300
 
 
-def default_components() -> tuple[dict[str, Any], dict[str, bytes]]:
+def default_components(
+    app_layer: bytes = b"", base_layer: bytes = BASE_LAYER
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     components: dict[str, Any] = {}
     blobs: dict[str, bytes] = {}
     for name in ("app", "redis"):
-        components[name], new = image(name, [BASE_LAYER, f"layer of {name} ".encode() * 100])
+        layer = (name == "app" and app_layer) or f"layer of {name} ".encode() * 100
+        components[name], new = image(name, [base_layer, layer])
         blobs |= new
     return components, blobs
 
@@ -129,9 +132,14 @@ class Recipe:
     # Changes the manifest's bytes before they are signed.
     edit_raw: Callable[[bytes], bytes] | None = None
     keys: tuple[str, ...] = ("release",)
+    # The app's own layer, if it is not the default one.
+    app_layer: bytes = b""
+    # Makes a delta, without the blobs of this one.
+    since: Recipe | None = None
 
     def make(self, path: Path, keys: Keys) -> Path:
-        components, blobs = default_components()
+        components, blobs = default_components(self.app_layer)
+        bases, left_out = self._leave_out(blobs)
         files = {
             "content/ansible.cfg": b"[defaults]\n",
             "content/bundle/__init__.py": b"",
@@ -157,6 +165,8 @@ class Recipe:
             "components": components,
             "absent": {"grafana": {"reason": "not in Debian"}},
             "zones": {"app": {"bytes": 1000}, "data": {"bytes": 2000}},
+            "bases": bases,
+            "left_out": left_out,
             "members": [
                 {"path": name, "size": len(body), "sha256": sha(body)}
                 for name, body in files.items()
@@ -171,6 +181,17 @@ class Recipe:
         path.unlink(missing_ok=True)
         build.write(path, raw, signatures, [(n, b, len(b)) for n, b in files.items()])
         return path
+
+    def _leave_out(self, blobs: dict[str, bytes]) -> tuple[list[Any], list[Any]]:
+        """Take the base's blobs out; what the manifest says of that."""
+        if self.since is None:
+            return [], []
+        base, found = self.since, []
+        for digest in sorted(set(blobs) & set(default_components(base.app_layer)[1])):
+            blob = {"path": f"blobs/sha256/{digest}", "sha256": digest, "base": base.version}
+            found.append({**blob, "size": len(blobs.pop(digest))})
+        named = {"version": base.version, "serial": base.serial, "release_sha256": "0" * 64}
+        return [named], found
 
 
 @dataclass
@@ -263,15 +284,13 @@ class FakeSuppliers:
 
     def __init__(self, extra_layer: bytes = b"") -> None:
         self.wheelhouse = wheelhouse()
-        self.extra_layer = extra_layer
+        self.app_layer = extra_layer
+        self.base_layer = BASE_LAYER
 
     def images(
         self, lock: Path, source: str, version: str, layout: Path, log: Callable[[str], None]
     ) -> FakeCollected:
-        components, blobs = default_components()
-        if self.extra_layer:
-            components["app"], new = image("app", [BASE_LAYER, self.extra_layer])
-            blobs |= new
+        components, blobs = default_components(self.app_layer, self.base_layer)
         folder = layout / "blobs" / "sha256"
         folder.mkdir(parents=True)
         for digest, data in blobs.items():
@@ -357,17 +376,22 @@ def everything(root: Path) -> dict[str, bytes]:
     }
 
 
-def assert_finished(home: Home, path: Path, trust: Trust) -> None:
-    """Everything is in its place and nothing else is."""
+def assert_finished(home: Home, path: Path, trust: Trust, base: Path | None = None) -> None:
+    """Everything is in its place and nothing else is; of a delta's base, too."""
+    releases, blobs = set(), set()
+    for one in (path, base) if base else (path,):
+        with verify.opened(one, trust=trust, home=None) as bundle:
+            releases.add(bundle.manifest.version)
+            blobs |= {m.sha256 for m in bundle.manifest.contents if m.is_blob}
     with verify.opened(path, trust=trust, home=home) as bundle:
         found = bundle.manifest
         assert bundle.accepted is not None
         assert installed.is_complete(home, home.release(found.version), bundle.raw_manifest, found)
     installed.check(home.current, trust=trust, home=home)
     assert str(home.current.readlink()) == f"releases/{found.version}"
-    assert {p.name for p in home.blobs.iterdir()} == {m.sha256 for m in found.members if m.is_blob}
+    assert {p.name for p in home.blobs.iterdir()} == blobs
     assert list(home.incoming.iterdir()) == []
-    assert [p.name for p in home.releases.iterdir()] == [found.version]
+    assert {p.name for p in home.releases.iterdir()} == releases
     assert not list(home.root.rglob("*.part"))
 
 

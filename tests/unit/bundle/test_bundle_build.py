@@ -76,7 +76,7 @@ def test_sums_name_what_is_still_there(
 ) -> None:
     run(options(tree, tmp_path, keys.key()), suppliers)
     second = run(options(tree, tmp_path, keys.key(), version="1.1.0"), suppliers)
-    assert second.serial == 2
+    assert second.manifest.serial == 2
     assert "release.yml" in second.notes[0]
     done = subprocess.run(
         ["sha256sum", "--check", "--strict", "SHA256SUMS"],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import build
+from bundle import build, sums
 from bundle.errors import Kind
 from bundle.store import Home
 from tests.unit.bundle.bundlekit import TREE, Keys, join, records
@@ -79,8 +79,30 @@ def test_the_plain_way(stick: dict[str, str], desk: Path) -> None:
     assert "airlift-1.0.0-amd64.tar: OK" in done.stdout
     with Path(stick["BUNDLE"]).open("r+b") as stream:
         stream.seek(100_000)
-        stream.write(b"x")
+        byte = stream.read(1)[0]
+        stream.seek(100_000)
+        stream.write(bytes([byte ^ 1]))
     done = shell(block("the plain way, for the tar as a whole"), stick, desk)
+    assert done.returncode != 0
+
+
+def test_the_plain_way_asks_for_this_bundle_only(
+    stick: dict[str, str], desk: Path, keys: Keys
+) -> None:
+    """The vendor's folder had more bundles than the stick: a full one, and deltas."""
+    folder = Path(stick["BUNDLE"]).parent
+    other = folder / "airlift-1.1.0-since-1.0.0-amd64.tar"
+    other.write_bytes(b"x")
+    sums.write(folder, other.name, keys.key())
+    other.unlink()
+    done = shell(block("the plain way, for the tar as a whole"), stick, desk)
+    assert done.returncode == 0, done.stderr
+    assert "airlift-1.0.0-amd64.tar: OK" in done.stdout
+    # What is not listed is not good.
+    unlisted = Path(stick["BUNDLE"]).rename(folder / "airlift-9.9.9-amd64.tar")
+    done = shell(
+        block("the plain way, for the tar as a whole"), stick | {"BUNDLE": str(unlisted)}, desk
+    )
     assert done.returncode != 0
 
 

@@ -118,6 +118,35 @@ def test_killed_anywhere_the_same_command_finishes(small: Path, keys: Keys, tmp_
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_killed_delta_is_finished_too(craft: Craft, keys: Keys, tmp_path: Path) -> None:
+    """Its base stays whole and current until the delta is."""
+    trust = keys.trust()
+    base = craft(Recipe())
+    delta = craft(Recipe("1.1.0", 2, app_layer=b"new", since=Recipe()))
+    before = Home(tmp_path / "before")
+    run_import(base, trust, before)
+
+    def prepared(name: str) -> Home:
+        shutil.copytree(before.root, tmp_path / name, symlinks=True)
+        return Home(tmp_path / name)
+
+    left = killed_at(1_000_000, delta, trust, prepared("whole"))
+    assert left is not None
+    steps = 1_000_000 - left
+    assert steps > 60
+    seen = set()
+    for step in sorted({*range(1, steps, 1 if SOAK else 5), steps - 1, steps}):
+        home = prepared(f"home-{step}")
+        assert killed_at(step, delta, trust, home) is None or step > steps - 5
+        seen.add(str(home.current.readlink()))
+        installed.check(home.current, trust=trust, home=home)
+        run_import(delta, trust, home)
+        assert_finished(home, delta, trust, base)
+        shutil.rmtree(home.root)
+    assert seen == {"releases/1.0.0", "releases/1.1.0"}
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_rerun_does_not_write_what_is_staged(small: Path, keys: Keys, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     step = 30

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bundle.errors import Kind
-from tests.unit.bundle.bundlekit import Keys, Recipe, refused, sha
+from tests.unit.bundle.bundlekit import Keys, Recipe, check, refused, sha
 
 
 def _member(index: int, **changes: Any) -> Callable[[dict[str, Any]], None]:
@@ -83,6 +83,91 @@ def test_bad_manifests_are_refused_though_signed(
 ) -> None:
     edit, phrase = BAD_MANIFESTS[name]
     error = refused(craft(Recipe(edit=edit)), keys.trust())
+    assert (error.kind, phrase in error.what) == (Kind.MANIFEST, True), str(error)
+
+
+def _left_out(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda data: data["left_out"][0].update(changes)
+
+
+def _base(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda data: data["bases"][0].update(changes)
+
+
+def _more_bases(*versions_and_serials: tuple[str, int]) -> Callable[[dict[str, Any]], None]:
+    def edit(data: dict[str, Any]) -> None:
+        named = data["bases"][0]
+        more = [named | {"version": v, "serial": n} for v, n in versions_and_serials]
+        data["bases"] = [*more, named]
+
+    return edit
+
+
+def _leave_a_playbook_out(data: dict[str, Any]) -> None:
+    member = next(m for m in data["members"] if m["path"].endswith("install.yml"))
+    data["members"].remove(member)
+    data["left_out"].append({**member, "base": "1.0.0"})
+
+
+def _leave_out_what_is_carried(data: dict[str, Any]) -> None:
+    data["left_out"].append({**data["members"][-1], "base": "1.0.0"})
+
+
+def _leave_out_what_nobody_needs(data: dict[str, Any]) -> None:
+    path = "blobs/sha256/" + "0" * 64
+    data["left_out"].append({"path": path, "sha256": "0" * 64, "size": 1, "base": "1.0.0"})
+
+
+BAD_DELTAS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a blob neither carried nor left out": (
+        lambda d: d["left_out"].clear() or d["bases"].clear(),
+        "which the image of app needs",
+    ),
+    "no bases": (lambda d: d["bases"].clear(), "names no base that has it"),
+    "another base": (_left_out(base="0.9.0"), "names no base that has it"),
+    "nothing left out": (lambda d: d["left_out"].clear(), "leaves nothing of it out"),
+    "carried and left out": (_leave_out_what_is_carried, "and leaves it out"),
+    "left out twice": (lambda d: d["left_out"].append(d["left_out"][0]), "leaves it out twice"),
+    "left out and not needed": (_leave_out_what_nobody_needs, "which no image needs"),
+    "a playbook left out": (_leave_a_playbook_out, "which is not a blob"),
+    "left out under another name": (_left_out(sha256="0" * 64), "which is not a blob"),
+    "another size": (
+        lambda d: [b.update(size=b["size"] + 1) for b in d["left_out"]],
+        "two sizes for the blob",
+    ),
+    "unknown key": (_left_out(mode=1), "unknown key 'mode'"),
+    "a base as new as the release": (_base(serial=2), "not older"),
+    "a base newer than the release": (_base(serial=3), "not older"),
+    "a base of the same version": (_base(version="1.1.0"), "its own version"),
+    "bases out of order": (_more_bases(("0.9.0", 1)), "newest first"),
+    "one serial twice": (_more_bases(("1.0.1", 1)), "each but once"),
+    "a base without use": (
+        lambda d: d.update(serial=9) or _more_bases(("1.0.5", 5))(d),
+        "names the base 1.0.5",
+    ),
+    "one version twice": (
+        lambda d: d.update(serial=9) or _more_bases(("1.0.0", 5))(d),
+        "one version to two",
+    ),
+}
+
+
+def test_a_good_delta_is_accepted(craft: Callable[[Recipe], Path], keys: Keys) -> None:
+    """The negative control of the table below."""
+    delta = check(craft(_delta()), keys.trust()).manifest
+    assert len(delta.left_out) == 4
+
+
+def _delta(edit: Callable[[dict[str, Any]], Any] | None = None) -> Recipe:
+    return Recipe("1.1.0", 2, app_layer=b"new", since=Recipe(), edit=edit)
+
+
+@pytest.mark.parametrize("name", BAD_DELTAS)
+def test_bad_deltas_are_refused_though_signed(
+    name: str, craft: Callable[[Recipe], Path], keys: Keys
+) -> None:
+    edit, phrase = BAD_DELTAS[name]
+    error = refused(craft(_delta(edit)), keys.trust())
     assert (error.kind, phrase in error.what) == (Kind.MANIFEST, True), str(error)
 
 

@@ -231,7 +231,7 @@ def test_no_cut_goes_unseen(fraction: float, small: Path, scratch: Path, keys: K
 
 def _accepted(home: Home, serial: int, version: str, digest: str, at: str) -> None:
     home.create()
-    home.accept(Acceptance(serial, version, at, digest, ()))
+    home.accept(Acceptance(serial, version, at, digest, digest, ()))
 
 
 def test_serials(craft: Callable[[Recipe], Path], keys: Keys, home: Home) -> None:
