@@ -27,6 +27,7 @@ import yaml
 from bundle import engine
 from bundle.errors import Kind
 from scripts.lab import ROOT, CommandError, Done, Lab, stream
+from scripts.releases import source_tree
 
 IDENTITY = "release@airlift.example"
 STICK = "/media/usb"
@@ -132,20 +133,35 @@ class Journey:
         line = f'{IDENTITY} namespaces="airlift-bundle" {public}\n'
         (self.cache / "allowed_signers").write_text(line)
 
-    def release(self) -> dict[str, Any]:
-        """Return what the tree says about its next release."""
-        found: dict[str, Any] = yaml.safe_load((ROOT / "bundle" / "release.yml").read_text())
+    def release(self, tree: Path = ROOT) -> dict[str, Any]:
+        """Return what a tree says about its next release."""
+        found: dict[str, Any] = yaml.safe_load((tree / "bundle" / "release.yml").read_text())
         return found
 
-    def build(self, *, serial: int | None = None) -> None:
-        """Build and sign the bundle from this tree."""
-        version = self.release()["version"]
+    def build(
+        self,
+        *,
+        patch: str = "",
+        version: str = "",
+        serial: int | None = None,
+        since: Path | None = None,
+    ) -> None:
+        """Build and sign a bundle: of this tree, or of it with a patch of tests/releases.
+
+        With ``since`` only what a site that has that bundle lacks.
+        """
+        tree = source_tree(patch) if patch else ROOT
+        version = version or self.release(tree)["version"]
         argv = [sys.executable, "-m", "bundle", "build", "--version", version]
         argv += ["--source", self.source, "--key", str(self.cache / "signing_key")]
         if serial is not None:
             argv += ["--serial", str(serial)]
-        self._run([*argv, "--identity", IDENTITY, "-o", str(self.dist)], what="the build")
-        self.read_bundle(self.dist / f"airlift-{version}-amd64.tar")
+        if since is not None:
+            argv += ["--since", str(since)]
+        argv += ["--identity", IDENTITY, "--output", str(self.dist)]
+        stream(argv, what="the build", listen=self.listen, cwd=tree)
+        base = "-since-" + self.release()["version"] if since is not None else ""
+        self.read_bundle(self.dist / f"airlift-{version}{base}-amd64.tar")
 
     def read_bundle(self, path: Path) -> None:
         """Take size and manifest of a bundle into the facts."""

@@ -58,6 +58,7 @@ def stream(
     stdin: IO[bytes] | None = None,
     env: dict[str, str] | None = None,
     check: bool = True,
+    cwd: Path = ROOT,
 ) -> Done:
     """Run a command, hand every line it prints to ``listen``, and return all of them."""
     lines: list[str] = []
@@ -66,7 +67,7 @@ def stream(
         stdin=stdin if stdin is not None else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        cwd=ROOT,
+        cwd=cwd,
         env=env,
     ) as process:
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for

@@ -17,8 +17,10 @@ options:
       - C(inspect) tells what is missing.
       - C(pull) pulls from O(registry), then settles.
       - C(settle) proves, tags and flushes to disk what was loaded.
+      - C(prune) removes the images of O(components) whose id is not in O(kept). An image that a
+        container still uses stays.
     type: str
-    choices: [inspect, pull, settle]
+    choices: [inspect, pull, settle, prune]
     required: true
   components:
     description: Component, and its entry in the manifest.
@@ -28,6 +30,11 @@ options:
     description: Address of the registry, as the host sees it.
     type: str
     default: ""
+  kept:
+    description: Ids of the images that stay.
+    type: list
+    elements: str
+    default: []
   port:
     description: Port that the tunnel will need.
     type: int
@@ -212,6 +219,29 @@ def look(components: dict[str, Component], store: str, port: int) -> dict[str, A
     return result
 
 
+def names_of(image: dict[str, Any], repositories: set[str]) -> list[str]:
+    """Return an image's names in these repositories; a registry's address may stand before them."""
+    names = [*(image.get("RepoTags") or []), *(image.get("RepoDigests") or [])]
+    return [
+        name
+        for name in names
+        if re.sub(r"^127\.0\.0\.1:\d+/", "", re.split(r"@|:[^:/]*$", name)[0]) in repositories
+    ]
+
+
+def prune(components: dict[str, Component], kept: set[str]) -> dict[str, Any]:
+    """Remove what no release that is kept needs."""
+    repositories = {component["repository"] for component in components.values()}
+    every = sorted(set(docker("image", "ls", "--quiet", "--no-trunc").stdout.split()))
+    removed = []
+    for ident, image in (inspect(*every) if every else {}).items():
+        names = names_of(image, repositories) if ident in every and ident not in kept else []
+        # Not by force: the engine refuses what a container uses, and that is right.
+        if names and all(docker("image", "rm", name).returncode == 0 for name in names):
+            removed.append(names[0])
+    return {"changed": bool(removed), "removed": removed}
+
+
 def port_taken(port: int) -> bool:
     """Say whether something listens on the port that the tunnel needs."""
     with contextlib.closing(socket.socket()) as probe_socket:
@@ -225,6 +255,9 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     store = image_store()
     if params["state"] == "inspect":
         return {"changed": False, **look(components, store, params["port"])}
+
+    if params["state"] == "prune":
+        return prune(components, set(params["kept"]))
 
     def one(name: str) -> tuple[str, str, str]:
         try:
@@ -253,9 +286,14 @@ def main() -> None:
     """Entry point."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["inspect", "pull", "settle"], "required": True},
+            "state": {
+                "type": "str",
+                "choices": ["inspect", "pull", "settle", "prune"],
+                "required": True,
+            },
             "components": {"type": "dict", "required": True},
             "registry": {"type": "str", "default": ""},
+            "kept": {"type": "list", "elements": "str", "default": []},
             "port": {"type": "int", "default": 0},
             "timeout": {"type": "int", "default": 1800},
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,11 +20,11 @@ def monitoring_targets(
     """
     zone = job["zone"]
     hosts = sorted(addresses) if zone == "all" else sorted(zone_hosts.get(zone, []))
-    wanted: list[tuple[str, dict[str, str]]] = (
-        [(f"app_{colour}", {"colour": colour}) for colour in colours]
-        if job.get("colours")
-        else [(str(job["port"]), {})]
-    )
+    port_of = str(job["port"])
+    wanted: list[tuple[str, dict[str, str]]] = [(port_of, {})]
+    if which := job.get("colours"):
+        running = colours if which == "all" else colours[:1]
+        wanted = [(f"{port_of}_{colour}", {"colour": colour}) for colour in running]
     return [
         {
             "targets": [f"{addresses[host]}:{ports[port]}"],
@@ -34,9 +35,17 @@ def monitoring_targets(
     ]
 
 
+def monitoring_target_files(jobs: Mapping[str, Mapping[str, Any]], *site: Any) -> dict[str, str]:
+    """Return file name: content, one file a job; `site` is what monitoring_targets takes."""
+    return {
+        f"{name}.json": json.dumps(monitoring_targets(job, *site), indent=1, sort_keys=True) + "\n"
+        for name, job in jobs.items()
+    }
+
+
 class FilterModule:
     """The filter, under the name that templates use."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return name: function."""
-        return {"monitoring_targets": monitoring_targets}
+        return {"monitoring_target_files": monitoring_target_files}

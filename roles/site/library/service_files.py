@@ -43,9 +43,10 @@ options:
     type: dict
     default: {}
   fingerprint_key:
-    description: File on the host with the random key; made when it is missing.
+    description:
+      - File on the host with the random key; made when it is missing.
+      - Without it there is no fingerprint.
     type: path
-    required: true
   validate:
     description:
       - Command that proves the files right before they replace the present ones.
@@ -70,7 +71,7 @@ EXAMPLES = r"""
 RETURN = r"""
 fingerprint:
   description: Changes when, and only when, a file, its mode or its owner changes.
-  returned: always
+  returned: when there is a fingerprint_key
   type: str
 changed_files:
   description: Files that were written or removed.
@@ -249,15 +250,17 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     result: dict[str, Any] = {
         "changed": changed,
         "changed_files": sorted(write | remove),
-        "fingerprint": fingerprint(
-            fingerprint_key(Path(params["fingerprint_key"]), create=not module.check_mode),
-            wanted,
-            rights,
-        ),
     }
+    if params["fingerprint_key"]:
+        key = fingerprint_key(Path(params["fingerprint_key"]), create=not module.check_mode)
+        result["fingerprint"] = fingerprint(key, wanted, rights)
     if params["files"]:
         before = present_files(directory) if directory.is_dir() else {}
-        result["diff"] = {"before": readable(before), "after": readable(wanted)}
+        # Never what is secret, or copied: a private key may be among it.
+        result["diff"] = {
+            "before": readable({name: before[name] for name in params["files"] if name in before}),
+            "after": readable({name: wanted[name] for name in params["files"]}),
+        }
     if not changed:
         return result
     if write and params["validate"] and not module.check_mode:
@@ -286,7 +289,7 @@ def main() -> None:
             "files": {"type": "dict", "default": {}},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "copies": {"type": "dict", "default": {}},
-            "fingerprint_key": {"type": "path", "required": True, "no_log": False},
+            "fingerprint_key": {"type": "path", "no_log": False},
             "validate": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 COLUMNS = ("HOST", "SERVICE", "RELEASE", "COLOUR", "IMAGE", "HEALTH", "SINCE")
+#: What an operator runs, as the swap agent notes it.
+VERBS = ("install", "upgrade", "rollback", "retire")
 CONTAINERD_DRIVER = "io.containerd.snapshotter.v1"
 
 
@@ -24,11 +27,12 @@ class Row(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What is said below the table."""
+    """What is said below the table; `following` is the playbook that helps, if one is special."""
 
     facts: list[str]
     problems: list[str]
     hosts: list[str]
+    following: str = ""
 
 
 def hosts_in_order(findings: Mapping[str, Any]) -> list[str]:
@@ -40,9 +44,28 @@ def hosts_in_order(findings: Mapping[str, Any]) -> list[str]:
 def edge_of(findings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the swap agent said; empty when no edge was asked or none answered."""
     for said in findings["edges"]:
-        if isinstance(said, Mapping) and said.get("rc") == 0:
-            return dict(json.loads(said["stdout"]))
+        if isinstance(said, Mapping) and "installed" in said:
+            return dict(said)
     return {}
+
+
+def manifest_of(findings: Mapping[str, Any], release: str | None) -> dict[str, Any]:
+    """Return the manifest of a release on this jump host; empty when it is not here."""
+    path = Path(findings["releases_dir"], str(release), "manifest.json")
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError:
+        return {}
+
+
+def images_of(findings: Mapping[str, Any], edge: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return release: components, of the release that serves (as "") and of the one before."""
+    served = manifest_of(findings, edge.get("release"))
+    before = manifest_of(findings, edge.get("previous_release"))
+    known = {"": served.get("components", findings["components"])}
+    if before:
+        known[str(edge["previous_release"])] = before["components"]
+    return known
 
 
 def wanted_services(findings: Mapping[str, Any], host: str, active: str) -> list[str]:
@@ -71,14 +94,19 @@ def health_of(container: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def container_row(
-    host: str, container: Mapping[str, Any], wanted: Sequence[str], images: Mapping[str, str]
+    host: str,
+    container: Mapping[str, Any],
+    wanted: Sequence[str],
+    images: Mapping[str, Mapping[str, str]],
 ) -> Row:
-    """Return the line of one container."""
+    """Return the line of one container; `images` is release: component: id."""
     labels = container["Labels"]
     service, component = labels["airlift.service"], labels.get("airlift.component", "")
     health, since = health_of(container)
-    same = images.get(component) == container.get("ImageID")
     release = labels.get("airlift.release") or labels.get("airlift.version", "-")
+    # What stands by is of the release before; everything that should run is of the one that serves.
+    known = images[""] if service in wanted else images.get(release, images[""])
+    same = known.get(component) == container.get("ImageID")
     problem = ""
     if service in wanted:
         if health not in {"healthy", "running", "starting"}:
@@ -97,7 +125,12 @@ def container_row(
     )
 
 
-def host_rows(findings: Mapping[str, Any], host: str, active: str) -> Iterator[Row]:
+def host_rows(
+    findings: Mapping[str, Any],
+    host: str,
+    active: str,
+    releases: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Row]:
     """Return the lines of one host."""
     said = findings["engines"].get(host)
     wanted = wanted_services(findings, host, active)
@@ -110,7 +143,8 @@ def host_rows(findings: Mapping[str, Any], host: str, active: str) -> Iterator[R
         problem = f"{host} has no container engine that answers"
         yield Row(host, "-", "-", "-", "-", "no engine", "-", problem)
         return
-    images = image_ids(findings["components"], said.get("host_info", {}))
+    info = said.get("host_info", {})
+    images = {name: image_ids(components, info) for name, components in releases.items()}
     found = {container["Labels"]["airlift.service"]: container for container in said["containers"]}
     for service in [*wanted, *sorted(set(found) - set(wanted))]:
         if service in found:
@@ -162,49 +196,103 @@ def service_answer(findings: Mapping[str, Any]) -> tuple[str, str]:
     return "not asked", ""
 
 
+def way_back(findings: Mapping[str, Any], edge: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """Return whether a rollback is possible, to what, how fast, and until when."""
+    release, standby = edge.get("previous_release"), edge.get("standby")
+    if not release:
+        return "way back: none, this is the first release here"
+    manifest = manifest_of(findings, release)
+    if not manifest:
+        return f"way back: none, {release} is no longer on this jump host; import its bundle again"
+    for said in findings["databases"]:
+        text = said.get("stdout") if isinstance(said, Mapping) else ""
+        lowest = json.loads(text)["lowest_compatible"] if text else 0
+        if lowest > manifest["schema"]["head"]:
+            return f"way back: none, the database's schema is too new for {release}"
+    warm = [row for row in rows if row.service == f"app-{standby}" and row.health == "healthy"]
+    if standby and len(warm) == len(findings["zones"]["app"]):
+        late = " (over; retire.yml stops it)" if edge["warm_until"] < edge["now"] else ""
+        return f"way back: {release} ({standby}) is warm until {edge['warm_until']}{late}: seconds"
+    return f"way back: {release}, from its images: a minute or two"
+
+
+def runs_of(edge: Mapping[str, Any]) -> tuple[list[str], list[str], str]:
+    """Return facts and problems of the runs on this site, and the playbook that goes on."""
+    last, lease = edge.get("last_run"), edge.get("lease")
+    facts: list[str] = []
+    problems: list[str] = []
+    following = ""
+    if last and last["event"] == "failed":
+        what = f"{last['step']} to {last['data'].get('release', '?')}"
+        facts.append(f"last run: {what}, failed at {last['time']}: {last['data'].get('why')}")
+    if lease and edge.get("at_work", True):
+        facts.append(f"{lease['owner']} is at work: {lease['verb']}, run {lease['run']}")
+        return facts, problems, following
+    begun = edge.get("unfinished", [])
+    steps = [record["step"] for record in begun if record["step"] not in VERBS]
+    for record in (record for record in begun if record["step"] in VERBS):
+        to = record["data"].get("release")
+        where = f" in step {steps[-1]}" if steps else ""
+        problems.append(f"{record['step']} to {to} was cut off{where}: start it again")
+        following = f"{record['step']}.yml"
+    return facts, problems, following
+
+
+def newer(findings: Mapping[str, Any], edge: Mapping[str, Any]) -> bool:
+    """Say whether this directory's release is newer than what the site serves."""
+    return bool(edge.get("installed")) and int(findings["serial"]) > int(edge["serial"])
+
+
 def examine(findings: Mapping[str, Any], edge: Mapping[str, Any], rows: Sequence[Row]) -> Report:
     """Return what is to be said of the whole site."""
     answer, wrong = service_answer(findings)
     facts = [f"/health/ready through the edge: {answer}"]
-    if edge.get("installed"):
-        generation = f"generation {edge['live_generation']}"
-        standby = edge.get("standby") or "none"
-        facts.append(
-            f"release {edge['release']} (serial {edge['serial']}), {edge['active']} active, "
-            f"standby {standby}, {generation}, since {edge['since']}"
-        )
-    facts += [
-        f"absent: {name}: {entry.get('reason', '') if isinstance(entry, Mapping) else entry}"
-        for name, entry in findings["absent"].items()
-    ]
     problems = [row.problem for row in rows if row.problem]
     if wrong:
         problems.append(wrong)
-    if lease := edge.get("lease"):
-        facts.append(f"{lease['owner']} is at work: {lease['verb']}, run {lease['run']}")
-    else:
-        problems += [
-            f"a run was cut off at {record['time']} in step {record['step']}: start it again"
-            for record in edge.get("unfinished", [])
-        ]
+    following = ""
     if edge.get("installed"):
+        facts.append(
+            f"release {edge['release']} (serial {edge['serial']}), {edge['active']} active, "
+            f"generation {edge['live_generation']}, since {edge['since']}"
+        )
+        facts.append(way_back(findings, edge, rows))
+        more, cut_off, following = runs_of(edge)
+        facts += more
+        problems += cut_off
         if edge["served_generation"] != edge["live_generation"]:
             problems.append(
                 f"Nginx serves generation {edge['served_generation']}, "
                 f"the disk holds {edge['live_generation']}"
             )
-        if edge["release"] != findings["release"]:
-            problems.append(
-                f"the site runs {edge['release']}, this is the directory of {findings['release']}"
-            )
-    return Report(facts, problems, list(dict.fromkeys(row.host for row in rows if row.problem)))
+        if newer(findings, edge):
+            facts.append(f"release {findings['release']} is here and can be upgraded to")
+    facts += [
+        f"absent: {name}: {entry.get('reason', '') if isinstance(entry, Mapping) else entry}"
+        for name, entry in findings["absent"].items()
+    ]
+    hosts = list(dict.fromkeys(row.host for row in rows if row.problem))
+    return Report(facts, problems, hosts, following)
+
+
+def next_command(findings: Mapping[str, Any], edge: Mapping[str, Any], report: Report) -> str:
+    """Return what to type next when something is wrong."""
+    if report.following:
+        return f"{findings['command']}{report.following}"
+    limit = f" --limit {report.hosts[0]}" if len(report.hosts) == 1 else ""
+    # Install repairs what serves, so from the directory of that release.
+    elsewhere = edge.get("release", findings["release"]) != findings["release"]
+    place = f"cd {findings['releases_dir']}/{edge['release']} && " if elsewhere else ""
+    return f"{place}{findings['command']}install.yml{limit}"
 
 
 def status_report(findings: Mapping[str, Any]) -> str:
     """Return the whole report as one text."""
     edge = edge_of(findings)
     active = str(edge.get("active", "blue"))
-    rows = [row for host in hosts_in_order(findings) for row in host_rows(findings, host, active)]
+    releases = images_of(findings, edge)
+    hosts = hosts_in_order(findings)
+    rows = [row for host in hosts for row in host_rows(findings, host, active, releases)]
     report = examine(findings, edge, rows)
     site, command = findings["site"], findings["command"]
     everyone = set(findings["asked"]) >= {h for hosts in findings["zones"].values() for h in hosts}
@@ -213,6 +301,8 @@ def status_report(findings: Mapping[str, Any]) -> str:
         release = edge.get("release", findings["release"])
         verdict = f"Site {site} runs release {release}: {scope} should be."
         following = f"Next: {command}status.yml any time; a new bundle begins with its import."
+        if newer(findings, edge):
+            following = f"Next: {command}upgrade.yml --check shows what an upgrade would do."
     elif everyone and nothing_installed(findings, edge):
         verdict = f"Site {site} is not installed yet."
         following = f"Next: {command}install.yml"
@@ -220,8 +310,7 @@ def status_report(findings: Mapping[str, Any]) -> str:
         first = report.problems[0]
         more = f", and {len(report.problems) - 1} more" if len(report.problems) > 1 else ""
         verdict = f"Site {site} needs attention: {first}{more}."
-        limit = f" --limit {report.hosts[0]}" if len(report.hosts) == 1 else ""
-        following = f"Next: {command}install.yml{limit}"
+        following = f"Next: {next_command(findings, edge, report)}"
         if any(row.health == "unreachable" for row in rows):
             following = "Next: bring the host back, then " + following.removeprefix("Next: ")
     trouble = [f"  - {problem}" for problem in report.problems[1:]]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.roles.conftest import plugin
 
-service_files = plugin("service/library/service_files.py")
+service_files = plugin("site/library/service_files.py")
 service = plugin("service/filter_plugins/service.py")
 OWNER = f"{os.getuid()}:{os.getgid()}"
 

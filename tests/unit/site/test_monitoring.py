@@ -24,13 +24,18 @@ def targets(job: dict[str, Any], colours: list[str]) -> list[dict[str, Any]]:
 
 
 def test_every_app_host_is_a_target_for_each_colour_that_runs() -> None:
-    made = targets({"zone": "app", "port": "", "colours": True}, ["green", "blue"])
+    made = targets({"zone": "app", "port": "app", "colours": "all"}, ["green", "blue"])
     assert [(t["targets"], t["labels"]["host"], t["labels"]["colour"]) for t in made] == [
         (["10.0.2.1:8002"], "app-1", "green"),
         (["10.0.2.2:8002"], "app-2", "green"),
         (["10.0.2.1:8001"], "app-1", "blue"),
         (["10.0.2.2:8001"], "app-2", "blue"),
     ]
+
+
+def test_only_the_worker_of_the_colour_that_serves_is_a_target() -> None:
+    made = targets({"zone": "app", "port": "app", "colours": "active"}, ["green", "blue"])
+    assert {t["labels"]["colour"] for t in made} == {"green"}
 
 
 def test_all_hosts_are_targets_of_the_node_exporter() -> None:
@@ -52,7 +57,8 @@ def test_every_job_names_a_zone_and_a_port_of_the_site() -> None:
 def test_every_scrape_is_an_allowed_flow() -> None:
     site = load("site", "defaults/main.yml")
     for name, job in load("monitoring", "defaults/main.yml")["monitoring_jobs"].items():
-        for port in ["app_blue", "app_green"] if job.get("colours") else [job["port"]]:
+        both = [f"{job['port']}_{colour}" for colour in ("blue", "green")]
+        for port in both if job.get("colours") else [job["port"]]:
             assert any(
                 flow["from"] in ({"self"} if job["zone"] == "monitor" else {"monitor"})
                 and flow["to"] in {job["zone"], "all"}

@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from tests.unit.roles.conftest import plugin
 
 EXPECTED = {
     "dmz": ["edge"],
-    "app": ["app-COLOUR", "worker"],
+    "app": ["app-COLOUR", "worker-COLOUR"],
     "data": ["postgres"],
     "monitor": ["prometheus", "grafana"],
     "all": ["node-exporter"],
@@ -19,10 +20,16 @@ COMPONENTS = {
     name: {"manifest_digest": f"sha256:m-{name}", "config_digest": f"sha256:c-{name}"}
     for name in ("app", "nginx", "postgres", "prometheus", "node-exporter")
 }
-COMPONENT_OF = {"edge": "nginx", "worker": "app", "app-blue": "app", "app-green": "app"}
+COMPONENT_OF = {
+    "edge": "nginx",
+    "worker-blue": "app",
+    "worker-green": "app",
+    "app-blue": "app",
+    "app-green": "app",
+}
 RUNS = {
     "edge-1": ["edge", "node-exporter"],
-    "app-1": ["app-blue", "worker", "node-exporter"],
+    "app-1": ["app-blue", "worker-blue", "node-exporter"],
     "data-1": ["postgres", "node-exporter"],
     "mon-1": ["prometheus", "node-exporter"],
 }
@@ -36,7 +43,15 @@ EDGE = {
     "live_generation": 3,
     "served_generation": 3,
     "since": "2026-01-01T00:00:00Z",
+    "previous_release": None,
+    "previous_serial": None,
+    "warm_until": None,
+    "lease": None,
+    "unfinished": [],
+    "last_run": None,
+    "now": "2026-01-02T00:00:00Z",
 }
+OLD = {"app": {"manifest_digest": "sha256:m-old", "config_digest": "sha256:c-old"}}
 
 
 def container(service: str) -> dict[str, Any]:
@@ -55,8 +70,10 @@ def container(service: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def findings() -> dict[str, Any]:
+def findings(tmp_path: Path) -> dict[str, Any]:
     return {
+        "releases_dir": str(tmp_path),
+        "databases": [{"stdout": json.dumps({"lowest_compatible": 1})}],
         "site": "acme",
         "release": "1.0.0",
         "serial": 1,
@@ -69,7 +86,7 @@ def findings() -> dict[str, Any]:
             host: {"host_info": {}, "containers": [container(name) for name in names]}
             for host, names in RUNS.items()
         },
-        "edges": [{"rc": 0, "stdout": json.dumps(EDGE)}],
+        "edges": [EDGE],
         "ready": [{"status": 200, "json": {"status": "ready", "checks": {"postgres": "ok"}}}],
         "command": "ansible-playbook playbooks/",
     }
@@ -145,22 +162,101 @@ def test_a_degraded_service_is_not_well(findings: dict[str, Any]) -> None:
 
 def test_an_edge_that_serves_something_else_than_the_disk_holds(findings: dict[str, Any]) -> None:
     stale = {**EDGE, "served_generation": 2}
-    findings["edges"] = [{"rc": 0, "stdout": json.dumps(stale)}]
+    findings["edges"] = [stale]
     assert "Nginx serves generation 2, the disk holds 3" in report(findings)
 
 
-def test_a_run_that_was_cut_off_is_told_and_one_at_work_is_left_alone(
-    findings: dict[str, Any],
-) -> None:
-    left = {"step": "switch", "event": "intent", "time": "2026-01-02T00:00:00Z", "run": "r1"}
-    cut_off = {**EDGE, "lease": None, "unfinished": [left]}
-    findings["edges"] = [{"rc": 0, "stdout": json.dumps(cut_off)}]
-    assert "a run was cut off at 2026-01-02T00:00:00Z in step switch" in report(findings)
-    lease = {"run": "r1", "owner": "ann", "verb": "upgrade", "epoch": 1, "expires": 1.0}
-    findings["edges"] = [{"rc": 0, "stdout": json.dumps({**cut_off, "lease": lease})}]
+# ---------------------------------------------------------------- runs
+def note(step: str, event: str = "intent", **data: Any) -> dict[str, Any]:
+    return {"step": step, "event": event, "time": "2026-01-02T00:00:00Z", "run": "r1", "data": data}
+
+
+def test_a_run_that_was_cut_off_is_to_be_started_again(findings: dict[str, Any]) -> None:
+    begun = [note("upgrade", release="1.1.0"), note("schema")]
+    findings["edges"] = [{**EDGE, "unfinished": begun}]
     text = report(findings)
-    assert "ann is at work: upgrade, run r1" in text
-    assert "cut off" not in text
+    assert "needs attention: upgrade to 1.1.0 was cut off in step schema: start it again." in text
+    assert text.endswith("Next: ansible-playbook playbooks/upgrade.yml")
+
+
+def test_a_run_at_work_is_left_alone_and_a_dead_one_is_not(findings: dict[str, Any]) -> None:
+    lease = {"run": "r1", "owner": "ann", "verb": "upgrade", "epoch": 1, "expires": 1.0}
+    busy = {**EDGE, "unfinished": [note("upgrade", release="1.1.0")], "lease": lease}
+    findings["edges"] = [{**busy, "at_work": True}]
+    assert "ann is at work: upgrade, run r1" in report(findings)
+    assert "cut off" not in report(findings)
+    findings["edges"] = [{**busy, "at_work": False}]
+    assert "at work" not in report(findings)
+    assert "cut off" in report(findings)
+
+
+def test_why_the_last_run_failed_is_told(findings: dict[str, Any]) -> None:
+    failed = note("upgrade", "failed", release="1.1.0", why="no room")
+    findings["edges"] = [{**EDGE, "last_run": failed}]
+    text = report(findings)
+    assert "last run: upgrade to 1.1.0, failed at 2026-01-02T00:00:00Z: no room" in text
+    assert "everything is as it should be" in text
+
+
+# ---------------------------------------------------------------- the way back
+@pytest.fixture
+def upgraded(findings: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """A site that green serves as 1.1.0; blue stands by as 1.0.0."""
+    for release, components, head in (("1.0.0", OLD, 1), ("1.1.0", COMPONENTS, 2)):
+        (tmp_path / release).mkdir()
+        manifest = {"components": components, "schema": {"head": head}}
+        (tmp_path / release / "manifest.json").write_text(json.dumps(manifest))
+    edge = {**EDGE, "active": "green", "standby": "blue", "release": "1.1.0", "serial": 2}
+    edge |= {"previous_release": "1.0.0", "previous_serial": 1}
+    findings["edges"] = [edge | {"warm_until": "2026-01-03T00:00:00Z"}]
+    findings |= {"release": "1.1.0", "serial": 2}
+    app = findings["engines"]["app-1"]
+    app["containers"][0]["ImageID"] = "sha256:c-old"
+    app["containers"] += [container("app-green"), container("worker-green")]
+    for one in app["containers"][-2:]:
+        one["ImageID"] = "sha256:c-app"
+    del app["containers"][1]
+    return findings
+
+
+def test_the_standby_is_the_way_back_while_it_is_warm(upgraded: dict[str, Any]) -> None:
+    text = report(upgraded)
+    assert "way back: 1.0.0 (blue) is warm until 2026-01-03T00:00:00Z: seconds" in text
+    assert "everything is as it should be" in text
+    assert "other" not in text
+
+
+def test_a_window_that_is_over_says_so(upgraded: dict[str, Any]) -> None:
+    upgraded["edges"][0]["warm_until"] = "2026-01-01T12:00:00Z"
+    assert "(over; retire.yml stops it)" in report(upgraded)
+
+
+def test_a_standby_that_is_down_is_a_longer_way(upgraded: dict[str, Any]) -> None:
+    upgraded["engines"]["app-1"]["containers"][0] |= {"State": "exited", "Status": "Exited (0)"}
+    assert "way back: 1.0.0, from its images" in report(upgraded)
+
+
+def test_a_schema_that_is_too_new_closes_the_way(upgraded: dict[str, Any]) -> None:
+    upgraded["databases"] = [{"stdout": json.dumps({"lowest_compatible": 2})}]
+    assert "way back: none, the database's schema is too new for 1.0.0" in report(upgraded)
+
+
+def test_a_release_that_is_gone_is_no_way(upgraded: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "1.0.0" / "manifest.json").unlink()
+    assert "way back: none, 1.0.0 is no longer on this jump host" in report(upgraded)
+
+
+def test_a_newer_release_is_offered(upgraded: dict[str, Any]) -> None:
+    upgraded |= {"release": "1.2.0", "serial": 3}
+    text = report(upgraded)
+    assert "release 1.2.0 is here and can be upgraded to" in text
+    assert "upgrade.yml --check" in text
+
+
+def test_a_repair_is_done_by_the_release_that_serves(upgraded: dict[str, Any]) -> None:
+    upgraded |= {"release": "1.2.0", "serial": 3}
+    upgraded["engines"]["data-1"]["containers"][0]["State"] = "exited"
+    assert "/1.1.0 && ansible-playbook playbooks/install.yml --limit data-1" in report(upgraded)
 
 
 def test_a_fresh_site_is_told_to_install(findings: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swap_agent import lease, nginx, swap
+from swap_agent import lease, nginx, runs, swap
 from swap_agent.nginx import Edge
 from swap_agent.state import Settings, State, SwapError, exclusive
 
@@ -42,11 +42,13 @@ class World:
             probe_port=1,
             reload_timeout=0.0,
             drain_timeout=0.0,
+            agent_timeout=0.0,
         )
         self.edge = Edge(self.settings)
         for name in (
             *FILES,
             "upstreams/blue.conf",
+            "upstreams/green.conf",
             "upstreams/green-blue.conf",
             "upstreams/blue-green.conf",
         ):
@@ -61,7 +63,7 @@ class World:
         if arguments[0] == "run" and self.refuses:
             code, errors = 1, self.refuses
         if arguments[0] == "inspect":
-            said = "true" if self.running else "false"
+            said = f"{'true' if self.running else 'false'} sha256:running"
         if arguments[0] == "kill" and not self.deaf:
             self.serving = self.edge.live_generation()
             self.retiring = self.workers if self.slow else set()
@@ -91,7 +93,18 @@ class World:
     def switch(
         self, to: str = "green", release: str = "1.1.0", serial: int = 2, run: str = "run-1"
     ) -> dict[str, Any]:
-        return swap.switch(self.edge, run=run, to=to, release=release, serial=serial)
+        return swap.switch(self.edge, run=run, to=to, release=release, serial=serial, warm=60)
+
+    def begin(self, run: str = "run-1", verb: str = "upgrade", instead_of: str = "") -> None:
+        runs.begin(
+            self.edge, run=run, owner="ann", verb=verb, seconds=60, instead_of=instead_of, data={}
+        )
+
+    def step(self, name: str, run: str = "run-1") -> None:
+        runs.step(self.edge, run=run, name=name, seconds=60)
+
+    def end(self, why: str = "", run: str = "run-1") -> None:
+        runs.end(self.edge, run=run, why=why, data={})
 
     def events(self) -> list[tuple[str, str]]:
         return [(r["step"], r["event"]) for r in swap.journal_of(self.edge).records()]
@@ -278,7 +291,7 @@ def test_a_switch_puts_the_other_colour_in_service_and_keeps_the_old_one(serving
     answer = serving.switch()
     assert answer["changed"]
     assert (answer["active"], answer["standby"]) == ("green", "blue")
-    assert (answer["release"], answer["standby_release"]) == ("1.1.0", "1.0.0")
+    assert (answer["release"], answer["previous_release"]) == ("1.1.0", "1.0.0")
     assert (serving.edge.live / "upstream.conf").read_text() == "# upstreams/green-blue.conf\n"
     assert serving.serving == serving.state()["generation"] == 2
     assert serving.events() == [("switch", "intent"), ("switch", "done")]
@@ -327,7 +340,7 @@ def test_nothing_is_over_before_the_old_workers_are_gone(serving: World) -> None
 
 def test_a_switch_cut_off_after_the_rename_is_finished(serving: World) -> None:
     swap.journal_of(serving.edge).append("run-1", "switch", "intent")
-    staged = serving.edge.stage(2, swap.target(serving.held(), "green", "1.1.0", 2))
+    staged = serving.edge.stage(2, swap.target(serving.held(), "green", "1.1.0", 2, 60))
     tree = staged.with_name("000002")
     staged.rename(tree)
     serving.edge.point(tree)
@@ -338,6 +351,128 @@ def test_a_switch_cut_off_after_the_rename_is_finished(serving: World) -> None:
     assert serving.state()["active"] == "green"
     assert serving.serving == 2
     assert swap.show(serving.edge)["unfinished"] == []
+
+
+def test_the_image_that_runs_is_the_judge(serving: World) -> None:
+    assert serving.edge.image() == "sha256:running"
+    serving.running = False
+    assert serving.edge.image() == "sha256:nginx"
+
+
+def test_a_retired_standby_gets_nothing_but_is_remembered(serving: World) -> None:
+    serving.switch()
+    assert swap.retire(serving.edge, run="run-1")["changed"]
+    assert (serving.edge.live / "upstream.conf").read_text() == "# upstreams/green.conf\n"
+    assert serving.held().standby is None
+    assert serving.held().previous_release == "1.0.0"
+    assert not swap.retire(serving.edge, run="run-1")["changed"]
+
+
+# ---------------------------------------------------------------- undo
+@pytest.fixture
+def upgrading(world: World) -> World:
+    """A site that serves 1.0.0 with blue, and an upgrade that has begun."""
+    world.apply()
+    world.start()
+    world.begin()
+    return world
+
+
+def undo(world: World, run: str = "run-1") -> dict[str, Any]:
+    return swap.undo(world.edge, run=run)
+
+
+def test_undo_puts_back_what_served_before_the_run(upgrading: World) -> None:
+    before = upgrading.held()
+    upgrading.switch()
+    answer = undo(upgrading)
+    assert answer["changed"]
+    assert dataclasses.replace(upgrading.held(), generation=before.generation) == before
+    assert (upgrading.edge.live / "upstream.conf").read_text() == "# upstreams/blue.conf\n"
+    assert not undo(upgrading)["changed"]
+
+
+def test_undo_leaves_alone_what_had_not_switched(upgrading: World) -> None:
+    swap.retire(upgrading.edge, run="run-1")
+    assert not undo(upgrading)["changed"]
+    assert upgrading.held().active == "blue"
+
+
+def test_undo_leaves_alone_what_an_earlier_run_finished(upgrading: World) -> None:
+    upgrading.switch()
+    upgrading.end()
+    upgrading.begin("run-2")
+    assert not undo(upgrading, "run-2")["changed"]
+    assert upgrading.held().release == "1.1.0"
+
+
+def test_undo_reaches_back_to_the_run_that_died(upgrading: World) -> None:
+    upgrading.switch()
+    upgrading.begin("run-2", instead_of="run-1")
+    assert undo(upgrading, "run-2")["changed"]
+    assert upgrading.held().release == "1.0.0"
+
+
+def test_an_undo_is_not_undone(upgrading: World) -> None:
+    upgrading.switch()
+    undo(upgrading)
+    upgrading.begin("run-2", instead_of="run-1")
+    assert not undo(upgrading, "run-2")["changed"]
+    assert upgrading.held().release == "1.0.0"
+
+
+def test_undo_also_ends_a_switch_that_was_cut_off_before_it_was_recorded(upgrading: World) -> None:
+    wanted = swap.target(upgrading.held(), "green", "1.1.0", 2, 60)
+    data = {"from": dataclasses.asdict(upgrading.held()), "to": dataclasses.asdict(wanted)}
+    swap.journal_of(upgrading.edge).append("run-1", "switch", "intent", data)
+    swap.put_in_place(upgrading.edge, wanted)
+    dataclasses.replace(State.read(data["from"])).save(upgrading.settings.state_file)
+    assert undo(upgrading)["changed"]
+    assert (upgrading.edge.live / "upstream.conf").read_text() == "# upstreams/blue.conf\n"
+    assert [r["step"] for r in swap.show(upgrading.edge)["unfinished"]] == ["upgrade"]
+
+
+# ---------------------------------------------------------------- runs
+def test_a_run_leaves_its_steps_in_the_journal(upgrading: World) -> None:
+    upgrading.step("images")
+    upgrading.step("schema")
+    assert [r["step"] for r in swap.show(upgrading.edge)["unfinished"]] == ["upgrade", "schema"]
+    upgrading.end()
+    assert upgrading.events() == [
+        ("upgrade", "intent"),
+        ("images", "intent"),
+        ("images", "done"),
+        ("schema", "intent"),
+        ("schema", "done"),
+        ("upgrade", "done"),
+    ]
+    shown = swap.show(upgrading.edge)
+    assert shown["unfinished"] == []
+    assert shown["lease"] is None
+    assert shown["last_run"]["event"] == "done"
+
+
+def test_a_run_that_took_over_ends_the_steps_of_the_dead_one(upgrading: World) -> None:
+    upgrading.step("images")
+    upgrading.begin("run-2", instead_of="run-1")
+    upgrading.end("no room", run="run-2")
+    shown = swap.show(upgrading.edge)
+    assert shown["unfinished"] == []
+    assert shown["last_run"]["data"]["why"] == "no room"
+
+
+def test_only_a_run_that_is_known_to_be_dead_is_taken_over(upgrading: World) -> None:
+    with pytest.raises(lease.HeldError):
+        upgrading.begin("run-3", instead_of="run-2")
+    upgrading.begin("run-3", instead_of="run-1")
+    with pytest.raises(SwapError, match="does not hold"):
+        upgrading.step("images")
+
+
+def test_a_run_that_was_replaced_ends_nothing(upgrading: World) -> None:
+    upgrading.begin("run-2", instead_of="run-1")
+    upgrading.end("late", run="run-1")
+    assert swap.show(upgrading.edge)["lease"]["run"] == "run-2"
 
 
 # ---------------------------------------------------------------- lease and journal

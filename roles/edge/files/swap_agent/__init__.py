@@ -15,5 +15,6 @@ service, so that one rename replaces all of it and a reboot finds either the old
     /var/lib/airlift/swap/lease.json   who may change the site now, and until when
 
 Every command starts from what is there, not from what an earlier run meant to do.
-Answers are one JSON object on standard output; exit codes: 0 done, 1 refused or failed, 2 usage.
+Answers are one JSON object on standard output. Exit codes: 0 done, 1 refused or failed, 2 usage,
+3 another run holds the lease.
 """

@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import swap_agent
-from swap_agent import lease, swap
+from swap_agent import runs, swap
+from swap_agent.journal import VERBS
+from swap_agent.lease import HeldError
 from swap_agent.nginx import Edge
 from swap_agent.state import COLOURS, SETTINGS, Settings, SwapError, exclusive
+
+#: Exit code when another run holds the lease; who it is stands on standard output.
+HELD = 3
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,25 +32,39 @@ def parser() -> argparse.ArgumentParser:
     wanted.add_argument("--serial", required=True, type=int)
     commands.add_parser("verify", help="prove that Nginx serves the live configuration")
     commands.add_parser("show", help="what is recorded, what is served, who is at work")
-    one = commands.add_parser("lock", help="take or prolong the right to change the site")
-    one.add_argument("--run", required=True)
+    one = _of_run(commands, "lock", "begin a run: take or prolong the right to change the site")
     one.add_argument("--owner", required=True)
-    one.add_argument("--verb", required=True)
-    one.add_argument("--seconds", type=float, default=600)
-    one = commands.add_parser("unlock", help="give it back")
-    one.add_argument("--run", required=True)
-    one = commands.add_parser("switch", help="let a colour serve; the other one stands by")
-    one.add_argument("--run", required=True)
+    one.add_argument("--verb", required=True, choices=VERBS)
+    one.add_argument("--instead-of", default="", help="a run that is known to be dead")
+    _lasting(one)
+    one = _of_run(commands, "step", "note that the next step of a run begins")
+    one.add_argument("--name", required=True)
+    _lasting(one)
+    one = _of_run(commands, "switch", "let a colour serve; the other one stands by")
     one.add_argument("--to", required=True, choices=COLOURS)
     one.add_argument("--release", required=True)
     one.add_argument("--serial", required=True, type=int)
-    one = commands.add_parser("note", help="write into the journal")
-    one.add_argument("--run", required=True)
-    one.add_argument("--step", required=True)
-    one.add_argument("--event", required=True, choices=["intent", "done", "failed"])
-    one.add_argument("--data", type=json.loads, default={})
+    one.add_argument("--warm", type=float, default=86400, help="seconds that the other is kept")
+    _of_run(commands, "retire", "send nothing to the standby any more")
+    _of_run(commands, "undo", "put back what served before an unfinished run switched")
+    one = _of_run(commands, "unlock", "end a run and give the right back")
+    one.add_argument("--failed", default="", metavar="WHY", help="it did not succeed")
     commands.add_parser("journal", help="show the journal")
     return found
+
+
+def _of_run(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, about: str
+) -> argparse.ArgumentParser:
+    """Add a command that only the holder of the lease may give."""
+    one = commands.add_parser(name, help=about)
+    one.add_argument("--run", required=True)
+    one.add_argument("--data", type=json.loads, default={}, help="JSON, for the journal")
+    return one
+
+
+def _lasting(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--seconds", type=float, default=3600, help="how long the lease then holds")
 
 
 def answer(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
@@ -56,24 +75,32 @@ def answer(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
         case "verify":
             return swap.verify(edge)
         case "lock":
-            taken = lease.acquire(
-                swap.lease_file(edge),
+            return runs.begin(
+                edge,
                 run=given.run,
                 owner=given.owner,
                 verb=given.verb,
                 seconds=given.seconds,
+                instead_of=given.instead_of,
+                data=given.data,
             )
-            return {"changed": True, **dataclasses.asdict(taken)}
-        case "unlock":
-            return {"changed": lease.release(swap.lease_file(edge), given.run)}
+        case "step":
+            return runs.step(edge, run=given.run, name=given.name, seconds=given.seconds)
         case "switch":
             return swap.switch(
-                edge, run=given.run, to=given.to, release=given.release, serial=given.serial
+                edge,
+                run=given.run,
+                to=given.to,
+                release=given.release,
+                serial=given.serial,
+                warm=given.warm,
             )
+        case "retire":
+            return swap.retire(edge, run=given.run)
+        case "undo":
+            return swap.undo(edge, run=given.run)
         case _:
-            lease.check(swap.lease_file(edge), given.run)
-            swap.journal_of(edge).append(given.run, given.step, given.event, given.data)
-            return {"changed": True}
+            return runs.end(edge, run=given.run, why=given.failed, data=given.data)
 
 
 def main() -> None:
@@ -88,6 +115,10 @@ def main() -> None:
         else:
             with exclusive(edge.settings):
                 said = answer(edge, given)
+    except HeldError as error:
+        print(json.dumps({"holder": dataclasses.asdict(error.lease)}, sort_keys=True))
+        print(f"airlift-swap: {error}", file=sys.stderr)
+        sys.exit(HELD)
     except SwapError as error:
         sys.exit(f"airlift-swap: {error}")
     print(json.dumps(said, sort_keys=True))

@@ -11,6 +11,8 @@ from swap_agent.state import SwapError, now, sync_directory
 
 #: A step is open from its intent until one of these.
 ENDS = ("done", "failed")
+#: What an operator runs; each is a step of its own around its steps.
+VERBS = ("install", "upgrade", "rollback", "retire")
 
 
 class Journal:
@@ -67,3 +69,17 @@ class Journal:
             else:
                 begun[record["step"]] = record
         return list(begun.values())
+
+    def _last_end(self) -> int:
+        records = self.records()
+        ends = [i for i, r in enumerate(records) if r["step"] in VERBS and r["event"] in ENDS]
+        return ends[-1] if ends else -1
+
+    def last_end(self) -> dict[str, Any] | None:
+        """Return how the last run that came to an end ended."""
+        last = self._last_end()
+        return self.records()[last] if last >= 0 else None
+
+    def since_last_end(self) -> list[dict[str, Any]]:
+        """Return what was noted since a run last came to an end, good or bad."""
+        return self.records()[self._last_end() + 1 :]

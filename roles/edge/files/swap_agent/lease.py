@@ -40,15 +40,28 @@ def _save(path: Path, lease: Lease) -> Lease:
     return lease
 
 
-def acquire(path: Path, *, run: str, owner: str, verb: str, seconds: float) -> Lease:
-    """Take the lease, or prolong it for the same run. Another run's has to run out first."""
-    before = held(path)
-    if before and before.run != run and before.left() > 0:
-        raise SwapError(
-            f"{before.owner} is at work on this site ({before.verb}, run {before.run}); its lease "
-            f"runs out in {before.left():.0f} s unless it is renewed. Wait for it, or, if it is "
-            f"dead for certain: airlift-swap unlock --run {before.run}"
+class HeldError(SwapError):
+    """Another run holds the lease."""
+
+    def __init__(self, lease: Lease) -> None:
+        super().__init__(
+            f"{lease.owner} is at work on this site ({lease.verb}, run {lease.run}); its lease "
+            f"runs out in {lease.left():.0f} s unless it is renewed. Wait for it, or, if it is "
+            f"dead for certain: airlift-swap unlock --run {lease.run} --failed 'it was dead'"
         )
+        self.lease = lease
+
+
+def acquire(
+    path: Path, *, run: str, owner: str, verb: str, seconds: float, instead_of: str = ""
+) -> Lease:
+    """Take the lease, or prolong it for the same run.
+
+    Another run's has to run out first, unless the caller knows that this very run is dead.
+    """
+    before = held(path)
+    if before and before.run not in {run, instead_of} and before.left() > 0:
+        raise HeldError(before)
     same = before is not None and before.run == run and before.left() > 0
     epoch = (before.epoch if before else 0) + (0 if same else 1)
     return _save(path, Lease(run, owner, verb, epoch, time.time() + seconds))

@@ -98,7 +98,7 @@ class Edge:
             "--user", self.settings.user, "--cap-drop", "ALL",
             "--security-opt", "no-new-privileges", "--log-driver", "none",
             "--tmpfs", "/tmp:mode=1777",  # noqa: S108
-            "--volume", f"{tree}:/etc/nginx/live:ro", "--entrypoint", "nginx", self.settings.image,
+            "--volume", f"{tree}:/etc/nginx/live:ro", "--entrypoint", "nginx", self.image(),
             "-t", "-q", "-e", "stderr", "-c", "/etc/nginx/live/nginx.conf",
         )  # fmt: skip
         if result.returncode != 0:
@@ -113,10 +113,20 @@ class Edge:
         link.rename(self.live)
         sync_directory(self.settings.root)
 
+    def _container(self) -> tuple[bool, str]:
+        form = "{{.State.Running}} {{.Image}}"
+        shown = engine("inspect", "--format", form, self.settings.container)
+        running, _, image = shown.stdout.strip().partition(" ")
+        return shown.returncode == 0 and running == "true", image
+
     def running(self) -> bool:
         """Tell whether the Nginx container runs."""
-        shown = engine("inspect", "--format", "{{.State.Running}}", self.settings.container)
-        return shown.returncode == 0 and shown.stdout.strip() == "true"
+        return self._container()[0]
+
+    def image(self) -> str:
+        """Return the image that serves: a release may bring another, which install starts later."""
+        running, image = self._container()
+        return image if running else self.settings.image
 
     def answered(self) -> int | None:
         """Ask Nginx for its generation on a fresh connection; None when it does not answer."""

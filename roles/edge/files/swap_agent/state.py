@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 SETTINGS = Path("/etc/airlift/swap.json")
 COLOURS = ("blue", "green")
@@ -33,6 +34,8 @@ class Settings:
     probe_port: int
     reload_timeout: float = 15.0
     drain_timeout: float = 130.0
+    #: How long one agent waits for another; above drain_timeout.
+    agent_timeout: float = 180.0
     keep_trees: int = 3
 
     @classmethod
@@ -57,21 +60,26 @@ class State:
     serial: int
     generation: int
     since: str
-    #: The release of the standby colour: what a rollback brings back.
-    standby_release: str | None = None
-    standby_serial: int | None = None
+    #: What served before: a rollback brings it back, from the standby or from the pinned images.
+    previous_release: str | None = None
+    previous_serial: int | None = None
+    #: Until when the standby is meant to stay warm.
+    warm_until: str | None = None
 
     @classmethod
     def load(cls, path: Path) -> State | None:
         """Read the state; None before the first installation."""
         try:
-            raw = json.loads(path.read_text())
-            raw.pop("format", None)
-            return cls(**raw)
+            return cls.read(json.loads(path.read_text()))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise SwapError(f"the state {path} cannot be read: {error}") from error
+
+    @classmethod
+    def read(cls, raw: dict[str, Any]) -> State:
+        """Make a state of what was saved, in a file or in the journal."""
+        return cls(**{key: value for key, value in raw.items() if key != "format"})
 
     def save(self, path: Path) -> None:
         """Write the state, whole or not at all."""
@@ -79,9 +87,9 @@ class State:
         replace_synced(path, (body + "\n").encode())
 
 
-def now() -> str:
-    """Return the time in UTC, to the second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+def now(later: float = 0.0) -> str:
+    """Return the time in UTC, to the second; `later` seconds from now."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + later))
 
 
 def sync_directory(path: Path) -> None:
@@ -115,12 +123,22 @@ def replace_synced(path: Path, body: bytes) -> None:
 
 @contextlib.contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
-    """Let one agent process work at a time; the lock goes with the process, however it ends."""
+    """Let one agent process work at a time; the lock goes with the process, however it ends.
+
+    A controller that was killed leaves its agent at work: the next run waits for it to finish.
+    """
     directory = settings.state_file.parent
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     with (directory / "agent.lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SwapError("another airlift-swap is at work on this host; try again") from error
+        deadline = time.monotonic() + settings.agent_timeout
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise SwapError(
+                        "another airlift-swap is at work on this host; see: ps -C airlift-swap -f"
+                    ) from error
+                time.sleep(0.5)
         yield

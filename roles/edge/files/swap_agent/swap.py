@@ -69,7 +69,7 @@ def apply(edge: Edge, release: str, serial: int) -> dict[str, Any]:
     return {"changed": changed, "why": why, **dataclasses.asdict(state)}
 
 
-def target(held: State, to: str, release: str, serial: int) -> State:
+def target(held: State, to: str, release: str, serial: int, warm: float) -> State:
     """Return the state in which `to` serves a release and what serves now stands by."""
     if to == held.active:
         if (release, serial) == (held.release, held.serial):
@@ -85,38 +85,77 @@ def target(held: State, to: str, release: str, serial: int) -> State:
         serial=serial,
         generation=held.generation,
         since=now(),
-        standby_release=held.release,
-        standby_serial=held.serial,
+        previous_release=held.release,
+        previous_serial=held.serial,
+        warm_until=now(warm),
     )
 
 
-def switch(edge: Edge, *, run: str, to: str, release: str, serial: int) -> dict[str, Any]:
+def installed(edge: Edge) -> State:
+    """Return the state of an installed site."""
+    held = State.load(edge.settings.state_file)
+    if held is None:
+        raise SwapError("nothing is installed here yet; run playbooks/install.yml first")
+    return held
+
+
+def switch(
+    edge: Edge, *, run: str, to: str, release: str, serial: int, warm: float
+) -> dict[str, Any]:
     """Let the other colour serve; what served before becomes the backup and stays warm.
 
     Returns only when the workers of the generation before are gone: until then they pass
     requests to the old colour. Killed anywhere, the same command finishes the work.
     """
     lease.check(lease_file(edge), run)
-    held = State.load(edge.settings.state_file)
-    if held is None:
-        raise SwapError("nothing is installed here yet; run playbooks/install.yml first")
-    wanted = target(held, to, release, serial)
+    held = installed(edge)
+    return move(edge, run, held, target(held, to, release, serial, warm))
+
+
+def retire(edge: Edge, *, run: str) -> dict[str, Any]:
+    """Take the standby out of service: when this returns, nothing is sent to it any more.
+
+    What it was stays known, for a rollback from its pinned images.
+    """
+    lease.check(lease_file(edge), run)
+    held = installed(edge)
+    return move(edge, run, held, dataclasses.replace(held, standby=None, warm_until=None))
+
+
+def undo(edge: Edge, *, run: str) -> dict[str, Any]:
+    """Put back what served before the switch of a run that is not finished, if it came that far."""
+    lease.check(lease_file(edge), run)
+    held = installed(edge)
+    wanted = held
+    for record in journal_of(edge).since_last_end():
+        if record["step"] == "switch" and record["event"] == "intent":
+            before, after = State.read(record["data"]["from"]), State.read(record["data"]["to"])
+            if after.active != before.active:
+                wanted = before if held.active == after.active else held
+    # Also where nothing is to be put back: Nginx may have reloaded before that was recorded.
+    return move(edge, run, held, wanted, step="undo")
+
+
+def move(
+    edge: Edge, run: str, held: State, wanted: State, *, step: str = "switch"
+) -> dict[str, Any]:
+    """Go from one state to another, noting in the journal what is meant and what was done."""
     journal = journal_of(edge)
-    unfinished = any(record["step"] == "switch" for record in journal.open_steps())
+    open_steps = {record["step"] for record in journal.open_steps()}
     before = edge.workers() if edge.running() else set()
-    if held != wanted and not unfinished:
-        data = {"from": held.active, "to": to, "release": release, "serial": serial}
-        journal.append(run, "switch", "intent", data)
-        unfinished = True
+    if held != wanted and step not in open_steps:
+        data = {"from": dataclasses.asdict(held), "to": dataclasses.asdict(wanted)}
+        journal.append(run, step, "intent", data)
+        open_steps.add(step)
     try:
         state, changed, why = converge(edge, wanted)
         edge.wait_until_gone(before if changed else edge.workers(retiring=True))
     except SwapError as error:
-        if unfinished:
-            journal.append(run, "switch", "failed", {"why": str(error)})
+        if step in open_steps:
+            journal.append(run, step, "failed", {"why": str(error)})
         raise
-    if unfinished:
-        journal.append(run, "switch", "done", {"generation": state.generation})
+    for name in open_steps & {"switch", step}:
+        journal.append(run, name, "done", {"generation": state.generation})
     return {"changed": changed or held != wanted, "why": why, **dataclasses.asdict(state)}
 
 
@@ -150,4 +189,6 @@ def show(edge: Edge) -> dict[str, Any]:
         "served_generation": edge.answered(),
         "lease": dataclasses.asdict(holder) if holder and holder.left() > 0 else None,
         "unfinished": journal_of(edge).open_steps(),
+        "last_run": journal_of(edge).last_end(),
+        "now": now(),
     }

@@ -1,0 +1,188 @@
+#!/usr/bin/python
+"""Wait until one container of the service is what it should be, and ready; see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: app_ready
+short_description: The gate before traffic - the right image, release and colour, ready in a row
+description:
+  - Asks a container's readiness until it said yes O(answers) times in a row.
+  - A container that runs another image, or answers as another release or colour, is refused at
+    once; so is one that ends by itself, with what it said last.
+options:
+  container:
+    description: Name of the container.
+    type: str
+    required: true
+  image:
+    description: Id of the image that it must run.
+    type: str
+    required: true
+  url:
+    description: Where it answers, without a path.
+    type: str
+    required: true
+  release:
+    description: The release that must answer.
+    type: str
+    required: true
+  colour:
+    description: The colour that must answer.
+    type: str
+    required: true
+  answers:
+    description: How many good answers in a row count.
+    type: int
+    default: 3
+  seconds:
+    description: How long to wait for them.
+    type: int
+    default: 90
+"""
+
+EXAMPLES = r"""
+- name: Ready
+  app_ready:
+    container: airlift-app-green
+    image: "{{ site_images.app }}"
+    url: http://192.0.2.1:8002
+    release: 1.1.0
+    colour: green
+"""
+
+RETURN = r"""
+checks:
+  description: What the last answer said of each check.
+  returned: success
+  type: dict
+"""
+
+import json  # noqa: E402
+import subprocess  # noqa: E402
+import time  # noqa: E402
+import urllib.error  # noqa: E402
+import urllib.request  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+#: The engine starts a container again that ended; one that does so twice will not stay.
+RESTARTS = 2
+
+
+class NotReadyError(Exception):
+    """Why it may not serve, in a sentence."""
+
+
+def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the engine's client."""
+    return subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def last_words(container: str) -> str:
+    """Return the reason in the last line that a container logged: lines are JSON objects."""
+    said = docker("logs", "--tail", "20", container)
+    lines = [line for line in (said.stdout + said.stderr).splitlines() if line.strip()]
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and record.get("level") in {"error", "critical"}:
+            return str(record.get("reason") or record.get("exception") or record.get("event"))
+    return lines[-1] if lines else "it said nothing"
+
+
+def check_container(options: dict[str, Any]) -> None:
+    """Refuse another image, and a container that does not stay up."""
+    name = options["container"]
+    shown = docker("container", "inspect", name)
+    if shown.returncode != 0:
+        raise NotReadyError(f"there is no container {name}")
+    found = json.loads(shown.stdout)[0]
+    if found["Image"] != options["image"]:
+        raise NotReadyError(
+            f"{name} runs image {found['Image']}, the release says {options['image']}"
+        )
+    state = found["State"]
+    if (not state["Running"] and not state["Restarting"]) or found["RestartCount"] >= RESTARTS:
+        words = " ".join(last_words(name).split())[-300:]
+        raise NotReadyError(f"{name} does not stay up (exit code {state['ExitCode']}): {words}")
+
+
+def ask(url: str) -> tuple[int, dict[str, Any]]:
+    """Return status and body of the readiness answer; (0, {}) when there is none yet."""
+    try:
+        with urllib.request.urlopen(url + "/health/ready", timeout=5) as answer:  # noqa: S310
+            status, body = answer.status, answer.read()
+    except urllib.error.HTTPError as answer:
+        status, body = answer.code, answer.read()
+    except OSError:
+        return 0, {}
+    try:
+        return status, dict(json.loads(body))
+    except (ValueError, TypeError):
+        return status, {}
+
+
+def why_not(status: int, said: dict[str, Any]) -> str:
+    """Return what keeps it from being ready."""
+    if not status:
+        return "it does not answer"
+    wrong = [f"{name}: {value}" for name, value in said.get("checks", {}).items() if value != "ok"]
+    return "; ".join(wrong) or f"it answers {status}"
+
+
+def wait(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the checks of the last of the good answers in a row."""
+    deadline = time.monotonic() + options["seconds"]
+    good = 0
+    while True:
+        check_container(options)
+        status, said = ask(options["url"])
+        found = (said.get("release"), said.get("colour"))
+        if found[0] is not None and found != (options["release"], options["colour"]):
+            raise NotReadyError(
+                f"{options['container']} answers as release {found[0]}, colour {found[1]}, where "
+                f"release {options['release']}, colour {options['colour']} should: its image is "
+                "not that of the release"
+            )
+        good = good + 1 if status == 200 else 0
+        if good >= options["answers"]:
+            return dict(said.get("checks", {}))
+        if time.monotonic() > deadline:
+            raise NotReadyError(
+                f"{options['container']} is not ready after {options['seconds']} s: "
+                f"{why_not(status, said)}"
+            )
+        time.sleep(0.2 if status == 200 else 0.5)
+
+
+def main() -> None:
+    """Wait; fail with the reason."""
+    module = AnsibleModule(
+        argument_spec={
+            "container": {"type": "str", "required": True},
+            "image": {"type": "str", "required": True},
+            "url": {"type": "str", "required": True},
+            "release": {"type": "str", "required": True},
+            "colour": {"type": "str", "required": True},
+            "answers": {"type": "int", "default": 3},
+            "seconds": {"type": "int", "default": 90},
+        },
+        supports_check_mode=True,
+    )
+    if module.check_mode:
+        module.exit_json(changed=False, checks={})
+    try:
+        checks = wait(module.params)
+    except NotReadyError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, checks=checks)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Postgres in containers, spoken to on its own socket; for C(postgres_backup)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from ansible.module_utils.backup_files import BackupError
+
+# Names the sessions in the source server, so that those of a killed run are found there.
+SESSION_NAME = "airlift-backup"
+SCRATCH_DATA = "/var/lib/postgresql/data"
+# As the role postgres makes the site's own, or texts would not sort and compare alike.
+INITDB = (
+    *("initdb", f"--pgdata={SCRATCH_DATA}", "--username=postgres", "--auth-local=peer"),
+    *("--auth-host=reject", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin"),
+    *("--builtin-locale=C.UTF-8", "--no-sync"),
+)
+# Nothing in it outlives the run, so it need not survive a crash.
+SERVER = (
+    *("postgres", "-D", SCRATCH_DATA, "-c", "listen_addresses="),
+    *("-c", "unix_socket_directories=/run/postgresql", "-c", "fsync=off"),
+    *("-c", "full_page_writes=off", "-c", "autovacuum=off", "-c", "wal_level=minimal"),
+    *("-c", "max_wal_senders=0", "-c", "max_wal_size=256MB"),
+)
+# (r.*) is the whole row even where a column is called r.
+CONTENT = """SELECT json_build_object('rows', count(*), 'checksum',
+  coalesce(sum(hashtextextended((r.*)::text, 0)::numeric), 0)::text) FROM ONLY {table} AS r"""
+END_SESSIONS = f"""SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE application_name = '{SESSION_NAME}' AND pid <> pg_backend_pid();"""  # noqa: S608
+
+
+def docker(*arguments: str, stdin: IO[bytes] | bytes | None = None, what: str = "") -> str:
+    """Run the engine's client; with `what`, a failure of it is an error that names it."""
+    source: dict[str, Any] = {"stdin": stdin or subprocess.DEVNULL}
+    if isinstance(stdin, bytes):
+        source = {"input": stdin}
+    done = subprocess.run(["docker", *arguments], capture_output=True, check=False, **source)
+    output = bytes(done.stdout).decode(errors="replace").strip()
+    errors = bytes(done.stderr).decode(errors="replace").strip()
+    if what and done.returncode != 0:
+        message = f"{what}: {errors or output or f'exit code {done.returncode}'}"
+        raise BackupError(message)
+    return output or errors
+
+
+def inside(container: str, user: str, *command: str) -> list[str]:
+    """Return the arguments that run a program in a container, known to its server by our name."""
+    fixed = ["exec", "--interactive", "--user", user, "--env", f"PGAPPNAME={SESSION_NAME}"]
+    return [*fixed, container, *command]
+
+
+def psql(database: str) -> list[str]:
+    """Return psql as the superuser on the socket: one answer a line, ended by the first error."""
+    quiet = ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]
+    return [*quiet, "--set=ON_ERROR_STOP=1", "--username=postgres", f"--dbname={database}"]
+
+
+def end_sessions(container: str, user: str) -> None:
+    """End what an earlier client left: killed, it leaves its program running in the container."""
+    docker(*inside(container, user, *psql("postgres")), stdin=END_SESSIONS.encode())
+
+
+class Session:
+    """One psql that stays open, so that its transaction and its snapshot do."""
+
+    def __init__(self, container: str, user: str, database: str) -> None:
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self.process = subprocess.Popen(
+            ["docker", *inside(container, user, *psql(database))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+        )
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            # It may be in the middle of a long answer that nobody waits for.
+            self.process.kill()
+        self.process.communicate()
+        self.errors.close()
+
+    def ask(self, sql: str) -> Any:
+        """Return the one line of JSON that the last statement answers with."""
+        assert self.process.stdin is not None  # noqa: S101
+        assert self.process.stdout is not None  # noqa: S101
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(f"{sql};\n".encode())
+            self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        try:
+            return json.loads(line)
+        except ValueError:
+            # The end, or words of the engine instead of an answer.
+            self.process.wait()
+            self.errors.seek(0)
+            said = (line + self.errors.read()).decode(errors="replace").strip()
+            raise BackupError(said or "the session with Postgres ended") from None
+
+    def contents(self, tables: list[str]) -> dict[str, dict[str, Any]]:
+        """Count the rows of tables and sum up their contents, whatever the order of the rows."""
+        return {table: self.ask(CONTENT.format(table=table)) for table in tables}
+
+
+class Scratch:
+    """A throw-away server that proves a dump: no network, no rights, no password."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.name, self.image, self.user = params["scratch"], params["image"], params["user"]
+        self.memory = params["memory"]
+        self.data = Path(params["directory"]) / "scratch"
+
+    def remove(self) -> None:
+        """Remove the container and its data, of this run or of a killed one."""
+        docker("rm", "--force", "--volumes", self.name)
+        if self.data.exists():
+            shutil.rmtree(self.data)
+
+    def run(self, *command: str, detach: bool = False) -> str:
+        """Run a program of the image in a container of the fixed name."""
+        uid = self.user.partition(":")[0]
+        # Again: a client that outlived its killed run may have made one since.
+        docker("rm", "--force", "--volumes", self.name)
+        return docker(
+            *("run", "--name", self.name, *(["--detach"] if detach else []), "--pull", "never"),
+            *("--network", "none", "--read-only", "--user", self.user, "--cap-drop", "ALL"),
+            *("--security-opt", "no-new-privileges:true", "--pids-limit", "256"),
+            *("--memory", self.memory, "--memory-swap", self.memory, "--shm-size", "128m"),
+            # The site's own server comes first when both want the processor.
+            *("--cpu-shares", "512", "--log-driver", "json-file", "--log-opt", "max-size=1m"),
+            *("--tmpfs", f"/run/postgresql:rw,noexec,nosuid,nodev,size=1m,mode=0750,uid={uid}"),
+            *("--tmpfs", "/tmp:rw,noexec,nosuid,nodev,size=64m,mode=1777"),  # noqa: S108
+            *("--mount", f"type=bind,source={self.data},target={SCRATCH_DATA}"),
+            *("--entrypoint", command[0], self.image, *command[1:]),
+            what=f"the throw-away server ({command[0]})",
+        )
+
+    def start(self) -> None:
+        """Make an empty cluster and wait until it answers."""
+        self.data.mkdir(mode=0o700)
+        uid, _, gid = self.user.partition(":")
+        os.chown(self.data, int(uid), int(gid or uid))
+        self.run(*INITDB)
+        self.run(*SERVER, detach=True)
+        ready = ["pg_isready", "--host=/run/postgresql", "--username=postgres"]
+        while "accepting" not in docker(*inside(self.name, self.user, *ready)):
+            if docker("inspect", "--format", "{{.State.Running}}", self.name) != "true":
+                last_words = docker("logs", "--tail", "5", self.name)
+                message = f"the throw-away server ended: {last_words}"
+                raise BackupError(message)
+            time.sleep(0.1)
+
+    def restore(self, dump: Path, roles: list[str]) -> None:
+        """Restore a dump from disk, stopping at the first error."""
+        # Policies and the like name roles; without them the restore would stop there.
+        create = "".join(f"CREATE ROLE {role};\n" for role in roles).encode()
+        docker(
+            *inside(self.name, self.user, *psql("postgres")),
+            stdin=create,
+            what="the throw-away server's roles",
+        )
+        command = ["pg_restore", "--exit-on-error", "--no-owner", "--no-privileges"]
+        with dump.open("rb") as stream:
+            docker(
+                *inside(self.name, self.user, *command, "--username=postgres", "--dbname=postgres"),
+                stdin=stream,
+                what="the dump cannot be restored",
+            )

@@ -1,0 +1,64 @@
+"""A run of a playbook, as the edge sees it: it begins, goes from step to step, and ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from swap_agent import lease
+from swap_agent.journal import VERBS
+from swap_agent.nginx import Edge
+from swap_agent.swap import journal_of, lease_file
+
+
+def begin(
+    edge: Edge,
+    *,
+    run: str,
+    owner: str,
+    verb: str,
+    seconds: float,
+    instead_of: str,
+    data: dict[str, Any],
+) -> dict[str, Any]:
+    """Take the lease and note which verb begins; for the same run, only prolong the lease."""
+    path = lease_file(edge)
+    before = lease.held(path)
+    taken = lease.acquire(
+        path, run=run, owner=owner, verb=verb, seconds=seconds, instead_of=instead_of
+    )
+    if before is None or before.epoch != taken.epoch:
+        journal_of(edge).append(run, verb, "intent", {"owner": owner, **data})
+    return {"changed": False, **dataclasses.asdict(taken)}
+
+
+def step(edge: Edge, *, run: str, name: str, seconds: float) -> dict[str, Any]:
+    """Close this run's step before, open the next, and prolong the lease."""
+    path = lease_file(edge)
+    taken = lease.check(path, run)
+    lease.acquire(path, run=run, owner=taken.owner, verb=taken.verb, seconds=seconds)
+    journal = journal_of(edge)
+    for record in journal.open_steps():
+        if record["run"] == run and record["step"] not in {*VERBS, name}:
+            journal.append(run, record["step"], "done")
+    journal.append(run, name, "intent")
+    return {"changed": False, "step": name}
+
+
+def end(edge: Edge, *, run: str, why: str = "", data: dict[str, Any]) -> dict[str, Any]:
+    """Close every open step, also those of runs that died, and give the lease back.
+
+    `why` says what the run failed of; empty, it succeeded.
+    """
+    path = lease_file(edge)
+    taken = lease.held(path)
+    if taken is None or taken.run != run or taken.left() <= 0:
+        return {"changed": False, "why": "this run holds nothing"}
+    journal = journal_of(edge)
+    event = "failed" if why else "done"
+    note = {**data, **({"why": why} if why else {})}
+    opened = {record["step"] for record in journal.open_steps()}
+    for name in sorted(opened - set(VERBS)) + sorted(opened & set(VERBS) - {taken.verb}):
+        journal.append(run, name, event)
+    journal.append(run, taken.verb, event, note)
+    return {"changed": False, "released": lease.release(path, run)}

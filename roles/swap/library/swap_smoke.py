@@ -1,0 +1,162 @@
+#!/usr/bin/python
+"""Try a release as a client would, before or after it serves; see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: swap_smoke
+short_description: Ask the service a few things and believe only its answers
+description:
+  - Sends each request on a connection of its own, O(rounds) times, so that every replica behind
+    a proxy gets some.
+  - Every answer must have the wanted status. C(GET /health) is asked as well, and must name the
+    wanted release and colour.
+options:
+  url:
+    description: Where the service answers, without a path.
+    type: str
+    required: true
+  ca_file:
+    description: Certificate authority that the answers are checked against; empty for plain HTTP.
+    type: path
+    default: ""
+  validate:
+    description: Check the certificate at all.
+    type: bool
+    default: true
+  key:
+    description: API key.
+    type: str
+    default: ""
+  requests:
+    description: What is asked, as method, path, status and perhaps body.
+    type: list
+    elements: dict
+    default: []
+  release:
+    description: The release that must answer.
+    type: str
+    required: true
+  colour:
+    description: The colour that must answer.
+    type: str
+    required: true
+  rounds:
+    description: How often everything is asked.
+    type: int
+    default: 1
+  timeout:
+    description: Seconds for one answer.
+    type: int
+    default: 10
+"""
+
+EXAMPLES = r"""
+- name: Smoke test
+  swap_smoke:
+    url: https://192.0.2.1:8443
+    ca_file: /etc/airlift/tls/ca.pem
+    release: 1.1.0
+    colour: green
+    requests:
+      - {method: GET, path: /health/ready, status: 200}
+"""
+
+RETURN = r"""
+asked:
+  description: How many requests were answered as they should be.
+  returned: success
+  type: int
+"""
+
+import json  # noqa: E402
+import ssl  # noqa: E402
+import urllib.error  # noqa: E402
+import urllib.request  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+IDENTITY = {"method": "GET", "path": "/health", "status": 200}
+
+
+class SmokeError(Exception):
+    """An answer that is not as it must be, in a sentence."""
+
+
+def ask(options: dict[str, Any], wanted: dict[str, Any]) -> Any:
+    """Send one request; return the answer's JSON, or None when it is something else."""
+    what = f"{wanted['method']} {wanted['path']}"
+    request = urllib.request.Request(  # noqa: S310 - the site's own address
+        options["url"] + wanted["path"], method=wanted["method"]
+    )
+    if "body" in wanted:
+        request.data = json.dumps(wanted["body"]).encode()
+        request.add_header("Content-Type", "application/json")
+    if options["key"]:
+        request.add_header("X-API-Key", options["key"])
+    context = None
+    if options["url"].startswith("https:"):
+        context = ssl.create_default_context(cafile=options["ca_file"] or None)
+        if not options["validate"]:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with urllib.request.urlopen(  # noqa: S310 - as above
+            request, timeout=options["timeout"], context=context
+        ) as answer:
+            status, body = answer.status, answer.read()
+    except urllib.error.HTTPError as answer:
+        status, body = answer.code, answer.read()
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise SmokeError(f"{what} got no answer from {options['url']}: {reason}") from error
+    if status != int(wanted["status"]):
+        said = " ".join(body.decode(errors="replace").split())[:200]
+        raise SmokeError(f"{what} answered {status} instead of {wanted['status']}: {said}")
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
+
+
+def identify(options: dict[str, Any]) -> None:
+    """Refuse any other release or colour than the wanted one."""
+    said = ask(options, IDENTITY)
+    found = (said.get("release"), said.get("colour")) if isinstance(said, dict) else (None, None)
+    if found != (options["release"], options["colour"]):
+        raise SmokeError(
+            f"release {found[0]}, colour {found[1]} answers at {options['url']} where release "
+            f"{options['release']}, colour {options['colour']} should"
+        )
+
+
+def main() -> None:
+    """Ask everything; fail at the first wrong answer."""
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "ca_file": {"type": "path", "default": ""},
+            "validate": {"type": "bool", "default": True},
+            "key": {"type": "str", "default": "", "no_log": True},
+            "requests": {"type": "list", "elements": "dict", "default": []},
+            "release": {"type": "str", "required": True},
+            "colour": {"type": "str", "required": True},
+            "rounds": {"type": "int", "default": 1},
+            "timeout": {"type": "int", "default": 10},
+        },
+        supports_check_mode=True,
+    )
+    asked = 0
+    try:
+        for _ in range(module.params["rounds"]):
+            identify(module.params)
+            for wanted in module.params["requests"]:
+                ask(module.params, wanted)
+            asked += 1 + len(module.params["requests"])
+    except SmokeError as error:
+        module.fail_json(msg=str(error), asked=asked)
+    module.exit_json(changed=False, asked=asked)
+
+
+if __name__ == "__main__":
+    main()

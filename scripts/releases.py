@@ -1,0 +1,53 @@
+"""Source trees of other releases: this tree with a patch of tests/releases applied.
+
+A patch, not a copy: when the tree moves on, it fails loudly instead of growing old in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from scripts.lab import ROOT
+
+PATCHES = ROOT / "tests" / "releases"
+_GIT = ("git", "-c", "user.name=Airlift", "-c", "user.email=release@airlift.example")
+
+
+def source_tree(patch: str) -> Path:
+    """Make the tree of a release and return it; the same input makes the same commit.
+
+    ``patch`` is the name of a file in tests/releases, without its ending.
+    """
+    tree = ROOT / ".cache" / "releases" / patch
+    shutil.rmtree(tree, ignore_errors=True)
+    listed = _git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, listed.split("\0")):
+        source, target = ROOT / name, tree / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    _git(tree, "init", "--quiet")
+    _git(tree, "apply", "--whitespace=nowarn", str(PATCHES / f"{patch}.patch"))
+    # Dated as the commit below it: the bundle carries that time.
+    date = _git(ROOT, "log", "-1", "--format=%cI").strip()
+    environment = {**os.environ, "GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
+    _git(tree, "add", "--all")
+    _git(tree, "commit", "--quiet", "--no-gpg-sign", "-m", patch, environment=environment)
+    return tree
+
+
+def _git(tree: Path, *words: str, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        [*_GIT, "-C", str(tree), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    if done.returncode != 0:
+        message = f"git {words[0]} in {tree}: {done.stderr.strip()}"
+        raise RuntimeError(message)
+    return done.stdout
