@@ -1,4 +1,4 @@
-"""The whole outbound journey on this machine, shown step by step.
+"""The whole journey on this machine, out and back, shown step by step.
 
 ``make demo`` runs it, again and again if you like: what is done stays done. ``make demo-down``
 (``--down``) takes it away.
@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bundle.report import size, table
 from scripts.journey import EDGE, CommandError, Journey, JourneyError
 from scripts.lab import ROOT
+from scripts.roundtrip import RoundTrip, parts
 from scripts.screen import Screen
 
 KEPT_LOGS = 10
@@ -34,7 +35,7 @@ class Step:
     summary: Callable[[], str] = lambda: ""
 
 
-def steps_of(journey: Journey) -> list[Step]:
+def steps_of(journey: Journey, trip: RoundTrip) -> list[Step]:
     """Return the steps of the demo, in order."""
     facts = journey.facts
 
@@ -60,10 +61,12 @@ def steps_of(journey: Journey) -> list[Step]:
         Step("install", "Install", journey.install, changed("install")),
         Step("status", "Status", journey.status),
         Step("smoke", "Ask the site through Nginx", journey.smoke),
+        *(Step(*part) for part in parts(trip)),
+        Step("look", "Status", journey.status),
     ]
 
 
-def result(journey: Journey) -> str:
+def result(journey: Journey, trip: RoundTrip) -> str:
     """Return the table at the end."""
     facts = journey.facts
     used, stored, used_bytes, stored_bytes = facts.layers()
@@ -84,7 +87,7 @@ def result(journey: Journey) -> str:
     for name, seconds in facts.seconds.items():
         rows.append((f"time: {name}", f"{seconds:7.1f} s"))
     rows.append(("time: all", f"{sum(facts.seconds.values()):7.1f} s"))
-    return table(rows)
+    return table(rows) + "\n\n" + table(trip.rows())
 
 
 def next_steps(journey: Journey) -> str:
@@ -104,8 +107,9 @@ From the management network, so through the jump host:
 Try next:
   make lab-shell HOST=lab-jump      be the operator:
     {journey.playbook_command("status").replace(" && ", chr(10) + "    ")}
+    and so on with upgrade.yml and rollback.yml, as docs/OPERATIONS.md tells
   make lab-shell HOST=lab-app-1     then: docker ps; docker kill airlift-app-blue; watch it return
-  make demo                         again: changed=0
+  make demo                         again: install changes nothing
   make demo-down                    take everything away"""
 
 
@@ -119,7 +123,8 @@ def up(source: str) -> int:
     with log.open("w") as file:
         screen = Screen(file)
         journey = Journey(source=source, listen=screen.listen)
-        steps = steps_of(journey)
+        trip = RoundTrip(journey)
+        steps = steps_of(journey, trip)
         screen.title(f"Airlift: from this tree to a site behind an air gap (log: {_short(log)})")
         for number, step in enumerate(steps, 1):
             screen.start(f"{number:2}/{len(steps)}  {step.title}")
@@ -127,6 +132,7 @@ def up(source: str) -> int:
                 with journey.timed(step.name):
                     step.run()
             except (CommandError, JourneyError, OSError) as error:
+                trip.close()
                 screen.fail(str(error))
                 print(f"\nThe whole log: {_short(log)}")
                 print("When the cause is gone, go on where it stopped: make demo")
@@ -136,7 +142,7 @@ def up(source: str) -> int:
                 print("\nGo on where it stopped: make demo\nTake it away: make demo-down")
                 return 130
             screen.done(step.summary())
-        print(f"\n{result(journey)}\n{next_steps(journey)}")
+        print(f"\n{result(journey, trip)}\n{next_steps(journey)}")
     return 0
 
 

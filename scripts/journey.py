@@ -27,6 +27,7 @@ import yaml
 from bundle import engine
 from bundle.errors import Kind
 from scripts.lab import ROOT, CommandError, Done, Lab, stream
+from scripts.load import Load, Options
 from scripts.releases import source_tree
 
 IDENTITY = "release@airlift.example"
@@ -195,6 +196,13 @@ class Journey:
         signers = (self.cache / "allowed_signers").read_text()
         self.lab.ssh("cat > ~/allowed_signers", stdin=signers)
 
+    def bring(self, *, patch: str, version: str = "", serial: int | None = None) -> None:
+        """Build another release, carry what the site lacks of it, and import it."""
+        base = self.dist / f"airlift-{self.release()['version']}-amd64.tar"
+        self.build(patch=patch, version=version, serial=serial, since=base)
+        self.carry()
+        self.bootstrap()
+
     # ------------------------------------------------------------------ on the jump host
     def settings(self) -> str:
         """Return the documented settings with this bundle's name in them."""
@@ -219,6 +227,11 @@ class Journey:
 
     def bootstrap(self) -> None:
         """Import the bundle with the verifier that was just checked, or with the installed one."""
+        version = self.facts.manifest["version"]
+        known = self.lab.ssh(f"cat {HOME}/releases/{version}/manifest.json", check=False)
+        if known.code == 0 and json.loads(known.output) == self.facts.manifest:
+            self.listen(f"release {version} is there")
+            return
         if self.lab.ssh(f"test -e {HOME}/current", check=False).code == 0:
             command = documented("by the installed verifier")
         else:
@@ -248,14 +261,15 @@ class Journey:
         )
         self.listen(made.output.strip())
 
-    def playbook_command(self, verb: str, *options: str) -> str:
-        """Return what the operator types to run a playbook on the site."""
+    def playbook_command(self, verb: str, *options: str, release: str = "") -> str:
+        """Return what the operator types to run a playbook, of the current release or another."""
+        place = f"{HOME}/releases/{release}" if release else f"{HOME}/current"
         words = ["./venv/bin/ansible-playbook", "-i", SITE, "--vault-id", f"lab@{VAULT_PASSWORD}"]
-        return f"cd {HOME}/current && {' '.join([*words, f'playbooks/{verb}.yml', *options])}"
+        return f"cd {place} && {' '.join([*words, f'playbooks/{verb}.yml', *options])}"
 
-    def play(self, verb: str, *options: str, check: bool = True) -> Done:
+    def play(self, verb: str, *options: str, check: bool = True, release: str = "") -> Done:
         """Run a playbook on the jump host."""
-        command = self.playbook_command(verb, *options)
+        command = self.playbook_command(verb, *options, release=release)
         done = self.lab.ssh_stream(command, what=f"playbooks/{verb}.yml", check=check)
         self.facts.changed[verb] = recap(done.output).changed
         return done
@@ -265,10 +279,12 @@ class Journey:
         self.play("preflight")
 
     def install(self) -> None:
-        """Install the site, counting what travels to each host."""
+        """Install the site, counting what travels to each host; one that stands is repaired."""
+        shown = self.lab.console("edge-1", "airlift-swap show", check=False)
+        serves = json.loads(shown.output).get("release", "") if shown.code == 0 else ""
         hosts = self.hosts()
         before = {host: self.lab.received(host) for host in hosts}
-        self.play("install")
+        self.play("install", release=serves)
         self.facts.received = {host: self.lab.received(host) - before[host] for host in hosts}
 
     def status(self) -> Done:
@@ -313,6 +329,11 @@ class Journey:
                 return answer.status, dict(answer.headers), _decode(answer.read())
         except urllib.error.HTTPError as answer:
             return answer.code, dict(answer.headers), _decode(answer.read())
+
+    def load(self, rate: float, **options: Any) -> Load:
+        """Return a load of clients near and far, to be used in a ``with`` block."""
+        key = (self.cache / "api-key").read_text().strip()
+        return Load(Options(EDGE, ca=self.cache / "ca.pem", key=key, rate=rate, **options))
 
     def smoke(self) -> None:
         """Ask the site a few things that need every part of it."""

@@ -106,9 +106,15 @@ def _upgrade(settings: Settings, target: str) -> None:
             return
         except DBAPIError as error:
             # Waiting longer for a lock would queue every request behind the migration.
-            if not isinstance(error.orig, errors.LockNotAvailable) or attempt == _ATTEMPTS:
+            if not isinstance(error.orig, errors.LockNotAvailable):
                 message = str(error.orig).splitlines()[0]
                 raise MigrationError(f"the migration failed and was undone: {message}") from error
+            if attempt == _ATTEMPTS:
+                raise MigrationError(
+                    f"another session holds a table that the migration needs; it was tried "
+                    f"{_ATTEMPTS} times, {_LOCK_TIMEOUT} each, and undone: end that session "
+                    "(pg_stat_activity shows it) or try later"
+                ) from error
             log.warning("a table is in use, trying again", attempt=attempt)
             time.sleep(min(0.25 * attempt, 2))
 

@@ -213,8 +213,8 @@ def last_words(done: Done) -> str:
     return f"{done.output}\n{done.error}"
 
 
-def kill_at(journey: Journey, verb: str, line: str, *, nth: int = 1) -> Done:
-    """Run a playbook and kill it, with all of its processes, when it prints a line the nth time."""
+def kill_at(journey: Journey, verb: str, line: str, *, nth: int = 1, seconds: float = 1) -> Done:
+    """Run a playbook; kill all of its processes soon after it prints a line the nth time."""
     listen, seen = journey.lab.listen, itertools.count(1)
 
     def watch(text: str) -> None:
@@ -223,7 +223,7 @@ def kill_at(journey: Journey, verb: str, line: str, *, nth: int = 1) -> Done:
             # A little later: in the middle of the task, not at its start.
             # Anchored, because the shell that started it has its name in its arguments, too.
             program = "^[^ ]*python[^ ]* [^ ]*venv/bin/ansible-playbook"
-            journey.lab.console("jump", f"sleep 1; pkill -9 -u operator -f '{program}'")
+            journey.lab.console("jump", f"sleep {seconds}; pkill -9 -u operator -f '{program}'")
 
     journey.lab.listen = watch
     try:

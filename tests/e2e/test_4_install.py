@@ -174,6 +174,7 @@ def secrets_of(journey: Journey) -> dict[str, str]:
     pairs = (line.split(": ", 1) for line in vault.splitlines() if "_password: " in line)
     found = {name: value.strip("'\"") for name, value in pairs}
     found["vault password"] = journey.lab.ssh(f"cat {VAULT_PASSWORD}").output.strip()
+    found["smoke key"] = journey.lab.ssh(f"cat {SITE}/.airlift/smoke.key").output.strip()
     found["API key"] = (journey.cache / "api-key").read_text().strip()
     assert min(map(len, found.values())) >= 20
     return found

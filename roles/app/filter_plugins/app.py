@@ -15,7 +15,9 @@ def app_reason(output: str) -> str:
         except ValueError:
             continue
         if isinstance(record, dict) and record.get("level") in {"error", "critical"}:
-            return str(record.get("reason") or record.get("event"))
+            return str(
+                record.get("reason") or record.get("exception") or record.get("event") or line
+            )
     return lines[-1] if lines else "it said nothing"
 
 

@@ -58,6 +58,7 @@ checks:
   type: dict
 """
 
+import http.client  # noqa: E402
 import json  # noqa: E402
 import subprocess  # noqa: E402
 import time  # noqa: E402
@@ -77,9 +78,12 @@ class NotReadyError(Exception):
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the engine's client."""
-    return subprocess.run(
-        ["docker", *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+    try:
+        return subprocess.run(
+            ["docker", *arguments], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotReadyError(f"the container engine does not answer: {error}") from error
 
 
 def last_words(container: str) -> str:
@@ -110,17 +114,20 @@ def check_container(options: dict[str, Any]) -> None:
     state = found["State"]
     if (not state["Running"] and not state["Restarting"]) or found["RestartCount"] >= RESTARTS:
         words = " ".join(last_words(name).split())[-300:]
-        raise NotReadyError(f"{name} does not stay up (exit code {state['ExitCode']}): {words}")
+        raise NotReadyError(f"{name} does not stay up: {words}")
 
 
 def ask(url: str) -> tuple[int, dict[str, Any]]:
     """Return status and body of the readiness answer; (0, {}) when there is none yet."""
+    # This very address, whatever proxy the host may have set.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url + "/health/ready", timeout=5) as answer:  # noqa: S310
-            status, body = answer.status, answer.read()
-    except urllib.error.HTTPError as answer:
-        status, body = answer.code, answer.read()
-    except OSError:
+        try:
+            with direct.open(url + "/health/ready", timeout=5) as answer:
+                status, body = answer.status, answer.read()
+        except urllib.error.HTTPError as answer:
+            status, body = answer.code, answer.read()
+    except (OSError, http.client.HTTPException):
         return 0, {}
     try:
         return status, dict(json.loads(body))
@@ -132,6 +139,8 @@ def why_not(status: int, said: dict[str, Any]) -> str:
     """Return what keeps it from being ready."""
     if not status:
         return "it does not answer"
+    if status == 200:
+        return "something else answers there: it names no release"
     wrong = [f"{name}: {value}" for name, value in said.get("checks", {}).items() if value != "ok"]
     return "; ".join(wrong) or f"it answers {status}"
 
@@ -150,7 +159,8 @@ def wait(options: dict[str, Any]) -> dict[str, Any]:
                 f"release {options['release']}, colour {options['colour']} should: its image is "
                 "not that of the release"
             )
-        good = good + 1 if status == 200 else 0
+        # An answer that names no release is not the service's.
+        good = good + 1 if status == 200 and found[0] is not None else 0
         if good >= options["answers"]:
             return dict(said.get("checks", {}))
         if time.monotonic() > deadline:

@@ -229,15 +229,22 @@ def names_of(image: dict[str, Any], repositories: set[str]) -> list[str]:
     ]
 
 
-def prune(components: dict[str, Component], kept: set[str]) -> dict[str, Any]:
-    """Remove what no release that is kept needs."""
+def prune(components: dict[str, Component], kept: set[str], *, check: bool) -> dict[str, Any]:
+    """Remove what no release that is kept needs, and no container uses."""
     repositories = {component["repository"] for component in components.values()}
     every = sorted(set(docker("image", "ls", "--quiet", "--no-trunc").stdout.split()))
     removed = []
     for ident, image in (inspect(*every) if every else {}).items():
         names = names_of(image, repositories) if ident in every and ident not in kept else []
-        # Not by force: the engine refuses what a container uses, and that is right.
-        if names and all(docker("image", "rm", name).returncode == 0 for name in names):
+        if not names:
+            continue
+        users = docker("ps", "--all", "--quiet", "--filter", f"ancestor={ident}")
+        if users.returncode != 0 or users.stdout:
+            continue
+        for name in names if not check else []:
+            # One name may go with another, so what counts is whether the image is gone.
+            docker("image", "rm", name)
+        if check or ident not in inspect(ident):
             removed.append(names[0])
     return {"changed": bool(removed), "removed": removed}
 
@@ -257,7 +264,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         return {"changed": False, **look(components, store, params["port"])}
 
     if params["state"] == "prune":
-        return prune(components, set(params["kept"]))
+        return prune(components, set(params["kept"]), check=module.check_mode)
 
     def one(name: str) -> tuple[str, str, str]:
         try:

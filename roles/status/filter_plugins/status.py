@@ -201,6 +201,8 @@ def way_back(findings: Mapping[str, Any], edge: Mapping[str, Any], rows: Sequenc
     release, standby = edge.get("previous_release"), edge.get("standby")
     if not release:
         return "way back: none, this is the first release here"
+    if edge["previous_serial"] > edge["serial"]:
+        return f"way back: none, it was taken; upgrade.yml returns to {release}"
     manifest = manifest_of(findings, release)
     if not manifest:
         return f"way back: none, {release} is no longer on this jump host; import its bundle again"

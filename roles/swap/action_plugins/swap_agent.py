@@ -18,28 +18,42 @@ HELD = 3
 def started(pid: int) -> str:
     """Return when a process of this machine was started, in ticks since boot; empty if gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        # One that ended and that nobody has asked after yet is gone all the same.
+        return "" if fields[0] == "Z" else fields[19]
     except (OSError, IndexError):
         return ""
+
+
+def first_of(path: str) -> str:
+    """Return the first characters of an id that the system keeps in a file."""
+    try:
+        return Path(path).read_text().strip()[:8] or "none"
+    except OSError:
+        return "none"
 
 
 def this_run() -> str:
     """Name this run of ansible-playbook, so that another one can tell whether it still lives.
 
     Tasks run in forks of that process. A process id comes again, with another start; a machine
-    that was rebooted has another boot id.
+    that was rebooted has another boot id; two machines may have one name, but not one id.
     """
     pid = os.getppid()
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
-    return f"{socket.gethostname()}.{boot}.{pid}.{started(pid)}"
+    machine, boot = first_of("/etc/machine-id"), first_of("/proc/sys/kernel/random/boot_id")
+    return f"{socket.gethostname()}.{machine}.{boot}.{pid}.{started(pid)}"
 
 
 def is_dead(run: str) -> bool:
     """Tell whether a run is known to be over: begun on this machine, and its process is gone."""
-    mine, other = this_run().rsplit(".", 3), run.rsplit(".", 3)
-    if len(other) != len(mine) or other[0] != mine[0]:
+    mine, other = this_run().rsplit(".", 4), run.rsplit(".", 4)
+    if len(other) != len(mine) or other[:2] != mine[:2]:
         return False
-    return other[1] != mine[1] or not other[2].isdigit() or started(int(other[2])) != other[3]
+    boot, pid, start = other[2:]
+    if boot != mine[2]:
+        # Without an id of its own the name alone does not make it this machine.
+        return mine[1] != "none"
+    return not pid.isdigit() or started(int(pid)) != start
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -61,8 +75,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if command != "show":
             options["run"] = this_run()
         code, answer, words = self._call(command, options)
-        if code == HELD and is_dead(str(answer["holder"]["run"])):
-            options["instead-of"] = answer["holder"]["run"]
+        holder = str(answer.get("holder", {}).get("run", ""))
+        if code == HELD and is_dead(holder):
+            options["instead-of"] = holder
             self._display.display(f"taking over from run {options['instead-of']}, which is dead")
             code, answer, words = self._call(command, options)
         if code != 0:

@@ -41,7 +41,7 @@ def problems_of_release(found: Findings, edge: Mapping[str, Any]) -> list[str]:
         )
     stops = [
         stop
-        for stop in rule["required_stops"]
+        for stop in sorted(rule["required_stops"], key=order)
         if order(edge["release"]) < order(stop) < order(new["version"])
     ]
     if stops:
@@ -174,23 +174,32 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
     and `abandon`: an upgrade was cut off before it switched, so only its beginnings have to go.
     """
     edge, database, old = found["edge"], found["database"], found["old"]
-    verbs = {record["step"]: record["data"] for record in edge.get("unfinished", [])}
+    left = [one for one in edge.get("unfinished", []) if one["step"] in ("upgrade", "rollback")]
+    # Of several that were cut off, the last one is what the site was on its way to.
+    nothing: dict[str, Any] = {"step": "", "data": {}}
+    last = max(left, key=lambda one: int(one["seq"]), default=nothing)
     active = edge.get("active", COLOURS[0])
     plan: dict[str, Any] = {"active": active, "release": edge.get("release"), "already": False}
     plan |= {"abandon": False, "problems": [], "warm": False}
     other = COLOURS[1 - COLOURS.index(active)]
-    if not edge.get("installed"):
+    if "installed" not in edge:
+        problem = (
+            f"the swap agent on the edge does not answer: {edge.get('msg', 'no reason given')}"
+        )
+        return plan | {"target": other, "to": {}, "problems": [problem], "lines": []}
+    if not edge["installed"]:
         problem = f"nothing is installed here yet: run {found['command']}install.yml"
         return plan | {"target": other, "to": {}, "problems": [problem], "lines": []}
-    begun = verbs.get("upgrade", {})
-    if begun and begun.get("release") != edge["release"]:
+    begun = last["data"]
+    upgrades = {one["data"].get("release") for one in left if one["step"] == "upgrade"}
+    # Also when giving up was itself cut off: then the last one is a rollback of that release.
+    if begun and begun.get("release") in upgrades - {edge["release"]}:
         line = (
             f"the upgrade to {begun.get('release')} had not switched: {edge['release']} serves on, "
             "and what was begun is taken away"
         )
         return plan | {"target": other, "to": begun, "abandon": True, "lines": [line]}
-    begun = verbs.get("rollback", {})
-    if begun and begun.get("release") == edge["release"]:
+    if last["step"] == "rollback" and begun.get("release") == edge["release"]:
         line = f"{edge['release']} serves again already: what is left is done"
         return plan | {"target": active, "to": begun, "already": True, "lines": [line]}
     to = {"release": edge["previous_release"], "serial": edge["previous_serial"]}
@@ -210,6 +219,11 @@ def problems_of_way_back(
     """Return why the release before cannot serve again."""
     if not to["release"]:
         return [f"{found['edge']['release']} is the first release here: there is none before it"]
+    if to["serial"] > found["edge"]["serial"]:
+        return [
+            f"{found['edge']['release']} was rolled back to already; to return to {to['release']}, "
+            f"run {found['command']}upgrade.yml"
+        ]
     if not old or old["serial"] != to["serial"]:
         return [
             f"release {to['release']} (serial {to['serial']}) is no longer on this jump host: "

@@ -69,6 +69,7 @@ asked:
   type: int
 """
 
+import http.client  # noqa: E402
 import json  # noqa: E402
 import ssl  # noqa: E402
 import urllib.error  # noqa: E402
@@ -84,6 +85,37 @@ class SmokeError(Exception):
     """An answer that is not as it must be, in a sentence."""
 
 
+class Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the key is for this address, and a redirect is no right answer."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Let the redirect be the answer."""
+
+
+def opener(options: dict[str, Any]) -> urllib.request.OpenerDirector:
+    """Return what asks this very address: no proxy, no redirect, no other authority."""
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), Stay()]
+    if options["url"].startswith("https:"):
+        try:
+            context = ssl.create_default_context(cafile=options["ca_file"] or None)
+        except OSError as error:
+            raise SmokeError(f"{options['ca_file']} is no authority: {error}") from error
+        if not options["validate"]:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    return urllib.request.build_opener(*handlers)
+
+
+def read(answer: Any) -> bytes:
+    """Return the body; one that was cut off as far as it came."""
+    try:
+        return bytes(answer.read())
+    except http.client.IncompleteRead as error:
+        return error.partial
+    except (OSError, http.client.HTTPException):
+        return b""
+
+
 def ask(options: dict[str, Any], wanted: dict[str, Any]) -> Any:
     """Send one request; return the answer's JSON, or None when it is something else."""
     what = f"{wanted['method']} {wanted['path']}"
@@ -95,23 +127,18 @@ def ask(options: dict[str, Any], wanted: dict[str, Any]) -> Any:
         request.add_header("Content-Type", "application/json")
     if options["key"]:
         request.add_header("X-API-Key", options["key"])
-    context = None
-    if options["url"].startswith("https:"):
-        context = ssl.create_default_context(cafile=options["ca_file"] or None)
-        if not options["validate"]:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with urllib.request.urlopen(  # noqa: S310 - as above
-            request, timeout=options["timeout"], context=context
-        ) as answer:
+        with opener(options).open(request, timeout=options["timeout"]) as answer:
             status, body = answer.status, answer.read()
     except urllib.error.HTTPError as answer:
-        status, body = answer.code, answer.read()
-    except OSError as error:
+        status, body = answer.code, read(answer)
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise SmokeError(f"{what} got no answer from {options['url']}: {reason}") from error
     if status != int(wanted["status"]):
-        said = " ".join(body.decode(errors="replace").split())[:200]
+        said = " ".join(body.decode(errors="replace").split())
+        # Before it is cut: half a key would not be recognised any more.
+        said = (said.replace(options["key"], "***") if options["key"] else said)[:200]
         raise SmokeError(f"{what} answered {status} instead of {wanted['status']}: {said}")
     try:
         return json.loads(body)

@@ -3,11 +3,14 @@
 import hashlib
 import io
 import json
+import os
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 
 from roles.images.delivery import archive, ssh
 from tests.unit.roles.conftest import plugin
@@ -206,3 +209,211 @@ def test_the_far_ends_words_are_kept(tmp_path: Path) -> None:
 def test_bytes_are_counted(tmp_path: Path) -> None:
     taking = FakeConnection(script(tmp_path, "cat > /dev/null"))
     assert ssh.stream_to(taking, "docker load", write_some) == 65536
+
+
+# ---------------------------------------------------------------- what no release needs any more
+OURS = {"airlift/app", "airlift/postgres"}
+
+
+@pytest.mark.parametrize(
+    ("names", "ours"),
+    [
+        (["airlift/app:1.0"], ["airlift/app:1.0"]),
+        (["airlift/app@sha256:ab"], ["airlift/app@sha256:ab"]),
+        (["127.0.0.1:5479/airlift/app@sha256:ab"], ["127.0.0.1:5479/airlift/app@sha256:ab"]),
+        (["127.0.0.1:5479/airlift/app:1.0"], ["127.0.0.1:5479/airlift/app:1.0"]),
+        (["airlift/app"], ["airlift/app"]),
+        (["airlift/app:1.0", "other/app:1.0"], ["airlift/app:1.0"]),
+        (["airlift/app-test:1.0"], []),
+        (["airlift/app/more:1.0"], []),
+        (["airlift/ap:1.0", "app:1.0", "airlift:app"], []),
+        (["registry.example/airlift/app:1.0", "10.0.0.1:5479/airlift/app:1.0"], []),
+        (["127.0.0.1/airlift/app:1.0", "127.0.0.1:x/airlift/app:1.0"], []),
+        (["x127.0.0.1:5479/airlift/app:1.0"], []),
+        (["<none>:<none>", "<none>@<none>"], []),
+        ([], []),
+    ],
+)
+def test_only_our_own_names_are_found(names: list[str], ours: list[str]) -> None:
+    tags = [name for name in names if "@" not in name]
+    digests = [name for name in names if "@" in name]
+    assert engine.names_of({"RepoTags": tags, "RepoDigests": digests}, OURS) == ours
+
+
+def test_an_image_may_have_no_names_at_all() -> None:
+    assert engine.names_of({"RepoTags": None, "RepoDigests": None}, OURS) == []
+    assert engine.names_of({}, OURS) == []
+
+
+# As much of docker as prune needs, by the rules of the real one: a name is taken off as long as
+# others are left; the last one stays while a container uses the image; and the digests of a
+# repository go with its last tag.
+FAKE = r"""
+import json, pathlib, re, sys
+state = pathlib.Path(__file__).with_name("state.json")
+images = json.loads(state.read_text())
+with state.with_name("calls").open("a") as calls:
+    calls.write(" ".join(sys.argv[1:]) + "\n")
+verb, names = sys.argv[1:3], sys.argv[3:]
+if verb[0] == "info":
+    print(json.dumps({"Driver": "overlay2", "DriverStatus": None}))
+elif verb[0] == "ps":
+    *options, ancestor = sys.argv[2:]
+    assert options == ["--all", "--quiet", "--filter"], options
+    for image in images:
+        if ancestor == "ancestor=" + image["Id"] and image["used"]:
+            print("0123456789ab")
+elif verb == ["image", "ls"]:
+    assert names == ["--quiet", "--no-trunc"], names
+    for image in images:
+        for _ in image["RepoTags"] or [""]:
+            print(image["Id"])
+elif verb == ["image", "inspect"]:
+    assert names, "docker image inspect requires at least 1 argument"
+    print(json.dumps([one for one in images if one["Id"] in names]))
+elif verb == ["image", "rm"]:
+    (name,) = names
+    for image in images:
+        if name in image["RepoTags"] + image["RepoDigests"]:
+            break
+    else:
+        sys.exit(f"No such image: {name}")
+    tags, digests = image["RepoTags"], image["RepoDigests"]
+    where = lambda one: re.split("@|:[^:/]*$", one)[0]
+    single = len(tags + digests) == 1 or (
+        len(tags) == len(digests) == 1 and where(tags[0]) == where(digests[0])
+    )
+    if single and image["used"]:
+        sys.exit("conflict: a container is using its referenced image")
+    (tags if name in tags else digests).remove(name)
+    if "@" not in name and not any(where(one) == where(name) for one in tags):
+        digests[:] = [one for one in digests if where(one) != where(name)]
+    if not tags + digests:
+        images.remove(image)
+    state.write_text(json.dumps(images))
+else:
+    sys.exit("unknown command")
+"""
+
+
+class Engine:
+    """A host's engine, on paper."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        program = folder / "docker"
+        program.write_text(f"#!{sys.executable} -IS\n{FAKE}")
+        program.chmod(0o755)
+        self.images: list[dict[str, Any]] = []
+        self.save()
+
+    def save(self) -> None:
+        (self.folder / "state.json").write_text(json.dumps(self.images))
+
+    def add(self, ident: str, *names: str, used: bool = False) -> None:
+        tags = [name for name in names if "@" not in name]
+        digests = [name for name in names if "@" in name]
+        image = {"Id": ident, "RepoTags": tags, "RepoDigests": digests, "used": used}
+        self.images.append(image)
+        self.save()
+
+    def left(self) -> dict[str, list[str]]:
+        found = json.loads((self.folder / "state.json").read_text())
+        return {image["Id"]: image["RepoTags"] + image["RepoDigests"] for image in found}
+
+    def calls(self, verb: str) -> list[str]:
+        lines = (self.folder / "calls").read_text().splitlines()
+        return [line for line in lines if line.split()[:2] == ["image", verb]]
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    return Engine(tmp_path)
+
+
+COMPONENTS = {name: {"repository": name} for name in OURS}
+
+
+def test_what_is_not_kept_goes_and_nothing_else(host: Engine) -> None:
+    pulled = "127.0.0.1:5479/airlift/app@sha256:"
+    host.add("sha256:a1", "airlift/app:1.0", pulled + "1")
+    host.add("sha256:a2", "airlift/app:1.1", pulled + "2")
+    host.add("sha256:a3", "airlift/app:1.2")
+    host.add("sha256:p1", "airlift/postgres:17")
+    host.add("sha256:x1", "airlift/other:1", "someone/else:1")
+    host.add("sha256:x2")
+    kept = {"sha256:a2", "sha256:a3", "sha256:not-here"}
+    said = engine.prune(COMPONENTS, kept, check=False)
+    assert set(host.left()) == {"sha256:a2", "sha256:a3", "sha256:x1", "sha256:x2"}
+    assert host.left()["sha256:a2"] == ["airlift/app:1.1", pulled + "2"]
+    assert said == {"changed": True, "removed": ["airlift/app:1.0", "airlift/postgres:17"]}
+    assert not any("--force" in line or "-f " in line for line in host.calls("rm"))
+    assert engine.prune(COMPONENTS, kept, check=False) == {"changed": False, "removed": []}
+
+
+def test_an_image_that_a_container_uses_stays(host: Engine) -> None:
+    host.add("sha256:p0", "airlift/postgres:16", used=True)
+    host.add("sha256:p1", "airlift/postgres:17")
+    said = engine.prune(COMPONENTS, {"sha256:p1"}, check=False)
+    assert said == {"changed": False, "removed": []}
+    assert host.left()["sha256:p0"] == ["airlift/postgres:16"]
+
+
+def test_an_image_of_ours_that_has_a_foreign_name_only_loses_ours(host: Engine) -> None:
+    host.add("sha256:a1", "airlift/app:1.0", "mine/copy:1")
+    assert engine.prune(COMPONENTS, set(), check=False)["removed"] == [], "the image is still there"
+    assert host.left() == {"sha256:a1": ["mine/copy:1"]}
+
+
+def test_an_image_with_two_tags_is_looked_at_once(host: Engine) -> None:
+    host.add("sha256:a1", "airlift/app:1.0", "airlift/app:incoming")
+    assert engine.prune(COMPONENTS, set(), check=False)["removed"] == ["airlift/app:1.0"]
+    assert host.left() == {}
+    # Once to see its names, and once to see that it is gone.
+    assert host.calls("inspect") == ["image inspect sha256:a1"] * 2
+    assert host.calls("rm") == ["image rm airlift/app:1.0", "image rm airlift/app:incoming"]
+
+
+def test_an_engine_without_images(host: Engine) -> None:
+    assert engine.prune(COMPONENTS, set(), check=False) == {"changed": False, "removed": []}
+    assert host.calls("inspect") == []
+
+
+def test_the_state_of_the_module_prunes(host: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    host.add("sha256:a1", "airlift/app:1.0")
+    host.add("sha256:a2", "airlift/app:1.1")
+    given = {"state": "prune", "components": COMPONENTS, "kept": ["sha256:a2"]}
+    with patch_module_args(given), pytest.raises(SystemExit):
+        engine.main()
+    said = json.loads(capsys.readouterr().out)
+    assert (said["changed"], said["removed"]) == (True, ["airlift/app:1.0"])
+    assert set(host.left()) == {"sha256:a2"}
+
+
+def test_an_image_that_a_container_uses_keeps_its_names(host: Engine) -> None:
+    """As it is after a pull: the tag, and the registry's digest. The tag says that it is proven."""
+    names = ["airlift/postgres:16", "127.0.0.1:5479/airlift/postgres@sha256:p"]
+    host.add("sha256:p0", *names, used=True)
+    engine.prune(COMPONENTS, set(), check=False)
+    assert host.left() == {"sha256:p0": names}
+    assert host.calls("rm") == []
+
+
+def test_an_image_with_a_digest_of_its_own_repository_counts_as_removed(host: Engine) -> None:
+    """As the containerd store lists every image."""
+    host.add("sha256:a1", "airlift/app:1.0", "airlift/app@sha256:a1")
+    said = engine.prune(COMPONENTS, set(), check=False)
+    assert host.left() == {}
+    assert said == {"changed": True, "removed": ["airlift/app:1.0"]}
+
+
+def test_nothing_is_removed_in_check_mode(host: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    host.add("sha256:a1", "airlift/app:1.0")
+    given = {"state": "prune", "components": COMPONENTS, "_ansible_check_mode": True}
+    with patch_module_args(given), pytest.raises(SystemExit):
+        engine.main()
+    said = json.loads(capsys.readouterr().out)
+    assert (said["changed"], said["removed"]) == (True, ["airlift/app:1.0"])
+    assert set(host.left()) == {"sha256:a1"}
+    assert host.calls("rm") == []

@@ -226,6 +226,12 @@ def test_the_standby_is_the_way_back_while_it_is_warm(upgraded: dict[str, Any]) 
     assert "other" not in text
 
 
+def test_a_rollback_is_not_rolled_back(upgraded: dict[str, Any]) -> None:
+    upgraded["edges"][0] |= {"release": "1.0.0", "serial": 1}
+    upgraded["edges"][0] |= {"previous_release": "1.1.0", "previous_serial": 2}
+    assert "way back: none, it was taken; upgrade.yml returns to 1.1.0" in report(upgraded)
+
+
 def test_a_window_that_is_over_says_so(upgraded: dict[str, Any]) -> None:
     upgraded["edges"][0]["warm_until"] = "2026-01-01T12:00:00Z"
     assert "(over; retire.yml stops it)" in report(upgraded)

@@ -95,9 +95,18 @@ class World:
     ) -> dict[str, Any]:
         return swap.switch(self.edge, run=run, to=to, release=release, serial=serial, warm=60)
 
-    def begin(self, run: str = "run-1", verb: str = "upgrade", instead_of: str = "") -> None:
+    def begin(
+        self, run: str = "run-1", verb: str = "upgrade", instead_of: str = "", release: str = ""
+    ) -> None:
+        data = {"release": release} if release else {}
         runs.begin(
-            self.edge, run=run, owner="ann", verb=verb, seconds=60, instead_of=instead_of, data={}
+            self.edge,
+            run=run,
+            owner="ann",
+            verb=verb,
+            seconds=60,
+            instead_of=instead_of,
+            data=data,
         )
 
     def step(self, name: str, run: str = "run-1") -> None:
@@ -430,6 +439,114 @@ def test_undo_also_ends_a_switch_that_was_cut_off_before_it_was_recorded(upgradi
     assert undo(upgrading)["changed"]
     assert (upgrading.edge.live / "upstream.conf").read_text() == "# upstreams/blue.conf\n"
     assert [r["step"] for r in swap.show(upgrading.edge)["unfinished"]] == ["upgrade"]
+
+
+# ---------------------------------------------------------------- undo after several that died
+@pytest.fixture
+def rolled(world: World) -> World:
+    """An upgrade to 1.1.0 died after its switch, the rollback from it died after its own."""
+    world.apply()
+    world.start()
+    world.begin(release="1.1.0")
+    world.switch()
+    world.begin("run-2", "rollback", instead_of="run-1", release="1.0.0")
+    world.switch("blue", "1.0.0", 1, run="run-2")
+    return world
+
+
+def serves(world: World) -> tuple[str, str, str | None]:
+    """Return what serves, by the record and by what Nginx was given; both have to agree."""
+    held = world.held()
+    name = f"{held.active}-{held.standby}" if held.standby else held.active
+    assert (world.edge.live / "upstream.conf").read_text() == f"# upstreams/{name}.conf\n"
+    assert world.serving == held.generation
+    return held.active, held.release, held.standby
+
+
+def test_undo_of_a_rollback_that_is_run_again_is_what_it_were_in_one_run(rolled: World) -> None:
+    """A gate of it closed: what served before the rollback serves again, and its words say so."""
+    rolled.begin("run-3", "rollback", instead_of="run-2", release="1.0.0")
+    undo(rolled, "run-3")
+    assert serves(rolled) == ("green", "1.1.0", "blue")
+
+
+def test_undo_of_giving_up_an_upgrade_leaves_what_an_earlier_rollback_did(rolled: World) -> None:
+    """Giving up is a rollback in the journal; it names the release that is taken away."""
+    rolled.begin("run-3", "rollback", instead_of="run-2", release="1.1.0")
+    undo(rolled, "run-3")
+    assert serves(rolled) == ("blue", "1.0.0", "green")
+
+
+def test_undo_of_an_upgrade_whose_earlier_rollback_had_switched(rolled: World) -> None:
+    before = rolled.held()
+    rolled.begin("run-3", instead_of="run-2", release="1.1.0")
+    rolled.switch(run="run-3")
+    assert undo(rolled, "run-3")["changed"]
+    assert serves(rolled) == ("blue", "1.0.0", "green")
+    assert dataclasses.replace(rolled.held(), generation=before.generation) == before
+
+
+@pytest.mark.parametrize("release", ["1.1.0", "1.2.0"])
+def test_undo_of_an_upgrade_before_its_switch_leaves_what_an_earlier_rollback_did(
+    rolled: World, release: str
+) -> None:
+    rolled.begin("run-3", instead_of="run-2", release=release)
+    assert not undo(rolled, "run-3")["changed"]
+    assert serves(rolled) == ("blue", "1.0.0", "green")
+
+
+def test_undo_of_an_upgrade_leaves_what_one_to_another_release_did(upgrading: World) -> None:
+    """Its colour is taken by then: what had served runs there no more."""
+    upgrading.switch()
+    upgrading.begin("run-2", instead_of="run-1", release="1.2.0")
+    swap.retire(upgrading.edge, run="run-2")
+    assert not undo(upgrading, "run-2")["changed"]
+    assert serves(upgrading) == ("green", "1.1.0", None)
+
+
+def test_undo_reaches_back_over_all_runs_with_the_same_aim(rolled: World) -> None:
+    """The first one switched; of the others, none came that far."""
+    rolled.end(run="run-2")
+    rolled.begin("run-3", release="1.1.0")
+    rolled.switch(run="run-3")
+    for number in (4, 5):
+        rolled.begin(f"run-{number}", instead_of=f"run-{number - 1}", release="1.1.0")
+        rolled.step("images", f"run-{number}")
+    assert undo(rolled, "run-5")["changed"]
+    assert serves(rolled) == ("blue", "1.0.0", "green")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_undo_leaves_alone_what_came_to_its_finish(upgrading: World, *, again: bool) -> None:
+    """Also when the run that finishes it fails of something."""
+    upgrading.switch()
+    upgrading.step("workers")
+    upgrading.step("finish")
+    run = "run-1"
+    if again:
+        run = "run-2"
+        upgrading.begin(run, instead_of="run-1")
+        upgrading.step("images", run)
+        upgrading.switch(run=run)
+    assert not undo(upgrading, run)["changed"]
+    assert serves(upgrading) == ("green", "1.1.0", "blue")
+
+
+def test_the_finish_of_one_is_no_finish_of_another(upgrading: World) -> None:
+    """A rollback after an upgrade that died while it tidied up is undone as any other."""
+    upgrading.switch()
+    upgrading.step("finish")
+    upgrading.begin("run-2", "rollback", instead_of="run-1", release="1.0.0")
+    upgrading.switch("blue", "1.0.0", 1, run="run-2")
+    assert undo(upgrading, "run-2")["changed"]
+    assert serves(upgrading) == ("green", "1.1.0", "blue")
+
+
+def test_an_intent_that_is_repeated_counts_from_its_last_record(rolled: World) -> None:
+    """By its number a way back is chosen among those that were cut off."""
+    rolled.begin("run-3", instead_of="run-2", release="1.1.0")
+    left = {record["step"]: record["seq"] for record in swap.show(rolled.edge)["unfinished"]}
+    assert left["upgrade"] > left["rollback"]
 
 
 # ---------------------------------------------------------------- runs

@@ -70,16 +70,23 @@ class Journal:
                 begun[record["step"]] = record
         return list(begun.values())
 
-    def _last_end(self) -> int:
-        records = self.records()
-        ends = [i for i, r in enumerate(records) if r["step"] in VERBS and r["event"] in ENDS]
-        return ends[-1] if ends else -1
-
     def last_end(self) -> dict[str, Any] | None:
         """Return how the last run that came to an end ended."""
-        last = self._last_end()
-        return self.records()[last] if last >= 0 else None
+        ends = [r for r in self.records() if r["step"] in VERBS and r["event"] in ENDS]
+        return ends[-1] if ends else None
 
-    def since_last_end(self) -> list[dict[str, Any]]:
-        """Return what was noted since a run last came to an end, good or bad."""
-        return self.records()[self._last_end() + 1 :]
+    def of_this_work(self) -> list[dict[str, Any]]:
+        """Return the records of the unfinished work, by however many runs that died on the way.
+
+        It begins after what was finished or given up, and after what had another aim: another
+        verb or another release.
+        """
+        records = self.records()
+        begin, aim = len(records), None
+        for place, record in reversed(list(enumerate(records))):
+            if record["step"] in VERBS:
+                wanted = (record["step"], record["data"].get("release"))
+                if record["event"] in ENDS or aim not in (None, wanted):
+                    break
+                begin, aim = place, wanted
+        return records[begin:]

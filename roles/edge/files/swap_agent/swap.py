@@ -127,7 +127,10 @@ def undo(edge: Edge, *, run: str) -> dict[str, Any]:
     lease.check(lease_file(edge), run)
     held = installed(edge)
     wanted = held
-    for record in journal_of(edge).since_last_end():
+    # A run that came to `finish` has proven its release: nothing of it is taken back.
+    for record in journal_of(edge).of_this_work():
+        if record["step"] == "finish":
+            wanted = held
         if record["step"] == "switch" and record["event"] == "intent":
             before, after = State.read(record["data"]["from"]), State.read(record["data"]["to"])
             if after.active != before.active:

@@ -1,0 +1,261 @@
+"""Two upgrades and two rollbacks under load, with the controller killed in every step of one."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+from scripts.journey import Journey, recap
+from scripts.lab import Done
+from scripts.load import Result
+from scripts.roundtrip import Served, sql
+from tests.e2e.support import HOSTS, kill_at
+from tests.e2e.upgrades import agent, nothing_is_left_over, offer, serves, services
+
+#: Where the first upgrade is killed: the task that it is in, and the step that status then tells.
+KILLS = [
+    ("TASK [images : Images of this host's zones]", "images", 2),
+    ("TASK [backup : Backup of the database]", "backup", 1),
+    ("TASK [service : Run once: migrate]", "schema", 1),
+    ("TASK [service : Container of app-green]", "colour", 1),
+    ("TASK [swap : Through Nginx, green]", "preview", 1),
+    ("TASK [swap : Switch to green]", "preview", 1),
+    ("TASK [service : Container of worker-green]", "workers", 1),
+    ("TASK [images : Images of no kept release]", "finish", 1),
+]
+#: Where the second rollback, from the images, is killed.
+BACK_KILLS = [
+    ("TASK [service : Container of app-blue]", "colour", 1),
+    ("TASK [swap : Switch to blue]", "preview", 1),
+    ("TASK [service : Container of worker-blue]", "workers", 1),
+]
+
+
+@dataclass
+class Trip:
+    """What happened."""
+
+    killed: list[tuple[str, Done, str]] = field(default_factory=list)
+    done: dict[str, Done] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    statuses: dict[str, str] = field(default_factory=dict)
+    #: What the agent and the engines said after each part.
+    refused: Done | None = None
+    result: Result | None = None
+
+
+def status(journey: Journey) -> str:
+    """Return what status says, in one line."""
+    return " ".join(journey.status().output.split())
+
+
+def kill_in_each(
+    journey: Journey, trip: Trip, verb: str, kills: list[tuple[str, str, int]]
+) -> None:
+    """Start a playbook again and again, and kill it in one step after the other."""
+    for line, step, nth in kills:
+        killed = kill_at(journey, verb, line, nth=nth, seconds=0.3)
+        # Each status is a few seconds; the ones that differ most are enough.
+        said = status(journey) if step in {"backup", "preview", "workers"} else ""
+        trip.killed.append((step, killed, said))
+
+
+def play(journey: Journey, trip: Trip, name: str, verb: str) -> None:
+    """Run a playbook and note how it went."""
+    start = time.monotonic()
+    trip.done[name] = journey.play(verb)
+    trip.seconds[name] = time.monotonic() - start
+
+
+@pytest.fixture(scope="module")
+def trip(installed: Journey) -> Trip:
+    """The whole of it, under one load."""
+    journey, trip = installed, Trip()
+    offer(journey)
+    journey.feed()
+    with journey.load(35) as load:
+        load.phase("steady")
+        time.sleep(15)
+        load.phase("upgrade, killed")
+        kill_in_each(journey, trip, "upgrade", KILLS)
+        play(journey, trip, "first upgrade", "upgrade")
+        serves(journey, "1.1.0", "green")
+        nothing_is_left_over(journey)
+        trip.statuses["upgraded"] = status(journey)
+        load.phase("rollback")
+        with Served(journey, "1.0.0") as served:
+            play(journey, trip, "first rollback", "rollback")
+        assert served.seconds is not None
+        trip.seconds["rollback until it serves"] = served.seconds
+        serves(journey, "1.0.0", "blue")
+        trip.statuses["rolled back"] = status(journey)
+        load.phase("upgrade")
+        play(journey, trip, "second upgrade", "upgrade")
+        serves(journey, "1.1.0", "green")
+        load.phase("again")
+        play(journey, trip, "upgrade of what is upgraded", "upgrade")
+        play(journey, trip, "install of what is upgraded", "install")
+        load.phase("refused")
+        sql(journey, "INSERT INTO schema_version VALUES (3, 2)")
+        trip.refused = journey.play("rollback", check=False)
+        sql(journey, "DELETE FROM schema_version WHERE version = 3")
+        load.phase("retire")
+        play(journey, trip, "retire", "retire")
+        trip.statuses["retired"] = status(journey)
+        load.phase("cold rollback, killed")
+        kill_in_each(journey, trip, "rollback", BACK_KILLS)
+        play(journey, trip, "second rollback", "rollback")
+        load.phase("steady")
+        time.sleep(5)
+    trip.result = load.result
+    print(load.result)
+    print(json.dumps(trip.seconds, indent=1))
+    return trip
+
+
+def result(trip: Trip) -> Result:
+    """Return what the load found."""
+    assert trip.result is not None
+    return trip.result
+
+
+def test_no_request_failed(trip: Trip) -> None:
+    assert result(trip).failed == 0, str(result(trip))
+    assert result(trip).sent >= 10_000, str(result(trip))
+
+
+def test_both_releases_served(trip: Trip) -> None:
+    assert set(result(trip).total.served) == {"blue 1.0.0", "green 1.1.0"}
+
+
+def test_every_item_is_stored_once(installed: Journey, trip: Trip) -> None:
+    found = result(trip)
+    query = f"SELECT name FROM items WHERE name LIKE 'load-{found.run}-%'"
+    stored = sql(installed, query)
+    assert len(stored) == len(set(stored))
+    assert set(stored) == found.accepted_items == found.attempted_items
+
+
+def test_every_job_ended_once(installed: Journey, trip: Trip) -> None:
+    jobs = result(trip).accepted_jobs
+    assert len(jobs) > 100
+    listed = ",".join(f"'{job}'" for job in jobs)
+    deadline = time.monotonic() + 60
+    query = f"SELECT state, count(*) FROM jobs WHERE id IN ({listed}) GROUP BY state"
+    while (states := sql(installed, query)) != [f"succeeded|{len(jobs)}"]:
+        assert time.monotonic() < deadline, states
+        time.sleep(1)
+    results = f"SELECT count(*) FROM job_results WHERE job_id IN ({listed})"
+    assert sql(installed, results) == [str(len(jobs))]
+
+
+def test_both_workers_did_some_of_them(installed: Journey, trip: Trip) -> None:
+    """Release 1.1.0 counts repeated records, 1.0.0 does not."""
+    listed = ",".join(f"'{job}'" for job in result(trip).accepted_jobs)
+    counted = f"""SELECT result->'records' ? 'repeated', count(*) FROM (
+        SELECT result::jsonb AS result FROM job_results WHERE job_id IN ({listed})) AS x
+        GROUP BY 1"""
+    assert [row.split("|")[0] for row in sorted(sql(installed, counted))] == ["f", "t"]
+
+
+def test_the_controller_was_killed_in_every_step(trip: Trip) -> None:
+    assert [step for step, _, _ in trip.killed] == [step for _, step, _ in KILLS + BACK_KILLS]
+    for step, killed, _ in trip.killed:
+        assert killed.code == 255, f"{step}: {killed.output[-2000:]}"
+        assert "PLAY RECAP" not in killed.output, step
+
+
+def test_status_told_the_truth_in_between(trip: Trip) -> None:
+    for number, (step, _, said) in enumerate(trip.killed):
+        if not said:
+            continue
+        verb, release = ("upgrade", "1.1.0") if number < len(KILLS) else ("rollback", "1.0.0")
+        assert f"{verb} to {release} was cut off in step" in said, step
+        assert f"playbooks/{verb}.yml" in said.rpartition("Next: ")[2]
+        assert "is at work" not in said
+    backup = next(said for step, _, said in trip.killed if step == "backup")
+    assert "was cut off in step backup" in backup
+    assert "release 1.0.0 (serial 2), blue active" in backup
+
+
+def test_the_same_command_finished_the_work(trip: Trip) -> None:
+    for name, done in trip.done.items():
+        assert recap(done.output).failed == 0, name
+    assert "taking over from run" in trip.done["first upgrade"].output
+
+
+def test_an_upgrade_that_is_done_changes_nothing(trip: Trip) -> None:
+    for name in ("upgrade of what is upgraded", "install of what is upgraded"):
+        done = trip.done[name]
+        assert [line for line in done.output.splitlines() if line.startswith("changed:")] == []
+        assert recap(done.output).changed == 0
+
+
+def test_status_says_what_serves_and_how_to_go_back(trip: Trip) -> None:
+    upgraded = trip.statuses["upgraded"]
+    assert "release 1.1.0 (serial 10), green active" in upgraded
+    assert "way back: 1.0.0 (blue) is warm until" in upgraded
+    assert "Site lab runs release 1.1.0: everything is as it should be." in upgraded
+    back = trip.statuses["rolled back"]
+    assert "release 1.0.0 (serial 2), blue active" in back
+    assert "way back: none, it was taken; upgrade.yml returns to 1.1.0" in back
+    assert "upgrade.yml --check" in back.rpartition("Next: ")[2]
+    assert "way back: 1.0.0, from its images" in trip.statuses["retired"]
+
+
+def test_a_rollback_that_the_schema_forbids_is_refused(trip: Trip) -> None:
+    assert trip.refused is not None
+    assert trip.refused.code == 2
+    said = " ".join(trip.refused.output.split())
+    assert (
+        "release 1.0.0 is of schema 1; the database's schema 3 serves releases of schema 2" in said
+    )
+    assert recap(trip.refused.output).changed == 0
+
+
+def test_a_warm_rollback_takes_seconds(trip: Trip) -> None:
+    """No limit in seconds here: a machine may be slow. It starts no container of the service."""
+    output = trip.done["first rollback"].output
+    assert "it is warm" in output
+    assert "Container of app-blue" not in output
+
+
+def test_the_site_is_as_a_rollback_leaves_it(installed: Journey, trip: Trip) -> None:
+    assert trip
+    said = serves(installed, "1.0.0", "blue")
+    assert (said["standby"], said["previous_release"]) == ("green", "1.1.0")
+    assert agent(installed, "show")["last_run"]["event"] == "done"
+    nothing_is_left_over(installed)
+
+
+def test_current_and_previous_images_are_kept_and_no_other(installed: Journey, trip: Trip) -> None:
+    assert trip
+    for host in ("app-1", "app-2"):
+        form = "docker images --format '{{.Repository}}:{{.Tag}}' | grep /app: | sort -u"
+        tags = installed.lab.console(host, form).output.split()
+        assert [tag.rpartition(":")[2] for tag in tags] == ["1.0.0", "1.1.0"]
+
+
+def test_the_backup_is_from_before_the_migrations(installed: Journey, trip: Trip) -> None:
+    assert trip
+    script = "cat /var/lib/airlift/backup/1.0.0-to-1.1.0-*.json"
+    text = installed.lab.console("data-1", script).output
+    assert text.count('"format"') == 1, "the runs that came later made no other"
+    record = json.loads(text)
+    assert record["restored"] is True
+    dumped = installed.lab.console("data-1", f"sha256sum {record['dump']}", check=False)
+    if dumped.code != 0:
+        dumped = installed.lab.console(
+            "data-1", f"cd /var/lib/airlift/backup && sha256sum {record['dump']}"
+        )
+    assert dumped.output.split()[0] == record["sha256"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_nothing_runs_that_should_not(installed: Journey, trip: Trip, host: str) -> None:
+    assert trip
+    for service, (state, _) in services(installed, host).items():
+        assert state == "running" or service == "worker-green"

@@ -1,0 +1,93 @@
+"""What the tests of upgrades share: the agent, the database, and what a site should look like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from scripts.journey import Journey
+from tests.e2e.support import HOSTS
+
+APP_HOSTS = [host for host in HOSTS if host.startswith("app")]
+
+
+def agent(journey: Journey, *words: str) -> dict[str, Any]:
+    """Call the swap agent on the edge; return its answer."""
+    done = journey.lab.console("edge-1", 'exec airlift-swap "$@"', *words)
+    answer: dict[str, Any] = json.loads(done.output)
+    return answer
+
+
+def offer(journey: Journey) -> None:
+    """Have release 1.1.0 on the jump host, carried as what changed only."""
+    if journey.lab.ssh("test -d /opt/airlift/releases/1.1.0", check=False).code != 0:
+        with journey.timed("bring 1.1.0"):
+            journey.bring(patch="1.1.0")
+
+
+@contextmanager
+def holding(journey: Journey, statement: str) -> Iterator[None]:
+    """Keep a transaction open in which a statement was run."""
+    code = """
+import subprocess, sys
+words = "docker exec -i airlift-postgres psql -X -q -U postgres -d airlift -tA".split()
+with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as psql:
+    psql.stdin.write(b"SET idle_in_transaction_session_timeout = 0; BEGIN; " + sys.argv[1].encode())
+    psql.stdin.write(b"; SELECT 'held';\\n")
+    psql.stdin.flush()
+    while psql.stdout.readline() != b"held\\n":
+        pass
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    with journey.lab.running("data-1", code, statement):
+        yield
+
+
+def services(journey: Journey, host: str) -> dict[str, tuple[str, str]]:
+    """Return what a host's engine has: service: (state, release)."""
+    form = '{{.Label "airlift.service"}} {{.State}} {{.Label "airlift.release"}} {{.Names}}'
+    lines = journey.lab.console(host, f"docker ps --all --format '{form}'").output.splitlines()
+    found = {}
+    for line in lines:
+        service, state, release, _ = line.split(" ")
+        assert service, f"a container that is not ours, or was left over: {line}"
+        found[service] = (state, release)
+    return found
+
+
+def serves(journey: Journey, release: str, colour: str) -> dict[str, Any]:
+    """See that a release serves with a colour, that nobody is at work and nothing was cut off."""
+    said = agent(journey, "show")
+    assert (said["release"], said["active"]) == (release, colour)
+    assert said["served_generation"] == said["live_generation"] == said["generation"]
+    assert (said["lease"], said["unfinished"]) == (None, [])
+    for host in APP_HOSTS:
+        there = services(journey, host)
+        assert there[f"app-{colour}"] == ("running", release)
+        assert there[f"worker-{colour}"] == ("running", release)
+        workers = [
+            name for name, (state, _) in there.items() if "worker" in name and state == "running"
+        ]
+        assert workers == [f"worker-{colour}"]
+    return said
+
+
+def nothing_is_left_over(journey: Journey) -> None:
+    """No container, lock, half file or port of a run that is over."""
+    edge, data = journey.lab.console, journey.lab.console
+    assert (
+        edge("edge-1", "find /etc/airlift/edge -name '*.staged' -o -name 'live.new'").output == ""
+    )
+    assert edge("edge-1", "find /var/lib/airlift/swap -name '*.new'").output == ""
+    folder = "/var/lib/airlift/backup"
+    assert data("data-1", f"find {folder} -name '*.part' -o -name scratch").output == ""
+    for host in HOSTS:
+        running = set(services(journey, host))
+        assert not running & {"migrate", "keys", "postgres-initdb"}
+        # The tunnel to the jump host's registry.
+        listening = journey.lab.console(host, "ss -Htln sport = :5479").output
+        assert listening == "", host
+        assert journey.lab.console(host, "find /tmp/.ansible-* -mindepth 1").output == ""

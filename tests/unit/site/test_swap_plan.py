@@ -1,0 +1,480 @@
+"""The plan of an upgrade and of a rollback: what will happen, or everything against it."""
+
+from typing import Any
+
+import pytest
+
+from tests.unit.roles.conftest import plugin
+
+module = plugin("swap/filter_plugins/swap_plan.py")
+COMMAND = "ansible-playbook playbooks/"
+
+
+def manifest(version: str, serial: int, head: int, lowest: int) -> dict[str, Any]:
+    return {
+        "version": version,
+        "serial": serial,
+        "upgrade": {"minimum_version": "1.0.0", "required_stops": []},
+        "schema": {"head": head, "lowest_compatible": lowest},
+        "image_source": "debian",
+    }
+
+
+@pytest.fixture
+def found() -> dict[str, Any]:
+    """Blue serves 1.0.0; 1.1.0 brings a migration that 1.0.0 can live with."""
+    return {
+        "site": "acme",
+        "command": COMMAND,
+        "edge": {
+            "active": "blue",
+            "standby": None,
+            "release": "1.0.0",
+            "serial": 1,
+            "previous_release": None,
+            "previous_serial": None,
+        },
+        "new": manifest("1.1.0", 2, 2, 1),
+        "old": manifest("1.0.0", 1, 1, 1),
+        "database": {"version": 1, "lowest_compatible": 1, "bytes": 7_800_000},
+        "bytes": {"edge-1": 0, "app-1": 12_300_000, "app-2": 950},
+        "differs": {"edge-1": [], "app-1": []},
+        "app_hosts": ["app-1", "app-2"],
+        "hours": 24,
+    }
+
+
+def plan(found: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = module.swap_plan(found)
+    assert bool(made["problems"]) == (made["lines"] == made["problems"])
+    return made
+
+
+def rows(found: dict[str, Any]) -> dict[str, str]:
+    made = plan(found)
+    assert made["problems"] == []
+    assert made["lines"][0] == "acme:"
+    split = [line.split("  ", 1) for line in made["lines"][1:]]
+    return {name: text.strip() for name, text in split}
+
+
+def problem(found: dict[str, Any]) -> str:
+    (one,) = plan(found)["problems"]
+    return str(one)
+
+
+# ---------------------------------------------------------------- the plan
+def test_what_will_happen_is_said_step_by_step(found: dict[str, Any]) -> None:
+    made = plan(found)
+    assert {key: made[key] for key in ("active", "release", "target", "already")} == {
+        "active": "blue",
+        "release": "1.0.0",
+        "target": "green",
+        "already": False,
+    }
+    assert rows(found) == {
+        "release": "1.0.0 (serial 1) to 1.1.0",
+        "images": "app-1 12.3 MB, app-2 950 B",
+        "backup": "database of 7.8 MB, restored and compared before it counts",
+        "schema": "from 1 to 2; serves releases of schema 1 or later, so 1.0.0 goes on",
+        "new colour": "green on app-1, app-2; blue serves on",
+        "gates": "old colour on the new schema; new colour ready; requests through the preview",
+        "switch": "blue to green, requests in hand are finished",
+        "workers": "green starts, blue finishes what it has and stops",
+        "way back": "blue stays warm for 24 h: rollback.yml",
+    }
+
+
+def test_lines_are_aligned(found: dict[str, Any]) -> None:
+    lines = plan(found)["lines"][1:]
+    starts = {len(line) - len(line.split("  ", 1)[1].lstrip()) for line in lines}
+    assert starts == {len("new colour  ")}
+
+
+def test_the_colours_change_places(found: dict[str, Any]) -> None:
+    found["edge"]["active"] = "green"
+    assert plan(found)["target"] == "blue"
+    assert rows(found)["switch"].startswith("green to blue")
+
+
+def test_nothing_to_carry_and_nothing_to_migrate(found: dict[str, Any]) -> None:
+    found["bytes"] = {"app-1": 0}
+    found["new"]["schema"]["head"] = 1
+    assert rows(found)["images"] == "all there"
+    assert rows(found)["schema"] == "1, as it is"
+
+
+def test_a_schema_that_is_newer_already_stays(found: dict[str, Any]) -> None:
+    """A run that was cut off after its migrations, or an upgrade after a rollback."""
+    found["database"]["version"] = 2
+    assert rows(found)["schema"] == "2, as it is"
+
+
+def test_a_standby_goes_before_the_new_colour_comes(found: dict[str, Any]) -> None:
+    found["edge"] |= {"standby": "green", "previous_release": "0.9.0", "previous_serial": 0}
+    shown = rows(found)
+    assert shown["standby"] == "0.9.0 (green) stands by no more from then on"
+    names = list(shown)
+    assert names.index("schema") < names.index("standby") < names.index("new colour")
+    found["edge"]["standby"] = None
+    assert "standby" not in rows(found)
+
+
+def test_what_is_not_exchanged_now_is_told(found: dict[str, Any]) -> None:
+    assert "not now" not in rows(found)
+    found["differs"] = {"edge-1": ["nginx"], "app-1": [], "data-1": ["postgres", "redis"]}
+    assert rows(found)["not now"] == (
+        f"other images of edge-1: nginx; data-1: postgres, redis: {COMMAND}install.yml later"
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (999_000, "999 kB"),
+        (1_000_000, "1.0 MB"),
+        (2_345_678_901, "2345.7 MB"),
+    ],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert module.size(count) == text
+
+
+# ---------------------------------------------------------------- already there
+def test_a_release_that_serves_is_only_finished(found: dict[str, Any]) -> None:
+    found["edge"] |= {"active": "green", "release": "1.1.0", "serial": 2, "standby": "blue"}
+    # Whatever else is known must not matter any more.
+    found |= {"old": {}, "database": {}}
+    made = plan(found)
+    assert made["already"] is True
+    assert (made["active"], made["target"]) == ("green", "green")
+    assert made["lines"] == ["acme serves release 1.1.0 already: what is left is done"]
+
+
+def test_the_same_name_with_another_serial_is_not_the_same(found: dict[str, Any]) -> None:
+    found["edge"] |= {"release": "1.1.0", "serial": 1}
+    made = plan(found)
+    assert (made["already"], made["target"]) == (False, "green")
+
+
+# ---------------------------------------------------------------- what stands against it
+@pytest.mark.parametrize("serial", [2, 3])
+def test_an_upgrade_never_goes_back(found: dict[str, Any], serial: int) -> None:
+    found["edge"] |= {"release": "1.0.1", "serial": serial}
+    # One reason is enough: the rules of a way forward say nothing about a way back.
+    found["new"]["upgrade"]["minimum_version"] = "9.0.0"
+    assert problem(found) == (
+        f"this is release 1.1.0 (serial 2), the site serves 1.0.1 (serial {serial}): an upgrade "
+        f"never goes back. To return to the release before, run {COMMAND}rollback.yml"
+    )
+
+
+def test_too_old_a_release_is_told_where_to_go_first(found: dict[str, Any]) -> None:
+    found["new"]["upgrade"]["minimum_version"] = "1.0.5"
+    assert "can follow 1.0.5 or later, the site serves 1.0.0 (serial 1)" in problem(found)
+    assert problem(found).endswith("import and upgrade to 1.0.5 first")
+
+
+def test_versions_are_numbers_and_the_minimum_itself_will_do(found: dict[str, Any]) -> None:
+    found["edge"]["release"] = found["old"]["version"] = "1.10.0"
+    found["new"] |= {"version": "1.11.0"}
+    for minimum in ("1.9.0", "1.10.0"):
+        found["new"]["upgrade"]["minimum_version"] = minimum
+        assert plan(found)["problems"] == []
+    found["edge"]["release"] = "1.9.0"
+    assert "1.10.0 or later" in problem(found)
+
+
+def test_a_pre_release_counts_as_its_release(found: dict[str, Any]) -> None:
+    found["edge"]["release"] = "1.0.5-rc.1"
+    found["new"]["upgrade"]["minimum_version"] = "1.0.5"
+    assert plan(found)["problems"] == []
+
+
+def test_stops_between_are_named_and_no_others(found: dict[str, Any]) -> None:
+    found["new"] |= {"version": "1.6.0"}
+    found["new"]["upgrade"]["required_stops"] = ["0.9.0", "1.0.0", "1.2.0", "1.10.0", "1.6.0"]
+    assert problem(found) == (
+        "between 1.0.0 and 1.6.0 the site has to stop at 1.2.0: import and upgrade to 1.2.0 first"
+    )
+    found["new"]["upgrade"]["required_stops"] = ["1.2.0", "1.4.0"]
+    assert "has to stop at 1.2.0, 1.4.0: import and upgrade to 1.2.0 first" in problem(found)
+    found["edge"]["release"] = "1.4.0"
+    assert plan(found)["problems"] == []
+
+
+def test_the_first_stop_is_the_lowest(found: dict[str, Any]) -> None:
+    found["new"] |= {"version": "1.6.0"}
+    found["new"]["upgrade"]["required_stops"] = ["1.10.0", "1.4.0", "1.2.0"]
+    assert problem(found).endswith("import and upgrade to 1.2.0 first")
+
+
+def test_images_of_another_source_do_not_follow(found: dict[str, Any]) -> None:
+    found["new"]["image_source"] = "registry"
+    assert problem(found) == (
+        "the images of 1.0.0 (serial 1) came from the source debian, those of 1.1.0 (serial 2) "
+        "from registry: ask for a bundle built with --source debian"
+    )
+
+
+def test_a_database_that_has_gone_too_far(found: dict[str, Any]) -> None:
+    found["database"] |= {"version": 5, "lowest_compatible": 2}
+    assert plan(found)["problems"] == [], "schema 2 is the lowest that it serves"
+    found["database"]["lowest_compatible"] = 3
+    assert problem(found) == (
+        "the database's schema is 5 and serves releases of schema 3 or later; this release is of "
+        "schema 2"
+    )
+
+
+def test_migrations_that_would_break_what_serves(found: dict[str, Any]) -> None:
+    found["new"]["schema"]["lowest_compatible"] = 2
+    assert problem(found) == (
+        "the migrations to schema 2 would break release 1.0.0 (schema 1) while it still serves: a "
+        "release between is needed, whose schema is 2 or later"
+    )
+
+
+def test_a_database_that_says_nothing(found: dict[str, Any]) -> None:
+    found["database"] = {}
+    assert problem(found) == "the database does not answer, so its schema is not known"
+
+
+def test_a_release_that_is_gone_would_leave_no_way_back(found: dict[str, Any]) -> None:
+    found["old"] = {}
+    assert problem(found) == (
+        "the release that serves, 1.0.0, is no longer on this jump host, so there would be no way "
+        "back: import its bundle again"
+    )
+
+
+def test_everything_is_said_at_once(found: dict[str, Any]) -> None:
+    found["new"] |= {"version": "1.6.0", "image_source": "registry"}
+    found["new"]["upgrade"] = {"minimum_version": "1.0.5", "required_stops": ["1.2.0"]}
+    found["new"]["schema"]["lowest_compatible"] = 2
+    found["database"] = {}
+    assert len(plan(found)["problems"]) == 5
+
+
+def test_nothing_is_upgraded_that_was_never_installed(found: dict[str, Any]) -> None:
+    found |= {"edge": {}, "old": {}, "database": {}}
+    assert problem(found) == f"nothing is installed here yet: run {COMMAND}install.yml"
+    made = plan(found)
+    assert (made["already"], made["release"]) == (False, None)
+
+
+# ---------------------------------------------------------------- what runs with another image
+def runs(component: str, image: str) -> dict[str, Any]:
+    return {"Labels": {"airlift.component": component}, "ImageID": image}
+
+
+def test_other_images_are_named_but_the_services_own() -> None:
+    containers = [runs("redis", "r1"), runs("nginx", "n2"), runs("app", "a1"), runs("gone", "g1")]
+    images = {"redis": "r2", "nginx": "n2", "app": "a2"}
+    assert module.swap_different(containers, images) == ["gone", "redis"]
+    assert module.swap_different([], images) == []
+
+
+# ---------------------------------------------------------------- the way back
+def note(seq: int, step: str, **data: Any) -> dict[str, Any]:
+    return {"seq": seq, "step": step, "event": "intent", "run": f"r{seq}", "data": data}
+
+
+@pytest.fixture
+def back() -> dict[str, Any]:
+    """Green serves 1.1.0, blue stands by as 1.0.0 and is ready."""
+    return {
+        "site": "acme",
+        "command": COMMAND,
+        "edge": {
+            "installed": True,
+            "active": "green",
+            "standby": "blue",
+            "release": "1.1.0",
+            "serial": 2,
+            "previous_release": "1.0.0",
+            "previous_serial": 1,
+            "unfinished": [],
+        },
+        "old": manifest("1.0.0", 1, 1, 1),
+        "database": {"version": 2, "lowest_compatible": 1, "bytes": 1},
+        "ready": True,
+    }
+
+
+def way_back(found: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = module.swap_way_back(found)
+    assert set(made) == {
+        *("active", "release", "target", "to", "already", "abandon", "warm", "problems", "lines")
+    }
+    return made
+
+
+def no_way(found: dict[str, Any]) -> str:
+    made = way_back(found)
+    (one,) = made["problems"]
+    assert not made["abandon"]
+    assert not made["already"]
+    return str(one)
+
+
+def is_normal(made: dict[str, Any]) -> bool:
+    return (
+        (made["active"], made["target"], made["release"]) == ("green", "blue", "1.1.0")
+        and made["to"] == {"release": "1.0.0", "serial": 1}
+        and not made["already"]
+        and not made["abandon"]
+        and made["problems"] == []
+    )
+
+
+def test_back_to_what_is_warm(back: dict[str, Any]) -> None:
+    made = way_back(back)
+    assert is_normal(made)
+    assert made["warm"] is True
+    assert made["lines"] == ["acme: back from 1.1.0 (green) to 1.0.0 (blue), it is warm"]
+
+
+@pytest.mark.parametrize(("standby", "ready"), [("blue", False), (None, True)])
+def test_back_from_pinned_images(back: dict[str, Any], standby: str | None, ready: bool) -> None:
+    """A standby that does not answer is no standby; a retired one that still answers neither."""
+    back["edge"]["standby"], back["ready"] = standby, ready
+    made = way_back(back)
+    assert is_normal(made)
+    assert made["warm"] is False
+    assert made["lines"][0].endswith("to 1.0.0 (blue), from its pinned images")
+
+
+def test_before_the_first_release_there_is_none(back: dict[str, Any]) -> None:
+    back["edge"] |= {"previous_release": None, "previous_serial": None, "standby": None}
+    assert no_way(back | {"old": {}}) == (
+        "1.1.0 is the first release here: there is none before it"
+    )
+
+
+@pytest.mark.parametrize("old", [{}, manifest("1.0.0", 7, 1, 1)])
+def test_a_release_that_is_not_here_is_no_way(back: dict[str, Any], old: dict[str, Any]) -> None:
+    """Also one of the same name that was built again: its images are other ones."""
+    assert no_way(back | {"old": old}) == (
+        "release 1.0.0 (serial 1) is no longer on this jump host: import its bundle again"
+    )
+
+
+def test_a_database_that_went_on_closes_the_way(back: dict[str, Any]) -> None:
+    back["database"]["lowest_compatible"] = 2
+    assert no_way(back) == (
+        "release 1.0.0 is of schema 1; the database's schema 2 serves releases of schema 2 or "
+        "later. There is only the way forward: a release that mends what is wrong"
+    )
+
+
+def test_a_database_that_is_down_is_not_trusted(back: dict[str, Any]) -> None:
+    assert no_way(back | {"database": {}}).startswith("the database does not answer")
+
+
+def test_no_way_back_from_nothing(back: dict[str, Any]) -> None:
+    back |= {"edge": {"installed": False, "unfinished": []}, "old": {}, "database": {}}
+    assert no_way(back) == f"nothing is installed here yet: run {COMMAND}install.yml"
+
+
+@pytest.mark.parametrize(
+    ("edge", "why"),
+    [
+        ({}, "no reason given"),
+        (
+            {"failed": True, "changed": False, "msg": "the journal is damaged"},
+            "the journal is damaged",
+        ),
+    ],
+)
+def test_an_edge_that_says_nothing_is_not_taken_for_an_empty_one(
+    back: dict[str, Any], edge: dict[str, Any], why: str
+) -> None:
+    assert no_way(back | {"edge": edge}) == f"the swap agent on the edge does not answer: {why}"
+
+
+# ---------------------------------------------------------------- after a run that was cut off
+def test_an_upgrade_that_had_not_switched_is_given_up(back: dict[str, Any]) -> None:
+    begun = {"release": "1.2.0", "serial": 3}
+    back["edge"]["unfinished"] = [note(4, "upgrade", **begun), note(7, "schema")]
+    # Nothing of a rollback's conditions matters: what serves goes on serving.
+    made = way_back(back | {"old": {}, "database": {}})
+    assert made["abandon"] is True
+    assert (made["target"], made["to"], made["warm"]) == ("blue", begun, False)
+    assert made["problems"] == []
+    assert made["lines"] == [
+        "the upgrade to 1.2.0 had not switched: 1.1.0 serves on, and what was begun is taken away"
+    ]
+
+
+def test_the_first_upgrade_can_be_given_up_too(back: dict[str, Any]) -> None:
+    back["edge"] |= {"active": "blue", "release": "1.0.0", "serial": 1, "standby": None}
+    back["edge"] |= {"previous_release": None, "previous_serial": None}
+    back["edge"]["unfinished"] = [note(1, "upgrade", release="1.1.0", serial=2)]
+    made = way_back(back | {"old": {}})
+    assert (made["abandon"], made["target"]) == (True, "green")
+
+
+def test_a_rollback_that_had_switched_is_finished(back: dict[str, Any]) -> None:
+    back["edge"] |= {"active": "blue", "standby": "green", "release": "1.0.0", "serial": 1}
+    back["edge"] |= {"previous_release": "1.1.0", "previous_serial": 2}
+    begun = {"release": "1.0.0", "serial": 1}
+    back["edge"]["unfinished"] = [note(4, "rollback", **begun), note(7, "workers")]
+    made = way_back(back | {"old": {}, "database": {}})
+    assert (made["already"], made["abandon"]) == (True, False)
+    assert (made["active"], made["target"], made["to"]) == ("blue", "blue", begun)
+    assert made["lines"] == ["1.0.0 serves again already: what is left is done"]
+
+
+def test_a_rollback_that_had_not_switched_is_begun_again(back: dict[str, Any]) -> None:
+    back["edge"]["unfinished"] = [note(4, "rollback", release="1.0.0", serial=1), note(5, "colour")]
+    assert is_normal(way_back(back))
+
+
+def test_after_an_upgrade_that_had_switched_the_way_back_is_the_usual_one(
+    back: dict[str, Any],
+) -> None:
+    back["edge"]["unfinished"] = [note(1, "upgrade", release="1.1.0", serial=2), note(9, "workers")]
+    assert is_normal(way_back(back))
+
+
+def test_giving_up_that_was_cut_off_goes_on(back: dict[str, Any]) -> None:
+    """Abandoning is a rollback in the journal; it names the release that is taken away."""
+    begun = note(4, "upgrade", release="1.2.0", serial=3)
+    back["edge"]["unfinished"] = [begun, note(8, "rollback", release="1.2.0", serial=3)]
+    assert way_back(back)["abandon"] is True
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_rollback_of_an_upgrade_that_was_cut_off_after_it_switched(
+    back: dict[str, Any], *, turned: bool
+) -> None:
+    """Both are open until a run ends well. Giving up would put 1.1.0 back into service."""
+    back["edge"] |= {"active": "blue", "standby": "green", "release": "1.0.0", "serial": 1}
+    back["edge"] |= {"previous_release": "1.1.0", "previous_serial": 2}
+    left = [
+        note(1, "upgrade", release="1.1.0", serial=2),
+        note(9, "rollback", release="1.0.0", serial=1),
+        note(12, "workers"),
+    ]
+    back["edge"]["unfinished"] = left[::-1] if turned else left
+    made = way_back(back)
+    assert (made["already"], made["abandon"], made["target"]) == (True, False, "blue")
+    assert made["to"] == {"release": "1.0.0", "serial": 1}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_upgrade_that_was_begun_again_after_a_rollback(
+    back: dict[str, Any], *, turned: bool
+) -> None:
+    """The rollback had switched to 1.0.0; what was cut off last is the upgrade."""
+    back["edge"] |= {"active": "blue", "standby": "green", "release": "1.0.0", "serial": 1}
+    back["edge"] |= {"previous_release": "1.1.0", "previous_serial": 2}
+    begun = {"release": "1.1.0", "serial": 2}
+    left = [note(10, "upgrade", **begun), note(9, "rollback", release="1.0.0", serial=1)]
+    back["edge"]["unfinished"] = left[::-1] if turned else left
+    made = way_back(back)
+    assert (made["abandon"], made["already"], made["to"]) == (True, False, begun)
