@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bundle import cache, engine, oci
@@ -232,11 +234,12 @@ Memory of the verifier at its peak: {results["verify_peak_mb"]:.0f} MB (goal: be
 
 def main() -> int:
     """Measure, write, print."""
-    found = sorted((ROOT / ".cache/demo/dist").glob("*.tar"))
-    if not found:
+    release = yaml.safe_load((ROOT / "bundle" / "release.yml").read_text())
+    bundle = ROOT / ".cache/demo/dist" / f"airlift-{release['version']}-amd64.tar"
+    if not bundle.exists():
         print("no bundle to measure with: run `make demo` once", file=sys.stderr)
         return 1
-    with tarfile.open(found[-1]) as archive:
+    with tarfile.open(bundle) as archive:
         member = archive.extractfile("manifest.json")
         assert member is not None  # noqa: S101 - a bundle has one
         manifest = json.load(member)
@@ -247,13 +250,13 @@ def main() -> int:
     ):
         work = Path(folder)
         results: dict[str, Any] = {
-            "bundle_file_bytes": found[-1].stat().st_size,
+            "bundle_file_bytes": bundle.stat().st_size,
             "images": len(manifest["components"]),
             "image_source": manifest["image_source"],
             "cores": os.cpu_count(),
             "machine": f"{platform.machine()}, Linux {platform.release().split('-')[0]}",
             **vendor(manifest, work),
-            **verification(found[-1], ROOT / ".cache/demo", work),
+            **verification(bundle, ROOT / ".cache/demo", work),
             **site(lambda line: print(line, file=log), lambda text: print(text, flush=True)),
         }
     RESULTS.mkdir(parents=True, exist_ok=True)

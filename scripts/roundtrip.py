@@ -69,6 +69,8 @@ class RoundTrip:
     rate: float = RATE
     #: Bytes of the bundle that carried only what changed.
     carried: int = 0
+    #: Bytes of the same release's whole bundle.
+    whole: int = 0
     #: Host: (bytes, seconds) of the images that an upgrade brought.
     delivered: dict[str, tuple[int, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -76,12 +78,15 @@ class RoundTrip:
     _load: Load | None = None
 
     def bring(self) -> None:
-        """Build the next release as what changed only, carry it, import it."""
-        first = self.journey.facts.manifest
+        """Build the next release, whole and as what changed only; carry and import the latter."""
+        facts = self.journey.facts
+        first = (facts.bundle, facts.bundle_bytes, facts.manifest)
+        self.journey.build(patch=self.patch)
+        self.whole = facts.bundle_bytes
         self.journey.bring(patch=self.patch)
-        self.carried = self.journey.facts.bundle_bytes
+        self.carried = facts.bundle_bytes
         # The table at the end is about the release that was installed.
-        self.journey.facts.manifest = first
+        facts.bundle, facts.bundle_bytes, facts.manifest = first
 
     def plan(self) -> None:
         """Print what an upgrade would do."""
@@ -149,7 +154,10 @@ class RoundTrip:
         worst = max(phase.latency.p99 for phase in swaps)
         usual = max(phase.latency.p50 for phase in swaps)
         rows = [
-            ("upgrade carried", f"{self.carried / 1e6:.1f} MB, what changed only"),
+            (
+                "upgrade carried",
+                f"{self.carried / 1e6:.1f} MB, what changed only, of {self.whole / 1e6:.1f} MB",
+            ),
             *(
                 (f"upgrade to {host}", f"{count / 1e6:.2f} MB of images in {seconds:.1f} s")
                 for host, (count, seconds) in sorted(self.delivered.items())

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -213,17 +214,23 @@ def last_words(done: Done) -> str:
     return f"{done.output}\n{done.error}"
 
 
-def kill_at(journey: Journey, verb: str, line: str, *, nth: int = 1, seconds: float = 1) -> Done:
+def kill_playbook(journey: Journey) -> None:
+    """Kill the playbook that runs on the jump host, with all of its processes."""
+    # Anchored, because the shell that started it has its name in its arguments, too.
+    program = "^[^ ]*python[^ ]* [^ ]*venv/bin/ansible-playbook"
+    journey.lab.console("jump", f"pkill -9 -u operator -f '{program}'")
+
+
+def kill_at(journey: Journey, verb: str, line: str, *, nth: int = 1) -> Done:
     """Run a playbook; kill all of its processes soon after it prints a line the nth time."""
     listen, seen = journey.lab.listen, itertools.count(1)
 
     def watch(text: str) -> None:
         listen(text)
         if text.startswith(line) and next(seen) == nth:
-            # A little later: in the middle of the task, not at its start.
-            # Anchored, because the shell that started it has its name in its arguments, too.
-            program = "^[^ ]*python[^ ]* [^ ]*venv/bin/ansible-playbook"
-            journey.lab.console("jump", f"sleep {seconds}; pkill -9 -u operator -f '{program}'")
+            # A task is announced when the first host has done it: this is in the one after it.
+            time.sleep(1)
+            kill_playbook(journey)
 
     journey.lab.listen = watch
     try:

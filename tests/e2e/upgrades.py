@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from scripts.journey import Journey
-from tests.e2e.support import HOSTS
+from scripts.lab import Done
+from tests.e2e.support import HOSTS, kill_playbook
 
+VERBS = ("install", "upgrade", "rollback", "retire")
 APP_HOSTS = [host for host in HOSTS if host.startswith("app")]
 
 
@@ -44,6 +48,37 @@ with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as p
 """
     with journey.lab.running("data-1", code, statement):
         yield
+
+
+def kill_in(journey: Journey, verb: str, step: str, seconds: float) -> tuple[Done, str]:
+    """Run a playbook; kill it some seconds into a step. Return how it ended, and where it was.
+
+    The agent's journal says where: Ansible announces a task only when a host has done it.
+    """
+    before = (agent(journey, "show")["lease"] or {}).get("run")
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            said = agent(journey, "show")
+            run = (said["lease"] or {}).get("run")
+            mine = {one["step"] for one in said["unfinished"] if one["run"] == run}
+            if run != before and step in mine:
+                time.sleep(seconds)
+                kill_playbook(journey)
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        done = journey.play(verb, check=False)
+    finally:
+        over.set()
+        watcher.join()
+    steps = [
+        one["step"] for one in agent(journey, "show")["unfinished"] if one["step"] not in VERBS
+    ]
+    return done, steps[-1] if steps else ""
 
 
 def services(journey: Journey, host: str) -> dict[str, tuple[str, str]]:
