@@ -27,7 +27,10 @@ KILLS = [
     ("finish", 1.0),
 ]
 #: Where the second rollback, from the images, is killed.
-BACK_KILLS = [("colour", 2.0), ("switch", 0.0), ("workers", 2.0)]
+BACK_KILLS = [("colour", 2.0), ("workers", 2.0)]
+
+# The round trip is one fixture, and a long one.
+pytestmark = pytest.mark.timeout(3600)
 
 
 @dataclass
@@ -71,7 +74,7 @@ def trip(installed: Journey) -> Trip:
     journey, trip = installed, Trip()
     offer(journey)
     journey.feed()
-    with journey.load(35) as load:
+    with journey.load(25) as load:
         load.phase("steady")
         time.sleep(15)
         load.phase("upgrade, killed")
@@ -90,9 +93,8 @@ def trip(installed: Journey) -> Trip:
         load.phase("upgrade")
         play(journey, trip, "second upgrade", "upgrade")
         serves(journey, "1.1.0", "green")
-        load.phase("again")
-        play(journey, trip, "upgrade of what is upgraded", "upgrade")
-        play(journey, trip, "install of what is upgraded", "install")
+        load.phase("install")
+        play(journey, trip, "install", "install")
         load.phase("refused")
         sql(journey, "INSERT INTO schema_version VALUES (3, 2)")
         trip.refused = journey.play("rollback", check=False)
@@ -184,11 +186,10 @@ def test_the_same_command_finished_the_work(trip: Trip) -> None:
     assert "taking over from run" in trip.done["first upgrade"].output
 
 
-def test_an_upgrade_that_is_done_changes_nothing(trip: Trip) -> None:
-    for name in ("upgrade of what is upgraded", "install of what is upgraded"):
-        done = trip.done[name]
-        assert [line for line in done.output.splitlines() if line.startswith("changed:")] == []
-        assert recap(done.output).changed == 0
+def test_an_upgraded_site_is_what_install_would_make(trip: Trip) -> None:
+    output = trip.done["install"].output
+    assert [line for line in output.splitlines() if line.startswith("changed:")] == []
+    assert recap(output).changed == 0
 
 
 def test_status_says_what_serves_and_how_to_go_back(trip: Trip) -> None:
