@@ -74,7 +74,7 @@ def trip(installed: Journey) -> Trip:
     journey, trip = installed, Trip()
     offer(journey)
     journey.feed()
-    with journey.load(25) as load:
+    with journey.load(35) as load:
         load.phase("steady")
         time.sleep(15)
         load.phase("upgrade, killed")
