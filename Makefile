@@ -24,7 +24,7 @@ setup: ## install what is missing on this machine: engine, tools, .venv (asks ap
 
 # ---------------------------------------------------------------- the site in containers
 .PHONY: demo
-demo: setup ## build, sign, carry, verify and install the whole site in the lab on this machine
+demo: setup ## build, sign, carry, verify, install, upgrade and roll back a whole site in the lab on this machine
 	@$(PY) scripts/demo.py
 
 .PHONY: demo-down
@@ -81,7 +81,7 @@ test-molecule: setup ## what the roles decide on their own, on one lab host
 	@scripts/molecule-test.sh
 
 .PHONY: test-site
-test-site: setup ## the end-to-end site: bundle, stick, verify, install, every row and flow
+test-site: setup ## the end-to-end site: bundle, stick, install, every row and flow, bad releases, upgrades under load
 	@pytest tests/e2e
 
 .PHONY: test-fast

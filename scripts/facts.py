@@ -1,0 +1,67 @@
+"""What a journey learns: what Ansible's last lines say, what the documents say, and facts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.lab import ROOT
+
+_BLOCK = r"<!-- {mark} -->\n```sh\n(.*?)```"
+
+
+class JourneyError(Exception):
+    """A step found something that is not as it must be."""
+
+
+@dataclass
+class Recap:
+    """What Ansible's last lines say of a run."""
+
+    changed: int
+    failed: int
+    hosts: dict[str, dict[str, int]]
+
+
+def recap(output: str) -> Recap:
+    """Read the recap of a playbook run."""
+    hosts: dict[str, dict[str, int]] = {}
+    for line in output.splitlines():
+        if found := re.match(r"(\S+)\s+: (ok=\d+.*)", line):
+            pairs = (pair.split("=") for pair in found.group(2).split())
+            hosts[found.group(1)] = {key: int(value) for key, value in pairs}
+    return Recap(
+        sum(host["changed"] for host in hosts.values()),
+        sum(host["failed"] + host["unreachable"] for host in hosts.values()),
+        hosts,
+    )
+
+
+def documented(mark: str) -> str:
+    """Return a block of commands from docs/TRUST.md, word for word."""
+    text = (ROOT / "docs" / "TRUST.md").read_text()
+    found = re.search(_BLOCK.format(mark=re.escape(mark)), text, re.DOTALL)
+    if found is None:
+        message = f"docs/TRUST.md has no commands under `<!-- {mark} -->`"
+        raise JourneyError(message)
+    return found.group(1)
+
+
+@dataclass
+class Facts:
+    """What the journey learned, for the table at the end and for the tests."""
+
+    bundle: Path = Path()
+    bundle_bytes: int = 0
+    manifest: dict[str, Any] = field(default_factory=dict)
+    received: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
+
+    def layers(self) -> tuple[int, int, int, int]:
+        """Return layers used, layers stored, bytes used, bytes stored."""
+        used = [layer for part in self.manifest["components"].values() for layer in part["layers"]]
+        stored = {layer["digest"]: layer["size"] for layer in used}
+        return len(used), len(stored), sum(x["size"] for x in used), sum(stored.values())

@@ -1,0 +1,39 @@
+"""The swap agent at three moments."""
+
+import time
+from pathlib import Path
+
+import pytest
+from swap_agent import nginx, swap
+from swap_agent.nginx import Edge
+
+from tests.unit.site.swapkit import World
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World(tmp_path)
+    monkeypatch.setattr(nginx, "engine", made.engine)
+    monkeypatch.setattr(swap, "engine", made.engine)
+    monkeypatch.setattr(nginx, "started", lambda _: "1")
+    monkeypatch.setattr(Edge, "answered", lambda _: made.serving)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    return made
+
+
+@pytest.fixture
+def serving(world: World) -> World:
+    """A site that serves 1.0.0 with blue, and a run that may change it."""
+    world.apply()
+    world.start()
+    world.lock()
+    return world
+
+
+@pytest.fixture
+def upgrading(world: World) -> World:
+    """A site that serves 1.0.0 with blue, and an upgrade that has begun."""
+    world.apply()
+    world.start()
+    world.begin()
+    return world
