@@ -13,7 +13,15 @@ from scripts.lab import Done
 from scripts.load import Result
 from scripts.roundtrip import Served, sql
 from tests.e2e.support import HOSTS
-from tests.e2e.upgrades import agent, kill_in, nothing_is_left_over, offer, serves, services
+from tests.e2e.upgrades import (
+    APP_HOSTS,
+    agent,
+    kill_in,
+    nothing_is_left_over,
+    offer,
+    serves,
+    services,
+)
 
 #: Where the first upgrade is killed: the step, and how many seconds after it began.
 KILLS = [
@@ -230,26 +238,35 @@ def test_the_site_is_as_a_rollback_leaves_it(installed: Journey, trip: Trip) -> 
 
 
 def test_current_and_previous_images_are_kept_and_no_other(installed: Journey, trip: Trip) -> None:
+    """Not one of the bad releases, which all came to these hosts."""
     assert trip
-    for host in ("app-1", "app-2"):
-        form = "docker images --format '{{.Repository}}:{{.Tag}}' | grep /app: | sort -u"
-        tags = installed.lab.console(host, form).output.split()
-        assert [tag.rpartition(":")[2] for tag in tags] == ["1.0.0", "1.1.0"]
+    kept = set()
+    for release in ("1.0.0", "1.1.0"):
+        manifest = installed.lab.read("jump", f"/opt/airlift/releases/{release}/manifest.json")
+        component = json.loads(manifest)["components"]["app"]
+        kept |= {component["config_digest"], component["manifest_digest"]}
+    for host in APP_HOSTS:
+        form = "docker images --no-trunc --format '{{.Repository}} {{.ID}}' | grep '/app '"
+        lines = installed.lab.console(host, form).output.splitlines()
+        found = {line.split()[1] for line in lines}
+        assert len(found) == 2
+        assert found <= kept
 
 
-def test_the_backup_is_from_before_the_migrations(installed: Journey, trip: Trip) -> None:
+def test_every_backup_is_from_before_the_migrations(installed: Journey, trip: Trip) -> None:
+    """Runs that came later made none: it would push out the one that is needed."""
     assert trip
-    script = "cat /var/lib/airlift/backup/1.0.0-to-1.1.0-*.json"
-    text = installed.lab.console("data-1", script).output
-    assert text.count('"format"') == 1, "the runs that came later made no other"
-    record = json.loads(text)
-    assert record["restored"] is True
-    dumped = installed.lab.console("data-1", f"sha256sum {record['dump']}", check=False)
-    if dumped.code != 0:
-        dumped = installed.lab.console(
-            "data-1", f"cd /var/lib/airlift/backup && sha256sum {record['dump']}"
-        )
-    assert dumped.output.split()[0] == record["sha256"]
+    utc = "to_char(applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
+    migrated = sql(installed, f"SELECT {utc} FROM schema_version WHERE version = 2")[0]
+    folder = "/var/lib/airlift/backup"
+    script = f"cd {folder} && for f in 1.0.0-to-1.1.0-*.json; do cat $f; printf '\\036'; done"
+    records = installed.lab.console("data-1", script).output.split("\036")[:-1]
+    assert 1 <= len(records) <= 3
+    for record in map(json.loads, records):
+        assert record["created"] <= migrated
+        assert record["restored"] is True
+        done = installed.lab.console("data-1", f"sha256sum {folder}/{record['dump']}")
+        assert done.output.split()[0] == record["sha256"]
 
 
 @pytest.mark.parametrize("host", HOSTS)
