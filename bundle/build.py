@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from bundle import archive, content, manifest, pyz, release, since, sshsig, sums
+from bundle import about, archive, content, manifest, pyz, release, since, sshsig, sums
 from bundle.errors import AirliftError, Kind
 from bundle.manifest import Manifest
 from bundle.sshsig import Trust
@@ -110,7 +110,7 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=options.out) as folder:
         work = Path(folder)
-        files, collected = _collect(options, wanted.version, suppliers, work, log)
+        files, collected = _collect(options, wanted, suppliers, work, log)
         since.check_source(bases, collected.image_source)
         log(f"hashing {len(files)} files")
         entries = _entries(options.tree, files)
@@ -207,7 +207,7 @@ def _check_keys(options: Options) -> tuple[str, ...]:
 
 
 def _collect(
-    options: Options, version: str, suppliers: Suppliers, work: Path, log: Log
+    options: Options, wanted: release.Release, suppliers: Suppliers, work: Path, log: Log
 ) -> tuple[dict[str, Path], Collected]:
     tree = options.tree
     files = content.collect(tree)
@@ -219,9 +219,20 @@ def _collect(
     log(f"images (source: {options.source})")
     layout = work / "layout"
     lock = tree / "bundle" / "images.lock.yml"
-    collected = suppliers.images(lock, options.source, version, layout, log)
+    collected = suppliers.images(lock, options.source, wanted.version, layout, log)
     files |= _folder(work / "wheels", "wheels")
     files |= _folder(work / PACKAGES, PACKAGES)
+    subject = about.Subject(
+        tree=tree,
+        release=wanted,
+        image_source=collected.image_source,
+        components=collected.components,
+        absent=collected.absent,
+        layout=layout,
+        wheels=work / "wheels",
+        packages=work / PACKAGES,
+    )
+    files |= about.write(subject, work / "about")
     for name in ("oci-layout", "index.json"):
         files[f"oci/{name}"] = layout / name
     for digest in sorted(_needed_blobs(collected.components)):

@@ -22,9 +22,9 @@ VERIFIER = "verify.pyz"
 MAX_BYTES = 32 << 20
 MAX_PATH = 255
 
-DIRECTORIES = ("content", "wheels", "packages", "oci", "blobs")
+DIRECTORIES = ("content", "about", "wheels", "packages", "oci", "blobs")
 # A release directory holds these beside the content, so content may not bring them.
-RESERVED_IN_RELEASE = ("venv", "wheels", "packages", "oci", VERIFIER)
+RESERVED_IN_RELEASE = ("venv", "about", "wheels", "packages", "oci", VERIFIER)
 # Without these no release can be used: better to say so before it is stored.
 REQUIRED = (
     VERIFIER,
