@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from bundle import about, archive, content, manifest, pyz, release, since, sshsig, sums
+from bundle import about, archive, complete, content, manifest, pyz, release, since, sshsig, sums
 from bundle.errors import AirliftError, Kind
 from bundle.manifest import Manifest
 from bundle.sshsig import Trust
@@ -245,6 +245,7 @@ def _collect(
                 where=str(file),
                 fix="delete the cache (~/.cache/airlift) and build again",
             )
+    complete.check(tree, files, collected.components, collected.absent)
     return files, collected
 
 
