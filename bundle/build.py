@@ -10,7 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from bundle import about, archive, complete, content, manifest, pyz, release, since, sshsig, sums
+from bundle import (
+    about,
+    archive,
+    complete,
+    content,
+    machine,
+    manifest,
+    pyz,
+    release,
+    since,
+    sshsig,
+    sums,
+)
 from bundle.errors import AirliftError, Kind
 from bundle.manifest import Manifest
 from bundle.sshsig import Trust
@@ -18,7 +30,6 @@ from bundle.store import fsync_directory
 from bundle.verify import check_members, opened
 
 Log = Callable[[str], None]
-ARCHITECTURE = "amd64"
 PACKAGES = "packages/debian-13"
 
 
@@ -104,7 +115,7 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
     wanted = release.load(options.tree, version=options.version, serial=options.serial)
     for note in wanted.notes:
         log(f"note: {note}")
-    bases = since.load(options.since, wanted, ARCHITECTURE)
+    bases = since.load(options.since, wanted, machine.architecture())
     if options.source != "auto":
         since.check_source(bases, options.source)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -125,7 +136,7 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
         log("signing")
         signatures = [sshsig.sign(raw, key) for key in options.keys]
         newest = parsed.bases[0].version if parsed.bases else None
-        name = manifest.bundle_name(parsed.version, ARCHITECTURE, newest)
+        name = manifest.bundle_name(parsed.version, machine.architecture(), newest)
         draft = work / name
         carried = [e for e in entries if e.path not in left_out]
         write(draft, raw, signatures, [(e.path, e.source, e.size) for e in carried])
@@ -302,7 +313,7 @@ def _manifest(
         "version": wanted.version,
         "serial": wanted.serial,
         "created": wanted.created,
-        "architecture": ARCHITECTURE,
+        "architecture": machine.architecture(),
         "revision": wanted.revision,
         "upgrade": wanted.upgrade,
         "schema": wanted.schema,

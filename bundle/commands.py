@@ -52,6 +52,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     one.add_argument("name", help="such as app")
     one.add_argument("--tag", required=True)
     one.add_argument("--source", choices=["auto", "registry", "debian"], default="auto")
+    one = add_command(commands, "lock", _lock, "write what the locked tags name now")
+    one.add_argument("names", nargs="*", metavar="IMAGE", help="these only (default: all)")
+    one.add_argument(
+        "--check", action="store_true", help="write nothing; fail when a tag has moved"
+    )
+    one.add_argument("--file", type=Path, default=TREE / "bundle" / "images.lock.yml")
     one = add_command(commands, "serve", _serve, "serve the store as a registry on the loopback")
     home = os.environ.get("AIRLIFT_HOME", DEFAULT_HOME)
     one.add_argument("--store", type=Path, default=Path(home, "store"))
@@ -131,6 +137,23 @@ def _image(arguments: argparse.Namespace) -> Answer:
     lock = TREE / "bundle" / "images.lock.yml"
     suppliers.app_image(lock, arguments.name, arguments.source, arguments.tag, log)
     return Answer(arguments.tag, {"image": arguments.tag})
+
+
+def _lock(arguments: argparse.Namespace) -> Answer:
+    from bundle import lock  # noqa: PLC0415 - needs libraries that only a builder has
+
+    path: Path = arguments.file
+    found = lock.ask(path, arguments.names)
+    if arguments.check:
+        lock.refuse_moved(found, path)
+    else:
+        lock.write(path, found)
+    rows = [(one.name, one.pinned.tag, one.digest[:19], one.news or "as locked") for one in found]
+    last = "every tag names what is locked" if arguments.check else f"written to {path}"
+    return Answer(
+        f"{table(rows, ['image', 'tag', 'digest', 'news'])}\n\n{last}",
+        {"file": str(path), "images": [one.as_dict() for one in found]},
+    )
 
 
 def _sign(arguments: argparse.Namespace) -> Answer:

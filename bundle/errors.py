@@ -36,6 +36,7 @@ class Kind(Enum):
     BOOTSTRAP = (44, "the release's virtual environment could not be made")
     BUILD_INPUT = (50, "something that a bundle is made of is missing or wrong")
     SIGNING = (51, "no signing key, or it could not sign")
+    MOVED = (52, "a tag of the image lock names another image now")
     INTERRUPTED = (130, "stopped by a signal; the same command continues")
 
     def __init__(self, exit_code: int, meaning: str) -> None:

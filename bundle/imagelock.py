@@ -18,7 +18,17 @@ ZONES = ("dmz", "app", "data", "monitor")
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _USER = re.compile(r"\d+:\d+")
+_UPSTREAM_KEYS = ("image", "tag", "digest", "platforms", "licence", "source")
 _HOST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)+|localhost)(?::\d+)?")
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What an index has for one architecture."""
+
+    manifest: str
+    config: str
+    diff_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,11 @@ class Upstream:
     image: str
     tag: str
     digest: str
+    # By architecture; `bundle lock` fills it in where it reaches the registry.
+    platforms: dict[str, Platform] = field(default_factory=dict, compare=False)
+    # SPDX expression of the program in it, and where its source is.
+    licence: str = ""
+    source: str = ""
 
     @property
     def host(self) -> str:
@@ -121,7 +136,7 @@ def load(path: Path) -> ImageLock:
     bases = top.table("bases")
     for name in bases.names():
         base = bases.table(name)
-        base.only("image", "tag", "digest", "debian")
+        base.only(*_UPSTREAM_KEYS, "debian")
         lock.bases[name] = (_upstream(base), _recipe(base.table("debian"), lock))
     images = top.table("images")
     for name in images.names():
@@ -134,7 +149,7 @@ def _image(name: str, table: _Table, lock: ImageLock) -> ImagePin:
     if table.has("build"):
         table.only("build", *common_keys)
     else:
-        table.only("image", "tag", "digest", "debian", *common_keys)
+        table.only(*_UPSTREAM_KEYS, "debian", *common_keys)
     user = table.match("user", _USER)
     probe = table.strings("probe")
     zones = table.strings("zones")
@@ -169,7 +184,22 @@ def _upstream(table: _Table) -> Upstream:
     image = table.get("image", str)
     if not _HOST.fullmatch(image.partition("/")[0]):
         raise table.wrong("image", f"{image} does not begin with a registry's name")
-    return Upstream(image=image, tag=table.get("tag", str), digest=table.match("digest", _DIGEST))
+    platforms = {}
+    for name in table.table("platforms").names() if table.has("platforms") else ():
+        one = table.table("platforms").table(name)
+        one.only("manifest", "config", "diff_ids")
+        if bad := [text for text in one.strings("diff_ids") if not _DIGEST.fullmatch(text)]:
+            raise one.wrong("diff_ids", f"{bad[0]!r} is not of the form {_DIGEST.pattern}")
+        manifest, config = one.match("manifest", _DIGEST), one.match("config", _DIGEST)
+        platforms[name] = Platform(manifest, config, one.strings("diff_ids"))
+    return Upstream(
+        image=image,
+        tag=table.get("tag", str),
+        digest=table.match("digest", _DIGEST),
+        platforms=platforms,
+        licence=table.get("licence", str) if table.has("licence") else "",
+        source=table.get("source", str) if table.has("source") else "",
+    )
 
 
 def _recipe(table: _Table, lock: ImageLock) -> Recipe:

@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
-from bundle import engine
+from bundle import engine, machine
 from bundle.blobs import BlobCache, Image, Layer, plain_stream
 from bundle.problems import Problem
 
@@ -77,7 +77,7 @@ def write_layout(layout: Path, images: Mapping[str, Image], blobs: BlobCache) ->
             "digest": image.manifest_digest,
             "size": image.manifest_size,
             "annotations": {"org.opencontainers.image.ref.name": name},
-            "platform": {"architecture": "amd64", "os": "linux"},
+            "platform": {"architecture": machine.architecture(), "os": "linux"},
         }
         for name, image in sorted(images.items())
     ]
@@ -219,7 +219,7 @@ def _config(image_id: str, documents: Mapping[str, bytes]) -> bytes:
                 (
                     entry["digest"]
                     for entry in document.get("manifests", [])
-                    if entry.get("platform", {}).get("architecture") == "amd64"
+                    if entry.get("platform", {}).get("architecture") == machine.architecture()
                     and entry["digest"] in documents
                 ),
                 "",

@@ -28,9 +28,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from bundle import engine
+from bundle import engine, machine
 from bundle.blobs import BlobCache, Image, Layer, measure, plain_stream
-from bundle.imagelock import Upstream
+from bundle.imagelock import Platform, Upstream
+from bundle.manifest import ARCHITECTURES
 from bundle.problems import Problem
 
 Log = Callable[[str], None]
@@ -38,7 +39,6 @@ Log = Callable[[str], None]
 MIRROR = "AIRLIFT_REGISTRY_MIRROR"
 
 _PROBE_SECONDS = 2.5
-_PLATFORM = {"os": "linux", "architecture": "amd64"}
 _LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?(/.*)?")
 _REASONS = (
     (r"manifest unknown|name unknown|not found", "does not exist there"),
@@ -84,6 +84,33 @@ def unreachable(hosts: list[str]) -> list[str]:
     return sorted(targets - set(reached))
 
 
+def resolve(upstream: Upstream) -> tuple[str, dict[str, Platform]]:
+    """Return the digest that a tag has now, and what is behind it for each architecture."""
+    index = _skopeo("inspect", ["--raw"], upstream, f":{upstream.tag}")
+    document = json.loads(index)
+    if "manifests" not in document:
+        raise Problem(
+            f"{upstream.image}:{upstream.tag} is a single image, not an index of several",
+            fix="pin a tag that its publisher offers for several architectures",
+        )
+    platforms: dict[str, Platform] = {}
+    for entry in document["manifests"]:
+        offered = entry.get("platform", {})
+        if offered.get("os") == "linux" and offered.get("architecture") in ARCHITECTURES:
+            platforms[str(offered["architecture"])] = _platform(upstream, entry["digest"])
+    return f"sha256:{hashlib.sha256(index).hexdigest()}", platforms
+
+
+def _platform(upstream: Upstream, digest: str) -> Platform:
+    raw = _skopeo("inspect", ["--raw"], upstream, f"@{digest}")
+    config_digest = str(json.loads(raw)["config"]["digest"])
+    config = _skopeo("inspect", ["--config", "--raw"], upstream, f"@{digest}")
+    for data, wanted in ((raw, digest), (config, config_digest)):
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != wanted:
+            raise Problem(f"{upstream.image}: the registry gives other bytes than {wanted}")
+    return Platform(digest, config_digest, tuple(json.loads(config)["rootfs"]["diff_ids"]))
+
+
 def pull(upstream: Upstream, blobs: BlobCache, log: Log) -> Image:
     """Return a pinned image for this platform; its tag must still mean what was pinned."""
     index = _skopeo("inspect", ["--raw"], upstream, f":{upstream.tag}")
@@ -95,7 +122,9 @@ def pull(upstream: Upstream, blobs: BlobCache, log: Log) -> Image:
             fix="look at what changed upstream, then write the new digest into "
             "bundle/images.lock.yml; a bundle is never built from an image that nobody chose",
         )
-    known = blobs.image(upstream.digest)
+    # What an index became depends on the machine.
+    note = f"{upstream.digest}.{machine.architecture()}"
+    known = blobs.image(note)
     if known is not None:
         return known
     log(f"pulling {upstream}")
@@ -104,7 +133,13 @@ def pull(upstream: Upstream, blobs: BlobCache, log: Log) -> Image:
         options = ["--quiet", "--preserve-digests", "--retry-times", "3"]
         _skopeo("copy", options, upstream, f"@{digest}", f"dir:{folder}")
         image = _adopt(Path(folder), digest, upstream, blobs)
-    blobs.remember(upstream.digest, image)
+    pulled = Platform(digest, image.config_digest, tuple(x.diff_id for x in image.layers))
+    if upstream.platforms.get(machine.architecture(), pulled) != pulled:
+        raise Problem(
+            f"{upstream}: the lock's platforms are not those of its digest",
+            fix="let the registry say what they are: python -m bundle lock",
+        )
+    blobs.remember(note, image)
     return image
 
 
@@ -171,11 +206,12 @@ def _for_platform(index: bytes, upstream: Upstream) -> str:
     document = json.loads(index)
     if "manifests" not in document:
         return upstream.digest
+    wanted = {"os": "linux", "architecture": machine.architecture()}
     for entry in document["manifests"]:
         platform = entry.get("platform", {})
-        if all(platform.get(key) == value for key, value in _PLATFORM.items()):
+        if all(platform.get(key) == value for key, value in wanted.items()):
             return str(entry["digest"])
-    raise Problem(f"{upstream} has no image for linux/amd64")
+    raise Problem(f"{upstream} has no image for linux/{machine.architecture()}")
 
 
 def _skopeo(verb: str, options: list[str], upstream: Upstream, which: str, *to: str) -> bytes:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bundle import cache
+from bundle import cache, machine
 from bundle.problems import Problem
 
 Log = Callable[[str], None]
@@ -21,7 +21,6 @@ APP_PYTHONS = ("3.13",)
 
 # Up to glibc 2.34, RHEL 9's, the oldest of the jump hosts. pip wants each level named.
 _GLIBC_MINORS = (34, 31, 28, 27, 26, 24, 17)
-_ARCHITECTURE = "x86_64"
 
 
 def collect(requirements: Path, dest: Path, *, log: Log | None = None) -> None:
@@ -48,7 +47,7 @@ def collect_app(
 
 
 def _fill(lock: str, pythons: tuple[str, ...], dest: Path, log: Log | None) -> None:
-    name = cache.key([lock, pythons, _GLIBC_MINORS, _ARCHITECTURE])
+    name = cache.key([lock, pythons, _GLIBC_MINORS, machine.wheel_architecture()])
 
     def download(folder: Path) -> None:
         for python in pythons:
@@ -60,8 +59,9 @@ def _fill(lock: str, pythons: tuple[str, ...], dest: Path, log: Log | None) -> N
 
 
 def _download(lock: str, python: str, folder: Path) -> None:
-    platforms = [f"--platform=manylinux_2_{minor}_{_ARCHITECTURE}" for minor in _GLIBC_MINORS]
-    platforms += [f"--platform=manylinux2014_{_ARCHITECTURE}"]
+    built_on = machine.wheel_architecture()
+    platforms = [f"--platform=manylinux_2_{minor}_{built_on}" for minor in _GLIBC_MINORS]
+    platforms += [f"--platform=manylinux2014_{built_on}"]
     wanted = folder.with_name(f"{folder.name}.txt")
     wanted.write_text(lock)
     try:
