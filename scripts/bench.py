@@ -2,7 +2,8 @@
 
 ``make bench`` writes docs/benchmarks/results.json (flat keys) and docs/benchmarks/README.md. The
 images of the last build are used; both sides start with the same page cache, and the better of
-two runs counts for both.
+two runs counts for both. One part alone is measured with `python scripts/bench.py bundle`, or
+`verify`, or `site`; the others' results stay.
 """
 
 from __future__ import annotations
@@ -10,14 +11,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +21,22 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bundle import cache, engine, oci
-from bundle.blobs import BlobCache
-from bundle.report import table
+from bundle import cache
+from bundle.report import size, table
+from scripts.bench_bundle import RUNS, peers, vendor, verification
 from scripts.bench_site import site
 from scripts.lab import ROOT
 
 RESULTS = ROOT / "docs" / "benchmarks"
-RUNS = 2
+PARTS = ("bundle", "verify", "site")
 #: key: (what a person reads, the peer's way, goal of the ratio)
 MEASURED: dict[str, tuple[str, str, float]] = {
-    "bundle_cold_time_ratio": (
+    "bundle_build_time_ratio": (
         "images in the engine to blobs of a bundle, nothing cached",
         "docker save piped to gzip -6",
         0.40,
     ),
-    "bundle_app_time_ratio": (
+    "bundle_rebuild_time_ratio": (
         "the same when only app code changed",
         "docker save piped to gzip -6",
         0.10,
@@ -50,6 +46,11 @@ MEASURED: dict[str, tuple[str, str, float]] = {
         "verify the whole bundle: signature, headers, every byte",
         "openssl dgst -sha256 over its members, all cores",
         1.15,
+    ),
+    "load_time_ratio": (
+        "bring a host its images and prove them",
+        "copy one .tar.gz of them and docker load it",
+        0.45,
     ),
     "upgrade_bytes_ratio": (
         "upgrade, only app code changed: bytes to an app host",
@@ -69,140 +70,12 @@ MEASURED: dict[str, tuple[str, str, float]] = {
     ),
 }
 
-
-#: Runs the verifier and tells its peak in kB. Not getrusage: that starts from what the parent used.
-VERIFY_AND_TELL_PEAK = """
-import re, sys
-from bundle.cli import main
-code = main(sys.argv[1:])
-print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
-sys.exit(code)
-"""
-
-
-def timed(run: Callable[[], object]) -> float:
-    """Return the seconds of the better of a few runs."""
-    best = float("inf")
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def shell(script: str, *arguments: str) -> None:
-    """Run a pipeline of the peer."""
-    command = ["bash", "-euo", "pipefail", "-c", script, "bash", *arguments]
-    subprocess.run(command, check=True)
-
-
-def vendor(manifest: dict[str, Any], work: Path) -> dict[str, float]:
-    """Measure how images become something to carry."""
-    source = manifest["image_source"]
-    names = sorted(manifest["components"])
-    references = [f"airlift/{name}:{source}" for name in names]
-    docker = " ".join(engine.docker())
-    saved = work / "images.tar.gz"
-    peer = timed(
-        lambda: shell(f'{docker} save "${{@:2}}" | gzip -6 > "$1"', str(saved), *references)
-    )
-
-    def cold() -> None:
-        shutil.rmtree(work / "blobs", ignore_errors=True)
-        export(BlobCache(work / "blobs"))
-
-    def export(blobs: BlobCache) -> None:
-        images = oci.export(references, blobs, lambda _line: None)
-        oci.write_layout(work / "layout", dict(zip(names, images.values(), strict=True)), blobs)
-
-    ours = timed(cold)
-    size = sum(path.stat().st_size for path in (work / "layout/blobs/sha256").iterdir())
-    changed = timed(lambda: app_change(references[names.index("app")], work, export, docker))
-    return {
-        "bundle_peer_seconds": peer,
-        "bundle_cold_seconds": ours,
-        "bundle_app_seconds": changed,
-        "bundle_peer_bytes": saved.stat().st_size,
-        "bundle_bytes": size,
-        "bundle_cold_time_ratio": ours / peer,
-        "bundle_app_time_ratio": changed / peer,
-        "bundle_size_ratio": size / saved.stat().st_size,
-    }
-
-
-def app_change(
-    reference: str, work: Path, export: Callable[[BlobCache], None], docker: str
-) -> None:
-    """Put another app layer on the engine's image, export with a warm cache, and take it back."""
-    before = engine.image_id(reference)
-    assert before is not None  # noqa: S101 - it was exported a moment ago
-    code = f"FROM {before}\nCOPY code /app/bench.py\n"
-    folder = work / "context"
-    folder.mkdir(exist_ok=True)
-    (folder / "code").write_text(f"# {time.time_ns()}\n" * 10_000)
-    (folder / "Dockerfile").write_text(code)
-    shell(
-        f'DOCKER_BUILDKIT=0 {docker} build --quiet --tag "$1" "$2" > /dev/null',
-        reference,
-        str(folder),
-    )
-    try:
-        export(BlobCache(work / "blobs"))
-    finally:
-        after = engine.image_id(reference)
-        engine.tag(before, reference)
-        if after is not None:
-            shell(f'{docker} rmi "$1" > /dev/null', after)
-
-
-def verification(bundle: Path, cache_dir: Path, work: Path) -> dict[str, float]:
-    """Measure how the bundle is checked."""
-    members = work / "members"
-    members.mkdir()
-    with tarfile.open(bundle) as archive:
-        archive.extractall(members, filter="data")
-    files = [path for path in members.rglob("*") if path.is_file()]
-    # Largest first and one list a core, so that no core of the peer waits for another.
-    lists: list[list[str]] = [[] for _ in range(os.cpu_count() or 1)]
-    sizes = [0] * len(lists)
-    for path in sorted(files, key=lambda item: -item.stat().st_size):
-        least = sizes.index(min(sizes))
-        lists[least].append(str(path))
-        sizes[least] += path.stat().st_size
-
-    def openssl() -> None:
-        with ThreadPoolExecutor(len(lists)) as pool:
-            list(pool.map(_digest, lists))
-
-    argv = [
-        sys.executable,
-        "-c",
-        VERIFY_AND_TELL_PEAK,
-        "verify",
-        str(bundle),
-        "--home",
-        str(work / "home"),
-    ]
-    argv += ["--allowed-signers", str(cache_dir / "allowed_signers"), "--json"]
-    peak = 0
-
-    def ours() -> None:
-        nonlocal peak
-        said = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        peak = max(peak, int(said.split()[-1]))
-
-    theirs, mine = timed(openssl), timed(ours)
-    return {
-        "verify_peer_seconds": theirs,
-        "verify_seconds": mine,
-        "verify_time_ratio": mine / theirs,
-        "verify_peak_mb": peak / 1000,
-    }
-
-
-def _digest(paths: list[str]) -> None:
-    command = ["openssl", "dgst", "-sha256", *paths]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+#: Key of the other peers: what a person reads.
+OTHERS = {
+    "each": "each image by itself, docker save piped to gzip -6 (Harbor, Kubespray)",
+    "archive": "one archive of all, not compressed (k0s)",
+    "zstd16": "one archive, zstd -T0 -16 --long=25 (RKE2)",
+}
 
 
 def page(results: dict[str, Any]) -> str:
@@ -210,6 +83,10 @@ def page(results: dict[str, Any]) -> str:
     rows = [
         f"| {what} | {peer} | {results[key]:.2f} | {goal:.2f} |"
         for key, (what, peer, goal) in MEASURED.items()
+    ]
+    others = [
+        f"| {what} | {results[f'peer_{key}_seconds']:.0f} | {size(results[f'peer_{key}_bytes'])} |"
+        for key, what in OTHERS.items()
     ]
     return f"""# Benchmarks
 
@@ -226,7 +103,14 @@ were sent and {results["swap_failed"]} failed (goal: 0). A rollback had the old 
 {results["rollback_seconds"]:.1f} s after the command was typed, Ansible's start included
 (goal: below 15 s). The site's hosts, the jump host and the clients share these cores.
 
-Memory of the verifier at its peak: {results["verify_peak_mb"]:.0f} MB (goal: below 100 MB).
+Other ways to carry these images, without a goal ({size(results["bundle_bytes"])} in
+{results["bundle_build_seconds"]:.0f} s is Airlift's):
+
+| way | seconds | size |
+|---|---|---|
+{chr(10).join(others)}
+
+Memory of the verifier at its peak: {results["verify_peak_mib"]:.0f} MiB (goal: below 100 MiB).
 {results["images"]} images of the source `{results["image_source"]}`, in a bundle of
 {results["bundle_file_bytes"] / 1e6:.0f} MB. The changed image's `docker build` is in its time.
 """
@@ -234,6 +118,10 @@ Memory of the verifier at its peak: {results["verify_peak_mb"]:.0f} MB (goal: be
 
 def main() -> int:
     """Measure, write, print."""
+    parts = sys.argv[1:] or list(PARTS)
+    if unknown := set(parts) - set(PARTS):
+        print(f"no such part: {', '.join(sorted(unknown))}; parts: {' '.join(PARTS)}")
+        return 2
     release = yaml.safe_load((ROOT / "bundle" / "release.yml").read_text())
     bundle = ROOT / ".cache/demo/dist" / f"airlift-{release['version']}-amd64.tar"
     if not bundle.exists():
@@ -249,16 +137,23 @@ def main() -> int:
         (ROOT / ".cache/reports/bench.log").open("w") as log,
     ):
         work = Path(folder)
+        known = RESULTS / "results.json"
         results: dict[str, Any] = {
+            **(json.loads(known.read_text()) if len(parts) < len(PARTS) else {}),
             "bundle_file_bytes": bundle.stat().st_size,
             "images": len(manifest["components"]),
             "image_source": manifest["image_source"],
             "cores": os.cpu_count(),
             "machine": f"{platform.machine()}, Linux {platform.release().split('-')[0]}",
-            **vendor(manifest, work),
-            **verification(bundle, ROOT / ".cache/demo", work),
-            **site(lambda line: print(line, file=log), lambda text: print(text, flush=True)),
         }
+        if "bundle" in parts:
+            results |= vendor(manifest, work) | peers(manifest, work)
+        if "verify" in parts:
+            results |= verification(bundle, ROOT / ".cache/demo", work)
+        if "site" in parts:
+            results |= site(
+                lambda line: print(line, file=log), lambda text: print(text, flush=True)
+            )
     RESULTS.mkdir(parents=True, exist_ok=True)
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in results.items()}
     (RESULTS / "results.json").write_text(json.dumps(rounded, indent=1, sort_keys=True) + "\n")

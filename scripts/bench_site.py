@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -17,6 +18,11 @@ _LOAD = "cat > /tmp/peer.tar.gz && sudo docker load --quiet --input /tmp/peer.ta
 _PEER = f"""ssh airlift-admin@"$2" '{_LOAD}' < "$1"
 """
 _PEER_CLEAN = 'rm -f /tmp/peer.tar.gz; docker image rm --force "$1" > /dev/null'
+#: A host without any container or image.
+_BARE = """docker ps --all --quiet | xargs --no-run-if-empty docker rm --force > /dev/null
+docker system prune --all --force > /dev/null
+"""
+_BROUGHT = re.compile(rf"images on {PEER_HOST}: (.*): [\d.]+ MB in ([\d.]+) s \(registry\)")
 
 
 def site(listen: Callable[[str], None], say: Callable[[str], None]) -> dict[str, Any]:
@@ -42,6 +48,8 @@ def _measure(journey: Journey, say: Callable[[str], None]) -> dict[str, Any]:
     first = _seconds(journey.install)
     journey.fetch_access()
     second = _seconds(journey.install)
+    say("images of a whole host, by both ways")
+    ours, theirs = _whole_host(journey)
     trip = RoundTrip(journey)
     say("the next release")
     trip.bring()
@@ -71,6 +79,9 @@ def _measure(journey: Journey, say: Callable[[str], None]) -> dict[str, Any]:
         "upgrade_bytes": count,
         "upgrade_bytes_ratio": count / full,
         "upgrade_delivery_seconds": seconds,
+        "load_seconds": ours,
+        "load_peer_seconds": theirs,
+        "load_time_ratio": ours / theirs,
         "upgrade_peer_seconds": peer,
         "upgrade_time_ratio": seconds / peer,
         "install_seconds": first,
@@ -85,20 +96,42 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.monotonic() - start
 
 
+def _whole_host(journey: Journey) -> tuple[float, float]:
+    """Take all images of a host away and bring them back: Airlift's seconds, and the peer's."""
+    journey.lab.console(PEER_HOST, _BARE)
+    done = journey.play("install", "--limit", PEER_HOST, "--tags", "images")
+    found = _BROUGHT.search(done.output)
+    if found is None:
+        message = f"install did not say what it brought to {PEER_HOST}"
+        raise RuntimeError(message)
+    journey.lab.console(PEER_HOST, _BARE)
+    theirs = _load(journey, found[1].split(", "))
+    journey.lab.console(PEER_HOST, "rm -f /tmp/peer.tar.gz")
+    journey.install()
+    return float(found[2]), theirs
+
+
 def _peer(journey: Journey) -> float:
-    """Copy the whole image as a .tar.gz to a host and load it there; packing is not counted."""
+    """Bring the service's whole image to a host in the peer's way, and take it away again."""
+    seconds = _load(journey, ["app"])
+    reference = f"airlift/app:{journey.facts.manifest['image_source']}"
+    journey.lab.console(PEER_HOST, _PEER_CLEAN, reference)
+    return seconds
+
+
+def _load(journey: Journey, components: list[str]) -> float:
+    """Copy images as one .tar.gz to a host and load it there; packing is not counted."""
     saved = journey.cache / "peer.tar.gz"
     docker = " ".join(engine.docker())
-    reference = f"airlift/app:{journey.facts.manifest['image_source']}"
-    script = f'{docker} save "$1" | gzip -6 > "$2"'
+    source = journey.facts.manifest["image_source"]
+    references = [f"airlift/{name}:{source}" for name in components]
+    script = f'{docker} save "${{@:2}}" | gzip -6 > "$1"'
     subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script, "-", reference, str(saved)], check=True
+        ["bash", "-euo", "pipefail", "-c", script, "-", str(saved), *references], check=True
     )
     target = f"/tmp/{saved.name}"  # noqa: S108 - of the lab's jump host
     journey.lab.send("jump", 'cat > "$1" && chmod 644 "$1"', target, data=saved.read_bytes())
     saved.unlink()
     address = "172.30.4.10"
     words = f"set -- {target} {address}\n{_PEER}"
-    seconds = _seconds(lambda: journey.lab.ssh(words))
-    journey.lab.console(PEER_HOST, _PEER_CLEAN, reference)
-    return seconds
+    return _seconds(lambda: journey.lab.ssh(words))

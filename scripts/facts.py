@@ -39,12 +39,12 @@ def recap(output: str) -> Recap:
     )
 
 
-def documented(mark: str) -> str:
-    """Return a block of commands from docs/TRUST.md, word for word."""
-    text = (ROOT / "docs" / "TRUST.md").read_text()
+def documented(mark: str, page: str = "TRUST.md") -> str:
+    """Return a block of commands from a page of docs/, word for word."""
+    text = (ROOT / "docs" / page).read_text()
     found = re.search(_BLOCK.format(mark=re.escape(mark)), text, re.DOTALL)
     if found is None:
-        message = f"docs/TRUST.md has no commands under `<!-- {mark} -->`"
+        message = f"docs/{page} has no commands under `<!-- {mark} -->`"
         raise JourneyError(message)
     return found.group(1)
 

@@ -221,13 +221,13 @@ class Journey:
         """Have the site judged before anything is touched."""
         self.play("preflight")
 
-    def install(self) -> None:
+    def install(self, *options: str) -> None:
         """Install the site, counting what travels to each host; one that stands is repaired."""
         shown = self.lab.console("edge-1", "airlift-swap show", check=False)
         serves = json.loads(shown.output).get("release", "") if shown.code == 0 else ""
         hosts = self.hosts()
         before = {host: self.lab.received(host) for host in hosts}
-        self.play("install", release=serves)
+        self.play("install", *options, release=serves)
         self.facts.received = {host: self.lab.received(host) - before[host] for host in hosts}
 
     def status(self) -> Done:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test stage in order, keeps going after a failed one, and ends with one table and one
 # closing line "N passed, N failed". Exit code 0 only if every stage passed.
-#   scripts/test-all.sh [stage ...]      stages: lint unit molecule site
+#   scripts/test-all.sh [group ...]      stages: lint unit molecule site; a group is one or more of them: "unit molecule"
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 export PATH="$PWD/.venv/bin:$PATH"
@@ -10,34 +10,69 @@ mkdir -p "$reports"
 rm -f "$reports"/*.xml
 
 cleanup() {
-  # Tests leave no container behind, whatever happened to them.
+  # Tests leave no process and no container behind, whatever happened to them.
+  [ ${#jobs[@]} -eq 0 ] || kill "${jobs[@]}" 2>/dev/null
   ansible-playbook -i molecule/lab/inventory.yml molecule/lab/destroy.yml >"$reports/destroy.log" 2>&1 || {
     echo "the lab could not be removed; see $reports/destroy.log and run: make lab-down" >&2
   }
 }
+jobs=()
 trap cleanup EXIT
 
-stages=("$@")
-[ ${#stages[@]} -gt 0 ] || stages=(lint unit molecule site)
-rows=()
-failed_stages=0
-for stage in "${stages[@]}"; do
-  printf '\n\033[1m=== %s\033[0m\n' "$stage"
-  start=$SECONDS
-  case $stage in
+run_stage() {
+  case $1 in
     lint) make lint ;;
     unit) pytest tests/unit -n 2 --junitxml="$reports/unit.xml" ;;
     molecule) scripts/molecule-test.sh "$reports/molecule.xml" ;;
     site) pytest tests/e2e --junitxml="$reports/site.xml" ;;
-    *) echo "no such stage: $stage (lint unit molecule site)" >&2; false ;;
+    *) echo "no such stage: $1 (lint unit molecule site)" >&2; return 2 ;;
   esac
-  code=$?
-  result=passed
-  if [ "$code" -ne 0 ]; then
-    result="FAILED (exit $code)"
+}
+
+# One argument is one group: its stages run at once, because neither keeps two cores busy. What the first ones of a group print
+# is kept, and shown when the last one is done.
+groups=("$@")
+[ ${#groups[@]} -gt 0 ] || groups=(lint "unit molecule" site)
+rows=()
+failed_stages=0
+
+# Notes how a stage ended: NAME CODE SECONDS
+note() {
+  local result=passed
+  if [ "$2" -ne 0 ]; then
+    result="FAILED (exit $2)"
     failed_stages=$((failed_stages + 1))
   fi
-  rows+=("$(printf '%-10s %-18s %4d s' "$stage" "$result" $((SECONDS - start)))")
+  rows+=("$(printf '%-10s %-18s %4d s' "$1" "$result" "$3")")
+}
+
+for group in "${groups[@]}"; do
+  read -ra stages <<<"$group"
+  start=$SECONDS
+  others=("${stages[@]::${#stages[@]}-1}")
+  jobs=()
+  for stage in "${others[@]}"; do
+    (
+      run_stage "$stage"
+      code=$?
+      echo "$((SECONDS - start))" >"$reports/$stage.seconds"
+      exit "$code"
+    ) >"$reports/$stage.log" 2>&1 </dev/null &
+    jobs+=($!)
+  done
+  last=${stages[-1]}
+  printf '\n\033[1m=== %s\033[0m\n' "$last"
+  run_stage "$last"
+  note "$last" $? $((SECONDS - start))
+  for number in "${!others[@]}"; do
+    stage=${others[number]}
+    wait "${jobs[number]}"
+    code=$?
+    printf '\n\033[1m=== %s\033[0m\n' "$stage"
+    cat "$reports/$stage.log"
+    note "$stage" "$code" "$(cat "$reports/$stage.seconds" 2>/dev/null || echo 0)"
+  done
+  jobs=()
 done
 
 printf '\n'

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from scripts.journey import Journey
-from scripts.lab import ROOT, Lab
-from tests.e2e.support import HOSTS, kill_at, watching
+from scripts.lab import Lab
+from tests.e2e.support import HOSTS, LOG, kill_at, watching
 
 KEEP = os.environ.get("AIRLIFT_E2E_KEEP") == "1"
 
@@ -32,10 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def journey() -> Iterator[Journey]:
-    """The journey, not begun; all that its commands print is in .cache/reports/e2e.log."""
-    log = ROOT / ".cache" / "reports" / "e2e.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
+    """The journey, not begun; all that its commands print is in LOG."""
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    with LOG.open("w") as file:
 
         def listen(line: str) -> None:
             file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
@@ -114,10 +113,12 @@ def installed(request: pytest.FixtureRequest, raised: Journey) -> Journey:
 def install(placed: Journey) -> None:
     """Check, begin, be killed, and finish."""
     placed.preflight()
+    # As talkative as it can be, and with differences shown: a test reads LOG.
+    talkative = ["-vvv", "--diff"]
     with placed.timed("killed install"):
-        killed = kill_at(placed, "install", "TASK [redis")
+        killed = kill_at(placed, "install", "TASK [redis", options=talkative)
     # It was killed, and had not failed or finished before: then ssh would tell Ansible's own code.
     assert killed.code == 255, killed.output[-2000:]
     assert "PLAY RECAP" not in killed.output
     with placed.timed("install"):
-        placed.install()
+        placed.install(*talkative)

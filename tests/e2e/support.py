@@ -9,7 +9,7 @@ import os
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -66,17 +66,19 @@ sys.stdin.read()
 #: Runs on a machine: notes every argument list and environment it sees, until its input ends.
 _WATCH = """
 import os, pathlib, sys, threading, time
-seen, over = set(), threading.Event()
+seen, known, over = set(), set(), threading.Event()
 
 def watch():
     while not over.is_set():
         for process in pathlib.Path("/proc").iterdir():
             if process.name.isdigit() and process.name != str(os.getpid()):
-                for part in ("cmdline", "environ"):
-                    try:
-                        seen.add((process / part).read_bytes())
-                    except OSError:
-                        pass
+                try:
+                    words = (process / "cmdline").read_bytes()
+                    if (process.name, words) not in known:
+                        known.add((process.name, words))
+                        seen.update((words, (process / "environ").read_bytes()))
+                except OSError:
+                    pass
         time.sleep(0.05)
 
 thread = threading.Thread(target=watch)
@@ -88,6 +90,8 @@ thread.join()
 with open(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
     file.write(b"\\n".join(sorted(seen)))
 """
+#: Every line that the journey's commands printed.
+LOG = ROOT / ".cache" / "reports" / "e2e.log"
 WATCHED = "/run/airlift-watched"
 #: An argument that every watch must have seen, or it proves nothing.
 MARKER = "marker-3f1c9a"
@@ -221,7 +225,9 @@ def kill_playbook(journey: Journey) -> None:
     journey.lab.console("jump", f"pkill -9 -u operator -f '{program}'")
 
 
-def kill_at(journey: Journey, verb: str, line: str, *, nth: int = 1) -> Done:
+def kill_at(
+    journey: Journey, verb: str, line: str, *, nth: int = 1, options: Sequence[str] = ()
+) -> Done:
     """Run a playbook; kill all of its processes soon after it prints a line the nth time."""
     listen, seen = journey.lab.listen, itertools.count(1)
 
@@ -234,6 +240,6 @@ def kill_at(journey: Journey, verb: str, line: str, *, nth: int = 1) -> Done:
 
     journey.lab.listen = watch
     try:
-        return journey.play(verb, check=False)
+        return journey.play(verb, *options, check=False)
     finally:
         journey.lab.listen = listen

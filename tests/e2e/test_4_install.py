@@ -10,7 +10,7 @@ import testinfra
 
 from scripts.journey import SITE, SITE_CA, VAULT_PASSWORD, Journey, recap
 from scripts.lab import Lab
-from tests.e2e.support import HOSTS, MARKER, SITE_DEFAULTS, WATCHED, last_words, zone_of
+from tests.e2e.support import HOSTS, LOG, MARKER, SITE_DEFAULTS, WATCHED, zone_of
 
 #: Looks for secrets, given on standard input, in everything on a host but the files for them.
 _SECRETS = """
@@ -157,14 +157,6 @@ def test_status_finds_nothing_wrong(installed: Journey) -> None:
     assert installed.facts.manifest["version"] in done.output
 
 
-def test_a_second_install_changes_nothing(installed: Journey) -> None:
-    with installed.timed("second install"):
-        done = installed.play("install")
-    assert recap(done.output).failed == 0
-    assert [line for line in done.output.splitlines() if line.startswith("changed:")] == []
-    assert recap(done.output).changed == 0
-
-
 def secrets_of(journey: Journey) -> dict[str, str]:
     """Return the vault's values; they never leave the tests."""
     command = "cd /opt/airlift/current && ./venv/bin/ansible-vault view"
@@ -205,9 +197,11 @@ def test_no_process_was_given_a_secret_while_it_was_installed(
 
 
 def test_no_secret_in_what_ansible_prints(installed: Journey) -> None:
-    """Not even when it is as talkative as it can be, and with differences shown."""
-    done = installed.play("install", "-vvv", "--diff", "--check")
-    text = last_words(done)
+    """Not even while it installs, as talkative as it can be, and with differences shown."""
+    text = LOG.read_text()
+    if "ESTABLISH SSH CONNECTION" not in text:
+        pytest.skip("the site was installed by another run (AIRLIFT_E2E_KEEP)")
+    assert "+++ after" in text
     assert [name for name, value in secrets_of(installed).items() if value in text] == []
 
 

@@ -113,7 +113,8 @@ def test_the_old_colour_serves_and_nothing_is_left(
     assert said["standby"] is None
     assert said["last_run"]["event"] == "failed"
     assert said["last_run"]["data"]["release"] == bad.version
-    failed = [r["step"] for r in agent(installed, "journal")["records"] if r["event"] == "failed"]
+    records = agent(installed, "journal", "--json")["records"]
+    failed = [record["step"] for record in records if record["event"] == "failed"]
     assert failed[-2:] == [bad.step, "upgrade"]
     for host in APP_HOSTS:
         assert not {"app-green", "worker-green"} & set(services(installed, host))

@@ -76,10 +76,10 @@ def kill_in(journey: Journey, verb: str, step: str, seconds: float) -> tuple[Don
     finally:
         over.set()
         watcher.join()
-    steps = [
-        one["step"] for one in agent(journey, "show")["unfinished"] if one["step"] not in VERBS
-    ]
-    return done, steps[-1] if steps else ""
+    left = agent(journey, "show")["unfinished"]
+    run = max(left, key=lambda one: one["seq"] * (one["step"] in VERBS))["run"] if left else ""
+    steps = [one for one in left if one["step"] not in VERBS and one["run"] == run]
+    return done, max(steps, key=lambda one: one["seq"])["step"] if steps else ""
 
 
 def services(journey: Journey, host: str) -> dict[str, tuple[str, str]]:

@@ -7,9 +7,11 @@ forwarding, the images are streamed into `docker load` instead.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,14 @@ if RELEASE not in sys.path:
 
 from bundle.registry import RegistryServer  # noqa: E402
 from roles.images.delivery import archive, ssh  # noqa: E402
+
+# Bytes sent to measure a link: few first, then enough that the session's start does not count.
+SAMPLES = (1 << 18, 1 << 23)
+SLOW = 1.0
+# What an engine unpacks in a second, in bytes, and what the proof of an image takes: as seen on
+# hosts with two cores. An estimate needs no more.
+UNPACK_RATE = 50e6
+PROBE_SECONDS = 1.5
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -43,18 +53,25 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._port = int(arguments["port"])
         self._timeout = int(arguments.get("timeout") or 1800)
 
-        state = self._engine("inspect", components, port=self._port)
+        # What would be brought can be told of a host without an engine, too.
+        check = bool(self._task.check_mode)
+        state = self._engine("inspect", components, port=self._port, optional=check)
         if state.get("failed"):
             return state
         if not state["missing"]:
-            return {"changed": False, "msg": "every image is there", "bytes": 0, "delivered": []}
+            known = {"bytes": 0, "disk": 0, "free": state["free"], "seconds": 0, "delivered": []}
+            return {"changed": False, "msg": "every image is there", **known}
         missing = {name: components[name] for name in state["missing"]}
         absent = {name: components[name] for name in state["absent"]}
         chains = archive.known_chains(state["layers"])
         size = archive.bytes_to_send(absent.values(), chains)
-        if self._task.check_mode:
+        if check:
+            packed = state["store"] == "containerd"
+            disk = archive.disk_needed(absent.values(), chains, keeps_packed=packed)
+            seconds = self._seconds(size) + disk / UNPACK_RATE + PROBE_SECONDS * len(missing)
             message = f"would bring {', '.join(missing)}: {size / 1e6:.1f} MB"
-            return {"changed": True, "msg": message, "bytes": size, "delivered": list(missing)}
+            cost = {"bytes": size, "disk": disk, "free": state["free"], "seconds": seconds}
+            return {"changed": True, "msg": message, "delivered": list(missing), **cost}
         self._complete(absent)
 
         started = time.monotonic()
@@ -76,6 +93,25 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "delivered": list(missing),
             "images": result.get("images", {}),
         }
+
+    def _seconds(self, size: int) -> float:
+        """Say how long so many bytes will take to travel, by sending a few and looking."""
+        if size < SAMPLES[0]:  # not worth a measurement
+            return 0.0
+        rate = 0.0
+        for sample in SAMPLES:
+            # Not zeros: a session may compress.
+            data = os.urandom(sample)
+            started = time.monotonic()
+            try:
+                ssh.stream_to(self._connection, "cat > /dev/null", partial(_send, data))
+            except ssh.StreamError as error:
+                raise AnsibleActionFail(str(error)) from error
+            seconds = time.monotonic() - started
+            rate = sample / seconds
+            if seconds > SLOW:  # a link on which the larger one would take long
+                break
+        return size / rate
 
     def _engine(self, state: str, components: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         """Run the host's part. It only needs these fields of the manifest."""
@@ -176,3 +212,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             message = f"the engine did not take the images: {error}"
             raise AnsibleActionFail(message) from error
         return "stream", self._engine("settle", missing), sent
+
+
+def _send(data: bytes, stream: archive.Sink) -> None:
+    stream.write(data)

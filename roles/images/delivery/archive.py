@@ -48,15 +48,35 @@ def layers_to_send(component: Component, chains: set[tuple[str, ...]]) -> list[s
 
 def bytes_to_send(components: Iterable[Component], chains: set[tuple[str, ...]]) -> int:
     """Return the size of the layers that the host lacks, each counted once."""
-    sizes: dict[str, int] = {}
+    return sum(size for size, _ in _lacking(components, chains).values())
+
+
+def disk_needed(
+    components: Iterable[Component], chains: set[tuple[str, ...]], *, keeps_packed: bool
+) -> int:
+    """Return what these layers will take on the host's disk, in bytes, each counted once.
+
+    A layer's unpacked size is not known alone, so the image's own ratio stands for it. The
+    containerd store keeps the compressed layers, too.
+    """
+    lacking = _lacking(components, chains).values()
+    return sum(unpacked + (size if keeps_packed else 0) for size, unpacked in lacking)
+
+
+def _lacking(
+    components: Iterable[Component], chains: set[tuple[str, ...]]
+) -> dict[str, tuple[int, int]]:
+    """Return digest: (size, about what it unpacks to) of the layers that the host lacks."""
+    found: dict[str, tuple[int, int]] = {}
     for component in components:
         wanted = set(layers_to_send(component, chains))
-        sizes.update(
-            (layer["digest"], layer["size"])
-            for layer in component["layers"]
-            if layer["digest"] in wanted
-        )
-    return sum(sizes.values())
+        packed = sum(layer["size"] for layer in component["layers"]) or 1
+        for layer in component["layers"]:
+            if layer["digest"] in wanted:
+                unpacked = layer["size"] * component["unpacked_size"] // packed
+                known = found.get(layer["digest"], (0, 0))[1]
+                found[layer["digest"]] = layer["size"], max(unpacked, known)
+    return found
 
 
 def _add_text(archive: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -39,6 +39,10 @@ options:
     description: Port that the tunnel will need.
     type: int
     default: 0
+  optional:
+    description: A host without an engine counts as one that has no image; for C(inspect) only.
+    type: bool
+    default: false
   timeout:
     description: Seconds for one pull.
     type: int
@@ -58,6 +62,10 @@ missing:
   returned: when state is inspect
   type: list
   elements: str
+free:
+  description: Bytes that are free where the engine keeps, or will keep, its images.
+  returned: when state is inspect
+  type: int
 absent:
   description: Those of the missing whose image is not there at all.
   returned: when state is inspect
@@ -69,14 +77,18 @@ import contextlib  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
+import shutil  # noqa: E402
 import socket  # noqa: E402
 import subprocess  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 Component = dict[str, Any]
+#: Where an engine keeps its data unless it is told otherwise.
+DATA = "/var/lib/docker"
 CONTAINERD = "io.containerd.snapshotter.v1"
 # Nobody: a probe prints a version and needs no file of its own.
 PROBE_USER = "65534:65534"
@@ -100,14 +112,23 @@ def docker(*arguments: str, timeout: int = 300) -> subprocess.CompletedProcess[s
         raise EngineError(message) from None
 
 
-def image_store() -> str:
-    """Name the engine's image store."""
+def about_engine() -> tuple[str, str]:
+    """Return the engine's image store, and the folder where it keeps its data."""
     answer = docker("info", "--format", "{{json .}}")
     if answer.returncode != 0:
         raise EngineError(answer.stderr.strip() or "the engine does not answer")
     info = json.loads(answer.stdout)
     status = dict(info.get("DriverStatus") or [])
-    return "containerd" if status.get("driver-type") == CONTAINERD else str(info["Driver"])
+    store = "containerd" if status.get("driver-type") == CONTAINERD else str(info["Driver"])
+    return store, str(info["DockerRootDir"])
+
+
+def free_bytes(folder: str) -> int:
+    """Return what is free for root where a folder is, or will be."""
+    above = [Path(folder), *Path(folder).parents]
+    folder = str(next(path for path in above if path.is_dir()))
+    there = os.statvfs(folder)
+    return there.f_bfree * there.f_frsize
 
 
 def expected_id(component: Component, store: str) -> str:
@@ -259,9 +280,14 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     """Do what the state says."""
     params = module.params
     components: dict[str, Component] = params["components"]
-    store = image_store()
+    if params["state"] == "inspect" and params["optional"] and not shutil.which("docker"):
+        nothing = {"store": "none", "layers": [], "ids": {}, "port_taken": False}
+        names, free = list(components), free_bytes(DATA)
+        return {"changed": False, "missing": names, "absent": names, "free": free, **nothing}
+    store, data = about_engine()
     if params["state"] == "inspect":
-        return {"changed": False, **look(components, store, params["port"])}
+        found = look(components, store, params["port"])
+        return {"changed": False, "free": free_bytes(data), **found}
 
     if params["state"] == "prune":
         return prune(components, set(params["kept"]), check=module.check_mode)
@@ -302,6 +328,7 @@ def main() -> None:
             "registry": {"type": "str", "default": ""},
             "kept": {"type": "list", "elements": "str", "default": []},
             "port": {"type": "int", "default": 0},
+            "optional": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 1800},
         },
         supports_check_mode=True,

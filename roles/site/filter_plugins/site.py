@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from ansible import context
 
 CONTAINERD_DRIVER = "io.containerd.snapshotter.v1"
 
@@ -64,6 +67,19 @@ def site_components_of(components: Mapping[str, Sequence[str]], zones: Sequence[
     ]
 
 
+def site_command(inventory: str) -> str:
+    """Return what the operator types to run a playbook of this site, up to the playbook's name.
+
+    With the vault options of this very run, so that it can be copied as it stands.
+    """
+    given = context.CLIARGS
+    words = ["./venv/bin/ansible-playbook", "-i", inventory]
+    words += [f"--vault-id={one}" for one in given.get("vault_ids") or ()]
+    words += [f"--vault-password-file={one}" for one in given.get("vault_password_files") or ()]
+    words += ["--ask-vault-pass"] if given.get("ask_vault_pass") else []
+    return f"{shlex.join(words)} playbooks/"
+
+
 class FilterModule:
     """The filters, under the names that templates use."""
 
@@ -75,5 +91,6 @@ class FilterModule:
             "site_host_addresses": site_host_addresses,
             "site_image_store": site_image_store,
             "site_image_ids": site_image_ids,
+            "site_command": site_command,
             "site_components_of": site_components_of,
         }

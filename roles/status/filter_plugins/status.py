@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 COLUMNS = ("HOST", "SERVICE", "RELEASE", "COLOUR", "IMAGE", "HEALTH", "SINCE")
 #: What an operator runs, as the swap agent notes it.
 VERBS = ("install", "upgrade", "rollback", "retire")
+#: Characters of a reason that a line has room for.
+REASON = 80
 CONTAINERD_DRIVER = "io.containerd.snapshotter.v1"
 
 
@@ -26,13 +28,24 @@ class Row(NamedTuple):
     problem: str = ""
 
 
+class Runs(NamedTuple):
+    """What is to be said of runs: at work, cut off and how to go on, or failed."""
+
+    facts: list[str]
+    cut_off: str = ""
+    #: The playbook that goes on, and whether rollback.yml would take away what was begun.
+    following: str = ""
+    give_up: bool = False
+    at_work: bool = False
+
+
 class Report(NamedTuple):
-    """What is said below the table; `following` is the playbook that helps, if one is special."""
+    """What is said below the table."""
 
     facts: list[str]
     problems: list[str]
     hosts: list[str]
-    following: str = ""
+    runs: Runs
 
 
 def hosts_in_order(findings: Mapping[str, Any]) -> list[str]:
@@ -202,7 +215,8 @@ def way_back(findings: Mapping[str, Any], edge: Mapping[str, Any], rows: Sequenc
     if not release:
         return "way back: none, this is the first release here"
     if edge["previous_serial"] > edge["serial"]:
-        return f"way back: none, it was taken; upgrade.yml returns to {release}"
+        waits = f" ({standby}, warm until {edge['warm_until']})" if standby else ""
+        return f"way back: none further, the rollback led here; forward: {release}{waits}"
     manifest = manifest_of(findings, release)
     if not manifest:
         return f"way back: none, {release} is no longer on this jump host; import its bundle again"
@@ -218,26 +232,36 @@ def way_back(findings: Mapping[str, Any], edge: Mapping[str, Any], rows: Sequenc
     return f"way back: {release}, from its images: a minute or two"
 
 
-def runs_of(edge: Mapping[str, Any]) -> tuple[list[str], list[str], str]:
-    """Return facts and problems of the runs on this site, and the playbook that goes on."""
+def runs_of(edge: Mapping[str, Any]) -> Runs:
+    """Return what is to be said of the runs on this site."""
     last, lease = edge.get("last_run"), edge.get("lease")
-    facts: list[str] = []
-    problems: list[str] = []
-    following = ""
+    facts = []
     if last and last["event"] == "failed":
         what = f"{last['step']} to {last['data'].get('release', '?')}"
         facts.append(f"last run: {what}, failed at {last['time']}: {last['data'].get('why')}")
-    if lease and edge.get("at_work", True):
-        facts.append(f"{lease['owner']} is at work: {lease['verb']}, run {lease['run']}")
-        return facts, problems, following
     begun = edge.get("unfinished", [])
-    steps = [record["step"] for record in begun if record["step"] not in VERBS]
-    for record in (record for record in begun if record["step"] in VERBS):
-        to = record["data"].get("release")
-        where = f" in step {steps[-1]}" if steps else ""
-        problems.append(f"{record['step']} to {to} was cut off{where}: start it again")
-        following = f"{record['step']}.yml"
-    return facts, problems, following
+    verbs = [record for record in begun if record["step"] in VERBS]
+    # Of several that were cut off, the newest is what the site was on its way to.
+    newest = max(verbs, key=lambda record: int(record["seq"]), default=None)
+    if newest is None:
+        return Runs(facts)
+    steps = [one for one in begun if one["step"] not in VERBS and one["run"] == newest["run"]]
+    step = max(steps, key=lambda record: int(record["seq"]), default=None)
+    where = f" in step {step['step']}" if step else ""
+    what = f"{newest['step']} to {newest['data'].get('release')}"
+    if lease and edge.get("at_work", True):
+        return Runs(
+            [*facts, f"{lease['owner']} is at work: {what}{where}, since {newest['time']}"],
+            at_work=True,
+        )
+    following = f"{newest['step']}.yml"
+    back = following == "upgrade.yml" and not switched(edge, newest)
+    return Runs(facts, f"{what} was cut off{where}: start it again", following, give_up=back)
+
+
+def switched(edge: Mapping[str, Any], begun: Mapping[str, Any]) -> bool:
+    """Say whether the release that a run was to bring serves already."""
+    return bool(edge["release"] == begun["data"].get("release"))
 
 
 def newer(findings: Mapping[str, Any], edge: Mapping[str, Any]) -> bool:
@@ -252,16 +276,17 @@ def examine(findings: Mapping[str, Any], edge: Mapping[str, Any], rows: Sequence
     problems = [row.problem for row in rows if row.problem]
     if wrong:
         problems.append(wrong)
-    following = ""
+    runs = Runs([])
     if edge.get("installed"):
         facts.append(
             f"release {edge['release']} (serial {edge['serial']}), {edge['active']} active, "
             f"generation {edge['live_generation']}, since {edge['since']}"
         )
         facts.append(way_back(findings, edge, rows))
-        more, cut_off, following = runs_of(edge)
-        facts += more
-        problems += cut_off
+        runs = runs_of(edge)
+        facts += runs.facts
+        # The cause stands before its effects.
+        problems = [*([runs.cut_off] if runs.cut_off else []), *problems]
         if edge["served_generation"] != edge["live_generation"]:
             problems.append(
                 f"Nginx serves generation {edge['served_generation']}, "
@@ -269,18 +294,22 @@ def examine(findings: Mapping[str, Any], edge: Mapping[str, Any], rows: Sequence
             )
         if newer(findings, edge):
             facts.append(f"release {findings['release']} is here and can be upgraded to")
-    facts += [
-        f"absent: {name}: {entry.get('reason', '') if isinstance(entry, Mapping) else entry}"
-        for name, entry in findings["absent"].items()
-    ]
+    facts += [f"absent: {name}: {reason_of(entry)}" for name, entry in findings["absent"].items()]
     hosts = list(dict.fromkeys(row.host for row in rows if row.problem))
-    return Report(facts, problems, hosts, following)
+    return Report(facts, problems, hosts, runs)
+
+
+def reason_of(entry: object) -> str:
+    """Return why a component is absent, in one line; preflight tells all of it."""
+    reason = str(entry.get("reason", "")) if isinstance(entry, Mapping) else str(entry)
+    return reason if len(reason) <= REASON else f"{reason[:REASON].rpartition(' ')[0]} …"
 
 
 def next_command(findings: Mapping[str, Any], edge: Mapping[str, Any], report: Report) -> str:
     """Return what to type next when something is wrong."""
-    if report.following:
-        return f"{findings['command']}{report.following}"
+    if report.runs.following:
+        on = f"{findings['command']}{report.runs.following}"
+        return f"{on}, or rollback.yml to give it up" if report.runs.give_up else on
     limit = f" --limit {report.hosts[0]}" if len(report.hosts) == 1 else ""
     # Install repairs what serves, so from the directory of that release.
     elsewhere = edge.get("release", findings["release"]) != findings["release"]
@@ -298,7 +327,10 @@ def status_report(findings: Mapping[str, Any]) -> str:
     report = examine(findings, edge, rows)
     site, command = findings["site"], findings["command"]
     everyone = set(findings["asked"]) >= {h for hosts in findings["zones"].values() for h in hosts}
-    if not report.problems:
+    if report.runs.at_work:
+        verdict = f"Site {site} serves release {edge['release']} ({active}) while it is worked on."
+        following = f"Next: wait; look again with {command}status.yml"
+    elif not report.problems:
         scope = "everything is as it" if everyone else "the hosts asked are as they"
         release = edge.get("release", findings["release"])
         verdict = f"Site {site} runs release {release}: {scope} should be."
@@ -309,13 +341,14 @@ def status_report(findings: Mapping[str, Any]) -> str:
         verdict = f"Site {site} is not installed yet."
         following = f"Next: {command}install.yml"
     else:
-        first = report.problems[0]
+        cause = report.problems[0]
         more = f", and {len(report.problems) - 1} more" if len(report.problems) > 1 else ""
-        verdict = f"Site {site} needs attention: {first}{more}."
+        verdict = f"Site {site} needs attention: {cause}{more}."
         following = f"Next: {next_command(findings, edge, report)}"
         if any(row.health == "unreachable" for row in rows):
             following = "Next: bring the host back, then " + following.removeprefix("Next: ")
-    trouble = [f"  - {problem}" for problem in report.problems[1:]]
+    first = 0 if report.runs.at_work else 1
+    trouble = [f"  - {problem}" for problem in report.problems[first:]]
     return "\n".join([*table(rows), "", *report.facts, "", verdict, *trouble, following])
 
 

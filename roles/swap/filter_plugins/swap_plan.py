@@ -15,7 +15,7 @@ def size(count: float) -> str:
         if count < 1000:
             return f"{count:.0f} {unit}"
         count /= 1000
-    return f"{count:.1f} MB"
+    return f"{count:.1f} MB" if count < 1000 else f"{count / 1000:.1f} GB"
 
 
 def order(version: str) -> tuple[int, ...]:
@@ -91,14 +91,33 @@ def problems_of(found: Findings, *, already: bool) -> list[str]:
             f"the release that serves, {edge['release']}, is no longer on this jump host, so there "
             "would be no way back: import its bundle again"
         )
+    problems += [
+        f"{host} has {size(one['free'])} free for images, the release needs {size(one['disk'])}: "
+        f"free some there"
+        for host, one in found["images"].items()
+        if one["disk"] > one["free"]
+    ]
     return problems + problems_of_release(found, edge) + problems_of_schema(found, edge)
+
+
+def backup_of(found: Findings) -> str:
+    """Return which backup there will be."""
+    database, there = found["database"], sorted(found["backups"])
+    if there and database["version"] >= found["new"]["schema"]["head"]:
+        name = there[-1].rpartition("/")[2].removesuffix(".json")
+        return f"{name}, from before the migrations, is kept; no new one, the schema stays"
+    return f"database of {size(database['bytes'])}, restored and compared before it counts"
 
 
 def rows_of(found: Findings, target: str) -> list[tuple[str, str]]:
     """Return what will happen, step by step."""
     edge, new, database = found["edge"], found["new"], found["database"]
-    carried = {host: count for host, count in found["bytes"].items() if count}
-    images = ", ".join(f"{host} {size(count)}" for host, count in carried.items())
+    brought = {host: one for host, one in found["images"].items() if one["bytes"]}
+    images = ", ".join(f"{host} {size(one['bytes'])}" for host, one in brought.items())
+    disk = ", ".join(
+        f"{host} {size(one['disk'])} of {size(one['free'])} free" for host, one in brought.items()
+    )
+    seconds = max((one["seconds"] for one in brought.values()), default=0)
     head = new["schema"]["head"]
     schema = f"{database['version']}, as it is"
     if database["version"] < head:
@@ -109,10 +128,7 @@ def rows_of(found: Findings, target: str) -> list[tuple[str, str]]:
     rows = [
         ("release", f"{edge['release']} (serial {edge['serial']}) to {new['version']}"),
         ("images", images or "all there"),
-        (
-            "backup",
-            f"database of {size(database['bytes'])}, restored and compared before it counts",
-        ),
+        ("backup", backup_of(found)),
         ("schema", schema),
         ("new colour", f"{target} on {', '.join(found['app_hosts'])}; {edge['active']} serves on"),
         ("gates", "old colour on the new schema; new colour ready; requests through the preview"),
@@ -120,9 +136,11 @@ def rows_of(found: Findings, target: str) -> list[tuple[str, str]]:
         ("workers", f"{target} starts, {edge['active']} finishes what it has and stops"),
         ("way back", f"{edge['active']} stays warm for {found['hours']} h: rollback.yml"),
     ]
+    if brought:
+        rows[2:2] = [("disk", disk), ("to bring it", f"about {seconds:.0f} s")]
     if edge.get("standby"):
-        gone = f"{edge['previous_release']} ({edge['standby']}) stands by no more from then on"
-        rows.insert(4, ("standby", gone))
+        gone = f"{edge['previous_release']} ({edge['standby']}) stands by no more: it makes room"
+        rows.insert(-5, ("standby", gone))
     if text := "; ".join(
         f"{host}: {', '.join(parts)}" for host, parts in found["differs"].items() if parts
     ):

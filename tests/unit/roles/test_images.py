@@ -38,6 +38,7 @@ class Store:
             "config_digest": self.put(f"config {name}".encode()),
             "diff_ids": [f"diff {layer.decode()}" for layer in layers],
             "layers": [{"digest": self.put(layer), "size": len(layer)} for layer in layers],
+            "unpacked_size": 3 * sum(map(len, layers)),
         }
 
 
@@ -87,6 +88,16 @@ def test_layers_on_a_known_chain_stay_at_home(store: Store) -> None:
     assert archive.blob_path(component["layers"][0]["digest"]) not in found
     assert archive.blob_path(component["layers"][1]["digest"]) in found
     assert archive.bytes_to_send([component], chains) == 3
+
+
+def test_the_disk_that_images_need_counts_a_shared_layer_once(store: Store) -> None:
+    one, two = store.component("one", b"base", b"one"), store.component("two", b"base", b"second")
+    both = [one, two]
+    assert archive.bytes_to_send(both, set()) == len(b"base" + b"one" + b"second")
+    assert archive.disk_needed(both, set(), keeps_packed=False) == 3 * 13
+    assert archive.disk_needed(both, set(), keeps_packed=True) == 4 * 13
+    known = archive.known_chains([one["diff_ids"]])
+    assert archive.disk_needed(both, known, keeps_packed=False) == 3 * len(b"second")
 
 
 def test_a_layer_counts_only_in_its_place(store: Store) -> None:
@@ -256,7 +267,8 @@ with state.with_name("calls").open("a") as calls:
     calls.write(" ".join(sys.argv[1:]) + "\n")
 verb, names = sys.argv[1:3], sys.argv[3:]
 if verb[0] == "info":
-    print(json.dumps({"Driver": "overlay2", "DriverStatus": None}))
+    root = "/var/lib/docker"
+    print(json.dumps({"Driver": "overlay2", "DockerRootDir": root, "DriverStatus": None}))
 elif verb[0] == "ps":
     *options, ancestor = sys.argv[2:]
     assert options == ["--all", "--quiet", "--filter"], options

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible import context
 
 from tests.unit.roles.conftest import ROLES, load, plugin
 
@@ -97,3 +98,21 @@ def test_components_of_zones() -> None:
     components = {"app": ["app"], "node-exporter": ["all"], "redis": ["data"]}
     assert site.site_components_of(components, ["app"]) == ["app", "node-exporter"]
     assert site.site_components_of(components, []) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, ""),
+        ({"vault_ids": ("acme@prompt",)}, " --vault-id=acme@prompt"),
+        ({"vault_password_files": ("/a b",)}, " '--vault-password-file=/a b'"),
+        ({"ask_vault_pass": True}, " --ask-vault-pass"),
+    ],
+)
+def test_a_command_to_copy_has_the_vault_options_of_the_run(
+    given: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "CLIARGS", given)
+    said = site.site_command("/opt/airlift/sites/acme")
+    start = "./venv/bin/ansible-playbook -i /opt/airlift/sites/acme"
+    assert said == f"{start}{words} playbooks/"

@@ -167,27 +167,76 @@ def test_an_edge_that_serves_something_else_than_the_disk_holds(findings: dict[s
 
 
 # ---------------------------------------------------------------- runs
-def note(step: str, event: str = "intent", **data: Any) -> dict[str, Any]:
-    return {"step": step, "event": event, "time": "2026-01-02T00:00:00Z", "run": "r1", "data": data}
+def note(
+    step: str, event: str = "intent", *, run: str = "r1", seq: int = 1, **data: Any
+) -> dict[str, Any]:
+    at = "2026-01-02T00:00:00Z"
+    return {"step": step, "event": event, "time": at, "run": run, "seq": seq, "data": data}
 
 
 def test_a_run_that_was_cut_off_is_to_be_started_again(findings: dict[str, Any]) -> None:
-    begun = [note("upgrade", release="1.1.0"), note("schema")]
+    begun = [note("upgrade", release="1.1.0"), note("schema", seq=2)]
     findings["edges"] = [{**EDGE, "unfinished": begun}]
     text = report(findings)
     assert "needs attention: upgrade to 1.1.0 was cut off in step schema: start it again." in text
-    assert text.endswith("Next: ansible-playbook playbooks/upgrade.yml")
+    last = "Next: ansible-playbook playbooks/upgrade.yml, or rollback.yml to give it up"
+    assert text.endswith(last)
+    # After the switch there is nothing to give up: a rollback is one like any other.
+    findings["edges"] = [{**EDGE, "unfinished": begun, "release": "1.1.0"}]
+    assert report(findings).endswith("Next: ansible-playbook playbooks/upgrade.yml")
+
+
+def test_of_several_that_were_cut_off_the_newest_counts(findings: dict[str, Any]) -> None:
+    begun = [
+        note("upgrade", release="1.1.0"),
+        note("workers", seq=2),
+        note("rollback", run="r2", seq=3, release="1.0.0"),
+    ]
+    findings["edges"] = [{**EDGE, "unfinished": begun}]
+    text = report(findings)
+    assert "needs attention: rollback to 1.0.0 was cut off: start it again." in text
+    assert "upgrade to 1.1.0 was cut off" not in text
+    assert text.endswith("Next: ansible-playbook playbooks/rollback.yml")
+    findings["edges"][0]["unfinished"].append(note("images", run="r2", seq=4))
+    assert "rollback to 1.0.0 was cut off in step images" in report(findings)
+
+
+def test_what_was_cut_off_stands_before_its_effects(findings: dict[str, Any]) -> None:
+    findings["edges"] = [{**EDGE, "unfinished": [note("upgrade", release="1.1.0")]}]
+    del findings["engines"]["app-1"]["containers"][1]
+    text = report(findings)
+    assert "needs attention: upgrade to 1.1.0 was cut off: start it again, and 1 more." in text
+    assert "\n  - worker-blue is missing on app-1\n" in text
 
 
 def test_a_run_at_work_is_left_alone_and_a_dead_one_is_not(findings: dict[str, Any]) -> None:
     lease = {"run": "r1", "owner": "ann", "verb": "upgrade", "epoch": 1, "expires": 1.0}
-    busy = {**EDGE, "unfinished": [note("upgrade", release="1.1.0")], "lease": lease}
+    begun = [note("upgrade", release="1.1.0"), note("colour", seq=2)]
+    busy = {**EDGE, "unfinished": begun, "lease": lease}
     findings["edges"] = [{**busy, "at_work": True}]
-    assert "ann is at work: upgrade, run r1" in report(findings)
-    assert "cut off" not in report(findings)
+    text = report(findings)
+    assert "ann is at work: upgrade to 1.1.0 in step colour, since 2026-01-02T00:00:00Z" in text
+    assert "cut off" not in text
+    assert "Site acme serves release 1.0.0 (blue) while it is worked on." in text
+    assert text.endswith("Next: wait; look again with ansible-playbook playbooks/status.yml")
     findings["edges"] = [{**busy, "at_work": False}]
     assert "at work" not in report(findings)
     assert "cut off" in report(findings)
+
+
+def test_what_is_amiss_while_somebody_is_at_work_is_told(findings: dict[str, Any]) -> None:
+    lease = {"run": "r1", "owner": "ann", "verb": "upgrade", "epoch": 1, "expires": 1.0}
+    busy = {"unfinished": [note("upgrade", release="1.1.0")], "lease": lease, "at_work": True}
+    findings["edges"] = [{**EDGE, **busy}]
+    del findings["engines"]["app-1"]["containers"][1]
+    assert "\n  - worker-blue is missing on app-1\nNext: wait" in report(findings)
+
+
+def test_a_long_reason_is_cut_between_words(findings: dict[str, Any]) -> None:
+    findings["absent"] = {"grafana": {"reason": "word " * 40}}
+    (line,) = [line for line in report(findings).splitlines() if line.startswith("absent")]
+    assert line.endswith("word …")
+    assert len(line) < 110
 
 
 def test_why_the_last_run_failed_is_told(findings: dict[str, Any]) -> None:
@@ -229,7 +278,10 @@ def test_the_standby_is_the_way_back_while_it_is_warm(upgraded: dict[str, Any]) 
 def test_a_rollback_is_not_rolled_back(upgraded: dict[str, Any]) -> None:
     upgraded["edges"][0] |= {"release": "1.0.0", "serial": 1}
     upgraded["edges"][0] |= {"previous_release": "1.1.0", "previous_serial": 2}
-    assert "way back: none, it was taken; upgrade.yml returns to 1.1.0" in report(upgraded)
+    words = "way back: none further, the rollback led here; forward: 1.1.0"
+    assert f"{words} (blue, warm until 2026-01-03T00:00:00Z)\n" in report(upgraded)
+    upgraded["edges"][0]["standby"] = None
+    assert f"{words}\n" in report(upgraded)
 
 
 def test_a_window_that_is_over_says_so(upgraded: dict[str, Any]) -> None:

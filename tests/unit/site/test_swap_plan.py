@@ -20,6 +20,10 @@ def manifest(version: str, serial: int, head: int, lowest: int) -> dict[str, Any
     }
 
 
+def cost(count: int, disk: int, seconds: float = 0) -> dict[str, Any]:
+    return {"bytes": count, "disk": disk, "free": 30_000_000_000, "seconds": seconds}
+
+
 @pytest.fixture
 def found() -> dict[str, Any]:
     """Blue serves 1.0.0; 1.1.0 brings a migration that 1.0.0 can live with."""
@@ -37,8 +41,13 @@ def found() -> dict[str, Any]:
         "new": manifest("1.1.0", 2, 2, 1),
         "old": manifest("1.0.0", 1, 1, 1),
         "database": {"version": 1, "lowest_compatible": 1, "bytes": 7_800_000},
-        "bytes": {"edge-1": 0, "app-1": 12_300_000, "app-2": 950},
+        "images": {
+            "edge-1": cost(0, 0),
+            "app-1": cost(12_300_000, 40_000_000, 3.4),
+            "app-2": cost(950, 2_000),
+        },
         "differs": {"edge-1": [], "app-1": []},
+        "backups": [],
         "app_hosts": ["app-1", "app-2"],
         "hours": 24,
     }
@@ -75,6 +84,8 @@ def test_what_will_happen_is_said_step_by_step(found: dict[str, Any]) -> None:
     assert rows(found) == {
         "release": "1.0.0 (serial 1) to 1.1.0",
         "images": "app-1 12.3 MB, app-2 950 B",
+        "disk": "app-1 40.0 MB of 30.0 GB free, app-2 2 kB of 30.0 GB free",
+        "to bring it": "about 3 s",
         "backup": "database of 7.8 MB, restored and compared before it counts",
         "schema": "from 1 to 2; serves releases of schema 1 or later, so 1.0.0 goes on",
         "new colour": "green on app-1, app-2; blue serves on",
@@ -88,7 +99,7 @@ def test_what_will_happen_is_said_step_by_step(found: dict[str, Any]) -> None:
 def test_lines_are_aligned(found: dict[str, Any]) -> None:
     lines = plan(found)["lines"][1:]
     starts = {len(line) - len(line.split("  ", 1)[1].lstrip()) for line in lines}
-    assert starts == {len("new colour  ")}
+    assert starts == {len("to bring it  ")}
 
 
 def test_the_colours_change_places(found: dict[str, Any]) -> None:
@@ -98,10 +109,29 @@ def test_the_colours_change_places(found: dict[str, Any]) -> None:
 
 
 def test_nothing_to_carry_and_nothing_to_migrate(found: dict[str, Any]) -> None:
-    found["bytes"] = {"app-1": 0}
+    found["images"] = {"app-1": cost(0, 0)}
     found["new"]["schema"]["head"] = 1
     assert rows(found)["images"] == "all there"
+    assert not {"disk", "to bring it"} & set(rows(found))
     assert rows(found)["schema"] == "1, as it is"
+
+
+def test_a_disk_that_is_too_small_is_named_before_anything_is_touched(
+    found: dict[str, Any],
+) -> None:
+    found["images"]["app-2"]["disk"] = 31_000_000_000
+    assert "app-2 has 30.0 GB free for images, the release needs 31.0 GB" in problem(found)
+
+
+def test_the_backup_from_before_the_migrations_is_kept(found: dict[str, Any]) -> None:
+    """Forward again after a rollback, or a run that was cut off after its migrations."""
+    name = "1.0.0-to-1.1.0-20261121T214914Z"
+    found["backups"] = [f"/b/{name}.json", "/b/1.0.0-to-1.1.0-20261120T000000Z.json"]
+    assert rows(found)["backup"].startswith("database of 7.8 MB")
+    found["database"]["version"] = 2
+    assert rows(found)["backup"].startswith(f"{name}, from before the migrations, is kept; no new")
+    found["backups"] = []
+    assert rows(found)["backup"].startswith("database of 7.8 MB")
 
 
 def test_a_schema_that_is_newer_already_stays(found: dict[str, Any]) -> None:
@@ -113,7 +143,7 @@ def test_a_schema_that_is_newer_already_stays(found: dict[str, Any]) -> None:
 def test_a_standby_goes_before_the_new_colour_comes(found: dict[str, Any]) -> None:
     found["edge"] |= {"standby": "green", "previous_release": "0.9.0", "previous_serial": 0}
     shown = rows(found)
-    assert shown["standby"] == "0.9.0 (green) stands by no more from then on"
+    assert shown["standby"] == "0.9.0 (green) stands by no more: it makes room"
     names = list(shown)
     assert names.index("schema") < names.index("standby") < names.index("new colour")
     found["edge"]["standby"] = None
@@ -136,7 +166,7 @@ def test_what_is_not_exchanged_now_is_told(found: dict[str, Any]) -> None:
         (1000, "1 kB"),
         (999_000, "999 kB"),
         (1_000_000, "1.0 MB"),
-        (2_345_678_901, "2345.7 MB"),
+        (2_345_678_901, "2.3 GB"),
     ],
 )
 def test_sizes(count: int, text: str) -> None:

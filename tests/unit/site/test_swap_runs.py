@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from swap_agent import lease, swap
+from swap_agent import __main__, lease, swap
 from swap_agent.state import State, SwapError
 
 from tests.unit.site.swapkit import World
@@ -214,6 +214,36 @@ def test_a_run_that_was_replaced_ends_nothing(upgrading: World) -> None:
     upgrading.begin("run-2", instead_of="run-1")
     upgrading.end("late", run="run-1")
     assert swap.show(upgrading.edge)["lease"]["run"] == "run-2"
+
+
+def test_what_a_rollback_takes_away_is_given_up_and_not_done(upgrading: World) -> None:
+    upgrading.step("colour")
+    upgrading.begin("run-2", "rollback", instead_of="run-1", release="1.1.0")
+    upgrading.end(run="run-2")
+    assert upgrading.events()[-2:] == [("upgrade", "given up"), ("rollback", "done")]
+    assert swap.show(upgrading.edge)["last_run"]["event"] == "done"
+    assert swap.show(upgrading.edge)["unfinished"] == []
+
+
+def test_an_upgrade_whose_rollback_failed_did_not_succeed(upgrading: World) -> None:
+    upgrading.begin("run-2", "rollback", instead_of="run-1", release="1.0.0")
+    upgrading.end("no room", run="run-2")
+    assert upgrading.events()[-2:] == [("upgrade", "failed"), ("rollback", "failed")]
+
+
+def test_the_journal_is_read_by_people(world: World) -> None:
+    world.apply()
+    world.start()
+    world.begin(release="1.1.0")
+    world.step("colour")
+    world.end("not ready")
+    lines = [__main__.line(record) for record in swap.journal_of(world.edge).records()]
+    assert [" ".join(text.split()[1:]) for text in lines] == [
+        "upgrade begun to 1.1.0 by ann",
+        "colour begun",
+        "colour failed",
+        "upgrade failed not ready",
+    ]
 
 
 # ---------------------------------------------------------------- lease and journal

@@ -49,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     _of_run(commands, "undo", "put back what served before an unfinished run switched")
     one = _of_run(commands, "unlock", "end a run and give the right back")
     one.add_argument("--failed", default="", metavar="WHY", help="it did not succeed")
-    commands.add_parser("journal", help="show the journal")
+    one = commands.add_parser("journal", help="show the journal, a line a record")
+    one.add_argument("--json", action="store_true", help="as one JSON object")
     return found
 
 
@@ -103,6 +104,16 @@ def answer(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
             return runs.end(edge, run=given.run, why=given.failed, data=given.data)
 
 
+def line(record: dict[str, Any]) -> str:
+    """Return a record of the journal for people."""
+    data = record["data"]
+    told = [f"to {data['release']}" if "release" in data else ""]
+    told += [f"by {data['owner']}" if "owner" in data else "", str(data.get("why", ""))]
+    event = "begun" if record["event"] == "intent" else record["event"]
+    words = [record["time"], f"{record['step']:<9}", f"{event:<9}", *filter(None, told)]
+    return " ".join(words).rstrip()
+
+
 def main() -> None:
     """Run one command; the answer is one JSON object."""
     given = parser().parse_args()
@@ -111,7 +122,11 @@ def main() -> None:
         if given.command == "show":
             said = swap.show(edge)
         elif given.command == "journal":
-            said = {"records": swap.journal_of(edge).records()}
+            records = swap.journal_of(edge).records()
+            if not given.json:
+                print("\n".join(map(line, records)))
+                return
+            said = {"records": records}
         else:
             with exclusive(edge.settings):
                 said = answer(edge, given)

@@ -10,13 +10,13 @@ from typing import Any
 from swap_agent.state import SwapError, now, sync_directory
 
 #: A step is open from its intent until one of these.
-ENDS = ("done", "failed")
+ENDS = ("done", "failed", "given up")
 #: What an operator runs; each is a step of its own around its steps.
 VERBS = ("install", "upgrade", "rollback", "retire")
 
 
 class Journal:
-    """One JSON object a line: seq, time, run, step, event (intent, done, failed), data."""
+    """One JSON object a line: seq, time, run, step, event (intent or one of ENDS), data."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

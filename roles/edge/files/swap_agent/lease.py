@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 import time
 from pathlib import Path
 
@@ -47,7 +48,8 @@ class HeldError(SwapError):
         super().__init__(
             f"{lease.owner} is at work on this site ({lease.verb}, run {lease.run}); its lease "
             f"runs out in {lease.left():.0f} s unless it is renewed. Wait for it, or, if it is "
-            f"dead for certain: airlift-swap unlock --run {lease.run} --failed 'it was dead'"
+            f"dead for certain, on {socket.gethostname()}: "
+            f"sudo airlift-swap unlock --run {lease.run} --failed 'it was dead'"
         )
         self.lease = lease
 

@@ -48,7 +48,8 @@ def step(edge: Edge, *, run: str, name: str, seconds: float) -> dict[str, Any]:
 def end(edge: Edge, *, run: str, why: str = "", data: dict[str, Any]) -> dict[str, Any]:
     """Close every open step, also those of runs that died, and give the lease back.
 
-    `why` says what the run failed of; empty, it succeeded.
+    `why` says what the run failed of; empty, it succeeded. What another verb had begun and was cut
+    off is then given up: by a rollback, mostly.
     """
     path = lease_file(edge)
     taken = lease.held(path)
@@ -58,7 +59,9 @@ def end(edge: Edge, *, run: str, why: str = "", data: dict[str, Any]) -> dict[st
     event = "failed" if why else "done"
     note = {**data, **({"why": why} if why else {})}
     opened = {record["step"] for record in journal.open_steps()}
-    for name in sorted(opened - set(VERBS)) + sorted(opened & set(VERBS) - {taken.verb}):
+    for name in sorted(opened - set(VERBS)):
         journal.append(run, name, event)
+    for name in sorted(opened & set(VERBS) - {taken.verb}):
+        journal.append(run, name, "failed" if why else "given up")
     journal.append(run, taken.verb, event, note)
     return {"changed": False, "released": lease.release(path, run)}

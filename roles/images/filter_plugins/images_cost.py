@@ -1,0 +1,47 @@
+"""Filter that shows what a release will cost each host, before anything is brought."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+# The release directory: `bundle` is importable from it, whatever the controller has.
+RELEASE = str(Path(__file__).resolve().parents[3])
+if RELEASE not in sys.path:
+    sys.path.insert(0, RELEASE)
+
+from bundle.report import size, table  # noqa: E402
+
+
+def about(seconds: float) -> str:
+    """Return an estimate as people say it."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def images_cost(delivered: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the lines of a table, from what images_deliver said of each host in check mode."""
+    rows = [
+        (
+            host,
+            str(len(one["delivered"])),
+            size(one["bytes"]),
+            size(one["disk"]),
+            size(one["free"]),
+            about(one["seconds"]),
+        )
+        for host, one in delivered.items()
+        if one["delivered"]
+    ]
+    if not rows:
+        return ["every host has every image already"]
+    return table(rows, ["HOST", "IMAGES", "TO CARRY", "ON DISK", "FREE", "ABOUT"]).splitlines()
+
+
+class FilterModule:
+    """The filter, under the name that templates use."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return name: function."""
+        return {"images_cost": images_cost}

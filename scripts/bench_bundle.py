@@ -1,0 +1,177 @@
+"""The bundle's side of the benchmark: making it, and checking it, beside the peers' ways."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from bundle import engine, oci
+from bundle.blobs import BlobCache
+from scripts.lab import ROOT
+
+RUNS = 2
+
+#: Runs the verifier and tells its peak in kB. Not getrusage: that starts from what the parent used.
+VERIFY_AND_TELL_PEAK = """
+import re, sys
+from bundle.cli import main
+code = main(sys.argv[1:])
+print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+sys.exit(code)
+"""
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Return the seconds of the better of a few runs."""
+    best = float("inf")
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def shell(script: str, *arguments: str) -> None:
+    """Run a pipeline of the peer."""
+    command = ["bash", "-euo", "pipefail", "-c", script, "bash", *arguments]
+    subprocess.run(command, check=True)
+
+
+def vendor(manifest: dict[str, Any], work: Path) -> dict[str, float]:
+    """Measure how images become something to carry."""
+    source = manifest["image_source"]
+    names = sorted(manifest["components"])
+    references = [f"airlift/{name}:{source}" for name in names]
+    docker = " ".join(engine.docker())
+    saved = work / "images.tar.gz"
+    peer = timed(
+        lambda: shell(f'{docker} save "${{@:2}}" | gzip -6 > "$1"', str(saved), *references)
+    )
+
+    def cold() -> None:
+        shutil.rmtree(work / "blobs", ignore_errors=True)
+        export(BlobCache(work / "blobs"))
+
+    def export(blobs: BlobCache) -> None:
+        images = oci.export(references, blobs, lambda _line: None)
+        oci.write_layout(work / "layout", dict(zip(names, images.values(), strict=True)), blobs)
+
+    ours = timed(cold)
+    size = sum(path.stat().st_size for path in (work / "layout/blobs/sha256").iterdir())
+    changed = timed(lambda: app_change(references[names.index("app")], work, export, docker))
+    return {
+        "bundle_peer_seconds": peer,
+        "bundle_build_seconds": ours,
+        "bundle_rebuild_seconds": changed,
+        "bundle_peer_bytes": saved.stat().st_size,
+        "bundle_bytes": size,
+        "bundle_build_time_ratio": ours / peer,
+        "bundle_rebuild_time_ratio": changed / peer,
+        "bundle_size_ratio": size / saved.stat().st_size,
+    }
+
+
+#: Name: (what the peer does, as a pipeline; "$1" is the output, the rest are images).
+PEERS = {
+    "each": 'for i in "${@:2}"; do DOCKER save "$i" | gzip -6 > "$1.${i//\\//-}"; done',
+    "archive": 'DOCKER save "${@:2}" > "$1"',
+    "zstd16": 'DOCKER save "${@:2}" | zstd -q -T0 -16 --long=25 > "$1"',
+}
+
+
+def peers(manifest: dict[str, Any], work: Path) -> dict[str, float]:
+    """Measure other ways once each; there is no goal against these."""
+    references = [f"airlift/{name}:{manifest['image_source']}" for name in manifest["components"]]
+    docker, found = " ".join(engine.docker()), {}
+    for name, script in PEERS.items():
+        folder = work / f"peer-{name}"
+        folder.mkdir()
+        start = time.perf_counter()
+        shell(script.replace("DOCKER", docker), str(folder / "images"), *references)
+        found[f"peer_{name}_seconds"] = time.perf_counter() - start
+        found[f"peer_{name}_bytes"] = sum(path.stat().st_size for path in folder.iterdir())
+        shutil.rmtree(folder)
+    return found
+
+
+def app_change(
+    reference: str, work: Path, export: Callable[[BlobCache], None], docker: str
+) -> None:
+    """Put another app layer on the engine's image, export with a warm cache, and take it back."""
+    before = engine.image_id(reference)
+    assert before is not None  # noqa: S101 - it was exported a moment ago
+    code = f"FROM {before}\nCOPY code /app/bench.py\n"
+    folder = work / "context"
+    folder.mkdir(exist_ok=True)
+    (folder / "code").write_text(f"# {time.time_ns()}\n" * 10_000)
+    (folder / "Dockerfile").write_text(code)
+    shell(
+        f'DOCKER_BUILDKIT=0 {docker} build --quiet --tag "$1" "$2" > /dev/null',
+        reference,
+        str(folder),
+    )
+    try:
+        export(BlobCache(work / "blobs"))
+    finally:
+        after = engine.image_id(reference)
+        engine.tag(before, reference)
+        if after is not None:
+            shell(f'{docker} rmi "$1" > /dev/null', after)
+
+
+def verification(bundle: Path, cache_dir: Path, work: Path) -> dict[str, float]:
+    """Measure how the bundle is checked."""
+    members = work / "members"
+    members.mkdir()
+    with tarfile.open(bundle) as archive:
+        archive.extractall(members, filter="data")
+    files = [path for path in members.rglob("*") if path.is_file()]
+    # Largest first and one list a core, so that no core of the peer waits for another.
+    lists: list[list[str]] = [[] for _ in range(os.cpu_count() or 1)]
+    sizes = [0] * len(lists)
+    for path in sorted(files, key=lambda item: -item.stat().st_size):
+        least = sizes.index(min(sizes))
+        lists[least].append(str(path))
+        sizes[least] += path.stat().st_size
+
+    def openssl() -> None:
+        with ThreadPoolExecutor(len(lists)) as pool:
+            list(pool.map(_digest, lists))
+
+    argv = [
+        sys.executable,
+        "-c",
+        VERIFY_AND_TELL_PEAK,
+        "verify",
+        str(bundle),
+        "--home",
+        str(work / "home"),
+    ]
+    argv += ["--allowed-signers", str(cache_dir / "allowed_signers"), "--json"]
+    peak = 0
+
+    def ours() -> None:
+        nonlocal peak
+        said = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        peak = max(peak, int(said.split()[-1]))
+
+    theirs, mine = timed(openssl), timed(ours)
+    return {
+        "verify_peer_seconds": theirs,
+        "verify_seconds": mine,
+        "verify_time_ratio": mine / theirs,
+        "verify_peak_mib": peak / 1024,
+    }
+
+
+def _digest(paths: list[str]) -> None:
+    command = ["openssl", "dgst", "-sha256", *paths]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

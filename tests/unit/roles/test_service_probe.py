@@ -1,0 +1,80 @@
+"""The probe of a service: it waits, it does not fail, and it says what it saw last."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from tests.unit.roles.conftest import plugin
+
+module = plugin("service/library/service_probe.py")
+
+
+class Service(BaseHTTPRequestHandler):
+    """Answers with the statuses of a list, the last one for ever."""
+
+    statuses: list[int]
+
+    def do_GET(self) -> None:
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    handler = type("Handler", (Service,), {"statuses": list(request.param)})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("url", [[200], [503, 503, 200]], indirect=True)
+def test_a_service_that_comes_up_is_waited_for(url: str) -> None:
+    assert module.wait(url, [200], "", 10) == ""
+
+
+@pytest.mark.parametrize(("url", "status"), [([503], 503), ([302, 200], 302)], indirect=["url"])
+def test_another_answer_is_told(url: str, status: int) -> None:
+    assert module.wait(url, [200], "", 0) == f"it answers {status}, after 0 s, at {url}"
+
+
+@pytest.mark.parametrize("url", [[404]], indirect=True)
+def test_what_counts_as_good_is_said_by_the_caller(url: str) -> None:
+    assert module.wait(url, [200, 404], "", 0) == ""
+
+
+def test_no_answer_is_told() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        place = f"http://127.0.0.1:{taken.getsockname()[1]}/"
+        said = module.wait(place, [200], "", 0)
+    assert said.startswith("it does not answer: ")
+    assert "refused" in said
+
+
+def test_a_proxy_of_the_host_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1/")
+    with HTTPServer(("127.0.0.1", 0), type("Ok", (Service,), {"statuses": [200]})) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert module.wait(f"http://127.0.0.1:{server.server_port}/", [200], "", 5) == ""
+        thread.join()
+
+
+def test_an_authority_that_is_not_there_is_told() -> None:
+    said = module.wait("https://127.0.0.1:1/", [200], "/nowhere/ca.pem", 0)
+    assert "does not answer: [Errno 2] No such file" in said
