@@ -21,15 +21,16 @@ import zstandard
 from bundle import cache
 from bundle.problems import Problem
 
-#: Chosen by measurement: level 9 takes half as long again and saves 4 %.
-ZSTD_LEVEL = 6
+#: Chosen by measurement on the product's images: 0.85 of gzip -6's size in 0.8 of the time that plain
+#: level 6 takes for 0.86. Matches reach back 32 MiB: so much memory an engine needs for a layer.
+ZSTD_LEVEL, ZSTD_WINDOW_LOG = 5, 25
 LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 
 _CHUNK = 1 << 20
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 # Another level or library gives other bytes for the same layer, so each has its own index.
-_ENCODER = f"zstd{ZSTD_LEVEL}-{'.'.join(map(str, zstandard.ZSTD_VERSION))}"
+_ENCODER = f"zstd{ZSTD_LEVEL}w{ZSTD_WINDOW_LOG}-{'.'.join(map(str, zstandard.ZSTD_VERSION))}"
 
 
 class DamagedBlobError(Problem):
@@ -119,9 +120,15 @@ class BlobCache:
     def compress(self, plain: Path, diff_id: str) -> Layer:
         """Compress a layer's tar file and remember the result under its diff-id."""
         size = plain.stat().st_size
-        compressor = zstandard.ZstdCompressor(
-            level=ZSTD_LEVEL, threads=2, write_checksum=True, write_content_size=True
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            ZSTD_LEVEL,
+            source_size=size,
+            window_log=ZSTD_WINDOW_LOG,
+            enable_ldm=True,
+            write_checksum=True,
+            write_content_size=True,
         )
+        compressor = zstandard.ZstdCompressor(compression_params=parameters)
         digest = hashlib.sha256()
         handle, part = tempfile.mkstemp(dir=self._blobs, prefix=".part-")
         try:
