@@ -21,8 +21,8 @@ import zstandard
 from bundle import cache
 from bundle.problems import Problem
 
-#: Chosen by measurement on the product's images: 0.85 of gzip -6's size in 0.8 of the time that plain
-#: level 6 takes for 0.86. Matches reach back 32 MiB: so much memory an engine needs for a layer.
+#: Chosen by measurement on the product's images: 0.85 of gzip -6's size, in 0.8 of the time that
+#: plain level 6 takes for 0.86. Matches reach back 32 MiB: what an engine needs to unpack a layer.
 ZSTD_LEVEL, ZSTD_WINDOW_LOG = 5, 25
 LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 
