@@ -105,6 +105,10 @@ class Source:
             "stops there again, the stick is failing: copy the bundle to another one",
         )
 
+    def forget_cache(self) -> None:
+        """Let the next read come from the medium, not from memory."""
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def blame(self, error: AirliftError) -> AirliftError:
         """Say more of a refusal than can be seen at the place of its error."""
         return error

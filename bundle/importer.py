@@ -198,9 +198,7 @@ class _Import:
             f"already ({size(sum(m.size for m in here))}) and not read again from the bundle"
         )
         try:
-            check_members(
-                self.bundle, sink=self._sink, have=self._have, progress=self.progress
-            )
+            check_members(self.bundle, sink=self._sink, have=self._have, progress=self.progress)
         except AirliftError as error:
             # One part is copied again alone, and this command goes on.
             if error.kind in BAD_BUNDLE and self.bundle.source.whole:

@@ -31,8 +31,10 @@ FAT_LIMIT = (4 << 30) - 1
 _MAX_INDEX = 1 << 16
 #: A name that every file system of a stick can hold, and no program takes for an option.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}"
+#: What is said of a part whose bytes are not those that were split.
+BAD = "is bad, its SHA-256 is not the one in the index"
 _PART = re.compile(rf"({NAME})\.part-\d\d")
-_BUFFER = 1 << 20
+BUFFER = 1 << 20
 
 _FILE = {"bytes": s.integer(1), "name": s.text(NAME), "sha256": s.text(r"[0-9a-f]{64}")}
 _SHAPE = s.record(
@@ -74,6 +76,13 @@ class Index:
         """Where each part begins in the bundle."""
         return [0, *accumulate(part.size for part in self.parts)][:-1]
 
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "bundle": self.bundle.as_dict(),
+            "parts": [part.as_dict() for part in self.parts],
+        }
+
     def encode(self) -> bytes:
         """The only bytes that say this; one line for each file, so that `sed` reads it too."""
         lines = [f"  {json.dumps(part.as_dict())}" for part in self.parts]
@@ -97,6 +106,11 @@ def index_of(path: Path) -> Path | None:
     if match := _PART.fullmatch(path.name):
         return path.with_name(match[1] + SUFFIX)
     return None
+
+
+def signature_of(index: Path) -> Path:
+    """Where the signature of an index lies."""
+    return index.with_name(index.name + SIGNATURE_SUFFIX)
 
 
 def read_index(path: Path) -> Index:
@@ -156,23 +170,27 @@ def bad_parts(index: Index, folder: Path, problems: Mapping[int, str]) -> Airlif
     )
 
 
+def wrong_size(source: archive.Source, part: Piece) -> str:
+    """What is said of a part that was not copied to its end, or is another file."""
+    return f"has {source.size} bytes in place of {part.size}"
+
+
 class PartsSource(archive.Source):
     """The parts of a bundle, read as the one file that they were."""
 
     whole = False
 
-    def __init__(self, path: Path, index: Index, places: Mapping[int, Path] | None = None) -> None:
+    def __init__(self, path: Path, index: Index) -> None:
         self.path = path
         self.index = index
         self.size = index.bundle.size
         self._starts = index.starts()
         self._unreadable = False
-        files = places or {}
         problems: dict[int, str] = {}
         with ExitStack() as stack:
             self._parts: list[archive.Source] = []
             for number, part in enumerate(index.parts, 1):
-                place = files.get(number, path.with_name(part.name))
+                place = path.with_name(part.name)
                 try:
                     source = stack.enter_context(archive.Source(place))
                 except AirliftError:
@@ -180,7 +198,7 @@ class PartsSource(archive.Source):
                     problems[number] = "cannot be opened" if exists else "is missing"
                     continue
                 if source.size != part.size:
-                    problems[number] = f"has {source.size} bytes in place of {part.size}"
+                    problems[number] = wrong_size(source, part)
                 self._parts.append(source)
             if problems:
                 raise bad_parts(index, path.parent, problems)
@@ -217,7 +235,7 @@ class PartsSource(archive.Source):
                 problems[number] = f"cannot be read ({unreadable.what})"
                 continue
             if found != self.index.parts[number - 1].sha256:
-                problems[number] = "is bad, its SHA-256 is not the one in the index"
+                problems[number] = BAD
         if problems:
             return bad_parts(self.index, self.path.parent, problems)
         if error.kind in _BEGINNING:
@@ -244,10 +262,10 @@ def open_source(path: Path) -> archive.Source:
 
 def pieces(source: archive.Source, start: int, size: int) -> Iterable[memoryview]:
     """A stretch of a source, in pieces that are valid until the next one."""
-    buffer = memoryview(bytearray(_BUFFER))
+    buffer = memoryview(bytearray(BUFFER))
     end = start + size
     while start < end:
-        count = source.readinto(start, buffer[: min(end - start, _BUFFER)])
+        count = source.readinto(start, buffer[: min(end - start, BUFFER)])
         if count == 0:
             return
         yield buffer[:count]

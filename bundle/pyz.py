@@ -15,6 +15,7 @@ CARRIED = (
     "custody",
     "delta",
     "errors",
+    "handover",
     "importer",
     "inspect",
     "installed",
