@@ -78,10 +78,8 @@ class Index:
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return {
-            "bundle": self.bundle.as_dict(),
-            "parts": [part.as_dict() for part in self.parts],
-        }
+        whole = {"bytes": self.bundle.size, "sha256": self.bundle.sha256}
+        return {**whole, "parts": [part.as_dict() for part in self.parts]}
 
     def encode(self) -> bytes:
         """The only bytes that say this; one line for each file, so that `sed` reads it too."""
