@@ -61,6 +61,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     handover.add_options(one)
 
 
+def _count(parts: int) -> str:
+    return f"{parts} part" + ("s" if parts != 1 else "")
+
+
 def _size(text: str) -> int:
     try:
         return splitting.parse_size(text)
@@ -98,7 +102,7 @@ def _split(arguments: argparse.Namespace) -> Answer:
     place = out / index.name
     signed = "signed" if given else "not signed: there was no key"
     return Answer(
-        f"{len(index.parts)} parts in {out}, index {signed}\n"
+        f"{_count(len(index.parts))} in {out}, index {signed}\n"
         f"{table(rows, ['file', 'size', 'sha256'])}\n\n"
         f"Carry all files whose name begins with {index.bundle.name}.part. There:\n"
         f"  import {Path('STICK', index.name)}    (reads the parts; nothing is joined first)",
@@ -124,7 +128,7 @@ def _join(arguments: argparse.Namespace) -> Answer:
         *(("index signed by", str(signer)) for signer in signers),
     ]
     return Answer(
-        f"{len(done.index.parts)} parts are joined and as their index says\n{table(rows)}\n\n"
+        f"{_count(len(done.index.parts))} joined, as the index says\n{table(rows)}\n\n"
         f"Who signed the bundle is not checked yet: verify or import does that.",
         {
             "bundle": str(done.path),
