@@ -104,8 +104,8 @@ def _split(arguments: argparse.Namespace) -> Answer:
     return Answer(
         f"{_count(len(index.parts))} in {out}, index {signed}\n"
         f"{table(rows, ['file', 'size', 'sha256'])}\n\n"
-        f"Carry all files whose name begins with {index.bundle.name}.part. There:\n"
-        f"  import {Path('STICK', index.name)}    (reads the parts; nothing is joined first)",
+        f"Carry {index.bundle.name}.* together. On the jump host, import reads the parts:\n"
+        f"  import {Path('STICK', index.name)}",
         {"index": str(place), "signed": bool(given), **index.as_dict()},
     )
 

@@ -192,11 +192,10 @@ class _Import:
         self.staged_blobs.mkdir(parents=True, exist_ok=True)
         for folder in {(self.staged_release / m.release_path).parent for m in self._release_files}:
             folder.mkdir(parents=True, exist_ok=True)
-        here = [m for m in self.manifest.members if self._stored(m)]
-        self.log(
-            f"verifying and storing {len(self.manifest.members)} members; {len(here)} are here "
-            f"already ({size(sum(m.size for m in here))}) and not read again from the bundle"
-        )
+        self.log(f"verifying and storing {len(self.manifest.members)} members")
+        if here := [m for m in self.manifest.members if self._stored(m)]:
+            count = size(sum(m.size for m in here))
+            self.log(f"{len(here)} of them ({count}) are here: hashed here, not read again")
         try:
             check_members(self.bundle, sink=self._sink, have=self._have, progress=self.progress)
         except AirliftError as error:

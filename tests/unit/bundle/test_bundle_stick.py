@@ -87,6 +87,7 @@ def get(image: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_fat_stick_carries_every_file_that_is_written_to_one(
     fat: Path, full: build.Built, keys: Keys, home: Home, tmp_path: Path
 ) -> None:
