@@ -212,6 +212,10 @@ def test_a_signature_counts_for_the_person_whom_the_entry_names(
     ended = f'{namespace},valid-before="20260228"'
     old = Trust(keys.signers(keys.line("ann", "ann@example.org", ended)))
     assert "has expired" in custody.check_signatures(chain, old)[1]
+    # It has ended since: what was signed before stays good.
+    since = f'{namespace},valid-before="20260302"'
+    kept = Trust(keys.signers(keys.line("ann", "ann@example.org", since)))
+    assert 1 not in custody.check_signatures(chain, kept)
     # It was stolen.
     krl = tmp_path / "krl"
     command = ["ssh-keygen", "-q", "-k", "-f", str(krl), f"{keys.key('ann')}.pub"]

@@ -279,6 +279,22 @@ def test_a_join_goes_on_after_the_stick_was_pulled(bundle: Path, tmp_path: Path)
     assert (done.kept_parts, done.path.read_bytes()) == (1, bundle.read_bytes())
 
 
+def test_a_stick_that_does_not_keep_what_was_written(bundle: Path, tmp_path: Path) -> None:
+    """The parts are read again before their index is written."""
+    first = tmp_path / "usb" / f".{NAME}.split" / f"{NAME}.part-01"
+
+    def progress(_: int) -> None:
+        if first.with_name(f"{NAME}.part-02").exists():
+            first.write_bytes(first.read_bytes()[:-1] + b"?")
+
+    with pytest.raises(AirliftError) as caught:
+        splitting.split(
+            bundle, size=SIZE, out=tmp_path / "usb", key=None, log=nothing, progress=progress
+        )
+    assert (caught.value.kind, caught.value.fix) == (Kind.OUTPUT, "use another stick")
+    assert not list((tmp_path / "usb").iterdir())
+
+
 def test_what_the_system_says_of_a_failing_medium() -> None:
     """A file whose first byte cannot be read: EIO from the kernel itself."""
     with archive.Source(Path("/proc/self/mem")) as source, pytest.raises(AirliftError) as caught:
