@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bundle import archive, custody, manifest, sshsig
 from bundle.errors import AirliftError, Kind
 from bundle.parts import BUFFER, SUFFIX, index_of, open_source, read_index
-from bundle.report import table
+from bundle.report import Progress, table
 from bundle.sshsig import Trust
 from bundle.store import now
 
@@ -184,6 +184,7 @@ def evidence(path: Path) -> dict[str, Any]:
 def _hashed(places: Iterable[Path]) -> tuple[int | None, str | None, list[str | None]]:
     """The length and hash of all files in a row, and each file's own hash."""
     size, whole, found = 0, hashlib.sha256(), list[str | None]()
+    progress = Progress("reading for the custody log")
     for place in places:
         alone = hashlib.sha256()
         try:
@@ -192,10 +193,12 @@ def _hashed(places: Iterable[Path]) -> tuple[int | None, str | None, list[str | 
                     whole.update(data)
                     alone.update(data)
                     size += len(data)
+                    progress(len(data))
         except OSError:
             found.append(None)
         else:
             found.append(alone.hexdigest())
+    progress.finish()
     if not found or None in found:
         return None, None, found
     return size, whole.hexdigest(), found
@@ -240,7 +243,7 @@ def shown(path: Path, trust: Trust | None) -> tuple[str, dict[str, Any], list[st
         for entry in chain.entries
     ]
     heads = ["", "time", "who", "host", "did", "result", "manifest", "signed", "note"]
-    text = f"{table(rows, heads)}\n\n{len(rows)} entries, the last has sha256 {chain.head}"
+    text = f"{table(rows, heads)}\n\n{_count(len(rows))}, the last has sha256 {chain.head}"
     data = {
         "entries": [
             {**entry.data, "counts": _signed(entry, bad, asked=trust is not None)}
@@ -249,6 +252,10 @@ def shown(path: Path, trust: Trust | None) -> tuple[str, dict[str, Any], list[st
         "head": chain.head,
     }
     return text, data, problems
+
+
+def _count(entries: int) -> str:
+    return f"{entries} entr" + ("ies" if entries != 1 else "y")
 
 
 def _signed(entry: custody.Entry, bad: dict[int, str], *, asked: bool) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from bundle import archive
 from bundle import schema as s
 from bundle.errors import AirliftError, Kind
+from bundle.report import Progress
 
 SUFFIX = ".parts"
 SIGNATURE_SUFFIX = ".sig"
@@ -226,14 +227,16 @@ class PartsSource(archive.Source):
             return error
         chosen = self._parts[:1] if error.kind in _BEGINNING else self._parts
         problems = {}
+        progress = Progress("looking for the bad part")
         for number, part in enumerate(chosen, 1):
             try:
-                found = sha256_of(part)
+                found = sha256_of(part, progress)
             except AirliftError as unreadable:
                 problems[number] = f"cannot be read ({unreadable.what})"
                 continue
             if found != self.index.parts[number - 1].sha256:
                 problems[number] = BAD
+        progress.finish()
         if problems:
             return bad_parts(self.index, self.path.parent, problems)
         if error.kind in _BEGINNING:

@@ -1,15 +1,14 @@
-"""Real media: a FAT32 image, a stick that is pulled, a disk that is full or read-only."""
+"""Real sticks: a FAT32 image, and one that is pulled while it is read."""
 
 from __future__ import annotations
 
 import os
-import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ from bundle.store import Home
 from tests.unit.bundle.bundlekit import (
     TREE,
     Keys,
-    Recipe,
     arguments,
     assert_finished,
     everything,
@@ -35,21 +33,6 @@ PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 def nothing(_: object) -> None:
     """Neither log nor progress."""
-
-
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Path:
-    """A bundle of many parts: blobs of different size."""
-    recipe = Recipe(app_layer=random.Random(3).randbytes(3_000_000))
-    return recipe.make(tmp_path_factory.mktemp("vendor") / NAME, keys)
-
-
-@pytest.fixture
-def stick(bundle: Path, tmp_path: Path, keys: Keys) -> Path:
-    """Parts on a stick; the index."""
-    out = tmp_path / "usb"
-    splitting.split(bundle, size=SIZE, out=out, key=keys.key(), log=nothing, progress=nothing)
-    return out / f"{NAME}.parts"
 
 
 # ---------------------------------------------------------------- FAT32
@@ -137,18 +120,16 @@ def test_a_byte_that_flips_on_the_stick_is_found_in_its_part(
 
 
 @pytest.mark.parametrize("name", ["a:b.tar", "a b.tar", "-x.tar", ".tar", "ä.tar", "a?.tar"])
-def test_a_name_that_a_stick_cannot_hold_is_refused(
-    name: str, bundle: Path, tmp_path: Path
-) -> None:
+def test_a_name_that_a_stick_cannot_hold_is_refused(name: str, big: Path, tmp_path: Path) -> None:
     path = tmp_path / name
-    path.symlink_to(bundle)
+    path.symlink_to(big)
     with pytest.raises(AirliftError) as caught:
         splitting.split(path, size=SIZE, out=tmp_path, key=None, log=nothing, progress=nothing)
     assert caught.value.kind is Kind.USAGE
 
 
 def test_no_part_is_larger_than_fat_allows(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel here may know no FAT: the table of mounts is one that has it."""
     device = tmp_path.stat().st_dev
@@ -166,7 +147,7 @@ def test_no_part_is_larger_than_fat_allows(
     monkeypatch.setattr(splitting, "filesystem", lambda _: "vfat")
     with pytest.raises(AirliftError) as caught:
         splitting.split(
-            bundle, size=parts.FAT_LIMIT + 1, out=tmp_path, key=None, log=nothing, progress=nothing
+            big, size=parts.FAT_LIMIT + 1, out=tmp_path, key=None, log=nothing, progress=nothing
         )
     assert (caught.value.kind, caught.value.fix) == (Kind.USAGE, "--size 3900M")
 
@@ -203,7 +184,7 @@ def pulled_while(
 
 @pytest.mark.usefixtures("quick", "one_core")
 def test_an_import_goes_on_after_the_stick_was_pulled(
-    bundle: Path, stick: Path, keys: Keys, home: Home
+    big: Path, stick: Path, keys: Keys, home: Home
 ) -> None:
     """What is stored stays, and is not read from the stick again: it may even be damaged there."""
 
@@ -216,26 +197,51 @@ def test_an_import_goes_on_after_the_stick_was_pulled(
     assert (error.kind, error.where) == (Kind.UNREADABLE, str(last))
     assert not home.current.exists()
     staged = [p for p in home.incoming.rglob("blobs/*") if p.suffix != ".part"]
-    big = max(staged, key=lambda path: path.stat().st_size)
-    assert big.stat().st_size == 3_000_000
+    large = max(staged, key=lambda path: path.stat().st_size)
+    assert large.stat().st_size == 3_000_000
     # Put in again, but not all of it.
     middle = stick.with_name(f"{NAME}.part-05")
     middle.rename(middle.with_suffix(".away"))
     with pytest.raises(AirliftError) as caught:
         action(nothing)
     assert "part 5 is missing: copy part 5 again" in caught.value.what
-    assert big.exists()
+    assert large.exists()
     # All of it, but what is stored is unreadable there by now.
     middle.write_bytes(bytes(SIZE))
     action(nothing)
-    assert_finished(home, bundle, keys.trust())
+    assert_finished(home, big, keys.trust())
+
+
+@pytest.mark.usefixtures("quick", "one_core")
+def test_an_import_goes_on_after_it_was_killed(
+    big: Path, stick: Path, keys: Keys, home: Home
+) -> None:
+    """Here too what is stored may be gone from the stick."""
+    child = os.fork()
+    if child == 0:
+        seen = 0
+
+        def progress(count: int) -> None:
+            nonlocal seen
+            seen += count
+            # The first member after the large blob.
+            if seen > 3_000_000:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        importer.run(stick, trust=keys.trust(), home=home, log=nothing, progress=progress)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert not home.current.exists()
+    stick.with_name(f"{NAME}.part-05").write_bytes(bytes(SIZE))
+    run_import(stick, keys.trust(), home)
+    assert_finished(home, big, keys.trust())
 
 
 @pytest.mark.usefixtures("quick", "one_core")
 def test_a_bad_part_does_not_cost_what_was_stored(
-    bundle: Path, stick: Path, keys: Keys, home: Home
+    big: Path, stick: Path, keys: Keys, home: Home
 ) -> None:
-    with verify.opened(bundle, trust=None, home=None) as opened:
+    with verify.opened(big, trust=None, home=None) as opened:
         number, start = divmod(opened.offsets[-1], SIZE)
     last = stick.with_name(f"{NAME}.part-{number + 1:02d}")
     data = last.read_bytes()
@@ -246,26 +252,26 @@ def test_a_bad_part_does_not_cost_what_was_stored(
     assert any(path.stat().st_size == 3_000_000 for path in home.incoming.rglob("blobs/*"))
     last.write_bytes(data)
     run_import(stick, keys.trust(), home)
-    assert_finished(home, bundle, keys.trust())
+    assert_finished(home, big, keys.trust())
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_stored_blob_that_was_damaged_is_replaced(bundle: Path, keys: Keys, home: Home) -> None:
+def test_a_stored_blob_that_was_damaged_is_replaced(big: Path, keys: Keys, home: Home) -> None:
     """What is not read from the stick is hashed on the disk: nothing is taken on trust."""
-    run_import(bundle, keys.trust(), home)
+    run_import(big, keys.trust(), home)
     blob = max(home.blobs.iterdir(), key=lambda path: path.stat().st_size)
     raw = blob.read_bytes()
     blob.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     # Something else is missing, so that this is not a finished import.
     min(home.blobs.iterdir(), key=lambda path: path.stat().st_size).unlink()
-    run_import(bundle, keys.trust(), home)
+    run_import(big, keys.trust(), home)
     assert blob.read_bytes() == raw
-    assert_finished(home, bundle, keys.trust())
+    assert_finished(home, big, keys.trust())
 
 
-def test_a_join_goes_on_after_the_stick_was_pulled(bundle: Path, tmp_path: Path) -> None:
+def test_a_join_goes_on_after_the_stick_was_pulled(big: Path, tmp_path: Path) -> None:
     usb, size = tmp_path / "usb", 1_500_000
-    splitting.split(bundle, size=size, out=usb, key=None, log=nothing, progress=nothing)
+    splitting.split(big, size=size, out=usb, key=None, log=nothing, progress=nothing)
 
     def action(progress: Callable[[int], None]) -> joining.Joined:
         index = usb / f"{NAME}.parts"
@@ -276,10 +282,10 @@ def test_a_join_goes_on_after_the_stick_was_pulled(bundle: Path, tmp_path: Path)
     error = pulled_while(action, part, size + 1)
     assert (error.kind, error.where) == (Kind.UNREADABLE, str(part))
     done = action(nothing)
-    assert (done.kept_parts, done.path.read_bytes()) == (1, bundle.read_bytes())
+    assert (done.kept_parts, done.path.read_bytes()) == (1, big.read_bytes())
 
 
-def test_a_stick_that_does_not_keep_what_was_written(bundle: Path, tmp_path: Path) -> None:
+def test_a_stick_that_does_not_keep_what_was_written(big: Path, tmp_path: Path) -> None:
     """The parts are read again before their index is written."""
     first = tmp_path / "usb" / f".{NAME}.split" / f"{NAME}.part-01"
 
@@ -289,7 +295,7 @@ def test_a_stick_that_does_not_keep_what_was_written(bundle: Path, tmp_path: Pat
 
     with pytest.raises(AirliftError) as caught:
         splitting.split(
-            bundle, size=SIZE, out=tmp_path / "usb", key=None, log=nothing, progress=progress
+            big, size=SIZE, out=tmp_path / "usb", key=None, log=nothing, progress=progress
         )
     assert (caught.value.kind, caught.value.fix) == (Kind.OUTPUT, "use another stick")
     assert not list((tmp_path / "usb").iterdir())
@@ -301,95 +307,3 @@ def test_what_the_system_says_of_a_failing_medium() -> None:
         source.read(0, 512)
     assert caught.value.kind is Kind.UNREADABLE
     assert "byte 0: Input/output error; was the stick pulled?" in caught.value.what
-
-
-# ---------------------------------------------------------------- full and read-only disks
-@contextmanager
-def disk(folder: Path, size: str) -> Iterator[Path]:
-    """A small file system of its own."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"only root can mount a small disk: {done.stderr}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill(folder: Path) -> None:
-    """Take all that is free."""
-    filler = folder / "filler"
-    if not filler.exists():
-        filler.touch()
-        status = os.statvfs(folder)
-        with filler.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, status.f_bavail * status.f_frsize)
-
-
-def test_too_little_room_is_known_before_anything_is_written(
-    bundle: Path, stick: Path, keys: Keys, tmp_path: Path
-) -> None:
-    with disk(tmp_path / "disk", "2m") as small:
-        home = Home(small / "airlift")
-        for action in (
-            lambda: joining.join([stick], out=small, trust=None, log=nothing, progress=nothing),
-            lambda: splitting.split(
-                bundle, size=SIZE, out=small, key=None, log=nothing, progress=nothing
-            ),
-            lambda: run_import(stick, keys.trust(), home),
-        ):
-            with pytest.raises(AirliftError) as caught:
-                action()
-            assert caught.value.kind is Kind.NO_SPACE
-            assert " free" in caught.value.what
-            assert list(everything(small)) in ([], ["airlift/store/lock"])
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_disk_that_fills_up_meanwhile(
-    bundle: Path, stick: Path, keys: Keys, tmp_path: Path
-) -> None:
-    with disk(tmp_path / "disk", "80m") as small:
-        home = Home(small / "airlift")
-
-        def progress(_: int) -> None:
-            fill(small)
-
-        for action in (
-            lambda p: joining.join([stick], out=small, trust=None, log=nothing, progress=p),
-            lambda p: splitting.split(
-                bundle, size=SIZE, out=small / "parts", key=None, log=nothing, progress=p
-            ),
-            lambda p: importer.run(stick, trust=keys.trust(), home=home, log=nothing, progress=p),
-        ):
-            with pytest.raises(AirliftError) as caught:
-                action(progress)
-            assert (caught.value.kind, "ran full" in caught.value.what) == (Kind.NO_SPACE, True)
-            assert not home.current.exists()
-            (small / "filler").unlink()
-            action(nothing)
-        assert (small / NAME).read_bytes() == bundle.read_bytes()
-        assert len(list((small / "parts").iterdir())) == 12
-        assert_finished(home, bundle, keys.trust())
-
-
-def test_a_read_only_disk(
-    bundle: Path, stick: Path, keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with disk(tmp_path / "disk", "1m") as small:
-        home = Home(small / "airlift")
-        home.create()
-        subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-        log = ["--who", "Ann", "--custody", str(small / "log")]
-        for command, code in (
-            (["join", str(stick), "-o", str(small)], Kind.OUTPUT),
-            (["split", str(bundle), "-o", str(small / "new")], Kind.OUTPUT),
-            (arguments("import", stick, keys, home), Kind.HOME),
-            ([*arguments("verify", stick, keys, home), *log], Kind.OUTPUT),
-        ):
-            assert main(command) == code.exit_code
-            error = capsys.readouterr().err
-            assert "Traceback" not in error
-            assert "mount it writable" in error or "mount the stick writable" in error
