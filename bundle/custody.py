@@ -27,7 +27,7 @@ from bundle.errors import AirliftError, Kind
 from bundle.sshsig import Trust
 from bundle.store import write_atomic, write_failed
 
-NAMESPACE = "airlift-custody"
+NAMESPACE = sshsig.CUSTODY
 SUFFIX = ".custody"
 #: What the first entry has in place of the hash of the one before.
 BEGINNING = "0" * 64
@@ -173,21 +173,20 @@ def _order(entries: Sequence[Entry | None]) -> Iterator[str]:
 
 
 def _links(entries: Sequence[Entry | None]) -> Iterator[str]:
-    before: Entry | None = None
-    for entry in entries:
-        if entry is not None:
-            number = entry.number
-            if entry.sealed() != entry:
-                yield f"entry {number} was altered: it does not have its own SHA-256"
-            if number == 1 and entry.data["previous"] != BEGINNING:
-                yield "entry 1 was altered: it names an entry before it"
-            expected = before.sha256 if before and number == before.number + 1 else None
-            if before and expected and entry.data["previous"] != expected:
-                yield (
-                    f"entry {number} follows another entry {before.number} than the one that is "
-                    "here: one of them was altered or put in"
-                )
-        before = entry
+    """Entries that do not have their own hash, or do not name that of the entry before."""
+    for entry in filter(None, entries):
+        if entry.sealed() != entry:
+            yield f"entry {entry.number} was altered: it does not have its own SHA-256"
+        if entry.number == 1 and entry.data["previous"] != BEGINNING:
+            yield "entry 1 was altered: it names an entry before it"
+    for before, after in pairwise(entries):
+        if before is None or after is None or after.number != before.number + 1:
+            continue
+        if after.data["previous"] != before.sha256:
+            yield (
+                f"entry {after.number} follows another entry {before.number} than the one that is "
+                "here: one of them was altered or put in"
+            )
 
 
 def check_signatures(chain: Chain, trust: Trust) -> dict[int, str]:
