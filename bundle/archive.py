@@ -55,6 +55,9 @@ class Listed(Protocol):
 class Source:
     """A bundle file, read at given offsets; safe to share between threads."""
 
+    #: One file; a bundle in parts is not.
+    whole = True
+
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
@@ -86,14 +89,29 @@ class Source:
     def readinto(self, offset: int, view: memoryview) -> int:
         """Fill as much of the view as one system call gives; 0 at the end of the file."""
         try:
-            return os.preadv(self._fd, [view], offset)
+            count = os.preadv(self._fd, [view], offset)
         except OSError as error:
-            raise AirliftError(
-                Kind.UNREADABLE,
-                f"the bundle cannot be read at byte {offset}: {error.strerror}",
-                where=str(self.path),
-                fix="the stick or disk may be failing: copy the bundle to another one",
-            ) from error
+            raise self._gone(f"cannot be read at byte {offset}: {error.strerror}") from error
+        if count == 0 and view and offset < self.size:
+            raise self._gone(f"ends at byte {offset} now, it had {self.size} bytes")
+        return count
+
+    def _gone(self, what: str) -> AirliftError:
+        return AirliftError(
+            Kind.UNREADABLE,
+            f"{self.path.name} {what}; was the stick pulled?",
+            where=str(self.path),
+            fix="put the stick in again and run the same command: it goes on where it was; if it "
+            "stops there again, the stick is failing: copy the bundle to another one",
+        )
+
+    def forget_cache(self) -> None:
+        """Let the next read come from the medium, not from memory."""
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def blame(self, error: AirliftError) -> AirliftError:
+        """Say more of a refusal than can be seen at the place of its error."""
+        return error
 
     def read(self, offset: int, size: int) -> bytes:
         """Read exactly so many bytes, or fewer at the end of the file."""

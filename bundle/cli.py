@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle import delta, importer, inspect, installed, verify
+from bundle import custody, delta, handover, importer, inspect, installed, verify
 from bundle.errors import AirliftError, Kind
 from bundle.report import Progress, size, table
 from bundle.sshsig import Trust
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command: Command = arguments.run
     try:
-        answer = command(arguments)
+        answer = handover.recorded(command, arguments)
     except AirliftError as error:
         return _fail(error, arguments)
     except KeyboardInterrupt:
@@ -67,14 +67,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     one = add_command(commands, "verify", _verify, "check signatures and every byte; write nothing")
-    one.add_argument("bundle", type=Path, help="bundle file, or the directory of a release")
+    one.add_argument(
+        "bundle",
+        type=Path,
+        help="bundle file, the index NAME.parts of its parts, or the directory of a release",
+    )
     add_trust(one)
+    handover.add_options(one)
     one = add_command(commands, "inspect", _inspect, "show what is inside; members are not hashed")
-    one.add_argument("bundle", type=Path, help="bundle file")
+    what = one.add_mutually_exclusive_group(required=True)
+    what.add_argument("bundle", type=Path, nargs="?", help="bundle file, or its parts' index")
+    what.add_argument(
+        "--custody",
+        type=Path,
+        metavar="FILE",
+        help="show who had a bundle when, and check the log's chain; its signatures are checked "
+        "with --allowed-signers",
+    )
     add_trust(one)
     one = add_command(commands, "import", _import, "verify, store, and make the release current")
-    one.add_argument("bundle", type=Path, help="bundle file")
+    one.add_argument("bundle", type=Path, help="bundle file, or the index NAME.parts of its parts")
     add_trust(one)
+    handover.add_options(one)
     # verify.pyz does not carry these.
     if importlib.util.find_spec("bundle.commands") is not None:
         from bundle import commands as more  # noqa: PLC0415 - it imports this module
@@ -153,12 +167,13 @@ def _required_trust(arguments: argparse.Namespace, home: Home) -> Trust:
     return trust
 
 
-def _home(arguments: argparse.Namespace) -> Home:
+def home_of(arguments: argparse.Namespace) -> Home:
+    """The directory that the options mean."""
     return Home(Path(os.path.abspath(arguments.home)))  # noqa: PTH100 - keeps symbolic links
 
 
 def _verify(arguments: argparse.Namespace) -> Answer:
-    home = _home(arguments)
+    home = home_of(arguments)
     trust = _required_trust(arguments, home)
     progress = Progress("verifying")
     if arguments.bundle.is_dir():
@@ -209,13 +224,26 @@ def _accepted_rows(home: Home, accepted: Acceptance | None) -> list[tuple[str, s
 
 
 def _inspect(arguments: argparse.Namespace) -> Answer:
-    home = _home(arguments)
+    if arguments.custody is not None:
+        return _inspect_custody(arguments)
+    home = home_of(arguments)
     with verify.opened(arguments.bundle, trust=trust_of(arguments, home), home=None) as bundle:
         return Answer(inspect.text(bundle), inspect.facts(bundle))
 
 
+def _inspect_custody(arguments: argparse.Namespace) -> Answer:
+    # Only a list that is named: the one that is kept here is of those who sign bundles.
+    signers = arguments.allowed_signers
+    trust = Trust(signers, revoked=arguments.revoked) if signers else None
+    text, data, problems = handover.shown(arguments.custody, trust)
+    if problems:
+        print(text, file=sys.stderr)
+    custody.refuse(arguments.custody, problems)
+    return Answer(text, data)
+
+
 def _import(arguments: argparse.Namespace) -> Answer:
-    home = _home(arguments)
+    home = home_of(arguments)
     trust = _required_trust(arguments, home)
     progress = Progress("verifying and storing")
     start = time.monotonic()

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from bundle import delta
+from bundle import carrying, delta, handover
 from bundle.cli import Answer, add_command
 from bundle.errors import AirliftError, Kind
 from bundle.registry import RegistryServer
@@ -39,6 +39,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "that imported them; a full bundle is made without this option",
     )
     _add_keys(one)
+    handover.add_options(one)
     one = add_command(commands, "sign", _sign, "add another signer's signature to a bundle")
     one.add_argument("bundle", type=Path)
     one.add_argument(
@@ -48,6 +49,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="made elsewhere: ssh-keygen -Y sign -n airlift-bundle -f KEY manifest.json",
     )
     _add_keys(one)
+    carrying.register(commands)
     one = add_command(commands, "image", _image, "build the product's own image alone")
     one.add_argument("name", help="such as app")
     one.add_argument("--tag", required=True)

@@ -18,6 +18,13 @@ def add(path: Path, *, key: Path | None, signature: Path | None) -> int:
     file takes the old one's place at once. SHA256SUMS is renewed when there is a key to sign it.
     """
     with opened(path, trust=None, home=None) as bundle:
+        if not bundle.source.whole:
+            raise AirliftError(
+                Kind.SIGNING,
+                "a signature is added to the bundle file, not to its parts",
+                where=str(path),
+                fix=f"python -m bundle join {path}, sign that file, and split it again",
+            )
         check_members(bundle)
         if signature is not None:
             new = signature.read_bytes()

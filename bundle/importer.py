@@ -5,15 +5,18 @@ The order is in `docs/TRUST.md`. Whatever is interrupted, the same command conti
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import bootstrap, delta, installed, manifest
 from bundle.errors import AirliftError, Kind
 from bundle.manifest import Member
+from bundle.report import size
 from bundle.sshsig import Signer, Trust, Verdict
 from bundle.store import (
     Acceptance,
@@ -144,7 +147,7 @@ class _Import:
             return None
 
     def _check_space(self) -> int:
-        new = [m for m in self.manifest.members if not self._is_stored(m)]
+        new = [m for m in self.manifest.members if self._stored(m) is None]
         new_bytes = sum(member.size for member in new)
         wheels = sum(m.size for m in self.manifest.members if m.path.startswith("wheels/"))
         blocks = 4096 * len(new)
@@ -159,15 +162,26 @@ class _Import:
             )
         return new_bytes
 
-    def _is_stored(self, member: Member) -> bool:
+    def _stored(self, member: Member) -> Path | None:
+        """Where this blob lies in full length already: from earlier releases, or staged."""
         if not member.is_blob:
+            return None
+        for path in (self.home.blob(member.sha256), self.staged_blobs / member.sha256):
+            with suppress(FileNotFoundError):
+                if path.stat().st_size == member.size:
+                    return path
+        return None
+
+    def _have(self, member: Member) -> bool:
+        """Whether it need not be read from the bundle: what lies here is hashed in its place."""
+        path = self._stored(member)
+        if path is None:
             return False
-        if self.home.has_blob(member.sha256, member.size):
-            return True
-        try:
-            return (self.staged_blobs / member.sha256).stat().st_size == member.size
-        except FileNotFoundError:
-            return False
+        with path.open("rb") as stream:
+            good = hashlib.file_digest(stream, "sha256").hexdigest() == member.sha256
+        if not good:
+            self.log(f"{path} was damaged on this disk: it is replaced by the bundle's")
+        return good
 
     def _store(self) -> None:
         """Hash every member and stage what is new; then move the blobs, which are all good."""
@@ -179,10 +193,14 @@ class _Import:
         for folder in {(self.staged_release / m.release_path).parent for m in self._release_files}:
             folder.mkdir(parents=True, exist_ok=True)
         self.log(f"verifying and storing {len(self.manifest.members)} members")
+        if here := [m for m in self.manifest.members if self._stored(m)]:
+            count = size(sum(m.size for m in here))
+            self.log(f"{len(here)} of them ({count}) are here: hashed here, not read again")
         try:
-            check_members(self.bundle, sink=self._sink, progress=self.progress)
+            check_members(self.bundle, sink=self._sink, have=self._have, progress=self.progress)
         except AirliftError as error:
-            if error.kind in BAD_BUNDLE:
+            # One part is copied again alone, and this command goes on.
+            if error.kind in BAD_BUNDLE and self.bundle.source.whole:
                 self._clean()
             raise
         (self.staged_release / manifest.MANIFEST).write_bytes(self.bundle.raw_manifest)
@@ -199,9 +217,7 @@ class _Import:
     def _release_files(self) -> list[Member]:
         return [member for member in self.manifest.members if not member.is_blob]
 
-    def _sink(self, member: Member) -> Output | None:
-        if self._is_stored(member):
-            return None
+    def _sink(self, member: Member) -> Output:
         if member.is_blob:
             return _File(self.staged_blobs / member.sha256, durable=True)
         return _File(self.staged_release / member.release_path, durable=False)

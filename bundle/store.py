@@ -151,7 +151,7 @@ class Home:
                 Kind.HOME,
                 f"the lock file cannot be opened: {error.strerror}",
                 where=str(path),
-                fix=f"import as the user who owns {self.root}",
+                fix=_REMEDIES.get(error.errno or 0, f"import as the user who owns {self.root}"),
             ) from error
         try:
             try:
@@ -225,7 +225,7 @@ def free_bytes(path: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def write_failed(error: OSError, where: Path) -> AirliftError:
+def write_failed(error: OSError, where: Path, kind: Kind = Kind.HOME) -> AirliftError:
     """The sentence for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AirliftError(
@@ -235,11 +235,18 @@ def write_failed(error: OSError, where: Path) -> AirliftError:
             fix="free some space and run the same command again; it continues",
         )
     return AirliftError(
-        Kind.HOME,
+        kind,
         f"cannot write: {error.strerror}",
         where=str(error.filename or where),
-        fix="check owner, mode and disk, then run the same command again; it continues",
+        fix=_REMEDIES.get(error.errno or 0, "check owner, mode and disk")
+        + ", then run the same command again; it continues",
     )
+
+
+_REMEDIES = {
+    errno.EROFS: "mount it writable, or choose another directory",
+    errno.EFBIG: "FAT32 holds files below 4 GiB only: choose a directory on another file system",
+}
 
 
 def _read_acceptance(path: Path) -> Acceptance:

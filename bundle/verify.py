@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from bundle import archive, manifest, sshsig
+from bundle import archive, manifest, parts, sshsig
 from bundle.errors import COPY_AGAIN, AirliftError, Kind
 from bundle.manifest import Manifest, Member
 from bundle.sshsig import Trust, Verdict
@@ -35,6 +35,8 @@ class Output(Protocol):
 
 
 Sink = Callable[[Member], Output | None]
+#: Whether a member lies here already, whole and hashed: the bundle's copy need not be read.
+Have = Callable[[Member], bool]
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def opened(path: Path, *, trust: Trust | None, home: Home | None) -> Iterator[Op
 
     Without `trust` nobody is asked who signed: good enough to look, never to use.
     """
-    with archive.Source(path) as source:
+    with parts.open_source(path) as source, _explained(source):
         preamble = archive.read_preamble(
             source,
             manifest=manifest.MANIFEST,
@@ -81,6 +83,18 @@ def opened(path: Path, *, trust: Trust | None, home: Home | None) -> Iterator[Op
         yield Opened(source, parsed, raw, preamble.signatures, verdict, accepted, tuple(offsets))
 
 
+@contextmanager
+def _explained(source: archive.Source) -> Iterator[None]:
+    """Let a source in parts say which of them is bad."""
+    try:
+        yield
+    except AirliftError as error:
+        better = source.blame(error)
+        if better is error:
+            raise
+        raise better from error
+
+
 def authenticate(
     raw: bytes, signatures: Sequence[bytes], trust: Trust, home: Home | None
 ) -> tuple[Acceptance | None, Verdict]:
@@ -96,9 +110,13 @@ def authenticate(
 
 
 def check_members(
-    bundle: Opened, *, sink: Sink | None = None, progress: Progress | None = None
+    bundle: Opened,
+    *,
+    sink: Sink | None = None,
+    have: Have | None = None,
+    progress: Progress | None = None,
 ) -> None:
-    """Read every member once and compare its hash, several at a time.
+    """Read every member once, but what the caller has, and compare its hash, several at a time.
 
     One thread a core: hashing is what takes the time, and the members are independent. The largest
     come first so that the cores finish together.
@@ -107,7 +125,7 @@ def check_members(
         enumerate(zip(bundle.manifest.members, bundle.offsets, strict=True)),
         key=lambda job: (-job[1][0].size, job[0]),
     )
-    _Pool(bundle.source, jobs, sink, progress).run()
+    _Pool(bundle.source, jobs, sink, have, progress).run()
 
 
 class _Pool:
@@ -118,11 +136,13 @@ class _Pool:
         source: archive.Source,
         jobs: list[tuple[int, tuple[Member, int]]],
         sink: Sink | None,
+        have: Have | None,
         progress: Progress | None,
     ) -> None:
         self._source = source
         self._jobs = iter(jobs)
         self._sink = sink
+        self._have = have
         self._progress = progress
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -158,28 +178,22 @@ class _Pool:
                 self._stop.set()
 
     def _check(self, member: Member, offset: int, buffer: memoryview) -> None:
+        if self._have is not None and self._have(member):
+            self._report(member.size)
+            return
         digest = hashlib.sha256()
         output = self._sink(member) if self._sink else None
         try:
             left = member.size
             while left and not self._stop.is_set():
                 count = self._source.readinto(offset, buffer[: min(left, BUFFER)])
-                if count == 0:
-                    raise AirliftError(
-                        Kind.CUT_SHORT,
-                        f"the bundle was cut short inside {member.path} while it was read",
-                        where=str(self._source.path),
-                        fix=COPY_AGAIN,
-                    )
                 piece = buffer[:count]
                 digest.update(piece)
                 if output is not None:
                     output.write(piece)
                 offset += count
                 left -= count
-                if self._progress is not None:
-                    with self._lock:
-                        self._progress(count)
+                self._report(count)
             if left:
                 return
             if digest.hexdigest() != member.sha256:
@@ -195,3 +209,8 @@ class _Pool:
         finally:
             if output is not None:
                 output.abort()
+
+    def _report(self, count: int) -> None:
+        if self._progress is not None:
+            with self._lock:
+                self._progress(count)

@@ -31,6 +31,8 @@ packages_for() {
     ip) echo iproute2 ;;
     keyring) echo debian-archive-keyring ;;
     certificates) echo ca-certificates ;;
+    mkfs.vfat) echo dosfstools ;;
+    mcopy) echo mtools ;;
     *) echo "$1" ;;
   esac
 }
@@ -59,7 +61,7 @@ buildx_missing() {
 
 missing_tools() {
   local tool
-  for tool in git mmdebstrap ssh-keygen ip iptables zstd curl make; do
+  for tool in git mmdebstrap ssh-keygen ip iptables zstd curl make mkfs.vfat mcopy; do
     command -v "$tool" > /dev/null || echo "$tool"
   done
   [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo keyring

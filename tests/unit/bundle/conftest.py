@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bundle import bootstrap, build, content
+from bundle import bootstrap, build, content, splitting
 from bundle.store import Home
 from tests.unit.bundle.bundlekit import FakeSuppliers, Keys, Recipe, fake_venv, make_tree
 
@@ -68,3 +69,21 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "make", fake_venv)
+
+
+@pytest.fixture(scope="session")
+def big(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Path:
+    """A bundle with one large blob, enough for eleven parts and more."""
+    recipe = Recipe(app_layer=random.Random(3).randbytes(3_000_000))
+    return recipe.make(tmp_path_factory.mktemp("vendor") / "airlift-1.0.0-amd64.tar", keys)
+
+
+@pytest.fixture
+def stick(big: Path, tmp_path: Path, keys: Keys) -> Path:
+    """Its parts on a stick; the index."""
+    out = tmp_path / "usb"
+    key = keys.key()
+    splitting.split(
+        big, size=300_000, out=out, key=key, log=lambda _: None, progress=lambda _: None
+    )
+    return out / "airlift-1.0.0-amd64.tar.parts"
