@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from bundle import archive, sshsig
 from bundle.errors import AirliftError, Kind
 from bundle.store import Acceptance, Home
-from scripts.bench import VERIFY_AND_TELL_PEAK
+from scripts.bench_bundle import VERIFY_AND_TELL_PEAK
 from tests.unit.bundle.bundlekit import (
     SOAK,
     Keys,
