@@ -153,12 +153,13 @@ def _required_trust(arguments: argparse.Namespace, home: Home) -> Trust:
     return trust
 
 
-def _home(arguments: argparse.Namespace) -> Home:
+def home_of(arguments: argparse.Namespace) -> Home:
+    """Airlift's directory, as an absolute path."""
     return Home(Path(os.path.abspath(arguments.home)))  # noqa: PTH100 - keeps symbolic links
 
 
 def _verify(arguments: argparse.Namespace) -> Answer:
-    home = _home(arguments)
+    home = home_of(arguments)
     trust = _required_trust(arguments, home)
     progress = Progress("verifying")
     if arguments.bundle.is_dir():
@@ -209,13 +210,13 @@ def _accepted_rows(home: Home, accepted: Acceptance | None) -> list[tuple[str, s
 
 
 def _inspect(arguments: argparse.Namespace) -> Answer:
-    home = _home(arguments)
+    home = home_of(arguments)
     with verify.opened(arguments.bundle, trust=trust_of(arguments, home), home=None) as bundle:
         return Answer(inspect.text(bundle), inspect.facts(bundle))
 
 
 def _import(arguments: argparse.Namespace) -> Answer:
-    home = _home(arguments)
+    home = home_of(arguments)
     trust = _required_trust(arguments, home)
     progress = Progress("verifying and storing")
     start = time.monotonic()

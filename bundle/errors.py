@@ -28,7 +28,7 @@ class Kind(Enum):
     OLDER = (30, "the serial is lower than one that was accepted here")
     CONFLICT = (31, "the serial or version is known here, with other content")
     RELEASE_ALTERED = (32, "an imported release is not what was accepted")
-    NEEDS_BASE = (33, "a delta leaves out blobs that this jump host does not have")
+    NEEDS_BASE = (33, "a delta leaves out members that this jump host does not have")
     NO_SPACE = (40, "not enough disk space")
     LOCKED = (41, "another import is running")
     HOME = (42, "Airlift's directory on the jump host cannot be used")

@@ -62,15 +62,15 @@ def run(path: Path, *, trust: Trust, home: Home, log: Log, progress: Progress) -
 
 
 def _check_base(bundle: Opened, home: Home, log: Log, progress: Progress) -> None:
-    """Refuse a delta on a jump host without the blobs that it leaves out.
+    """Refuse a delta on a jump host without what it leaves out.
 
-    Each is hashed, once for a release: it was good when it came, which may be years ago.
+    Each member is hashed, once for a release: it was good when it came, which may be years ago.
     """
     parsed = bundle.manifest
     if not parsed.left_out or _is_complete(bundle, home):
         return
     delta.check_present(parsed, home)
-    log(f"hashing {len(parsed.left_out)} blobs that are here already")
+    log(f"hashing {len(parsed.left_out)} members that are here already")
     delta.check_contents(parsed, home, progress)
 
 
@@ -105,8 +105,7 @@ class _Import:
         self.home.check_history(
             self.manifest.serial, self.manifest.version, self.manifest.release_sha256
         )
-        wheels = [m.path for m in self.manifest.members if m.path.startswith("wheels/")]
-        bootstrap.check_python(wheels)
+        bootstrap.check_python(m.path for m in self._wheels)
         complete = _is_complete(self.bundle, self.home)
         ready = complete and bootstrap.is_complete(self.release, self.bundle.sha256)
         already = ready and self._current() == self.release
@@ -146,7 +145,8 @@ class _Import:
     def _check_space(self) -> int:
         new = [m for m in self.manifest.members if not self._is_stored(m)]
         new_bytes = sum(member.size for member in new)
-        wheels = sum(m.size for m in self.manifest.members if m.path.startswith("wheels/"))
+        # However they come, they are unpacked into the environment.
+        wheels = sum(m.size for m in self._wheels)
         blocks = 4096 * len(new)
         needed = new_bytes + blocks + wheels * bootstrap.GROWTH + MARGIN
         free = free_bytes(self.home.root)
@@ -158,6 +158,10 @@ class _Import:
                 fix=f"free {(needed - free >> 20) + 1} MiB there, or use --home on a larger disk",
             )
         return new_bytes
+
+    @property
+    def _wheels(self) -> list[Member]:
+        return [m for m in self.manifest.contents if m.path.startswith("wheels/")]
 
     def _is_stored(self, member: Member) -> bool:
         if not member.is_blob:
@@ -185,6 +189,7 @@ class _Import:
             if error.kind in BAD_BUNDLE:
                 self._clean()
             raise
+        delta.link_left_out(self.manifest, self.home, self.staged_release)
         (self.staged_release / manifest.MANIFEST).write_bytes(self.bundle.raw_manifest)
         for number, signature in enumerate(self.bundle.signatures, 1):
             name = manifest.SIGNATURE if number == 1 else f"{manifest.SIGNATURE}.{number}"
@@ -197,7 +202,7 @@ class _Import:
 
     @property
     def _release_files(self) -> list[Member]:
-        return [member for member in self.manifest.members if not member.is_blob]
+        return [member for member in self.manifest.contents if not member.is_blob]
 
     def _sink(self, member: Member) -> Output | None:
         if self._is_stored(member):

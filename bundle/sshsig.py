@@ -36,6 +36,8 @@ class Trust:
     identities: tuple[str, ...] = ()
     revoked: Path | None = None
     required: int = 1
+    # What the signatures must have been made for.
+    namespace: str = NAMESPACE
     # Seconds since 1970; None means now. Set for what was accepted earlier.
     at: float | None = None
 
@@ -217,10 +219,10 @@ def _verify_one(
     trust: Trust,
 ) -> Signer:
     key = f"{signature.key_type} key {signature.fingerprint}"
-    if signature.namespace != NAMESPACE:
+    if signature.namespace != trust.namespace:
         raise AirliftError(
             Kind.BAD_SIGNATURE,
-            f"the signature was made for {signature.namespace!r}, not for {NAMESPACE!r}",
+            f"the signature was made for {signature.namespace!r}, not for {trust.namespace!r}",
             where=f"{signature.name}, {key}",
             fix="use only a bundle that was signed by `python -m bundle build`",
         )
@@ -245,7 +247,7 @@ def _verify_one(
     stderr = b""
     for identity in wanted:
         lists = allowed.raw, revoked
-        result = _ask_ssh_keygen(message, signature, lists, identity, trust.at)
+        result = _ask_ssh_keygen(message, signature, lists, identity, trust)
         # Its exit code decides; the fingerprint must also be the one that is counted.
         if result.returncode == 0 and signature.fingerprint.encode() in result.stdout:
             return Signer(identity, signature.fingerprint, signature.key_type)
@@ -259,7 +261,7 @@ def _ask_ssh_keygen(
     signature: Signature,
     lists: tuple[bytes, bytes | None],
     identity: str,
-    at: float | None,
+    trust: Trust,
 ) -> subprocess.CompletedProcess[bytes]:
     with tempfile.TemporaryDirectory(prefix="airlift-") as folder:
         # The very bytes that were checked above, whatever happens to the files meanwhile.
@@ -267,15 +269,15 @@ def _ask_ssh_keygen(
         signers.write_bytes(lists[0])
         sig = Path(folder, "sig")
         sig.write_bytes(signature.raw)
-        command = ["-Y", "verify", "-f", str(signers), "-I", identity, "-n", NAMESPACE]
+        command = ["-Y", "verify", "-f", str(signers), "-I", identity, "-n", trust.namespace]
         command += ["-s", str(sig)]
         if lists[1] is not None:
             krl = Path(folder, "revoked")
             krl.write_bytes(lists[1])
             command += ["-r", str(krl)]
-        if at is not None:
+        if trust.at is not None:
             # Local time without a suffix is what every OpenSSH from 8.8 understands.
-            moment = time.strftime("%Y%m%d%H%M%S", time.localtime(at))
+            moment = time.strftime("%Y%m%d%H%M%S", time.localtime(trust.at))
             command += [f"-Overify-time={moment}"]
         return _run(command, message)
 
@@ -303,9 +305,9 @@ def _explanation(
     if "namespace" in stderr:
         return AirliftError(
             Kind.UNKNOWN_SIGNER,
-            f"the {key} is in the list, but not for signing bundles",
+            f"the {key} is in the list, but not for {trust.namespace}",
             where=where,
-            fix=f'its line must say namespaces="{NAMESPACE}"; ask the vendor',
+            fix=f'its line must say namespaces="{trust.namespace}"; ask the vendor',
         )
     return AirliftError(
         Kind.BAD_SIGNATURE,

@@ -36,7 +36,7 @@ Craft = Callable[[Recipe], Path]
 # What changes the disk: an import can die before each of these calls.
 STEPS: list[tuple[Any, str]] = [
     *((os, name) for name in ("fsync", "mkdir", "rename", "replace", "write", "symlink")),
-    *((os, name) for name in ("unlink", "rmdir", "close")),
+    *((os, name) for name in ("unlink", "rmdir", "close", "link")),
     *((Path, name) for name in ("rename", "replace", "write_bytes", "symlink_to")),
     (importer, "sync_filesystem"),
     (bootstrap, "make"),

@@ -1,0 +1,82 @@
+"""The commands about what to carry: receipt, diff and prune."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from bundle import receipt
+from bundle.cli import Answer, add_command, home_of
+from bundle.report import Progress, table
+from bundle.store import DEFAULT_HOME
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add these commands to the parser."""
+    one = add_command(
+        commands, "receipt", _receipt, "sign a list of what this jump host has, for a small delta"
+    )
+    one.description = (
+        "Lists what this jump host has of the releases that were imported, and signs the list with "
+        "a key of the site. Carried back to the vendor, it makes the next bundle small: "
+        "`build --since site-receipt.json --receipt-signers FILE`. Changes nothing here."
+    )
+    one.epilog = "example: python -m bundle receipt -o /media/usb/acme.json --key ~/.ssh/receipt"
+    _add_home(one)
+    one.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("site-receipt.json"),
+        metavar="FILE",
+        help="default: site-receipt.json; the signature goes to FILE.sig; carry both",
+    )
+    one.add_argument(
+        "--key",
+        type=Path,
+        help="the site's private key, or a .pub in ssh-agent (default: AIRLIFT_RECEIPT_KEY)",
+    )
+    one.add_argument(
+        "--hash", action="store_true", help="read every byte, not only look whether it is there"
+    )
+
+
+def _add_home(parser: argparse.ArgumentParser) -> None:
+    home = os.environ.get("AIRLIFT_HOME", DEFAULT_HOME)
+    parser.add_argument(
+        "--home", type=Path, default=Path(home), metavar="DIR", help=f"default: {home}"
+    )
+
+
+def _receipt(arguments: argparse.Namespace) -> Answer:
+    key = arguments.key or next(
+        (Path(value) for value in [os.environ.get("AIRLIFT_RECEIPT_KEY")] if value), None
+    )
+    progress = Progress("hashing")
+    try:
+        made, notes = receipt.take(home_of(arguments), contents=arguments.hash, progress=progress)
+    finally:
+        progress.finish()
+    line = receipt.write(made, arguments.output, key.expanduser() if key else None)
+    releases = [{**release, "members": len(release["members"])} for release in made["releases"]]
+    rows = [
+        (f"release {release['version']}", f"serial {release['serial']}, {release['members']} files")
+        for release in releases
+    ]
+    rows += [("not listed", note) for note in notes]
+    signature = receipt.signature_of(arguments.output)
+    return Answer(
+        f"{arguments.output} and {signature.name}: what {made['host']} has, signed\n{table(rows)}\n"
+        f"\nThe vendor needs in --receipt-signers, sent another way than the receipt:\n  {line}",
+        {
+            "receipt": str(arguments.output),
+            "signature": str(signature),
+            "host": made["host"],
+            "created": made["created"],
+            "hashed": made["hashed"],
+            "releases": releases,
+            "not_listed": notes,
+            "allowed_signers": line,
+        },
+    )
