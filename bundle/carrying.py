@@ -6,8 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from bundle import receipt
-from bundle.cli import Answer, add_command, home_of
+from bundle import diff, difftext, receipt
+from bundle.cli import Answer, add_command, add_trust, home_of, trust_of
 from bundle.report import Progress, table
 from bundle.store import DEFAULT_HOME
 
@@ -40,6 +40,30 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     one.add_argument(
         "--hash", action="store_true", help="read every byte, not only look whether it is there"
     )
+    one = add_command(
+        commands, "diff", _diff, "what changes between two releases, and how much is to be carried"
+    )
+    one.description = (
+        "Compares two releases, each a bundle (full or delta) or the directory of an imported "
+        "release, from A to B: components, schema and migrations, settings, versions, bytes to "
+        "carry, bill of materials, vulnerabilities. Writes nothing. It ends with 0 whether they "
+        "differ or not."
+    )
+    one.epilog = (
+        "example: python -m bundle diff /opt/airlift/current /media/usb/airlift-1.1.0-amd64.tar"
+    )
+    one.add_argument("a", type=Path, metavar="A", help="the release that is there")
+    one.add_argument("b", type=Path, metavar="B", help="the one that may come")
+    one.add_argument("-v", "--verbose", action="store_true", help="list files and packages, too")
+    add_trust(one)
+
+
+def _diff(arguments: argparse.Namespace) -> Answer:
+    home = home_of(arguments)
+    trust = trust_of(arguments, home)
+    a, b = (diff.load(path, trust=trust, home=home) for path in (arguments.a, arguments.b))
+    found = diff.compare(a, b)
+    return Answer(difftext.render(found, verbose=arguments.verbose), found)
 
 
 def _add_home(parser: argparse.ArgumentParser) -> None:

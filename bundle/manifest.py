@@ -349,6 +349,11 @@ def bundle_name(version: str, architecture: str, since: str | None = None) -> st
     return f"{PRODUCT}-{middle}-{architecture}.tar"
 
 
+def version_order(version: str) -> tuple[int, ...]:
+    """A version as a key to sort by; what follows a dash does not count."""
+    return tuple(int(part) for part in version.partition("-")[0].split("."))
+
+
 def is_version(value: str) -> bool:
     """Whether a text is a SemVer version as manifests have it."""
     return re.fullmatch(VERSION, value) is not None
