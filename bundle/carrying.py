@@ -6,9 +6,10 @@ import argparse
 import os
 from pathlib import Path
 
-from bundle import diff, difftext, receipt
-from bundle.cli import Answer, add_command, add_trust, home_of, trust_of
-from bundle.report import Progress, table
+from bundle import diff, difftext, prune, receipt
+from bundle.cli import Answer, add_command, add_trust, home_of, positive, trust_of
+from bundle.errors import AirliftError, Kind
+from bundle.report import Progress, size, table
 from bundle.store import DEFAULT_HOME
 
 
@@ -56,6 +57,29 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     one.add_argument("b", type=Path, metavar="B", help="the one that may come")
     one.add_argument("-v", "--verbose", action="store_true", help="list files and packages, too")
     add_trust(one)
+    one = add_command(
+        commands, "prune", _prune, "remove releases and blobs that no kept release needs"
+    )
+    one.description = (
+        "Frees disk on the jump host. Keeps the newest releases that were accepted, at least two, "
+        "and `current` with the one before it; removes the directories of the others, and the "
+        "blobs that no kept release needs. Only prints what it would do, unless --apply is given. "
+        "A site that still runs an older release (playbooks/status.yml shows it) needs that one "
+        "for a repair: name it with --keep-release."
+    )
+    one.epilog = "example: python -m bundle prune --keep 3 --apply"
+    _add_home(one)
+    one.add_argument(
+        "--keep", type=positive, default=prune.MINIMUM, metavar="N", help="default and least: 2"
+    )
+    one.add_argument(
+        "--keep-release",
+        action="append",
+        default=[],
+        metavar="VERSION",
+        help="keep this one, too; may be repeated",
+    )
+    one.add_argument("--apply", action="store_true", help="remove; without it, only say what")
 
 
 def _diff(arguments: argparse.Namespace) -> Answer:
@@ -64,6 +88,39 @@ def _diff(arguments: argparse.Namespace) -> Answer:
     a, b = (diff.load(path, trust=trust, home=home) for path in (arguments.a, arguments.b))
     found = diff.compare(a, b)
     return Answer(difftext.render(found, verbose=arguments.verbose), found)
+
+
+def _prune(arguments: argparse.Namespace) -> Answer:
+    home = home_of(arguments)
+    if not home.accepted.is_dir():
+        raise AirliftError(
+            Kind.HOME,
+            "nothing was imported here",
+            where=str(home.root),
+            fix="name Airlift's directory with --home",
+        )
+    run = prune.apply if arguments.apply else prune.plan
+    found = run(home, keep=arguments.keep, also=arguments.keep_release)
+    done = "removed" if arguments.apply else "would go"
+    rows = [(f"release {r.version}", f"serial {r.serial}: kept") for r in found.kept]
+    rows += [(f"release {r.version}", f"serial {r.serial}: {done}") for r in found.releases]
+    rows += [(path.name, f"left by a prune that was killed: {done}") for path in found.leftovers]
+    rows += [(path.name, "unknown here: left alone") for path in found.unknown]
+    rows.append(("blobs", f"{len(found.blobs)} {done}"))
+    rows.append(("disk", f"{size(found.freed)} {'freed' if arguments.apply else 'to be freed'}"))
+    hint = "" if arguments.apply else "\n\nNothing was changed. To do it: the same with --apply"
+    return Answer(
+        table(rows) + hint,
+        {
+            "applied": arguments.apply,
+            "kept": [record.version for record in found.kept],
+            "releases": [record.version for record in found.releases],
+            "leftovers": [path.name for path in found.leftovers],
+            "unknown": [path.name for path in found.unknown],
+            "blobs": [path.name for path in found.blobs],
+            "freed_bytes": found.freed,
+        },
+    )
 
 
 def _add_home(parser: argparse.ArgumentParser) -> None:

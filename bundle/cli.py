@@ -113,7 +113,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         help="accept this signer only; may be repeated",
     )
     parser.add_argument(
-        "--require-signers", type=_positive, metavar="M", help="different keys that must sign"
+        "--require-signers", type=positive, metavar="M", help="different keys that must sign"
     )
     parser.add_argument("--revoked", type=Path, metavar="KRL", help="revoked keys")
     parser.add_argument(
@@ -121,7 +121,8 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number of things, from the command line."""
     if not text.isdigit() or int(text) < 1:
         message = f"{text!r} is not a number above 0"
         raise argparse.ArgumentTypeError(message)

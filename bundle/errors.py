@@ -30,7 +30,7 @@ class Kind(Enum):
     RELEASE_ALTERED = (32, "an imported release is not what was accepted")
     NEEDS_BASE = (33, "a delta leaves out members that this jump host does not have")
     NO_SPACE = (40, "not enough disk space")
-    LOCKED = (41, "another import is running")
+    LOCKED = (41, "another import or prune is running")
     HOME = (42, "Airlift's directory on the jump host cannot be used")
     PYTHON = (43, "this Python or OpenSSH cannot run Airlift")
     BOOTSTRAP = (44, "the release's virtual environment could not be made")

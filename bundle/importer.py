@@ -111,6 +111,8 @@ class _Import:
         already = ready and self._current() == self.release
         new_bytes = 0
         if not complete:
+            # Again under the lock: a prune may have come between.
+            delta.check_present(self.manifest, self.home)
             new_bytes = self._check_space()
             self._store()
         record = self._accept()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bundle import about, about_migrations, about_settings, build, diff, diff_about
+from bundle import about, build, diff, diff_about
 from bundle.cli import main
 from bundle.errors import AirliftError, Kind
 from bundle.store import Home
@@ -399,28 +399,3 @@ def test_components_that_come_and_go(craft: Craft, capsys: pytest.CaptureFixture
     assert "REMOVED (was 1.2.3)" in _text(a, b, capsys)
     added = _diff(b, a)["components"]["added"]["redis"]
     assert (added["version"], added["new_layers"]) == ("1.2.3", 0)
-
-
-def test_the_real_trees_settings_and_migrations() -> None:
-    found = about_settings.collect(TREE / "roles")
-    assert found["settings"]["app_colour"]["choices"] == ["blue", "green"]
-    assert found["settings"]["app_colour"]["default"] == "blue"
-    assert found["settings"]["postgres_owner_password"]["secret"] is True
-    assert found["settings"]["site_name"]["required"] is True
-    assert "default" not in found["settings"]["site_name"]
-    revisions = about_migrations.collect(TREE / about_migrations.VERSIONS)
-    head = yaml.safe_load((TREE / "bundle" / "release.yml").read_text())["schema"]["head"]
-    assert [m["version"] for m in revisions] == list(range(1, head + 1))
-
-
-def test_migrations_that_do_not_lead_to_the_schema(tmp_path: Path, keys: Keys) -> None:
-    tree = make_tree(tmp_path / "tree", b"")
-    versions = tree / about_migrations.VERSIONS
-    versions.mkdir(parents=True)
-    (versions / "0002_x.py").write_text('revision = "0002"\ndown_revision = "0001"\n')
-    with pytest.raises(AirliftError) as caught:
-        run_build(options(tree, tmp_path / "out", keys), Suppliers())
-    assert (caught.value.kind, "lead to schema 2" in caught.value.what) == (Kind.BUILD_INPUT, True)
-    (versions / "0002_x.py").write_text("revision = str(2)\n")
-    with pytest.raises(AirliftError, match="does not say what it is"):
-        run_build(options(tree, tmp_path / "out", keys), Suppliers())
