@@ -50,6 +50,9 @@ def _head(found: dict[str, Any]) -> Rows:
     delta = carry["delta_bytes"]
     if found["same_release"]:
         rows.append(("release", "the same"))
+    upgrade = found["upgrade"]
+    stops = ", ".join(upgrade["required_stops"]) or "none"
+    rows.append(("upgrade", f"to B from {upgrade['minimum_version']} or newer; stops: {stops}"))
     rows.append(("to carry", f"{size(carry['full_bytes'])} for all of B"))
     if delta is not None:
         rows.append(("", f"{size(delta)} as a delta since {found['from']['version']}"))

@@ -110,7 +110,7 @@ def write(receipt: dict[str, Any], path: Path, key: Path | None) -> str:
         )
     raw = manifest.encode(receipt)
     signature = sshsig.sign(raw, key, namespace=NAMESPACE)
-    line = f'jump@SITE namespaces="{NAMESPACE}" {sshsig.public_key(key)}'
+    line = f'jump@{receipt["host"]} namespaces="{NAMESPACE}" {sshsig.public_key(key)}'
     write_atomic(path, raw)
     write_atomic(signature_of(path), signature)
     return line

@@ -280,10 +280,9 @@ def test_what_a_delta_leaves_out_of_about(
     pair: Pair, tree: Path, tmp_path: Path, keys: Keys
 ) -> None:
     """Where A has it too, nothing is lacking; where it does not, the answer says so."""
-    text = (tmp_path / "x", "1.2.0")
-    wanted = options(tree, text[0], keys, version=text[1], serial=3)
+    wanted = options(tree, tmp_path, keys, version="1.2.0", serial=3)
     full = run_build(wanted, Suppliers()).path
-    wanted = options(tree, text[0], keys, version="1.3.0", serial=4, since=(full,))
+    wanted = options(tree, tmp_path, keys, version="1.3.0", serial=4, since=(full,))
     delta = run_build(wanted, Suppliers())
     assert "about/settings.json" in {m.path for m in delta.manifest.left_out}
     assert _diff(full, delta.path)["settings"] == {
@@ -352,20 +351,18 @@ def test_the_command(pair: Pair, keys: Keys, capsys: pytest.CaptureFixture[str])
     assert "No difference: components, schema, migrations, settings" in same
 
 
+def _rules(**more: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda data: data["upgrade"].update(more)
+
+
 @pytest.mark.parametrize(
     ("edit", "phrase"),
     [
         (lambda d: d.update(image_source="registry"), "THE IMAGE SOURCE CHANGES, from debian"),
-        (lambda d: d["upgrade"].update(minimum_version="1.0.5"), "upgrades from 1.0.5 or newer"),
-        (
-            lambda d: d["upgrade"].update(required_stops=["0.9.0", "1.0.10", "1.1.0"]),
-            "on the way a site stops at 1.0.10\n",
-        ),
-        (
-            lambda d: d.update(schema={"head": 3, "lowest_compatible": 2}),
-            "1.0.0 cannot run on the schema of 1.1.0",
-        ),
-        (lambda d: d.update(version="0.9.0", serial=0 + 1), "B is the older release"),
+        (_rules(minimum_version="1.0.5"), "1.1.0 upgrades from 1.0.5 or newer, not from 1.0.0"),
+        (_rules(required_stops=["0.9.0", "1.0.10", "1.1.0"]), "on the way a site stops at 1.0.10"),
+        (lambda d: d["schema"].update(head=3, lowest_compatible=2), "1.0.0 cannot run on the"),
+        (lambda d: d.update(version="0.9.0", serial=1), "B is the older release"),
     ],
 )
 def test_warnings(
@@ -377,7 +374,7 @@ def test_warnings(
     a, b = craft(Recipe("1.0.0", 2)), Recipe("1.1.0", 3)
     assert "WARNING" not in _text(a, craft(b), capsys)
     b.edit = edit
-    assert f"WARNING: {phrase}" in _text(a, craft(b), capsys).replace("1.1.0 upgrades", "upgrades")
+    assert f"WARNING: {phrase}" in _text(a, craft(b), capsys)
 
 
 def test_nothing_that_is_shown_moves_the_cursor(
