@@ -92,8 +92,9 @@ def test_what_the_site_lost_travels_again(
     home.blob(blob.sha256).unlink()
     (home.release("1.0.0") / wheel.path).write_bytes(b"short")
     elsewhere = home.release("1.0.0") / debs[0].path
-    elsewhere.rename(tmp_path / "x")
-    elsewhere.symlink_to(tmp_path / "x")
+    elsewhere.unlink()
+    # Of the right length, and yet no file.
+    elsewhere.symlink_to("x" * debs[0].size)
     (home.release("1.0.0") / debs[1].path).write_bytes(b"x" * debs[1].size)
     notes = _write(home, tmp_path / "quick.json", keys)
     assert len(notes) == 3
