@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 from collections.abc import Callable
@@ -10,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from bundle import build, receipt, sshsig
+from bundle import bootstrap, build, receipt, sshsig
 from bundle import since as delta_bases
 from bundle.cli import main
 from bundle.errors import AirliftError, Kind
 from bundle.manifest import encode
 from bundle.store import Home
-from tests.unit.bundle.bundlekit import Keys, Recipe, assert_finished, run_import
+from tests.unit.bundle.bundlekit import Keys, Recipe, assert_finished, fake_venv, run_import
 from tests.unit.bundle.deltakit import (
     NEW_LAYER,
     Dist,
@@ -51,6 +52,16 @@ def make(tree: Path, tmp_path: Path, keys: Keys, signers: Path) -> Make:
         return run_build(wanted, suppliers or Suppliers(NEW_LAYER))
 
     return run
+
+
+@pytest.fixture(scope="module")
+def taken(dist: Dist, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a site says that has release 1.0.0."""
+    home = Home(tmp_path_factory.mktemp("site"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "make", fake_venv)
+        run_import(dist.base, keys.trust(), home)
+    return _taken(home)
 
 
 def _write(home: Home, path: Path, keys: Keys, *, contents: bool = False) -> list[str]:
@@ -157,11 +168,10 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], Kind, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_signed_receipts_that_cannot_be_used(  # noqa: PLR0917 - fixtures
-    name: str, dist: Dist, keys: Keys, home: Home, make: Make, tmp_path: Path
+def test_signed_receipts_that_cannot_be_used(
+    name: str, taken: dict[str, Any], keys: Keys, make: Make, tmp_path: Path
 ) -> None:
-    run_import(dist.base, keys.trust(), home)
-    data = _taken(home)
+    data = copy.deepcopy(taken)
     edit, kind, phrase = REFUSED[name]
     edit(data)
     receipt.write(data, tmp_path / "r.json", keys.key("jump"))
@@ -178,12 +188,11 @@ def _one_sentence(error: AirliftError, kind: Kind, phrase: str) -> None:
     assert error.fix
 
 
-def test_receipts_of_nobody_who_is_trusted(  # noqa: PLR0917 - fixtures
-    dist: Dist, keys: Keys, home: Home, make: Make, signers: Path, tmp_path: Path
+def test_receipts_of_nobody_who_is_trusted(
+    taken: dict[str, Any], keys: Keys, make: Make, signers: Path, tmp_path: Path
 ) -> None:
-    run_import(dist.base, keys.trust(), home)
     path = tmp_path / "r.json"
-    _write(home, path, keys)
+    receipt.write(taken, path, keys.key("jump"))
     good, signature = path.read_bytes(), Path(f"{path}.sig").read_bytes()
 
     def refused(kind: Kind, phrase: str, **more: Any) -> None:
@@ -287,10 +296,9 @@ def test_one_delta_for_two_sites(dist: Dist, keys: Keys, tmp_path: Path, make: M
 
 
 def test_two_releases_under_one_name_are_refused(  # noqa: PLR0917 - fixtures
-    dist: Dist, craft: Craft, keys: Keys, home: Home, make: Make, tmp_path: Path
+    dist: Dist, craft: Craft, keys: Keys, taken: dict[str, Any], make: Make, tmp_path: Path
 ) -> None:
-    run_import(dist.base, keys.trust(), home)
-    _write(home, tmp_path / "r.json", keys)
+    receipt.write(taken, tmp_path / "r.json", keys.key("jump"))
     with pytest.raises(AirliftError, match="version or serial too"):
         make(tmp_path / "r.json", craft(Recipe("1.0.0", 1)))
     # The same release, by both: nothing to refuse.
