@@ -102,8 +102,10 @@ def _prune(arguments: argparse.Namespace) -> Answer:
     run = prune.apply if arguments.apply else prune.plan
     found = run(home, keep=arguments.keep, also=arguments.keep_release)
     done = "removed" if arguments.apply else "would go"
-    rows = [(f"release {r.version}", f"serial {r.serial}: kept") for r in found.kept]
-    rows += [(f"release {r.version}", f"serial {r.serial}: {done}") for r in found.releases]
+    rows = [
+        (f"release {r.version}", f"serial {r.serial}: {'kept' if r in found.kept else done}")
+        for r in sorted((*found.kept, *found.releases), key=lambda r: r.serial)
+    ]
     rows += [(path.name, f"left by a prune that was killed: {done}") for path in found.leftovers]
     rows += [(path.name, "unknown here: left alone") for path in found.unknown]
     rows.append(("blobs", f"{len(found.blobs)} {done}"))

@@ -138,7 +138,7 @@ def _settings(part: dict[str, Any]) -> Rows:
     for name, aspects in part["changed"].items():
         for aspect, sides in aspects.items():
             old, new = (_value(sides[s]) if s in sides else "none" for s in ("from", "to"))
-            rows.append((name, f"{aspect} {old} to {new}"))
+            rows.append((name, f"{aspect}: {old} to {new}"))
     return rows
 
 
@@ -149,8 +149,8 @@ def _default(spec: dict[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """A value in one line of bounded length."""
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    """A value in one line of bounded length; in JSON, for 80 and "80" are not the same."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

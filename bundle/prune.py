@@ -130,20 +130,23 @@ def _manifest_of(home: Home, record: Acceptance) -> Manifest:
         parsed = manifest.parse(installed.read(folder)[0])
     except AirliftError as error:
         what = f"it is not known what release {record.version} needs: {error.what}"
-        raise _unclear(record, folder, what) from error
+        raise _unclear(home, record, what) from error
     if parsed.release_sha256 != record.release_sha256:
-        raise _unclear(
-            record, folder, f"the manifest of {record.version} is not the one that was accepted"
-        )
+        what = f"the manifest of {record.version} is not the one that was accepted"
+        raise _unclear(home, record, what)
     return parsed
 
 
-def _unclear(record: Acceptance, folder: Path, what: str) -> AirliftError:
+def _unclear(home: Home, record: Acceptance, what: str) -> AirliftError:
+    newest = record == home.acceptances()[-1]
     return AirliftError(
         Kind.RELEASE_ALTERED,
         f"nothing was pruned: {what}",
-        where=str(folder),
-        fix=f"import the bundle of release {record.version} again; its import may be unfinished",
+        where=str(home.release(record.version)),
+        fix=f"import the bundle of release {record.version} again: its import may be unfinished"
+        if newest
+        else "restore this directory from a backup; or prune after a newer release was imported, "
+        f"when {record.version} is not kept any more",
     )
 
 

@@ -332,6 +332,7 @@ def test_the_command(pair: Pair, keys: Keys, capsys: pytest.CaptureFixture[str])
     assert "WARNING: site_must is new and required" in text
     assert "0002  A note on each item." in text
     assert "NEW        CVE-2026-0003 (low) in app, zlib 3.0" in text
+    assert 'default: 80 to "80"' in text
     assert "No difference" not in text
     assert "docs/NEW.md" not in text
     assert "added    docs/NEW.md" in _text(pair.old, pair.new, capsys, "-v")

@@ -198,11 +198,27 @@ def test_nothing_goes_if_a_kept_release_is_unclear(
     with pytest.raises(AirliftError) as caught:
         prune.apply(home)
     assert caught.value.kind is Kind.RELEASE_ALTERED
-    assert "1.2.0" in caught.value.fix
+    # It is not the newest, so no import brings it back.
+    assert "restore this directory" in caught.value.fix
     after = everything(home.root)
     assert {k: v for k, v in before.items() if k != "store/lock"} == {
         k: v for k, v in after.items() if k != "store/lock"
     }
+
+
+def test_an_unfinished_import_is_finished_first(
+    site: dict[str, Path], home: Home, keys: Keys
+) -> None:
+    """Accepted, and killed before its directory was in place."""
+    shutil.rmtree(home.release("1.3.0"))
+    home.current.unlink()
+    home.current.symlink_to("releases/1.2.0")
+    with pytest.raises(AirliftError) as caught:
+        prune.apply(home)
+    assert "import the bundle of release 1.3.0 again" in caught.value.fix
+    run_import(site["1.3.0"], keys.trust(), home)
+    prune.apply(home)
+    _whole(home, keys, "1.2.0", "1.3.0")
 
 
 def test_what_it_does_not_know_stays(site: dict[str, Path], home: Home) -> None:
