@@ -107,6 +107,8 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
     for note in wanted.notes:
         log(f"note: {note}")
     bases = since.load(options.since, wanted, ARCHITECTURE, options.receipt_signers)
+    for line in bases.said:
+        log(f"receipt {line}")
     if options.source != "auto":
         since.check_source(bases, options.source)
     options.out.mkdir(parents=True, exist_ok=True)

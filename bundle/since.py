@@ -48,6 +48,8 @@ class Bases:
 
     bundles: tuple[Base, ...] = ()
     receipts: tuple[tuple[Base, ...], ...] = ()
+    # For each receipt, whose it is and of when.
+    said: tuple[str, ...] = ()
 
     @property
     def all(self) -> list[Base]:
@@ -68,10 +70,11 @@ def load(
     Who signed a bundle does not matter: a jump host checks every member that is left out. A
     receipt must be signed: a false one would make a delta that its site cannot import.
     """
-    receipts = [path for path in paths if receipt.is_receipt(path)]
+    receipts = [receipt.read(p, receipt_signers) for p in paths if receipt.is_receipt(p)]
     bases = Bases(
-        tuple(_read(path) for path in paths if path not in receipts),
-        tuple(_releases(path, receipt_signers) for path in receipts),
+        tuple(_read(path) for path in paths if not receipt.is_receipt(path)),
+        tuple(_releases(one) for one in receipts),
+        tuple(f"{r.path}: {r.host} at {r.created}, signed by {r.signer}" for r in receipts),
     )
     for base in bases.all:
         if base.architecture != architecture:
@@ -167,10 +170,10 @@ def _read(path: Path) -> Base:
     )
 
 
-def _releases(path: Path, signers: Path | None) -> tuple[Base, ...]:
+def _releases(one: receipt.Receipt) -> tuple[Base, ...]:
     return tuple(
         Base(
-            path,
+            one.path,
             release["version"],
             release["serial"],
             release["release_sha256"],
@@ -178,7 +181,7 @@ def _releases(path: Path, signers: Path | None) -> tuple[Base, ...]:
             release["image_source"],
             {member["path"]: member["sha256"] for member in release["members"]},
         )
-        for release in receipt.read(path, signers).releases
+        for release in one.releases
     )
 
 

@@ -328,3 +328,4 @@ def test_help_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(capsys.readouterr().out.split())
     assert "--since BUNDLE [BUNDLE ...]" in text
     assert "make a delta" in text
+    assert "--receipt-signers FILE" in text

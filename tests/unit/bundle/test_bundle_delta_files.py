@@ -221,6 +221,16 @@ def test_by_hand_a_delta_makes_a_working_environment(
     assert answer.stdout == "42\n"
     verify = [str(python), "-m", "bundle", *arguments("verify", home.current, keys, home)]
     assert subprocess.run(verify, capture_output=True, check=False).returncode == 0
+    # The commands about carrying need nothing but what the release brings.
+    receipt = [str(python), "-m", "bundle", "receipt", "--home", str(home.root)]
+    receipt += ["-o", str(tmp_path / "r.json"), "--key", str(keys.key("jump"))]
+    for command in (
+        receipt,
+        [str(python), "-m", "bundle", "diff", str(home.release("1.0.0")), str(home.current)],
+        [str(python), "-m", "bundle", "prune", "--home", str(home.root)],
+    ):
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
     # The environment is the new release's own.
     shutil.rmtree(home.release("1.0.0"))
     assert subprocess.run([python, "-c", code], check=False).returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from bundle import since as delta_bases
 from bundle.cli import main
 from bundle.errors import AirliftError, Kind
 from bundle.manifest import encode
+from bundle.release import Release
 from bundle.store import Home
 from tests.unit.bundle.bundlekit import Keys, Recipe, assert_finished, fake_venv, run_import
 from tests.unit.bundle.deltakit import (
@@ -30,6 +32,9 @@ from tests.unit.bundle.deltakit import (
 
 Craft = Callable[[Recipe], Path]
 Make = Callable[..., build.Built]
+
+
+WANTED = Release("1.1.0", 2, {}, {}, "", "", ())
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +93,8 @@ def test_a_delta_by_receipt_is_the_delta_by_bundle(  # noqa: PLR0917 - fixtures
     subprocess.run(command, input=path.read_bytes(), check=True, capture_output=True)
     built = make(path)
     assert built.path.read_bytes() == dist.delta.read_bytes()
+    (said,) = delta_bases.load((path,), WANTED, "amd64", signers).said
+    assert re.fullmatch(rf"{path}: \S+ at 20\S+Z, signed by jump@acme with ssh-ed25519 .*", said)
     run_import(built.path, keys.trust(), home)
     assert_finished(home, built.path, keys.trust(), dist.base)
 
