@@ -23,7 +23,7 @@ MAX_BYTES = 32 << 20
 MAX_PATH = 255
 
 DIRECTORIES = ("content", "about", "wheels", "packages", "oci", "blobs")
-# What a delta may leave out: members that seldom change, and are never run before they are checked.
+# What a delta may leave out: what is large and seldom changes. The rest always travels.
 LEAVABLE = ("about", "wheels", "packages", "blobs")
 # A release directory holds these beside the content, so content may not bring them.
 RESERVED_IN_RELEASE = ("venv", "about", "wheels", "packages", "oci", VERIFIER)
