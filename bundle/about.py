@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundle import about_migrations, about_settings
 from bundle.release import Release
 
 
@@ -31,7 +32,10 @@ class Subject:
 
 # Writes its files into the folder that becomes `about/`.
 Part = Callable[[Subject, Path], None]
-PARTS: tuple[Part, ...] = ()
+PARTS: tuple[Part, ...] = (
+    about_settings.write,
+    about_migrations.write,
+)
 
 
 def write(subject: Subject, folder: Path) -> dict[str, Path]:

@@ -76,8 +76,10 @@ class Options:
     version: str | None = None
     serial: int | None = None
     source: str = "auto"
-    # Bundles whose blobs need not travel again: the result is a delta.
+    # Bundles and site receipts whose members need not travel again: the result is a delta.
     since: tuple[Path, ...] = ()
+    # Who may sign receipts.
+    receipt_signers: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,15 @@ class _Entry:
 def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
     """Make `airlift-VERSION-amd64.tar` in the output folder, whole or not at all.
 
-    With bases it is `airlift-VERSION-since-BASE-amd64.tar`, the same without their blobs.
+    With bases it is `airlift-VERSION-since-BASE-amd64.tar`, the same without what they have.
     """
     lines = _check_keys(options)
     wanted = release.load(options.tree, version=options.version, serial=options.serial)
     for note in wanted.notes:
         log(f"note: {note}")
-    bases = since.load(options.since, wanted, machine.architecture())
+    bases = since.load(options.since, wanted, machine.architecture(), options.receipt_signers)
+    for line in bases.said:
+        log(f"receipt {line}")
     if options.source != "auto":
         since.check_source(bases, options.source)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -126,10 +130,9 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
         log(f"hashing {len(files)} files")
         entries = _entries(options.tree, files)
         lock = options.tree / "bundle" / "images.lock.yml"
-        left_out = since.left_out(bases, {entry.path for entry in entries})
-        for base in bases:
-            if base not in left_out.values():
-                log(f"note: {base.path} is not needed: newer bases have what it has of this build")
+        left_out = since.left_out(bases, {entry.path: entry.sha256 for entry in entries})
+        for note in since.notes(bases, left_out):
+            log(f"note: {note}")
         data = _manifest(wanted, collected, suppliers.zones(lock), entries, left_out)
         raw = manifest.encode(data)
         parsed = manifest.parse(raw)
@@ -287,8 +290,7 @@ def _needed_blobs(components: dict[str, dict[str, Any]]) -> set[str]:
 def _entries(tree: Path, files: dict[str, Path]) -> list[_Entry]:
     """Hash everything, on all cores; verify.pyz stands first, then one fixed order."""
     verifier = pyz.make(tree / "bundle")
-    order = {name: number for number, name in enumerate(manifest.DIRECTORIES)}
-    paths = sorted(files, key=lambda path: (order[path.partition("/")[0]], path))
+    paths = sorted(files, key=manifest.order)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         digests = list(pool.map(lambda path: sums.sha256(files[path]), paths))
     entries = [_Entry(manifest.VERIFIER, verifier, len(verifier), sums.sha256_bytes(verifier))]

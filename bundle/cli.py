@@ -127,7 +127,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         help="accept this signer only; may be repeated",
     )
     parser.add_argument(
-        "--require-signers", type=_positive, metavar="M", help="different keys that must sign"
+        "--require-signers", type=positive, metavar="M", help="different keys that must sign"
     )
     parser.add_argument("--revoked", type=Path, metavar="KRL", help="revoked keys")
     parser.add_argument(
@@ -135,7 +135,8 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number of things, from the command line."""
     if not text.isdigit() or int(text) < 1:
         message = f"{text!r} is not a number above 0"
         raise argparse.ArgumentTypeError(message)
@@ -168,7 +169,7 @@ def _required_trust(arguments: argparse.Namespace, home: Home) -> Trust:
 
 
 def home_of(arguments: argparse.Namespace) -> Home:
-    """The directory that the options mean."""
+    """Airlift's directory, as an absolute path."""
     return Home(Path(os.path.abspath(arguments.home)))  # noqa: PTH100 - keeps symbolic links
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from bundle import carrying, delta, handover
+from bundle import carrying, delta, handover, stock
 from bundle.cli import Answer, add_command
 from bundle.errors import AirliftError, Kind
 from bundle.registry import RegistryServer
@@ -35,8 +35,15 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         action="extend",
         default=[],
         metavar="BUNDLE",
-        help="make a delta, without the image blobs that these earlier bundles have, for clients "
-        "that imported them; a full bundle is made without this option",
+        help="make a delta, without what these earlier bundles have, for sites that imported all "
+        "of them; or without what the receipts of sites list (docs/DELTAS.md); a full bundle is "
+        "made without this option",
+    )
+    one.add_argument(
+        "--receipt-signers",
+        type=Path,
+        metavar="FILE",
+        help="who may sign receipts, in the form of allowed_signers, got from the sites",
     )
     _add_keys(one)
     handover.add_options(one)
@@ -60,6 +67,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--check", action="store_true", help="write nothing; fail when a tag has moved"
     )
     one.add_argument("--file", type=Path, default=TREE / "bundle" / "images.lock.yml")
+    stock.register(commands)
     one = add_command(commands, "serve", _serve, "serve the store as a registry on the loopback")
     home = os.environ.get("AIRLIFT_HOME", DEFAULT_HOME)
     one.add_argument("--store", type=Path, default=Path(home, "store"))
@@ -101,6 +109,7 @@ def _build(arguments: argparse.Namespace) -> Answer:
             serial=arguments.serial,
             source=arguments.source,
             since=tuple(arguments.since),
+            receipt_signers=arguments.receipt_signers,
         ),
         suppliers.Real(),
         log=log,

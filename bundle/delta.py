@@ -1,8 +1,10 @@
-"""Deltas on the jump host: what one leaves out, and whether the store has it."""
+"""Deltas on the jump host: what one leaves out, whether it is here, and how it gets into place."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from bundle import installed
@@ -18,8 +20,10 @@ def describe(parsed: Manifest) -> str:
     known = facts(parsed)
     assert known is not None  # noqa: S101 - only of a delta
     word = "release" if len(parsed.bases) == 1 else "releases"
+    blobs, members = known["blobs"], known["members"]
     return (
-        f"carries {known['blobs_carried']} of {known['blobs']} blobs; "
+        f"carries {known['blobs_carried']} of {blobs} blobs and "
+        f"{known['members_carried'] - known['blobs_carried']} of {members - blobs} other members; "
         f"needs a jump host that has {word} {_names(parsed.bases)}"
     )
 
@@ -28,40 +32,65 @@ def facts(parsed: Manifest) -> dict[str, Any] | None:
     """The same for machines; nothing for a full bundle."""
     if not parsed.bases:
         return None
-    carried = sum(1 for member in parsed.members if member.is_blob)
     return {
         "bases": parsed.data["bases"],
-        "blobs": carried + len(parsed.left_out),
-        "blobs_carried": carried,
-        "bytes_left_out": sum(blob.size for blob in parsed.left_out),
+        "members": len(parsed.contents),
+        "members_carried": len(parsed.members),
+        "blobs": sum(1 for member in parsed.contents if member.is_blob),
+        "blobs_carried": sum(1 for member in parsed.members if member.is_blob),
+        "bytes_left_out": sum(member.size for member in parsed.left_out),
     }
 
 
+def source(home: Home, member: LeftOut) -> Path:
+    """Where this jump host has it: a blob in the store, a file in the base's own directory."""
+    return installed.place(home, home.release(member.base), member)
+
+
 def check_present(parsed: Manifest, home: Home) -> None:
-    """Refuse a delta if the store lacks a blob that it leaves out, or has a part of it."""
-    lacking = [b for b in parsed.left_out if not home.has_blob(b.sha256, b.size)]
+    """Refuse a delta if something that it leaves out is not here, or only a part of it."""
+    lacking = [member for member in parsed.left_out if not _is_present(home, member)]
     if not lacking:
         return
     bases = _bases_of(parsed, lacking)
     raise AirliftError(
         Kind.NEEDS_BASE,
-        f"this is a delta, and {len(lacking)} of the {len(parsed.left_out)} blobs that it leaves "
-        f"out ({size(sum(blob.size for blob in lacking))}) are not here; "
-        f"they are in the bundle of release {_names(bases)}",
-        where=str(home.blobs),
+        f"this is a delta, and {len(lacking)} of the {len(parsed.left_out)} members that it leaves "
+        f"out ({size(sum(member.size for member in lacking))}) are not here; "
+        f"they are in the bundle of release {_names(bases)}{_pruned(bases, home)}",
+        where=str(source(home, lacking[0])),
         fix=_repair(parsed, bases, home),
     )
 
 
 def check_contents(parsed: Manifest, home: Home, progress: Progress | None) -> None:
-    """Hash what a delta leaves out: a blob that was damaged on this disk is not relied upon."""
+    """Hash what a delta leaves out: what was damaged on this disk is not relied upon."""
     for base in parsed.bases:
-        blobs = [(home.blob(b.sha256), b) for b in parsed.left_out if b.base == base.version]
-        installed.compare(blobs, progress=progress, restore=_repair(parsed, [base], home))
+        files = [(source(home, m), m) for m in parsed.left_out if m.base == base.version]
+        installed.compare(files, progress=progress, restore=_repair(parsed, [base], home))
 
 
-def _bases_of(parsed: Manifest, blobs: Sequence[LeftOut]) -> list[Base]:
-    versions = {blob.base for blob in blobs}
+def link_left_out(parsed: Manifest, home: Home, release: Path) -> None:
+    """Put the files that a delta leaves out into a new release directory.
+
+    By hard links: they cost no disk, and pruning the base takes nothing from the new release. Who
+    writes into one damages both, as with the blobs, which releases share as well: `verify` finds
+    it, and an import repairs without harm to the other, for it replaces files and writes into none.
+    """
+    for member in parsed.left_out:
+        if not member.is_blob:
+            os.link(source(home, member), release / member.release_path, follow_symlinks=False)
+
+
+def _is_present(home: Home, member: LeftOut) -> bool:
+    try:
+        return source(home, member).stat().st_size == member.size
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _bases_of(parsed: Manifest, members: Sequence[LeftOut]) -> list[Base]:
+    versions = {member.base for member in members}
     return [base for base in parsed.bases if base.version in versions]
 
 
@@ -69,8 +98,19 @@ def _names(bases: Sequence[Base]) -> str:
     return " and ".join(f"{base.version} (serial {base.serial})" for base in bases)
 
 
+def _pruned(bases: Sequence[Base], home: Home) -> str:
+    """Say so, if they were here once: an operator remembers having imported them."""
+    known = {(record.version, record.serial) for record in home.acceptances()}
+    gone = [
+        base
+        for base in bases
+        if (base.version, base.serial) in known and not home.release(base.version).exists()
+    ]
+    return f"; {_names(gone)} was imported here, and its directory is gone: pruned" if gone else ""
+
+
 def _repair(parsed: Manifest, bases: Sequence[Base], home: Home) -> str:
-    """The command that brings the blobs here; a base older than what is accepted cannot."""
+    """The command that brings what is missing; a base older than what is accepted cannot."""
     python = home.current / "venv" / "bin" / "python"
     tool = f"{python} -m bundle" if python.exists() else "python3 -I verify.pyz"
     full = f"{tool} import {parsed.full_name}, which carries everything"

@@ -65,15 +65,15 @@ def run(path: Path, *, trust: Trust, home: Home, log: Log, progress: Progress) -
 
 
 def _check_base(bundle: Opened, home: Home, log: Log, progress: Progress) -> None:
-    """Refuse a delta on a jump host without the blobs that it leaves out.
+    """Refuse a delta on a jump host without what it leaves out.
 
-    Each is hashed, once for a release: it was good when it came, which may be years ago.
+    Each member is hashed, once for a release: it was good when it came, which may be years ago.
     """
     parsed = bundle.manifest
     if not parsed.left_out or _is_complete(bundle, home):
         return
     delta.check_present(parsed, home)
-    log(f"hashing {len(parsed.left_out)} blobs that are here already")
+    log(f"hashing {len(parsed.left_out)} members that are here already")
     delta.check_contents(parsed, home, progress)
 
 
@@ -108,13 +108,14 @@ class _Import:
         self.home.check_history(
             self.manifest.serial, self.manifest.version, self.manifest.release_sha256
         )
-        wheels = [m.path for m in self.manifest.members if m.path.startswith("wheels/")]
-        bootstrap.check_python(wheels)
+        bootstrap.check_python(m.path for m in self._wheels)
         complete = _is_complete(self.bundle, self.home)
         ready = complete and bootstrap.is_complete(self.release, self.bundle.sha256)
         already = ready and self._current() == self.release
         new_bytes = 0
         if not complete:
+            # Again under the lock: a prune may have come between.
+            delta.check_present(self.manifest, self.home)
             new_bytes = self._check_space()
             self._store()
         record = self._accept()
@@ -149,7 +150,8 @@ class _Import:
     def _check_space(self) -> int:
         new = [m for m in self.manifest.members if self._stored(m) is None]
         new_bytes = sum(member.size for member in new)
-        wheels = sum(m.size for m in self.manifest.members if m.path.startswith("wheels/"))
+        # However they come, they are unpacked into the environment.
+        wheels = sum(m.size for m in self._wheels)
         blocks = 4096 * len(new)
         needed = new_bytes + blocks + wheels * bootstrap.GROWTH + MARGIN
         free = free_bytes(self.home.root)
@@ -161,6 +163,10 @@ class _Import:
                 fix=f"free {(needed - free >> 20) + 1} MiB there, or use --home on a larger disk",
             )
         return new_bytes
+
+    @property
+    def _wheels(self) -> list[Member]:
+        return [m for m in self.manifest.contents if m.path.startswith("wheels/")]
 
     def _stored(self, member: Member) -> Path | None:
         """Where this blob lies in full length already: from earlier releases, or staged."""
@@ -203,6 +209,7 @@ class _Import:
             if error.kind in BAD_BUNDLE and self.bundle.source.whole:
                 self._clean()
             raise
+        delta.link_left_out(self.manifest, self.home, self.staged_release)
         (self.staged_release / manifest.MANIFEST).write_bytes(self.bundle.raw_manifest)
         for number, signature in enumerate(self.bundle.signatures, 1):
             name = manifest.SIGNATURE if number == 1 else f"{manifest.SIGNATURE}.{number}"
@@ -215,7 +222,7 @@ class _Import:
 
     @property
     def _release_files(self) -> list[Member]:
-        return [member for member in self.manifest.members if not member.is_blob]
+        return [member for member in self.manifest.contents if not member.is_blob]
 
     def _sink(self, member: Member) -> Output:
         if member.is_blob:

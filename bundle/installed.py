@@ -44,7 +44,7 @@ def check(
 ) -> tuple[Manifest, Verdict, Acceptance | None]:
     """Compare every file of a release, and every blob it needs, with its signed manifest.
 
-    The blobs that a delta left out are needed like all others.
+    What a delta left out is needed like all else.
     """
     raw, signatures = read(folder)
     accepted, verdict = authenticate(raw, signatures, trust, home)
@@ -53,8 +53,8 @@ def check(
         _altered(unlisted, "is not part of the release", RESTORE)
     places = [(place(home, folder, member), member) for member in parsed.members]
     compare(places, progress=progress)
-    blobs = [(place(home, folder, member), member) for member in parsed.left_out]
-    compare(blobs, progress=progress, restore=f"import {parsed.full_name}, which has everything")
+    places = [(place(home, folder, member), member) for member in parsed.left_out]
+    compare(places, progress=progress, restore=f"import {parsed.full_name}, which has everything")
     return parsed, verdict, accepted
 
 
@@ -92,7 +92,7 @@ def is_complete(home: Home, folder: Path, raw: bytes, parsed: Manifest) -> bool:
 
 
 def _unlisted(folder: Path, parsed: Manifest, signatures: int) -> Iterator[Path]:
-    known = {member.release_path for member in parsed.members if not member.is_blob}
+    known = {member.release_path for member in parsed.contents if not member.is_blob}
     known |= {manifest.MANIFEST, manifest.SIGNATURE}
     known |= {f"{manifest.SIGNATURE}.{number}" for number in range(2, signatures + 1)}
     for root, folders, files in os.walk(folder):

@@ -23,6 +23,8 @@ MAX_BYTES = 32 << 20
 MAX_PATH = 255
 
 DIRECTORIES = ("content", "about", "wheels", "packages", "oci", "blobs")
+# What a delta may leave out: what is large and seldom changes. The rest always travels.
+LEAVABLE = ("about", "wheels", "packages", "blobs")
 # A release directory holds these beside the content, so content may not bring them.
 RESERVED_IN_RELEASE = ("venv", "about", "wheels", "packages", "oci", VERIFIER)
 # Without these no release can be used: better to say so before it is stored.
@@ -35,9 +37,11 @@ REQUIRED = (
     "oci/oci-layout",
 )
 
-_VERSION = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?"
-_HASH = r"[0-9a-f]{64}"
-_DIGEST = rf"sha256:{_HASH}"
+VERSION = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?"
+HASH = r"[0-9a-f]{64}"
+_DIGEST = rf"sha256:{HASH}"
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+IMAGE_SOURCES = "debian|registry"
 _NAME = r"[a-z0-9]+([._-][a-z0-9]+)*"
 # Starts with no dot and no dash: no hidden files, nothing that a program takes for an option.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._+~@%=,-]*"
@@ -58,32 +62,32 @@ _COMPONENT = s.record(
     probe=s.array(s.text()),
 )
 
-_MEMBER = {
+MEMBER = {
     "path": s.text(_PATH, limit=MAX_PATH),
     "size": s.integer(0, MAX_MEMBER),
-    "sha256": s.text(_HASH),
+    "sha256": s.text(HASH),
 }
 
 _SHAPE = s.record(
     format=s.integer(FORMAT, FORMAT),
     product=s.text(PRODUCT),
-    version=s.text(_VERSION),
+    version=s.text(VERSION),
     serial=s.integer(1, 2**53),
-    created=s.text(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"),
+    created=s.text(TIME),
     architecture=s.text("|".join(ARCHITECTURES)),
     revision=s.text(),
-    upgrade=s.record(minimum_version=s.text(_VERSION), required_stops=s.array(s.text(_VERSION))),
+    upgrade=s.record(minimum_version=s.text(VERSION), required_stops=s.array(s.text(VERSION))),
     schema=s.record(head=s.integer(0), lowest_compatible=s.integer(0)),
-    image_source=s.text("debian|registry"),
+    image_source=s.text(IMAGE_SOURCES),
     components=s.mapping(_NAME, _COMPONENT),
     absent=s.mapping(_NAME, s.record(reason=s.text())),
     zones=s.mapping(r"[a-z][a-z0-9_]*", s.record(bytes=s.integer(0))),
-    # A delta's: the releases that it builds on, and their blobs that it does not carry again.
+    # A delta's: the releases that it builds on, and their members that it does not carry again.
     bases=s.array(
-        s.record(version=s.text(_VERSION), serial=s.integer(1, 2**53), release_sha256=s.text(_HASH))
+        s.record(version=s.text(VERSION), serial=s.integer(1, 2**53), release_sha256=s.text(HASH))
     ),
-    left_out=s.array(s.record(**_MEMBER, base=s.text(_VERSION))),
-    members=s.array(s.record(**_MEMBER)),
+    left_out=s.array(s.record(**MEMBER, base=s.text(VERSION))),
+    members=s.array(s.record(**MEMBER)),
 )
 
 
@@ -108,7 +112,7 @@ class Member:
 
 @dataclass(frozen=True)
 class LeftOut(Member):
-    """A blob that the release needs and this bundle does not carry."""
+    """A member that the release needs and this bundle does not carry: `base` has it."""
 
     base: str
 
@@ -135,7 +139,7 @@ class Manifest:
 
     @cached_property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """The blobs that a delta expects in the store; a full bundle has none."""
+        """What a delta expects on the jump host; a full bundle leaves nothing out."""
         return tuple(
             LeftOut(m["path"], m["size"], m["sha256"], m["base"]) for m in self.data["left_out"]
         )
@@ -158,11 +162,9 @@ class Manifest:
 
         It is the hash of the manifest as the full bundle has it.
         """
-        blobs = [m for m in self.contents if m.is_blob]
-        carried = [m for m in self.members if not m.is_blob]
         members = [
             {"path": m.path, "size": m.size, "sha256": m.sha256}
-            for m in (*carried, *sorted(blobs, key=lambda m: m.path))
+            for m in sorted(self.contents, key=lambda m: order(m.path))
         ]
         full = {**self.data, "bases": [], "left_out": [], "members": members}
         return hashlib.sha256(encode(full)).hexdigest()
@@ -194,6 +196,18 @@ class Manifest:
         return sum(m.size for m in self.members)
 
 
+def order(path: str) -> tuple[int, str]:
+    """The place of a member in a bundle that `build` makes, as a key to sort by."""
+    top = path.partition("/")[0]
+    return (DIRECTORIES.index(top) if top in DIRECTORIES else -1), path
+
+
+def may_be_left_out(path: str) -> bool:
+    """Whether a delta may rely on a base for this member."""
+    top, _, rest = path.partition("/")
+    return top in LEAVABLE and bool(rest)
+
+
 def encode(data: dict[str, Any]) -> bytes:
     """The one form in which a manifest may be written."""
     return (json.dumps(data, sort_keys=True, indent=1, ensure_ascii=True) + "\n").encode("ascii")
@@ -222,6 +236,7 @@ def parse(raw: bytes) -> Manifest:
     manifest = Manifest(data)
     _check_members(manifest)
     _check_left_out(manifest)
+    _check_paths(manifest)
     _check_components(manifest)
     return manifest
 
@@ -239,7 +254,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_members(manifest: Manifest) -> None:
     members = manifest.members
     seen: set[str] = set()
-    folders: set[str] = set()
     for member in members:
         path = member.path
         top, _, rest = path.partition("/")
@@ -248,9 +262,6 @@ def _check_members(manifest: Manifest) -> None:
         if path in seen:
             _refuse(f"the manifest lists {path!r} twice")
         seen.add(path)
-        if split_name(path) is None:
-            _refuse(f"the manifest lists {path!r}, a path too long for the archive")
-        folders.update(path[:i] for i, char in enumerate(path) if char == "/")
         if member.is_blob and path != f"blobs/sha256/{member.sha256}":
             _refuse(f"the manifest lists the blob {path!r} under a name that is not its SHA-256")
         first = rest.partition("/")[0]
@@ -258,16 +269,24 @@ def _check_members(manifest: Manifest) -> None:
             first in RESERVED_IN_RELEASE or first == MANIFEST or first.startswith(SIGNATURE)
         ):
             _refuse(f"the manifest lists {path!r}, a name that Airlift keeps for itself")
-    if both := sorted(seen & folders):
-        _refuse(f"the manifest lists {both[0]!r} as a file and as a folder")
     if missing := [path for path in REQUIRED if path not in seen]:
         _refuse(f"the manifest lists no {missing[0]}")
     if members[0].path != VERIFIER:
         _refuse(f"the manifest does not list {VERIFIER} first")
 
 
+def _check_paths(manifest: Manifest) -> None:
+    """No path, carried or left out, stands in the way of another, or of the archive's form."""
+    paths = [member.path for member in manifest.contents]
+    folders = {path[:i] for path in paths for i, char in enumerate(path) if char == "/"}
+    if both := sorted(folders.intersection(paths)):
+        _refuse(f"the manifest lists {both[0]!r} as a file and as a folder")
+    if long := [path for path in paths if split_name(path) is None]:
+        _refuse(f"the manifest lists {long[0]!r}, a path too long for the archive")
+
+
 def _check_left_out(manifest: Manifest) -> None:
-    """A delta says of each blob that it lacks where the blob comes from, and lacks only blobs."""
+    """A delta says of each member that it lacks which base has it, and lacks only what it may."""
     serials = [manifest.serial, *(base.serial for base in manifest.bases)]
     if sorted(set(serials), reverse=True) != serials:
         _refuse("the manifest's bases are not older than the release, each but once, newest first")
@@ -275,22 +294,25 @@ def _check_left_out(manifest: Manifest) -> None:
     if len(versions | {manifest.version}) != len(serials):
         _refuse("the manifest gives one version to two of its bases, or a base its own version")
     seen = {member.path for member in manifest.members}
-    for blob in manifest.left_out:
-        if blob.path != f"blobs/sha256/{blob.sha256}":
-            _refuse(f"the manifest leaves out {blob.path!r}, which is not a blob")
-        if blob.path in seen:
-            _refuse(f"the manifest lists {blob.path!r} and leaves it out, or leaves it out twice")
-        seen.add(blob.path)
-        if blob.base not in versions:
-            _refuse(f"the manifest leaves out {blob.path!r} and names no base that has it")
-    if unused := versions - {blob.base for blob in manifest.left_out}:
+    for member in manifest.left_out:
+        path = member.path
+        if not may_be_left_out(path):
+            _refuse(f"the manifest leaves out {path!r}, which always travels")
+        if member.is_blob and path != f"blobs/sha256/{member.sha256}":
+            _refuse(f"the manifest leaves out {path!r}, a name that is not the blob's SHA-256")
+        if path in seen:
+            _refuse(f"the manifest lists {path!r} and leaves it out, or leaves it out twice")
+        seen.add(path)
+        if member.base not in versions:
+            _refuse(f"the manifest leaves out {path!r} and names no base that has it")
+    if unused := versions - {member.base for member in manifest.left_out}:
         _refuse(f"the manifest names the base {min(unused)} and leaves nothing of it out")
 
 
 def _check_components(manifest: Manifest) -> None:
     """Every image is complete: nothing will be missing when a host asks for it."""
     blobs = {m.sha256: m.size for m in manifest.contents if m.is_blob}
-    needless = {m.sha256 for m in manifest.left_out}
+    needless = {m.sha256 for m in manifest.left_out if m.is_blob}
     for name, component in manifest.components.items():
         if name in manifest.data["absent"]:
             _refuse(f"the manifest has {name} both as a component and as absent")
@@ -327,9 +349,14 @@ def bundle_name(version: str, architecture: str, since: str | None = None) -> st
     return f"{PRODUCT}-{middle}-{architecture}.tar"
 
 
+def version_order(version: str) -> tuple[int, ...]:
+    """A version as a key to sort by; what follows a dash does not count."""
+    return tuple(int(part) for part in version.partition("-")[0].split("."))
+
+
 def is_version(value: str) -> bool:
     """Whether a text is a SemVer version as manifests have it."""
-    return re.fullmatch(_VERSION, value) is not None
+    return re.fullmatch(VERSION, value) is not None
 
 
 def is_member_path(path: str) -> bool:

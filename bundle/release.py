@@ -78,7 +78,7 @@ def _serial(data: dict[str, Any], wanted: str, path: Path, notes: list[str]) -> 
     known, number = data["version"], int(data["serial"])
     if wanted == known:
         return number
-    if _order(wanted) < _order(known):
+    if manifest.version_order(wanted) < manifest.version_order(known):
         raise AirliftError(
             Kind.BUILD_INPUT,
             f"version {wanted} is older than {known} in release.yml, so its serial is not known",
@@ -90,10 +90,6 @@ def _serial(data: dict[str, Any], wanted: str, path: Path, notes: list[str]) -> 
         "write version and serial there before you release"
     )
     return number + 1
-
-
-def _order(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.partition("-")[0].split("."))
 
 
 def _created(tree: Path) -> str:

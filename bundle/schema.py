@@ -81,6 +81,16 @@ def integer(low: int, high: int | None = None) -> Check:
     return check
 
 
+def boolean() -> Check:
+    """True or false."""
+
+    def check(value: object, where: str) -> None:
+        if not isinstance(value, bool):
+            _fail(where, "must be true or false")
+
+    return check
+
+
 def nullable(inner: Check) -> Check:
     """Null, or the inner check."""
 

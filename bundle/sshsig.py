@@ -24,7 +24,7 @@ from bundle.signers import load as load_signers
 
 NAMESPACE = "airlift-bundle"
 CUSTODY = "airlift-custody"
-_SIGNED = {NAMESPACE: "bundles", CUSTODY: "custody logs"}
+RECEIPT = "airlift-receipt"
 MAX_SIGNATURES = 8
 _BEGIN = "-----BEGIN SSH SIGNATURE-----"
 _END = "-----END SSH SIGNATURE-----"
@@ -307,7 +307,7 @@ def _explanation(
     if "namespace" in stderr:
         return AirliftError(
             Kind.UNKNOWN_SIGNER,
-            f"the {key} is in the list, but not for signing {_SIGNED[trust.namespace]}",
+            f"the {key} is in the list, but not for {trust.namespace}",
             where=where,
             fix=f'its line must say namespaces="{trust.namespace}"; ask the vendor',
         )

@@ -142,7 +142,7 @@ class Home:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Let one import in; the lock dies with its process."""
+        """Let one import or prune in; the lock dies with its process."""
         path = self.store / "lock"
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -160,7 +160,7 @@ class Home:
                 holder = os.pread(fd, 100, 0).decode(errors="replace").strip()
                 raise AirliftError(
                     Kind.LOCKED,
-                    f"another import is running: {holder or 'it just began'}",
+                    f"another import or prune is running: {holder or 'it just began'}",
                     where=str(path),
                     fix="wait for it and run this command again",
                 ) from error

@@ -72,7 +72,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         self._vars = task_vars or {}
         arguments = self._task.args
-        options = logic.known_options(Path(arguments["roles"]))
+        roles = Path(arguments["roles"])
+        options = logic.known_options(roles)
         hosts = list(self._vars["ansible_play_hosts_all"])
         hostvars = self._vars["hostvars"]
         found = list(self._settings())
@@ -80,6 +81,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             found,
             options,
             [*ansible_variables(), *(arguments.get("own_variables") or [])],
+            logic.renamed_settings(roles),
         )
 
         def lookup(host: str, name: str) -> Any:

@@ -72,22 +72,30 @@ def known_options(roles: Path) -> dict[str, Option]:
     return options
 
 
+def renamed_settings(roles: Path) -> dict[str, str]:
+    """Return old name: new name, for settings that former releases called otherwise."""
+    text = (roles / "site" / "vars" / "renamed.yml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text) or {})
+
+
 def unknown_settings(
     settings: Iterable[Setting],
     options: Mapping[str, Option],
     allowed: Sequence[str],
+    renamed: Mapping[str, str],
 ) -> list[Row]:
-    """Name the variables that neither a role nor Ansible knows, with the nearest name that does."""
+    """Name the variables that neither a role nor Ansible knows, with the name that is meant."""
     rows: dict[str, Row] = {}
     for setting in settings:
         name = setting.name
         if name in options or any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed):
             continue
-        near = difflib.get_close_matches(name, [*options, *allowed], n=1, cutoff=0.6)
-        if near:
-            option = options.get(near[0])
+        if name in renamed:
+            fix = f"renamed: write {renamed[name]} in its place, with the same value"
+        elif near := nearest(name, [*options, *allowed]):
+            option = options.get(near)
             meaning = f" ({option.description.rstrip('.')})" if option else ""
-            fix = f"did you mean {near[0]}{meaning}?"
+            fix = f"did you mean {near}{meaning}?"
         else:
             fix = "remove it; or name it in preflight_own_variables if it is a helper of yours"
         rows.setdefault(
@@ -101,6 +109,11 @@ def unknown_settings(
             ),
         )
     return list(rows.values())
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return the known name that looks most like this one, or nothing."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), "")
 
 
 def missing_settings(

@@ -111,8 +111,7 @@ BASE_LAYER = b"shared base layer " * 300
 def default_components(
     app_layer: bytes = b"", base_layer: bytes = BASE_LAYER
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    components: dict[str, Any] = {}
-    blobs: dict[str, bytes] = {}
+    components, blobs = dict[str, Any](), dict[str, bytes]()
     for name in ("app", "redis"):
         layer = (name == "app" and app_layer) or f"layer of {name} ".encode() * 100
         components[name], new = image(name, [base_layer, layer])
@@ -138,19 +137,8 @@ class Recipe:
     since: Recipe | None = None
 
     def make(self, path: Path, keys: Keys) -> Path:
-        components, blobs = default_components(self.app_layer)
-        bases, left_out = self._leave_out(blobs)
-        files = {
-            "content/ansible.cfg": b"[defaults]\n",
-            "content/bundle/__init__.py": b"",
-            "content/playbooks/install.yml": b"[]\n",
-            "content/requirements/controller.txt": b"",
-            "oci/index.json": b"{}",
-            "oci/oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
-            **{f"blobs/sha256/{digest}": data for digest, data in sorted(blobs.items())},
-            **self.files,
-        }
-        files = {"verify.pyz": VERIFIER} | files
+        components, files = self._contents()
+        bases, left_out = self._leave_out(files)
         data = {
             "format": 1,
             "product": "airlift",
@@ -182,14 +170,29 @@ class Recipe:
         build.write(path, raw, signatures, [(n, b, len(b)) for n, b in files.items()])
         return path
 
-    def _leave_out(self, blobs: dict[str, bytes]) -> tuple[list[Any], list[Any]]:
-        """Take the base's blobs out; what the manifest says of that."""
+    def _contents(self) -> tuple[dict[str, Any], dict[str, bytes]]:
+        components, blobs = default_components(self.app_layer)
+        return components, {
+            "verify.pyz": VERIFIER,
+            "content/ansible.cfg": b"[defaults]\n",
+            "content/bundle/__init__.py": b"",
+            "content/playbooks/install.yml": b"[]\n",
+            "content/requirements/controller.txt": b"",
+            "oci/index.json": b"{}",
+            "oci/oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+            **{f"blobs/sha256/{digest}": data for digest, data in sorted(blobs.items())},
+            **self.files,
+        }
+
+    def _leave_out(self, files: dict[str, bytes]) -> tuple[list[Any], list[Any]]:
+        """Take out what the base has; what the manifest says of that."""
         if self.since is None:
             return [], []
         base, found = self.since, []
-        for digest in sorted(set(blobs) & set(default_components(base.app_layer)[1])):
-            blob = {"path": f"blobs/sha256/{digest}", "sha256": digest, "base": base.version}
-            found.append({**blob, "size": len(blobs.pop(digest))})
+        for path, data in sorted(base._contents()[1].items()):
+            if files.get(path) == data and manifest.may_be_left_out(path):
+                row = {"path": path, "sha256": sha(data), "base": base.version}
+                found.append({**row, "size": len(files.pop(path))})
         named = {"version": base.version, "serial": base.serial, "release_sha256": "0" * 64}
         return [named], found
 
@@ -203,8 +206,7 @@ class Record:
 
     @property
     def name(self) -> str:
-        name = self.header[:100].rstrip(b"\0").decode()
-        prefix = self.header[345:500].rstrip(b"\0").decode()
+        name, prefix = (self.header[a:b].rstrip(b"\0").decode() for a, b in ((0, 100), (345, 500)))
         return f"{prefix}/{name}" if prefix else name
 
     def changed(self, start: int, value: bytes) -> Record:
@@ -348,9 +350,7 @@ def refused(path: Path, trust: Trust, home: Home | None = None) -> AirliftError:
     with pytest.raises(AirliftError) as caught:
         check(path, trust, home)
     error = caught.value
-    assert error.what
-    assert error.where
-    assert error.fix
+    assert all((error.what, error.where, error.fix))
     assert "\n" not in error.what
     return error
 

@@ -11,6 +11,7 @@ import pytest
 from bundle import bootstrap, build, content, splitting
 from bundle.store import Home
 from tests.unit.bundle.bundlekit import FakeSuppliers, Keys, Recipe, fake_venv, make_tree
+from tests.unit.bundle.deltakit import Dist, make_dist
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +60,12 @@ def full(
             identity="release@airlift.example",
         )
         return build.build(options, suppliers, log=lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory: pytest.TempPathFactory, tree: Path, keys: Keys) -> Dist:
+    """Release 1.0.0, and release 1.1.0 in full and as a delta."""
+    return make_dist(tmp_path_factory.mktemp("dist"), tree, keys)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_what_is_in_it(full: build.Built, keys: Keys) -> None:
     paths = [member["path"] for member in data["members"]]
     assert paths[0] == "verify.pyz"
     tops = list(dict.fromkeys(path.partition("/")[0] for path in paths[1:]))
-    assert tops == ["content", "wheels", "packages", "oci", "blobs"]
+    assert tops == ["content", "about", "wheels", "packages", "oci", "blobs"]
     assert "content/roles/site/defaults/main.yml" in paths
     assert "packages/debian-13/iptables_1%3a1.8.11_amd64.deb" in paths
     assert not [path for path in paths if "pycache" in path]

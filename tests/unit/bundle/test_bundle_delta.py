@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import random
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bundle import bootstrap, build, content, installed, sshsig
+from bundle import bootstrap, build, installed, sshsig
 from bundle import since as delta_bases
 from bundle.cli import main
 from bundle.errors import AirliftError, Kind
-from bundle.manifest import Manifest
 from bundle.store import Home
 from tests.unit.bundle.bundlekit import (
-    FakeSuppliers,
     Keys,
     Recipe,
     arguments,
@@ -28,55 +24,18 @@ from tests.unit.bundle.bundlekit import (
     check,
     everything,
     run_import,
-    wheel,
+)
+from tests.unit.bundle.deltakit import (
+    NEW_LAYER,
+    Dist,
+    Suppliers,
+    manifest_of,
+    options,
+    refused_unchanged,
+    run_build,
 )
 
 Craft = Callable[[Recipe], Path]
-NEW_LAYER = b"the new layer of app " * 100
-
-
-class Suppliers(FakeSuppliers):
-    """Images that are most of a bundle, as real ones are."""
-
-    def __init__(self, app_layer: bytes = b"") -> None:
-        super().__init__(app_layer)
-        name, data = wheel("airlifttiny", "1.0", {"airlifttiny.py": b"ANSWER = 42\n"})
-        self.wheelhouse = {name: data}, b""
-        self.base_layer = random.Random(1).randbytes(2 << 20)
-
-
-@dataclasses.dataclass(frozen=True)
-class Dist:
-    """One folder with release 1.0.0, and release 1.1.0 in full and as a delta."""
-
-    base: Path
-    full: Path
-    delta: Path
-
-    def named(self, kind: str) -> Path:
-        found: Path = getattr(self, kind)
-        return found
-
-
-def _options(tree: Path, out: Path, keys: Keys, **more: Any) -> build.Options:
-    return build.Options(tree=tree, out=out, keys=(keys.key(),), identity="x@y", **more)
-
-
-def _build(options: build.Options, suppliers: Suppliers) -> build.Built:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(content, "COLLECTIONS", ())
-        patch.setenv("SOURCE_DATE_EPOCH", "1767225600")
-        return build.build(options, suppliers, log=lambda _: None)
-
-
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory, tree: Path, keys: Keys) -> Dist:
-    out = tmp_path_factory.mktemp("dist")
-    base = _build(_options(tree, out, keys), Suppliers())
-    full = _build(_options(tree, out, keys, version="1.1.0"), Suppliers(NEW_LAYER))
-    since = (base.path,)
-    delta = _build(_options(tree, out, keys, version="1.1.0", since=since), Suppliers(NEW_LAYER))
-    return Dist(base.path, full.path, delta.path)
 
 
 @pytest.fixture(autouse=True)
@@ -84,40 +43,16 @@ def _quick(quick: None) -> None:
     """No virtual environments."""
 
 
-def _manifest(path: Path, keys: Keys) -> Manifest:
-    return check(path, keys.trust()).manifest
-
-
-def _refused(path: Path, keys: Keys, home: Home) -> AirliftError:
-    """Refused, and nothing changed, not even a time or an empty directory."""
-    before = _snapshot(home.root.parent)
-    with pytest.raises(AirliftError) as caught:
-        run_import(path, keys.trust(), home)
-    assert _snapshot(home.root.parent) == before
-    assert caught.value.fix
-    return caught.value
-
-
-def _snapshot(root: Path) -> dict[str, tuple[int, int, bytes]]:
-    def each() -> Iterator[tuple[str, tuple[int, int, bytes]]]:
-        for path in sorted(root.rglob("*")):
-            status = path.lstat()
-            data = path.read_bytes() if path.is_file() else b""
-            yield str(path), (status.st_mode, status.st_mtime_ns, data)
-
-    return dict(each())
-
-
 def _left_out_blob(dist: Dist, keys: Keys, home: Home) -> Path:
     """The largest blob that the delta expects in the store."""
-    return home.blob(max(_manifest(dist.delta, keys).left_out, key=lambda b: b.size).sha256)
+    return home.blob(max(manifest_of(dist.delta, keys).left_out, key=lambda b: b.size).sha256)
 
 
 def test_a_delta_is_small_and_describes_the_whole_release(dist: Dist, keys: Keys) -> None:
     assert dist.delta.name == "airlift-1.1.0-since-1.0.0-amd64.tar"
     assert dist.full.stat().st_size > 2 << 20
     assert dist.delta.stat().st_size < dist.full.stat().st_size / 3
-    base, full, delta = (_manifest(p, keys) for p in (dist.base, dist.full, dist.delta))
+    base, full, delta = (manifest_of(p, keys) for p in (dist.base, dist.full, dist.delta))
     assert delta.data["components"] == full.data["components"]
     assert {m.path for m in delta.contents} == {m.path for m in full.members}
     # Carried: the app's new layer, and its configuration and image manifest.
@@ -147,11 +82,14 @@ def test_a_delta_alone_says_what_it_is(
     command: str, dist: Dist, keys: Keys, home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(command, dist.delta, keys, home)) == 0
-    wanted = "carries 3 of 7 blobs; needs a jump host that has release 1.0.0 (serial 1)"
-    assert wanted in capsys.readouterr().out
+    parsed = manifest_of(dist.delta, keys)
+    total, carried = len(parsed.contents), len(parsed.members)
+    wanted = f"carries 3 of 7 blobs and {carried - 3} of {total - 7} other members; needs a jump "
+    assert f"{wanted}host that has release 1.0.0 (serial 1)" in capsys.readouterr().out
     assert main([*arguments(command, dist.delta, keys, home), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["delta"]
     assert (found["blobs_carried"], found["blobs"]) == (3, 7)
+    assert (found["members_carried"], found["members"]) == (carried, total)
     assert found["bytes_left_out"] > 2 << 20
     assert [base["version"] for base in found["bases"]] == ["1.0.0"]
     assert main([*arguments(command, dist.full, keys, home), "--json"]) == 0
@@ -181,15 +119,16 @@ def test_a_delta_on_its_base_gives_what_the_full_bundle_gives(
     assert run_import(dist.delta, keys.trust(), home).already is True
     # An imported delta is checked as a whole: it needs nothing more.
     assert main([*arguments("verify", home.current, keys, home), "--json"]) == 0
-    members = len(_manifest(dist.full, keys).members)
+    members = len(manifest_of(dist.full, keys).members)
     assert json.loads(capsys.readouterr().out)["members"] == members
 
 
 def test_without_the_base_nothing_is_changed(dist: Dist, keys: Keys, home: Home) -> None:
     home.root.parent.mkdir()
-    error = _refused(dist.delta, keys, home)
+    error = refused_unchanged(dist.delta, keys, home)
     assert error.kind is Kind.NEEDS_BASE
-    assert "4 of the 4 blobs" in error.what
+    count = len(manifest_of(dist.delta, keys).left_out)
+    assert f"{count} of the {count} members" in error.what
     assert "2.1 MB" in error.what
     assert "release 1.0.0 (serial 1)" in error.what
     assert "import airlift-1.0.0-amd64.tar && this command again" in error.fix
@@ -208,8 +147,9 @@ def test_one_blob_of_the_base_is_missing(damage: str, dist: Dist, keys: Keys, ho
         blob.unlink()
     else:
         blob.write_bytes(blob.read_bytes()[:-1])
-    error = _refused(dist.delta, keys, home)
-    assert (error.kind, "1 of the 4 blobs" in error.what) == (Kind.NEEDS_BASE, True)
+    error = refused_unchanged(dist.delta, keys, home)
+    assert (error.kind, "and 1 of the " in error.what) == (Kind.NEEDS_BASE, True)
+    assert "pruned" not in error.what
     run_import(dist.base, keys.trust(), home)
     run_import(dist.delta, keys.trust(), home)
     assert_finished(home, dist.delta, keys.trust(), dist.base)
@@ -224,7 +164,7 @@ def test_a_blob_that_was_damaged_on_disk_is_not_relied_upon(
     data = bytearray(blob.read_bytes())
     data[len(data) // 2] ^= 1
     blob.write_bytes(data)
-    error = _refused(dist.delta, keys, home)
+    error = refused_unchanged(dist.delta, keys, home)
     assert error.kind is Kind.RELEASE_ALTERED
     assert f"{blob.name} was altered" in error.what
     assert error.where == str(blob)
@@ -238,7 +178,7 @@ def test_a_blob_that_was_damaged_on_disk_is_not_relied_upon(
     assert_finished(home, dist.delta, keys.trust(), dist.base)
 
 
-def test_left_out_blobs_are_hashed_once(
+def test_what_is_left_out_is_hashed_once(
     dist: Dist, keys: Keys, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_import(dist.base, keys.trust(), home)
@@ -251,8 +191,10 @@ def test_left_out_blobs_are_hashed_once(
 
     monkeypatch.setattr(installed, "_compare", counted)
     run_import(dist.delta, keys.trust(), home)
-    assert sorted(p.name for p in hashed) == sorted(
-        b.sha256 for b in _manifest(dist.delta, keys).left_out
+    left_out = manifest_of(dist.delta, keys).left_out
+    base = home.release("1.0.0")
+    assert sorted(hashed) == sorted(
+        home.blob(m.sha256) if m.is_blob else base / m.path for m in left_out
     )
     hashed.clear()
     assert run_import(dist.delta, keys.trust(), home).already is True
@@ -271,7 +213,7 @@ def test_a_blob_lost_later_is_missed_and_the_full_bundle_brings_it(
     assert blob.name in said
     assert dist.full.name in said
     # The base is older than what is accepted here, so it is not what the message asks for.
-    error = _refused(dist.delta, keys, home)
+    error = refused_unchanged(dist.delta, keys, home)
     assert error.kind is Kind.NEEDS_BASE
     assert dist.full.name in error.fix
     assert dist.base.name not in error.fix
@@ -286,31 +228,33 @@ def test_the_guard_against_older_and_other_releases_stays(
     run_import(dist.delta, keys.trust(), home)
     assert [record.version for record in home.acceptances()] == ["1.0.0", "1.1.0"]
     other = craft(Recipe("1.1.0", 2, app_layer=b"other", since=Recipe()))
-    assert _refused(other, keys, home).kind is Kind.CONFLICT
+    assert refused_unchanged(other, keys, home).kind is Kind.CONFLICT
     run_import(craft(Recipe("2.0.0", 5)), keys.trust(), home)
     older = craft(Recipe("1.5.0", 4, since=Recipe("2.0.0", 3)))
-    assert _refused(older, keys, home).kind is Kind.OLDER
+    assert refused_unchanged(older, keys, home).kind is Kind.OLDER
 
 
 def test_a_delta_of_a_delta_and_of_several_bases(
     dist: Dist, tree: Path, tmp_path: Path, keys: Keys, home: Home
 ) -> None:
     def make(*since: Path) -> build.Built:
-        wanted = _options(tree, tmp_path / "out", keys, version="1.2.0", serial=3, since=since)
-        return _build(wanted, Suppliers(NEW_LAYER))
+        wanted = options(tree, tmp_path / "out", keys, version="1.2.0", serial=3, since=since)
+        return run_build(wanted, Suppliers(NEW_LAYER))
 
     # A site that took the delta has what its base has: all blobs stay behind.
     built = make(dist.delta)
     assert built.path.name == "airlift-1.2.0-since-1.1.0-amd64.tar"
     assert [m for m in built.manifest.members if m.is_blob] == []
-    assert len(built.manifest.left_out) == 7
+    assert len([m for m in built.manifest.left_out if m.is_blob]) == 7
     # The order on the command line means nothing; what a newer base has is not asked of an older.
     assert make(dist.base, dist.delta).sha256 == make(dist.delta, dist.base).sha256 == built.sha256
     # Chained on one jump host.
     for path in (dist.base, dist.delta, built.path):
         run_import(path, keys.trust(), home)
     assert str(home.current.readlink()) == "releases/1.2.0"
-    assert {p.name for p in home.blobs.iterdir()} >= {b.sha256 for b in built.manifest.left_out}
+    assert {p.name for p in home.blobs.iterdir()} >= {
+        b.sha256 for b in built.manifest.left_out if b.is_blob
+    }
 
 
 def test_two_bases_are_both_named(
@@ -318,18 +262,18 @@ def test_two_bases_are_both_named(
 ) -> None:
     """Going back to an older layer: the app's blobs are in the first base only."""
     since = (dist.base, dist.full)
-    wanted = _options(tree, tmp_path / "out", keys, version="1.2.0", serial=3, since=since)
-    built = _build(wanted, Suppliers())
+    wanted = options(tree, tmp_path / "out", keys, version="1.2.0", serial=3, since=since)
+    built = run_build(wanted, Suppliers())
     assert built.path.name == "airlift-1.2.0-since-1.1.0-amd64.tar"
     assert [base.version for base in built.manifest.bases] == ["1.1.0", "1.0.0"]
     home.root.parent.mkdir()
-    error = _refused(built.path, keys, home)
+    error = refused_unchanged(built.path, keys, home)
     assert "release 1.1.0 (serial 2) and 1.0.0 (serial 1)" in error.what
     assert re.search(r"import airlift-1\.0\.0\S+ && .* import airlift-1\.1\.0", error.fix)
     # With one of them, only the rest is asked for; what it came with does not matter.
     run_import(dist.full, keys.trust(), home)
-    error = _refused(built.path, keys, home)
-    assert "3 of the 7 blobs" in error.what
+    error = refused_unchanged(built.path, keys, home)
+    assert "and 3 of the " in error.what
     assert "in the bundle of release 1.0.0 (serial 1)" in error.what
     assert error.fix.endswith("import airlift-1.2.0-amd64.tar, which carries everything")
 
@@ -352,9 +296,9 @@ def test_bases_that_cannot_be_one(  # noqa: PLR0917 - fixtures
 ) -> None:
     base = craft(recipe)
     out = tmp_path / "out"
-    wanted = _options(tree, out, keys, version="1.1.0", since=(base,), source=source)
+    wanted = options(tree, out, keys, version="1.1.0", since=(base,), source=source)
     with pytest.raises(AirliftError) as caught:
-        _build(wanted, Suppliers())
+        run_build(wanted, Suppliers())
     assert (caught.value.kind, phrase in caught.value.what) == (Kind.BUILD_INPUT, True)
     assert str(base) in caught.value.where
     assert caught.value.fix
@@ -369,13 +313,13 @@ def test_bases_that_are_useless_or_given_twice(
         ((dist.base, dist.base), "version or serial too"),
         ((dist.base, craft(Recipe("0.9.0", 1))), "version or serial too"),
     ]:
-        wanted = _options(tree, tmp_path / "out", keys, version="1.1.0", since=since)
+        wanted = options(tree, tmp_path / "out", keys, version="1.1.0", since=since)
         with pytest.raises(AirliftError) as caught:
-            _build(wanted, Suppliers())
+            run_build(wanted, Suppliers())
         assert (caught.value.kind, phrase in caught.value.what) == (Kind.BUILD_INPUT, True)
-    bases = [delta_bases.Base(dist.base, _manifest(dist.base, keys), frozenset())]
+    base = delta_bases.Base(dist.base, "1.0.0", 1, "0" * 64, "amd64", "debian", {"wheels/x": "1"})
     with pytest.raises(AirliftError, match="would carry everything"):
-        delta_bases.left_out(bases, {"blobs/sha256/x"})
+        delta_bases.left_out(delta_bases.Bases((base,)), {"blobs/sha256/x": "x", "wheels/x": "2"})
 
 
 def test_help_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -384,3 +328,4 @@ def test_help_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(capsys.readouterr().out.split())
     assert "--since BUNDLE [BUNDLE ...]" in text
     assert "make a delta" in text
+    assert "--receipt-signers FILE" in text

@@ -36,7 +36,7 @@ Craft = Callable[[Recipe], Path]
 # What changes the disk: an import can die before each of these calls.
 STEPS: list[tuple[Any, str]] = [
     *((os, name) for name in ("fsync", "mkdir", "rename", "replace", "write", "symlink")),
-    *((os, name) for name in ("unlink", "rmdir", "close")),
+    *((os, name) for name in ("unlink", "rmdir", "close", "link")),
     *((Path, name) for name in ("rename", "replace", "write_bytes", "symlink_to")),
     (importer, "sync_filesystem"),
     (bootstrap, "make"),
@@ -121,8 +121,11 @@ def test_killed_anywhere_the_same_command_finishes(small: Path, keys: Keys, tmp_
 def test_a_killed_delta_is_finished_too(craft: Craft, keys: Keys, tmp_path: Path) -> None:
     """Its base stays whole and current until the delta is."""
     trust = keys.trust()
-    base = craft(Recipe())
-    delta = craft(Recipe("1.1.0", 2, app_layer=b"new", since=Recipe()))
+    # Left out beside blobs: linked from the base's directory.
+    files = {"wheels/a.whl": b"a", "packages/b.deb": b"b"}
+    first = Recipe(files=files)
+    base = craft(first)
+    delta = craft(Recipe("1.1.0", 2, app_layer=b"new", since=first, files=files))
     before = Home(tmp_path / "before")
     run_import(base, trust, before)
 

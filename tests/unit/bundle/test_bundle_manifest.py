@@ -118,6 +118,11 @@ def _leave_out_what_nobody_needs(data: dict[str, Any]) -> None:
     data["left_out"].append({"path": path, "sha256": "0" * 64, "size": 1, "base": "1.0.0"})
 
 
+def _leave_out_below_a_file(data: dict[str, Any]) -> None:
+    rows = [{"path": path, "sha256": sha(b""), "size": 0} for path in ("wheels/x", "wheels/x/y")]
+    data["left_out"] += [{**row, "base": "1.0.0"} for row in rows]
+
+
 BAD_DELTAS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a blob neither carried nor left out": (
         lambda d: d["left_out"].clear() or d["bases"].clear(),
@@ -129,8 +134,12 @@ BAD_DELTAS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "carried and left out": (_leave_out_what_is_carried, "and leaves it out"),
     "left out twice": (lambda d: d["left_out"].append(d["left_out"][0]), "leaves it out twice"),
     "left out and not needed": (_leave_out_what_nobody_needs, "which no image needs"),
-    "a playbook left out": (_leave_a_playbook_out, "which is not a blob"),
-    "left out under another name": (_left_out(sha256="0" * 64), "which is not a blob"),
+    "a playbook left out": (_leave_a_playbook_out, "which always travels"),
+    "the verifier left out": (_left_out(path="verify.pyz"), "which always travels"),
+    "left out under another name": (_left_out(sha256="0" * 64), "not the blob's SHA-256"),
+    "a climbing file left out": (_left_out(path="wheels/../x"), "not allowed"),
+    "a file left out below a file": (_leave_out_below_a_file, "and as a folder"),
+    "a wheel left out with a long name": (_left_out(path="wheels/" + "a" * 120), "too long"),
     "another size": (
         lambda d: [b.update(size=b["size"] + 1) for b in d["left_out"]],
         "two sizes for the blob",

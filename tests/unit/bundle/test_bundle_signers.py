@@ -93,7 +93,7 @@ def test_a_missing_list(small: Path, tmp_path: Path) -> None:
 def test_a_key_that_is_listed_for_something_else(small: Path, keys: Keys) -> None:
     error = refused(small, keys.trust(keys.line(options='namespaces="git"')))
     assert error.kind is Kind.UNKNOWN_SIGNER
-    assert "not for signing bundles" in error.what
+    assert "not for airlift-bundle" in error.what
 
 
 def test_a_signature_for_another_purpose(small: Path, tmp_path: Path, keys: Keys) -> None:

@@ -34,14 +34,14 @@ def test_a_misspelt_name_is_refused_with_the_nearest_one(
     options: dict[str, settings.Option],
 ) -> None:
     found = [settings.Setting("web_prot", "main.yml:3"), settings.Setting("web_port", "main.yml:4")]
-    (row,) = settings.unknown_settings(found, options, [])
+    (row,) = settings.unknown_settings(found, options, [], {})
     assert row["fact"] == "web_prot is set in main.yml:3"
     assert row["fix"] == "did you mean web_port (Port of the web server)?"
     assert row["level"] == "error"
 
 
 def test_a_name_like_nothing_is_refused_too(options: dict[str, settings.Option]) -> None:
-    (row,) = settings.unknown_settings([settings.Setting("zzz", "x")], options, [])
+    (row,) = settings.unknown_settings([settings.Setting("zzz", "x")], options, [], {})
     assert "preflight_own_variables" in row["fix"]
 
 
@@ -49,13 +49,27 @@ def test_names_of_ansible_and_of_the_operator_are_known(
     options: dict[str, settings.Option],
 ) -> None:
     found = [settings.Setting("ansible_host", "x"), settings.Setting("vault_web", "x")]
-    assert settings.unknown_settings(found, options, ["ansible_host", "vault_*"]) == []
+    assert settings.unknown_settings(found, options, ["ansible_host", "vault_*"], {}) == []
 
 
 def test_a_misspelt_name_of_ansible_gets_ansibles(options: dict[str, settings.Option]) -> None:
     found = [settings.Setting("ansible_hots", "x")]
-    (row,) = settings.unknown_settings(found, options, ["ansible_host"])
+    (row,) = settings.unknown_settings(found, options, ["ansible_host"], {})
     assert row["fix"] == "did you mean ansible_host?"
+
+
+def test_a_renamed_setting_is_told_its_new_name(options: dict[str, settings.Option]) -> None:
+    found = [settings.Setting("web_prot", "main.yml:3")]
+    (row,) = settings.unknown_settings(found, options, [], {"web_prot": "web_name"})
+    assert row["fix"] == "renamed: write web_name in its place, with the same value"
+    assert row["level"] == "error"
+
+
+def test_what_the_release_renamed_leads_to_settings_that_it_has() -> None:
+    options = settings.known_options(ROLES)
+    renamed = settings.renamed_settings(ROLES)
+    assert set(renamed.values()) <= set(options)
+    assert not set(renamed) & set(options)
 
 
 def missing(
