@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from bundle import delta
+from bundle import delta, dossiercommand
 from bundle.cli import Answer, add_command
 from bundle.errors import AirliftError, Kind
 from bundle.registry import RegistryServer
@@ -38,7 +38,15 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="make a delta, without the image blobs that these earlier bundles have, for clients "
         "that imported them; a full bundle is made without this option",
     )
+    one.add_argument(
+        "--vulnerability-data",
+        type=Path,
+        metavar="FILE|DIR",
+        help="the JSON that Debian's security tracker publishes: packages of Debian are matched "
+        "with it (docs/SBOM.md); without it they are reported as not scanned",
+    )
     _add_keys(one)
+    dossiercommand.register(commands)
     one = add_command(commands, "sign", _sign, "add another signer's signature to a bundle")
     one.add_argument("bundle", type=Path)
     one.add_argument(
@@ -93,6 +101,8 @@ def _build(arguments: argparse.Namespace) -> Answer:
             serial=arguments.serial,
             source=arguments.source,
             since=tuple(arguments.since),
+            vulnerability_data=arguments.vulnerability_data,
+            audit=True,
         ),
         suppliers.Real(),
         log=log,

@@ -18,6 +18,7 @@ CARRIED = (
     "inspect",
     "installed",
     "manifest",
+    "members",
     "report",
     "schema",
     "signers",
