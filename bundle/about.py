@@ -64,7 +64,8 @@ def ask(
     def work() -> None:
         try:
             answer.set_result(pipaudit.run(texts, identity))
-        except Exception as error:  # noqa: BLE001 - no failure here may fail a build
+        except Exception as error:
+            # No failure here may fail a build.
             answer.set_result(Audit(reason=f"pip-audit failed: {error}"))
 
     # A build that fails does not wait for it.
@@ -118,11 +119,11 @@ def _vulnerabilities(subject: Subject, folder: Path) -> None:
 def _provenance(subject: Subject, folder: Path) -> None:
     provenance.write(
         folder,
-        subject.tree,
-        subject.release,
-        subject.image_source,
-        subject.components,
-        subject.inventory,
+        tree=subject.tree,
+        release=subject.release,
+        image_source=subject.image_source,
+        components=subject.components,
+        inventory=subject.inventory,
     )
 
 

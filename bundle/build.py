@@ -115,7 +115,7 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=options.out) as folder:
         work = Path(folder)
-        files, collected = _collect(options, wanted, suppliers, work, asked, log)
+        files, collected = _collect(options, wanted, suppliers, work, asked=asked, log=log)
         since.check_source(bases, collected.image_source)
         log(f"hashing {len(files)} files")
         entries = _entries(options.tree, files)
@@ -216,6 +216,7 @@ def _collect(
     wanted: release.Release,
     suppliers: Suppliers,
     work: Path,
+    *,
     asked: about.Asked,
     log: Log,
 ) -> tuple[dict[str, Path], Collected]:

@@ -124,7 +124,7 @@ def _entries(paragraphs: Iterable[Packages]) -> Iterator[Entry]:
     known = list(paragraphs)
     provided = {p["Package"]: p["Package"] for p in known}
     for paragraph in known:
-        for group in paragraph.relations["provides"]:
+        for group in paragraph.relations["provides"] or ():
             for virtual in group:
                 provided.setdefault(virtual["name"], paragraph["Package"])
     for paragraph in known:
@@ -147,7 +147,7 @@ def _depends(paragraph: Packages, provided: dict[str, str]) -> tuple[str, ...]:
     """Which package fulfils each dependency: of alternatives, the first that is there."""
     found = set()
     for kind in ("pre-depends", "depends"):
-        for group in paragraph.relations[kind]:
+        for group in paragraph.relations[kind] or ():
             names = [provided[one["name"]] for one in group if one["name"] in provided]
             found.update(names[:1])
     return tuple(sorted(found - {paragraph["Package"]}))

@@ -45,7 +45,7 @@ def load(path: Path) -> Tracker:
         try:
             raw = file.read_bytes()
             found = json.loads(raw)
-            releases |= {name for name in _releases(found)}
+            releases |= set(_releases(found))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _refusal(f"it cannot be read: {error}", file) from error
         for source, issues in found.items():

@@ -93,11 +93,16 @@ def of_image(layout: Path, component: dict[str, Any]) -> Contents:
             return Contents((), (problem.what,))
         cache.write_json(note, asdict(found))
         return found
-    packages = tuple(
-        Package(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()})
-        for one in known["packages"]
-    )
+    packages = tuple(_known(one) for one in known["packages"])
     return Contents(packages, tuple(known["unread"]), known["texts"])
+
+
+def _known(fields: dict[str, Any]) -> Package:
+    """A package from the cache: JSON has lists for tuples."""
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+    }
+    return Package(**values)
 
 
 def of_wheels(folder: Path) -> Contents:
@@ -131,7 +136,7 @@ def of_collections() -> Contents:
     for name, root in content.collections().items():
         raw = (root / "MANIFEST.json").read_bytes()
         info = json.loads(raw)["collection_info"]
-        stated = [licensing.normal(licence) for licence in info["license"] or ()]
+        named = [licensing.normal(licence) for licence in info["license"] or ()]
         packages.append(
             Package(
                 "generic",
@@ -139,8 +144,8 @@ def of_collections() -> Contents:
                 info["version"],
                 vendor="ansible-collection",
                 depends=tuple(sorted(info["dependencies"])),
-                licence=licensing.all_of(stated),
-                stated_in="license of MANIFEST.json" if stated else f"see file: {_licence_file(info)}",
+                licence=licensing.all_of(named),
+                stated_in="license of MANIFEST.json" if named else _licence_file(info),
                 sha256=hashlib.sha256(raw).hexdigest(),
             )
         )
@@ -166,7 +171,7 @@ def _read_image(files: Files) -> Contents:
 
 
 def _licence_file(info: dict[str, Any]) -> str:
-    return f"{info['license_file'] or 'COPYING'} of the collection"
+    return f"see file: {info['license_file'] or 'COPYING'} of the collection"
 
 
 def _sorted(packages: Sequence[Package]) -> tuple[Package, ...]:

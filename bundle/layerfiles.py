@@ -126,10 +126,13 @@ def read(blob: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"texts": {}, "links": {}, "unread": []}
     found |= {"removed": [], "opaque": [], "others": []}
     try:
-        with blob.open("rb") as stream, plain_stream(stream) as plain:
-            with tarfile.open(fileobj=plain, mode="r|", bufsize=1 << 20) as archive:
-                for member in archive:
-                    _take(archive, member, found)
+        with (
+            blob.open("rb") as stream,
+            plain_stream(stream) as plain,
+            tarfile.open(fileobj=plain, mode="r|", bufsize=1 << 20) as archive,
+        ):
+            for member in archive:
+                _take(archive, member, found)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         message = f"the layer {blob.name[:12]} cannot be read: {error}"
         raise Problem(message, where=str(blob)) from error

@@ -125,4 +125,4 @@ def _version() -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pip_audit", "--version"], capture_output=True, text=True, check=True
     )
-    return done.stdout.strip().replace(" ", " ")
+    return done.stdout.strip()

@@ -39,6 +39,7 @@ _LOCKS = (
 
 def write(
     folder: Path,
+    *,
     tree: Path,
     release: Release,
     image_source: str,

@@ -62,9 +62,7 @@ def _finish(document: Document, name: str, release: Release, path: Path) -> None
     path.write_text(f"{text}\n", encoding="utf-8")
 
 
-def _part(
-    name: str, image: dict[str, Any] | None, contents: Contents, version: str
-) -> Document:
+def _part(name: str, image: dict[str, Any] | None, contents: Contents, version: str) -> Document:
     """One component's document, but for its identity; the library's work is cached by content."""
     packages = [asdict(package) for package in contents.packages]
     what = [_FORMAT, name, image or version, list(contents.unread), packages]
@@ -141,9 +139,7 @@ def _package(package: Package) -> Component:
 def _licences(stated: str | None) -> list[License]:
     if not stated:
         return []
-    return [
-        DisjunctiveLicense(id=stated) if is_supported_id(stated) else LicenseExpression(stated)
-    ]
+    return [DisjunctiveLicense(id=stated) if is_supported_id(stated) else LicenseExpression(stated)]
 
 
 def _whole(release: Release, parts: Sequence[Document]) -> Document:
