@@ -58,7 +58,7 @@ def of_image(files: Files, release: dict[str, str]) -> Iterator[Found]:
 
 def of_index(text: str) -> list[Entry]:
     """List a flat apt repository by its `Packages`; every entry has its file and hash."""
-    paragraphs = list(_paragraphs(text))
+    paragraphs = _paragraphs(text)
     return [
         {
             **entry,
@@ -105,13 +105,18 @@ def _copyright_in(file: Path, name: str) -> bytes | None:
     return None
 
 
-def _paragraphs(text: str) -> Iterator[Packages]:
+def _paragraphs(text: str) -> list[Packages]:
     """The paragraphs of a database; text that is none raises `ValueError`."""
-    for paragraph in Packages.iter_paragraphs(text.splitlines(keepends=True), use_apt_pkg=False):
+    lines = text.splitlines(keepends=True)
+    found = list(Packages.iter_paragraphs(lines, use_apt_pkg=False))
+    if text.strip() and not found:
+        message = f"there is no paragraph in it: {text[:60]!r}"
+        raise ValueError(message)
+    for paragraph in found:
         if not {"Package", "Version"} <= set(paragraph):
             message = f"a paragraph names no package and version: {str(paragraph)[:60]!r}"
             raise ValueError(message)
-        yield paragraph
+    return found
 
 
 def _is_installed(paragraph: Packages) -> bool:
