@@ -11,7 +11,7 @@ import binascii
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -108,7 +108,7 @@ def render(
     )
     environment.filters["size"] = size
     try:
-        inside = _inside(about)
+        inside, issues = _inside(about), _issues(about)
         return environment.get_template("dossier.html.j2").render(
             release=release,
             about=about,
@@ -118,7 +118,8 @@ def render(
             images=_images(release["components"], about),
             packages=len({(r["package"], r["version"]) for o in inside for r in o["rows"]}),
             inside=inside,
-            severities=_severities(about),
+            issues=issues,
+            severities=Counter(issue["severity"] for issue in issues),
         )
     except (jinja2.TemplateError, KeyError, TypeError, AttributeError, ValueError) as error:
         _refuse(f"what the bundle says of itself has another form: {error}")
@@ -193,9 +194,24 @@ def _inside(about: About) -> list[dict[str, Any]]:
     ]
 
 
-def _severities(about: About) -> Sequence[tuple[str, int]]:
-    findings = (about["vulnerabilities"] or {"findings": []})["findings"]
-    return Counter(finding["severity"] or "not stated" for finding in findings).most_common()
+def _issues(about: About) -> list[dict[str, Any]]:
+    """Each known vulnerability once, the most severe first, with all that it is in."""
+    found: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for one in (about["vulnerabilities"] or {"findings": []})["findings"]:
+        key = (one["id"], one["severity"] or "not stated")
+        sets = found.setdefault(key, {"packages": set(), "components": set(), "fixed_in": set()})
+        sets["packages"].add(f"{one['package']} {one['version']}")
+        sets["components"].add(one["component"])
+        sets["fixed_in"].add(one["fixed_in"] or "not fixed")
+    return [
+        {"id": key[0], "severity": key[1], **{k: sorted(v) for k, v in found[key].items()}}
+        for key in sorted(found, key=lambda key: (_rank(key[1]), key))
+    ]
+
+
+def _rank(severity: str) -> int:
+    order = ("critical", "high", "medium", "low", "not stated", "not yet assigned", "undetermined")
+    return order.index(severity) if severity in order else len(order)
 
 
 def _refuse(what: str) -> NoReturn:

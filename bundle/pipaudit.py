@@ -5,20 +5,26 @@ It never makes a build fail or wait for long; what was not looked up is said to 
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bundle import cache
+from bundle.pythonfiles import normal
 
 _CONNECT_SECONDS = 5
 _WHOLE_SECONDS = 120
 _FORMAT = 1
+_REQUIREMENT = re.compile(
+    r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)[^\n\\]*(?:\\\n[^\n\\]*)*", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -60,28 +66,38 @@ def note_of(locks: Mapping[str, str], identity: list[Any]) -> Path:
 
 
 def _ask(locks: Mapping[str, str]) -> dict[str, Any]:
-    findings: list[dict[str, Any]] = []
-    unknown: set[str] = set()
-    audited = 0
+    """Ask once for all locks: they agree on versions, and most of the time is the program's own."""
+    blocks: dict[str, str] = {}
+    users: dict[str, list[str]] = {}
     for component, lock in sorted(locks.items()):
-        said = _call(lock)
-        if isinstance(said, str):
-            return {"reason": said}
-        for one in said:
-            if "skip_reason" in one:
-                unknown.add(one["name"])
-                continue
-            audited += 1
-            findings += [_finding(component, one, vulnerability) for vulnerability in one["vulns"]]
+        for pin, block in _requirements(lock):
+            blocks.setdefault(pin, block)
+            users.setdefault(pin, []).append(component)
+    said = _call("".join(blocks.values()))
+    if isinstance(said, str):
+        return {"reason": said}
+    audited = [one for one in said if "skip_reason" not in one]
     if not audited:
         # pip-audit itself calls this "No known vulnerabilities found".
         return {"reason": "pip-audit's service knows none of the packages"}
+    findings = [
+        _finding(component, one, known)
+        for one in audited
+        for known in one["vulns"]
+        for component in users.get(f"{normal(one['name'])}=={one['version']}", ())
+    ]
     return {
         "findings": sorted(findings, key=lambda f: (f["id"], f["component"], f["package"])),
-        "audited": audited,
-        "unknown": sorted(unknown),
-        "scanner": _version(),
+        "audited": len(audited),
+        "unknown": sorted(one["name"] for one in said if "skip_reason" in one),
+        "scanner": f"pip-audit {importlib.metadata.version('pip-audit')}",
     }
+
+
+def _requirements(lock: str) -> Iterator[tuple[str, str]]:
+    """The entries of a lock, as `name==version` and the whole entry with its hashes."""
+    for match in _REQUIREMENT.finditer(lock):
+        yield f"{normal(match[1])}=={match[2]}", f"{match[0].rstrip()}\n"
 
 
 def _finding(component: str, package: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
@@ -119,10 +135,3 @@ def _call(lock: str) -> list[dict[str, Any]] | str:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         return f"pip-audit failed: {lines[-1].strip()[:200] if lines else 'no message'}"
     return found
-
-
-def _version() -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "pip_audit", "--version"], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()

@@ -282,12 +282,15 @@ def test_what_pip_audit_finds_and_what_it_does_not_know(
         tmp_path,
         "import sys, pathlib\n"
         f"pathlib.Path({str(count)!r}).open('a').write('x')\n"
-        "if '--version' in sys.argv: print('pip-audit 2.10.1'); sys.exit()\n"
         "assert '--require-hashes' in sys.argv and '--disable-pip' in sys.argv\n"
+        "lock = pathlib.Path(sys.argv[sys.argv.index('--requirement') + 1]).read_text()\n"
+        "assert lock.count('airlifttiny==') == lock.count('Jinja2[i18n]==') == 1\n"
         f"print({json.dumps(ANSWER)!r}); sys.exit(1)\n",
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    answer = pipaudit.run({"app": LOCK}, ["found"])
+    hashed = f"Jinja2[i18n]==2.4.1 ; python_version > '3' \\\n    --hash=sha256:{'0' * 64}\n"
+    locks = {"app": LOCK + hashed, "jump-host": LOCK}
+    answer = pipaudit.run(locks, ["found"])
     assert answer.findings == (
         {
             "id": "CVE-2019-10906",
@@ -303,9 +306,9 @@ def test_what_pip_audit_finds_and_what_it_does_not_know(
     assert "Python packages unknown to the service: odd" in report["reason"]
     # A release is asked once: its delta must say the same as its full bundle.
     asked = count.read_text()
-    assert pipaudit.run({"app": LOCK}, ["found"]) == answer
+    assert pipaudit.run(locks, ["found"]) == answer
     assert count.read_text() == asked
-    pipaudit.run({"app": LOCK}, ["another release"])
+    pipaudit.run(locks, ["another release"])
     assert count.read_text() != asked
 
 
