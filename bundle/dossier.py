@@ -187,11 +187,18 @@ def _inside(about: About) -> list[dict[str, Any]]:
         {
             "component": name,
             "rows": rows[name],
-            "licences": Counter(row["licence"] for row in rows[name]).most_common(6),
+            "licences": _licences(row["licence"] for row in rows[name]).most_common(8),
             "unstated": sum(1 for row in rows[name] if row["licence"] == "not stated"),
         }
         for name in sorted(rows)
     ]
+
+
+def _licences(expressions: Iterable[str]) -> Counter[str]:
+    """How many packages name each licence."""
+    words = (set(re.split(r"[()\s]+", expression)) for expression in expressions)
+    skipped = {"", "AND", "OR", "WITH", "not", "stated"}
+    return Counter(sorted(word for each in words for word in each - skipped))
 
 
 def _issues(about: About) -> list[dict[str, Any]]:
