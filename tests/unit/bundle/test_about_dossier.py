@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -334,3 +336,36 @@ def test_rendering_refuses_a_manifest_of_another_shape() -> None:
     found = {"licences": None, "vulnerabilities": None, "provenance": None}
     with pytest.raises(AirliftError):
         dossier.render(facts, found, dossier.intended([]))
+
+
+DOC = (TREE / "docs" / "SBOM.md").read_text()
+
+
+def test_the_documents_commands_run_as_they_are_written(
+    dist: Dist, keys: Keys, tmp_path: Path
+) -> None:
+    script = re.findall(r"```sh\n(.*?)```", DOC, re.DOTALL)[0]
+    env = os.environ | {"BUNDLE": str(dist.new), "SIGNERS": str(keys.signers())}
+    take = 'tar -xOf "$BUNDLE" verify.pyz > verify.pyz\n'
+    subprocess.run(["bash", "-ec", take + script], cwd=tmp_path, env=env, check=True)
+    assert "Airlift 1.1.0" in (tmp_path / "dossier.html").read_text()
+    assert json.loads((tmp_path / "release.cdx.json").read_bytes())["bomFormat"] == "CycloneDX"
+
+
+def test_the_document_names_every_member(dist: Dist, keys: Keys) -> None:
+    named = re.findall(r"^\| `(about/[^`]+)` \|", DOC, re.MULTILINE)
+    patterns = [re.escape(name).replace("<component>", r"[a-z0-9-]+") for name in named]
+    for path in carried(dist.new, keys):
+        assert [p for p in patterns if re.fullmatch(p, path)], path
+    for pattern in patterns:
+        assert [p for p in carried(dist.new, keys) if re.fullmatch(pattern, p)], pattern
+
+
+def test_the_page_is_made_with_what_a_jump_host_has(dist: Dist, keys: Keys, tmp_path: Path) -> None:
+    """Ansible's own dependencies: nothing that only a builder has."""
+    block = "import sys\nfor name in ('cyclonedx', 'debian', 'packageurl', 'zstandard', 'yaml'):\n"
+    block += "    sys.modules[name] = None\nfrom bundle.cli import main\nsys.exit(main())\n"
+    out = tmp_path / "page.html"
+    command = [sys.executable, "-c", block, "dossier", str(dist.new), "-o", str(out)]
+    subprocess.run([*command, *trusted(keys)], cwd=TREE, check=True, capture_output=True)
+    assert "Verified when this page was made" in out.read_text()
