@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ class Contents:
 def of_image(layout: Path, component: dict[str, Any]) -> Contents:
     """List an image's packages; a function of its layers, and cached as one."""
     digests = [layer["digest"] for layer in component["layers"]]
-    versions = [_FORMAT, layerfiles.WANTED.pattern, layerfiles.UNREAD.pattern]
+    names = [field.name for field in fields(Package)]
+    versions = [_FORMAT, layerfiles.FORMAT, licensing.FORMAT, names]
     note = cache.root() / "about" / "images" / f"{cache.key([versions, digests])}.json"
     known = cache.read_json(note)
     if known is None:

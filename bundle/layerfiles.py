@@ -33,9 +33,9 @@ WANTED = re.compile(
 #: Databases in a binary form that nothing here reads; it is said that they are there.
 UNREAD = re.compile(r"(var/lib/rpm|usr/lib/sysimage/rpm)/(rpmdb\.sqlite|Packages(\.db)?)")
 
-# Part of the cache's key: another pattern finds other files.
-_FORMAT = 1
 _LIMIT = 16 << 20
+#: Names the cache: another pattern, or another number here, finds other files.
+FORMAT = cache.key([1, WANTED.pattern, UNREAD.pattern])
 _AT_ONCE = 2
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 _MAX_LINKS = 8
@@ -109,7 +109,7 @@ def of_image(layout: Path, digests: Sequence[str]) -> Files:
 
 def _layer(layout: Path, digest: str) -> dict[str, Any]:
     value = digest.removeprefix("sha256:")
-    note = cache.root() / "about" / f"layers-{_FORMAT}" / f"{value}.json"
+    note = cache.root() / "about" / f"layers-{FORMAT}" / f"{value}.json"
     found: dict[str, Any] | None = cache.read_json(note)
     if found is None:
         found = read(layout / "blobs" / "sha256" / value)

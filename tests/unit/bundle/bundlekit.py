@@ -303,17 +303,16 @@ class FakeSuppliers:
 
     def packages(self, dest: Path, log: Callable[[str], None]) -> None:
         dest.mkdir(parents=True)
-        (dest / "docker.io_26.1.5+dfsg1-9+b4_amd64.deb").write_bytes(b"deb")
-        (dest / "iptables_1%3a1.8.11_amd64.deb").write_bytes(b"deb 2")
-        lines = [
-            f"Package: {name}\nVersion: {version}\nArchitecture: amd64\n"
-            f"Filename: ./{file}\nSHA256: {sha((dest / file).read_bytes())}\n"
-            for name, version, file in (
-                ("docker.io", "26.1.5+dfsg1-9+b4", "docker.io_26.1.5+dfsg1-9+b4_amd64.deb"),
-                ("iptables", "1:1.8.11", "iptables_1%3a1.8.11_amd64.deb"),
-            )
-        ]
-        (dest / "Packages").write_text("\n".join(lines))
+        index = ""
+        for name, file, data in (
+            ("docker.io", "docker.io_26.1.5+dfsg1-9+b4_amd64.deb", b"deb"),
+            ("iptables", "iptables_1%3a1.8.11_amd64.deb", b"deb 2"),
+        ):
+            (dest / file).write_bytes(data)
+            version = file.split("_")[1].replace("%3a", ":")
+            index += f"Package: {name}\nVersion: {version}\nArchitecture: amd64\n"
+            index += f"Filename: ./{file}\nSHA256: {sha(data)}\n\n"
+        (dest / "Packages").write_text(index)
 
     def wheels(self, requirements: Path, dest: Path, log: Callable[[str], None]) -> None:
         dest.mkdir(parents=True)

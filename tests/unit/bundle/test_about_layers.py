@@ -81,13 +81,15 @@ def test_links_are_followed_and_nothing_leads_out(tmp_path: Path) -> None:
             f"{DOC}/hard/copyright": Link(f"{DOC}/gcc-14-base/copyright", hard=True),
             f"{DOC}/out/copyright": Link("../../../../../../../../etc/passwd"),
             f"{DOC}/loop/copyright": Link("copyright"),
-            "etc/os-release": Link("/usr/lib/os-release"),
+            "etc/os-release": Link("../usr/lib/os-release"),
+            "etc/absolute/copyright": Link("/usr/lib/os-release"),
             "usr/lib/os-release": "ID=x",
         },
     )
     assert files.read(f"{DOC}/libgcc-s1/copyright") == "gcc"
     assert files.read(f"{DOC}/hard/copyright") == "gcc"
     assert files.read("etc/os-release") == "ID=x"
+    assert files.read("etc/absolute/copyright") == "ID=x"
     assert files.read(f"{DOC}/out/copyright") is None
     assert files.read(f"{DOC}/loop/copyright") is None
 

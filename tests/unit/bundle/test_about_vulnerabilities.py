@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bundle import about, build, debiantracker, pipaudit, vulnerabilities
 from bundle.cli import main
 from bundle.errors import AirliftError, Kind
 from bundle.inventory import Contents, Package
+from bundle.pipaudit import Audit
 from bundle.release import Release
 from tests.unit.bundle.aboutkit import debian, layer, parsed, subject, written
 from tests.unit.bundle.bundlekit import FakeSuppliers, Keys
@@ -211,6 +213,17 @@ def test_one_scanner_worked_and_what_it_could_not_know(
     assert "debian forky was not scanned" in report["reason"]
     assert "not all packages of odd are known" in report["reason"]
     assert "python-debian" in report["scanner"]
+
+
+def test_what_pip_audit_said_is_in_the_report(tmp_path: Path, tree: Path) -> None:
+    finding = {"id": "CVE-1", "component": "app", "package": "x", "version": "1"}
+    finding |= {"severity": "", "fixed_in": ""}
+    answer: Future[Audit] = Future()
+    answer.set_result(Audit(findings=(finding,), audited=7, scanner="pip-audit 1"))
+    report = parsed(written(tmp_path, subject(tmp_path, tree, audit=answer)), vulnerabilities.NAME)
+    assert (report["scanned"], report["findings"]) == (True, [finding])
+    assert report["scanner"] == "pip-audit 1"
+    assert "operating system packages were not scanned" in report["reason"]
 
 
 @pytest.fixture
