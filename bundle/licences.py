@@ -27,7 +27,9 @@ def write(folder: Path, tree: Path, inventory: Mapping[str, Contents]) -> None:
         for package in one.packages
     }
     # One package a line: `grep` finds it, `diff` shows it. A wheel for each Python is one package.
-    table = f'{{"product": {json.dumps(_product(tree))},\n"packages": [\n' + ",\n".join(rows)
+    unread = {name: list(one.unread) for name, one in sorted(inventory.items()) if one.unread}
+    table = f'{{"product": {json.dumps(_product(tree))},\n"not_read": {json.dumps(unread)},\n'
+    table += '"packages": [\n' + ",\n".join(rows)
     (folder / TABLE).write_text(f"{table}\n]}}\n", encoding="utf-8")
     place = folder / FOLDER
     place.mkdir()

@@ -175,6 +175,13 @@ def test_the_real_documents_give_commands_and_flows(tmp_path: Path, tree: Path) 
     assert "Not scanned" in shown
 
 
+def test_what_could_not_be_read_is_on_the_page(tmp_path: Path, tree: Path) -> None:
+    images = {"odd": [layer({"bin/program": "ELF"})]}
+    shown = Page(written(tmp_path, subject(tmp_path, tree, images))["dossier.html"].decode()).shown
+    assert "odd is not fully known" in shown
+    assert "no package database" in shown
+
+
 def test_hostile_names_are_text(tmp_path: Path, tree: Path) -> None:
     evil = f"x{EVIL}"
     image = layer(
