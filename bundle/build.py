@@ -80,6 +80,10 @@ class Options:
     since: tuple[Path, ...] = ()
     # Who may sign receipts.
     receipt_signers: Path | None = None
+    # What Debian's security tracker publishes: a file, or a folder of such files.
+    vulnerability_data: Path | None = None
+    # Whether to ask pip-audit's service.
+    audit: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,10 +126,11 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
         log(f"receipt {line}")
     if options.source != "auto":
         since.check_source(bases, options.source)
+    asked = about.ask(options.tree, wanted, lines, options.vulnerability_data, options.audit)
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=options.out) as folder:
         work = Path(folder)
-        files, collected = _collect(options, wanted, suppliers, work, log)
+        files, collected = _collect(options, wanted, suppliers, work, asked=asked, log=log)
         since.check_source(bases, collected.image_source)
         log(f"hashing {len(files)} files")
         entries = _entries(options.tree, files)
@@ -221,7 +226,13 @@ def _check_keys(options: Options) -> tuple[str, ...]:
 
 
 def _collect(
-    options: Options, wanted: release.Release, suppliers: Suppliers, work: Path, log: Log
+    options: Options,
+    wanted: release.Release,
+    suppliers: Suppliers,
+    work: Path,
+    *,
+    asked: about.Asked,
+    log: Log,
 ) -> tuple[dict[str, Path], Collected]:
     tree = options.tree
     files = content.collect(tree)
@@ -239,13 +250,16 @@ def _collect(
     subject = about.Subject(
         tree=tree,
         release=wanted,
+        architecture=machine.architecture(),
         image_source=collected.image_source,
         components=collected.components,
         absent=collected.absent,
         layout=layout,
         wheels=work / "wheels",
         packages=work / PACKAGES,
+        asked=asked,
     )
+    log("what is inside: bills of materials, licences, vulnerabilities, provenance")
     files |= about.write(subject, work / "about")
     for name in ("oci-layout", "index.json"):
         files[f"oci/{name}"] = layout / name

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle import custody, delta, handover, importer, inspect, installed, verify
+from bundle import custody, delta, handover, importer, inspect, installed, members, verify
 from bundle.errors import AirliftError, Kind
 from bundle.report import Progress, size, table
 from bundle.sshsig import Trust
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(write_failed(error, Path.cwd()), arguments)
     if arguments.json:
         print(json.dumps({"ok": True, "command": arguments.command, **answer.data}, indent=1))
-    else:
+    elif answer.text:
         print(answer.text)
     return 0
 
@@ -83,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="show who had a bundle when, and check the log's chain; its signatures are checked "
         "with --allowed-signers",
+    )
+    one.add_argument(
+        "--cat",
+        metavar="PATH",
+        help="write this member to standard output instead, such as about/dossier.html or "
+        "about/sbom/release.cdx.json; it is hashed first, and a bad one is not written",
     )
     add_trust(one)
     one = add_command(commands, "import", _import, "verify, store, and make the release current")
@@ -156,7 +162,8 @@ def trust_of(arguments: argparse.Namespace, home: Home) -> Trust | None:
     return Trust(signers, tuple(arguments.identity), revoked, required)
 
 
-def _required_trust(arguments: argparse.Namespace, home: Home) -> Trust:
+def required_trust(arguments: argparse.Namespace, home: Home) -> Trust:
+    """Whom to believe, or a refusal: nothing is used on nobody's word."""
     trust = trust_of(arguments, home)
     if trust is None:
         raise AirliftError(
@@ -175,7 +182,7 @@ def home_of(arguments: argparse.Namespace) -> Home:
 
 def _verify(arguments: argparse.Namespace) -> Answer:
     home = home_of(arguments)
-    trust = _required_trust(arguments, home)
+    trust = required_trust(arguments, home)
     progress = Progress("verifying")
     if arguments.bundle.is_dir():
         found, verdict, accepted = installed.check(
@@ -228,6 +235,8 @@ def _inspect(arguments: argparse.Namespace) -> Answer:
     if arguments.custody is not None:
         return _inspect_custody(arguments)
     home = home_of(arguments)
+    if arguments.cat is not None:
+        return _cat(arguments, home)
     with verify.opened(arguments.bundle, trust=trust_of(arguments, home), home=None) as bundle:
         return Answer(inspect.text(bundle), inspect.facts(bundle))
 
@@ -243,9 +252,23 @@ def _inspect_custody(arguments: argparse.Namespace) -> Answer:
     return Answer(text, data)
 
 
+def _cat(arguments: argparse.Namespace, home: Home) -> Answer:
+    if arguments.json:
+        raise AirliftError(
+            Kind.USAGE,
+            "--cat writes the member itself, so there is no answer for --json",
+            where=f"--cat {arguments.cat}",
+            fix="leave one of them out",
+        )
+    trust = required_trust(arguments, home)
+    with verify.opened(arguments.bundle, trust=trust, home=None) as bundle:
+        members.cat(bundle, arguments.cat)
+    return Answer("")
+
+
 def _import(arguments: argparse.Namespace) -> Answer:
     home = home_of(arguments)
-    trust = _required_trust(arguments, home)
+    trust = required_trust(arguments, home)
     progress = Progress("verifying and storing")
     start = time.monotonic()
 

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from bundle import carrying, delta, handover, stock
+from bundle import carrying, delta, dossiercommand, handover, stock
 from bundle.cli import Answer, add_command
 from bundle.errors import AirliftError, Kind
 from bundle.registry import RegistryServer
@@ -45,8 +45,16 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="FILE",
         help="who may sign receipts, in the form of allowed_signers, got from the sites",
     )
+    one.add_argument(
+        "--vulnerability-data",
+        type=Path,
+        metavar="FILE|DIR",
+        help="the JSON that Debian's security tracker publishes: packages of Debian are matched "
+        "with it (docs/SBOM.md); without it they are reported as not scanned",
+    )
     _add_keys(one)
     handover.add_options(one)
+    dossiercommand.register(commands)
     one = add_command(commands, "sign", _sign, "add another signer's signature to a bundle")
     one.add_argument("bundle", type=Path)
     one.add_argument(
@@ -110,6 +118,8 @@ def _build(arguments: argparse.Namespace) -> Answer:
             source=arguments.source,
             since=tuple(arguments.since),
             receipt_signers=arguments.receipt_signers,
+            vulnerability_data=arguments.vulnerability_data,
+            audit=True,
         ),
         suppliers.Real(),
         log=log,

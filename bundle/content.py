@@ -43,8 +43,7 @@ _COLLECTION_PARTS = (
 def collect(tree: Path) -> dict[str, Path]:
     """Map each member's path to the file that becomes it."""
     found = {f"content/{path}": tree / path for path in _tree_files(tree)}
-    for name in _with_dependencies(COLLECTIONS):
-        root = _collection(name)
+    for name, root in collections().items():
         base = f"content/collections/ansible_collections/{name.replace('.', '/')}"
         for path in _collection_files(root):
             found[f"{base}/{path}"] = root / path
@@ -59,6 +58,11 @@ def collect(tree: Path) -> dict[str, Path]:
                 "or delete the file, or add it to .gitignore",
             )
     return found
+
+
+def collections() -> dict[str, Path]:
+    """Where each collection of a release is installed on this machine, by its name."""
+    return {name: _collection(name) for name in _with_dependencies(COLLECTIONS)}
 
 
 def _tree_files(tree: Path) -> Iterator[str]:

@@ -20,6 +20,7 @@ CARRIED = (
     "inspect",
     "installed",
     "manifest",
+    "members",
     "parts",
     "report",
     "schema",

@@ -112,17 +112,21 @@ def authenticate(
 def check_members(
     bundle: Opened,
     *,
+    only: str | None = None,
     sink: Sink | None = None,
     have: Have | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Read every member once, but what the caller has, and compare its hash, several at a time.
+    """Read every member (or `only` one), but what the caller has, and compare its hash.
+
+    Several at a time.
 
     One thread a core: hashing is what takes the time, and the members are independent. The largest
     come first so that the cores finish together.
     """
+    members = enumerate(zip(bundle.manifest.members, bundle.offsets, strict=True))
     jobs = sorted(
-        enumerate(zip(bundle.manifest.members, bundle.offsets, strict=True)),
+        (job for job in members if only in (None, job[1][0].path)),
         key=lambda job: (-job[1][0].size, job[0]),
     )
     _Pool(bundle.source, jobs, sink, have, progress).run()

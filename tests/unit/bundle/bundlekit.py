@@ -24,6 +24,7 @@ from bundle.errors import AirliftError
 from bundle.importer import Imported
 from bundle.sshsig import Trust
 from bundle.store import Home
+from tests.unit.bundle import debkit
 
 TREE = Path(__file__).resolve().parents[3]
 #: `make soak`: every step instead of every fifth, twenty times as many examples.
@@ -304,10 +305,7 @@ class FakeSuppliers:
         return FakeCollected("debian", components, {"grafana": {"reason": "not in Debian"}})
 
     def packages(self, dest: Path, log: Callable[[str], None]) -> None:
-        dest.mkdir(parents=True)
-        (dest / "docker.io_26.1.5+dfsg1-9+b4_amd64.deb").write_bytes(b"deb")
-        (dest / "iptables_1%3a1.8.11_amd64.deb").write_bytes(b"deb 2")
-        (dest / "Packages").write_text("Package: docker.io\n")
+        debkit.repository(dest)
 
     def wheels(self, requirements: Path, dest: Path, log: Callable[[str], None]) -> None:
         dest.mkdir(parents=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,14 @@ from bundle import bootstrap, build, content, splitting
 from bundle.store import Home
 from tests.unit.bundle.bundlekit import FakeSuppliers, Keys, Recipe, fake_venv, make_tree
 from tests.unit.bundle.deltakit import Dist, make_dist
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests find out about made-up images is not left in the builder's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRLIFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

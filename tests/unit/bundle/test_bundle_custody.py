@@ -207,7 +207,7 @@ def test_a_signature_counts_for_the_person_whom_the_entry_names(
     assert "not in the list" in found[2]
     # It may sign bundles, not entries.
     vendor = Trust(keys.signers(keys.line("ann", "ann@example.org")))
-    assert "not for signing custody logs" in custody.check_signatures(chain, vendor)[1]
+    assert "not for airlift-custody" in custody.check_signatures(chain, vendor)[1]
     # It had ended when the entry says that it was made.
     ended = f'{namespace},valid-before="20260228"'
     old = Trust(keys.signers(keys.line("ann", "ann@example.org", ended)))
