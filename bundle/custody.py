@@ -174,9 +174,13 @@ def _order(entries: Sequence[Entry | None]) -> Iterator[str]:
 
 def _links(entries: Sequence[Entry | None]) -> Iterator[str]:
     """Entries that do not have their own hash, or do not name that of the entry before."""
-    for entry in filter(None, entries):
+    for line, entry in enumerate(entries, 1):
+        if entry is None:
+            continue
         if entry.sealed() != entry:
-            yield f"entry {entry.number} was altered: it does not have its own SHA-256"
+            # Its number may be what was altered.
+            name = f"entry {line}" if entry.number == line else f"line {line}"
+            yield f"{name} was altered: it does not have its own SHA-256"
         if entry.number == 1 and entry.data["previous"] != BEGINNING:
             yield "entry 1 was altered: it names an entry before it"
     for before, after in pairwise(entries):

@@ -65,6 +65,15 @@ def find(bundle: Opened, path: str) -> Member:
     for member in bundle.manifest.members:
         if member.path == path:
             return member
+    for absent in bundle.manifest.left_out:
+        if absent.path == path:
+            raise AirliftError(
+                Kind.USAGE,
+                f"this delta does not carry {path}: release {absent.base} has it",
+                where=str(bundle.source.path),
+                fix=f"name the bundle of release {absent.base}, or look below "
+                f"/opt/airlift/releases/{absent.base}/ on a jump host",
+            )
     known = [member.path for member in bundle.manifest.members]
     near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
     raise AirliftError(

@@ -102,13 +102,14 @@ def trusted(keys: Keys) -> list[str]:
     return ["--allowed-signers", str(keys.signers())]
 
 
-def carried(path: Path, keys: Keys) -> dict[str, str]:
+def told(path: Path, keys: Keys) -> dict[str, str]:
+    """What the release says of itself; a delta leaves out what its base says, too."""
     with verify.opened(path, trust=keys.trust(), home=None) as bundle:
-        return {m.path: m.sha256 for m in bundle.manifest.members if m.path.startswith("about/")}
+        return {m.path: m.sha256 for m in bundle.manifest.contents if m.path.startswith("about/")}
 
 
 def test_a_delta_says_of_the_release_what_the_full_bundle_says(dist: Dist, keys: Keys) -> None:
-    assert carried(dist.delta, keys) == carried(dist.new, keys) != {}
+    assert told(dist.delta, keys) == told(dist.new, keys) != {}
     full, delta = (check(path, keys.trust()) for path in (dist.new, dist.delta))
     assert full.manifest.release_sha256 == delta.manifest.release_sha256
 
@@ -362,7 +363,7 @@ def test_the_documents_commands_run_as_they_are_written(
 def test_the_document_names_every_member(dist: Dist, keys: Keys) -> None:
     named = re.findall(r"^\| `(about/[^`]+)` \|", DOC, re.MULTILINE)
     patterns = [re.escape(name).replace("<component>", r"[a-z0-9-]+") for name in named]
-    for path in carried(dist.new, keys):
+    for path in told(dist.new, keys):
         assert [p for p in patterns if re.fullmatch(p, path)], path
     for pattern in patterns:
         assert [p for p in carried(dist.new, keys) if re.fullmatch(pattern, p)], pattern
@@ -376,3 +377,9 @@ def test_the_page_is_made_with_what_a_jump_host_has(dist: Dist, keys: Keys, tmp_
     command = [sys.executable, "-c", block, "dossier", str(dist.new), "-o", str(out)]
     subprocess.run([*command, *trusted(keys)], cwd=TREE, check=True, capture_output=True)
     assert "Verified when this page was made" in out.read_text()
+
+
+def test_what_a_delta_leaves_out_is_said_where_it_is(dist: Dist, keys: Keys) -> None:
+    done = cat(dist.delta, "about/licences/redis.txt", keys)
+    assert done.returncode == 2
+    assert b"this delta does not carry about/licences/redis.txt: release 1.0.0" in done.stderr
