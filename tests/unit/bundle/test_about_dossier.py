@@ -366,7 +366,7 @@ def test_the_document_names_every_member(dist: Dist, keys: Keys) -> None:
     for path in told(dist.new, keys):
         assert [p for p in patterns if re.fullmatch(p, path)], path
     for pattern in patterns:
-        assert [p for p in carried(dist.new, keys) if re.fullmatch(pattern, p)], pattern
+        assert [p for p in told(dist.new, keys) if re.fullmatch(pattern, p)], pattern
 
 
 def test_the_page_is_made_with_what_a_jump_host_has(dist: Dist, keys: Keys, tmp_path: Path) -> None:
