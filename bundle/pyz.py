@@ -21,6 +21,7 @@ CARRIED = (
     "report",
     "schema",
     "signers",
+    "sshkeygen",
     "sshsig",
     "store",
     "verify",
