@@ -24,6 +24,7 @@ CARRIED = (
     "sshkeygen",
     "sshsig",
     "store",
+    "usage",
     "verify",
 )
 

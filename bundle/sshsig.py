@@ -57,6 +57,7 @@ class Signer:
             "identity": self.identity,
             "fingerprint": self.fingerprint,
             "key_type": self.key_type,
+            "valid": self.valid,
         }
 
 
