@@ -102,8 +102,8 @@ def regions(raw: bytes) -> Iterator[Region]:
         gap = len(part.data) - size
         yield Region(f"{name} gap", offset + 512 + size, gap, (Kind.ALTERED,), ("the gap",))
         offset += 512 + len(part.data)
-    said = ("follow the end of the archive", "damaged: the header of what follows", "not empty")
-    yield Region("end", offset, 1024, (Kind.STRUCTURE, Kind.ALTERED, Kind.CUT_SHORT), said)
+    said = ("damaged: the header of what follows", "damaged: its end mark is not empty")
+    yield Region("end", offset, 1024, (Kind.ALTERED,), said)
 
 
 def _header(name: str) -> tuple[tuple[Kind, ...], tuple[str, ...]]:
@@ -111,8 +111,10 @@ def _header(name: str) -> tuple[tuple[Kind, ...], tuple[str, ...]]:
     if name == "manifest.json":
         return (Kind.UNREADABLE,), ("does not begin with manifest.json",)
     if name.startswith("manifest.sig"):
-        return (Kind.ALTERED,), (f"the header of {'manifest.sig' if name[-1] == 'g' else ''}",)
-    return (Kind.ALTERED,), (f"the header of {name}",)
+        return (Kind.ALTERED,), (f"the header of {name}",)
+    # With one signature more in front, the first member could also be a further signature.
+    words = (f"the header of {name}", f"manifest.sig.3 or {name}")
+    return (Kind.ALTERED,), words
 
 
 def _data(name: str) -> tuple[tuple[Kind, ...], tuple[str, ...]]:
