@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from bundle import delta, inspect, usage, verify
 from bundle.errors import AirliftError, Kind
-from bundle.report import GREEN, RED, Progress, facts, paint, say, size
+from bundle.report import GREEN, RED, Progress, facts, fold, paint, say, size
 from bundle.sshsig import Trust, Verdict
 from bundle.store import DEFAULT_HOME, Acceptance, Home, now, required_signers, write_failed
 from bundle.usage import COURIER, OPERATOR, add_command
@@ -70,8 +70,11 @@ def _fail(error: AirliftError, command: str, words: list[str]) -> int:
         say(json.dumps(found, indent=1))
     # What was handed in is refused; other errors are this machine's, or its user's.
     refused = 10 <= error.kind.exit_code < 40
-    word = paint("REFUSED: ", RED, sys.stderr) if refused else ""
-    print(" ".join(f"airlift {command}".split()) + f": {word}{error}", file=sys.stderr)
+    head = f"airlift {command}".strip() + ": " + ("REFUSED: " if refused else "")
+    # The lines after the first hold commands: those stay in one piece, for whoever copies them.
+    what, *rest = str(error).split("\n")
+    said = fold(head + what, sys.stderr).replace("REFUSED:", paint("REFUSED:", RED, sys.stderr), 1)
+    print(said, *rest, sep="\n", file=sys.stderr)
     return error.kind.exit_code
 
 

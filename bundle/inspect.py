@@ -73,10 +73,10 @@ def text(bundle: Opened) -> str:
         head += signers(bundle.verdict)
     parts = [pairs(head), _components(data["components"])]
     parts += [_shared(known)]
+    if drift := [(name, c["drift"]) for name, c in data["components"].items() if c["drift"]]:
+        parts.append(table(drift, ["component", "drift from the pin"]))
     if data["absent"]:
-        parts.append(
-            table([(name, a["reason"]) for name, a in data["absent"].items()], ["absent", "reason"])
-        )
+        parts.append(pairs([(f"no {name}", a["reason"]) for name, a in data["absent"].items()]))
     zones = [(name, size(zone["bytes"])) for name, zone in data["zones"].items()]
     groups = [(name, size(count)) for name, count in known["sizes"].items()]
     parts.append(table(zones, ["zone", "images need"]))
@@ -132,12 +132,9 @@ def _components(components: dict[str, Any]) -> str:
                 size(sum(layers.values())),
                 f"{len(shared)} of {len(layers)}",
                 size(sum(layers.values()) - sum(shared.values())),
-                component["manifest_digest"][:19],
-                component["drift"] or "",
             )
         )
-    heads = ["component", "version", "layers", "shared", "its own", "image", "drift from the pin"]
-    return table(rows, heads)
+    return table(rows, ["component", "version", "layers", "shared", "its own"])
 
 
 def _shared(known: dict[str, Any]) -> str:

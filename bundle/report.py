@@ -50,15 +50,21 @@ def table(rows: Sequence[Sequence[str]], heads: Sequence[str] | None = None) -> 
 def facts(rows: Sequence[tuple[str, str]]) -> str:
     """Names and what they are; on a terminal, long ones are folded under themselves."""
     width = max(len(name) for name, _ in rows) + 2
-    room = shutil.get_terminal_size().columns - width if sys.stdout.isatty() else sys.maxsize
-    lines: list[str] = []
-    for name, value in rows:
-        folded = textwrap.wrap(
-            value, max(room, 30), break_long_words=False, break_on_hyphens=False
-        ) or [""]
-        lines.append(name.ljust(width) + folded[0])
-        lines += [" " * width + rest for rest in folded[1:]]
+    folded = (fold(value, sys.stdout, width).split("\n") for _, value in rows)
+    lines = [
+        (name if first else "").ljust(width) + line
+        for (name, _), parts in zip(rows, folded, strict=True)
+        for first, line in zip((True, *[False] * len(parts)), parts, strict=False)
+    ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def fold(text: str, stream: TextIO, used: int = 0) -> str:
+    """Break a text between words for a terminal, of which so many columns are taken."""
+    if not stream.isatty():
+        return text
+    room = max(shutil.get_terminal_size().columns - used, 30)
+    return "\n".join(textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False))
 
 
 def paint(text: str, colour: str, stream: TextIO) -> str:

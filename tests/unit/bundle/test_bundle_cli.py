@@ -173,7 +173,7 @@ def test_colours_are_for_terminals_that_want_them(small: Path, keys: Keys, home:
     good = arguments("verify", small, keys, home)
     bad = ["verify", str(small), "--allowed-signers", str(keys.signers(keys.line("stranger")))]
     assert "\033[1;32mGOOD\033[0m" in on_a_terminal(*good)
-    assert "\033[1;31mREFUSED: \033[0m" in on_a_terminal(*bad)
+    assert "\033[1;31mREFUSED:\033[0m" in on_a_terminal(*bad)
     for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         for words, phrase in ((good, "GOOD: airlift 1.0.0"), (bad, "REFUSED: signed with")):
             shown = on_a_terminal(*words, **env)
@@ -195,6 +195,17 @@ def test_verify_fits_a_terminal_and_tells_who_when_and_what(
     assert re.search(r"judged keys as of 20\S+Z, by this machine's clock", flat)
     assert "inside app 1.2.3, redis 1.2.3" in flat
     assert "absent grafana" in flat
+
+
+def test_a_refusal_and_a_table_fit_a_terminal(small: Path, keys: Keys, home: Home) -> None:
+    stranger = ["--allowed-signers", str(keys.signers(keys.line("stranger")))]
+    shown = on_a_terminal("verify", str(small), *stranger, NO_COLOR="1")
+    what, where = shown.split("\n  where: ")
+    assert len(what.splitlines()) > 1
+    assert max(map(len, what.splitlines())) <= 80
+    assert len(where.split("\n  fix:   ")[0].splitlines()) == 1
+    shown = on_a_terminal(*arguments("inspect", small, keys, home), NO_COLOR="1")
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_json_of_verify(small: Path, keys: Keys, home: Home) -> None:
