@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from dataclasses import dataclass
@@ -129,7 +128,7 @@ def _parse_line(path: Path, number: int, line: str) -> AllowedKey:
             )
     try:
         blob = base64.b64decode(rest[1], validate=True)
-    except binascii.Error:
+    except ValueError:
         _refuse(path, number, "the key is not base64")
     return AllowedKey(identities, options, rest[0], blob)
 
@@ -173,7 +172,7 @@ def load_revoked(path: Path) -> Revoked:
 def _revoked_key(path: Path, number: int, words: list[str]) -> tuple[str, bytes]:
     try:
         kind, blob = words[0], base64.b64decode(words[1], validate=True)
-    except (IndexError, binascii.Error):
+    except (IndexError, ValueError):
         kind, blob = "", b""
     if not _KEY_TYPE.fullmatch(kind) or kind.encode() not in blob[4 : 4 + len(kind)]:
         raise AirliftError(

@@ -7,7 +7,6 @@ to keep odd files away from it, and to say in one sentence what is wrong.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import time
 from collections.abc import Sequence
@@ -92,7 +91,7 @@ def parse(raw: bytes, name: str) -> Signature:
     """Read one armoured SSHSIG; a second one, or anything around it, is refused."""
     try:
         return _parse(raw, name)
-    except (UnicodeDecodeError, binascii.Error, ValueError, IndexError):
+    except (ValueError, IndexError):
         _unsigned(name, "it is not an OpenSSH signature")
 
 
