@@ -74,7 +74,7 @@ def _fail(error: AirliftError, command: str, words: list[str]) -> int:
     # The lines after the first hold commands: those stay in one piece, for whoever copies them.
     what, *rest = str(error).split("\n")
     said = fold(head + what, sys.stderr).replace("REFUSED:", paint("REFUSED:", RED, sys.stderr), 1)
-    print(said, *rest, sep="\n", file=sys.stderr)
+    say("\n".join((said, *rest)), sys.stderr)
     return error.kind.exit_code
 
 

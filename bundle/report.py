@@ -73,14 +73,15 @@ def paint(text: str, colour: str, stream: TextIO) -> str:
     return text if plain or not stream.isatty() else f"\033[1;{colour}m{text}\033[0m"
 
 
-def say(text: str) -> None:
+def say(text: str, stream: TextIO | None = None) -> None:
     """Print an answer; a reader that closed its pipe (`| head`) has what it wanted."""
+    stream = stream or sys.stdout
     try:
-        print(text, flush=True)
+        print(text, file=stream, flush=True)
     except BrokenPipeError:
         # Python flushes once more at its end, which must not fail again.
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, stream.fileno())
         os.close(null)
 
 
