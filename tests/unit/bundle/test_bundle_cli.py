@@ -159,8 +159,10 @@ def test_a_signal_ends_an_import_cleanly(
     number: signal.Signals, full: build.Built, keys: Keys, home: Home
 ) -> None:
     words = [*arguments("import", full.path, keys, home), "--json"]
+    # Tests that run in the background of a shell, or under nohup, ignore some of the signals.
+    command = ["env", "--default-signal", *BUNDLE, *words]
     with subprocess.Popen(
-        [*BUNDLE, *words], cwd=TREE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=TREE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
