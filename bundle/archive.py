@@ -195,6 +195,9 @@ def read_preamble(
     while len(found) < signatures:
         wanted = signature if not found else f"{signature}.{len(found) + 1}"
         parsed = _parse(source.read(offset, BLOCK))
+        if parsed is None and found:
+            # Not "too few signers": what follows may well be a damaged signature.
+            _explain(source, offset, f"{wanted} or {next_member}", None)
         if parsed is None or parsed[0] != wanted:
             break
         data, offset = _small_member(source, offset, wanted, parsed[1], 1 << 16)
@@ -235,8 +238,10 @@ def locate(source: Source, members: Sequence[Listed], offset: int) -> list[int]:
     tail = source.read(offset - gap, gap + len(END))
     if any(tail[:gap]):
         _damaged(source, offset - gap, "the gap after the last member is not empty")
-    if any(tail[gap:]):
+    if any(tail[gap : gap + BLOCK]):
         _explain(source, offset, None, None, (members, ()))
+    if any(tail[gap:]):
+        _damaged(source, offset + BLOCK, "its end mark is not empty")
     if len(tail) < gap + len(END):
         _cut_short(source, "the end mark of the archive is missing")
     if source.size != offset + len(END):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +16,14 @@ from bundle.errors import AirliftError, Kind
 REQUIREMENTS = "requirements/controller.txt"
 MARKER = ".airlift-complete"
 MINIMUM = (3, 11)
+# A killed import must not leave a pip behind that writes into the next one's directory. Not a
+# `preexec_fn`: a Ctrl-C that comes while it runs can be lost in Python's fork hooks.
+_DIE_WITH_PARENT = """
+import contextlib, ctypes, os, signal, sys
+with contextlib.suppress(OSError, AttributeError):
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 # Unpacked and compiled, wheels grow; measured 4.7 times for a wheelhouse of three Pythons.
 GROWTH = 7
 
@@ -114,14 +119,13 @@ def _run(command: list[str], release: Path) -> None:
     (release / "venv").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tmp-", dir=release / "venv") as folder:
         result = subprocess.run(
-            command,
+            [sys.executable, "-I", "-c", _DIE_WITH_PARENT, *command],
             env={**env, "TMPDIR": folder},
             cwd=folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
-            preexec_fn=_die_with_parent,
         )
     if result.returncode != 0:
         lines = (result.stderr or result.stdout).strip().splitlines()
@@ -132,9 +136,3 @@ def _run(command: list[str], release: Path) -> None:
             fix="run the same command again; if it stays so, send this output to the vendor:\n"
             + "\n".join(f"    {line}" for line in lines[-15:]),
         )
-
-
-def _die_with_parent() -> None:
-    """A killed import must not leave a pip behind that writes into the next one's directory."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)

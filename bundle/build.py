@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from bundle.manifest import Manifest
 from bundle.sshsig import Trust
 from bundle.store import fsync_directory
 from bundle.verify import check_members, opened
+from bundle.workspace import workspace
 
 Log = Callable[[str], None]
 PACKAGES = "packages/debian-13"
@@ -128,8 +128,7 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
         since.check_source(bases, options.source)
     asked = about.ask(options.tree, wanted, lines, options.vulnerability_data, options.audit)
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=options.out) as folder:
-        work = Path(folder)
+    with workspace(options.out) as work:
         files, collected = _collect(options, wanted, suppliers, work, asked=asked, log=log)
         since.check_source(bases, collected.image_source)
         log(f"hashing {len(files)} files")

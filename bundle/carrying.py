@@ -11,6 +11,7 @@ from pathlib import Path
 from bundle import handover, joining, splitting
 from bundle.cli import Answer, add_command, add_trust, home_of, trust_of
 from bundle.report import Progress, size, table
+from bundle.usage import COURIER
 
 SIZE = "3900M"
 
@@ -21,10 +22,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "split",
         _split,
-        "write a bundle in parts that a FAT32 stick can hold, such as "
-        "airlift-1.0.0-amd64.tar.part-01, and their index airlift-1.0.0-amd64.tar.parts. "
-        "verify, import and join take the index. Example: split dist/airlift-1.0.0-amd64.tar "
-        "-o /media/usb",
+        "write a bundle in parts that a FAT32 stick can hold",
+        role=COURIER,
+        about="Parts such as airlift-1.0.0-amd64.tar.part-01, and their index\n"
+        "airlift-1.0.0-amd64.tar.parts, which verify, import and join take.",
+        examples=("split dist/airlift-1.0.0-amd64.tar -o /media/usb",),
     )
     one.add_argument("bundle", type=Path, help="bundle file; it stays as it is")
     one.add_argument(
@@ -45,9 +47,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "join",
         _join,
-        "make a bundle file from its parts; each part is checked, and an interrupted join goes on. "
-        "Not needed for import, which reads the parts themselves. Example: join "
-        "/media/usb/airlift-1.0.0-amd64.tar.parts -o /srv",
+        "make a bundle file from its parts",
+        role=COURIER,
+        about="Each part is checked, and an interrupted join goes on. Not needed for import,\n"
+        "which reads the parts themselves.",
+        examples=("join /media/usb/airlift-1.0.0-amd64.tar.parts -o /srv",),
     )
     one.add_argument(
         "bundle",

@@ -6,18 +6,24 @@ import argparse
 import importlib.util
 import json
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from bundle import custody, delta, handover, importer, inspect, installed, members, verify
+from bundle import custody, delta, handover, inspect, members, usage, verify
 from bundle.errors import AirliftError, Kind
-from bundle.report import Progress, size, table
-from bundle.sshsig import Trust
-from bundle.store import DEFAULT_HOME, Acceptance, Home, write_failed
+from bundle.report import GREEN, RED, Progress, facts, fold, paint, say, size
+from bundle.sshsig import Trust, Verdict
+from bundle.store import DEFAULT_HOME, Acceptance, Home, now, required_signers, write_failed
+from bundle.usage import COURIER, OPERATOR, add_command
+
+__all__ = ["Answer", "add_command", "add_trust", "main", "make_parser", "trust_of"]
 
 
 @dataclass(frozen=True)
@@ -33,40 +39,94 @@ Command = Callable[[argparse.Namespace], Answer]
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return its exit code."""
-    arguments = _parser().parse_args(argv)
-    command: Command = arguments.run
+    words = sys.argv[1:] if argv is None else argv
+    name = next((word for word in words if not word.startswith("-")), "")
+    if not words:
+        make_parser().print_help()
+        return Kind.USAGE.exit_code
     try:
-        answer = handover.recorded(command, arguments)
+        with _signals_as_errors():
+            arguments = make_parser(only=words[0]).parse_args(words)
+            name = arguments.command
+            command: Command = arguments.run
+            answer = handover.recorded(command, arguments)
+        if arguments.json:
+            say(json.dumps({"ok": True, "command": name, **answer.data}, indent=1))
+        elif answer.text:
+            say(answer.text)
     except AirliftError as error:
-        return _fail(error, arguments)
+        return _fail(error, name, words)
     except KeyboardInterrupt:
         what = "stopped; nothing half-done is used"
-        return _fail(AirliftError(Kind.INTERRUPTED, what, fix="run it again"), arguments)
+        return _fail(AirliftError(Kind.INTERRUPTED, what, fix="run it again"), name, words)
     except OSError as error:
-        return _fail(write_failed(error, Path.cwd()), arguments)
-    if arguments.json:
-        print(json.dumps({"ok": True, "command": arguments.command, **answer.data}, indent=1))
-    elif answer.text:
-        print(answer.text)
+        return _fail(write_failed(error, Path.cwd()), name, words)
     return 0
 
 
-def _fail(error: AirliftError, arguments: argparse.Namespace) -> int:
-    if arguments.json:
-        found = {"ok": False, "command": arguments.command, "error": error.as_dict()}
-        print(json.dumps(found, indent=1))
-    print(f"airlift {arguments.command}: {error}", file=sys.stderr)
+def _fail(error: AirliftError, command: str, words: list[str]) -> int:
+    if "--json" in words:
+        found = {"ok": False, "command": command, "error": error.as_dict()}
+        say(json.dumps(found, indent=1))
+    # What was handed in is refused; other errors are this machine's, or its user's.
+    refused = 10 <= error.kind.exit_code < 40
+    head = f"airlift {command}".strip() + ": " + ("REFUSED: " if refused else "")
+    # The lines after the first hold commands: those stay in one piece, for whoever copies them.
+    what, *rest = str(error).split("\n")
+    said = fold(head + what, sys.stderr).replace("REFUSED:", paint("REFUSED:", RED, sys.stderr), 1)
+    say("\n".join((said, *rest)), sys.stderr)
     return error.kind.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="airlift-bundle",
-        description="Checks, shows and imports Airlift bundles. docs/TRUST.md has the rules and "
-        "the exit codes.",
+@contextmanager
+def _signals_as_errors() -> Iterator[None]:
+    """Let `kill` and a closed terminal end a command as Ctrl-C does, with its cleaning up."""
+
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # Under nohup it stays ignored.
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def make_parser(only: str = "") -> usage.Top:
+    """All commands with their options, as `main` understands them.
+
+    If only one of those that `verify.pyz` carries is wanted, the others are not loaded: on a jump
+    host that would be a tenth of the time of a verification.
+    """
+    parser = usage.Top(
+        prog=usage.program(),
+        description="Airlift bundles: a release in one signed file, for a place with no internet.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    one = add_command(commands, "verify", _verify, "check signatures and every byte; write nothing")
+    commands: Any = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=usage.Parser
+    )
+    parser.commands = commands
+    one = add_command(
+        commands,
+        "verify",
+        _verify,
+        "check signatures and every byte; write nothing",
+        role=COURIER,
+        about="Run it when a bundle arrives, and whenever you doubt a copy. It says who signed,\n"
+        "with which key, and what is inside. A release that was imported is checked\n"
+        "against its signed manifest, file by file, when you name its directory.",
+        examples=(
+            "verify /media/usb/airlift-1.0.0-amd64.tar --allowed-signers allowed_signers",
+            "verify BUNDLE --identity release@airlift.example --require-signers 2",
+            "verify /opt/airlift/current",
+        ),
+    )
     one.add_argument(
         "bundle",
         type=Path,
@@ -74,7 +134,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_trust(one)
     handover.add_options(one)
-    one = add_command(commands, "inspect", _inspect, "show what is inside; members are not hashed")
+    one = add_command(
+        commands,
+        "inspect",
+        _inspect,
+        "show what is inside; members are not hashed",
+        role=COURIER,
+        about="A quick look at images, versions, sizes and needs. Without a list of signers\n"
+        "it says NOT CHECKED, and is good for looking only.",
+        examples=("inspect BUNDLE --allowed-signers allowed_signers", "inspect BUNDLE --json"),
+    )
     what = one.add_mutually_exclusive_group(required=True)
     what.add_argument("bundle", type=Path, nargs="?", help="bundle file, or its parts' index")
     what.add_argument(
@@ -91,28 +160,37 @@ def _parser() -> argparse.ArgumentParser:
         "about/sbom/release.cdx.json; it is hashed first, and a bad one is not written",
     )
     add_trust(one)
-    one = add_command(commands, "import", _import, "verify, store, and make the release current")
+    one = add_command(
+        commands,
+        "import",
+        _import,
+        "verify, store, and make the release current",
+        role=OPERATOR,
+        about="Everything that `verify` does, in the same pass in which the bundle is stored;\n"
+        "nothing of it is used before all of it is good. Killed or short of disk, the\n"
+        "same command continues. The first import keeps the list of signers.",
+        examples=(
+            "import /media/usb/airlift-1.0.0-amd64.tar --allowed-signers allowed_signers",
+            "import /media/usb/airlift-1.1.0-since-1.0.0-amd64.tar",
+        ),
+    )
     one.add_argument("bundle", type=Path, help="bundle file, or the index NAME.parts of its parts")
     add_trust(one)
     handover.add_options(one)
+    add_command(
+        commands,
+        "exit-codes",
+        lambda _: Answer(usage.exit_codes()[0], {"exit_codes": usage.exit_codes()[1]}),
+        "list what each exit code means",
+        role=usage.ANYBODY,
+    )
+    if only in commands.choices:
+        return parser
     # verify.pyz does not carry these.
     if importlib.util.find_spec("bundle.commands") is not None:
         from bundle import commands as more  # noqa: PLC0415 - it imports this module
 
         more.register(commands)
-    return parser
-
-
-def add_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    run: Command,
-    text: str,
-) -> argparse.ArgumentParser:
-    """Add a subcommand with the options that all have."""
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.add_argument("--json", action="store_true", help="answer in JSON")
-    parser.set_defaults(run=run)
     return parser
 
 
@@ -135,7 +213,9 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--require-signers", type=positive, metavar="M", help="different keys that must sign"
     )
-    parser.add_argument("--revoked", type=Path, metavar="KRL", help="revoked keys")
+    parser.add_argument(
+        "--revoked", type=Path, metavar="FILE", help="revoked keys: a KRL, or one public key a line"
+    )
     parser.add_argument(
         "--home", type=Path, default=Path(home), metavar="DIR", help=f"default: {home}"
     )
@@ -158,7 +238,7 @@ def trust_of(arguments: argparse.Namespace, home: Home) -> Trust | None:
         revoked = home.trust / "revoked"
     if signers is None:
         return None
-    required = max(arguments.require_signers or 1, importer.required_signers(home))
+    required = max(arguments.require_signers or 1, required_signers(home))
     return Trust(signers, tuple(arguments.identity), revoked, required)
 
 
@@ -185,6 +265,8 @@ def _verify(arguments: argparse.Namespace) -> Answer:
     trust = required_trust(arguments, home)
     progress = Progress("verifying")
     if arguments.bundle.is_dir():
+        from bundle import installed  # noqa: PLC0415 - a bundle's file needs nothing of it
+
         found, verdict, accepted = installed.check(
             arguments.bundle, trust=trust, home=home, progress=progress
         )
@@ -192,6 +274,7 @@ def _verify(arguments: argparse.Namespace) -> Answer:
         members, lacks = found.contents, []
     else:
         with verify.opened(arguments.bundle, trust=trust, home=home) as bundle:
+            progress.total = bundle.manifest.total_size
             verify.check_members(bundle, progress=progress)
             found, accepted = bundle.manifest, bundle.accepted
             members = found.members
@@ -199,19 +282,27 @@ def _verify(arguments: argparse.Namespace) -> Answer:
             assert bundle.verdict is not None  # noqa: S101 - `opened` was given a trust
             verdict = bundle.verdict
     seconds = progress.finish()
-    rows = [("signed by", str(signer)) for signer in verdict.signers]
-    rows += [("not counted", reason) for reason in verdict.ignored]
     total = sum(member.size for member in members)
+    judged = _judged(accepted)
+    rows = [*inspect.origin(found.data), *inspect.signers(verdict), ("judged", judged)]
+    rows += inspect.inside(found.data)
     rows.append(("members", f"{len(members)}, {size(total)}, {seconds:.1f} s"))
     rows += lacks + _accepted_rows(home, accepted)
-    title = f"GOOD: airlift {found.version}, serial {found.serial}: every byte is what was signed"
+    good = paint("GOOD", GREEN, sys.stdout)
+    title = f"{good}: airlift {found.version}, serial {found.serial}: every byte is what was signed"
     return Answer(
-        f"{title}\n{table(rows)}",
+        f"{title}\n{facts(rows)}",
         {
             "version": found.version,
             "serial": found.serial,
-            "signers": [signer.as_dict() for signer in verdict.signers],
-            "ignored": list(verdict.ignored),
+            "created": found.data["created"],
+            "revision": found.data["revision"],
+            "architecture": found.data["architecture"],
+            "image_source": found.data["image_source"],
+            "components": {name: c["version"] for name, c in found.components.items()},
+            "absent": found.data["absent"],
+            **_trusted(verdict),
+            "judged": judged,
             "members": len(members),
             "bytes": total,
             "delta": delta.facts(found),
@@ -219,6 +310,18 @@ def _verify(arguments: argparse.Namespace) -> Answer:
             "accepted": accepted.accepted if accepted else None,
         },
     )
+
+
+def _judged(accepted: Acceptance | None) -> str:
+    """At which time the keys' dates were looked at: a signature carries none of its own."""
+    if accepted is not None:
+        return f"keys as of {accepted.accepted}, when this jump host accepted it"
+    return f"keys as of {now()}, by this machine's clock"
+
+
+def _trusted(verdict: Verdict) -> dict[str, Any]:
+    signers = [signer.as_dict() for signer in verdict.signers]
+    return {"signers": signers, "ignored": list(verdict.ignored)}
 
 
 def _accepted_rows(home: Home, accepted: Acceptance | None) -> list[tuple[str, str]]:
@@ -269,7 +372,9 @@ def _cat(arguments: argparse.Namespace, home: Home) -> Answer:
 def _import(arguments: argparse.Namespace) -> Answer:
     home = home_of(arguments)
     trust = required_trust(arguments, home)
-    progress = Progress("verifying and storing")
+    from bundle import importer  # noqa: PLC0415 - `verify` needs nothing of it
+
+    progress = Progress("verifying and storing", _length(arguments.bundle))
     start = time.monotonic()
 
     def log(text: str) -> None:
@@ -296,9 +401,17 @@ def _import(arguments: argparse.Namespace) -> Answer:
     rows += [("accepted", done.accepted), ("release", str(done.release))]
     rows.append(("signers", f"{home.trust / 'allowed_signers'}, used from now on"))
     return Answer(
-        f"airlift {done.version}, serial {done.serial}, {state}\n{table(rows)}\n\n{_next(home)}",
+        f"airlift {done.version}, serial {done.serial}, {state}\n{facts(rows)}\n\n{_next(home)}",
         data,
     )
+
+
+def _length(path: Path) -> int:
+    """About what there is to read; whether it is a bundle is asked later."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _next(home: Home) -> str:

@@ -10,10 +10,9 @@ import threading
 import time
 from pathlib import Path
 
-from bundle import carrying, delta, dossiercommand, handover, stock
-from bundle.cli import Answer, add_command
+from bundle import carrying, completion, delta, dossiercommand, handover, stock, usage
+from bundle.cli import Answer, add_command, make_parser
 from bundle.errors import AirliftError, Kind
-from bundle.registry import RegistryServer
 from bundle.report import size, table
 from bundle.store import DEFAULT_HOME
 
@@ -23,7 +22,19 @@ IDENTITY = "release@airlift.example"
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add these commands to the parser."""
-    one = add_command(commands, "build", _build, "build and sign a bundle")
+    one = add_command(
+        commands,
+        "build",
+        _build,
+        "build and sign a bundle",
+        about="Collects images, roles, wheels and packages, and writes one signed tar and its\n"
+        "SHA256SUMS. The same tree and SOURCE_DATE_EPOCH give the same bytes. A delta,\n"
+        "with --since, is for clients that imported those bundles.",
+        examples=(
+            "build --version 1.2.0 --key ~/.ssh/airlift_release",
+            "build --since dist/airlift-1.1.0-amd64.tar --key release.pub",
+        ),
+    )
     one.add_argument("--version", help="default: the one in bundle/release.yml")
     one.add_argument("--serial", type=int, help="default: the one in bundle/release.yml")
     one.add_argument("--source", choices=["auto", "registry", "debian"], default="auto")
@@ -55,7 +66,18 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     _add_keys(one)
     handover.add_options(one)
     dossiercommand.register(commands)
-    one = add_command(commands, "sign", _sign, "add another signer's signature to a bundle")
+    one = add_command(
+        commands,
+        "sign",
+        _sign,
+        "add another signer's signature to a bundle",
+        about="For clients that ask for signatures by several keys. Every byte is checked\n"
+        "first. Whoever may not have the whole bundle signs its manifest.json elsewhere.",
+        examples=(
+            "sign dist/airlift-1.2.0-amd64.tar --key ~/.ssh/second_signer",
+            "sign dist/airlift-1.2.0-amd64.tar --signature manifest.json.sig",
+        ),
+    )
     one.add_argument("bundle", type=Path)
     one.add_argument(
         "--signature",
@@ -65,21 +87,65 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     _add_keys(one)
     carrying.register(commands)
-    one = add_command(commands, "image", _image, "build the product's own image alone")
+    one = add_command(
+        commands,
+        "image",
+        _image,
+        "build the product's own image alone",
+        about="For work on the service: the image is in this machine's engine afterwards.",
+        examples=("image app --tag airlift/app:dev",),
+    )
     one.add_argument("name", help="such as app")
     one.add_argument("--tag", required=True)
     one.add_argument("--source", choices=["auto", "registry", "debian"], default="auto")
-    one = add_command(commands, "lock", _lock, "write what the locked tags name now")
+    one = add_command(
+        commands,
+        "lock",
+        _lock,
+        "write what the locked tags name now",
+        about="Asks the registries what each tag of bundle/images.lock.yml names, and writes\n"
+        "digest and platforms there; comments stay. With --check nothing is written, and\n"
+        "a tag that has moved is an error.",
+        examples=("lock --check", "lock nginx redis"),
+    )
     one.add_argument("names", nargs="*", metavar="IMAGE", help="these only (default: all)")
     one.add_argument(
         "--check", action="store_true", help="write nothing; fail when a tag has moved"
     )
     one.add_argument("--file", type=Path, default=TREE / "bundle" / "images.lock.yml")
     stock.register(commands)
-    one = add_command(commands, "serve", _serve, "serve the store as a registry on the loopback")
+    one = add_command(
+        commands,
+        "serve",
+        _serve,
+        "serve the store as a registry on the loopback",
+        role=usage.OPERATOR,
+        about="The playbooks do this themselves; by hand it is for looking into a store with\n"
+        "any registry client. Read-only, 127.0.0.1 only, until Ctrl-C.",
+        examples=("serve --store /opt/airlift/store --port 5000",),
+    )
     home = os.environ.get("AIRLIFT_HOME", DEFAULT_HOME)
     one.add_argument("--store", type=Path, default=Path(home, "store"))
     one.add_argument("--port", type=int, default=0, help="default: any free one; it is printed")
+    one = add_command(
+        commands,
+        "completion",
+        _completion,
+        "print a completion script for a shell",
+        role=usage.ANYBODY,
+        about="It defines the command airlift-bundle, for `python -m bundle` of this tree, and\n"
+        "completes its commands, options and files.",
+        examples=(
+            "completion bash > ~/.local/share/bash-completion/completions/airlift-bundle",
+            "completion fish > ~/.config/fish/conf.d/airlift-bundle.fish",
+        ),
+    )
+    one.add_argument("shell", choices=completion.SHELLS)
+
+
+def _completion(arguments: argparse.Namespace) -> Answer:
+    text = completion.script(make_parser(), arguments.shell, TREE)
+    return Answer(text, {"shell": arguments.shell, "script": text})
 
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
@@ -200,6 +266,8 @@ def _serve(arguments: argparse.Namespace) -> Answer:
             where=str(arguments.store),
             fix="import a bundle first, or name the store with --store",
         )
+
+    from bundle.registry import RegistryServer  # noqa: PLC0415 - an HTTP server is slow to load
 
     def log(text: str) -> None:
         print(text, file=sys.stderr, flush=True)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle import installed
 from bundle.errors import AirliftError, Kind
 from bundle.manifest import Base, LeftOut, Manifest, bundle_name
 from bundle.report import size
@@ -44,6 +43,8 @@ def facts(parsed: Manifest) -> dict[str, Any] | None:
 
 def source(home: Home, member: LeftOut) -> Path:
     """Where this jump host has it: a blob in the store, a file in the base's own directory."""
+    from bundle import installed  # noqa: PLC0415 - verifying a bundle needs nothing of it
+
     return installed.place(home, home.release(member.base), member)
 
 
@@ -65,6 +66,8 @@ def check_present(parsed: Manifest, home: Home) -> None:
 
 def check_contents(parsed: Manifest, home: Home, progress: Progress | None) -> None:
     """Hash what a delta leaves out: what was damaged on this disk is not relied upon."""
+    from bundle import installed  # noqa: PLC0415 - verifying a bundle needs nothing of it
+
     for base in parsed.bases:
         files = [(source(home, m), m) for m in parsed.left_out if m.base == base.version]
         installed.compare(files, progress=progress, restore=_repair(parsed, [base], home))

@@ -10,17 +10,22 @@ from bundle import manifest, verify
 from bundle.cli import Answer, add_command, add_trust, home_of, required_trust
 from bundle.report import size
 from bundle.store import write_atomic
+from bundle.usage import COURIER
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
-    text = "write one offline page about a release: who signed it, what is inside, what changed"
-    one = add_command(commands, "dossier", _dossier, text)
-    one.epilog = (
-        "For a security officer, before a release is used. The manifest is authenticated and the "
-        "members that the page shows are hashed; `verify` checks the rest. Example: "
-        "python -m bundle dossier airlift-1.1.0-amd64.tar --previous airlift-1.0.0-amd64.tar "
-        "--allowed-signers ~/allowed_signers -o dossier.html"
+    one = add_command(
+        commands,
+        "dossier",
+        _dossier,
+        "one offline page: who signed, what is inside, what changed",
+        role=COURIER,
+        about="For a security officer, before a release is used. The manifest is authenticated\n"
+        "and the members that the page shows are hashed; `verify` checks the rest.",
+        examples=(
+            "dossier airlift-1.1.0-amd64.tar --previous airlift-1.0.0-amd64.tar -o dossier.html",
+        ),
     )
     one.add_argument("bundle", type=Path, help="bundle file")
     one.add_argument(

@@ -112,7 +112,13 @@ def _prepare(log: _Log) -> _Log:
 
 def _check_key(key: Path | None) -> None:
     # A hardware key wants a touch for every signature: ask for one only.
-    if key is not None and not sshsig.public_key(key).startswith("sk-"):
+    if key is None:
+        return
+    if not key.is_file():
+        raise AirliftError(
+            Kind.SIGNING, "the key does not exist", where=str(key), fix=sshsig.MAKE_A_KEY
+        )
+    if not sshsig.public_key(key).startswith("sk-"):
         sshsig.sign(b"", key, namespace="airlift-try")
 
 

@@ -25,6 +25,7 @@ from bundle.store import (
     fsync_directory,
     link_atomic,
     now,
+    required_signers,
     sync_filesystem,
     write_atomic,
     write_failed,
@@ -305,19 +306,3 @@ def keep_trust(home: Home, trust: Trust, verdict: Verdict, log: Log) -> None:
         write_atomic(kept, new)
     if trust.required > required_signers(home):
         write_atomic(home.trust / "required_signers", f"{trust.required}\n".encode())
-
-
-def required_signers(home: Home) -> int:
-    """How many different keys this jump host asks for."""
-    path = home.trust / "required_signers"
-    try:
-        return max(1, int(path.read_text(encoding="ascii")))
-    except FileNotFoundError:
-        return 1
-    except (OSError, ValueError) as error:
-        raise AirliftError(
-            Kind.HOME,
-            "the number of required signers cannot be read",
-            where=str(path),
-            fix="write a whole number into it, such as 2",
-        ) from error

@@ -6,7 +6,9 @@ from collections import Counter
 from typing import Any
 
 from bundle import delta
+from bundle.report import facts as pairs
 from bundle.report import size, table
+from bundle.sshsig import Verdict
 from bundle.verify import Opened
 
 # Long lists, of which the answer has the sums.
@@ -54,8 +56,7 @@ def text(bundle: Opened) -> str:
     stops = ", ".join(data["upgrade"]["required_stops"]) or "none"
     head = [
         ("release", f"{data['product']} {data['version']}, serial {data['serial']}"),
-        ("made", f"{data['created']} from revision {data['revision']}"),
-        ("for", f"{data['architecture']}, images from {data['image_source']}"),
+        *origin(data),
         ("upgrade", f"from {data['upgrade']['minimum_version']} or newer; stops: {stops}"),
         (
             "schema",
@@ -69,20 +70,45 @@ def text(bundle: Opened) -> str:
     if bundle.verdict is None:
         head.append(("SIGNED BY", "NOT CHECKED: name the signers with --allowed-signers"))
     else:
-        head += [("signed by", str(signer)) for signer in bundle.verdict.signers]
-        head += [("not counted", reason) for reason in bundle.verdict.ignored]
-    parts = [table(head), _components(data["components"])]
+        head += signers(bundle.verdict)
+    parts = [pairs(head), _components(data["components"])]
     parts += [_shared(known)]
+    if drift := [(name, c["drift"]) for name, c in data["components"].items() if c["drift"]]:
+        parts.append(table(drift, ["component", "drift from the pin"]))
     if data["absent"]:
-        parts.append(
-            table([(name, a["reason"]) for name, a in data["absent"].items()], ["absent", "reason"])
-        )
+        parts.append(pairs([(f"no {name}", a["reason"]) for name, a in data["absent"].items()]))
     zones = [(name, size(zone["bytes"])) for name, zone in data["zones"].items()]
     groups = [(name, size(count)) for name, count in known["sizes"].items()]
     parts.append(table(zones, ["zone", "images need"]))
     parts.append(table(groups, ["part of the bundle", "size"]))
     parts.append("Contents were not hashed: `verify` does that.")
     return "\n\n".join(parts)
+
+
+def origin(data: dict[str, Any]) -> list[tuple[str, str]]:
+    """What it is for, and when it was made: by the manifest, for a signature has no time."""
+    commit, _, dirty = data["revision"].partition("-")
+    revision = commit[:12] + (dirty and f"-{dirty}")
+    made = f"{data['created']} from revision {revision}, as the signers say"
+    return [("for", f"{data['architecture']}, images from {data['image_source']}"), ("made", made)]
+
+
+def signers(verdict: Verdict) -> list[tuple[str, str]]:
+    """Who signed, with which key, and for how long the list gives him this key."""
+    rows: list[tuple[str, str]] = []
+    for signer in verdict.signers:
+        rows.append(("signed by", signer.identity))
+        rows.append(("  key", f"{signer.key_type} {signer.fingerprint}"))
+        rows.append(("  valid", signer.valid or "always: the list gives this key no dates"))
+    return rows + [("not counted", reason) for reason in verdict.ignored]
+
+
+def inside(data: dict[str, Any]) -> list[tuple[str, str]]:
+    """The images in one line."""
+    names = [f"{name} {component['version']}" for name, component in data["components"].items()]
+    rows = [("inside", ", ".join(names) or "no images")]
+    absent = ", ".join(data["absent"])
+    return rows + ([("absent", f"{absent}; `inspect` says why")] if absent else [])
 
 
 def _layer_uses(components: dict[str, Any]) -> Counter[str]:
@@ -106,12 +132,9 @@ def _components(components: dict[str, Any]) -> str:
                 size(sum(layers.values())),
                 f"{len(shared)} of {len(layers)}",
                 size(sum(layers.values()) - sum(shared.values())),
-                component["manifest_digest"][:19],
-                component["drift"] or "",
             )
         )
-    heads = ["component", "version", "layers", "shared", "its own", "image", "drift from the pin"]
-    return table(rows, heads)
+    return table(rows, ["component", "version", "layers", "shared", "its own"])
 
 
 def _shared(known: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -65,6 +64,7 @@ def compare(
     restore: str = RESTORE,
 ) -> None:
     """Hash files, several at a time; the first that is not what was signed is refused."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow to load
 
     def each(file: tuple[Path, Member]) -> None:
         _compare(*file, progress, restore)

@@ -131,6 +131,8 @@ class Manifest:
     """A manifest that passed every check."""
 
     data: dict[str, Any]
+    # Its very bytes.
+    raw: bytes
 
     @cached_property
     def members(self) -> tuple[Member, ...]:
@@ -167,6 +169,8 @@ class Manifest:
             for m in sorted(self.contents, key=lambda m: order(m.path))
         ]
         full = {**self.data, "bases": [], "left_out": [], "members": members}
+        if full == self.data:
+            return hashlib.sha256(self.raw).hexdigest()
         return hashlib.sha256(encode(full)).hexdigest()
 
     @property
@@ -233,7 +237,7 @@ def parse(raw: bytes) -> Manifest:
         _refuse(f"manifest.json: {error}")
     if encode(data) != raw:
         _refuse("manifest.json is not in its canonical form, so it was not made by `bundle build`")
-    manifest = Manifest(data)
+    manifest = Manifest(data, raw)
     _check_members(manifest)
     _check_left_out(manifest)
     _check_paths(manifest)

@@ -138,7 +138,9 @@ def _pins(tree: Path, image_source: str) -> list[dict[str, Any]]:
     try:
         lock = imagelock.load(tree / "bundle" / "images.lock.yml")
     except (Problem, yaml.YAMLError) as error:
-        return [{"name": "images.lock.yml", "annotations": {"note": f"not read: {error}"}}]
+        # Without the place: the same tree in another directory gives the same bytes.
+        reason = str(error).replace(f"{tree}/", "")
+        return [{"name": "images.lock.yml", "annotations": {"note": f"not read: {reason}"}}]
     pins = {name: pin.upstream for name, pin in lock.images.items()}
     pins |= {f"base {name}": upstream for name, (upstream, _) in lock.bases.items()}
     used = image_source == "registry"

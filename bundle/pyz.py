@@ -25,8 +25,10 @@ CARRIED = (
     "report",
     "schema",
     "signers",
+    "sshkeygen",
     "sshsig",
     "store",
+    "usage",
     "verify",
 )
 

@@ -1,10 +1,20 @@
-"""What people see in a terminal: sizes, tables, progress."""
+"""What people see in a terminal or a log: sizes, tables, colours, progress."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
+from typing import TextIO
+
+GREEN, RED = "32", "31"
+#: A log gets a line when so many seconds have passed since the last, and so much is done.
+LOG_SECONDS, LOG_SHARE = 10.0, 0.1
+#: ... and one anyway when so many seconds have passed: slow is not stuck.
+LOG_PATIENCE = 60.0
 
 
 def size(count: int) -> str:
@@ -15,6 +25,14 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.2f} GB"
+
+
+def duration(seconds: float) -> str:
+    """A time left, as far as anybody cares."""
+    whole = int(seconds + 0.5)
+    if whole < 90:
+        return f"{whole} s"
+    return f"{(whole + 30) // 60} min" if whole < 5400 else f"{whole / 3600:.1f} h"
 
 
 def table(rows: Sequence[Sequence[str]], heads: Sequence[str] | None = None) -> str:
@@ -29,31 +47,93 @@ def table(rows: Sequence[Sequence[str]], heads: Sequence[str] | None = None) -> 
     return "\n".join(line.rstrip() for line in out)
 
 
-class Progress:
-    """One line that moves, on a terminal only; a slow stick should not look like a hang."""
+def facts(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and what they are; on a terminal, long ones are folded under themselves."""
+    width = max(len(name) for name, _ in rows) + 2
+    folded = (fold(value, sys.stdout, width).split("\n") for _, value in rows)
+    lines = [
+        (name if first else "").ljust(width) + line
+        for (name, _), parts in zip(rows, folded, strict=True)
+        for first, line in zip((True, *[False] * len(parts)), parts, strict=False)
+    ]
+    return "\n".join(line.rstrip() for line in lines)
 
-    def __init__(self, what: str) -> None:
+
+def fold(text: str, stream: TextIO, used: int = 0) -> str:
+    """Break a text between words for a terminal, of which so many columns are taken."""
+    if not stream.isatty():
+        return text
+    room = max(shutil.get_terminal_size().columns - used, 30)
+    return "\n".join(textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False))
+
+
+def paint(text: str, colour: str, stream: TextIO) -> str:
+    """Colour a word on a terminal, unless NO_COLOR says no (https://no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain or not stream.isatty() else f"\033[1;{colour}m{text}\033[0m"
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print an answer; a reader that closed its pipe (`| head`) has what it wanted."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        # Python flushes once more at its end, which must not fail again.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+class Progress:
+    """How far it is: a line that moves on a terminal, a few quiet lines in a log."""
+
+    def __init__(self, what: str, total: int = 0, stream: TextIO | None = None) -> None:
+        self.total = total
         self._what = what
+        self._stream = stream or sys.stderr
         self._done = 0
-        self._start = time.monotonic()
-        self._shown = self._start
-        self._on = sys.stderr.isatty()
+        self._start = self._shown = time.monotonic()
+        self._shown_done = 0
+        self._moving = self._stream.isatty()
 
     def __call__(self, count: int) -> None:
         """So many more bytes are done."""
         self._done += count
         moment = time.monotonic()
-        if self._on and moment - self._shown > 0.2:
-            self._shown = moment
-            rate = self._done / (moment - self._start)
-            sys.stderr.write(f"\r\033[K{self._what}: {size(self._done)}, {size(int(rate))}/s")
-            sys.stderr.flush()
+        waited = moment - self._shown
+        if self._moving:
+            if waited > 0.2:
+                self._show(moment, "\r\033[K", "")
+        elif waited > LOG_PATIENCE or (
+            waited > LOG_SECONDS and self._done - self._shown_done >= self.total * LOG_SHARE
+        ):
+            self._show(moment, "", "\n")
+
+    def _show(self, moment: float, before: str, after: str) -> None:
+        self._shown, self._shown_done = moment, self._done
+        text = self.line(moment - self._start)
+        if self._moving:
+            text = text[: shutil.get_terminal_size().columns - 1]
+        self._stream.write(before + text + after)
+        self._stream.flush()
+
+    def line(self, seconds: float) -> str:
+        """The words after so many seconds."""
+        rate = self._done / max(seconds, 0.001)
+        speed = f"{size(int(rate))}/s"
+        if not self.total:
+            return f"{self._what}: {size(self._done)}, {speed}"
+        done = min(self._done, self.total)
+        left = duration((self.total - done) / max(rate, 1))
+        of = f"{size(done)} of {size(self.total)}"
+        return f"{self._what}: {100 * done // self.total:3d} %, {of}, {speed}, {left} left"
 
     def clear(self) -> None:
         """Make room for another line."""
-        if self._on:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
+        if self._moving:
+            self._stream.write("\r\033[K")
+            self._stream.flush()
 
     def finish(self) -> float:
         """Clear the line; return the seconds."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from dataclasses import dataclass
@@ -12,6 +11,9 @@ from typing import NoReturn
 
 from bundle.errors import AirliftError, Kind
 
+# What a line may say beside identity and key, as OpenSSH 8.8 knows it.
+_OPTION = re.compile(r'([a-z-]+)="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
+_DATE = re.compile(r"\d{8}(\d{4}(\d{2})?)?Z?")
 _KEY_TYPE = re.compile(r"(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+")
 # One word, in which quoted parts may hold spaces.
 _WORD = re.compile(r'(?:[^\s"]|"(?:[^"\\]|\\.)*")+')
@@ -27,9 +29,11 @@ class AllowedKey:
     blob: bytes
 
     @property
-    def fingerprint(self) -> str:
-        """The key's fingerprint as OpenSSH prints it."""
-        return fingerprint(self.blob)
+    def valid(self) -> str:
+        """Its dates as the list has them, such as `from 20260101 until 20270101`; or nothing."""
+        dates = {name.lower(): value for name, value in _OPTION.findall(self.options)}
+        words = {"valid-after": "from", "valid-before": "until"}
+        return " ".join(f"{word} {dates[name]}" for name, word in words.items() if name in dates)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,33 @@ class AllowedSigners:
         """Everybody who may sign with this key."""
         names = [name for key in self.keys if key.blob == blob for name in key.identities]
         return tuple(dict.fromkeys(names))
+
+    def validity(self, identity: str, blob: bytes) -> str:
+        """The dates of somebody's key."""
+        lines = (key for key in self.keys if key.blob == blob and identity in key.identities)
+        return next(lines).valid
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """Keys that nobody may use any more: an OpenSSH KRL, or a plain list of public keys."""
+
+    path: Path
+    raw: bytes
+    # The keys of a plain list; a KRL is for ssh-keygen to read.
+    keys: tuple[tuple[str, bytes], ...] | None
+
+    def names(self, blob: bytes) -> bool:
+        """Whether it is a plain list with this key."""
+        return blob in (known for _, known in self.keys or ())
+
+    @property
+    def for_ssh_keygen(self) -> bytes:
+        """The same without comments and blanks, which ssh-keygen could read otherwise."""
+        if self.keys is None:
+            return self.raw
+        lines = (f"{kind} {base64.b64encode(blob).decode()}\n" for kind, blob in self.keys)
+        return "".join(lines).encode("ascii")
 
 
 def fingerprint(blob: bytes) -> str:
@@ -84,6 +115,7 @@ def _parse_line(path: Path, number: int, line: str) -> AllowedKey:
         _refuse(path, number, "a line is: identity, options, key type, key")
     identities = tuple(words[0].strip('"').split(","))
     options = "" if _KEY_TYPE.fullmatch(words[1]) else words[1]
+    _check_options(path, number, options)
     rest = words[2:] if options else words[1:]
     if len(rest) < 2 or not _KEY_TYPE.fullmatch(rest[0]):
         _refuse(path, number, "a line is: identity, options, key type, key")
@@ -94,13 +126,64 @@ def _parse_line(path: Path, number: int, line: str) -> AllowedKey:
                 number,
                 f"the identity {name!r} is a pattern; every signer must be named",
             )
-    if "cert-authority" in options.lower():
-        _refuse(path, number, "cert-authority is not supported; list each signer's own key")
     try:
         blob = base64.b64decode(rest[1], validate=True)
-    except binascii.Error:
+    except ValueError:
         _refuse(path, number, "the key is not base64")
     return AllowedKey(identities, options, rest[0], blob)
+
+
+def _check_options(path: Path, number: int, options: str) -> None:
+    """Refuse what ssh-keygen would not understand, or would trust more people by."""
+    if "cert-authority" in options.lower():
+        _refuse(path, number, "cert-authority is not supported; list each signer's own key")
+    found = list(_OPTION.finditer(options))
+    if ",".join(match[0] for match in found) != options:
+        _refuse(path, number, f"the options {options!r} cannot be read")
+    for match in found:
+        name, value = match[1].lower(), match[2]
+        if name not in ("namespaces", "valid-after", "valid-before"):
+            _refuse(path, number, f"the option {name!r} is not known")
+        if name != "namespaces" and not _DATE.fullmatch(value):
+            _refuse(path, number, f'{name}="{value}" is not a date such as 20271231')
+
+
+def load_revoked(path: Path) -> Revoked:
+    """Read a list of revoked keys; one that cannot be read in full revokes nobody unseen."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise AirliftError(
+            Kind.SIGNERS_FILE,
+            f"the list of revoked keys cannot be read: {error.strerror}",
+            where=str(path),
+            fix="name the vendor's current list with --revoked",
+        ) from error
+    if raw.startswith(b"SSHKRL\n\0"):
+        return Revoked(path, raw, None)
+    keys: list[tuple[str, bytes]] = []
+    for number, line in enumerate(raw.decode("utf-8", "replace").splitlines() or [""], 1):
+        words = line.split()
+        if not raw.strip() or (words and not words[0].startswith("#")):
+            keys.append(_revoked_key(path, number, words))
+    return Revoked(path, raw, tuple(keys))
+
+
+def _revoked_key(path: Path, number: int, words: list[str]) -> tuple[str, bytes]:
+    try:
+        kind, blob = words[0], base64.b64decode(words[1], validate=True)
+    except (IndexError, ValueError):
+        kind, blob = "", b""
+    if not _KEY_TYPE.fullmatch(kind) or kind.encode() not in blob[4 : 4 + len(kind)]:
+        raise AirliftError(
+            Kind.SIGNERS_FILE,
+            "the list of revoked keys is neither an OpenSSH revocation list (KRL) nor a list of "
+            "public keys",
+            where=f"{path}, line {number}",
+            fix="a KRL is made with: ssh-keygen -k -f revoked.krl old-key.pub; a plain list has "
+            "one public key a line",
+        )
+    return kind, blob
 
 
 def _refuse(path: Path, number: int, what: str) -> NoReturn:

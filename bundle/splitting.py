@@ -56,7 +56,9 @@ def split(
     """
     with opened(path, trust=None, home=None) as bundle, writes_to(out):
         _check_name(path, whole=bundle.source.whole)
-        head = bundle.offsets[0] + bundle.manifest.members[0].size
+        verifier = bundle.manifest.members[0].size
+        # With its padding: tar wants whole blocks.
+        head = bundle.offsets[0] + verifier + archive.padding(verifier)
         _check_size(size, head, bundle.source.size, out)
         if (out / f"{path.name}{SUFFIX}").exists():
             _refuse_existing(out, path.name)

@@ -7,19 +7,16 @@ to keep odd files away from it, and to say in one sentence what is wrong.
 from __future__ import annotations
 
 import base64
-import binascii
-import os
 import re
-import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from bundle import sshkeygen
 from bundle.errors import AirliftError, Kind
-from bundle.signers import AllowedSigners, fingerprint
+from bundle.signers import AllowedSigners, Revoked, fingerprint, load_revoked
 from bundle.signers import load as load_signers
 
 NAMESPACE = "airlift-bundle"
@@ -51,6 +48,8 @@ class Signer:
     identity: str
     fingerprint: str
     key_type: str
+    # The key's dates as the list has them, such as `from 20260101 until 20270101`.
+    valid: str = ""
 
     def __str__(self) -> str:
         return f"{self.identity} with {self.key_type} key {self.fingerprint}"
@@ -61,6 +60,7 @@ class Signer:
             "identity": self.identity,
             "fingerprint": self.fingerprint,
             "key_type": self.key_type,
+            "valid": self.valid,
         }
 
 
@@ -95,7 +95,7 @@ def parse(raw: bytes, name: str) -> Signature:
     """Read one armoured SSHSIG; a second one, or anything around it, is refused."""
     try:
         return _parse(raw, name)
-    except (UnicodeDecodeError, binascii.Error, ValueError, IndexError):
+    except (ValueError, IndexError):
         _unsigned(name, "it is not an OpenSSH signature")
 
 
@@ -130,43 +130,56 @@ def sign(message: bytes, key: Path, *, namespace: str = NAMESPACE) -> bytes:
             where=str(key),
             fix=MAKE_A_KEY,
         )
-    result = _run(["-Y", "sign", "-q", "-f", str(key), "-n", namespace], message)
+    result = sshkeygen.run(["-Y", "sign", "-q", "-f", str(key), "-n", namespace], message)
     if result.returncode != 0:
+        reason = sshkeygen.first_line(result.stderr)
+        fix = "for a .pub, add the key to ssh-agent: ssh-add KEY; for a private key, see that it "
+        if "passphrase" in reason:
+            reason = "the key has a passphrase, and no ssh-agent holds it"
+            fix = f'eval "$(ssh-agent)"; ssh-add {key}; then run the same command again'
+        else:
+            fix += "is mode 0600 and yours"
         raise AirliftError(
-            Kind.SIGNING,
-            f"ssh-keygen could not sign: {_first_line(result.stderr)}",
-            where=str(key),
-            fix="for a .pub, add the key to ssh-agent: ssh-add KEY; for a private key, see that "
-            "it is mode 0600 and yours",
+            Kind.SIGNING, f"ssh-keygen could not sign: {reason}", where=str(key), fix=fix
         )
     parse(result.stdout, "the new signature")
     return result.stdout
 
 
 def public_key(key: Path) -> str:
-    """The public half of a signing key, as `type base64`."""
+    """The public half of a signing key, as `type base64`; no passphrase is asked for."""
     if key.suffix == ".pub":
-        text = key.read_text(encoding="utf-8")
-    else:
-        result = _run(["-y", "-f", str(key)], b"")
-        if result.returncode != 0:
-            raise AirliftError(
-                Kind.SIGNING,
-                f"the public half of the key cannot be read: {_first_line(result.stderr)}",
-                where=str(key),
-                fix=MAKE_A_KEY,
-            )
-        text = result.stdout.decode()
-    return " ".join(text.split()[:2])
+        return " ".join(key.read_text(encoding="utf-8").split()[:2])
+    if blob := _public_blob(key):
+        return f"{_strings(blob)[0].decode('ascii')} {base64.b64encode(blob).decode()}"
+    result = sshkeygen.run(["-y", "-f", str(key)])
+    if result.returncode != 0:
+        raise AirliftError(
+            Kind.SIGNING,
+            "the public half of the key cannot be read: " + sshkeygen.first_line(result.stderr),
+            where=str(key),
+            fix=MAKE_A_KEY,
+        )
+    return " ".join(result.stdout.decode().split()[:2])
+
+
+def _public_blob(key: Path) -> bytes | None:
+    """What stands in the clear in OpenSSH's own form of a private key (PROTOCOL.key)."""
+    lines = key.read_bytes().splitlines()
+    magic = b"openssh-key-v1\0"
+    try:
+        raw = base64.b64decode(b"".join(lines[1:-1]), validate=True)
+        # Cipher, key derivation and its options come first, then the number of keys.
+        _, _, _, rest = _take(raw.removeprefix(magic), 3)
+        return _take(rest[4:], 1)[0] if raw.startswith(magic) else None
+    except ValueError:
+        return None
 
 
 def check_fits(message: bytes, raw: bytes) -> None:
     """Refuse a signature that does not fit the message, whoever made it."""
     signature = parse(raw, "the signature")
-    with tempfile.TemporaryDirectory(prefix="airlift-") as folder:
-        sig = Path(folder, "sig")
-        sig.write_bytes(raw)
-        result = _run(["-Y", "check-novalidate", "-n", NAMESPACE, "-s", str(sig)], message)
+    result = sshkeygen.run(["-Y", "check-novalidate", "-n", NAMESPACE, "-s", raw], message)
     if result.returncode != 0 or signature.namespace != NAMESPACE:
         raise AirliftError(
             Kind.BAD_SIGNATURE,
@@ -185,7 +198,7 @@ MAKE_A_KEY = (
 def verify(message: bytes, signatures: Sequence[tuple[str, bytes]], trust: Trust) -> Verdict:
     """Check all signatures; succeed when enough different known keys made good ones."""
     allowed = load_signers(trust.allowed_signers)
-    revoked = _read_revocation_list(trust)
+    revoked = load_revoked(trust.revoked) if trust.revoked else None
     good: dict[str, Signer] = {}
     problems: list[AirliftError] = []
     for name, raw in signatures:
@@ -210,14 +223,14 @@ def verify(message: bytes, signatures: Sequence[tuple[str, bytes]], trust: Trust
             fix="ask the vendor for the bundle with all signatures",
         )
     ignored = tuple(problem.what for problem in problems)
-    return Verdict(tuple(good.values()), ignored, allowed.raw, revoked)
+    return Verdict(tuple(good.values()), ignored, allowed.raw, revoked.raw if revoked else None)
 
 
 def _verify_one(
     message: bytes,
     signature: Signature,
     allowed: AllowedSigners,
-    revoked: bytes | None,
+    revoked: Revoked | None,
     trust: Trust,
 ) -> Signer:
     key = f"{signature.key_type} key {signature.fingerprint}"
@@ -246,54 +259,44 @@ def _verify_one(
             where=f"{signature.name}, {allowed.path}",
             fix="check --identity, or ask the vendor who signs",
         )
+    if revoked is not None and revoked.names(signature.blob):
+        raise _is_revoked(signature, key, revoked)
     stderr = b""
     for identity in wanted:
-        lists = allowed.raw, revoked
-        result = _ask_ssh_keygen(message, signature, lists, identity, trust)
+        command = ["-Y", "verify", "-I", identity, "-n", trust.namespace]
+        # The very bytes that were checked above, whatever happens to the files meanwhile.
+        files: list[str | bytes] = ["-f", allowed.raw, "-s", signature.raw]
+        if revoked is not None:
+            files += ["-r", revoked.for_ssh_keygen]
+        if trust.at is not None:
+            # Local time without a suffix is what every OpenSSH from 8.8 understands.
+            moment = time.strftime("%Y%m%d%H%M%S", time.localtime(trust.at))
+            files.append(f"-Overify-time={moment}")
+        result = sshkeygen.run([*command, *files], message)
         # Its exit code decides; the fingerprint must also be the one that is counted.
         if result.returncode == 0 and signature.fingerprint.encode() in result.stdout:
-            return Signer(identity, signature.fingerprint, signature.key_type)
+            valid = allowed.validity(identity, signature.blob)
+            return Signer(identity, signature.fingerprint, signature.key_type, valid)
         stderr += result.stderr
     key = f"{key} of {' or '.join(wanted)}"
     raise _explanation(signature, key, stderr.decode(errors="replace"), revoked, trust)
 
 
-def _ask_ssh_keygen(
-    message: bytes,
-    signature: Signature,
-    lists: tuple[bytes, bytes | None],
-    identity: str,
-    trust: Trust,
-) -> subprocess.CompletedProcess[bytes]:
-    with tempfile.TemporaryDirectory(prefix="airlift-") as folder:
-        # The very bytes that were checked above, whatever happens to the files meanwhile.
-        signers = Path(folder, "allowed_signers")
-        signers.write_bytes(lists[0])
-        sig = Path(folder, "sig")
-        sig.write_bytes(signature.raw)
-        command = ["-Y", "verify", "-f", str(signers), "-I", identity, "-n", trust.namespace]
-        command += ["-s", str(sig)]
-        if lists[1] is not None:
-            krl = Path(folder, "revoked")
-            krl.write_bytes(lists[1])
-            command += ["-r", str(krl)]
-        if trust.at is not None:
-            # Local time without a suffix is what every OpenSSH from 8.8 understands.
-            moment = time.strftime("%Y%m%d%H%M%S", time.localtime(trust.at))
-            command += [f"-Overify-time={moment}"]
-        return _run(command, message)
-
-
 def _explanation(
-    signature: Signature, key: str, stderr: str, revoked: bytes | None, trust: Trust
+    signature: Signature, key: str, stderr: str, revoked: Revoked | None, trust: Trust
 ) -> AirliftError:
     where = f"{signature.name}, {trust.allowed_signers}"
-    if revoked is not None and _is_revoked(signature, revoked):
+    if revoked is not None and _krl_has(revoked, signature):
+        return _is_revoked(signature, key, revoked)
+    if "unknown key option" in stderr:
+        # The list itself was read before, and has no options but those that 8.8 knows.
+        return sshkeygen.too_old("it does not understand the dates in the list of signers")
+    if found := re.search(r"bad options: (.*)", stderr):
         return AirliftError(
-            Kind.REVOKED,
-            f"the {key} is revoked",
-            where=f"{signature.name}, {trust.revoked}",
-            fix="do not use this bundle; ask the vendor for one that is signed with his new key",
+            Kind.SIGNERS_FILE,
+            f"the list of allowed signers cannot be used: {found[1].strip()}",
+            where=str(trust.allowed_signers),
+            fix='dates are written as valid-before="20271231"',
         )
     if "expired" in stderr or "not yet valid" in stderr:
         reason = "has expired" if "expired" in stderr else "is not valid yet"
@@ -314,73 +317,56 @@ def _explanation(
     return AirliftError(
         Kind.BAD_SIGNATURE,
         f"the signature by the {key} does not fit what was signed: one of them was changed",
-        where=f"{signature.name}; ssh-keygen: {_first_line(stderr.encode())}",
+        where=f"{signature.name}; ssh-keygen: {sshkeygen.first_line(stderr.encode())}",
         fix="copy the bundle again; if it stays so, do not use it and tell the vendor",
     )
 
 
-def _read_revocation_list(trust: Trust) -> bytes | None:
-    if trust.revoked is None:
-        return None
-    try:
-        raw = trust.revoked.read_bytes()
-    except OSError as error:
+def _is_revoked(signature: Signature, key: str, revoked: Revoked) -> AirliftError:
+    return AirliftError(
+        Kind.REVOKED,
+        f"the {key} is revoked",
+        where=f"{signature.name}, {revoked.path}",
+        fix="do not use this bundle; ask the vendor for one that is signed with his new key",
+    )
+
+
+def _krl_has(revoked: Revoked, signature: Signature) -> bool:
+    if revoked.keys is not None:
+        return False
+    blob = base64.b64encode(signature.blob).decode()
+    key = f"{signature.key_type} {blob}\n".encode("ascii")
+    result = sshkeygen.run(["-Q", "-f", revoked.raw, key])
+    if result.returncode != 0 and b"REVOKED" not in result.stdout:
         raise AirliftError(
             Kind.SIGNERS_FILE,
-            f"the list of revoked keys cannot be read: {error.strerror}",
-            where=str(trust.revoked),
-            fix="name the vendor's current KRL with --revoked",
-        ) from error
-    if not raw.startswith(b"SSHKRL\n\0"):
-        raise AirliftError(
-            Kind.SIGNERS_FILE,
-            "the list of revoked keys is not an OpenSSH revocation list (KRL)",
-            where=str(trust.revoked),
-            fix="it is made with: ssh-keygen -k -f revoked.krl old-key.pub",
+            "the list of revoked keys is damaged: " + sshkeygen.first_line(result.stderr),
+            where=str(revoked.path),
+            fix="get the vendor's current list again",
         )
-    return raw
-
-
-def _is_revoked(signature: Signature, revoked: bytes) -> bool:
-    with tempfile.TemporaryDirectory(prefix="airlift-") as folder:
-        krl = Path(folder, "revoked")
-        krl.write_bytes(revoked)
-        key = Path(folder, "key.pub")
-        blob = base64.b64encode(signature.blob).decode()
-        key.write_text(f"{signature.key_type} {blob}\n", encoding="ascii")
-        result = _run(["-Q", "-f", str(krl), str(key)], b"")
-    return result.returncode != 0 and b"REVOKED" in result.stdout
-
-
-def _run(arguments: list[str], message: bytes) -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(
-            ["ssh-keygen", *arguments],
-            input=message,
-            capture_output=True,
-            check=False,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except FileNotFoundError as error:
-        raise AirliftError(
-            Kind.PYTHON,
-            "ssh-keygen is not on this machine",
-            where="PATH",
-            fix="install OpenSSH 8.8 or newer (package openssh-client)",
-        ) from error
+    return result.returncode != 0
 
 
 def _strings(data: bytes) -> list[bytes]:
     """Split SSH wire format into its strings."""
     found: list[bytes] = []
     while data:
+        string, data = _take(data, 1)
+        found.append(string)
+    return found
+
+
+def _take(data: bytes, count: int) -> list[bytes]:
+    """So many strings of SSH wire format, and the rest."""
+    found: list[bytes] = []
+    for _ in range(count):
         size = int.from_bytes(data[:4], "big")
-        if len(data) < 4 + size or len(data) < 4:
-            message = "the signature is too short"
+        if len(data) < 4 or len(data) < 4 + size:
+            message = "the data are too short"
             raise ValueError(message)
         found.append(data[4 : 4 + size])
         data = data[4 + size :]
-    return found
+    return [*found, data]
 
 
 def _unsigned(name: str, what: str) -> NoReturn:
@@ -390,8 +376,3 @@ def _unsigned(name: str, what: str) -> NoReturn:
         where=name,
         fix="copy the bundle again; if it stays so, ask the vendor for a signed one",
     )
-
-
-def _first_line(text: bytes) -> str:
-    lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
-    return lines[0] if lines else "it gave no reason"

@@ -11,19 +11,22 @@ from bundle.cli import Answer, add_command, add_trust, home_of, positive, trust_
 from bundle.errors import AirliftError, Kind
 from bundle.report import Progress, size, table
 from bundle.store import DEFAULT_HOME
+from bundle.usage import COURIER, OPERATOR
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add these commands to the parser."""
     one = add_command(
-        commands, "receipt", _receipt, "sign a list of what this jump host has, for a small delta"
+        commands,
+        "receipt",
+        _receipt,
+        "sign a list of what this jump host has, for a small delta",
+        role=OPERATOR,
+        about="Lists what is here of the releases that were imported, and signs the list with\n"
+        "a key of the site. Carried back to the vendor, it makes the next bundle small:\n"
+        "build --since site-receipt.json --receipt-signers FILE. Changes nothing here.",
+        examples=("receipt -o /media/usb/acme.json --key ~/.ssh/receipt",),
     )
-    one.description = (
-        "Lists what this jump host has of the releases that were imported, and signs the list with "
-        "a key of the site. Carried back to the vendor, it makes the next bundle small: "
-        "`build --since site-receipt.json --receipt-signers FILE`. Changes nothing here."
-    )
-    one.epilog = "example: python -m bundle receipt -o /media/usb/acme.json --key ~/.ssh/receipt"
     _add_home(one)
     one.add_argument(
         "-o",
@@ -42,32 +45,33 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--hash", action="store_true", help="read every byte, not only look whether it is there"
     )
     one = add_command(
-        commands, "diff", _diff, "what changes between two releases, and how much is to be carried"
-    )
-    one.description = (
-        "Compares two releases, each a bundle (full or delta) or the directory of an imported "
-        "release, from A to B: components, schema and migrations, settings, versions, bytes to "
-        "carry, bill of materials, vulnerabilities. Writes nothing. It ends with 0 whether they "
-        "differ or not."
-    )
-    one.epilog = (
-        "example: python -m bundle diff /opt/airlift/current /media/usb/airlift-1.1.0-amd64.tar"
+        commands,
+        "diff",
+        _diff,
+        "what changes between two releases, and how much is to be carried",
+        role=COURIER,
+        about="Compares two releases, each a bundle (full or delta) or the directory of an\n"
+        "imported release, from A to B: components, schema and migrations, settings,\n"
+        "versions, bytes to carry, bill of materials, vulnerabilities. Writes nothing,\n"
+        "and ends with 0 whether they differ or not.",
+        examples=("diff /opt/airlift/current /media/usb/airlift-1.1.0-amd64.tar",),
     )
     one.add_argument("a", type=Path, metavar="A", help="the release that is there")
     one.add_argument("b", type=Path, metavar="B", help="the one that may come")
     one.add_argument("-v", "--verbose", action="store_true", help="list files and packages, too")
     add_trust(one)
     one = add_command(
-        commands, "prune", _prune, "remove releases and blobs that no kept release needs"
+        commands,
+        "prune",
+        _prune,
+        "remove releases and blobs that no kept release needs",
+        role=OPERATOR,
+        about="Frees disk on the jump host. Keeps the newest releases that were accepted, at\n"
+        "least two, and `current` with the one before it. Only prints what it would do,\n"
+        "unless --apply is given. A site that still runs an older release (status.yml\n"
+        "shows it) needs that one for a repair: name it with --keep-release.",
+        examples=("prune", "prune --keep 3 --apply"),
     )
-    one.description = (
-        "Frees disk on the jump host. Keeps the newest releases that were accepted, at least two, "
-        "and `current` with the one before it; removes the directories of the others, and the "
-        "blobs that no kept release needs. Only prints what it would do, unless --apply is given. "
-        "A site that still runs an older release (playbooks/status.yml shows it) needs that one "
-        "for a repair: name it with --keep-release."
-    )
-    one.epilog = "example: python -m bundle prune --keep 3 --apply"
     _add_home(one)
     one.add_argument(
         "--keep", type=positive, default=prune.MINIMUM, metavar="N", help="default and least: 2"

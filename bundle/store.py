@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import json
@@ -207,6 +206,8 @@ def fsync_directory(path: Path) -> None:
 
 def sync_filesystem(path: Path) -> None:
     """Flush this file system only: a thousand small files at once, and no hanging NFS."""
+    import ctypes  # noqa: PLC0415 - verifying needs nothing of it
+
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
@@ -223,6 +224,22 @@ def free_bytes(path: Path) -> int:
     """What this user may still write there."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
+
+
+def required_signers(home: Home) -> int:
+    """How many different keys this jump host asks for."""
+    path = home.trust / "required_signers"
+    try:
+        return max(1, int(path.read_text(encoding="ascii")))
+    except FileNotFoundError:
+        return 1
+    except (OSError, ValueError) as error:
+        raise AirliftError(
+            Kind.HOME,
+            "the number of required signers cannot be read",
+            where=str(path),
+            fix="write a whole number into it, such as 2",
+        ) from error
 
 
 def write_failed(error: OSError, where: Path, kind: Kind = Kind.HOME) -> AirliftError:

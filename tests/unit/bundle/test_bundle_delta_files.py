@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import bootstrap, build, importer, installed
+from bundle import bootstrap, build, complete, importer, installed
 from bundle import since as delta_bases
 from bundle.errors import AirliftError, Kind
 from bundle.manifest import LeftOut
@@ -22,6 +22,7 @@ from tests.unit.bundle.bundlekit import (
     assert_finished,
     fake_venv,
     run_import,
+    wheel,
 )
 from tests.unit.bundle.deltakit import (
     NEW_LAYER,
@@ -55,7 +56,8 @@ def test_unchanged_wheels_and_packages_stay_behind(dist: Dist, keys: Keys) -> No
 def test_a_changed_wheel_travels(dist: Dist, tree: Path, tmp_path: Path, keys: Keys) -> None:
     suppliers = Suppliers(NEW_LAYER)
     (name,) = suppliers.wheelhouse[0]
-    suppliers.wheelhouse = {name: b"rebuilt", "new-1-py3-none-any.whl": b"x"}, b""
+    rebuilt = wheel("airlifttiny", "1.0", {"airlifttiny.py": b"ANSWER = 43\n"})[1]
+    suppliers.wheelhouse = {name: rebuilt, **dict([wheel("new", "1", {})])}, b""
     wanted = options(tree, tmp_path, keys, version="1.1.0", since=(dist.base,))
     carried = {m.path for m in run_build(wanted, suppliers).manifest.members}
     assert {f"wheels/{name}", "wheels/new-1-py3-none-any.whl"} <= carried
@@ -171,11 +173,16 @@ def test_the_disk_that_a_delta_needs(
 
 @pytest.mark.usefixtures("quick")
 def test_a_python_for_which_the_bases_wheels_are_not(
-    tree: Path, tmp_path: Path, keys: Keys, home: Home
+    tree: Path, tmp_path: Path, keys: Keys, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wheels that decide it are not in the delta."""
+    # No build of today makes such a wheelhouse.
+    monkeypatch.setattr(complete, "check", lambda *_: None)
     suppliers = Suppliers()
-    suppliers.wheelhouse = {"x-1-cp38-cp38-manylinux_2_17_x86_64.whl": b"x"}, b""
+    suppliers.wheelhouse = (
+        {"x-1-cp38-cp38-manylinux_2_17_x86_64.whl": wheel("x", "1", {})[1]},
+        b"",
+    )
     base = run_build(options(tree, tmp_path, keys), suppliers)
     wanted = options(tree, tmp_path, keys, version="1.1.0", since=(base.path,))
     delta = run_build(wanted, suppliers)

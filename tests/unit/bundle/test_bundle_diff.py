@@ -16,7 +16,15 @@ from bundle import about, build, diff, diff_about
 from bundle.cli import main
 from bundle.errors import AirliftError, Kind
 from bundle.store import Home
-from tests.unit.bundle.bundlekit import TREE, FakeSuppliers, Keys, Recipe, make_tree, run_import
+from tests.unit.bundle.bundlekit import (
+    TREE,
+    FakeSuppliers,
+    Keys,
+    Recipe,
+    make_tree,
+    run_import,
+    wheel,
+)
 from tests.unit.bundle.deltakit import NEW_LAYER, Suppliers, options, run_build, snapshot
 
 Craft = Callable[[Recipe], Path]
@@ -139,7 +147,7 @@ class Newer(Suppliers):
 
     def __init__(self) -> None:
         super().__init__(NEW_LAYER)
-        self.wheelhouse = {"airlifttiny-1.1-py3-none-any.whl": b"x"}, b""
+        self.wheelhouse = dict([wheel("airlifttiny", "1.1", {})]), b""
 
     def packages(self, dest: Path, log: build.Log) -> None:
         FakeSuppliers.packages(self, dest, log)

@@ -15,7 +15,7 @@ from bundle import build, content, importer
 from bundle.cli import main
 from bundle.errors import AirliftError, Kind
 from bundle.sshsig import Trust
-from bundle.store import Home
+from bundle.store import Home, required_signers
 from tests.unit.bundle.bundlekit import (
     FakeSuppliers,
     Keys,
@@ -176,7 +176,7 @@ def test_records_and_lists_are_kept(craft: Craft, keys: Keys, home: Home, tmp_pa
     ]
     assert record["accepted"].endswith("Z")
     assert (home.trust / "allowed_signers").read_text() == "".join(lines)
-    assert importer.required_signers(home) == 2
+    assert required_signers(home) == 2
     # A later bundle with one signature is refused, without any option.
     single = craft(Recipe("1.1.0", 2))
     command = ["import", str(single), "--home", str(home.root)]

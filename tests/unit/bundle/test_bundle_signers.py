@@ -140,7 +140,6 @@ def test_revoked_keys(small: Path, tmp_path: Path, keys: Keys) -> None:
     bad = tmp_path / "bad.krl"
     bad.write_text("not a KRL")
     assert refused(small, keys.trust(revoked=bad)).kind is Kind.SIGNERS_FILE
-    assert refused(small, keys.trust(revoked=Path(f"{keys.key()}.pub"))).kind is Kind.SIGNERS_FILE
 
 
 def test_m_of_n(craft: Craft, keys: Keys) -> None:

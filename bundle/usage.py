@@ -1,0 +1,131 @@
+"""How commands explain themselves: help by role, examples, and wrong arguments in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from bundle.errors import AirliftError, Kind
+from bundle.report import say, table
+
+COURIER, OPERATOR, ENGINEER, ANYBODY = "courier", "operator", "engineer", "anybody"
+ROLES = {
+    COURIER: "courier and security officer, who carry and check",
+    OPERATOR: "operator, who imports on the jump host",
+    ENGINEER: "release engineer, who builds online",
+    ANYBODY: "anybody",
+}
+RANGES = (
+    "0 done, 2 wrong arguments, 10-15 the file, 20-26 who signed,\n"
+    "30-34 what was accepted before, 40-52 this machine, 130 stopped by a signal"
+)
+
+_CHOICE = re.compile(r"argument (COMMAND|--?[\w-]+): invalid choice: '(.*?)' \(choose from (.*)\)")
+
+
+def program() -> str:
+    """The words with which this was called."""
+    return "python3 -I verify.pyz" if sys.argv[0].endswith(".pyz") else "python -m bundle"
+
+
+class Parser(argparse.ArgumentParser):
+    """A command's arguments; what is wrong with them is an error like any other."""
+
+    role = ENGINEER
+
+    def error(self, message: str) -> NoReturn:
+        """Say it in one sentence, with the word that was probably meant."""
+        raise AirliftError(
+            Kind.USAGE,
+            _plain(message),
+            where=" ".join(self.format_usage().removeprefix("usage: ").split()),
+            fix=f"{self.prog} --help",
+        )
+
+    def print_help(self, file: Any = None) -> None:
+        """To a reader who may close the pipe at any line."""
+        say(self.format_help().rstrip("\n"))
+
+
+class Top(Parser):
+    """All commands, by the person who needs them."""
+
+    commands: argparse._SubParsersAction[Any]
+
+    def format_help(self) -> str:
+        """The page that is shown without a command."""
+        parts = [f"usage: {self.prog} COMMAND [--json] ...", str(self.description)]
+        helps = {a.dest: str(a.help) for a in self.commands._choices_actions}
+        width = max(map(len, helps)) + 2
+        for role, title in ROLES.items():
+            known = [
+                f"    {name.ljust(width)}{helps[name]}"
+                for name, parser in self.commands.choices.items()
+                if parser.role == role
+            ]
+            parts += ["\n".join([f"{title}:", *known])] if known else []
+        parts.append(
+            f"`{self.prog} COMMAND --help` explains a command, with examples.\n"
+            "--json gives every answer, and every refusal, as one JSON object.\n"
+            f"Exit codes: {RANGES}.\n"
+            f"`{self.prog} exit-codes` lists them; docs/TRUST.md has the rules."
+        )
+        return "\n\n".join(parts) + "\n"
+
+
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Any,
+    text: str,
+    *,
+    role: str = ENGINEER,
+    about: str = "",
+    examples: Sequence[str] = (),
+) -> argparse.ArgumentParser:
+    """Add a subcommand with the options that all have.
+
+    `text` is its line in the list of all; `about` says when one needs it; `examples` are whole
+    lines after the program's name.
+    """
+    lines = "".join(f"  {commands._prog_prefix} {line}\n" for line in examples)
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.\n\n{about}".rstrip(),
+        epilog=(f"examples:\n{lines}\n" if lines else "")
+        + f"Exit codes: {commands._prog_prefix} exit-codes",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="answer, or refuse, in JSON")
+    parser.set_defaults(run=run)
+    if isinstance(parser, Parser):
+        parser.role = role
+    return parser
+
+
+def exit_codes() -> tuple[str, list[dict[str, Any]]]:
+    """Every exit code, for people and for machines."""
+    rows = [("0", "", "done; for import also: it was imported before")]
+    rows.append(("1", "", "a defect in Airlift itself, with a traceback"))
+    rows += [(str(kind.exit_code), kind.label, kind.meaning) for kind in Kind]
+    known = [{"code": int(code), "name": name, "meaning": text} for code, name, text in rows]
+    return table(rows, ["code", "name", "meaning"]), known
+
+
+def _plain(message: str) -> str:
+    found = re.match(
+        r"argument (COMMAND|--?[\w-]+): invalid choice: '(.*?)' \(choose from (.*)\)", message
+    )
+    if not found:
+        return message.replace("the following arguments are required:", "this is missing:")
+    import difflib  # noqa: PLC0415 - only when something is wrong
+
+    known = re.findall(r"[\w-]+", found[3])
+    near = difflib.get_close_matches(found[2], known, 1)
+    kind = "command" if found[1] == "COMMAND" else f"value of {found[1]}"
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"there is no {kind} {found[2]!r}; {hint}"

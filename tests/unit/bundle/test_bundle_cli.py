@@ -1,0 +1,297 @@
+"""The command line as people and scripts run it: real processes, terminals, pipes and signals."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bundle import build, report
+from bundle.cli import main, make_parser
+from bundle.errors import Kind
+from bundle.store import Home
+from tests.unit.bundle.bundlekit import TREE, Keys, arguments
+
+BUNDLE = [sys.executable, "-m", "bundle"]
+
+
+def run(
+    *words: str, env: dict[str, str] | None = None, code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*BUNDLE, *words],
+        cwd=TREE,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def on_a_terminal(*words: str, **env: str) -> str:
+    """What a person sees who has a terminal of 80 columns."""
+    master, slave = pty.openpty()
+    os.set_inheritable(slave, True)
+    variables = {**os.environ, "TERM": "xterm", "COLUMNS": "80", **env}
+    with subprocess.Popen(
+        [*BUNDLE, *words], cwd=TREE, env=variables, stdout=slave, stderr=slave
+    ) as process:
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(master, 65536)
+            except OSError:
+                break
+            shown += piece
+        process.wait()
+    os.close(master)
+    return shown.decode().replace("\r\n", "\n")
+
+
+COMMANDS = sorted(make_parser().commands.choices)
+
+
+def test_the_first_page_names_every_command_by_role() -> None:
+    for text in (run(code=2).stdout, run("--help").stdout):
+        listed = re.findall(r"^    ([a-z-]+)  ", text, re.MULTILINE)
+        assert sorted(listed) == COMMANDS
+        assert "courier" in text
+        assert "operator" in text
+        assert "release engineer" in text
+        assert "Exit codes: 0 done" in text
+        assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_json(command: str) -> None:
+    text = run(command, "--help").stdout
+    assert "--json" in text
+    assert "exit-codes" in text
+    plain = [line for line in text.splitlines() if not line.startswith("  python")]
+    assert max(map(len, plain)) <= 80
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect", "import", "build", "sign"])
+def test_examples_are_commands_that_exist(command: str) -> None:
+    """Each example is understood: only its files are not there."""
+    text = run(command, "--help").stdout.split("examples:\n")[1]
+    lines = re.findall(r"^  python -m bundle (.*)$", text, re.MULTILINE)
+    assert lines
+    for line in lines:
+        assert make_parser().parse_args(line.split(" > ")[0].split()).command == command
+
+
+@pytest.mark.parametrize(
+    ("words", "phrase"),
+    [
+        (["verfy", "x"], "did you mean 'verify'?"),
+        (["zzz"], "there are verify"),
+        (["verify"], "this is missing: bundle"),
+        (["verify", "x", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["verify", "x", "--require-signers", "0"], "not a number above 0"),
+        (["build", "--source", "debain"], "did you mean 'debian'?"),
+        ([], ""),
+    ],
+)
+def test_wrong_arguments(words: list[str], phrase: str) -> None:
+    if words:
+        assert phrase in run(*words, code=2).stderr
+    done = run(*words, "--json", code=2)
+    answer = json.loads(done.stdout)
+    assert answer["ok"] is False
+    assert answer["error"]["kind"] == "usage"
+    assert answer["error"]["exit_code"] == 2
+    assert phrase in answer["error"]["what"]
+    assert "--help" in answer["error"]["fix"]
+
+
+def test_exit_codes_are_listed() -> None:
+    listed = json.loads(run("exit-codes", "--json").stdout)["exit_codes"]
+    assert [row["code"] for row in listed[2:]] == [kind.exit_code for kind in Kind]
+    text = run("exit-codes").stdout
+    assert all(kind.meaning in text for kind in Kind)
+
+
+def test_a_reader_that_closes_its_pipe(small: Path) -> None:
+    """The exit code stays that of the command: it is what scripts believe."""
+    for words, code in (
+        (f"inspect {small} --json", 0),
+        ("--help", 0),
+        ("exit-codes", 0),
+        ("verify /dev/null --home /nonexistent 2>&1", Kind.SIGNERS_FILE.exit_code),
+    ):
+        script = f"{sys.executable} -m bundle {words} | (exec <&-; sleep 1)"
+        command = ["bash", "-c", f"{script}; echo ${{PIPESTATUS[0]}}"]
+        done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=True)
+        assert (done.stdout, done.stderr) == (f"{code}\n", ""), words
+
+
+def test_an_answer_that_cannot_be_written(small: Path) -> None:
+    """It would be taken for a good one by whoever reads the exit code only."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*BUNDLE, "inspect", str(small)],
+            cwd=TREE,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == Kind.NO_SPACE.exit_code
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_an_import_cleanly(
+    number: signal.Signals, full: build.Built, keys: Keys, home: Home
+) -> None:
+    words = [*arguments("import", full.path, keys, home), "--json"]
+    # Tests that run in the background of a shell, or under nohup, ignore some of the signals.
+    command = ["env", "--default-signal", *BUNDLE, *words]
+    with subprocess.Popen(
+        command, cwd=TREE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert any("virtual environment" in line for line in process.stderr)
+        process.send_signal(number)
+        said, answer = process.stderr.read(), json.loads(process.stdout.read())
+    assert process.returncode == Kind.INTERRUPTED.exit_code, said
+    assert answer["error"]["kind"] == "interrupted"
+    assert said.splitlines()[0].endswith("stopped; nothing half-done is used")
+    assert "Traceback" not in said
+    assert not home.current.exists()
+    assert run(*words).returncode == 0
+
+
+def test_colours_are_for_terminals_that_want_them(small: Path, keys: Keys, home: Home) -> None:
+    good = arguments("verify", small, keys, home)
+    bad = ["verify", str(small), "--allowed-signers", str(keys.signers(keys.line("stranger")))]
+    assert "\033[1;32mGOOD\033[0m" in on_a_terminal(*good)
+    assert "\033[1;31mREFUSED:\033[0m" in on_a_terminal(*bad)
+    for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        for words, phrase in ((good, "GOOD: airlift 1.0.0"), (bad, "REFUSED: signed with")):
+            shown = on_a_terminal(*words, **env)
+            assert phrase in shown
+            assert "\033[1;" not in shown
+    assert "\033" not in run(*good).stdout
+
+
+def test_verify_fits_a_terminal_and_tells_who_when_and_what(
+    small: Path, keys: Keys, home: Home
+) -> None:
+    shown = on_a_terminal(*arguments("verify", small, keys, home), NO_COLOR="1")
+    text = shown.split("\033[K")[-1]
+    assert max(map(len, text.splitlines())) <= 80
+    flat = " ".join(text.split())
+    assert "signed by release@airlift.example key ssh-ed25519 SHA256:" in flat
+    assert "always: the list gives this key no dates" in flat
+    assert "2026-01-02T03:04:05Z from revision unknown, as the signers say" in flat
+    assert re.search(r"judged keys as of 20\S+Z, by this machine's clock", flat)
+    assert "inside app 1.2.3, redis 1.2.3" in flat
+    assert "absent grafana" in flat
+
+
+def test_a_refusal_and_a_table_fit_a_terminal(small: Path, keys: Keys, home: Home) -> None:
+    stranger = ["--allowed-signers", str(keys.signers(keys.line("stranger")))]
+    shown = on_a_terminal("verify", str(small), *stranger, NO_COLOR="1")
+    what, where = shown.split("\n  where: ")
+    assert len(what.splitlines()) > 1
+    assert max(map(len, what.splitlines())) <= 80
+    assert len(where.split("\n  fix:   ")[0].splitlines()) == 1
+    shown = on_a_terminal(*arguments("inspect", small, keys, home), NO_COLOR="1")
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_json_of_verify(small: Path, keys: Keys, home: Home) -> None:
+    line = keys.line(options='valid-after="20200101"')
+    words = ["verify", str(small), "--allowed-signers", str(keys.signers(line))]
+    answer = json.loads(run(*words, "--home", str(home.root), "--json").stdout)
+    assert answer["ok"] is True
+    assert answer["created"] == "2026-01-02T03:04:05Z"
+    assert answer["components"] == {"app": "1.2.3", "redis": "1.2.3"}
+    (signer,) = answer["signers"]
+    assert signer["valid"] == "from 20200101"
+    assert signer["fingerprint"].startswith("SHA256:")
+    assert "by this machine's clock" in answer["judged"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setenv("COLUMNS", "80")
+    screen = Terminal()
+    progress = report.Progress("verifying", 1000 << 20, screen)
+    for _ in range(10):
+        clock[0] += 1.0
+        progress(50 << 20)
+    shown = screen.getvalue().split("\r\033[K")
+    assert shown[-1] == "verifying:  50 %, 524.3 MB of 1.05 GB, 52.4 MB/s, 10 s left"
+    progress.finish()
+    assert screen.getvalue().endswith("\r\033[K")
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(5, 0), (60, 5), (600, 10), (3600, 59)])
+def test_a_log_gets_few_lines(seconds: int, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a quick run, ten lines of a usual one, and life signs of a very slow one."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    log = io.StringIO()
+    progress = report.Progress("verifying", seconds * 1000, log)
+    for _ in range(seconds * 10):
+        clock[0] += 0.1
+        progress(100)
+    progress.finish()
+    written = log.getvalue().splitlines()
+    assert abs(len(written) - lines) <= 1, written
+    assert all("\r" not in line and "\033" not in line for line in written)
+
+
+def test_main_returns_for_usage_errors_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """Callers in the same process get a code, not an exit."""
+    assert main(["verify"]) == 2
+    assert "this is missing" in capsys.readouterr().err
+
+
+def test_completion_completes(tmp_path: Path) -> None:
+    script = tmp_path / "completion"
+    script.write_text(run("completion", "bash").stdout)
+
+    def offered(*words: str) -> list[str]:
+        line = " ".join(f"'{word}'" for word in words)
+        code = f"source {script}; COMP_WORDS=(airlift-bundle {line}); COMP_CWORD={len(words)}; "
+        code += '_shtab_airlift_bundle; echo "${COMPREPLY[@]}"'
+        done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert offered("ver") == ["verify"]
+    assert offered("verify", "--allow") == ["--allowed-signers"]
+    assert offered("build", "--source", "de") == ["debian"]
+    # The command that it completes is there, and works from anywhere.
+    done = subprocess.run(
+        ["bash", "-c", f"source {script}; cd /; airlift-bundle exit-codes"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "cut-short" in done.stdout
+    for shell in ("zsh", "fish"):
+        assert "airlift-bundle" in run("completion", shell).stdout

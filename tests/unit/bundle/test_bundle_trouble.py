@@ -1,0 +1,163 @@
+"""Disks that fill or cannot be written, imports that meet, blobs that swell: nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from bundle import bootstrap, installed
+from bundle.errors import AirliftError, Kind
+from bundle.store import Home
+from scripts.bench_bundle import VERIFY_AND_TELL_PEAK
+from tests.unit.bundle.bundlekit import (
+    TREE,
+    Keys,
+    Recipe,
+    arguments,
+    assert_finished,
+    everything,
+    fake_venv,
+    run_import,
+)
+
+Craft = Callable[[Recipe], Path]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of its own, of 120 MB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=120m", "airlift-test", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"this machine lets nobody mount a file system: {done.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def _remount(disk: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True)
+
+
+def _refused(path: Path, keys: Keys, home: Home) -> AirliftError:
+    with pytest.raises(AirliftError) as caught:
+        run_import(path, keys.trust(), home)
+    assert "\n" not in caught.value.what
+    assert caught.value.fix
+    return caught.value
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_disk_that_fills_during_an_import(craft: Craft, keys: Keys, disk: Path) -> None:
+    """Somebody else's file takes the room that was there; the old release stays, the rest waits."""
+    home = Home(disk / "airlift")
+    run_import(craft(Recipe()), keys.trust(), home)
+    newer = craft(Recipe("1.1.0", 2, files={"packages/x.deb": os.urandom(20 << 20)}))
+    filler = disk / "filler"
+
+    def fill(_: int) -> None:
+        if not filler.exists():
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as out:
+                while out.write(bytes(1 << 20)):
+                    pass
+
+    from bundle import importer  # noqa: PLC0415 - beside its only use
+
+    with pytest.raises(AirliftError) as caught:
+        importer.run(newer, trust=keys.trust(), home=home, log=print, progress=fill)
+    assert caught.value.kind is Kind.NO_SPACE
+    assert "the disk ran full" in caught.value.what
+    assert "run the same command again" in caught.value.fix
+    assert str(home.current.readlink()) == "releases/1.0.0"
+    installed.check(home.current, trust=keys.trust(), home=home)
+    # While it is full, it is said before anything is written.
+    assert "import needs" in _refused(newer, keys, home).what
+    filler.unlink()
+    run_import(newer, keys.trust(), home)
+    assert_finished(home, newer, keys.trust(), craft(Recipe()))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_disk_that_cannot_be_written(craft: Craft, keys: Keys, disk: Path) -> None:
+    home, first = Home(disk / "airlift"), craft(Recipe())
+    _remount(disk, "ro")
+    error = _refused(first, keys, home)
+    assert (error.kind, "Read-only file system" in error.what) == (Kind.HOME, True)
+    assert str(home.root) in error.where
+    _remount(disk, "rw")
+    run_import(first, keys.trust(), home)
+    newer = craft(Recipe("1.1.0", 2))
+    before = everything(home.root)
+    _remount(disk, "ro")
+    error = _refused(newer, keys, home)
+    assert (error.kind, "Read-only file system" in error.what) == (Kind.HOME, True)
+    installed.check(home.current, trust=keys.trust(), home=home)
+    assert everything(home.root) == before
+    _remount(disk, "rw")
+    run_import(newer, keys.trust(), home)
+    assert_finished(home, newer, keys.trust(), first)
+
+
+SLOW_IMPORT = """
+import sys, time
+from pathlib import Path
+from bundle import bootstrap
+from bundle.cli import main
+from tests.unit.bundle.bundlekit import fake_venv
+
+def slow(release, manifest_sha256):
+    time.sleep(0.5)
+    fake_venv(release, manifest_sha256)
+
+bootstrap.make = slow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_imports_that_begin_at_the_same_moment(craft: Craft, keys: Keys, home: Home) -> None:
+    """Of five processes one does the work; each of the others waits its turn or says so."""
+    bundle = craft(Recipe())
+    command = [sys.executable, "-c", SLOW_IMPORT, *arguments("import", bundle, keys, home)]
+    running = [
+        subprocess.Popen(command, cwd=TREE, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(5)
+    ]
+    said = [process.communicate() for process in running]
+    codes = [process.returncode for process in running]
+    assert 0 in codes
+    assert {*codes} <= {0, Kind.LOCKED.exit_code}, said
+    assert Kind.LOCKED.exit_code in codes, "none met another: the test proves nothing"
+    for code, (_, errors) in zip(codes, said, strict=True):
+        assert code == 0 or b"another import or prune is running: " in errors
+    assert_finished(home, bundle, keys.trust())
+    assert subprocess.run(command, cwd=TREE, capture_output=True, check=False).returncode == 0
+
+
+def test_a_blob_that_would_swell_on_a_host_is_never_unpacked_here(
+    craft: Craft, keys: Keys, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer of 200 kB that unpacks to 8 GB costs 200 kB: of memory, disk and time."""
+    unpacked = 8 << 30
+    compressor = zstandard.ZstdCompressor(level=1).compressobj(size=unpacked)
+    zeros = bytes(16 << 20)
+    layer = b"".join(compressor.compress(zeros) for _ in range(unpacked // len(zeros)))
+    layer += compressor.flush()
+    assert zstandard.get_frame_parameters(layer).content_size == unpacked
+    assert len(layer) < 2 << 20
+    bundle = craft(Recipe(app_layer=layer))
+    words = [*arguments("verify", bundle, keys, home)]
+    command = [sys.executable, "-c", VERIFY_AND_TELL_PEAK, *words]
+    done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=True)
+    assert int(done.stdout.splitlines()[-1]) < 100_000
+    monkeypatch.setattr(bootstrap, "make", fake_venv)
+    imported = run_import(bundle, keys.trust(), home)
+    assert imported.new_bytes < len(layer) + (1 << 20)
+    assert sum(len(data) for data in everything(home.root).values()) < len(layer) + (1 << 20)
