@@ -78,3 +78,19 @@ def test_a_custody_log_tells_who_did_what_and_shows_a_change(desk: Journey, inde
     changed = answer(desk, f"inspect --custody {log} --allowed-signers {PEOPLE}")
     assert changed["error"]["exit_code"] == Kind.CUSTODY.exit_code
     assert "entry 2 was altered" in changed["error"]["what"]
+
+
+def test_what_is_inside_is_shown_once_it_is_trusted(desk: Journey) -> None:
+    name = f"airlift-{desk.facts.manifest['version']}-amd64.tar"
+    page = tool(desk, f"inspect {STICK}/{name} --cat about/dossier.html").output
+    assert page.startswith("<!doctype html>")
+    sbom = json.loads(
+        tool(desk, f"inspect {STICK}/{name} --cat about/sbom/postgres.cdx.json").output
+    )
+    assert "postgresql-17" in {one["name"] for one in sbom["components"]}
+
+
+def test_the_release_in_service_is_not_pruned(desk: Journey) -> None:
+    found = answer(desk, "prune")
+    assert (found["releases"], found["applied"]) == ([], False)
+    assert desk.facts.manifest["version"] in found["kept"]
