@@ -23,6 +23,7 @@ NAMESPACE = "airlift-bundle"
 CUSTODY = "airlift-custody"
 RECEIPT = "airlift-receipt"
 MAX_SIGNATURES = 8
+_KEY_TYPE = re.compile(r"[a-z0-9@.-]{1,64}")
 _BEGIN = "-----BEGIN SSH SIGNATURE-----"
 _END = "-----END SSH SIGNATURE-----"
 
@@ -111,6 +112,8 @@ def _parse(raw: bytes, name: str) -> Signature:
     fields = _strings(body[10:])
     blob, namespace, _reserved, _hash, _signature = fields
     key_type = _strings(blob)[0].decode("ascii")
+    if not _KEY_TYPE.fullmatch(key_type):  # it is printed
+        _unsigned(name, "its key is of no type that OpenSSH has")
     return Signature(raw, name, key_type, blob, namespace.decode("ascii"))
 
 
