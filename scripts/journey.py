@@ -40,8 +40,6 @@ EDGE = "https://172.30.1.10"
 #: The certificate of the site's own authority, on the jump host.
 SITE_CA = f"{SITE}/.airlift/tls/ca.pem"
 #: Files and folders of the lab's inventory that become the site's.
-#: Whose receipts the vendor believes, below the cache.
-RECEIPT_SIGNERS = "receipt_signers"
 INVENTORY = ROOT / "inventories" / "lab"
 
 #: What the demo's job collects.
@@ -94,7 +92,7 @@ class Journey:
     ) -> None:
         """Build and sign a bundle: of this tree, or of it with a patch of tests/releases.
 
-        With ``since``, a bundle or a site's receipt, only what a site that has that lacks.
+        With ``since`` only what a site that has that bundle lacks.
         """
         tree = source_tree(patch) if patch else ROOT
         version = version or self.release(tree)["version"]
@@ -104,8 +102,6 @@ class Journey:
             argv += ["--serial", str(serial)]
         if since is not None:
             argv += ["--since", str(since)]
-            if since.suffix == ".json":
-                argv += ["--receipt-signers", str(self.cache / RECEIPT_SIGNERS)]
         argv += ["--identity", IDENTITY, "--output", str(self.dist)]
         stream(argv, what="the build", listen=self.listen, cwd=tree)
         # A delta is named after the newest release that it builds on.
@@ -144,34 +140,12 @@ class Journey:
         signers = (self.cache / "allowed_signers").read_text()
         self.lab.ssh("cat > ~/allowed_signers", stdin=signers)
 
-    def bring(
-        self, *, patch: str, version: str = "", serial: int | None = None, receipt: bool = False
-    ) -> None:
-        """Build another release, carry what the site lacks of it, and import it.
-
-        What the site has is known from the bundle that it was given, or from its own receipt.
-        """
+    def bring(self, *, patch: str, version: str = "", serial: int | None = None) -> None:
+        """Build another release, carry what the site lacks of it, and import it."""
         base = self.dist / f"airlift-{self.release()['version']}-amd64.tar"
-        since = self.receipt() if receipt else base
-        self.build(patch=patch, version=version, serial=serial, since=since)
+        self.build(patch=patch, version=version, serial=serial, since=base)
         self.carry()
         self.bootstrap()
-
-    def receipt(self) -> Path:
-        """Have the site sign what it has, and bring that to the vendor with the site's key."""
-        key, there = "~/.ssh/airlift_receipt", "~/site-receipt.json"
-        self.lab.ssh(f"test -e {key} || ssh-keygen -q -t ed25519 -N '' -f {key}")
-        tool = f"cd {HOME}/current && ./venv/bin/python -m bundle receipt"
-        self.lab.ssh(f"{tool} -o {there} --key {key}")
-        here = self.cache / "site-receipt.json"
-        for suffix in ("", ".sig"):
-            here.with_name(here.name + suffix).write_text(
-                self.lab.ssh(f"cat {there}{suffix}").output
-            )
-        public = self.lab.ssh(f"cut -d' ' -f1,2 {key}.pub").output.strip()
-        line = f'lab@client.example namespaces="airlift-receipt" {public}\n'
-        (self.cache / RECEIPT_SIGNERS).write_text(line)
-        return here
 
     # ------------------------------------------------------------------ on the jump host
     def settings(self) -> str:
