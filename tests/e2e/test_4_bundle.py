@@ -94,13 +94,3 @@ def test_the_release_in_service_is_not_pruned(desk: Journey) -> None:
     found = answer(desk, "prune")
     assert (found["releases"], found["applied"]) == ([], False)
     assert desk.facts.manifest["version"] in found["kept"]
-
-
-def test_a_receipt_lists_the_release_and_is_signed(desk: Journey) -> None:
-    key = f"{DESK}/site_key"
-    desk.lab.ssh(f"ssh-keygen -q -t ed25519 -N '' -f {key}")
-    said = answer(desk, f"receipt -o {DESK}/receipt.json --key {key} --hash")
-    assert desk.facts.manifest["version"] in {one["version"] for one in said["releases"]}
-    assert said["not_listed"] == []
-    check = "ssh-keygen -Y check-novalidate -n airlift-receipt -s receipt.json.sig < receipt.json"
-    assert "Good" in desk.lab.ssh(f"cd {DESK} && {check}").output

@@ -157,15 +157,6 @@ def test_status_finds_nothing_wrong(installed: Journey) -> None:
     assert installed.facts.manifest["version"] in done.output
 
 
-def test_one_host_alone_is_repaired_by_the_command_that_status_gives(installed: Journey) -> None:
-    installed.lab.console("monitor-1", "docker rm --force airlift-alertmanager")
-    said = " ".join(installed.status().output.split())
-    assert "alertmanager is missing on monitor-1" in said
-    assert said.rpartition("Next: ")[2].partition(" PLAY RECAP")[0].endswith("--limit monitor-1")
-    assert recap(installed.play("install", "--limit", "monitor-1").output).failed == 0
-    assert "everything is as it should be" in " ".join(installed.status().output.split())
-
-
 def secrets_of(journey: Journey) -> dict[str, str]:
     """Return the vault's values; they never leave the tests."""
     command = "cd /opt/airlift/current && ./venv/bin/ansible-vault view"
