@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bundle import archive, custody, manifest, sshsig
+from bundle import custody, sshsig
 from bundle.errors import AirliftError, Kind
 from bundle.parts import BUFFER, SUFFIX, index_of, open_source, read_index
 from bundle.report import Progress, table
 from bundle.sshsig import Trust
 from bundle.store import now
+from bundle.verify import read_preamble
 
 if TYPE_CHECKING:
     from bundle.cli import Answer
@@ -213,14 +214,7 @@ def _hashed(places: Iterable[Path]) -> tuple[int | None, str | None, list[str | 
 def _manifest_sha256(path: Path) -> str | None:
     try:
         with open_source(path) as source:
-            preamble = archive.read_preamble(
-                source,
-                manifest=manifest.MANIFEST,
-                signature=manifest.SIGNATURE,
-                limit=manifest.MAX_BYTES,
-                signatures=sshsig.MAX_SIGNATURES,
-                next_member=manifest.VERIFIER,
-            )
+            preamble = read_preamble(source)
     except AirliftError:
         return None
     return hashlib.sha256(preamble.manifest).hexdigest()

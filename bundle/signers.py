@@ -83,17 +83,22 @@ def fingerprint(blob: bytes) -> str:
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-def load(path: Path) -> AllowedSigners:
-    """Read the list; refuse what would trust more people than it names."""
+def _read(path: Path, what: str, fix: str) -> bytes:
     try:
-        raw = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise AirliftError(
             Kind.SIGNERS_FILE,
-            f"the list of allowed signers cannot be read: {error.strerror}",
+            f"the list of {what} cannot be read: {error.strerror}",
             where=str(path),
-            fix="name it with --allowed-signers; it comes from the vendor, not on the stick",
+            fix=fix,
         ) from error
+
+
+def load(path: Path) -> AllowedSigners:
+    """Read the list; refuse what would trust more people than it names."""
+    fix = "name it with --allowed-signers; it comes from the vendor, not on the stick"
+    raw = _read(path, "allowed signers", fix)
     keys: list[AllowedKey] = []
     try:
         lines = raw.decode("utf-8").splitlines()
@@ -150,15 +155,7 @@ def _check_options(path: Path, number: int, options: str) -> None:
 
 def load_revoked(path: Path) -> Revoked:
     """Read a list of revoked keys; one that cannot be read in full revokes nobody unseen."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise AirliftError(
-            Kind.SIGNERS_FILE,
-            f"the list of revoked keys cannot be read: {error.strerror}",
-            where=str(path),
-            fix="name the vendor's current list with --revoked",
-        ) from error
+    raw = _read(path, "revoked keys", "name the vendor's current list with --revoked")
     if raw.startswith(b"SSHKRL\n\0"):
         return Revoked(path, raw, None)
     keys: list[tuple[str, bytes]] = []

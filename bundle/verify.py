@@ -57,6 +57,18 @@ class Opened:
         return hashlib.sha256(self.raw_manifest).hexdigest()
 
 
+def read_preamble(source: archive.Source) -> archive.Preamble:
+    """Read the manifest and its signatures; nobody is believed yet."""
+    return archive.read_preamble(
+        source,
+        manifest=manifest.MANIFEST,
+        signature=manifest.SIGNATURE,
+        limit=manifest.MAX_BYTES,
+        signatures=sshsig.MAX_SIGNATURES,
+        next_member=manifest.VERIFIER,
+    )
+
+
 @contextmanager
 def opened(path: Path, *, trust: Trust | None, home: Home | None) -> Iterator[Opened]:
     """Authenticate the manifest and check the archive's structure; members are not read yet.
@@ -64,14 +76,7 @@ def opened(path: Path, *, trust: Trust | None, home: Home | None) -> Iterator[Op
     Without `trust` nobody is asked who signed: good enough to look, never to use.
     """
     with parts.open_source(path) as source, _explained(source):
-        preamble = archive.read_preamble(
-            source,
-            manifest=manifest.MANIFEST,
-            signature=manifest.SIGNATURE,
-            limit=manifest.MAX_BYTES,
-            signatures=sshsig.MAX_SIGNATURES,
-            next_member=manifest.VERIFIER,
-        )
+        preamble = read_preamble(source)
         raw = preamble.manifest
         accepted, verdict = None, None
         if trust is not None:

@@ -5,32 +5,17 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bundle import signers, sshsig, verify
+from bundle import signers, sshsig
 from bundle.cli import main
 from bundle.errors import AirliftError, Kind
-from bundle.sshsig import Trust, Verdict
+from bundle.sshsig import Trust
 from tests.unit.bundle.bundlekit import IDENTITY, Keys, Recipe
-
-Craft = Callable[[Recipe], Path]
-
-
-def verdict(path: Path, trust: Trust) -> Verdict:
-    with verify.opened(path, trust=trust, home=None) as bundle:
-        assert bundle.verdict is not None
-        return bundle.verdict
-
-
-def refused(path: Path, trust: Trust) -> AirliftError:
-    with pytest.raises(AirliftError) as caught:
-        verdict(path, trust)
-    assert caught.value.fix
-    assert "\n" not in caught.value.what
-    return caught.value
+from tests.unit.bundle.test_bundle_signers import Craft, refused, verdict
 
 
 def _krl(folder: Path, keys: Keys, name: str) -> Path:

@@ -29,6 +29,7 @@ def refused(path: Path, trust: Trust) -> AirliftError:
     with pytest.raises(AirliftError) as caught:
         verdict(path, trust)
     assert caught.value.fix
+    assert "\n" not in caught.value.what
     return caught.value
 
 
