@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,24 +59,25 @@ class Dying:
         return step
 
 
-def killed_at(step: int, path: Path, trust: Trust, home: Home) -> int | None:
-    """Import in a child that dies at its n-th step; None, or the steps left if it came through."""
+def in_dying_child(
+    step: int,
+    act: Callable[[], object],
+    *,
+    steps: Sequence[tuple[Any, str]],
+    prepare: Callable[[], None],
+) -> int | None:
+    """Act in a child that dies at its n-th step; None, or the steps left if it came through."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        bootstrap.make = fake_venv
-        # ssh-keygen's pipes and temporary files would be most of the steps.
-        with verify.opened(path, trust=trust, home=None) as bundle:
-            known = bundle.verdict
-        sshsig.verify = lambda *_: known  # type: ignore[assignment]
+        prepare()
         Dying.left = step
-        for owner, name in STEPS:
+        for owner, name in steps:
             setattr(owner, name, Dying.wrap(getattr(owner, name)))
         code = 1
         with contextlib.suppress(BaseException):
-            run_import(path, trust, home)
-            left = Dying.left
-            Dying.left = 0
+            act()
+            left, Dying.left = Dying.left, 0
             os.write(writer, str(left).encode())
             code = 0
         os._exit(code)
@@ -89,6 +90,19 @@ def killed_at(step: int, path: Path, trust: Trust, home: Home) -> int | None:
         return None
     assert status == 0
     return int(text)
+
+
+def killed_at(step: int, path: Path, trust: Trust, home: Home) -> int | None:
+    """Import in such a child."""
+
+    def prepare() -> None:
+        bootstrap.make = fake_venv
+        # ssh-keygen's pipes and temporary files would be most of the steps.
+        with verify.opened(path, trust=trust, home=None) as bundle:
+            known = bundle.verdict
+        sshsig.verify = lambda *_: known  # type: ignore[assignment]
+
+    return in_dying_child(step, lambda: run_import(path, trust, home), steps=STEPS, prepare=prepare)
 
 
 @pytest.mark.usefixtures("quick")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +22,7 @@ from tests.unit.bundle.bundlekit import (
     records,
     wheel,
 )
-from tests.unit.bundle.test_bundle_kill import STEPS, Dying
+from tests.unit.bundle.test_bundle_kill import STEPS, in_dying_child
 
 LINE = b"airlifttiny==1.0\n"
 
@@ -99,28 +97,12 @@ def test_two_builds_are_equal(kind: str, tmp_path: Path) -> None:
 
 def killed_at(step: int, wanted: build.Options) -> int | None:
     """Build in a child that dies at its n-th step; None, or the steps left if it came through."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        Dying.left = step
-        for owner, name in [*STEPS, (os, "sendfile")]:
-            setattr(owner, name, Dying.wrap(getattr(owner, name)))
-        code = 1
-        with contextlib.suppress(BaseException):
-            build.build(wanted, Light(), log=lambda _: None)
-            left, Dying.left = Dying.left, 0
-            os.write(writer, str(left).encode())
-            code = 0
-        os._exit(code)
-    os.close(writer)
-    _, status = os.waitpid(child, 0)
-    with os.fdopen(reader) as stream:
-        text = stream.read()
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return None
-    assert status == 0
-    return int(text)
+    return in_dying_child(
+        step,
+        lambda: build.build(wanted, Light(), log=lambda _: None),
+        steps=[*STEPS, (os, "sendfile")],
+        prepare=lambda: None,
+    )
 
 
 @pytest.fixture
