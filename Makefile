@@ -85,7 +85,7 @@ test-site: setup ## the end-to-end site: bundle, stick, install, every row and f
 	@pytest tests/e2e
 
 .PHONY: test-fast
-test-fast: lint test-unit ## lint, types and unit tests: under five minutes
+test-fast: lint test-unit ## lint, types and unit tests: what to run while you work
 
 .PHONY: test
 test: setup ## everything that CI runs

@@ -92,9 +92,9 @@ def page(results: dict[str, Any]) -> str:
     ] or ["| not measured | | |"]
     return f"""# Benchmarks
 
-Both sides in one run on {results["cores"]} cores ({results["machine"]}),
-the better of {RUNS} runs on each side. `make bench` measures again and writes
-this page and [results.json](results.json).
+Both sides of a row in one run on {results["cores"]} cores ({results["machine"]}). Of the first
+four rows the better of {RUNS} runs on each side; what happens on a site was measured once.
+`make bench` measures again and writes this page and [results.json](results.json).
 
 | Airlift | against | ratio | goal: at most |
 |---|---|---|---|
