@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from bundle import handover, joining, splitting
+from bundle import joining, splitting
 from bundle.cli import Answer, add_command, add_trust, home_of, trust_of
 from bundle.report import Progress, size, table
-from bundle.usage import COURIER
+from bundle.usage import COURIER, add_custody
 
 SIZE = "3900M"
 
@@ -42,7 +42,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         type=Path,
         help="signs the index (default: AIRLIFT_SIGNING_KEY; without one the index is not signed)",
     )
-    handover.add_options(one)
+    add_custody(one)
     one = add_command(
         commands,
         "join",
@@ -62,7 +62,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     one.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="default: .")
     add_trust(one)
-    handover.add_options(one)
+    add_custody(one)
 
 
 def _count(parts: int) -> str:

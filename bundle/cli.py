@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bundle import custody, delta, handover, inspect, members, usage, verify
+from bundle import delta, inspect, usage, verify
 from bundle.errors import AirliftError, Kind
 from bundle.report import GREEN, RED, Progress, facts, fold, paint, say, size
 from bundle.sshsig import Trust, Verdict
@@ -49,7 +49,12 @@ def main(argv: list[str] | None = None) -> int:
             arguments = make_parser(only=words[0]).parse_args(words)
             name = arguments.command
             command: Command = arguments.run
-            answer = handover.recorded(command, arguments)
+            if usage.names_custody(arguments):
+                from bundle import handover  # noqa: PLC0415 - seldom asked for, and large
+
+                answer = handover.recorded(command, arguments)
+            else:
+                answer = command(arguments)
         if arguments.json:
             say(json.dumps({"ok": True, "command": name, **answer.data}, indent=1))
         elif answer.text:
@@ -133,7 +138,7 @@ def make_parser(only: str = "") -> usage.Top:
         help="bundle file, the index NAME.parts of its parts, or the directory of a release",
     )
     add_trust(one)
-    handover.add_options(one)
+    usage.add_custody(one)
     one = add_command(
         commands,
         "inspect",
@@ -176,7 +181,7 @@ def make_parser(only: str = "") -> usage.Top:
     )
     one.add_argument("bundle", type=Path, help="bundle file, or the index NAME.parts of its parts")
     add_trust(one)
-    handover.add_options(one)
+    usage.add_custody(one)
     add_command(
         commands,
         "exit-codes",
@@ -345,6 +350,8 @@ def _inspect(arguments: argparse.Namespace) -> Answer:
 
 
 def _inspect_custody(arguments: argparse.Namespace) -> Answer:
+    from bundle import custody, handover  # noqa: PLC0415 - as above
+
     # Only a list that is named: the one that is kept here is of those who sign bundles.
     signers = arguments.allowed_signers
     trust = Trust(signers, revoked=arguments.revoked) if signers else None
@@ -364,6 +371,8 @@ def _cat(arguments: argparse.Namespace, home: Home) -> Answer:
             fix="leave one of them out",
         )
     trust = required_trust(arguments, home)
+    from bundle import members  # noqa: PLC0415 - as above
+
     with verify.opened(arguments.bundle, trust=trust, home=None) as bundle:
         members.cat(bundle, arguments.cat)
     return Answer("")

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from bundle import carrying, completion, delta, dossiercommand, handover, stock, usage
+from bundle import carrying, completion, delta, dossiercommand, stock, usage
 from bundle.cli import Answer, add_command, make_parser
 from bundle.errors import AirliftError, Kind
 from bundle.report import size, table
@@ -64,7 +64,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "with it (docs/SBOM.md); without it they are reported as not scanned",
     )
     _add_keys(one)
-    handover.add_options(one)
+    usage.add_custody(one)
     dossiercommand.register(commands)
     one = add_command(
         commands,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from bundle import manifest, verify
+from bundle import diff, manifest, verify
 from bundle.cli import Answer, add_command, add_trust, home_of, required_trust
 from bundle.report import size
 from bundle.store import write_atomic
@@ -25,11 +24,15 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "and the members that the page shows are hashed; `verify` checks the rest.",
         examples=(
             "dossier airlift-1.1.0-amd64.tar --previous airlift-1.0.0-amd64.tar -o dossier.html",
+            "dossier airlift-1.1.0-amd64.tar --previous /opt/airlift/current",
         ),
     )
     one.add_argument("bundle", type=Path, help="bundle file")
     one.add_argument(
-        "--previous", type=Path, metavar="BUNDLE", help="the release before, to show what changed"
+        "--previous",
+        type=Path,
+        metavar="BUNDLE|DIR",
+        help="the release before, a bundle or an imported release, to show what changed",
     )
     one.add_argument(
         "-o",
@@ -42,22 +45,23 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _dossier(arguments: argparse.Namespace) -> Answer:
-    from bundle import changes, dossier  # noqa: PLC0415 - needs Jinja2
+    from bundle import dossier  # noqa: PLC0415 - needs Jinja2
 
     home = home_of(arguments)
     trust = required_trust(arguments, home)
-    before: tuple[dict[str, Any], dossier.About] | None = None
+    changes = None
     if arguments.previous:
-        # Older than what was accepted here, as it should be: the history is not asked.
-        with verify.opened(arguments.previous, trust=trust, home=None) as old:
-            before = old.manifest.data, dossier.read_bundle(old)
+        sides = [
+            diff.load(path, trust=trust, home=home)
+            for path in (arguments.previous, arguments.bundle)
+        ]
+        changes = diff.compare(*sides)
     with verify.opened(arguments.bundle, trust=trust, home=None) as bundle:
         assert bundle.verdict is not None  # noqa: S101 - `opened` was given a trust
         data, about = bundle.manifest.data, dossier.read_bundle(bundle)
         signed = dossier.verified(bundle.verdict)
         version = bundle.manifest.version
-    changed = changes.compare(*before, data, about) if before else None
-    page = dossier.render(data, about, signed, changes=changed).encode("utf-8")
+    page = dossier.render(data, about, signed, changes=changes).encode("utf-8")
     path = arguments.output or Path(f"{manifest.PRODUCT}-{version}-dossier.html")
     write_atomic(path, page)
     names = ", ".join(row["identity"] for row in signed.rows)
@@ -68,6 +72,6 @@ def _dossier(arguments: argparse.Namespace) -> Answer:
             "bytes": len(page),
             "version": version,
             "signers": list(signed.rows),
-            "changes": changed,
+            "changes": changes,
         },
     )

@@ -25,24 +25,6 @@ if TYPE_CHECKING:
 _SHORT = 12
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that make a command keep a custody log."""
-    group = parser.add_argument_group("custody log (docs/CARRYING.md)")
-    group.add_argument(
-        "--who", metavar="NAME", help="write into the custody log that this person did it"
-    )
-    group.add_argument(
-        "--custody", type=Path, metavar="FILE", help="default: beside the bundle, BUNDLE.custody"
-    )
-    group.add_argument("--note", default="", metavar="TEXT", help="for the entry, one line")
-    group.add_argument(
-        "--sign",
-        type=Path,
-        metavar="KEY",
-        help=f"sign the entry with that person's key (SSHSIG, namespace {custody.NAMESPACE})",
-    )
-
-
 def recorded(
     command: Callable[[argparse.Namespace], Answer], arguments: argparse.Namespace
 ) -> Answer:

@@ -6,10 +6,12 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from bundle.errors import AirliftError, Kind
 from bundle.report import say, table
+from bundle.sshsig import CUSTODY
 
 COURIER, OPERATOR, ENGINEER, ANYBODY = "courier", "operator", "engineer", "anybody"
 ROLES = {
@@ -129,3 +131,30 @@ def _plain(message: str) -> str:
     kind = "command" if found[1] == "COMMAND" else f"value of {found[1]}"
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
     return f"there is no {kind} {found[2]!r}; {hint}"
+
+
+def add_custody(parser: argparse.ArgumentParser) -> None:
+    """Add the options that make a command keep a custody log."""
+    group = parser.add_argument_group("custody log (docs/CARRYING.md)")
+    group.add_argument(
+        "--who", metavar="NAME", help="write into the custody log that this person did it"
+    )
+    group.add_argument(
+        "--custody", type=Path, metavar="FILE", help="default: beside the bundle, BUNDLE.custody"
+    )
+    group.add_argument("--note", default="", metavar="TEXT", help="for the entry, one line")
+    group.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY",
+        help=f"sign the entry with that person's key (SSHSIG, namespace {CUSTODY})",
+    )
+
+
+def names_custody(arguments: argparse.Namespace) -> bool:
+    """Whether the command line has an option that `add_custody` added."""
+    words = vars(arguments)
+    # An empty --who is one, too: it is refused, not passed over.
+    return words.get("who") is not None or any(
+        words.get(name) for name in ("custody", "note", "sign")
+    )

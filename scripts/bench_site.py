@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any
 
 from bundle import engine
 from scripts.journey import Journey
-from scripts.roundtrip import RoundTrip
+from scripts.roundtrip import Delivered, RoundTrip
 
 #: A host without the service's image: there the peer's way brings all of it.
 PEER_HOST = "monitor-1"
@@ -22,7 +21,6 @@ _PEER_CLEAN = 'rm -f /tmp/peer.tar.gz; docker image rm --force "$1" > /dev/null'
 _BARE = """docker ps --all --quiet | xargs --no-run-if-empty docker rm --force > /dev/null
 docker system prune --all --force > /dev/null
 """
-_BROUGHT = re.compile(rf"images on {PEER_HOST}: (.*): [\d.]+ MB in ([\d.]+) s \(registry\)")
 
 
 def site(listen: Callable[[str], None], say: Callable[[str], None]) -> dict[str, Any]:
@@ -68,7 +66,7 @@ def _measure(journey: Journey, say: Callable[[str], None]) -> dict[str, Any]:
     peer = _peer(journey)
     steady = trip.result.phases["steady"].latency
     swaps = [trip.result.phases[name] for name in trip.swaps]
-    count, seconds = max(delivered.values())
+    most = max(delivered.values(), key=lambda it: it.bytes)
     return {
         "swap_requests": sum(phase.sent for phase in swaps),
         "swaps": 4,
@@ -76,14 +74,18 @@ def _measure(journey: Journey, say: Callable[[str], None]) -> dict[str, Any]:
         "swap_p99_ratio": max(phase.latency.p99 for phase in swaps) / steady.p99,
         "rollback_seconds": rollback,
         "upgrade_seconds": trip.seconds["upgrade"],
-        "upgrade_bytes": count,
-        "upgrade_bytes_ratio": count / full,
-        "upgrade_delivery_seconds": seconds,
-        "load_seconds": ours,
+        "upgrade_bytes": most.bytes,
+        "upgrade_bytes_ratio": most.bytes / full,
+        "upgrade_delivery_seconds": most.seconds,
+        "upgrade_pull_seconds": most.pulled,
+        "load_seconds": ours.seconds,
+        "load_pull_seconds": ours.pulled,
         "load_peer_seconds": theirs,
-        "load_time_ratio": ours / theirs,
+        "load_time_ratio": ours.pulled / theirs,
+        "load_proven_time_ratio": ours.seconds / theirs,
         "upgrade_peer_seconds": peer,
-        "upgrade_time_ratio": seconds / peer,
+        "upgrade_time_ratio": most.pulled / peer,
+        "upgrade_proven_time_ratio": most.seconds / peer,
         "install_seconds": first,
         "reinstall_seconds": second,
         "reinstall_time_ratio": second / first,
@@ -96,19 +98,16 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.monotonic() - start
 
 
-def _whole_host(journey: Journey) -> tuple[float, float]:
-    """Take all images of a host away and bring them back: Airlift's seconds, and the peer's."""
+def _whole_host(journey: Journey) -> tuple[Delivered, float]:
+    """Take all images of a host away and bring them back by both ways; the peer's in seconds."""
     journey.lab.console(PEER_HOST, _BARE)
     done = journey.play("install", "--limit", PEER_HOST, "--tags", "images")
-    found = _BROUGHT.search(done.output)
-    if found is None:
-        message = f"install did not say what it brought to {PEER_HOST}"
-        raise RuntimeError(message)
+    brought = Delivered.told_in(done.output)[PEER_HOST]
     journey.lab.console(PEER_HOST, _BARE)
-    theirs = _load(journey, found[1].split(", "))
+    theirs = _load(journey, list(brought.components))
     journey.lab.console(PEER_HOST, "rm -f /tmp/peer.tar.gz")
     journey.install()
-    return float(found[2]), theirs
+    return brought, theirs
 
 
 def _peer(journey: Journey) -> float:

@@ -19,7 +19,35 @@ from scripts.load import Load, Result
 #: Requests per second; all of the site shares two cores with them.
 RATE = 40.0
 STEADY_SECONDS = 12.0
-_DELIVERED = re.compile(r"images on (\S+): .*: ([\d.]+) MB in ([\d.]+) s")
+_DELIVERED = re.compile(
+    r"images on (?P<host>\S+): (?P<names>.*): (?P<megabytes>[\d.]+) MB in (?P<seconds>[\d.]+) s "
+    r"\(registry, (?P<pulled>[\d.]+) s of it the pull\)"
+)
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What a host was brought: its images, their bytes, and the seconds that it took."""
+
+    components: tuple[str, ...]
+    bytes: int
+    #: Of the whole task: the tunnel, the pull, the proof in a container, the flush to the disk.
+    seconds: float
+    #: Of the pull alone.
+    pulled: float
+
+    @classmethod
+    def told_in(cls, output: str) -> dict[str, Delivered]:
+        """Read what a playbook printed; the last delivery to a host counts."""
+        return {
+            found["host"]: cls(
+                tuple(found["names"].split(", ")),
+                int(float(found["megabytes"]) * 1e6),
+                float(found["seconds"]),
+                float(found["pulled"]),
+            )
+            for found in _DELIVERED.finditer(output)
+        }
 
 
 def sql(journey: Journey, query: str) -> list[str]:
@@ -72,7 +100,7 @@ class RoundTrip:
     #: Bytes of the same release's whole bundle.
     whole: int = 0
     #: Host: (bytes, seconds) of the images that an upgrade brought.
-    delivered: dict[str, tuple[int, float]] = field(default_factory=dict)
+    delivered: dict[str, Delivered] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     stored: int = 0
     _load: Load | None = None
@@ -104,8 +132,7 @@ class RoundTrip:
         """Upgrade while the clients go on."""
         self._phase("upgrade")
         output = self._timed("upgrade", "upgrade")
-        for host, megabytes, seconds in _DELIVERED.findall(output):
-            self.delivered[host] = (int(float(megabytes) * 1e6), float(seconds))
+        self.delivered.update(Delivered.told_in(output))
         self._phase("steady")
 
     def rollback(self) -> None:
@@ -159,8 +186,8 @@ class RoundTrip:
                 f"{self.carried / 1e6:.1f} MB, what changed only, of {self.whole / 1e6:.1f} MB",
             ),
             *(
-                (f"upgrade to {host}", f"{count / 1e6:.2f} MB of images in {seconds:.1f} s")
-                for host, (count, seconds) in sorted(self.delivered.items())
+                (f"upgrade to {host}", f"{it.bytes / 1e6:.2f} MB of images in {it.seconds:.1f} s")
+                for host, it in sorted(self.delivered.items())
             ),
             ("requests sent", f"{found.sent}, {sum(phase.sent for phase in swaps)} during swaps"),
             ("requests failed", str(found.failed)),

@@ -82,13 +82,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if result.get("failed"):
             return result
         seconds = time.monotonic() - started
-        message = f"{', '.join(missing)}: {sent / 1e6:.1f} MB in {seconds:.1f} s ({way})"
+        pulled = result.get("pulled_seconds", 0.0)
+        how = f"{way}, {pulled:.2f} s of it the pull" if pulled else way
+        message = f"{', '.join(missing)}: {sent / 1e6:.1f} MB in {seconds:.1f} s ({how})"
         self._display.display(f"images on {self._vars['inventory_hostname']}: {message}")
         return {
             "changed": True,
             "msg": message,
             "bytes": sent,
             "seconds": round(seconds, 1),
+            "pulled_seconds": round(pulled, 2),
             "way": way,
             "delivered": list(missing),
             "images": result.get("images", {}),

@@ -210,22 +210,23 @@ def test_the_command_says_who_really_signed_and_what_changed(
     out = tmp_path / "page.html"
     command = ["dossier", str(dist.new), "--previous", str(dist.old), "-o", str(out)]
     code, text, _ = run([*command, *trusted(keys), "--json"], capsys)
-    assert code == 0
+    assert code == 0, text
     answer = json.loads(text)
     assert answer["signers"][0]["identity"] == IDENTITY
     changes = answer["changes"]
-    assert changes["components"] == [
-        {"component": "app", "old": "1.2.3", "new": "1.2.3"},
-        {"component": "nginx", "old": None, "new": "1.2.3"},
-    ]
-    assert {"component": "app", "package": "tiny", "old": "1.0", "new": "1.1"} in (
-        changes["packages"]
-    )
-    assert (changes["fixed"], changes["found"]) == (["CVE-2026-0001"], ["CVE-2026-0002"])
+    components = changes["components"]
+    assert components["changed"]["app"]["from"] == components["changed"]["app"]["to"] == "1.2.3"
+    assert list(components["added"]) == ["nginx"]
+    assert changes["sbom"]["changed"]["pkg:pypi/tiny"] == {"from": ["1.0"], "to": ["1.1"]}
+    found = changes["vulnerabilities"]
+    assert {one["id"] for one in found["fixed"]} == {"CVE-2026-0001"}
+    assert {one["id"] for one in found["new"]} == {"CVE-2026-0002"}
     shown = Page(out.read_text()).shown
     assert "Verified when this page was made" in shown
     assert "vouch" not in shown
     assert "Since 1.0.0, serial 1" in shown
+    for told in ("CVE-2026-0001", "CVE-2026-0002", "pkg:pypi/tiny", "rebuilt, same version"):
+        assert told in shown
     assert not list(tmp_path.glob("*.part"))
 
 
