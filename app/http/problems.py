@@ -19,6 +19,8 @@ from structlog.contextvars import get_contextvars
 
 MEDIA_TYPE = "application/problem+json"
 _MAX_FIELD_ERRORS = 20
+# What FastAPI says of a body that its JSON parser gave up on for any reason but its syntax.
+_UNREADABLE = "There was an error parsing the body"
 
 
 class FieldError(BaseModel):
@@ -160,6 +162,14 @@ def _from_http(error: HTTPException) -> Problem:
         title = http.HTTPStatus(error.status_code).phrase
     except ValueError:
         title = "Error"
+    if error.status_code == 400 and error.detail == _UNREADABLE:
+        return Problem(
+            400,
+            "malformed-json",
+            "The body is not JSON",
+            "it is no UTF-8 text or holds a number of too many digits",
+            errors=[FieldError(field="body", message="cannot be read", code="json_unreadable")],
+        )
     slug = title.lower().replace(" ", "-").replace("'", "")
     detail = error.detail if isinstance(error.detail, str) and error.detail != title else None
     return Problem(error.status_code, slug, title, detail, headers=error.headers)
