@@ -172,7 +172,15 @@ def _from_http(error: HTTPException) -> Problem:
         )
     slug = title.lower().replace(" ", "-").replace("'", "")
     detail = error.detail if isinstance(error.detail, str) and error.detail != title else None
-    return Problem(error.status_code, slug, title, detail, headers=error.headers)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    return Problem(error.status_code, slug, title, detail, headers=headers)
+
+
+def _methods(request: Request) -> str:
+    """What the path takes; the framework names the methods of its first route only."""
+    endpoint = request.scope.get("airlift.endpoint", "")
+    methods = request.app.openapi()["paths"].get(endpoint, {"get": None})
+    return ", ".join(sorted(method.upper() for method in methods))
 
 
 def install(app: FastAPI, union_tags: frozenset[str] = frozenset()) -> None:
@@ -183,6 +191,8 @@ def install(app: FastAPI, union_tags: frozenset[str] = frozenset()) -> None:
             problem = _from_validation(error, union_tags)
         elif isinstance(error, HTTPException):
             problem = _from_http(error)
+            if problem.status == 405:
+                problem.headers["allow"] = _methods(request)
         else:
             assert isinstance(error, Problem)  # noqa: S101 - what the handler was registered for
             problem = error

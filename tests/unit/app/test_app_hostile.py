@@ -40,6 +40,7 @@ FOR_EVERYBODY: dict[str, tuple[bytes, int, str]] = {
 FOR_ONE: list[tuple[str, Any, str]] = [
     ("/predict", {}, "body"),
     ("/predict", {"text": "", "other": MARK}, "text"),
+    ("/predict", {"text": " \t\n\u3000"}, "text"),
     ("/predict", {"text": "a", MARK: 1}, MARK),
     ("/predict", {"text": None, "data": None}, "body"),
     ("/predict", {"text": "x" * 20_001}, "text"),
@@ -223,10 +224,8 @@ def test_a_body_that_is_broken_off_is_no_error_of_the_service(web: Process) -> N
     key = web.http.headers["x-api-key"]
     for _ in range(3):
         with socket.create_connection((host, int(port)), timeout=10) as connection:
-            head = (
-                f"POST /predict HTTP/1.1\r\nhost: x\r\nx-api-key: {web.http.headers['x-api-key']}"
-            )
-            connection.sendall(f"{head}\r\ncontent-length: 100\r\n\r\n{{".encode())
+            head = f"POST /predict HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n"
+            connection.sendall(f"{head}content-length: 100\r\n\r\n{{".encode())
     assert web.http.get("/predict").status_code == 200
 
 
