@@ -122,19 +122,24 @@ class RateLimiter:
 
     async def _send(self) -> None:
         """Ask for everybody who waits, and for those who came meanwhile."""
+        batch: list[_Asked] = []
         try:
             while self._waiting:
                 batch = self._waiting[:_MOST_AT_ONCE]
                 del self._waiting[:_MOST_AT_ONCE]
                 verdicts = await self._ask(batch)
                 if verdicts is None:
-                    batch += self._waiting
-                    self._waiting = []
-                for number, asked in enumerate(batch):
+                    break
+                for asked, verdict in zip(batch, verdicts, strict=True):
                     if not asked.verdict.done():
-                        asked.verdict.set_result(verdicts[number] if verdicts else None)
+                        asked.verdict.set_result(verdict)
         finally:
             self._sender = None
+            # Whatever went wrong, nobody is left waiting.
+            for asked in (*batch, *self._waiting):
+                if not asked.verdict.done():
+                    asked.verdict.set_result(None)
+            self._waiting.clear()
 
     async def _ask(self, batch: list[_Asked]) -> list[Verdict] | None:
         """The verdicts of one round trip; None if Redis did not answer in time, or not well."""
