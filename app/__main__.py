@@ -9,8 +9,9 @@ import argparse
 import os
 import socket
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from app import keys as key_commands
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -33,9 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_argument("--to", type=int, help="a schema version instead of the newest")
     migrate.add_argument("--wait", type=float, default=30, help="seconds to wait for Postgres")
     keys = commands.add_parser("keys", help="API keys")
-    key_commands = keys.add_subparsers(dest="keys_command", required=True)
-    sync = key_commands.add_parser("sync", help="make the keys equal to a file's")
-    sync.add_argument("file", type=Path, help='[{"client": "…", "key_sha256": "…"}]')
+    key_commands.add_commands(keys.add_subparsers(dest="keys_command", required=True))
     check = commands.add_parser("healthcheck", help="ask this container's readiness")
     check.add_argument("--worker", action="store_true", help="of a worker")
     check.add_argument("--live", action="store_true", help="liveness instead of readiness")
@@ -84,7 +83,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     if options.command == "serve":
         _serve()
         return 0
-    from app.db.keys import KeysError, sync  # noqa: PLC0415
+    from app.db.keys import KeysError  # noqa: PLC0415
     from app.db.pool import DatabaseUnavailableError  # noqa: PLC0415
     from app.observability.logging import get_logger  # noqa: PLC0415
     from app.predict.artefacts import ModelError  # noqa: PLC0415
@@ -98,7 +97,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             case "migrate":
                 _migrate(options, settings)
             case "keys":
-                sync(settings, options.file)
+                key_commands.run(options, settings)
             case "drain" if options.off:
                 settings.drain_file.unlink(missing_ok=True)
             case "drain":

@@ -55,6 +55,8 @@ backlog = 2048
 # The heartbeat's file: memory, never a disk that may be slow or read-only.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 control_socket_disable = True
+# Whose X-Forwarded-For is believed: the edge's, and nobody's where there is none.
+forwarded_allow_ips = ",".join(_settings.trusted_proxies)
 
 
 def when_ready(server: Arbiter) -> None:

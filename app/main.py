@@ -15,10 +15,13 @@ from app import __version__
 from app.db.pool import Database, DatabaseUnavailableError
 from app.db.redis import RedisGate
 from app.http import health, openapi, problems
-from app.http.auth import DOCS_ASSETS, PUBLIC, AuthMiddleware, KeyStore
+from app.http.auth import DOCS_ASSETS, PUBLIC, KeyStore, scopes_of
 from app.http.drain import Drain
+from app.http.gate import GateMiddleware
 from app.http.health import Health
+from app.http.limits import LimitsMiddleware
 from app.http.middleware import RequestMiddleware
+from app.http.ratelimit import RateLimiter
 from app.http.root import router as root_router
 from app.http.routes import UNMATCHED, RouteTable
 from app.items.router import router as items_router
@@ -75,12 +78,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     _install_unavailable(app)
     openapi.install(app)
 
-    # The last one added is the outermost.
-    if settings.auth_enabled:
-        app.add_middleware(AuthMiddleware, keys=KeyStore(database, settings.auth_cache_seconds))
-    table = RouteTable([*app.openapi()["paths"], *PUBLIC], prefixes=[DOCS_ASSETS])
-    app.add_middleware(RequestMiddleware, routes=table, max_body_bytes=settings.max_body_bytes)
+    _add_layers(app, settings, database)
     return app
+
+
+def _add_layers(app: FastAPI, settings: Settings, database: Database) -> None:
+    paths = app.openapi()["paths"]
+    keys = KeyStore(database, settings.auth_cache_seconds) if settings.auth_enabled else None
+    limiter = app.state.limiter = RateLimiter(settings)
+    table = RouteTable([*paths, *PUBLIC], prefixes=[DOCS_ASSETS])
+    # The last one added is the outermost.
+    app.add_middleware(LimitsMiddleware, settings=settings)
+    app.add_middleware(GateMiddleware, keys=keys, limiter=limiter, needed=scopes_of(paths))
+    app.add_middleware(
+        RequestMiddleware, routes=table, timeout_seconds=settings.request_timeout_seconds
+    )
 
 
 @asynccontextmanager
@@ -93,6 +105,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             "authentication is off: anybody who reaches this port may use it; "
             "set AUTH_ENABLED=true on a site"
         )
+    if not state.limiter.configured:
+        app_logging.get_logger("app").warning("requests are not limited: REDIS_URL is not set")
     await state.database.open()
     watcher = asyncio.create_task(watch(state.database)) if state.database.configured else None
     try:
@@ -104,6 +118,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 await watcher
         await state.database.close()
         await state.redis.close()
+        await state.limiter.close()
 
 
 def publish(settings: Settings, models: Models) -> None:

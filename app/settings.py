@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -57,7 +58,14 @@ class Settings(BaseSettings):
     auth_enabled: bool = False
     auth_cache_seconds: float = Field(default=5.0, ge=0, le=300)
 
+    # The HTTP edge.
+    rate_limit_per_min: int = Field(default=60, ge=1)
+    trusted_proxies: list[str] = Field(default_factory=list)
+    request_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
+    max_concurrent_requests: int = Field(default=200, ge=1)
+    concurrency_wait_seconds: float = Field(default=1.0, gt=0, le=60)
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    max_json_depth: int = Field(default=32, ge=4, le=200)
     max_text_length: int = Field(default=20_000, ge=1)
     baseline_score: float = Field(default=0.75, ge=0, le=1)
     models_dir: Path = Path(__file__).parent / "models"
@@ -108,6 +116,17 @@ class Settings(BaseSettings):
         if value is not None and urlsplit(value).scheme not in ("redis", "rediss"):
             msg = "must start with redis:// or rediss://"
             raise ValueError(msg)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for entry in value:
+            try:
+                ip_network(entry)
+            except ValueError:
+                msg = f"{entry!r} is neither an address nor a network"
+                raise ValueError(msg) from None
         return value
 
     @field_validator("file_roots")

@@ -249,6 +249,10 @@ class Journey:
         key.touch(mode=0o600)
         key.write_text(self.lab.ssh(f"cat {API_KEY}").output.strip())
 
+    def limited_key(self) -> str:
+        """Return the key that may only ask for a few predictions a minute."""
+        return self.lab.ssh(f"cat {API_KEY}-limited").output.strip()
+
     def request(
         self,
         method: str,

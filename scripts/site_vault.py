@@ -58,6 +58,10 @@ def vault(verb: str, identity: str, *arguments: str, text: str = "") -> str:
     return done.stdout
 
 
+def _sha256(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
 def main() -> None:
     """Fill the vault of the site with what it lacks."""
     os.umask(0o077)
@@ -72,8 +76,17 @@ def main() -> None:
     example: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
     names = [name for name, value in example.items() if value == PLACEHOLDER]
     wanted: dict[str, Any] = {name: secrets.token_urlsafe(24) for name in names}
-    hashed = hashlib.sha256(api_key.encode()).hexdigest()
-    wanted["app_api_keys"] = [{"client": "demo", "key_sha256": hashed}]
+    limited = keep(key_file.with_name(f"{key_file.name}-limited"))
+    # The second key is good for a few predictions a minute: the tests see it refused.
+    wanted["app_api_keys"] = [
+        {"client": "demo", "key_sha256": _sha256(api_key)},
+        {
+            "client": "limited",
+            "key_sha256": _sha256(limited),
+            "scopes": ["predict"],
+            "rate_limit_per_min": 5,
+        },
+    ]
     if set(wanted) <= set(present):
         print("the vault is there")
         return

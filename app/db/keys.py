@@ -1,17 +1,30 @@
-"""API keys as a file says: the table is made equal to it."""
+"""API keys: one table, filled from a site's file (`sync`) or by hand (`add`, `revoke`).
+
+Only the sha256 of a key is kept. A key is named by its id, the first twelve hex digits of that
+hash. What came from the file is revoked when the file no longer lists it; what was made by hand
+stays until it is revoked by hand; and what was revoked by hand stays so, whatever the file says.
+"""
 
 from __future__ import annotations
 
-import json
+import hashlib
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import psycopg
-from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from psycopg.rows import dict_row
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from app.db.pool import conninfo
 from app.observability.logging import describe_exception, get_logger
 from app.settings import Settings
+
+SCOPES = ("predict", "jobs", "items")
+_DIGITS_OF_ID = 12
+Scope = Literal["predict", "jobs", "items"]
 
 log = get_logger("app.keys")
 
@@ -21,25 +34,38 @@ class KeysError(Exception):
 
 
 class KeyEntry(BaseModel):
-    """One key of a client, who may have several: so one can be replaced without a gap."""
+    """One key of a client, who may have several: so one can be replaced without a gap.
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    No scopes mean every scope, no limit means the service's own (`RATE_LIMIT_PER_MIN`).
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
 
     client: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
     key_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    scopes: Annotated[list[Scope], Field(min_length=1)] | None = None
+    rate_limit_per_min: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    label: Annotated[str, StringConstraints(pattern=r"^[ -~]{1,100}$")] | None = None
+
+    def row(self) -> dict[str, Any]:
+        """The columns that the entry decides."""
+        return {
+            "client": self.client,
+            "scopes": sorted(set(self.scopes)) if self.scopes else None,
+            "rate_limit_per_min": self.rate_limit_per_min,
+            "label": self.label,
+        }
 
 
-def read(path: Path) -> dict[bytes, str]:
-    """The file's keys: digest to client."""
+def read(path: Path) -> dict[bytes, KeyEntry]:
+    """The file's keys: digest to entry."""
     try:
         entries = TypeAdapter(list[KeyEntry]).validate_json(path.read_bytes())
     except OSError as error:
         raise KeysError(f"cannot read {path}: {error.strerror}") from None
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in found["loc"]) or "the file"
-        raise KeysError(f"{path}: {where}: {found['msg']}") from None
-    keys = {bytes.fromhex(entry.key_sha256): entry.client for entry in entries}
+        raise KeysError(f"{path}: {_first(error)}") from None
+    keys = {bytes.fromhex(entry.key_sha256): entry for entry in entries}
     if len(keys) != len(entries):
         raise KeysError(f"{path}: the same key_sha256 is listed twice")
     return keys
@@ -48,11 +74,8 @@ def read(path: Path) -> dict[bytes, str]:
 def sync(settings: Settings, path: Path) -> dict[str, int]:
     """Add what the file has, revoke what it no longer has, in one transaction."""
     keys = read(path)
-    try:
-        with psycopg.connect(conninfo(settings, application="airlift-keys")) as connection:
-            counts = _apply(connection, keys)
-    except psycopg.Error as error:
-        raise KeysError(f"Postgres: {describe_exception(error)}") from error
+    with _table(settings) as connection:
+        counts = _apply(connection, keys)
     log.info(
         "API keys are as the file says", changed=any(counts.values()), total=len(keys), **counts
     )
@@ -61,34 +84,99 @@ def sync(settings: Settings, path: Path) -> dict[str, int]:
     return counts
 
 
-def _apply(connection: psycopg.Connection, keys: dict[bytes, str]) -> dict[str, int]:
+def add(settings: Settings, client: str, **options: Any) -> tuple[str, str]:
+    """Make a key for a client; returns its id and the key, which nobody can read again."""
+    key = f"airlift_{secrets.token_urlsafe(32)}"
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    try:
+        entry = KeyEntry(client=client, key_sha256=digest, **options)
+    except ValidationError as error:
+        raise KeysError(_first(error)) from None
+    with _table(settings) as connection:
+        _put(connection, bytes.fromhex(digest), entry, "command")
+    return digest[:_DIGITS_OF_ID], key
+
+
+def revoke(settings: Settings, key_id: str) -> str:
+    """Take a key out of use by its id; returns whose it was. Revoking it again changes nothing."""
+    with _table(settings) as connection:
+        row = connection.execute(
+            """UPDATE api_keys
+               SET revoked_at = coalesce(revoked_at, now()), revoked_by = 'command'
+               WHERE id = %s RETURNING client""",
+            (key_id,),
+        ).fetchone()
+    if row is None:
+        raise KeysError(f"no key has the id {key_id!r}")
+    return str(row["client"])
+
+
+def listing(settings: Settings) -> list[dict[str, Any]]:
+    """Every key that was ever made, without the keys: they are not known."""
+    with _table(settings) as connection:
+        return connection.execute(
+            """SELECT id, client, label, coalesce(scopes, %s) AS scopes, rate_limit_per_min, origin,
+                      created_at, revoked_at
+               FROM api_keys ORDER BY client, created_at, id""",
+            (list(SCOPES),),
+        ).fetchall()
+
+
+@contextmanager
+def _table(settings: Settings) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    try:
+        with psycopg.connect(
+            conninfo(settings, application="airlift-keys"), row_factory=dict_row
+        ) as connection:
+            yield connection
+    except psycopg.Error as error:
+        raise KeysError(f"Postgres: {describe_exception(error)}") from error
+
+
+def _apply(
+    connection: psycopg.Connection[dict[str, Any]], keys: dict[bytes, KeyEntry]
+) -> dict[str, int]:
     # Two runs at a time must not undo each other half-way.
     connection.execute("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE")
-    rows = connection.execute(
-        "SELECT key_hash, client, revoked_at IS NULL FROM api_keys"
-    ).fetchall()
-    known = {bytes(digest): (client, active) for digest, client, active in rows}
+    rows = connection.execute("SELECT * FROM api_keys").fetchall()
+    known = {bytes(row["key_hash"]): row for row in rows}
     added = revoked = 0
-    for digest, client in keys.items():
-        if known.get(digest) == (client, True):
+    for digest, entry in keys.items():
+        row = known.get(digest)
+        if row is not None and row["revoked_by"] == "command":
+            log.warning("the file lists a key that was revoked by hand; it stays so", id=row["id"])
             continue
-        connection.execute(
-            """INSERT INTO api_keys (key_hash, client) VALUES (%s, %s)
-               ON CONFLICT (key_hash) DO UPDATE SET client = excluded.client, revoked_at = NULL""",
-            (digest, client),
-        )
+        wanted = {**entry.row(), "origin": "file", "revoked_at": None}
+        if row is not None and all(row[name] == value for name, value in wanted.items()):
+            continue
+        _put(connection, digest, entry, "file")
         added += 1
-    for digest, (_client, active) in known.items():
-        if active and digest not in keys:
+    for digest, row in known.items():
+        if row["origin"] == "file" and row["revoked_at"] is None and digest not in keys:
             connection.execute(
-                "UPDATE api_keys SET revoked_at = now() WHERE key_hash = %s", (digest,)
+                "UPDATE api_keys SET revoked_at = now(), revoked_by = 'file' WHERE key_hash = %s",
+                (digest,),
             )
             revoked += 1
     return {"added": added, "revoked": revoked}
 
 
-def dump(keys: dict[bytes, str]) -> str:
-    """The file's form for some keys."""
-    return json.dumps(
-        [{"client": client, "key_sha256": digest.hex()} for digest, client in keys.items()]
+def _put(
+    connection: psycopg.Connection[dict[str, Any]], digest: bytes, entry: KeyEntry, origin: str
+) -> None:
+    connection.execute(
+        """INSERT INTO api_keys (key_hash, client, scopes, rate_limit_per_min, label, origin)
+           VALUES (%(digest)s, %(client)s, %(scopes)s, %(rate_limit_per_min)s, %(label)s,
+                   %(origin)s)
+           ON CONFLICT (key_hash) DO UPDATE SET
+               client = excluded.client, scopes = excluded.scopes, label = excluded.label,
+               rate_limit_per_min = excluded.rate_limit_per_min, origin = excluded.origin,
+               revoked_at = NULL, revoked_by = NULL""",
+        {**entry.row(), "digest": digest, "origin": origin},
     )
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(part) for part in found["loc"]) or "the file"
+    return f"{where}: {found['msg']}"

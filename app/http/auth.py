@@ -1,9 +1,11 @@
-"""API keys: a second ASGI layer that lets nobody past without one, where it is on.
+"""API keys: what a key is worth, asked of Postgres and kept for a few seconds.
 
-Paths are guarded unless they are on the list below, so a new endpoint cannot be forgotten; the
-check comes before a body is read. Keys are stored as sha256 (they are long and random, so a slow
-hash would add nothing), kept for a few seconds, and looked up again then: a revoked key stops
-working within `AUTH_CACHE_SECONDS`. When Postgres cannot be asked the answer is 503, never open.
+Keys are stored as sha256 (they are long and random, so a slow hash would add nothing). They are
+looked up again after `AUTH_CACHE_SECONDS`, so a revoked key stops working within that time and
+nothing is restarted. A key is found by its digest, not compared byte by byte: the time an answer
+takes says nothing about any key. When Postgres cannot be asked the answer is 503, never open.
+
+Paths are guarded unless they are on the list below, so a new endpoint cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-import structlog
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
+from app.db.keys import SCOPES
 from app.db.pool import Database, DatabaseUnavailableError
 from app.http.problems import Problem, unavailable
 from app.observability import metrics
@@ -41,63 +45,31 @@ _MAX_KEY = 512
 log = get_logger("app.auth")
 
 
+class Credential(NamedTuple):
+    """What a good key is worth."""
+
+    client: str
+    key_id: str
+    scopes: frozenset[str]
+    rate_limit_per_min: int | None
+
+
 class KeyStore:
-    """Tells whose a key is."""
+    """Tells what a key is worth."""
 
     def __init__(self, database: Database, cache_seconds: float) -> None:
         self._database = database
         self._seconds = cache_seconds
-        self._cache: OrderedDict[bytes, tuple[float, str | None]] = OrderedDict()
+        self._cache: OrderedDict[bytes, tuple[float, Credential | None]] = OrderedDict()
 
-    async def client_of(self, key: bytes) -> str | None:
-        """Whose `key` is; raises `DatabaseUnavailableError` if nobody can tell."""
-        digest = hashlib.sha256(key).digest()
-        now = time.monotonic()
-        cached = self._cache.get(digest)
-        if cached is not None and cached[0] > now:
-            return cached[1]
-        row = await self._database.fetch_one(
-            "SELECT client FROM api_keys WHERE key_hash = %s AND revoked_at IS NULL", digest
-        )
-        client = None if row is None else str(row["client"])
-        self._cache[digest] = (now + self._seconds, client)
-        self._cache.move_to_end(digest)
-        if len(self._cache) > _CACHED_KEYS:
-            self._cache.popitem(last=False)
-        return client
-
-
-class AuthMiddleware:
-    """Lets a request pass if its path is public or its key is good."""
-
-    def __init__(self, app: ASGIApp, *, keys: KeyStore) -> None:
-        self._app = app
-        self._keys = keys
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check one request."""
-        if scope["type"] == "lifespan" or _is_public(scope):
-            await self._app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            return  # nothing here speaks anything else; refused by not answering
-        try:
-            scope["airlift.client"] = client = await self._authenticate(scope)
-        except Problem as problem:
-            if problem.status >= 500:
-                scope["airlift.error"] = problem.slug
-            await problem.response(scope["path"])(scope, receive, send)
-            return
-        with structlog.contextvars.bound_contextvars(client=client):
-            await self._app(scope, receive, send)
-
-    async def _authenticate(self, scope: Scope) -> str:
+    async def authenticate(self, scope: Scope) -> Credential:
+        """The credential of a request; raises a 401 problem, the same whatever is wrong."""
         keys = [value for name, value in scope["headers"] if name == b"x-api-key"]
         if len(keys) != 1 or not 0 < len(keys[0]) <= _MAX_KEY:
             metrics.AUTHENTICATIONS.labels("missing").inc()
-            raise _unauthorised("send your key in the X-API-Key header")
+            raise _unauthorised()
         try:
-            client = await self._keys.client_of(bytes(keys[0]))
+            credential = await self._find(bytes(keys[0]))
         except DatabaseUnavailableError as error:
             metrics.AUTHENTICATIONS.labels("unavailable").inc()
             raise unavailable("Authentication", "keys cannot be checked now") from error
@@ -106,23 +78,61 @@ class AuthMiddleware:
             metrics.AUTHENTICATIONS.labels("unavailable").inc()
             log.error("keys cannot be checked", exc_info=error)
             raise unavailable("Authentication", "keys cannot be checked now") from error
-        if client is None:
+        if credential is None:
             metrics.AUTHENTICATIONS.labels("refused").inc()
-            raise _unauthorised("the key is not known or was revoked")
+            raise _unauthorised()
         metrics.AUTHENTICATIONS.labels("accepted").inc()
-        return client
+        return credential
+
+    async def _find(self, key: bytes) -> Credential | None:
+        digest = hashlib.sha256(key).digest()
+        now = time.monotonic()
+        cached = self._cache.get(digest)
+        if cached is not None and cached[0] > now:
+            return cached[1]
+        row = await self._database.fetch_one(
+            """SELECT client, id, scopes, rate_limit_per_min FROM api_keys
+               WHERE key_hash = %s AND revoked_at IS NULL""",
+            digest,
+        )
+        credential = None if row is None else _credential(row)
+        self._cache[digest] = (now + self._seconds, credential)
+        self._cache.move_to_end(digest)
+        if len(self._cache) > _CACHED_KEYS:
+            self._cache.popitem(last=False)
+        return credential
 
 
-def _is_public(scope: Scope) -> bool:
-    path: str = scope["path"]
+def _credential(row: Mapping[str, Any]) -> Credential:
+    scopes = SCOPES if row["scopes"] is None else row["scopes"]
+    return Credential(row["client"], row["id"], frozenset(scopes), row["rate_limit_per_min"])
+
+
+def is_public(path: str) -> bool:
+    """Whether a path is open to everybody: probes, metrics, the documentation."""
     return path in PUBLIC or path.startswith(f"{DOCS_ASSETS}/")
 
 
-def _unauthorised(detail: str) -> Problem:
+def scopes_of(paths: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The scope that each guarded path of an OpenAPI document needs: its tag's name."""
+    needed = {}
+    for path, methods in paths.items():
+        tags = {tag for operation in methods.values() for tag in operation.get("tags", ())}
+        found = tags & set(SCOPES)
+        if path in PUBLIC:
+            continue
+        if len(found) != 1:
+            message = f"{path} must carry one tag of {', '.join(SCOPES)}: it is the key's scope"
+            raise RuntimeError(message)
+        needed[path] = found.pop()
+    return needed
+
+
+def _unauthorised() -> Problem:
     return Problem(
         401,
         "unauthorised",
         "A valid API key is needed",
-        detail,
+        "send one good key in the X-API-Key header",
         headers={"www-authenticate": 'ApiKey header="X-API-Key"'},
     )

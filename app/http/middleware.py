@@ -1,21 +1,21 @@
-"""One pure ASGI layer round the application.
+"""The outermost ASGI layer round the application.
 
-It gives a request its id, bounds the body, times, counts and logs it once, and turns what nobody
-caught into a problem. It is one layer because each `BaseHTTPMiddleware` costs some 200 µs a
-request.
+It gives a request its id and its time, counts and logs it once, and turns what nobody caught into
+a problem. It is one pure ASGI layer because each `BaseHTTPMiddleware` costs some 200 µs a request.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
 
 import structlog
 from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.http.limits import header
 from app.http.problems import Problem
 from app.http.routes import RouteTable
 from app.observability import metrics
@@ -25,29 +25,13 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class BodyTooLargeError(HTTPException):
-    """More bytes than a body may have; an HTTPException, so that the framework lets it pass."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(
-            413, f"the body is larger than {limit} bytes", headers={"connection": "close"}
-        )
-
-
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return None
-
-
 class RequestMiddleware:
-    """Request id, body limit, timing, metrics, access log and the last safety net."""
+    """Request id, time-out, timing, metrics, access log and the last safety net."""
 
-    def __init__(self, app: ASGIApp, *, routes: RouteTable, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, routes: RouteTable, timeout_seconds: float) -> None:
         self._app = app
         self._routes = routes
-        self._limit = max_body_bytes
+        self._timeout = timeout_seconds
         self._log = get_logger("app.access")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,11 +47,16 @@ class RequestMiddleware:
         tokens = structlog.contextvars.bind_contextvars(request_id=request_id)
         metrics.IN_FLIGHT.inc()
         error: BaseException | None = None
+        limit = asyncio.timeout(self._timeout)
         try:
-            await self._app(scope, self._bounded(scope, receive), answer.send)
+            async with limit:
+                await self._app(scope, receive, answer.send)
         except Exception as caught:
-            error = caught
-            await self._answer_error(caught, scope, receive, answer)
+            if limit.expired():
+                await self._answer_late(scope, receive, answer)
+            else:
+                error = caught
+                await self._answer_error(caught, scope, receive, answer)
         finally:
             metrics.IN_FLIGHT.dec()
             self._account(scope, endpoint, answer.status, time.perf_counter() - started, error)
@@ -75,32 +64,35 @@ class RequestMiddleware:
 
     @staticmethod
     def _request_id(scope: Scope) -> str:
-        given = _header(scope, b"x-request-id")
+        given = header(scope, b"x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):
             return given.decode("ascii")
         return secrets.token_hex(16)
 
-    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        announced = _header(scope, b"content-length")
-        if announced is None and _header(scope, b"transfer-encoding") is None:
-            return receive
-        limit = self._limit
-        too_long = announced is not None and (
-            not announced.isdigit() or len(announced) > 18 or int(announced) > limit
+    async def _answer_late(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        """The time is over: for an upload that is the sender's doing, else it is ours."""
+        problem = Problem(
+            504,
+            "timeout",
+            "It took too long",
+            f"there was no answer within {self._timeout:g} s; what the request began may be done",
+            headers={"retry-after": "5"},
         )
-        seen = 0
-
-        async def bounded() -> Message:
-            nonlocal seen
-            if too_long:
-                raise BodyTooLargeError(limit)
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > limit:
-                raise BodyTooLargeError(limit)
-            return message
-
-        return bounded
+        if scope.get("airlift.uploading"):
+            problem = Problem(
+                408,
+                "upload-timeout",
+                "The body came too slowly",
+                f"it was not complete within {self._timeout:g} s",
+                headers={"connection": "close"},
+            )
+        metrics.REFUSED.labels(problem.slug).inc()
+        scope["airlift.error"] = problem.slug
+        if answer.started:
+            # Half an answer: the server closes the connection, so nobody takes it for a whole one.
+            answer.status = problem.status
+            return
+        await problem.response(scope["path"])(scope, receive, answer.send)
 
     async def _answer_error(
         self, error: Exception, scope: Scope, receive: Receive, answer: _Answer

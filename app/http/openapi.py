@@ -7,12 +7,13 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.http.auth import PUBLIC
+from app.http.auth import scopes_of
+from app.http.examples import EXAMPLES, PROBLEMS, Example, problem
 from app.http.problems import MEDIA_TYPE, ProblemDetail
 
 TAGS = [
-    {"name": "jobs", "description": "Collect records from a source, in the background."},
     {"name": "predict", "description": "Sentiment of texts, class of numeric rows."},
+    {"name": "jobs", "description": "Collect records from a source, in the background."},
     {"name": "items", "description": "A small resource kept in Postgres."},
     {"name": "health", "description": "For balancers, monitors and people in a hurry."},
 ]
@@ -21,20 +22,54 @@ DESCRIPTION = """
 The Data Collection Service collects records from files and HTTP sources, classifies them
 and sums them up.
 
-* Errors are `application/problem+json`; `errors` names each wrong field.
-* Each answer carries `X-Request-ID`; tell it to the operator when something goes wrong.
-* On an installed site each request needs `X-API-Key`, but for the health endpoints and these pages.
+**Keys.** On an installed site each request needs `X-API-Key`, but for the health endpoints and
+these pages. A key is good for some scopes, which are named like the groups below: `predict`,
+`jobs`, `items`. A request beyond them is a 403 that names the scope.
+
+**Limits.** Answers carry `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` (seconds);
+who asks too often gets a 429 with `Retry-After`. A request has one body of bounded size and depth
+and is answered in bounded time: 413, 400, 408, 503 or 504 otherwise.
+
+**Errors** are `application/problem+json` (RFC 9457); `errors` names each wrong field. An unknown
+path is a 404, a wrong method a 405 with `Allow`. Each answer carries `X-Request-ID`; tell it to
+the operator when something goes wrong.
+
+**Pages.** Lists are sorted by a key that never changes and take `limit` and `after`: the next page
+begins after the last entry of this one. A page shorter than `limit` is the last.
+
+**Versions.** `info.version` is the release (SemVer). Paths under `/api/v1` and those without a
+version keep their meaning within a major release: fields and endpoints are only added, so readers
+ignore what they do not know. A change that breaks them gets a new prefix, beside the old one.
 """
 
-_SHARED = {
-    "401": ("A key is missing or not good", "Unauthorised"),
-    "413": ("The body is too large", "TooLarge"),
-    "503": ("Something that the answer needs is not available; see Retry-After", "Unavailable"),
+_NAMES = {
+    "400": ("Malformed", "The body is no JSON, not complete, or nested too deeply"),
+    "401": ("Unauthorised", "A key is missing or not good"),
+    "403": ("Forbidden", "The key has not the scope that `scope` names"),
+    "408": ("SlowUpload", "The body did not come in time"),
+    "413": ("TooLarge", "The body is too large"),
+    "422": ("Invalid", "A field is wrong; `errors` names it"),
+    "429": ("RateLimited", "Too many requests within a minute; see Retry-After"),
+    "503": ("Unavailable", "Something that the answer needs is not available; see Retry-After"),
+    "504": ("Late", "The answer took too long; what the request began may be done"),
 }
+_OF_BODIES = {"400", "408", "413", "422"}
+_COUNT = {"schema": {"type": "integer", "minimum": 0}}
+_HEADERS = {
+    "RequestId": {
+        "description": "Names this request in the logs; one that is sent along is kept.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{8,64}$"},
+    },
+    "RateLimit-Limit": {"description": "Requests a minute that are allowed.", **_COUNT},
+    "RateLimit-Remaining": {"description": "How many more may follow at once.", **_COUNT},
+    "RateLimit-Reset": {"description": "Seconds until an old request stops counting.", **_COUNT},
+    "Retry-After": {"description": "Seconds to wait before another try.", **_COUNT},
+}
+_LIMITS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 
 
 def install(app: FastAPI) -> None:
-    """Give the application's OpenAPI document error shapes and the security scheme."""
+    """Give the application's OpenAPI document errors, examples, headers and the key's scopes."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -64,31 +99,64 @@ def _build(app: FastAPI) -> dict[str, Any]:
     for name, definition in schemas["ProblemDetail"].pop("$defs", {}).items():
         schemas.setdefault(name, definition)
     components["securitySchemes"] = {
-        "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+        "ApiKey": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-API-Key",
+            "description": "Good for some of the scopes predict, jobs and items.",
+        }
     }
+    components["headers"] = _HEADERS
     components["responses"] = {
-        name: {"description": text, "content": _problem()} for text, name in _SHARED.values()
+        name: {
+            "description": text,
+            "headers": _headers(status, counted=True),
+            "content": _problem(status),
+        }
+        for status, (name, text) in _NAMES.items()
     }
+    scopes = scopes_of(result["paths"])
     for path, methods in result["paths"].items():
-        for operation in methods.values():
-            _complete(operation, guarded=path not in PUBLIC)
+        for method, operation in methods.items():
+            _complete(operation, scopes.get(path))
+            _illustrate(operation, EXAMPLES.get((method, path), ()))
     return result
 
 
-def _problem() -> dict[str, Any]:
-    return {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetail"}}}
+def _problem(status: str) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"$ref": "#/components/schemas/ProblemDetail"}}
+    if status in PROBLEMS:
+        content["example"] = problem(status)
+    return {MEDIA_TYPE: content}
 
 
-def _complete(operation: dict[str, Any], *, guarded: bool) -> None:
+def _headers(status: str, *, counted: bool) -> dict[str, Any]:
+    headers = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
+    names = (*(_LIMITS if counted else ()), *(("Retry-After",) if status in ("429", "503") else ()))
+    return headers | {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _complete(operation: dict[str, Any], scope: str | None) -> None:
+    """Errors as they are answered, headers, and the scope; None is for everybody."""
     responses = operation["responses"]
-    for answer in responses.values():
+    for status, answer in responses.items():
         content = answer.get("content", {})
         shape = content.get("application/json", {}).get("schema", {}).get("$ref", "")
         if shape.rpartition("/")[2] in ("ProblemDetail", "HTTPValidationError"):
-            answer["content"] = _problem()
-    if not guarded:
+            answer["content"] = _problem(status)
+        answer["headers"] = answer.get("headers", {}) | _headers(status, counted=scope is not None)
+    if scope is None:
         return
-    operation["security"] = [{"ApiKey": []}]
-    for status, (_text, name) in _SHARED.items():
-        if status != "413" or "requestBody" in operation:
+    operation["security"] = [{"ApiKey": [scope]}]
+    for status, (name, _text) in _NAMES.items():
+        if status not in _OF_BODIES or "requestBody" in operation:
             responses.setdefault(status, {"$ref": f"#/components/responses/{name}"})
+
+
+def _illustrate(operation: dict[str, Any], examples: tuple[Example, ...]) -> None:
+    for example in examples:
+        if example.body is not None:
+            content = operation["requestBody"]["content"]["application/json"]
+            content.setdefault("examples", {})[example.name] = {"value": example.body}
+        for content in operation["responses"][str(example.status)]["content"].values():
+            content.setdefault("examples", {})[example.name] = {"value": example.answer}

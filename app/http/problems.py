@@ -19,6 +19,8 @@ from structlog.contextvars import get_contextvars
 
 MEDIA_TYPE = "application/problem+json"
 _MAX_FIELD_ERRORS = 20
+# What FastAPI says of a body that its JSON parser gave up on for any reason but its syntax.
+_UNREADABLE = "There was an error parsing the body"
 
 
 class FieldError(BaseModel):
@@ -160,9 +162,25 @@ def _from_http(error: HTTPException) -> Problem:
         title = http.HTTPStatus(error.status_code).phrase
     except ValueError:
         title = "Error"
+    if error.status_code == 400 and error.detail == _UNREADABLE:
+        return Problem(
+            400,
+            "malformed-json",
+            "The body is not JSON",
+            "it is no UTF-8 text or holds a number of too many digits",
+            errors=[FieldError(field="body", message="cannot be read", code="json_unreadable")],
+        )
     slug = title.lower().replace(" ", "-").replace("'", "")
     detail = error.detail if isinstance(error.detail, str) and error.detail != title else None
-    return Problem(error.status_code, slug, title, detail, headers=error.headers)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    return Problem(error.status_code, slug, title, detail, headers=headers)
+
+
+def _methods(request: Request) -> str:
+    """What the path takes; the framework names the methods of its first route only."""
+    endpoint = request.scope.get("airlift.endpoint", "")
+    methods = request.app.openapi()["paths"].get(endpoint, {"get": None})
+    return ", ".join(sorted(method.upper() for method in methods))
 
 
 def install(app: FastAPI, union_tags: frozenset[str] = frozenset()) -> None:
@@ -173,6 +191,8 @@ def install(app: FastAPI, union_tags: frozenset[str] = frozenset()) -> None:
             problem = _from_validation(error, union_tags)
         elif isinstance(error, HTTPException):
             problem = _from_http(error)
+            if problem.status == 405:
+                problem.headers["allow"] = _methods(request)
         else:
             assert isinstance(error, Problem)  # noqa: S101 - what the handler was registered for
             problem = error

@@ -54,6 +54,16 @@ AUTHENTICATIONS = Counter(
     "Checks of an API key, by outcome.",
     ["outcome"],
 )
+RATE_LIMIT = Counter(
+    "app_rate_limit_total",
+    "Requests by what the rate limit said: allowed, limited, or unchecked without Redis.",
+    ["outcome"],
+)
+REFUSED = Counter(
+    "app_requests_refused_total",
+    "Requests that broke a limit: of time, of the body, of what runs at once.",
+    ["limit"],
+)
 
 PREDICTIONS = Counter(
     "app_predictions_total", "Predictions made, by model and label.", ["model", "label"]

@@ -21,11 +21,22 @@ class PredictRequest(BaseModel):
             "examples": [
                 {"text": "The delivery was quick and the support was friendly."},
                 {"data": [5.1, 3.5, 1.4, 0.2]},
-            ]
+            ],
+            "oneOf": [
+                {
+                    "required": ["text"],
+                    "properties": {"text": {"type": "string"}, "data": {"type": "null"}},
+                },
+                {
+                    "required": ["data"],
+                    "properties": {"data": {"type": "array"}, "text": {"type": "null"}},
+                },
+            ],
         },
     )
 
-    text: Annotated[str, Strict(), Field(min_length=1)] | None = Field(
+    # Something else than white space must be there.
+    text: Annotated[str, Strict(), Field(min_length=1, pattern=r"\S")] | None = Field(
         default=None, description="For the sentiment model."
     )
     data: Annotated[list[Feature], Field(min_length=4, max_length=4)] | None = Field(

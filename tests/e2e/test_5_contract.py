@@ -174,6 +174,46 @@ def a17(site: Site) -> None:
     assert name in json.dumps(listed)
 
 
+def b1(site: Site) -> None:
+    """A key with a limit of its own is refused after it, on whichever host; others are not."""
+    headers = {"X-API-Key": site.limited_key()}
+    seen: list[int] = []
+    for _ in range(12):
+        status, got, answer = site.request("GET", "/predict", key=False, headers=headers)
+        seen.append(status)
+        got = {name.lower(): value for name, value in got.items()}
+        assert got["ratelimit-limit"] == "5"
+    # An earlier run may have used some of it up.
+    assert 429 in seen[:6]
+    assert set(seen[seen.index(429) :]) == {429}, answer
+    assert 1 <= int(got["retry-after"]) <= 65
+    assert got["content-type"] == "application/problem+json"
+    assert ok(site, "GET", "/predict")
+    assert site.request("GET", "/health", key=False, headers=headers)[0] == 200
+
+
+def b1_address(site: Site) -> None:
+    """The service knows the client's address from Nginx, and from nobody else."""
+    request_id = f"e2e-{uuid.uuid4()}"
+    forged = {"X-Request-ID": request_id, "X-Forwarded-For": "203.0.113.9"}
+    assert site.request("GET", "/predict", headers=forged)[0] == 200
+    (line,) = [
+        json.loads(line)
+        for host in ("app-1", "app-2")
+        for line in site.lab.console(
+            host, 'docker logs --since 5m airlift-app-blue 2>&1 | grep "$1" || :', request_id
+        ).output.splitlines()
+    ]
+    assert line["peer"] not in ("203.0.113.9", address("edge-1"))
+
+
+def scope_of_a_key(site: Site) -> None:
+    """A key is good for what its entry says; this one may be used up, which is said first."""
+    headers = {"X-API-Key": site.limited_key()}
+    status, _, answer = site.request("GET", "/items", key=False, headers=headers)
+    assert (status, answer.get("scope")) in ((403, "items"), (429, None))
+
+
 def b4(site: Site) -> None:
     """One JSON object a line; never a body, a key or a secret."""
     marker = f"marker-{uuid.uuid4()}"
@@ -252,6 +292,9 @@ ROWS: dict[str, Callable[[Site], None]] = {
     "A15": a15,
     "A16": a16,
     "A17": a17,
+    "keys-scope": scope_of_a_key,
+    "B1": b1,
+    "B1-address": b1_address,
     "B4": b4,
     "B5": b5,
     "B6": b6,

@@ -334,7 +334,7 @@ def test_openapi_knows_errors_keys_and_tags(client: Client) -> None:
     assert document["components"]["securitySchemes"]["ApiKey"]["name"] == "X-API-Key"
     assert "HTTPValidationError" not in json.dumps(document)
     predict = document["paths"]["/predict"]["post"]
-    assert predict["security"] == [{"ApiKey": []}]
+    assert predict["security"] == [{"ApiKey": ["predict"]}]
     assert PROBLEM in predict["responses"]["422"]["content"]
     assert "security" not in document["paths"]["/health"]["get"]
     assert {tag["name"] for tag in document["tags"]} == {"jobs", "predict", "items", "health"}

@@ -18,10 +18,19 @@ COMMENT ON TABLE schema_version IS
 
 CREATE TABLE api_keys (
     key_hash bytea PRIMARY KEY CHECK (length(key_hash) = 32),
+    id text NOT NULL UNIQUE GENERATED ALWAYS AS (left(encode(key_hash, 'hex'), 12)) STORED,
     client text NOT NULL CHECK (client <> ''),
+    label text,
+    scopes text[] CHECK (cardinality(scopes) > 0),
+    rate_limit_per_min integer CHECK (rate_limit_per_min > 0),
+    origin text NOT NULL DEFAULT 'file' CHECK (origin IN ('file', 'command')),
     created_at timestamptz NOT NULL DEFAULT now(),
-    revoked_at timestamptz
+    revoked_at timestamptz,
+    revoked_by text CHECK (revoked_by IN ('file', 'command')),
+    CHECK ((revoked_at IS NULL) = (revoked_by IS NULL))
 );
+COMMENT ON COLUMN api_keys.scopes IS 'What the key is good for; null means everything';
+COMMENT ON COLUMN api_keys.rate_limit_per_min IS 'Null means the service''s own limit';
 
 CREATE TABLE items (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -1,0 +1,243 @@
+"""One example or more of each endpoint: what is sent, and what comes back.
+
+The OpenAPI document shows them, docs/API.md is made from them (`scripts/api_doc.py`), and a test
+sends each to a running service and compares the answers. A new endpoint gets an entry here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+# In a path it stands for the job of the first example of `POST /api/v1/jobs/trigger`.
+JOB_ID = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
+_IDENTITY = {"release": "1.0.0", "colour": "blue"}
+
+
+class Example(NamedTuple):
+    """A request and its answer; `answer` is a value for JSON, else the start of a text."""
+
+    name: str
+    answer: Any
+    body: Any = None
+    status: int = 200
+    query: str = ""
+    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+
+
+_ALIVE = (Example("alive", {"status": "ok", **_IDENTITY}),)
+
+_SENTIMENT = {
+    "name": "sentiment",
+    "version": "1.0.0",
+    "type": "TF-IDF (1-2 words) and logistic regression",
+    "labels": ["negative", "positive"],
+    "features": None,
+    "vocabulary_size": 30000,
+    "trained_at": "2026-11-21",
+    "sha256": "81de5ea5515cc8cb60c46bf30f08f6992e0c932d3ce629101942254423ee993a",
+    "metrics": {
+        "method": "five-fold cross-validation",
+        "accuracy": 0.7651,
+        "f1_macro": 0.7644,
+        "accuracy_on_clear_sentences": 0.8021,
+    },
+}
+_IRIS = {
+    "name": "iris",
+    "version": "1.0.0",
+    "type": "multinomial logistic regression",
+    "labels": ["setosa", "versicolor", "virginica"],
+    "features": ["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"],
+    "vocabulary_size": None,
+    "trained_at": "2026-11-21",
+    "sha256": "e253e3ab98b03f39c3a1aac73fab525843eef582855be5033d7acd37155890cf",
+    "metrics": {"method": "five-fold cross-validation", "accuracy": 0.96},
+}
+
+_HEALTH: dict[tuple[str, str], tuple[Example, ...]] = {
+    ("get", "/"): (
+        Example(
+            "root",
+            {
+                "service": "Data Collection Service",
+                "version": "1.0.0",
+                **_IDENTITY,
+                "docs": {"swagger": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"},
+            },
+        ),
+    ),
+    ("get", "/health"): _ALIVE,
+    ("get", "/healthz"): _ALIVE,
+    ("get", "/health/live"): _ALIVE,
+    ("get", "/health/ready"): (
+        Example(
+            "ready",
+            {
+                "status": "ready",
+                "checks": {"postgres": "ok", "schema": "ok", "models": "ok", "redis": "ok"},
+                **_IDENTITY,
+            },
+        ),
+    ),
+    ("get", "/metrics"): (
+        Example(
+            "exposition",
+            "# HELP app_requests_total Answered requests; endpoint is the route's template.\n"
+            "# TYPE app_requests_total counter\n",
+        ),
+    ),
+}
+
+_PREDICT: dict[tuple[str, str], tuple[Example, ...]] = {
+    ("get", "/predict"): (Example("baseline", {"score": 0.75}),),
+    ("post", "/predict"): (
+        Example(
+            "text",
+            {
+                "label": "positive",
+                "probability": 0.593579,
+                "probabilities": {"negative": 0.406421, "positive": 0.593579},
+                "model": "sentiment",
+                "model_version": "1.0.0",
+            },
+            {"text": "The delivery was quick and the support was friendly."},
+        ),
+        Example(
+            "row",
+            {
+                "class": "setosa",
+                "probability": 0.984703,
+                "probabilities": {"setosa": 0.984703, "versicolor": 0.015297, "virginica": 0.0},
+                "model": "iris",
+                "model_version": "1.0.0",
+            },
+            {"data": [5.1, 3.5, 1.4, 0.2]},
+        ),
+    ),
+    ("get", "/model/info"): (Example("models", {"models": [_SENTIMENT, _IRIS]}),),
+}
+
+_ITEM = {"id": 1, "name": "demo", "created_at": "2026-11-22T02:15:04.385701Z"}
+_ITEMS: dict[tuple[str, str], tuple[Example, ...]] = {
+    ("post", "/items"): (Example("item", _ITEM, {"name": "demo"}, status=201),),
+    ("get", "/items"): (
+        Example("first page", [_ITEM], query="?limit=100"),
+        Example("next page", [], query="?limit=100&after=1000000"),
+    ),
+}
+
+_ACCEPTED = {
+    "job_id": JOB_ID,
+    "status": "queued",
+    "status_url": f"/api/v1/jobs/status/{JOB_ID}",
+    "result_url": f"/api/v1/jobs/result/{JOB_ID}",
+}
+_RESULT = {
+    "source": {
+        "type": "file",
+        "root": "inbox",
+        "path": "reviews.csv",
+        "format": "csv",
+        "bytes": 48,
+        "sha256": "0b8b60c5f74575a8bc8a14d55a0d0e98d10ba2cad4b8bec2597014e592fb5d1f",
+    },
+    "records": {"collected": 3, "processed": 3, "rejected": 0, "skipped": {"no text": 1}},
+    "sentiment": {
+        "field": "comment",
+        "model": "sentiment",
+        "version": "1.0.0",
+        "classified": 2,
+        "counts": {"negative": 1, "positive": 1},
+        "shares": {"negative": 0.5, "positive": 0.5},
+        "mean_probability": 0.9465,
+        "mean_positive": 0.529,
+    },
+    "sample": [
+        {"record": 0, "sentiment": "positive", "probability": 0.975508},
+        {"record": 1, "sentiment": "negative", "probability": 0.917517},
+    ],
+}
+_JOBS: dict[tuple[str, str], tuple[Example, ...]] = {
+    ("post", "/api/v1/jobs/trigger"): (
+        Example(
+            "file",
+            _ACCEPTED,
+            {"source_type": "file", "config": {"root": "inbox", "path": "reviews.csv"}},
+            status=202,
+            headers={"Idempotency-Key": "reviews-2026-11-22"},
+        ),
+        Example(
+            "api",
+            _ACCEPTED,
+            {
+                "source_type": "api",
+                "config": {"url": "https://data.client.example:8443/reviews"},
+            },
+            status=202,
+        ),
+    ),
+    ("get", "/api/v1/jobs/status/{job_id}"): (
+        Example(
+            "done",
+            {
+                "job_id": JOB_ID,
+                "status": "succeeded",
+                "source_type": "file",
+                "attempts": 1,
+                "max_attempts": 5,
+                "progress": {"processed": 3, "total": 3},
+                "created_at": "2026-11-22T02:15:04.385701Z",
+                "started_at": "2026-11-22T02:15:04.391245Z",
+                "finished_at": "2026-11-22T02:15:04.402318Z",
+                "next_attempt_at": None,
+                "error": None,
+            },
+        ),
+    ),
+    ("get", "/api/v1/jobs/result/{job_id}"): (
+        Example(
+            "done",
+            {
+                "job_id": JOB_ID,
+                "status": "succeeded",
+                "finished_at": "2026-11-22T02:15:04.402318Z",
+                "result": _RESULT,
+            },
+        ),
+    ),
+}
+
+EXAMPLES = {**_PREDICT, **_JOBS, **_ITEMS, **_HEALTH}
+
+# The error of each status, as the OpenAPI document shows it: title, detail, slug of its type.
+PROBLEMS: dict[str, tuple[str, str, str]] = {
+    "400": ("The body is not JSON", "it is no UTF-8 text or holds a number of too many digits",
+            "malformed-json"),
+    "401": ("A valid API key is needed", "send one good key in the X-API-Key header",
+            "unauthorised"),
+    "403": ("The key is not for this", "the key has no scope jobs", "scope-missing"),
+    "408": ("The body came too slowly", "it was not complete within 30 s", "upload-timeout"),
+    "413": ("The body is too large", "the body is larger than 1048576 bytes", "content-too-large"),
+    "422": ("The request is not valid", "1 field is wrong: text", "validation"),
+    "429": ("Too many requests", "this key may send 60 requests a minute; try again in 42 s",
+            "rate-limited"),
+    "503": ("Postgres is not available", "try again in a few seconds", "unavailable"),
+    "504": ("It took too long",
+            "there was no answer within 30 s; what the request began may be done", "timeout"),
+}  # fmt: skip
+
+
+def problem(status: str) -> dict[str, Any]:
+    """The example of an error."""
+    title, detail, slug = PROBLEMS[status]
+    body: dict[str, Any] = {
+        "type": f"urn:airlift:problem:{slug}",
+        "title": title,
+        "status": int(status),
+        "detail": detail,
+        "instance": "/predict",
+        "request_id": "0f8fad5bd9cb469fa16570867728950e",
+    }
+    if status == "422":
+        body["errors"] = [{"field": "text", "message": "Field required", "code": "missing"}]
+    return body

@@ -1,0 +1,120 @@
+"""The ASGI layer that answers in one pass who asks, whether they may, and how often.
+
+Nothing of a body is read before: whoever has no key, no right or no requests left costs little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.http.auth import Credential, KeyStore, is_public
+from app.http.problems import Problem
+from app.http.ratelimit import RateLimiter, Verdict, address_name, key_name
+
+
+class GateMiddleware:
+    """Lets a request pass if its path is public, or its key is good, fit and not used too often.
+
+    Without a `KeyStore` nobody needs a key, and requests are counted by address. `needed` is the
+    scope of each guarded route.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyStore | None,
+        limiter: RateLimiter,
+        needed: Mapping[str, str],
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._limiter = limiter
+        self._needed = needed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check one request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return  # nothing here speaks anything else; refused by not answering
+        if is_public(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        credential, refusal = await self._authenticate(scope)
+        if refusal is None or refusal.status == 401:
+            verdict = await self._count(scope, credential)
+            if verdict is not None:
+                send = _with_headers(send, verdict)
+                refusal = refusal if verdict.allowed else _too_often(verdict, credential)
+        if refusal is None and credential is not None:
+            refusal = self._authorise(scope, credential)
+        if refusal is not None:
+            if refusal.status >= 500:
+                scope["airlift.error"] = refusal.slug
+            await refusal.response(scope["path"])(scope, receive, send)
+            return
+        if credential is None:
+            await self._app(scope, receive, send)
+            return
+        with structlog.contextvars.bound_contextvars(client=credential.client):
+            await self._app(scope, receive, send)
+
+    async def _authenticate(self, scope: Scope) -> tuple[Credential | None, Problem | None]:
+        if self._keys is None:
+            return None, None
+        try:
+            credential = await self._keys.authenticate(scope)
+        except Problem as problem:
+            return None, problem
+        scope["airlift.client"] = credential.client
+        return credential, None
+
+    async def _count(self, scope: Scope, credential: Credential | None) -> Verdict | None:
+        if credential is None:
+            host = (scope.get("client") or ("",))[0]
+            return await self._limiter.take(address_name(host), self._limiter.default)
+        limit = credential.rate_limit_per_min or self._limiter.default
+        return await self._limiter.take(key_name(credential.key_id), limit)
+
+    def _authorise(self, scope: Scope, credential: Credential) -> Problem | None:
+        needed = self._needed.get(scope["airlift.endpoint"])
+        if needed is None or needed in credential.scopes:
+            return None
+        return Problem(
+            403,
+            "scope-missing",
+            "The key is not for this",
+            f"the key has no scope {needed}",
+            extra={"scope": needed},
+        )
+
+
+def _with_headers(send: Send, verdict: Verdict) -> Send:
+    headers = (
+        (b"ratelimit-limit", b"%d" % verdict.limit),
+        (b"ratelimit-remaining", b"%d" % verdict.remaining),
+        (b"ratelimit-reset", b"%d" % verdict.reset),
+    )
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"].extend(headers)
+        await send(message)
+
+    return sending
+
+
+def _too_often(verdict: Verdict, credential: Credential | None) -> Problem:
+    whose = "this address" if credential is None else "this key"
+    return Problem(
+        429,
+        "rate-limited",
+        "Too many requests",
+        f"{whose} may send {verdict.limit} requests a minute; try again in {verdict.reset} s",
+        headers={"retry-after": str(verdict.reset)},
+    )

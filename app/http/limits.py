@@ -1,0 +1,175 @@
+"""The inner ASGI layer: a body in bounds, and a place among the requests that run.
+
+The body is read whole before the application sees the request, so a slow upload holds no place,
+and what is too large, too slow or nested too deeply is refused in one spot. Places are limited
+for each process; who finds none waits for a moment and is then told to come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.http.auth import is_public
+from app.http.problems import FieldError, Problem
+from app.observability import metrics
+from app.settings import Settings
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header of a name (in lower case)."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
+
+
+def too_deep(body: bytes, most: int) -> bool:
+    """Whether JSON text has values more than `most` arrays and objects deep.
+
+    Counting brackets is enough for nearly every body. For the others the strings are cut out and
+    the innermost pairs taken away, one level at a time, so the time is bounded by the level that
+    is allowed and not by what was sent.
+    """
+    if body.count(b"[") + body.count(b"{") <= most:
+        return False
+    brackets = _STRING.sub(b"", body).translate(_ONE_KIND, _NO_BRACKETS)
+    for _ in range(most):
+        without = brackets.replace(b"[]", b"")
+        if len(without) == len(brackets):
+            # What never closes is no JSON; the parser says so, unless it goes too deep for it.
+            return brackets.count(b"[") > most
+        brackets = without
+    return b"[" in brackets
+
+
+class Places:
+    """How many requests run at once in this process."""
+
+    def __init__(self, most: int, wait_seconds: float) -> None:
+        self._free = asyncio.Semaphore(most)
+        self._seconds = wait_seconds
+        self._waiting = 0
+        self._most_waiting = most
+
+    async def enter(self) -> None:
+        """Take a place; raises a 503 problem if none gets free soon."""
+        if not self._free.locked():
+            await self._free.acquire()
+            return
+        if self._waiting >= self._most_waiting:
+            raise _busy()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._free.acquire()
+        except TimeoutError:
+            raise _busy() from None
+        finally:
+            self._waiting -= 1
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._free.release()
+
+
+class LimitsMiddleware:
+    """Reads the body within its bounds and lets a request in when there is room."""
+
+    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
+        self._app = app
+        self._most_bytes = settings.max_body_bytes
+        self._most_levels = settings.max_json_depth
+        self._places = Places(settings.max_concurrent_requests, settings.concurrency_wait_seconds)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; probes, metrics and the documentation are always let in."""
+        if scope["type"] != "http" or is_public(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        try:
+            receive = await self._with_body(scope, receive)
+            await self._places.enter()
+        except Problem as problem:
+            metrics.REFUSED.labels(problem.slug).inc()
+            if problem.status >= 500:
+                scope["airlift.error"] = problem.slug
+            await problem.response(scope["path"])(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._places.leave()
+
+    async def _with_body(self, scope: Scope, receive: Receive) -> Receive:
+        announced = header(scope, b"content-length")
+        if announced is None and header(scope, b"transfer-encoding") is None:
+            return receive
+        if announced is not None and (
+            not announced.isdigit() or len(announced) > 18 or int(announced) > self._most_bytes
+        ):
+            raise _too_large(self._most_bytes)
+        scope["airlift.uploading"] = True
+        body = await self._read(receive)
+        scope["airlift.uploading"] = False
+        if too_deep(body, self._most_levels):
+            raise Problem(
+                400,
+                "nested-too-deeply",
+                "The body is nested too deeply",
+                f"arrays and objects may be {self._most_levels} levels deep",
+                errors=[FieldError(field="body", message="nested too deeply", code="json_depth")],
+            )
+        first: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+        async def read() -> Message:
+            nonlocal first
+            if first is not None:
+                message, first = first, None
+                return message
+            return await receive()
+
+        return read
+
+    async def _read(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Problem(400, "incomplete-body", "The body is not complete")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._most_bytes:
+                raise _too_large(self._most_bytes)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(
+        413,
+        "content-too-large",
+        "The body is too large",
+        f"the body is larger than {limit} bytes",
+        # Nobody reads the rest of it.
+        headers={"connection": "close"},
+        errors=[FieldError(field="body", message=f"{limit} bytes at most", code="too_large")],
+    )
+
+
+def _busy() -> Problem:
+    return Problem(
+        503,
+        "busy",
+        "Too many requests run at once",
+        "try again in a moment",
+        headers={"retry-after": "1"},
+    )

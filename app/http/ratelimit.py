@@ -1,0 +1,210 @@
+"""Requests a minute for each key, counted in Redis for every process of every host.
+
+A sliding window: a request counts for the next 60 s (65 at most, since requests are kept in slots
+of 5 s), so no minute ever holds more than the limit. Redis's own clock decides, whatever the
+hosts' clocks say. Requests that wait at the same time are asked for in one script call over one
+connection, so a request costs one round trip and a busy process less than one.
+
+Without Redis requests pass: they are counted as unchecked, and after a failure Redis is left
+alone for a while, with one batch of requests at a time finding out whether it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import time
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from redis.exceptions import NoScriptError
+
+from app.db.redis import UNAVAILABLE, connect
+from app.observability import metrics
+from app.observability.logging import get_logger
+from app.settings import Settings
+
+# KEYS are who asks, ARGV their limits; three numbers come back for each: whether it may pass,
+# how many more may follow at once, and the milliseconds until an old request stops counting.
+_SCRIPT = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local width, kept = 5000, 12
+local slot = math.floor(now / width)
+local answer = {}
+for n, key in ipairs(KEYS) do
+    local used, oldest, gone = 0, slot, {}
+    local slots = redis.call('HGETALL', key)
+    for i = 1, #slots, 2 do
+        local number = tonumber(slots[i])
+        if number < slot - kept then
+            gone[#gone + 1] = slots[i]
+        else
+            used = used + tonumber(slots[i + 1])
+            oldest = math.min(oldest, number)
+        end
+    end
+    local left = tonumber(ARGV[n]) - used
+    local allowed = 0
+    if left > 0 then
+        allowed, left = 1, left - 1
+        redis.call('HINCRBY', key, slot, 1)
+        redis.call('PEXPIRE', key, (kept + 1) * width)
+    end
+    if #gone > 0 then
+        redis.call('HDEL', key, unpack(gone))
+    end
+    answer[#answer + 1] = allowed
+    answer[#answer + 1] = math.max(left, 0)
+    answer[#answer + 1] = (oldest + kept + 1) * width - now
+end
+return answer
+"""
+_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_REST_SECONDS = 2.0
+_SECONDS_BETWEEN_WARNINGS = 30.0
+_MOST_AT_ONCE = 128
+
+log = get_logger("app.ratelimit")
+
+
+class Verdict(NamedTuple):
+    """What the limiter said: of `limit` requests a minute `remaining` may follow at once.
+
+    `reset` is in seconds: when the oldest request of the last minute stops counting.
+    """
+
+    allowed: bool
+    limit: int
+    remaining: int
+    reset: int
+
+
+class _Asked(NamedTuple):
+    who: str
+    limit: int
+    verdict: asyncio.Future[Verdict | None]
+
+
+class RateLimiter:
+    """The limiter of one process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.default = settings.rate_limit_per_min
+        self.configured = settings.redis_url is not None
+        self._timeout = settings.redis_timeout_seconds
+        self._client = connect(settings, timeout=self._timeout) if self.configured else None
+        self._waiting: list[_Asked] = []
+        self._sender: asyncio.Task[None] | None = None
+        self._well = True
+        self._resting_until = 0.0
+        self._warned_at = float("-inf")
+
+    async def take(self, who: str, limit: int) -> Verdict | None:
+        """Count one request of `who`; None if Redis cannot say, and the request passes."""
+        if self._client is None or (not self._well and self._resting()):
+            metrics.RATE_LIMIT.labels("unchecked").inc()
+            return None
+        asked = _Asked(who, limit, asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send())
+        verdict = await asked.verdict
+        outcome = "unchecked" if verdict is None else "allowed" if verdict.allowed else "limited"
+        metrics.RATE_LIMIT.labels(outcome).inc()
+        return verdict
+
+    def _resting(self) -> bool:
+        # While one batch finds out whether Redis is back, nobody else waits for it.
+        return self._sender is not None or time.monotonic() < self._resting_until
+
+    async def _send(self) -> None:
+        """Ask for everybody who waits, and for those who came meanwhile."""
+        batch: list[_Asked] = []
+        try:
+            while self._waiting:
+                batch = self._waiting[:_MOST_AT_ONCE]
+                del self._waiting[:_MOST_AT_ONCE]
+                verdicts = await self._ask(batch)
+                if verdicts is None:
+                    break
+                for asked, verdict in zip(batch, verdicts, strict=True):
+                    if not asked.verdict.done():
+                        asked.verdict.set_result(verdict)
+        finally:
+            self._sender = None
+            # Whatever went wrong, nobody is left waiting.
+            for asked in (*batch, *self._waiting):
+                if not asked.verdict.done():
+                    asked.verdict.set_result(None)
+            self._waiting.clear()
+
+    async def _ask(self, batch: list[_Asked]) -> list[Verdict] | None:
+        """The verdicts of one round trip; None if Redis did not answer in time, or not well."""
+        arguments = [len(batch), *(asked.who for asked in batch), *(asked.limit for asked in batch)]
+        try:
+            async with asyncio.timeout(self._timeout):
+                numbers = await self._evaluate(arguments)
+        except UNAVAILABLE as error:
+            self._fail(error)
+            return None
+        if not self._well:
+            self._well = True
+            log.info("requests are limited again")
+        return [
+            Verdict(
+                allowed=numbers[3 * number] == 1,
+                limit=asked.limit,
+                remaining=numbers[3 * number + 1],
+                reset=max(1, -(-numbers[3 * number + 2] // 1000)),
+            )
+            for number, asked in enumerate(batch)
+        ]
+
+    async def _evaluate(self, arguments: list[Any]) -> list[int]:
+        assert self._client is not None  # noqa: S101 - nobody waits without one
+        try:
+            answer = await self._client.execute_command("EVALSHA", _SHA, *arguments)  # type: ignore[no-untyped-call]
+        except NoScriptError:
+            # A Redis that was restarted does not know it any more.
+            answer = await self._client.execute_command("EVAL", _SCRIPT, *arguments)  # type: ignore[no-untyped-call]
+        numbers: list[int] = answer
+        return numbers
+
+    def _fail(self, error: Exception) -> None:
+        now = time.monotonic()
+        self._well = False
+        self._resting_until = now + _REST_SECONDS
+        if now - self._warned_at >= _SECONDS_BETWEEN_WARNINGS:
+            self._warned_at = now
+            log.warning(
+                "requests pass without a limit: Redis does not answer", reason=type(error).__name__
+            )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._client is not None:
+            with suppress(*UNAVAILABLE):
+                await self._client.aclose()
+
+
+@lru_cache(maxsize=4096)
+def address_name(host: str) -> str:
+    """Under which name an address is counted; one IPv6 customer has a whole /64."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "airlift:rate:address:unknown"
+    if address.version == 6:
+        if address.ipv4_mapped is not None:
+            return address_name(str(address.ipv4_mapped))
+        network = ipaddress.ip_network((int(address) >> 64 << 64, 64))
+        return f"airlift:rate:address:{network.network_address}"
+    return f"airlift:rate:address:{address}"
+
+
+def key_name(key_id: str) -> str:
+    """Under which name a key is counted."""
+    return f"airlift:rate:key:{key_id}"

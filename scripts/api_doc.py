@@ -1,0 +1,107 @@
+"""Write each endpoint's section of docs/API.md from the service's own OpenAPI document.
+
+``python scripts/api_doc.py`` rewrites the part between the two markers; ``--check`` only says
+whether it is current (exit code 1 if not). Requests and answers are those of
+``app/http/examples.py``; a test sends each to a running service.
+"""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from app.http.examples import EXAMPLES, Example  # noqa: E402 - after the path
+from app.main import create_app  # noqa: E402
+from app.settings import Settings  # noqa: E402
+
+DOCUMENT = ROOT / "docs" / "API.md"
+BEGIN = "<!-- endpoints: made by scripts/api_doc.py from the service's OpenAPI document -->"
+END = "<!-- end of endpoints -->"
+
+
+def command(method: str, path: str, example: Example, *, guarded: bool) -> str:
+    """Return what a person types for an example; $URL, $KEY and $JOB are set before."""
+    url = f'"$URL{path.replace("{job_id}", "$JOB")}{example.query}"'
+    words = ["curl", "-sS", url]
+    if method != ("get" if example.body is None else "post"):
+        words += ["-X", method.upper()]
+    if guarded:
+        words += ["-H", '"X-API-Key: $KEY"']
+    for name, value in example.headers.items():
+        words += ["-H", f'"{name}: {value}"']
+    line = " ".join(words)
+    if example.body is None:
+        return line
+    body = shlex.quote(json.dumps(example.body))
+    return f'{line} \\\n  -H "Content-Type: application/json" -d {body}'
+
+
+def answer(example: Example) -> str:
+    """Return an example's answer as a fenced block."""
+    if isinstance(example.answer, str):
+        return f"```text\n{example.answer}…\n```"
+    return f"```json\n{json.dumps(example.answer, indent=2)}\n```"
+
+
+def section(method: str, path: str, operation: dict[str, Any]) -> str:
+    """Return the section of one endpoint."""
+    scope: list[str] = operation["security"][0]["ApiKey"] if "security" in operation else []
+    others = []
+    for status, found in sorted(operation["responses"].items()):
+        name = found.get("$ref", "").rpartition("/")[2]
+        others.append(f"{status} {name or found['description']}")
+    lines = [
+        f"### `{method.upper()} {path}`",
+        "",
+        f"{operation['summary']}. {operation.get('description', '')}".strip(),
+        "",
+        f"Scope: {'`' + scope[0] + '`' if scope else 'none, open to everybody'}. "
+        f"Answers: {', '.join(others)}.",
+    ]
+    lines += [
+        f"\n`{parameter['name']}` ({parameter['in']}): {parameter['description']}"
+        for parameter in operation.get("parameters", ())
+        if parameter.get("description")
+    ]
+    for example in EXAMPLES.get((method, path), ()):
+        shown = command(method, path, example, guarded=bool(scope))
+        lines += ["", f"```sh\n{shown}\n```", "", f"{example.status}:", "", answer(example)]
+    return "\n".join(lines)
+
+
+def endpoints(document: dict[str, Any]) -> str:
+    """Return the sections of every endpoint, grouped by tag in the document's order."""
+    groups: dict[str, list[str]] = {tag["name"]: [] for tag in document["tags"]}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            groups[operation["tags"][0]].append(section(method, path, operation))
+    texts = {tag["name"]: tag["description"] for tag in document["tags"]}
+    return "\n\n".join(
+        f"## {name.capitalize()}\n\n{texts[name]}\n\n" + "\n\n".join(sections)
+        for name, sections in groups.items()
+    )
+
+
+def render(document: str, openapi: dict[str, Any]) -> str:
+    """Return ``document`` with the part between the markers made anew."""
+    head, _, rest = document.partition(BEGIN)
+    tail = rest.partition(END)[2]
+    return f"{head}{BEGIN}\n\n{endpoints(openapi)}\n\n{END}{tail}"
+
+
+def main() -> int:
+    """Rewrite the document, or compare it with ``--check``; return the exit code."""
+    before = DOCUMENT.read_text()
+    after = render(before, create_app(Settings()).openapi())
+    if "--check" in sys.argv[1:]:
+        return int(before != after)
+    DOCUMENT.write_text(after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
