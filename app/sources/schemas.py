@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 
 def storable(value: str) -> str:
@@ -84,10 +85,21 @@ class ApiConfig(Selection):
     delimiter: Literal[",", ";", "\t", "|"] = Field(default=",", description="Between CSV fields.")
 
 
-# No NaN and no infinity: JSON has none, and the job's configuration is kept as JSON.
-Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
-Whole = Annotated[int, Strict(), Field(ge=-(2**63), le=2**63 - 1)]
-Parameter = Annotated[Text, Strict(), Field(max_length=10_000)] | bool | Whole | Number | None
+def parameter(value: object) -> object:
+    """A value that both JSON and a database can hold."""
+    if isinstance(value, str) and len(storable(value)) > 10_000:
+        msg = "must have 10000 characters at most"
+        raise ValueError(msg)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        msg = "must fit into 64 bits"
+        raise ValueError(msg)
+    if isinstance(value, float) and not math.isfinite(value):
+        msg = "must be a finite number"
+        raise ValueError(msg)
+    return value
+
+
+Parameter = Annotated[str | int | float | bool | None, AfterValidator(parameter)]
 
 
 class DatabaseConfig(Selection):
