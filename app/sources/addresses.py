@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from app.sources.base import RefusedSourceError, TransientSourceError
 
@@ -43,6 +44,16 @@ def literal(host: str) -> Address | None:
         return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
     except (OSError, ValueError):
         return None
+
+
+def hidden(url: str) -> bool:
+    """Whether what is no proper URL still names an address that is blocked, such as 0177.0.0.1."""
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        return False
+    address = literal(host) if host else None
+    return address is not None and blocked(address)
 
 
 def inside(address: Address) -> list[Address]:

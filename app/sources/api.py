@@ -84,6 +84,8 @@ class ApiSource:
         try:
             target = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError):
+            if addresses.hidden(url):
+                raise addresses.refuse() from None
             raise PermanentSourceError("bad-url", "is not an address") from None
         if target.scheme not in ("http", "https") or not target.host:
             raise RefusedSourceError(

@@ -13,11 +13,16 @@ from typing import TextIO
 
 _CHUNK = 65_536
 _SPACE = re.compile(r"[ \t\r\n]*")
+# What may end a value, what matters within brackets (whole strings at once, or the beginning of
+# one that is cut), and what matters in a string that was cut.
 _OUTSIDE = re.compile(r'["\[\]{},:]')
+_NESTED = re.compile(r'"(?:[^"\\]|\\.)*+"|["\[\]{}]', re.DOTALL)
 _INSIDE = re.compile(r'\\.|"', re.DOTALL)
 
 MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 64
+# Deeper than any document that means something: it is not read to its end.
+_HOPELESS = 10_000
 
 
 class NoListError(ValueError):
@@ -140,28 +145,60 @@ class _End:
 
     def find(self, text: str, at: int) -> int:
         """How far the value goes in `text`; `found` tells whether it ends there."""
-        while match := (_INSIDE if self._quoted else _OUTSIDE).search(text, at):
-            before, at = match.start(), match.end()
-            if self._step(match[0]):
-                self.found = True
-                # What ends a bare number or word belongs to what is around it.
-                return before if match[0] in ",:" or self._depth < 0 else at
-        # An escape may be cut in two.
-        cut = self._quoted and text.endswith("\\") and at < len(text)
-        return len(text) - 1 if cut else len(text)
+        while at < len(text):
+            if self._quoted:
+                at = self._string(text, at)
+            elif self._depth:
+                at = self._nested(text, at)
+            else:
+                at = self._outside(text, at)
+            if self.found or (self._quoted and text.endswith("\\") and at == len(text) - 1):
+                break  # the end, or half of an escape
+        return at
 
-    def _step(self, mark: str) -> bool:
-        if self._quoted:
-            self._quoted = mark != '"'
-            return mark == '"' and self._depth == 0
+    def _outside(self, text: str, at: int) -> int:
+        match = _OUTSIDE.search(text, at)
+        if match is None:
+            return len(text)
+        mark = match[0]
         if mark == '"':
             self._quoted = True
         elif mark in "[{":
-            self._depth += 1
-            self.deepest = max(self.deepest, self._depth)
-        elif mark in "]}":
-            self._depth -= 1
-            return self._depth <= 0
+            self._depth = 1
+            self.deepest = max(self.deepest, 1)
         else:
-            return self._depth == 0
-        return False
+            # What ends a bare number or word belongs to what is around it.
+            self.found = True
+            return match.start()
+        return match.end()
+
+    def _nested(self, text: str, at: int) -> int:
+        depth = self._depth
+        for match in _NESTED.finditer(text, at):
+            mark = match[0]
+            if mark in "]}":
+                depth -= 1
+                if depth == 0:
+                    self._depth, self.found = 0, True
+                    return match.end()
+            elif mark in "[{":
+                depth += 1
+                if depth > self.deepest:
+                    self.deepest = depth
+                    if depth > _HOPELESS:
+                        msg = "nested too deeply"
+                        raise ValueError(msg)
+            elif mark == '"':
+                self._depth, self._quoted = depth, True
+                return match.end()
+        self._depth = depth
+        return len(text)
+
+    def _string(self, text: str, at: int) -> int:
+        for match in _INSIDE.finditer(text, at):
+            if match[0] == '"':
+                self._quoted = False
+                self.found = self._depth == 0
+                return match.end()
+            at = match.end()
+        return len(text) - 1 if text.endswith("\\") and at < len(text) else len(text)
