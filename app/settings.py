@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
-    IPvAnyNetwork,
     SecretStr,
     StringConstraints,
     ValidationError,
@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     api_sources_allowed: list[str] = Field(default_factory=list)
     api_sources_ca_file: Path | None = None
     # Networks of the site that names of `api` sources may lead to, besides public addresses.
-    api_sources_networks: list[IPvAnyNetwork] = Field(default_factory=list)
+    api_sources_networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
     database_sources: dict[SourceName, RegisteredDatabase] = Field(default_factory=dict)
     # Who may use a source, such as {"database:crm": ["billing"]}; the others are everybody's.
     source_clients: dict[str, list[str]] = Field(default_factory=dict)
@@ -144,6 +144,14 @@ class Settings(BaseSettings):
                 msg = f"{entry!r} is not host:port"
                 raise ValueError(msg)
         return [entry.lower() for entry in value]
+
+    @field_validator("api_sources_networks", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        # As firewalls take them: the bits of a host do not matter.
+        if not isinstance(value, list):
+            return value
+        return [ip_network(item, strict=False) for item in value]
 
     @field_validator("source_clients")
     @classmethod
