@@ -18,8 +18,8 @@ TAGS = [
 ]
 
 DESCRIPTION = """
-The Data Collection Service collects records from files and HTTP sources, classifies them
-and sums them up.
+The Data Collection Service collects records from files, HTTP sources and databases,
+classifies them and sums them up in a report.
 
 * Errors are `application/problem+json`; `errors` names each wrong field.
 * Each answer carries `X-Request-ID`; tell it to the operator when something goes wrong.
