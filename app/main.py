@@ -33,11 +33,12 @@ from app.observability import logging as app_logging
 from app.observability import metrics
 from app.predict.artefacts import Models, load_models
 from app.predict.router import router as predict_router
+from app.reports.router import router as reports_router
 from app.settings import Settings, get_settings
 from app.sources import registry
 
 # The busiest first: routes are tried in this order.
-ROUTERS = (predict_router, jobs_router, items_router, health.router, root_router)
+ROUTERS = (predict_router, jobs_router, reports_router, items_router, health.router, root_router)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

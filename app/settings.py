@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from app import __version__
+from app.sources.schemas import RegisteredDatabase
 
 DEFAULT_SECRETS_DIR = Path("/run/secrets")
+# Also the end of its password's file name.
+SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
 class ConfigurationError(Exception):
@@ -74,6 +83,12 @@ class Settings(BaseSettings):
     file_roots: dict[str, Path] = Field(default_factory=dict)
     api_sources_allowed: list[str] = Field(default_factory=list)
     api_sources_ca_file: Path | None = None
+    # Networks of the site that names of `api` sources may lead to, besides public addresses.
+    api_sources_networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
+    database_sources: dict[SourceName, RegisteredDatabase] = Field(default_factory=dict)
+    # Who may use a source, such as {"database:crm": ["billing"]}; the others are everybody's.
+    source_clients: dict[str, list[str]] = Field(default_factory=dict)
+    secrets_dir: Path = DEFAULT_SECRETS_DIR
     source_max_bytes: int = Field(default=20_000_000, ge=1024)
     source_max_records: int = Field(default=100_000, ge=1)
     source_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
@@ -147,6 +162,23 @@ class Settings(BaseSettings):
                 msg = f"{entry!r} is not host:port"
                 raise ValueError(msg)
         return [entry.lower() for entry in value]
+
+    @field_validator("api_sources_networks", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        # As firewalls take them: the bits of a host do not matter.
+        if not isinstance(value, list):
+            return value
+        return [ip_network(item, strict=False) for item in value]
+
+    @field_validator("source_clients")
+    @classmethod
+    def _known_kind(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        for source in value:
+            if source.partition(":")[0] not in ("api", "database", "root"):
+                msg = f"{source!r} must be api:HOST:PORT, database:NAME or root:NAME"
+                raise ValueError(msg)
+        return value
 
     @classmethod
     def load(cls) -> Self:

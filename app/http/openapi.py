@@ -19,8 +19,8 @@ TAGS = [
 ]
 
 DESCRIPTION = """
-The Data Collection Service collects records from files and HTTP sources, classifies them
-and sums them up.
+The Data Collection Service collects records from files, HTTP sources and databases,
+classifies them and sums them up in a report.
 
 **Keys.** On an installed site each request needs `X-API-Key`, but for the health endpoints and
 these pages. A key is good for some scopes, which are named like the groups below: `predict`,

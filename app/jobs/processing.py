@@ -1,22 +1,49 @@
-"""What happens to collected records: classified one by one, summed up."""
+"""What happens to collected records: checked, normalised, classified, summed up.
+
+Records come in batches and leave as rows of the report, packed a thousand at a time, so that the
+memory a job takes hardly grows with its source. An entry that cannot be used is a row too, with
+the reason, and is counted: nothing is dropped without a trace.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+from app.db.values import clean
 from app.predict.artefacts import Models, Prediction, TabularModel, TextModel
-from app.sources.base import Collection, PermanentSourceError, Record
+from app.sources.base import Batch, Collection, Fault, PermanentSourceError, Record
 from app.sources.schemas import Selection
 
 TEXT_NAMES = ("text", "comment", "review", "message", "body", "content", "sentence", "feedback")
 _SAMPLE = 100
-_CHUNK = 250
+_ROWS_IN_PART = 1000
+_MAX_ID = 80
 _MAX_TEXT = 20_000
 _MAX_VALUE = 1e9
+
+
+# How sure a model is, in bands: the report's columns.
+BANDS = ((0.9, "0.9 or more"), (0.8, "0.8 to 0.9"), (0.6, "0.6 to 0.8"), (0.0, "below 0.6"))
+
+
+class Row(NamedTuple):
+    """One entry of the source in the report; stored as a list in this order."""
+
+    record: int
+    line: int
+    id: str | None
+    sentiment: str | None
+    probability: float | None
+    class_: str | None
+    class_probability: float | None
+    error: str | None
 
 
 @dataclass(slots=True)
@@ -24,12 +51,14 @@ class _Tally:
     """Sums over the predictions of one model."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    bands: Counter[str] = field(default_factory=Counter)
     certainty: float = 0.0
     scores: float = 0.0
 
     def add(self, prediction: Prediction) -> None:
         self.counts[prediction.label] += 1
         self.certainty += prediction.probability
+        self.bands[next(name for low, name in BANDS if prediction.probability >= low)] += 1
 
     def summary(self, model: TextModel | TabularModel) -> dict[str, Any]:
         total = self.counts.total()
@@ -43,7 +72,22 @@ class _Tally:
                 for label in model.labels
             },
             "mean_probability": round(self.certainty / total, 4) if total else None,
+            "confidence": {name: self.bands[name] for _low, name in BANDS},
         }
+
+
+@dataclass(slots=True)
+class _Errors:
+    """What could not be used and why."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    sample: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, line: int, reason: str, name: str | None = None) -> str:
+        self.reasons[reason] += 1
+        if len(self.sample) < _SAMPLE:
+            self.sample.append({"line": line, "field": name, "reason": reason})
+        return reason
 
 
 class Processor:
@@ -54,23 +98,29 @@ class Processor:
         self._collection = collection
         self._text = selection.text_field
         self._features: Sequence[str] | None = selection.feature_fields
+        self._id = selection.id_field
+        self._guessed = False
         self._sentiment = _Tally()
         self._tabular = _Tally()
         self._skipped: Counter[str] = Counter()
+        self._errors = _Errors()
         self._sample: list[dict[str, Any]] = []
+        self._entries = 0
         self._processed = 0
-        if self._text is None and self._features is None:
-            self._guess_fields()
+        self._rows: list[Row] = []
+        self.parts: list[str] = []
 
-    def _guess_fields(self) -> None:
-        records = self._collection.records
+    def _guess_fields(self, records: Sequence[Record]) -> None:
         seen = dict.fromkeys(name for record in records[:50] for name in record)
         by_lower = {name.lower(): name for name in reversed(seen)}
+        self._id = self._id or by_lower.get("id")
+        if self._text is not None or self._features is not None:
+            return
         self._text = next((by_lower[name] for name in TEXT_NAMES if name in by_lower), None)
         wanted = self._models.tabular.features
         if all(name in seen for name in wanted):
             self._features = wanted
-        if records and self._text is None and self._features is None:
+        if self._text is None and self._features is None:
             fields = ", ".join(name[:40] for name in list(seen)[:20])
             raise PermanentSourceError(
                 "no-usable-field",
@@ -78,53 +128,102 @@ class Processor:
                 f"feature_fields (fields seen: {fields})",
             )
 
-    def steps(self) -> Iterator[int]:
-        """Process a part at a time; yields how many records are done."""
-        records = self._collection.records
-        for start in range(0, len(records), _CHUNK):
-            for offset, record in enumerate(records[start : start + _CHUNK]):
-                self._one(start + offset, record)
-            self._processed = min(start + _CHUNK, len(records))
-            yield self._processed
+    def steps(self) -> Generator[int, None, None]:
+        """Process a batch at a time; yields how many records are done."""
+        with contextlib.closing(_closable(self._collection.batches)) as batches:
+            for batch in batches:
+                self._batch(batch)
+                yield self._processed
+        self._pack()
 
-    def _one(self, index: int, record: Record) -> None:
-        found: dict[str, Any] = {}
-        if self._text is not None:
-            text = record.get(self._text)
-            if not isinstance(text, str) or not text.strip():
-                self._skipped["no text"] += 1
-            elif len(text) > _MAX_TEXT:
-                self._skipped["text too long"] += 1
+    def _batch(self, batch: Batch) -> None:
+        records = [what for _line, what in batch if not isinstance(what, Fault)]
+        if records and not self._guessed:
+            self._guess_fields(records)
+            self._guessed = True
+        for line, what in batch:
+            if isinstance(what, Fault):
+                error = self._errors.add(line, what.reason)
+                row = Row(self._entries, line, None, None, None, None, None, error)
             else:
-                prediction = self._models.sentiment.predict(text)
-                self._sentiment.add(prediction)
-                self._sentiment.scores += prediction.probabilities[
-                    self._models.sentiment.labels[-1]
-                ]
-                found["sentiment"] = prediction.label
-                found["probability"] = prediction.probability
-        if self._features is not None:
-            values = _numbers(record, self._features)
-            if values is None:
-                self._skipped["features not numeric"] += 1
-            else:
-                prediction = self._models.tabular.predict(values)
-                self._tabular.add(prediction)
-                found["class"] = prediction.label
-                found["class_probability"] = prediction.probability
-        if found and len(self._sample) < _SAMPLE:
-            self._sample.append({"record": index, **found})
+                row = self._one(line, what)
+                self._processed += 1
+            self._entries += 1
+            self._rows.append(row)
+        if len(self._rows) >= _ROWS_IN_PART:
+            self._pack()
+
+    def _pack(self) -> None:
+        """Put the rows by as text: a tenth of what they take as objects."""
+        if self._rows:
+            self.parts.append(json.dumps(self._rows, separators=(",", ":")))
+            self._rows = []
+
+    def _one(self, line: int, record: Record) -> Row:
+        errors: list[str] = []
+        text = self._classify_text(line, record, errors)
+        tabular = self._classify_row(line, record, errors)
+        if (text or tabular) and len(self._sample) < _SAMPLE:
+            found: dict[str, Any] = {"record": self._entries}
+            if text:
+                found |= {"sentiment": text.label, "probability": text.probability}
+            if tabular:
+                found |= {"class": tabular.label, "class_probability": tabular.probability}
+            self._sample.append(found)
+        return Row(
+            self._entries,
+            line,
+            _identity(record.get(self._id)) if self._id is not None else None,
+            text.label if text else None,
+            text.probability if text else None,
+            tabular.label if tabular else None,
+            tabular.probability if tabular else None,
+            "; ".join(errors) or None,
+        )
+
+    def _classify_text(self, line: int, record: Record, errors: list[str]) -> Prediction | None:
+        if self._text is None:
+            return None
+        text = record.get(self._text)
+        reason = _unusable(text)
+        if reason is not None or not isinstance(text, str):
+            errors.append(self._skip(line, reason or "no text", self._text))
+            return None
+        prediction = self._models.sentiment.predict(normalise(text))
+        self._sentiment.add(prediction)
+        self._sentiment.scores += prediction.probabilities[self._models.sentiment.labels[-1]]
+        return prediction
+
+    def _classify_row(self, line: int, record: Record, errors: list[str]) -> Prediction | None:
+        if self._features is None:
+            return None
+        values = _numbers(record, self._features)
+        if isinstance(values, str):
+            errors.append(self._skip(line, "features not numeric", values))
+            return None
+        prediction = self._models.tabular.predict(values)
+        self._tabular.add(prediction)
+        return prediction
+
+    def _skip(self, line: int, reason: str, name: str) -> str:
+        self._skipped[reason] += 1
+        return self._errors.add(line, reason, name)
 
     def result(self) -> dict[str, Any]:
         """The summary that a client gets; it names fields and numbers, and repeats no text."""
-        collection = self._collection
+        errors = self._errors
         result: dict[str, Any] = {
-            "source": collection.origin,
+            "source": self._collection.origin,
             "records": {
-                "collected": len(collection.records) + collection.rejected,
+                "collected": self._entries,
                 "processed": self._processed,
-                "rejected": collection.rejected,
+                "rejected": self._entries - self._processed,
                 "skipped": dict(self._skipped),
+            },
+            "errors": {
+                "total": errors.reasons.total(),
+                "reasons": dict(errors.reasons),
+                "sample": errors.sample,
             },
         }
         if self._text is not None:
@@ -144,17 +243,44 @@ class Processor:
         return result
 
 
-def _numbers(record: Record, names: Sequence[str]) -> list[float] | None:
+def _closable(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
+    yield from batches
+
+
+def normalise(text: str) -> str:
+    """A text in one form: composed characters, no space around it."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def _unusable(text: Any) -> str | None:
+    if not isinstance(text, str) or not text.strip():
+        return "no text"
+    if len(text) > _MAX_TEXT:
+        return "text too long"
+    # NUL, halves of surrogate pairs, bytes that were no UTF-8.
+    return None if clean(text) == text else "text not valid"
+
+
+def _identity(value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    if isinstance(value, int) and abs(value) >= 10**_MAX_ID:
+        return None  # too long to be one, and slow to be written out
+    return str(clean(str(value)))[:_MAX_ID]
+
+
+def _numbers(record: Record, names: Sequence[str]) -> list[float] | str:
+    """The features, or the name of the field that is none."""
     values: list[float] = []
     for name in names:
         value = record.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            return None
+            return name
         try:
             number = float(value)
         except (ValueError, OverflowError):
-            return None
+            return name
         if not math.isfinite(number) or abs(number) > _MAX_VALUE:
-            return None
+            return name
         values.append(number)
     return values

@@ -154,23 +154,40 @@ async def renew(
     return count == 1
 
 
-async def succeed(database: Database, held: Claim, result: dict[str, Any], records: int) -> bool:
-    """Store the result and end the job, both or neither; False if the job is no longer ours."""
+async def succeed(
+    database: Database, held: Claim, result: dict[str, Any], records: int, parts: Sequence[str]
+) -> bool:
+    """Store the result and the rows of the report (`parts`: JSON lists of them), and end the job.
+
+    All of it or nothing; False if the job is no longer ours.
+    """
+    async with database.connection() as connection, connection.transaction():
+        cursor = await connection.execute(
+            """WITH done AS (
+                   UPDATE jobs SET state = 'succeeded', finished_at = now(), updated_at = now(),
+                       lease_owner = NULL, lease_expires_at = NULL, error = NULL,
+                       processed = %s, total = %s
+                   WHERE id = %s AND lease_epoch = %s AND state = 'running'
+                   RETURNING id)
+               INSERT INTO job_results (job_id, result)
+               SELECT id, %s FROM done RETURNING job_id""",
+            (records, records, held.id, held.epoch, ordered_json(result)),
+        )
+        if await cursor.fetchone() is None:
+            return False
+        await cursor.executemany(
+            "INSERT INTO job_rows (job_id, part, rows) VALUES (%s, %s, %s::json)",
+            [(held.id, number, part) for number, part in enumerate(parts)],
+        )
+    return True
+
+
+async def get_rows(database: Database, job_id: uuid.UUID, part: int) -> list[list[Any]] | None:
+    """A part of the rows of a job's report, or None after the last one."""
     row = await database.fetch_one(
-        """WITH done AS (
-               UPDATE jobs SET state = 'succeeded', finished_at = now(), updated_at = now(),
-                   lease_owner = NULL, lease_expires_at = NULL, error = NULL,
-                   processed = %s, total = %s
-               WHERE id = %s AND lease_epoch = %s AND state = 'running'
-               RETURNING id)
-           INSERT INTO job_results (job_id, result) SELECT id, %s FROM done RETURNING job_id""",
-        records,
-        records,
-        held.id,
-        held.epoch,
-        ordered_json(result),
+        "SELECT rows FROM job_rows WHERE job_id = %s AND part = %s", job_id, part
     )
-    return row is not None
+    return None if row is None else row["rows"]
 
 
 async def end(database: Database, held: Claim, state: str, error: dict[str, str]) -> bool:

@@ -92,13 +92,27 @@ async def result(request: Request, job_id: uuid.UUID) -> JobResult | Response:
     service = _service(request)
     row = await service.find(job_id, owner_filter(request))
     job = status_of(row)
+    waiting = unfinished(job)
+    if waiting is not None:
+        return waiting
+    assert job.finished_at is not None  # noqa: S101 - the table's own check
+    return JobResult(
+        job_id=job.job_id,
+        status="succeeded",
+        finished_at=job.finished_at,
+        result=await service.result(row),
+    )
+
+
+def unfinished(job: JobStatus) -> Response | None:
+    """The answer for a job that has no result, or may have none yet; None if it succeeded."""
     if job.status in ("queued", "running"):
         return JSONResponse(
             job.model_dump(mode="json"), status_code=202, headers={"retry-after": "1"}
         )
     if job.status == "cancelled":
         raise Problem(410, "job-cancelled", "The job was cancelled", "it has no result")
-    if job.status in ("failed", "dead") or job.finished_at is None:
+    if job.status in ("failed", "dead"):
         reason = job.error.message if job.error else "unknown"
         raise Problem(
             409,
@@ -111,9 +125,4 @@ async def result(request: Request, job_id: uuid.UUID) -> JobResult | Response:
                 "error": job.error.model_dump() if job.error else None,
             },
         )
-    return JobResult(
-        job_id=job.job_id,
-        status="succeeded",
-        finished_at=job.finished_at,
-        result=await service.result(row),
-    )
+    return None

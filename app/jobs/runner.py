@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from pydantic import ValidationError
@@ -21,7 +20,7 @@ from app.observability import metrics
 from app.observability.logging import describe_exception, get_logger
 from app.predict.artefacts import Models
 from app.settings import Settings
-from app.sources.base import PermanentSourceError, Source, SourceError
+from app.sources.base import PermanentSourceError, RefusedSourceError, Source, SourceError
 from app.sources.registry import CONFIGS
 
 log = get_logger("app.worker")
@@ -97,7 +96,9 @@ class Runner:
                 message = f"the job took longer than {self._settings.job_timeout_seconds:g} s"
                 return await self._again(held, "timeout", message)
             try:
-                result = work.result()
+                done = work.result()
+            except RefusedSourceError as error:
+                return await self._fail(held, "dead", error.code, str(error))
             except PermanentSourceError as error:
                 return await self._fail(held, "failed", error.code, str(error))
             except SourceError as error:
@@ -108,7 +109,9 @@ class Runner:
                 return await self._again(held, "internal", message)
             await self._persist(
                 held,
-                lambda: repository.succeed(self._database, held, result, progress.processed),
+                lambda: repository.succeed(
+                    self._database, held, done.result(), progress.processed, done.parts
+                ),
             )
             return "succeeded"
         finally:
@@ -116,7 +119,7 @@ class Runner:
                 task.cancel()
             await asyncio.gather(work, beat, return_exceptions=True)
 
-    async def _work(self, held: Claim, progress: _Progress) -> dict[str, Any]:
+    async def _work(self, held: Claim, progress: _Progress) -> Processor:
         source = self._sources.get(held.source_type)
         if source is None:
             raise PermanentSourceError(
@@ -128,16 +131,21 @@ class Runner:
             raise PermanentSourceError(
                 "bad-config", "the job's configuration does not fit this release"
             ) from None
-        collection = await source.collect(config)
-        progress.total = len(collection.records)
-        metrics.RECORDS.labels(held.source_type, "collected").inc(len(collection.records))
-        metrics.RECORDS.labels(held.source_type, "rejected").inc(collection.rejected)
+        collection = await source.collect(config, held.client)
         processor = Processor(self._models, config, collection)
         steps = processor.steps()
-        # In a thread and in steps: a long computation must not hold up heartbeats and probes.
-        while (done := await asyncio.to_thread(next, steps, None)) is not None:
-            progress.processed = done
-        return processor.result()
+        try:
+            # In a thread and in steps: a long computation must not hold up heartbeats and probes.
+            while (done := await asyncio.to_thread(next, steps, None)) is not None:
+                progress.processed = done
+        finally:
+            # A step that still runs cannot be closed; it ends soon, and what it read from with it.
+            with suppress(ValueError):
+                steps.close()
+        records = processor.result()["records"]
+        metrics.RECORDS.labels(held.source_type, "collected").inc(records["processed"])
+        metrics.RECORDS.labels(held.source_type, "rejected").inc(records["rejected"])
+        return processor
 
     async def _heartbeat(self, held: Claim, progress: _Progress) -> None:
         """Renew the lease until it is lost; returns only then."""

@@ -62,7 +62,7 @@ class JobService:
     ) -> Taken:
         """Record a job and tell the workers; once this returns, the job is safe."""
         source = self._sources[trigger.source_type]
-        refusal = source.check(trigger.config)
+        refusal = source.check(trigger.config, client)
         if refusal is not None:
             raise field_problem(f"config.{refusal.field}", refusal.message, refusal.code)
         config = trigger.config.model_dump(mode="json", exclude_none=True)

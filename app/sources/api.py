@@ -2,30 +2,32 @@
 
 Against requests that are steered elsewhere: the list names host and port; the name is resolved
 once and that address is the one connected to (`_PinningTransport`), so an answer of the name
-server cannot change in between; addresses of this machine, link-local and multicast ones are
-refused unless the list names the address itself; redirects are followed on the same origin only;
-proxies from the environment are ignored; the answer is bounded in bytes and time.
+server cannot change in between; what a name may lead to is judged by `addresses`; redirects are
+followed on the same origin only; proxies from the environment are ignored; the answer is bounded
+in bytes and time, and nothing compressed is asked for or read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import ipaddress
-import socket
+import io
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 
+from app.sources import addresses
 from app.sources.base import (
+    Access,
     Collection,
     Limits,
     PermanentSourceError,
     Refusal,
+    RefusedSourceError,
     TransientSourceError,
 )
+from app.sources.intake import Intake
 from app.sources.parse import Format, parse
 from app.sources.schemas import ApiConfig
 
@@ -46,15 +48,26 @@ _TYPES: dict[str, Format] = {
 class ApiSource:
     """Fetches one address."""
 
-    def __init__(self, allowed: Sequence[str], limits: Limits, ca_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        allowed: Sequence[str],
+        limits: Limits,
+        ca_file: Path | None = None,
+        networks: Sequence[addresses.Network] = (),
+        access: Access | None = None,
+    ) -> None:
         self._allowed = frozenset(allowed)
         self._limits = limits
         self._ca_file = ca_file
+        self._networks = tuple(networks)
+        self._access = access or Access()
 
-    def check(self, config: ApiConfig) -> Refusal | None:
+    def check(self, config: ApiConfig, client: str) -> Refusal | None:
         """What is wrong with an address, without looking it up."""
         try:
-            self._target(config.url)
+            self._target(config.url, client)
+        except RefusedSourceError as error:
+            return Refusal("url", str(error), error.code)
         except PermanentSourceError as error:
             return Refusal("url", str(error))
         return None
@@ -67,26 +80,34 @@ class ApiSource:
         """Nothing special."""
         return []
 
-    def _target(self, url: str) -> httpx.URL:
+    def _target(self, url: str, client: str) -> httpx.URL:
         try:
             target = httpx.URL(url)
-        except httpx.InvalidURL:
+        except (httpx.InvalidURL, UnicodeError):
+            if addresses.hidden(url):
+                raise addresses.refuse() from None
             raise PermanentSourceError("bad-url", "is not an address") from None
         if target.scheme not in ("http", "https") or not target.host:
-            raise PermanentSourceError("bad-url", "must start with http:// or https://")
+            raise RefusedSourceError(
+                addresses.BLOCKED, "must start with http:// or https:// and name a host"
+            )
         if target.userinfo:
-            raise PermanentSourceError("bad-url", "must carry no user name or password")
-        if _origin(target) not in self._allowed:
-            known = ", ".join(sorted(self._allowed)) or "none"
+            raise RefusedSourceError(addresses.BLOCKED, "must carry no user name or password")
+        mine = [one for one in sorted(self._allowed) if self._access.allows(f"api:{one}", client)]
+        if _origin(target) not in mine:
+            address = addresses.literal(target.host)
+            if address is not None and addresses.blocked(address):
+                raise addresses.refuse()
+            known = ", ".join(mine) or "none"
             raise PermanentSourceError(
                 "host-not-allowed",
                 f"host and port are not on this site's list of sources (known: {known})",
             )
         return target
 
-    async def collect(self, config: ApiConfig) -> Collection:
-        """Fetch and parse; the whole of it within the time limit."""
-        target = self._target(config.url)
+    async def collect(self, config: ApiConfig, client: str) -> Collection:
+        """Fetch the whole of it, bounded in bytes, within the time limit."""
+        target = self._target(config.url, client)
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
                 data, content_type = await self._fetch(target)
@@ -101,28 +122,22 @@ class ApiSource:
                 "unknown-format",
                 "the answer's content type does not tell its format; name it in format",
             )
-        records, rejected = await asyncio.to_thread(
-            parse,
-            data,
+        # Without the query: it may hold a token.
+        plain = str(target.copy_with(query=None, fragment=None))
+        origin = {"type": "api", "url": plain, "format": form}
+        batches = parse(
+            Intake(io.BytesIO(data), self._limits.max_bytes, origin),
             form,
             self._limits,
             delimiter=config.delimiter,
             records_path=config.records_path,
         )
-        origin = {
-            "type": "api",
-            # Without the query: it may hold a token.
-            "url": str(target.copy_with(query=None, fragment=None)),
-            "format": form,
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-        }
-        return Collection(records, origin, rejected)
+        return Collection(batches, origin)
 
     async def _fetch(self, target: httpx.URL) -> tuple[bytes, str]:
         context = ssl.create_default_context(cafile=str(self._ca_file) if self._ca_file else None)
         client = httpx.AsyncClient(
-            transport=_PinningTransport(verify=context, trust_env=False, retries=0),
+            transport=_PinningTransport(self._networks, context),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(self._limits.timeout_seconds, connect=5.0),
@@ -140,7 +155,7 @@ class ApiSource:
                             target = self._redirected(target, answer)
                             continue
                         return await self._body(answer)
-                except httpx.InvalidURL:
+                except (httpx.InvalidURL, UnicodeError):
                     raise PermanentSourceError(
                         "bad-redirect", "the source redirects to no address"
                     ) from None
@@ -153,8 +168,8 @@ class ApiSource:
     def _redirected(self, target: httpx.URL, answer: httpx.Response) -> httpx.URL:
         there = target.join(answer.headers.get("location", ""))
         if (there.scheme, _origin(there)) != (target.scheme, _origin(target)):
-            raise PermanentSourceError(
-                "redirect-refused", "the source redirects to another host, which is not followed"
+            raise RefusedSourceError(
+                addresses.BLOCKED, "the source redirects to another host, which is not followed"
             )
         return there
 
@@ -165,13 +180,13 @@ class ApiSource:
         if not 200 <= status < 300:
             raise PermanentSourceError("source-status", f"the source answered {status}")
         if answer.headers.get("content-encoding", "identity").lower() != "identity":
-            raise PermanentSourceError("compressed", "the source compresses although asked not to")
+            raise RefusedSourceError("compressed", "the source compresses although asked not to")
         data = bytearray()
         async for chunk in answer.aiter_raw():
             data += chunk
             if len(data) > self._limits.max_bytes:
-                raise PermanentSourceError(
-                    "answer-too-large",
+                raise RefusedSourceError(
+                    "source-too-large",
                     f"the source sends more than {self._limits.max_bytes} bytes",
                 )
         content_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -186,35 +201,15 @@ def _origin(url: httpx.URL) -> str:
 class _PinningTransport(httpx.AsyncHTTPTransport):
     """Resolves a name itself, checks the address and connects to exactly that one."""
 
+    def __init__(self, networks: Sequence[addresses.Network], context: ssl.SSLContext) -> None:
+        super().__init__(verify=context, trust_env=False, retries=0)
+        self._networks = networks
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         host = request.url.host
         port = request.url.port or (443 if request.url.scheme == "https" else 80)
-        address = await _resolve(host, port)
+        address = await addresses.resolve(host, port, self._networks)
         # The Host header is set already; TLS still checks the certificate against the name.
         request.extensions = {**request.extensions, "sni_hostname": host}
         request.url = request.url.copy_with(host=address)
         return await super().handle_async_request(request)
-
-
-async def _resolve(host: str, port: int) -> str:
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        pass
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise TransientSourceError(
-            "name-not-found", f"the source's name cannot be resolved: {error.strerror}"
-        ) from None
-    for *_rest, address in found:
-        ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        if ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified:
-            continue
-        return str(ip)
-    raise PermanentSourceError(
-        "address-refused", "the source's name leads to this machine or a link-local address"
-    )

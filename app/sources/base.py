@@ -1,8 +1,9 @@
-"""What every source gives: records, and errors that say whether trying again may help."""
+"""What every source gives: records in batches, and errors that say if trying again may help."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 Record = dict[str, Any]
@@ -17,7 +18,11 @@ class SourceError(Exception):
 
 
 class PermanentSourceError(SourceError):
-    """It will fail again: a wrong path, a refused address, a file that cannot be read."""
+    """It will fail again: a wrong path, an unknown field, a file that cannot be read."""
+
+
+class RefusedSourceError(PermanentSourceError):
+    """It was stopped to protect the site; the job is dead at once, so that the operator sees it."""
 
 
 class TransientSourceError(SourceError):
@@ -33,13 +38,28 @@ class Limits:
     timeout_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why an entry is no record."""
+
+    reason: str
+
+
+# Where it was (line of a file; number of the entry or row elsewhere, from 1) and what it is.
+Entry = tuple[int, Record | Fault]
+Batch = list[Entry]
+
+
 @dataclass(slots=True)
 class Collection:
-    """What a source gave."""
+    """What a source gives, a batch at a time, so that no size of source fills the memory.
 
-    records: list[Record]
-    origin: dict[str, Any] = field(default_factory=dict)
-    rejected: int = 0
+    `batches` blocks and raises `SourceError`: it is pulled in a thread. `origin` is whole once it
+    is exhausted.
+    """
+
+    batches: Iterator[Batch]
+    origin: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +71,22 @@ class Refusal:
     code: str = "source_refused"
 
 
+class Access:
+    """Which clients may use which source; one that is not listed is everybody's."""
+
+    def __init__(self, clients: dict[str, list[str]] | None = None) -> None:
+        self._clients = clients or {}
+
+    def allows(self, source: str, client: str) -> bool:
+        """Whether `client` may use `source`, such as `database:crm`."""
+        listed = self._clients.get(source)
+        return listed is None or client in listed
+
+
 class Source(Protocol):
     """What a kind of source can do; the configuration is the kind's own model."""
 
-    def check(self, config: Any) -> Refusal | None:
+    def check(self, config: Any, client: str) -> Refusal | None:
         """What is wrong with a configuration, told before a job is recorded."""
 
     def needs(self, config: Any) -> str | None:
@@ -63,5 +95,5 @@ class Source(Protocol):
     def available(self) -> list[str]:
         """The needs that this process can meet."""
 
-    async def collect(self, config: Any) -> Collection:
-        """Get the records; raises `SourceError`."""
+    async def collect(self, config: Any, client: str) -> Collection:
+        """Get at the records; raises `SourceError`."""

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from app.sources.base import (
+    Access,
+    Batch,
     Collection,
     Limits,
     PermanentSourceError,
     Refusal,
+    RefusedSourceError,
+    SourceError,
     TransientSourceError,
 )
+from app.sources.intake import Intake
 from app.sources.parse import Format, parse
 from app.sources.schemas import FileConfig
 
@@ -36,14 +41,18 @@ _FORMATS: dict[str, Format] = {
 class FileSource:
     """Reads one file of a root."""
 
-    def __init__(self, roots: Mapping[str, Path], limits: Limits) -> None:
+    def __init__(
+        self, roots: Mapping[str, Path], limits: Limits, access: Access | None = None
+    ) -> None:
         self._roots = dict(roots)
         self._limits = limits
+        self._access = access or Access()
 
-    def check(self, config: FileConfig) -> Refusal | None:
+    def check(self, config: FileConfig, client: str) -> Refusal | None:
         """What is wrong with a configuration before any file is looked at."""
-        if config.root not in self._roots:
-            known = ", ".join(sorted(self._roots)) or "none"
+        mine = [name for name in sorted(self._roots) if self._access.allows(f"root:{name}", client)]
+        if config.root not in mine:
+            known = ", ".join(mine) or "none"
             return Refusal("root", f"no such root is registered on this site (known: {known})")
         try:
             _components(config.path)
@@ -61,77 +70,83 @@ class FileSource:
         """The needs that this host can meet now."""
         return [f"root:{name}" for name, path in self._roots.items() if path.is_dir()]
 
-    async def collect(self, config: FileConfig) -> Collection:
-        """Read and parse the file; off the event loop, disks may be slow."""
-        return await asyncio.to_thread(self._collect, config)
+    async def collect(self, config: FileConfig, client: str) -> Collection:
+        """Open the file; off the event loop, disks may be slow."""
+        return await asyncio.to_thread(self._collect, config, client)
 
-    def _collect(self, config: FileConfig) -> Collection:
+    def _collect(self, config: FileConfig, client: str) -> Collection:
         root = self._roots.get(config.root)
-        if root is None:
+        if root is None or not self._access.allows(f"root:{config.root}", client):
             raise PermanentSourceError(
                 "root-not-registered", f"no root {config.root} is registered on this site"
             )
         form = _format(config)
         if form is None:
             raise PermanentSourceError("unknown-format", "the file's name does not tell its format")
-        data = self._read(root, config)
-        records, rejected = parse(
-            data,
+        where = f"{config.path} under the root {config.root}"
+        stream = _open(root, config.path, where, self._limits.max_bytes)
+        origin = {"type": "file", "root": config.root, "path": config.path, "format": form}
+        intake = Intake(stream, self._limits.max_bytes, origin)
+        batches = parse(
+            intake,
             form,
             self._limits,
             delimiter=config.delimiter,
             records_path=config.records_path,
         )
-        origin = {
-            "type": "file",
-            "root": config.root,
-            "path": config.path,
-            "format": form,
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-        }
-        return Collection(records, origin, rejected)
+        return Collection(_unchanged(stream, batches, where), origin)
 
-    def _read(self, root: Path, config: FileConfig) -> bytes:
-        where = f"{config.path} under the root {config.root}"
-        descriptor = -1
+
+def _unchanged(stream: BinaryIO, batches: Iterator[Batch], where: str) -> Iterator[Batch]:
+    """Batches of a file that stays as it was; one that is being written is tried again later."""
+    with stream:
+        before = os.fstat(stream.fileno())
         try:
-            descriptor = _open_beneath(root, _components(config.path))
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise PermanentSourceError("not-a-file", f"{where} is not a regular file")
-            limit = self._limits.max_bytes
-            if status.st_size > limit:
-                raise PermanentSourceError(
-                    "file-too-large", f"{where} has {status.st_size} bytes, {limit} are allowed"
-                )
-            with os.fdopen(descriptor, "rb") as stream:
-                descriptor = -1
-                data = stream.read(limit + 1)
-            if len(data) > limit:
-                raise PermanentSourceError("file-too-large", f"{where} grew beyond {limit} bytes")
-            return data
-        except FileNotFoundError:
-            raise PermanentSourceError("file-not-found", f"there is no file {where}") from None
-        except NotADirectoryError:
-            raise PermanentSourceError(
-                "path-refused", f"{where}: a part of the path is no folder, or a symbolic link"
-            ) from None
-        except PermissionError:
-            raise PermanentSourceError(
-                "file-not-readable", f"{where} may not be read by uid {os.getuid()}"
-            ) from None
+            yield from batches
+        except SourceError:
+            _same(stream, before, where)
+            raise
         except OSError as error:
-            if error.errno == errno.ELOOP:  # the last component is a symbolic link
-                raise PermanentSourceError(
-                    "path-refused", f"{where} is a symbolic link, those are not followed"
-                ) from None
             raise TransientSourceError(
                 "read-failed", f"{where} cannot be read: {error.strerror}"
             ) from error
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
+        _same(stream, before, where)
+
+
+def _same(stream: BinaryIO, before: os.stat_result, where: str) -> None:
+    now = os.fstat(stream.fileno())
+    if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise TransientSourceError("file-changed", f"{where} changed while it was read")
+
+
+def _open(root: Path, path: str, where: str, limit: int) -> BinaryIO:
+    """A regular file below a root, opened; every way in which it is none has its error."""
+    try:
+        descriptor = _open_beneath(root, _components(path))
+    except OSError as error:
+        # A link, a part that is no folder, something that is not there: all the same to a client.
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV):
+            raise _not_found(where) from None
+        if isinstance(error, PermissionError):
+            raise PermanentSourceError(
+                "file-not-readable", f"{where} may not be read by uid {os.getuid()}"
+            ) from None
+        raise TransientSourceError(
+            "read-failed", f"{where} cannot be read: {error.strerror}"
+        ) from error
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
+        return os.fdopen(descriptor, "rb", buffering=0)
+    os.close(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise _not_found(where)
+    raise RefusedSourceError(
+        "source-too-large", f"{where} has {status.st_size} bytes, {limit} are allowed"
+    )
+
+
+def _not_found(where: str) -> PermanentSourceError:
+    return PermanentSourceError("file-not-found", f"there is no file {where}")
 
 
 def _format(config: FileConfig) -> Format | None:

@@ -1,131 +1,148 @@
-"""CSV, JSON and JSON Lines to records; every bound is checked here."""
+"""CSV, JSON and JSON Lines to records, a batch at a time; what is no record is told apart."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, Literal
 
-from app.sources.base import Limits, PermanentSourceError, Record
+from app.sources.base import Batch, Entry, Fault, Limits, PermanentSourceError, RefusedSourceError
+from app.sources.intake import Intake
+from app.sources.jsonlist import MAX_CHARACTERS, MAX_DEPTH, JsonList, NoListError, NoPathError
 
 Format = Literal["csv", "json", "jsonl"]
+BATCH = 250
 _MAX_COLUMNS = 500
+_UNDECODED = frozenset(map(chr, range(0xDC80, 0xDD00)))
 
-
-def decode(data: bytes) -> str:
-    """UTF-8, with or without a byte-order mark."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PermanentSourceError(
-            "not-utf-8", f"the data is not UTF-8: byte {error.start} cannot be read"
-        ) from None
+TOO_LARGE = Fault("too large or too deeply nested")
+NOT_JSON = Fault("not JSON")
+NO_RECORD = Fault("not a record")
+COLUMNS = Fault("wrong number of columns")
 
 
 def parse(
-    data: bytes, form: Format, limits: Limits, *, delimiter: str, records_path: str | None
-) -> tuple[list[Record], int]:
-    """Records and how many entries were no records."""
-    text = decode(data)
+    intake: Intake, form: Format, limits: Limits, *, delimiter: str, records_path: str | None
+) -> Iterator[Batch]:
+    """What a source's bytes hold; raises `SourceError` for what spoils the whole of it."""
+    text = intake.text()
     if form == "csv":
-        return _csv(text, delimiter, limits)
-    if form == "jsonl":
-        return _jsonl(text, limits)
-    return _json(text, records_path, limits)
+        entries = _csv(text, delimiter)
+    elif form == "jsonl":
+        entries = _jsonl(text)
+    else:
+        entries = _json(text, records_path)
+    return batched(entries, limits.max_records)
 
 
-def _too_many(limits: Limits) -> PermanentSourceError:
-    return PermanentSourceError(
-        "too-many-records", f"there are more than {limits.max_records} records"
-    )
+def batched(entries: Iterable[Entry], most: int, size: int = BATCH) -> Iterator[Batch]:
+    """Entries in batches; more than `most`, or none that is a record, is an error."""
+    rest = iter(entries)
+    count = good = 0
+    while batch := list(islice(rest, size)):
+        count += len(batch)
+        if count > most:
+            raise RefusedSourceError("too-many-records", f"there are more than {most} records")
+        good += sum(not isinstance(what, Fault) for _, what in batch)
+        yield batch
+    if count and not good:
+        raise PermanentSourceError(
+            "no-valid-record", f"none of the source's {count} entries is a record"
+        )
 
 
-def _csv(text: str, delimiter: str, limits: Limits) -> tuple[list[Record], int]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    records: list[Record] = []
-    rejected = 0
+def read_record(text: str) -> Any:
+    """One JSON value as a record, or what is wrong with it."""
+    if len(text) > MAX_CHARACTERS or _too_deep(text):
+        return TOO_LARGE
     try:
-        header = [name.strip() for name in next(reader, [])]
-        if not any(header):
-            raise PermanentSourceError("empty", "the CSV has no header line")
-        if len(header) > _MAX_COLUMNS:
-            raise PermanentSourceError(
-                "too-many-columns", f"the CSV has more than {_MAX_COLUMNS} columns"
-            )
-        if len(set(header)) != len(header):
-            raise PermanentSourceError("bad-header", "two columns of the CSV have one name")
+        value = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return NOT_JSON
+    if isinstance(value, dict):
+        return value
+    return {"text": value} if isinstance(value, str) else NO_RECORD
+
+
+def _too_deep(text: str) -> bool:
+    # The sum of what opens bounds the depth: most records need no closer look.
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    try:
+        return next(JsonList(io.StringIO(f"[{text}]")).entries([])) is None
+    except (ValueError, StopIteration):
+        return False
+
+
+def _refuse(name: str) -> Any:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
+
+
+def _csv(text: io.TextIOWrapper, delimiter: str) -> Iterator[Entry]:
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    try:
+        header = _header(next(reader, []))
         for row in reader:
             if not row:
                 continue
-            if len(row) != len(header):
-                rejected += 1
-                continue
-            if len(records) >= limits.max_records:
-                raise _too_many(limits)
-            records.append(dict(zip(header, row, strict=True)))
+            if len(row) == len(header):
+                yield reader.line_num, dict(zip(header, row, strict=True))
+            else:
+                yield reader.line_num, COLUMNS
     except csv.Error as error:
+        # What follows a broken quote cannot be told apart from it.
         raise PermanentSourceError("bad-csv", f"line {reader.line_num}: {error}") from None
-    return records, rejected
 
 
-def _load(text: str) -> Any:
-    """JSON as the standard has it: no NaN, no nesting that exhausts the stack."""
+def _header(row: list[str]) -> list[str]:
+    header = [name.strip() for name in row]
+    if not any(header):
+        raise PermanentSourceError("empty", "the CSV has no header line")
+    if not _UNDECODED.isdisjoint("".join(header)):
+        raise PermanentSourceError("not-utf-8", "the CSV is not UTF-8")
+    if len(header) > _MAX_COLUMNS:
+        raise PermanentSourceError(
+            "too-many-columns", f"the CSV has more than {_MAX_COLUMNS} columns"
+        )
+    if len(set(header)) != len(header):
+        raise PermanentSourceError("bad-header", "two columns of the CSV have one name")
+    return header
 
-    def refuse(name: str) -> Any:
-        raise ValueError(f"{name} is not JSON")
 
+def _jsonl(text: io.TextIOWrapper) -> Iterator[Entry]:
+    number = 0
+    readline: Callable[[int], str] = text.readline
+    while line := readline(MAX_CHARACTERS + 1):
+        number += 1
+        if len(line) > MAX_CHARACTERS:
+            while line and not line.endswith("\n"):
+                line = readline(MAX_CHARACTERS)
+            yield number, TOO_LARGE
+        elif line.strip():
+            yield number, read_record(line)
+
+
+def _json(text: io.TextIOWrapper, path: str | None) -> Iterator[Entry]:
+    found = JsonList(text).entries(path.split(".") if path else None)
     try:
-        return json.loads(text, parse_constant=refuse)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _record(value: Any) -> Record | None:
-    if isinstance(value, dict):
-        return value
-    if isinstance(value, str):
-        return {"text": value}
-    return None
-
-
-def _jsonl(text: str, limits: Limits) -> tuple[list[Record], int]:
-    records: list[Record] = []
-    rejected = 0
-    for line in text.split("\n"):
-        if not line.strip():
-            continue
-        try:
-            record = _record(_load(line))
-        except ValueError:
-            record = None
-        if record is None:
-            rejected += 1
-            continue
-        if len(records) >= limits.max_records:
-            raise _too_many(limits)
-        records.append(record)
-    if rejected and not records:
-        raise PermanentSourceError("bad-json-lines", "no line is a JSON object")
-    return records, rejected
-
-
-def _json(text: str, path: str | None, limits: Limits) -> tuple[list[Record], int]:
-    try:
-        value = _load(text)
+        for number, value in enumerate(found, start=1):
+            yield number, TOO_LARGE if value is None else read_record(value)
+    except NoPathError:
+        if path:
+            message = f"there is no {path} in the document"
+            raise PermanentSourceError("bad-records-path", message) from None
+        raise _no_records() from None
+    except NoListError:
+        raise _no_records() from None
     except ValueError as error:
         raise PermanentSourceError("bad-json", f"the data is not JSON: {error}") from None
-    for key in path.split(".") if path else ():
-        if not isinstance(value, dict) or key not in value:
-            raise PermanentSourceError("bad-records-path", f"there is no {path} in the document")
-        value = value[key]
-    if isinstance(value, dict) and path is None and isinstance(value.get("records"), list):
-        value = value["records"]
-    if not isinstance(value, list):
-        raise PermanentSourceError(
-            "no-records", "the document is no list of records; name the list in records_path"
-        )
-    if len(value) > limits.max_records:
-        raise _too_many(limits)
-    records = [record for record in map(_record, value) if record is not None]
-    return records, len(value) - len(records)
+
+
+def _no_records() -> PermanentSourceError:
+    return PermanentSourceError(
+        "no-records", "the document is no list of records; name the list in records_path"
+    )

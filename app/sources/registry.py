@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.settings import Settings
 from app.sources.api import ApiSource
-from app.sources.base import Limits, Source
+from app.sources.base import Access, Limits, Source
 from app.sources.database import DatabaseSource
 from app.sources.file import FileSource
 from app.sources.schemas import ApiConfig, DatabaseConfig, FileConfig
@@ -23,8 +23,15 @@ def build(settings: Settings) -> dict[str, Source]:
         max_records=settings.source_max_records,
         timeout_seconds=settings.source_timeout_seconds,
     )
+    access = Access(settings.source_clients)
     return {
-        "file": FileSource(settings.file_roots, limits),
-        "api": ApiSource(settings.api_sources_allowed, limits, settings.api_sources_ca_file),
-        "database": DatabaseSource(),
+        "file": FileSource(settings.file_roots, limits, access),
+        "api": ApiSource(
+            settings.api_sources_allowed,
+            limits,
+            settings.api_sources_ca_file,
+            settings.api_sources_networks,
+            access,
+        ),
+        "database": DatabaseSource(settings.database_sources, limits, settings.secrets_dir, access),
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 
 def storable(value: str) -> str:
@@ -37,6 +39,10 @@ class Selection(BaseModel):
         min_length=4,
         max_length=4,
         description="Four numeric fields for the tabular model, in the model's order.",
+    )
+    id_field: Name | None = Field(
+        default=None,
+        description="The field that tells records apart in the report; `id` if there is one.",
     )
     records_path: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
         default=None,
@@ -79,10 +85,65 @@ class ApiConfig(Selection):
     delimiter: Literal[",", ";", "\t", "|"] = Field(default=",", description="Between CSV fields.")
 
 
+def parameter(value: object) -> object:
+    """A value that both JSON and a database can hold."""
+    if isinstance(value, str) and len(storable(value)) > 10_000:
+        msg = "must have 10000 characters at most"
+        raise ValueError(msg)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        msg = "must fit into 64 bits"
+        raise ValueError(msg)
+    if isinstance(value, float) and not math.isfinite(value):
+        msg = "must be a finite number"
+        raise ValueError(msg)
+    return value
+
+
+Parameter = Annotated[str | int | float | bool | None, AfterValidator(parameter)]
+
+
 class DatabaseConfig(Selection):
     """A read-only query of a database that the site registered."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"source": "crm", "query": "…"}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "source": "crm",
+                    "query": "SELECT id, comment FROM reviews WHERE made_at >= :since",
+                    "params": {"since": "2026-01-01"},
+                    "text_field": "comment",
+                }
+            ]
+        }
+    )
 
     source: Name = Field(description="The database's name, as the site registered it.")
-    query: Annotated[Text, Field(min_length=1, max_length=10_000)] | None = None
+    query: Annotated[Text, Field(min_length=1, max_length=10_000)] | None = Field(
+        default=None, description="One statement that reads rows; `:name` stands for a parameter."
+    )
+    params: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")], Parameter] = (
+        Field(default_factory=dict, max_length=50, description="The query's parameters, by name.")
+    )
+
+
+class RegisteredDatabase(BaseModel):
+    """A database as the site registers it; its password is a file of /run/secrets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    url: str
+    max_rows: int | None = Field(default=None, ge=1)
+    timeout_seconds: float | None = Field(default=None, gt=0, le=600)
+
+    @field_validator("url")
+    @classmethod
+    def _without_password(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("postgresql", "postgres"):
+            msg = "must start with postgresql://"
+            raise ValueError(msg)
+        if parts.password is not None or "password" in dict(parse_qsl(parts.query)):
+            msg = "must carry no password; put it in a file of /run/secrets"
+            raise ValueError(msg)
+        return value

@@ -138,6 +138,61 @@ def a9(site: Site) -> None:
     assert site.request("GET", f"/api/v1/jobs/result/{uuid.uuid4()}")[0] == 404
 
 
+def a11(site: Site) -> None:
+    """The report in each form; a format that is none is named."""
+    site.feed()
+    job = {"source_type": "file", "config": {"root": "inbox", "path": "demo.csv"}}
+    accepted = ok(site, "POST", "/api/v1/jobs/trigger", job, 202)
+    site.result_of(accepted["job_id"])
+    path = f"/api/v1/jobs/{accepted['job_id']}/report?format="
+    found = ok(site, "GET", path + "json")
+    assert found["job"]["job_id"] == accepted["job_id"]
+    assert len(found["rows"]) == found["records"]["collected"] > 0
+    for form, beginning in (("csv", "section,"), ("html", "<!doctype html>"), ("pdf", "%PDF")):
+        status, got, answer = site.request("GET", path + form)
+        headers = {name.lower(): value for name, value in got.items()}
+        assert status == 200
+        assert str(answer).startswith(beginning)
+        assert f".{form}" in headers["content-disposition"]
+        assert form != "html" or "default-src 'none'" in headers["content-security-policy"]
+    status, _, answer = site.request("GET", path + "xml")
+    assert status == 422
+    assert answer["errors"][0]["field"] == "format"
+    assert site.request("GET", f"/api/v1/jobs/{uuid.uuid4()}/report")[0] == 404
+
+
+def b8_database(site: Site) -> None:
+    """The site's own Postgres as a source: reading works, writing makes the job dead."""
+    ok(site, "POST", "/items", {"name": "splendid"}, 201)
+    query = "SELECT id, name FROM items ORDER BY id DESC LIMIT 5"
+    config = {"source": "own", "query": query, "text_field": "name"}
+    accepted = ok(
+        site, "POST", "/api/v1/jobs/trigger", {"source_type": "database", "config": config}, 202
+    )
+    status, result = site.result_of(accepted["job_id"])
+    assert status == 200
+    assert result["result"]["sentiment"]["classified"] > 0
+    for query in ("DELETE FROM items", "SELECT client FROM items", "SELECT 1; SELECT 2"):
+        job = {"source_type": "database", "config": {"source": "own", "query": query}}
+        accepted = ok(site, "POST", "/api/v1/jobs/trigger", job, 202)
+        status, answer = site.result_of(accepted["job_id"])
+        assert (status, answer["type"]) == (409, "urn:airlift:problem:job-dead")
+
+
+def b8_blocked(site: Site) -> None:
+    """No job may reach the site's own machines."""
+    for url in (
+        "http://127.0.0.1/",
+        "http://169.254.169.254/",
+        "http://[::ffff:172.30.3.10]:5432/",
+        "http://2130706433/",
+    ):
+        job = {"source_type": "api", "config": {"url": url}}
+        status, _, answer = site.request("POST", "/api/v1/jobs/trigger", job)
+        assert status == 422
+        assert answer["errors"][0]["code"] == "blocked_address"
+
+
 def a12(site: Site) -> None:
     good = ok(site, "POST", "/predict", {"text": "This is wonderful, I love it."})
     bad = ok(site, "POST", "/predict", {"text": "This is terrible, I hate it."})
@@ -287,6 +342,7 @@ ROWS: dict[str, Callable[[Site], None]] = {
     "A7-api": a7_api,
     "A8": a8,
     "A9": a9,
+    "A11": a11,
     "A12": a12,
     "A13": a13,
     "A15": a15,
@@ -298,6 +354,8 @@ ROWS: dict[str, Callable[[Site], None]] = {
     "B4": b4,
     "B5": b5,
     "B6": b6,
+    "B8-database": b8_database,
+    "B8-blocked": b8_blocked,
     "B9": b9,
 }
 
@@ -316,6 +374,7 @@ GUARDED = [
     ("POST", "/api/v1/jobs/trigger", {"source_type": "file", "config": {}}),
     ("GET", f"/api/v1/jobs/status/{uuid.UUID(int=0)}", None),
     ("GET", f"/api/v1/jobs/result/{uuid.UUID(int=0)}", None),
+    ("GET", f"/api/v1/jobs/{uuid.UUID(int=0)}/report", None),
 ]
 
 

@@ -125,14 +125,14 @@ def roles(postgres: Postgres, *names: str) -> Iterator[None]:
 
 @pytest.mark.docker
 def test_each_role_may_do_just_what_it_needs(postgres: Postgres, empty_site: Site) -> None:
-    with roles(postgres, "airlift_app", "airlift_monitor"):
+    with roles(postgres, "airlift_app", "airlift_monitor", "airlift_reader"):
         empty_site.command("migrate")
         try:
             _check_rights(empty_site)
         finally:
             empty_site.stop_all()
             with empty_site.connect() as connection:
-                connection.execute("DROP OWNED BY airlift_app, airlift_monitor")
+                connection.execute("DROP OWNED BY airlift_app, airlift_monitor, airlift_reader")
 
 
 def _check_rights(site: Site) -> None:
@@ -152,10 +152,18 @@ def _check_rights(site: Site) -> None:
             "UPDATE schema_version SET version = 7",
         ),
         "airlift_monitor": ("SELECT * FROM jobs", "SELECT * FROM api_keys"),
+        "airlift_reader": (
+            "SELECT client FROM items",
+            "SELECT 1 FROM jobs",
+            "SELECT 1 FROM job_rows",
+            "SELECT 1 FROM api_keys",
+            "INSERT INTO items (client, name) VALUES ('x', 'x')",
+        ),
     }
+    allowed = {"airlift_reader": "SELECT id, name, created_at FROM items"}
     for user, statements in forbidden.items():
         with site.connect(user) as connection:
-            connection.execute("SELECT version FROM schema_version")
+            connection.execute(allowed.get(user, "SELECT version FROM schema_version"))
             for statement in statements:
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     connection.execute(statement)

@@ -78,6 +78,14 @@ CREATE TABLE job_results (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
+CREATE TABLE job_rows (
+    job_id uuid NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    part integer NOT NULL CHECK (part >= 0),
+    rows json NOT NULL,
+    PRIMARY KEY (job_id, part)
+);
+COMMENT ON TABLE job_rows IS 'Rows of the report of a finished job, up to some thousand a part';
+
 CREATE TABLE idempotency_keys (
     client text NOT NULL,
     key text NOT NULL,
@@ -99,7 +107,7 @@ BEGIN
         GRANT USAGE ON SCHEMA public TO airlift_app;
         GRANT SELECT ON schema_version, api_keys TO airlift_app;
         GRANT SELECT, INSERT, UPDATE, DELETE
-            ON items, jobs, job_results, idempotency_keys TO airlift_app;
+            ON items, jobs, job_results, job_rows, idempotency_keys TO airlift_app;
         GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO airlift_app;
         ALTER DEFAULT PRIVILEGES IN SCHEMA public
             GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO airlift_app;
@@ -109,6 +117,12 @@ BEGIN
        AND current_user <> 'airlift_monitor' THEN
         GRANT USAGE ON SCHEMA public TO airlift_monitor;
         GRANT SELECT ON schema_version TO airlift_monitor;
+    END IF;
+    -- What a `database` source on the site's own Postgres may read: no key, no job.
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'airlift_reader')
+       AND current_user <> 'airlift_reader' THEN
+        GRANT USAGE ON SCHEMA public TO airlift_reader;
+        GRANT SELECT (id, name, created_at) ON items TO airlift_reader;
     END IF;
 END
 $$;

@@ -1,0 +1,52 @@
+"""A source's bytes as they come: counted, hashed and never more than a job may bring in."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import IO, Any
+
+from app.sources.base import RefusedSourceError
+
+_CHUNK = 65_536
+
+
+class Intake(io.RawIOBase):
+    """Reads another stream through; fails once there are more than `max_bytes`."""
+
+    def __init__(self, stream: IO[bytes], max_bytes: int, origin: dict[str, Any]) -> None:
+        super().__init__()
+        self._stream = stream
+        self._max = max_bytes
+        self._origin = origin
+        self._hash = hashlib.sha256()
+        self.count = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`, as a raw stream does; 0 at the end."""
+        data = self._stream.read(len(buffer))
+        self.count += len(data)
+        if self.count > self._max:
+            raise RefusedSourceError(
+                "source-too-large", f"the source has more than {self._max} bytes"
+            )
+        self._hash.update(data)
+        buffer[: len(data)] = data
+        if not data:
+            self._origin.update(bytes=self.count, sha256=self._hash.hexdigest())
+        return len(data)
+
+    def text(self) -> io.TextIOWrapper:
+        """The bytes as UTF-8, with or without a byte-order mark.
+
+        A byte that is no UTF-8 becomes a lone surrogate, so that it spoils its own record and not
+        the whole source.
+        """
+        buffered = io.BufferedReader(self, _CHUNK)
+        return io.TextIOWrapper(
+            buffered, encoding="utf-8-sig", errors="surrogateescape", newline=""
+        )

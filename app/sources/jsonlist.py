@@ -1,0 +1,204 @@
+"""The entries of a list in a JSON document, one at a time, however large the document is.
+
+Only brackets and quotes are looked at here, to find where an entry ends; the entry itself is read
+by `json`. So an entry that is broken, too large or too deeply nested is passed over alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import TextIO
+
+_CHUNK = 65_536
+_SPACE = re.compile(r"[ \t\r\n]*")
+# What may end a value, what matters within brackets (whole strings at once, or the beginning of
+# one that is cut), and what matters in a string that was cut.
+_OUTSIDE = re.compile(r'["\[\]{},:]')
+_NESTED = re.compile(r'"(?:[^"\\]|\\.)*+"|["\[\]{}]', re.DOTALL)
+_INSIDE = re.compile(r'\\.|"', re.DOTALL)
+
+MAX_CHARACTERS = 1_000_000
+MAX_DEPTH = 64
+# Deeper than any document that means something: it is not read to its end.
+_HOPELESS = 10_000
+
+
+class NoListError(ValueError):
+    """What the path leads to is no list."""
+
+
+class NoPathError(ValueError):
+    """The path leads nowhere."""
+
+
+class JsonList:
+    """Walks through a document; a malformed one raises `ValueError`."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+        self._buffer = ""
+        self._at = 0
+
+    def entries(self, path: list[str] | None) -> Iterator[str | None]:
+        """The text of each entry; None for one that is too large or too deep to be looked at."""
+        opened = self._enter(path if path is not None else self._usual())
+        if self._peek() != "[":
+            raise NoListError
+        self._take("[")
+        if self._peek() != "]":
+            yield self._value()
+            while self._peek() == ",":
+                self._take(",")
+                yield self._value()
+        self._take("]")
+        for _ in range(opened):
+            self._leave()
+        if self._peek():
+            msg = "something follows the document"
+            raise ValueError(msg)
+
+    def _usual(self) -> list[str]:
+        return ["records"] if self._peek() == "{" else []
+
+    def _enter(self, path: list[str]) -> int:
+        for name in path:
+            if self._peek() != "{":
+                raise NoPathError
+            self._take("{")
+            while True:
+                if self._peek() == "}":
+                    raise NoPathError
+                key = self._key()
+                if key == name:
+                    break
+                self._value()
+                if self._peek() == ",":
+                    self._take(",")
+        return len(path)
+
+    def _leave(self) -> None:
+        while self._peek() == ",":
+            self._take(",")
+            self._key()
+            self._value()
+        self._take("}")
+
+    def _key(self) -> object:
+        text = self._value()
+        self._take(":")
+        return None if text is None else json.loads(text)
+
+    def _more(self) -> bool:
+        part = self._text.read(_CHUNK)
+        self._buffer = self._buffer[self._at :] + part
+        self._at = 0
+        return bool(part)
+
+    def _peek(self) -> str:
+        """The next character that is no space, or nothing at the end."""
+        while True:
+            match = _SPACE.match(self._buffer, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._buffer):
+                return self._buffer[self._at]
+            if not self._more():
+                return ""
+
+    def _take(self, character: str) -> None:
+        if self._peek() != character:
+            msg = f"{character!r} is missing"
+            raise ValueError(msg)
+        self._at += 1
+
+    def _value(self) -> str | None:
+        """The text of the next value, which is passed over."""
+        end = _End()
+        kept: list[str] = []
+        size = 0
+        self._peek()
+        while True:
+            start = self._at
+            self._at = end.find(self._buffer, start)
+            size += self._at - start
+            if size <= MAX_CHARACTERS:
+                kept.append(self._buffer[start : self._at])
+            else:
+                kept.clear()
+            if end.found:
+                break
+            if not self._more():
+                msg = "the document ends too early"
+                raise ValueError(msg)
+        return None if size > MAX_CHARACTERS or end.deepest > MAX_DEPTH else "".join(kept)
+
+
+class _End:
+    """Where a value ends; goes on where it was when the next part of the document is there."""
+
+    def __init__(self) -> None:
+        self.found = False
+        self.deepest = 0
+        self._depth = 0
+        self._quoted = False
+
+    def find(self, text: str, at: int) -> int:
+        """How far the value goes in `text`; `found` tells whether it ends there."""
+        while at < len(text):
+            if self._quoted:
+                at = self._string(text, at)
+            elif self._depth:
+                at = self._nested(text, at)
+            else:
+                at = self._outside(text, at)
+            if self.found or (self._quoted and text.endswith("\\") and at == len(text) - 1):
+                break  # the end, or half of an escape
+        return at
+
+    def _outside(self, text: str, at: int) -> int:
+        match = _OUTSIDE.search(text, at)
+        if match is None:
+            return len(text)
+        mark = match[0]
+        if mark == '"':
+            self._quoted = True
+        elif mark in "[{":
+            self._depth = 1
+            self.deepest = max(self.deepest, 1)
+        else:
+            # What ends a bare number or word belongs to what is around it.
+            self.found = True
+            return match.start()
+        return match.end()
+
+    def _nested(self, text: str, at: int) -> int:
+        depth = self._depth
+        for match in _NESTED.finditer(text, at):
+            mark = match[0]
+            if mark in "]}":
+                depth -= 1
+                if depth == 0:
+                    self._depth, self.found = 0, True
+                    return match.end()
+            elif mark in "[{":
+                depth += 1
+                if depth > self.deepest:
+                    self.deepest = depth
+                    if depth > _HOPELESS:
+                        msg = "nested too deeply"
+                        raise ValueError(msg)
+            elif mark == '"':
+                self._depth, self._quoted = depth, True
+                return match.end()
+        self._depth = depth
+        return len(text)
+
+    def _string(self, text: str, at: int) -> int:
+        for match in _INSIDE.finditer(text, at):
+            if match[0] == '"':
+                self._quoted = False
+                self.found = self._depth == 0
+                return match.end()
+            at = match.end()
+        return len(text) - 1 if text.endswith("\\") and at < len(text) else len(text)

@@ -1,0 +1,457 @@
+"""Sources that mean harm, or are broken: where they may not lead, and what they may not cost."""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.main import create_app
+from app.settings import Settings
+from app.sources import addresses
+from app.sources.api import ApiSource
+from app.sources.base import (
+    Access,
+    Fault,
+    Limits,
+    PermanentSourceError,
+    RefusedSourceError,
+    SourceError,
+    TransientSourceError,
+)
+from app.sources.file import FileSource
+from app.sources.jsonlist import MAX_DEPTH, JsonList
+from app.sources.parse import read_record
+from app.sources.schemas import ApiConfig, FileConfig
+from tests.unit.app.appkit import ROOT, Client
+
+LIMITS = Limits(max_bytes=3_000_000, max_records=50_000, timeout_seconds=1)
+# What the lab allows: one service of the client's, in a private network.
+ALLOWED = ["172.30.2.254:8088", "data.client.example:8443"]
+NETWORKS = [ipaddress.ip_network("172.30.2.0/24")]
+
+BLOCKED_URLS = [
+    "http://127.0.0.1/",
+    "http://127.0.0.1:5432/",
+    "http://127.1/",
+    "http://2130706433/",
+    "http://0x7f000001/",
+    "http://0x7f.0.0.1/",
+    "http://017700000001/",
+    "http://0177.0.0.1/",
+    "http://127.0.0.1./",
+    "http://0.0.0.0/",
+    "http://0/",
+    "http://[::1]/",
+    "http://[::]/",
+    "http://10.0.0.1/",
+    "http://192.168.1.1/",
+    "http://172.16.0.1/",
+    "http://172.30.3.10:5432/",
+    "http://100.64.0.1/",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://2852039166/",
+    "http://[fd00:ec2::254]/",
+    "http://[fd12:3456::1]/",
+    "http://[fe80::1]/",
+    "http://[ff02::1]/",
+    "http://224.0.0.1/",
+    "http://255.255.255.255/",
+    "http://[::ffff:127.0.0.1]/",
+    "http://[::ffff:7f00:1]/",
+    "http://[::ffff:169.254.169.254]/",
+    "http://[64:ff9b::127.0.0.1]/",
+    "http://[64:ff9b::a9fe:a9fe]/",
+    "http://[2002:7f00:1::]/",
+    "http://[2002:a9fe:a9fe::1]/",
+    "http://[::7f00:1]/",
+    "file:///etc/passwd",
+    "gopher://172.30.2.254:8088/",
+    "http://user:password@172.30.2.254:8088/",
+    "http://127.0.0.1@172.30.2.254:8088/",
+    "http://172.30.2.254:8088@127.0.0.1/",
+]
+
+
+@pytest.fixture(scope="module")
+def client() -> Client:
+    return Client(create_app(Settings(api_sources_allowed=ALLOWED, api_sources_networks=NETWORKS)))
+
+
+@pytest.mark.parametrize("url", BLOCKED_URLS)
+def test_b8_no_form_of_an_address_that_is_blocked_is_taken(client: Client, url: str) -> None:
+    answer = client.post(
+        "/api/v1/jobs/trigger", json={"source_type": "api", "config": {"url": url}}
+    )
+    assert answer.status_code == 422, answer.text
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["code"]) == ("config.url", "blocked_address")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://\ufb01le.example/", "http://a b/", "http://[::1/", "x", ""]
+)
+def test_what_is_no_address_is_named(client: Client, url: str) -> None:
+    answer = client.post(
+        "/api/v1/jobs/trigger", json={"source_type": "api", "config": {"url": url}}
+    )
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "config.url"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "100.64.0.1", "::1"),
+        *("fd00:ec2::254", "fe80::1", "::ffff:10.1.2.3", "64:ff9b::a01:203", "2002:a01:203::"),
+        *(
+            "172.30.3.10",
+            "255.255.255.255",
+            "224.0.0.1",
+            "::",
+            "2001:0:4136:e378:8000:63bf:80ff:fffe",
+        ),
+    ],
+)
+def test_b8_a_name_may_not_lead_to_what_is_blocked(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are the client's own to answer for, so each answer is judged when it is used."""
+
+    async def answer(*_arguments: Any, **_named: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 8443))]
+
+    async def collect() -> None:
+        loop = asyncio_loop()
+        monkeypatch.setattr(loop, "getaddrinfo", answer)
+        source = ApiSource(ALLOWED, LIMITS, networks=NETWORKS)
+        await source.collect(ApiConfig(url="http://data.client.example:8443/"), "billing")
+
+    with pytest.raises(RefusedSourceError) as caught:
+        anyio.run(collect)
+    assert caught.value.code == "blocked_address"
+    assert address not in str(caught.value)
+
+
+def asyncio_loop() -> Any:
+    import asyncio  # noqa: PLC0415
+
+    return asyncio.get_running_loop()
+
+
+@pytest.mark.parametrize("address", ["172.30.2.254", "8.8.8.8", "2606:4700::1111"])
+def test_b8_a_name_may_lead_to_the_sites_networks_and_to_public_ones(address: str) -> None:
+    assert not addresses.blocked(ipaddress.ip_address(address), NETWORKS)
+
+
+def test_b8_loopback_and_metadata_are_never_a_sites_network() -> None:
+    everything = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
+    for one in ("127.0.0.1", "169.254.169.254", "::ffff:127.0.0.1", "fd00:ec2::254", "fe80::1"):
+        assert addresses.blocked(ipaddress.ip_address(one), everything)
+    assert not addresses.blocked(ipaddress.ip_address("10.0.0.1"), everything)
+
+
+def test_b8_an_allowed_host_belongs_to_its_clients() -> None:
+    access = Access({f"api:{ALLOWED[0]}": ["billing"]})
+    source = ApiSource(ALLOWED, LIMITS, access=access)
+    config = ApiConfig(url=f"http://{ALLOWED[0]}/")
+    assert source.check(config, "billing") is None
+    refusal = source.check(config, "other")
+    assert refusal is not None
+    assert ALLOWED[0] not in refusal.message
+
+
+@contextmanager
+def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that answers each connection with whatever bytes it likes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    try:
+                        connection.recv(65536)
+                        answer(connection)
+                    except OSError:
+                        pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+
+
+def _endless_body(connection: socket.socket) -> None:
+    connection.sendall(HEAD + b"\r\n[")
+    while True:
+        connection.sendall(b'"a",' * 4096)
+
+
+def _endless_head(connection: socket.socket) -> None:
+    connection.sendall(HEAD)
+    while True:
+        connection.sendall(b"x-more: " + b"a" * 1000 + b"\r\n")
+
+
+def _endless_chunk(connection: socket.socket) -> None:
+    connection.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\nffffffffff\r\n")
+    while True:
+        connection.sendall(b" " * 65536)
+
+
+def _bomb(connection: socket.socket) -> None:
+    connection.sendall(HEAD + b"content-encoding: gzip\r\n\r\n" + b"\x1f\x8b" * 100)
+
+
+def _drip(connection: socket.socket) -> None:
+    connection.sendall(HEAD + b"\r\n")
+    pause = threading.Event()
+    for _ in range(600):
+        connection.sendall(b" ")
+        pause.wait(0.05)
+
+
+def _silence(connection: socket.socket) -> None:
+    connection.recv(1)
+
+
+def _cut(connection: socket.socket) -> None:
+    connection.sendall(HEAD + b'content-length: 100\r\n\r\n["a"')
+
+
+def _header_injection(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 302 x\r\nlocation: /a\x00\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "code"),
+    [
+        (_endless_body, RefusedSourceError, "source-too-large"),
+        (_endless_chunk, RefusedSourceError, "source-too-large"),
+        (_endless_head, TransientSourceError, "connection-failed"),
+        (_bomb, RefusedSourceError, "compressed"),
+        (_drip, TransientSourceError, "timeout"),
+        (_silence, TransientSourceError, "timeout"),
+        (_cut, TransientSourceError, "connection-failed"),
+        (_header_injection, SourceError, None),
+    ],
+)
+def test_b8_an_answer_without_end_or_sense_is_given_up(
+    answer: Callable[[socket.socket], None], kind: type[SourceError], code: str | None
+) -> None:
+    with raw_server(answer) as address:
+        source = ApiSource([address], LIMITS)
+        with pytest.raises(kind) as caught:
+            anyio.run(source.collect, ApiConfig(url=f"http://{address}/"), "billing")
+    assert code is None or caught.value.code == code
+
+
+def test_b8_nothing_compressed_is_asked_for() -> None:
+    asked: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(HEAD + b"content-length: 2\r\n\r\n[]")
+
+    with raw_server(answer) as address:
+        original = httpx.AsyncClient.build_request
+
+        def build(self: httpx.AsyncClient, *words: Any, **options: Any) -> httpx.Request:
+            request = original(self, *words, **options)
+            asked.append(request.headers["accept-encoding"].encode())
+            return request
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(httpx.AsyncClient, "build_request", build)
+            source = ApiSource([address], LIMITS)
+            anyio.run(source.collect, ApiConfig(url=f"http://{address}/"), "billing")
+    assert asked == [b"identity"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "root"
+    folder.mkdir()
+    return folder
+
+
+def read(root: Path, path: str, **options: Any) -> list[Any]:
+    source = FileSource({"inbox": root}, LIMITS)
+    collection = anyio.run(source.collect, FileConfig(root="inbox", path=path, **options), "x")
+    return [what for batch in collection.batches for _, what in batch]
+
+
+def test_b8_every_way_out_of_a_root_looks_as_if_nothing_were_there(root: Path) -> None:
+    (root.parent / "secret.csv").write_text("text\nsecret\n")
+    (root / "link.csv").symlink_to(root.parent / "secret.csv")
+    (root / "up").symlink_to("..")
+    (root / "proc.csv").symlink_to("/proc/self/environ")
+    os.mkfifo(root / "pipe.csv")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(root / "socket.csv"))
+    answers = set()
+    for path in ("link.csv", "up/secret.csv", "proc.csv", "pipe.csv", "socket.csv", "nothing.csv"):
+        with pytest.raises(PermanentSourceError) as caught:
+            read(root, path)
+        answers.add((caught.value.code, str(caught.value).replace(path, "PATH")))
+    server.close()
+    assert len(answers) == 1
+    assert answers.pop()[0] == "file-not-found"
+
+
+@pytest.mark.parametrize("change", ["grow", "shrink", "replace-in-place"])
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json"])
+def test_b8_a_file_that_changes_while_it_is_read_is_tried_again(
+    root: Path, change: str, form: str
+) -> None:
+    path = root / f"a.{form}"
+    rows = [{"text": f"record {n} of many"} for n in range(20_000)]
+    if form == "csv":
+        path.write_text("text\n" + "".join(f"{row['text']}\n" for row in rows))
+    elif form == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path.write_text(json.dumps(rows))
+    source = FileSource({"inbox": root}, LIMITS)
+    collection = anyio.run(source.collect, FileConfig(root="inbox", path=path.name), "x")
+    next(collection.batches)
+    if change == "grow":
+        with path.open("a") as file:
+            file.write("x")
+    elif change == "shrink":
+        os.truncate(path, 100_001)
+    else:
+        path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(TransientSourceError) as caught:
+        list(collection.batches)
+    assert caught.value.code == "file-changed"
+
+
+DEEP = "[" * (MAX_DEPTH + 10) + "]" * (MAX_DEPTH + 10)
+ODD_LINES = [
+    ('{"text": "fine"}', None),
+    ('{"text": "a \\u0000 b"}', None),
+    ('{"text": "\\ud800"}', None),
+    ('{"text": ' + "9" * 5000 + "}", "not JSON"),
+    ('{"text": 1e999}', None),
+    ('{"text": ' + DEEP + "}", "too large or too deeply nested"),
+    ('{"text": "' + "[" * 500 + '"}', None),
+    ('{"text": "' + "x" * 1_000_001 + '"}', "too large or too deeply nested"),
+    ("[" * 100_000, "not JSON"),
+    ("NaN", "not JSON"),
+    ("null", "not a record"),
+    ("{'text': 1}", "not JSON"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), ODD_LINES)
+@pytest.mark.parametrize("form", ["jsonl", "json"])
+def test_b8_an_odd_record_is_counted_and_spoils_no_other(
+    root: Path, form: str, line: str, reason: str | None
+) -> None:
+    if form == "json" and line.count("[") == 100_000:
+        pytest.skip("in one document, what never closes spoils the rest")
+    good = '{"text": "good"}'
+    text = f"{good}\n{line}\n{good}\n" if form == "jsonl" else f"[{good}, {line}, {good}]"
+    (root / f"a.{form}").write_text(text)
+    first, odd, last = read(root, f"a.{form}")
+    assert first == last == {"text": "good"}
+    assert (odd.reason if isinstance(odd, Fault) else None) == reason
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json"])
+def test_b8_bytes_that_are_no_utf8_spoil_their_own_record(root: Path, form: str) -> None:
+    texts = {
+        "csv": b"text\nfine\nb\xe4d\nfine\n",
+        "jsonl": b'{"text": "fine"}\n{"text": "b\xe4d"}\n{"text": "fine"}\n',
+        "json": b'["fine", "b\xe4d", "fine"]',
+    }
+    (root / f"a.{form}").write_bytes(texts[form])
+    assert [row["text"] for row in read(root, f"a.{form}")] == ["fine", "b\udce4d", "fine"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)  # fmt: skip
+
+
+class _Drops(io.StringIO):
+    """Gives one or a few characters at a time, whatever is asked for."""
+
+    def read(self, _size: int | None = -1, /) -> str:
+        return super().read(3)
+
+
+@given(values=st.lists(JSON), indent=st.sampled_from([None, 1]), before=JSON, plain=st.booleans())
+def test_entries_are_what_json_says_wherever_the_document_is_cut(
+    values: list[Any], indent: int | None, before: Any, plain: bool
+) -> None:
+    document = {"before": before, "a": {"x": before, "b": values, "y": 1}, "after": before}
+    text = json.dumps(document, indent=indent, ensure_ascii=plain)
+    found = JsonList(_Drops(text)).entries(["a", "b"])
+    assert [json.loads(one) for one in found if one is not None] == values
+
+
+@given(text=st.text(alphabet='[]{}",:\\ 1a') | st.binary().map(lambda raw: raw.decode("latin-1")))
+def test_no_text_hangs_or_breaks_the_reader(text: str) -> None:
+    for path in (None, ["a"], []):
+        try:
+            for entry in JsonList(_Drops(text)).entries(path):
+                if entry is not None:
+                    read_record(entry)
+        except ValueError:
+            continue
+
+
+def test_b8_memory_stays_bounded_whatever_the_document_is(root: Path) -> None:
+    """A document of 20 MB that `json` would make hundreds of megabytes of."""
+    (root / "wide.json").write_text("[" + "[[]," * 4_000_000 + "1" + "]" * 4_000_001)
+    (root / "large.json").write_text("[[" + "[]," * 1_000_000 + "1]]")
+    (root / "many.json").write_text("[" + "{}," * 6_000_000 + "{}]")
+    program = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+import asyncio, resource, pathlib
+from app.sources.base import Limits, SourceError
+from app.sources.file import FileSource
+from app.sources.schemas import FileConfig
+source = FileSource({{"inbox": pathlib.Path({str(root)!r})}}, Limits(30_000_000, 100_000, 5))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for name in ("wide.json", "large.json", "many.json"):
+    found = asyncio.run(source.collect(FileConfig(root="inbox", path=name), "x"))
+    try:
+        print(sum(len(batch) for batch in found.batches))
+    except SourceError as error:
+        print(error.code)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
+    wide, large, many, grown = done.stdout.split()
+    assert wide == "bad-json"
+    assert large == "no-valid-record"
+    assert many == "too-many-records"
+    assert int(grown) < 40_000, f"{grown} KiB"
