@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from app import __version__
@@ -71,7 +71,10 @@ class Settings(BaseSettings):
     source_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
 
     worker_metrics_port: int = Field(default=8003, ge=1, le=65535)
-    worker_concurrency: int = Field(default=2, ge=1, le=64)
+    # Jobs at once: grows from the lower bound to the upper one while due jobs wait too long.
+    worker_concurrency_min: int = Field(default=2, ge=1, le=64)
+    worker_concurrency_max: int = Field(default=4, ge=1, le=64, validate_default=True)
+    worker_queue_age_seconds: float = Field(default=5.0, gt=0, le=3600)
     worker_poll_seconds: float = Field(default=5.0, gt=0, le=60)
     worker_drain_seconds: float = Field(default=100.0, gt=0, le=3600)
     job_lease_seconds: float = Field(default=30.0, ge=0.5, le=3600)
@@ -79,6 +82,10 @@ class Settings(BaseSettings):
     job_max_attempts: int = Field(default=5, ge=1, le=50)
     job_backoff_base_seconds: float = Field(default=2.0, gt=0, le=600)
     job_backoff_cap_seconds: float = Field(default=300.0, gt=0, le=86400)
+    # Finished jobs and their results are kept this long; 0 keeps them for ever.
+    job_retention_days: float = Field(default=30.0, ge=0, le=36500)
+    # From this age of the queue on, readiness says degraded (and still 200).
+    queue_age_degraded_seconds: float = Field(default=300.0, gt=0, le=86400)
     idempotency_hours: float = Field(default=24.0, gt=0, le=8760)
 
     @field_validator("log_level", mode="before")
@@ -107,6 +114,15 @@ class Settings(BaseSettings):
     def _redis_scheme(cls, value: str | None) -> str | None:
         if value is not None and urlsplit(value).scheme not in ("redis", "rediss"):
             msg = "must start with redis:// or rediss://"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("worker_concurrency_max")
+    @classmethod
+    def _bounds_in_order(cls, value: int, info: ValidationInfo) -> int:
+        lowest = info.data.get("worker_concurrency_min", 1)
+        if value < lowest:
+            msg = f"must not be below WORKER_CONCURRENCY_MIN, which is {lowest}"
             raise ValueError(msg)
         return value
 
