@@ -101,7 +101,7 @@ async def list_jobs(request: Request, query: Annotated[JobQuery, Query()]) -> Jo
     summary="Cancel a job",
     responses={
         **_ANSWERS,
-        409: {"model": ProblemDetail, "description": "The job is finished; `status` says how"},
+        409: {"model": ProblemDetail, "description": "The job is finished; `state` says how"},
     },
 )
 async def cancel(request: Request, job_id: uuid.UUID) -> JobStatus:

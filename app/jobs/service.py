@@ -124,7 +124,7 @@ class JobService:
                     "job-finished",
                     "The job is finished",
                     f"the job is {row['state']} and cannot be cancelled any more",
-                    extra={"job_id": str(job_id), "status": row["state"]},
+                    extra={"job_id": str(job_id), "state": row["state"]},
                 )
 
     async def page(

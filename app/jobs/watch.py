@@ -40,7 +40,7 @@ class QueueWatch:
         metrics.QUEUE_AGE.set(state.oldest_seconds)
         self._age = state.oldest_seconds
 
-    async def watch(self, seconds: float = 10.0) -> None:
+    async def watch(self, seconds: float = 5.0) -> None:
         """Measure the queue again and again, until cancelled."""
         while True:
             try:
