@@ -81,7 +81,8 @@ class HintListener:
                 noack=True,
             )
             metrics.DEPENDENCY_UP.labels("redis").set(1)
-            failpoints.reached("hint.read")
+            if answer:
+                failpoints.reached("hint.read")
             return bool(answer)
         except UNAVAILABLE as error:
             # The group may be gone with a Redis that lost its data; it is made again next time.

@@ -36,6 +36,7 @@ def main() -> int:
                 jobs=options.jobs,
                 seed=options.seed,
                 rounds=5,
+                directed=3,
                 random_kills=30,
                 freezes=8,
                 service_kills=8,

@@ -20,7 +20,10 @@ from tests.unit.app.appkit import ROOT, Site, eventually, free_port
 
 LEASE_SECONDS = 1.0
 API_POINTS = tuple(sorted(p for p in failpoints.POINTS if p.startswith(("trigger.", "cancel."))))
-WORKER_POINTS = tuple(sorted(failpoints.POINTS - set(API_POINTS)))
+#: These want a worker that is told to stop while it holds a job, or that has nothing to do.
+RELEASE_POINTS = ("release.before", "release.after")
+IDLE_POINTS = ("hint.read",)
+WORKER_POINTS = tuple(sorted(failpoints.POINTS - {*API_POINTS, *RELEASE_POINTS, *IDLE_POINTS}))
 
 
 class Fleet:
@@ -98,9 +101,24 @@ class Fleet:
         """Whether a process was ended or frozen at a failpoint."""
         return (self._marks / point).exists()
 
+    def disarm(self, point: str) -> None:
+        """Keep a failpoint from firing until it is armed again."""
+        (self._marks / point).touch()
+
     def rearm(self, point: str) -> None:
         """Let a failpoint fire again."""
         (self._marks / point).unlink(missing_ok=True)
+
+    def died_at(self, point: str, worker: subprocess.Popen[bytes], seconds: float) -> bool:
+        """Wait for a worker to end itself at a failpoint; False if it did not."""
+        try:
+            code = worker.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        if code != -signal.SIGKILL or not self.fired(point):
+            return False
+        self.count("worker at a failpoint")
+        return True
 
     def kill_api_worker(self, chance: random.Random) -> None:
         """kill -9 of one of gunicorn's workers; the master starts another."""
@@ -191,21 +209,12 @@ class Slot(threading.Thread):
             return self._freeze()
         self._fleet.rearm(item)
         count = self._chance.randint(1, 2) if item.startswith(("claim", "succeed")) else 1
-        drains = {"WORKER_DRAIN_SECONDS": "0.05"} if item.startswith("release") else {}
-        worker = self._fleet.worker(self._slot, AIRLIFT_FAILPOINTS=f"{item}=kill:{count}", **drains)
-        if drains:
-            # It must hold a job when it is told to stop; some hold still for most of a second.
-            time.sleep(2.0 + self._chance.uniform(0, 0.5))
-            worker.terminate()
-        code = _wait(worker, 12)
-        if code is None:
-            worker.kill()
-            worker.wait()
-            self._fleet.count("worker")
-            return False
-        if code == -signal.SIGKILL and self._fleet.fired(item):
-            self._fleet.count("worker at a failpoint")
+        worker = self._fleet.worker(self._slot, AIRLIFT_FAILPOINTS=f"{item}=kill:{count}")
+        if self._fleet.died_at(item, worker, 12):
             return True
+        worker.kill()
+        worker.wait()
+        self._fleet.count("worker")
         return False
 
     def _random(self) -> bool:
@@ -228,10 +237,3 @@ class Slot(threading.Thread):
         worker.wait()
         self._fleet.count("worker")
         return True
-
-
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return None

@@ -32,7 +32,7 @@ class Entry:
     key: str = field(default_factory=lambda: str(uuid.uuid4()))
     #: Every id that a 202 gave for this key: more than one is a duplicate.
     ids: set[str] = field(default_factory=set)
-    #: The answer to its cancellation: 200 or 409.
+    #: The answer to its cancellation: 200 or 409, or 404 if the 202 was a lie.
     cancelled: int | None = None
 
     def body(self, address: str) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class Ledger:
     def cancel(self, http: httpx.Client, entry: Entry, seconds: float = 60) -> None:
         """Cancel a job that was accepted."""
         (job,) = entry.ids
-        answer = self._insist(http, f"/api/v1/jobs/{job}/cancel", {200, 409}, seconds)
+        answer = self._insist(http, f"/api/v1/jobs/{job}/cancel", {200, 404, 409}, seconds)
         entry.cancelled = answer.status_code
 
     def _insist(

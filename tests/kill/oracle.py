@@ -71,42 +71,55 @@ def judge(site: Site, entries: list[Entry], references: dict[str, Any]) -> Verdi
     for job, state in log:
         if state in TERMINAL:
             ends[job].append(state)
+    found = _Found(states, ends, results, references)
     accepted: set[str] = set()
     for entry in entries:
         accepted |= entry.ids
-        _judge_one(verdict, entry, states, ends, results, references)
+        _judge_one(verdict, entry, found)
     verdict.accepted = len(accepted)
     for job in states.keys() - accepted:
         verdict.fault("duplicated", f"job {job} was never accepted, and it is {states[job]}")
     return verdict
 
 
-def _judge_one(
-    verdict: Verdict,
-    entry: Entry,
-    states: dict[str, str],
-    ends: dict[str, list[str]],
-    results: dict[str, Any],
-    references: dict[str, Any],
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the database holds, by job, and the results without kills."""
+
+    states: dict[str, str]
+    ends: dict[str, list[str]]
+    results: dict[str, Any]
+    references: dict[str, Any]
+
+
+def _judge_one(verdict: Verdict, entry: Entry, found: _Found) -> None:
     if len(entry.ids) > 1:
         verdict.fault("duplicated", f"one key made the jobs {sorted(entry.ids)}")
     for job in entry.ids:
+        if entry.cancelled == 404:
+            verdict.fault("lost", f"job {job} was accepted and then not known")
         name = f"{entry.kind} job {entry.number} ({job})"
-        state = states.get(job)
+        state = found.states.get(job)
         if state is None:
             verdict.fault("lost", f"{name} was accepted and is not there")
             continue
         if state not in TERMINAL:
             verdict.fault("lost", f"{name} is still {state}")
             continue
-        if len(ends[job]) != 1:
-            verdict.fault("duplicated", f"{name} ended {len(ends[job])} times: {ends[job]}")
+        if len(found.ends[job]) != 1:
+            verdict.fault(
+                "duplicated", f"{name} ended {len(found.ends[job])} times: {found.ends[job]}"
+            )
         if state not in expected(entry):
             verdict.fault("lost", f"{name} ended as {state}")
-        if (job in results) != (state == "succeeded"):
-            verdict.fault("wrong", f"{name} is {state}, its result is there: {job in results}")
-        elif state == "succeeded" and comparable(results[job]) != references[reference(entry)]:
+        if (job in found.results) != (state == "succeeded"):
+            verdict.fault(
+                "wrong", f"{name} is {state}, its result is there: {job in found.results}"
+            )
+        elif (
+            state == "succeeded"
+            and comparable(found.results[job]) != found.references[reference(entry)]
+        ):
             verdict.fault("wrong", f"{name} has another result than without kills")
 
 

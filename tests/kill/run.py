@@ -17,7 +17,15 @@ from typing import Any
 import httpx
 
 from tests.kill import oracle
-from tests.kill.fleet import API_POINTS, LEASE_SECONDS, WORKER_POINTS, Fleet, Slot
+from tests.kill.fleet import (
+    API_POINTS,
+    IDLE_POINTS,
+    LEASE_SECONDS,
+    RELEASE_POINTS,
+    WORKER_POINTS,
+    Fleet,
+    Slot,
+)
 from tests.kill.ledger import FILES, Entry, Ledger
 from tests.kill.oracle import Verdict
 from tests.kill.source import Source
@@ -33,8 +41,9 @@ class Plan:
     jobs: int
     seed: int = 1
     rounds: int = 1
-    random_kills: int = 2
-    freezes: int = 1
+    directed: int = 1
+    random_kills: int = 1
+    freezes: int = 0
     service_kills: int = 1
     pause: float = 0.25
     code: Path = ROOT
@@ -100,14 +109,21 @@ class _Run:
         self.http = httpx.Client(timeout=10)
         self.references: dict[str, Any] = {}
         self.fence: list[str] = []
+        self.api_fired: set[str] = set()
+        self.api_rounds = 1
 
     def all(self) -> Outcome:
         """Every phase, one after another."""
+        for point in API_POINTS:
+            self.fleet.disarm(point)
         self.fleet.serve()
         self._references()
-        for _ in range(self.plan.rounds if self.plan.rounds < 3 else 3):
+        missed: list[str] = []
+        for _ in range(self.plan.directed):
             self._paused_past_its_lease()
-        missed = self._storm()
+            missed += [point for point in IDLE_POINTS if not self._killed_with_nothing_to_do(point)]
+            missed += [point for point in RELEASE_POINTS if not self._killed_giving_back(point)]
+        missed += self._storm()
         self.say("calm again; waiting for the last jobs")
         self._settle()
         verdict = oracle.judge(self.site, self.ledger.entries, self.references)
@@ -123,7 +139,10 @@ class _Run:
         entries += [Entry(-1, "slow"), Entry(-1, "flaky")]
         for entry in entries:
             self.ledger.ask(self.http, entry)
-        eventually(lambda: self._open() == 0, seconds=30, what="the jobs without kills")
+        done = "SELECT count(*) FROM job_results"
+        eventually(
+            lambda: self.site.one(done) == len(entries), seconds=40, what="the jobs without kills"
+        )
         for entry in entries:
             (job,) = entry.ids
             result = self.site.one("SELECT result FROM job_results WHERE job_id = %s", job)
@@ -170,6 +189,29 @@ class _Run:
             self.fence.append(f"job {job} has the result of the worker that had lost it")
         self.references["changing"] = oracle.comparable(result)
 
+    def _killed_with_nothing_to_do(self, point: str) -> bool:
+        """A worker that waits for hints gets one and dies before it looks."""
+        self.fleet.rearm(point)
+        worker = self.fleet.worker("idle", AIRLIFT_FAILPOINTS=f"{point}=kill")
+        for _ in range(20):
+            # The first may come before it listens: then it is found by looking.
+            self.ledger.ask(self.http, self.ledger.new("file"))
+            if self.fleet.died_at(point, worker, 0.5):
+                return True
+        return False
+
+    def _killed_giving_back(self, point: str) -> bool:
+        """A worker that must end before its job is done dies while it gives the job back."""
+        self.fleet.rearm(point)
+        worker = self.fleet.worker(
+            "drained", AIRLIFT_FAILPOINTS=f"{point}=kill", WORKER_DRAIN_SECONDS="0.05"
+        )
+        asked = self.source.asked["/slow"]
+        self.ledger.ask(self.http, self.ledger.new("slow"))
+        eventually(lambda: self.source.asked["/slow"] > asked, what="a worker to take the job")
+        worker.terminate()
+        return self.fleet.died_at(point, worker, 10)
+
     def _storm(self) -> list[str]:
         plan = self.plan
         items = [*WORKER_POINTS] * plan.rounds
@@ -185,32 +227,39 @@ class _Run:
         self.say(f"a storm: {len(items)} kills of workers, and of everything else")
         for thread in (*slots, *clients):
             thread.start()
-        fired = self._service_kills()
+        for point in API_POINTS:
+            self.fleet.rearm(point)
+        self._service_kills()
         while any(slot.is_alive() for slot in slots) or (
             len(self.ledger.entries) < plan.jobs and all(client.is_alive() for client in clients)
         ):
             time.sleep(0.1)
-            fired |= self._api_points_fired()
+            self._note_api_points()
         more.clear()
         for thread in (*slots, *clients):
             thread.join()
-            if thread.failure is not None:
-                raise thread.failure
+        for failure in [each.failure for each in slots] + [each.failure for each in clients]:
+            if failure is not None:
+                raise failure
+        self._note_api_points()
         missed = [point for slot in slots for point in slot.missed]
-        return missed + sorted(set(API_POINTS) - fired - self._api_points_fired())
+        return missed + sorted(set(API_POINTS) - self.api_fired)
 
-    def _api_points_fired(self) -> set[str]:
-        """The API's failpoints that fired since; in a long run they are armed again."""
-        found = {point for point in API_POINTS if self.fleet.fired(point)}
-        if len(found) == len(API_POINTS) and self.plan.rounds > 1:
-            for point in found:
-                self.fleet.rearm(point)
+    def _note_api_points(self) -> None:
+        """Count the API's failpoints that fired since; in a long run they are armed again."""
+        for point in API_POINTS:
+            if self.fleet.fired(point) and point not in self.api_fired:
+                self.api_fired.add(point)
                 self.fleet.count("api worker at a failpoint")
-        return found
+        if len(self.api_fired) == len(API_POINTS) and self.api_rounds < self.plan.rounds:
+            self.api_rounds += 1
+            self.api_fired.clear()
+            for point in API_POINTS:
+                self.fleet.rearm(point)
 
-    def _service_kills(self) -> set[str]:
+    def _service_kills(self) -> None:
         """Kill everything that is not a job worker, in an order of chance."""
-        fleet, fired = self.fleet, set[str]()
+        fleet = self.fleet
         ways: list[Callable[[], None]] = [
             lambda: fleet.kill_api_worker(self.chance),
             fleet.kill_api_master,
@@ -222,8 +271,7 @@ class _Run:
         for way in ways:
             time.sleep(self.chance.uniform(0.5, 1.5))
             way()
-            fired |= self._api_points_fired()
-        return fired
+            self._note_api_points()
 
     def _settle(self) -> None:
         try:
