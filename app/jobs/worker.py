@@ -249,6 +249,9 @@ def run(settings: Settings) -> None:
     async def main() -> None:
         worker = Worker(settings)
         metrics.BUILD_INFO.labels(settings.release, settings.revision, settings.colour).set(1)
+        for kind in registry.CONFIGS:
+            # From zero on, so that the first one that dies shows as an increase.
+            metrics.JOBS_FINISHED.labels(kind, "dead")
         await worker.run()
 
     uvloop.run(main())

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from scripts import bench
 from tests.kill import broken
 from tests.kill.run import Outcome, Plan, datastores, run
 from tests.unit.app.appkit import ROOT
@@ -81,7 +82,8 @@ def numbers(outcome: Outcome) -> dict[str, float]:
 def write(outcome: Outcome) -> None:
     """Put the numbers among the benchmarks' results; the others stay."""
     results = {**json.loads(RESULTS.read_text()), **numbers(outcome)}
-    RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    bench.save(RESULTS, results)
+    RESULTS.with_name("README.md").write_text(bench.page(results))
 
 
 if __name__ == "__main__":
