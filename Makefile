@@ -92,9 +92,13 @@ test: setup ## everything that CI runs
 	@scripts/test-all.sh
 
 .PHONY: soak
-soak: setup ## the long proofs: imports killed at every step, installs at many tasks, the API fuzzed for long (an hour)
+soak: setup ## the long proofs: imports killed at every step, installs at many tasks, the API fuzzed for long, broken services that the kill tests must notice
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
-	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/soak
+	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
+
+.PHONY: kills
+kills: setup ## kill -9 everything while 2,200 jobs are taken and run; writes what was lost (nothing) into docs/benchmarks/
+	@$(PY) -m tests.kill --write
 
 .PHONY: bench
 bench: setup ## measure beside the peers' ways with the demo's bundle; writes docs/benchmarks/

@@ -35,12 +35,30 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_argument("--wait", type=float, default=30, help="seconds to wait for Postgres")
     keys = commands.add_parser("keys", help="API keys")
     key_commands.add_commands(keys.add_subparsers(dest="keys_command", required=True))
+    _add_jobs(commands.add_parser("jobs", help="dead jobs: see them, put them back"))
     check = commands.add_parser("healthcheck", help="ask this container's readiness")
     check.add_argument("--worker", action="store_true", help="of a worker")
     check.add_argument("--live", action="store_true", help="liveness instead of readiness")
     drain = commands.add_parser("drain", help="take no new work, but keep answering")
     drain.add_argument("--off", action="store_true", help="take work again")
     return parser
+
+
+def _job_id(text: str) -> object:
+    from uuid import UUID  # noqa: PLC0415 - the healthcheck shall not pay for it
+
+    return UUID(text)
+
+
+def _add_jobs(jobs: argparse.ArgumentParser) -> None:
+    job_commands = jobs.add_subparsers(dest="jobs_command", required=True)
+    show = job_commands.add_parser("list-dead", help="print dead jobs as JSON, one a line")
+    show.add_argument("--limit", type=int, default=100, help="how many at most")
+    requeue = job_commands.add_parser("requeue", help="give dead jobs all their attempts again")
+    which = requeue.add_mutually_exclusive_group(required=True)
+    which.add_argument("--id", type=_job_id, action="append", help="this job; may be repeated")
+    which.add_argument("--source-type", choices=("api", "database", "file"), help="these jobs")
+    which.add_argument("--all", action="store_true", help="every dead job")
 
 
 def _healthcheck(*, worker: bool, live: bool) -> int:
@@ -85,6 +103,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         return 0
     from app.db.keys import KeysError  # noqa: PLC0415
     from app.db.pool import DatabaseUnavailableError  # noqa: PLC0415
+    from app.jobs import dead  # noqa: PLC0415
     from app.observability.logging import get_logger  # noqa: PLC0415
     from app.predict.artefacts import ModelError  # noqa: PLC0415
 
@@ -98,11 +117,21 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
                 _migrate(options, settings)
             case "keys":
                 key_commands.run(options, settings)
+            case "jobs" if options.jobs_command == "list-dead":
+                dead.show(settings, max(1, options.limit))
+            case "jobs":
+                dead.requeue(settings, dead.Which(options.id or (), options.source_type))
             case "drain" if options.off:
                 settings.drain_file.unlink(missing_ok=True)
             case "drain":
                 settings.drain_file.touch()
-    except (KeysError, DatabaseUnavailableError, ModelError, OSError) as error:
+    except (
+        KeysError,
+        dead.DeadJobsError,
+        DatabaseUnavailableError,
+        ModelError,
+        OSError,
+    ) as error:
         get_logger("app").critical(f"{options.command} failed", reason=str(error))
         return 1
     return 0

@@ -28,7 +28,7 @@ from app.items.router import router as items_router
 from app.jobs.hints import HintSender
 from app.jobs.router import router as jobs_router
 from app.jobs.service import JobService
-from app.jobs.watch import watch
+from app.jobs.watch import QueueWatch
 from app.observability import logging as app_logging
 from app.observability import metrics
 from app.predict.artefacts import Models, load_models
@@ -68,7 +68,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.database = database
     state.redis = redis
     state.drain = drain
-    state.health = Health(settings, drain, database, redis, models)
+    state.queue = QueueWatch(database, settings.queue_age_degraded_seconds)
+    state.health = Health(settings, drain, database, redis, models, queue=state.queue)
     state.jobs = JobService(
         database, HintSender(redis), registry.build(settings), settings.job_max_attempts
     )
@@ -109,7 +110,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if not state.limiter.configured:
         app_logging.get_logger("app").warning("requests are not limited: REDIS_URL is not set")
     await state.database.open()
-    watcher = asyncio.create_task(watch(state.database)) if state.database.configured else None
+    watcher = asyncio.create_task(state.queue.watch()) if state.database.configured else None
     try:
         yield
     finally:
@@ -135,7 +136,9 @@ def _install_unavailable(app: FastAPI) -> None:
     async def on_unavailable(request: Request, error: Exception) -> Response:
         request.scope["airlift.error"] = "postgres-unavailable"
         app_logging.get_logger("app").warning("Postgres is not available", reason=str(error))
-        problem = problems.unavailable("Postgres", "try again in a few seconds")
+        configured = request.app.state.database.configured
+        detail = "try again in a few seconds" if configured else str(error)
+        problem = problems.unavailable("Postgres", detail)
         return problem.response(request.url.path)
 
     app.add_exception_handler(DatabaseUnavailableError, on_unavailable)

@@ -14,6 +14,7 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -94,7 +95,10 @@ class Settings(BaseSettings):
     source_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
 
     worker_metrics_port: int = Field(default=8003, ge=1, le=65535)
-    worker_concurrency: int = Field(default=2, ge=1, le=64)
+    # Jobs at once: grows from the lower bound to the upper one while due jobs wait too long.
+    worker_concurrency_min: int = Field(default=2, ge=1, le=64)
+    worker_concurrency_max: int = Field(default=4, ge=1, le=64, validate_default=True)
+    worker_queue_age_seconds: float = Field(default=5.0, gt=0, le=3600)
     worker_poll_seconds: float = Field(default=5.0, gt=0, le=60)
     worker_drain_seconds: float = Field(default=100.0, gt=0, le=3600)
     job_lease_seconds: float = Field(default=30.0, ge=0.5, le=3600)
@@ -102,6 +106,10 @@ class Settings(BaseSettings):
     job_max_attempts: int = Field(default=5, ge=1, le=50)
     job_backoff_base_seconds: float = Field(default=2.0, gt=0, le=600)
     job_backoff_cap_seconds: float = Field(default=300.0, gt=0, le=86400)
+    # Finished jobs and their results are kept this long; 0 keeps them for ever.
+    job_retention_days: float = Field(default=30.0, ge=0, le=36500)
+    # From this age of the queue on, readiness says degraded (and still 200).
+    queue_age_degraded_seconds: float = Field(default=300.0, gt=0, le=86400)
     idempotency_hours: float = Field(default=24.0, gt=0, le=8760)
 
     @field_validator("log_level", mode="before")
@@ -135,13 +143,22 @@ class Settings(BaseSettings):
 
     @field_validator("trusted_proxies")
     @classmethod
-    def _networks(cls, value: list[str]) -> list[str]:
+    def _proxies(cls, value: list[str]) -> list[str]:
         for entry in value:
             try:
                 ip_network(entry)
             except ValueError:
                 msg = f"{entry!r} is neither an address nor a network"
                 raise ValueError(msg) from None
+        return value
+
+    @field_validator("worker_concurrency_max")
+    @classmethod
+    def _bounds_in_order(cls, value: int, info: ValidationInfo) -> int:
+        lowest = info.data.get("worker_concurrency_min", 1)
+        if value < lowest:
+            msg = f"must not be below WORKER_CONCURRENCY_MIN, which is {lowest}"
+            raise ValueError(msg)
         return value
 
     @field_validator("file_roots")

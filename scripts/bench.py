@@ -125,7 +125,7 @@ During {results["swaps"]} swaps (upgrade and rollback in turn) {results["swap_re
 were sent and {results["swap_failed"]} failed (goal: 0). A rollback had the old release serving
 {results["rollback_seconds"]:.1f} s after the command was typed, Ansible's start included
 (goal: below 15 s). The site's hosts, the jump host and the clients share these cores.
-
+{jobs(results)}
 Other ways to carry these images, without a goal ({size(results["bundle_bytes"])} in
 {results["bundle_build_seconds"]:.0f} s is Airlift's):
 
@@ -164,7 +164,7 @@ def main() -> int:
     ):
         work, known = Path(folder), RESULTS / "results.json"
         results: dict[str, Any] = {
-            **(json.loads(known.read_text()) if len(parts) < len(PARTS) else {}),
+            **_kept(known, everything=len(parts) < len(PARTS)),
             "bundle_file_bytes": bundle.stat().st_size,
             "images": len(manifest["components"]),
             "image_source": manifest["image_source"],
@@ -192,6 +192,23 @@ def main() -> int:
     lines = [(what, f"{results[key]:.2f}") for key, (what, _, _) in MEASURED.items()]
     print(table(lines))
     return 0
+
+
+def _kept(path: Path, *, everything: bool) -> dict[str, Any]:
+    """What earlier runs measured; what `make kills` counted is never measured here."""
+    results = json.loads(path.read_text()) if path.exists() else {}
+    return {key: value for key, value in results.items() if everything or key.startswith("jobs_")}
+
+
+def jobs(results: dict[str, Any]) -> str:
+    """Return the paragraph on what `make kills` found, if it ran."""
+    if "jobs_accepted" not in results:
+        return ""
+    return f"""
+Of {results["jobs_accepted"]} accepted jobs {results["jobs_lost"]} were lost and
+{results["jobs_duplicated"]} doubled (goal: 0 of 2000) while web processes, workers, Postgres and
+Redis were killed {results["jobs_kills"]} times in {results["jobs_seconds"]:.0f} s (`make kills`).
+"""
 
 
 def save(path: Path, results: dict[str, Any]) -> None:

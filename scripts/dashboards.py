@@ -154,6 +154,20 @@ SERVICE = [
                 unit="s",
             ),
             Panel(
+                "Jobs at once",
+                {
+                    "{{host}} running": "app_worker_jobs_running",
+                    "{{host}} at most": "app_worker_concurrency",
+                },
+                "A worker allows itself more, between its bounds, while due jobs wait.",
+            ),
+            Panel(
+                "Leases lost",
+                {"{{host}}": "sum by (host) (rate(app_job_leases_lost_total[$__rate_interval]))"},
+                "Jobs taken back from a worker that was killed or frozen; another one runs them.",
+                unit="ops",
+            ),
+            Panel(
                 "Attempts that ended",
                 {
                     "{{source_type}} {{outcome}}": RATE.format(

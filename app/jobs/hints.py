@@ -15,6 +15,7 @@ from contextlib import suppress
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from app import failpoints
 from app.db.redis import UNAVAILABLE, RedisGate, RedisUnavailableError, connect
 from app.observability import metrics
 from app.observability.logging import get_logger
@@ -80,6 +81,8 @@ class HintListener:
                 noack=True,
             )
             metrics.DEPENDENCY_UP.labels("redis").set(1)
+            if answer:
+                failpoints.reached("hint.read")
             return bool(answer)
         except UNAVAILABLE as error:
             # The group may be gone with a Redis that lost its data; it is made again next time.

@@ -46,7 +46,7 @@ class NewJob:
     request_id: str | None
 
 
-_COLUMNS = """id, client, source_type, state, attempts, max_attempts, processed, total, error,
+COLUMNS = """id, client, source_type, state, attempts, max_attempts, processed, total, error,
     created_at, started_at, finished_at, run_after"""
 
 
@@ -77,25 +77,28 @@ async def remember_key(
     Must run in the transaction that inserts the job. A concurrent request with the same key waits
     here until that transaction ends.
     """
-    cursor = await connection.execute(
-        """INSERT INTO idempotency_keys (client, key, fingerprint, job_id)
-           VALUES (%s, %s, %s, %s) ON CONFLICT (client, key) DO NOTHING""",
-        (client, key, fingerprint, job_id),
-    )
-    if cursor.rowcount == 1:
-        return None
-    cursor = await connection.execute(
-        """SELECT fingerprint, job_id, state FROM idempotency_keys
-           JOIN jobs ON jobs.id = job_id WHERE idempotency_keys.client = %s AND key = %s""",
-        (client, key),
-    )
-    return await cursor.fetchone()
+    while True:
+        cursor = await connection.execute(
+            """INSERT INTO idempotency_keys (client, key, fingerprint, job_id)
+               VALUES (%s, %s, %s, %s) ON CONFLICT (client, key) DO NOTHING""",
+            (client, key, fingerprint, job_id),
+        )
+        if cursor.rowcount == 1:
+            return None
+        cursor = await connection.execute(
+            """SELECT fingerprint, job_id, state FROM idempotency_keys
+               JOIN jobs ON jobs.id = job_id WHERE idempotency_keys.client = %s AND key = %s""",
+            (client, key),
+        )
+        # None: the sweeper forgot the key in between; then it is free to be bound.
+        if (row := await cursor.fetchone()) is not None:
+            return row
 
 
 async def get(database: Database, job_id: uuid.UUID, client: str | None) -> DictRow | None:
     """One job; with `client`, only if it is theirs."""
     return await database.fetch_one(
-        f"""SELECT {_COLUMNS} FROM jobs
+        f"""SELECT {COLUMNS} FROM jobs
             WHERE id = %s AND (%s::text IS NULL OR client = %s)""",  # noqa: S608 - constants
         job_id,
         client,
@@ -231,35 +234,41 @@ async def release(database: Database, held: Claim) -> bool:
     return count == 1
 
 
-async def take_back_expired(
-    database: Database, backoff_base: float, backoff_cap: float
-) -> list[DictRow]:
-    """Take jobs from workers that went silent: queued again, or dead after the last attempt."""
-    return await database.fetch_all(
-        """UPDATE jobs SET
-               state = CASE WHEN attempts >= max_attempts THEN 'dead' ELSE 'queued' END,
-               finished_at = CASE WHEN attempts >= max_attempts THEN now() END,
-               run_after = now() + make_interval(
-                   secs => random() * least(%s, %s * 2 ^ least(attempts, 20))),
-               error = jsonb_build_object('code', 'worker-lost',
-                   'message', 'the worker stopped answering while it ran the job'),
-               lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_expires_at = NULL,
-               updated_at = now()
-           WHERE id IN (
-               SELECT id FROM jobs WHERE state = 'running' AND lease_expires_at < now()
-               ORDER BY lease_expires_at FOR UPDATE SKIP LOCKED LIMIT 100)
-           RETURNING id, source_type, state, needs, attempts""",
-        backoff_cap,
-        backoff_base,
+async def fate(database: Database, held: Claim) -> tuple[str, bool] | None:
+    """What became of a claimed job: its state, and whether no later claim took it."""
+    row = await database.fetch_one("SELECT state, lease_epoch FROM jobs WHERE id = %s", held.id)
+    return None if row is None else (row["state"], row["lease_epoch"] == held.epoch)
+
+
+async def cancel(database: Database, job_id: uuid.UUID, client: str | None) -> DictRow | None:
+    """End a job that waits or runs; None if it does neither (any more).
+
+    A worker that runs it has lost its lease with this: the next heartbeat tells it, and what it
+    would store is refused.
+    """
+    return await database.fetch_one(
+        f"""UPDATE jobs SET state = 'cancelled', finished_at = now(), updated_at = now(),
+               lease_owner = NULL, lease_expires_at = NULL
+            WHERE id = %s AND (%s::text IS NULL OR client = %s)
+              AND state IN ('queued', 'running')
+            RETURNING {COLUMNS}""",  # noqa: S608 - constants
+        job_id,
+        client,
+        client,
     )
 
 
-async def forget_keys(database: Database, hours: float) -> int:
-    """Delete idempotency keys that are older than `hours`."""
-    return await database.execute(
-        """DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => %s)""",
-        hours * 3600,
+async def due_seconds(database: Database, available: Sequence[str]) -> float:
+    """How long the job has waited that is due longest among those that such a worker can run."""
+    row = await database.fetch_one(
+        """SELECT extract(epoch FROM now() - min(run_after)) AS oldest FROM jobs
+           WHERE state = 'queued' AND run_after <= now()
+             AND (needs IS NULL OR needs = ANY(%s)) AND payload_version BETWEEN %s AND %s""",
+        list(available),
+        PAYLOAD_OLDEST,
+        PAYLOAD_VERSION,
     )
+    return float(row["oldest"] or 0) if row is not None else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ import re
 import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.http.context import caller, owner_filter
 from app.http.problems import Problem, ProblemDetail, field_problem
-from app.jobs.schemas import Accepted, JobResult, JobStatus, Trigger
+from app.jobs.listing import Place, Selection
+from app.jobs.schemas import Accepted, JobPage, JobQuery, JobResult, JobStatus, Trigger
 from app.jobs.service import JobService, status_of
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
@@ -63,6 +64,52 @@ async def trigger(
         status_url=status_url,
         result_url=f"/api/v1/jobs/result/{taken.id}",
     )
+
+
+@router.get(
+    "",
+    response_model=JobPage,
+    summary="List jobs, newest first",
+    responses={
+        422: {"model": ProblemDetail, "description": "A filter or the cursor is wrong"},
+        503: _ANSWERS[503],
+    },
+)
+async def list_jobs(request: Request, query: Annotated[JobQuery, Query()]) -> JobPage:
+    """The caller's own jobs; a page is not disturbed by jobs that are accepted meanwhile."""
+    try:
+        after = None if query.cursor is None else Place.of(query.cursor)
+    except ValueError as error:
+        raise field_problem("cursor", str(error)) from None
+    selection = Selection(
+        owner_filter(request),
+        query.status,
+        query.source_type,
+        query.created_from,
+        query.created_before,
+    )
+    rows, rest = await _service(request).page(selection, after, query.limit)
+    return JobPage(
+        jobs=[status_of(row) for row in rows],
+        next_cursor=None if rest is None else rest.cursor(),
+    )
+
+
+@router.post(
+    "/{job_id}/cancel",
+    response_model=JobStatus,
+    summary="Cancel a job",
+    responses={
+        **_ANSWERS,
+        409: {"model": ProblemDetail, "description": "The job is finished; `state` says how"},
+    },
+)
+async def cancel(request: Request, job_id: uuid.UUID) -> JobStatus:
+    """End a job that waits or runs: nothing that it would still find is stored.
+
+    A worker in the middle of it stops within two seconds. Cancelling again changes nothing.
+    """
+    return status_of(await _service(request).cancel(job_id, owner_filter(request)))
 
 
 @router.get(

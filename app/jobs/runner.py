@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import structlog
 from pydantic import ValidationError
 
+from app import failpoints
 from app.db.pool import Database, DatabaseUnavailableError
 from app.jobs import repository
 from app.jobs.processing import Processor
@@ -24,6 +25,8 @@ from app.sources.base import PermanentSourceError, RefusedSourceError, Source, S
 from app.sources.registry import CONFIGS
 
 log = get_logger("app.worker")
+# The lease is renewed at least this often: progress shows, and a cancelled job stops, so soon.
+_HEARTBEAT_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -63,11 +66,13 @@ class Runner:
             try:
                 outcome = await self._attempt(held)
             except LeaseLostError:
-                log.warning("lease lost, the result is dropped")
+                outcome = await self._why_lost(held)
             except asyncio.CancelledError:
                 outcome = "released"
+                failpoints.reached("release.before")
                 with suppress(DatabaseUnavailableError):
                     await asyncio.shield(repository.release(self._database, held))
+                failpoints.reached("release.after")
                 log.warning("job given back, the worker ends before it is done")
                 raise
             except Exception as error:
@@ -107,12 +112,15 @@ class Runner:
                 log.error("attempt failed", exc_info=error)
                 message = f"{type(error).__name__}: {describe_exception(error)}"
                 return await self._again(held, "internal", message)
+            failpoints.reached("succeed.before")
             await self._persist(
                 held,
+                "succeeded",
                 lambda: repository.succeed(
                     self._database, held, done.result(), progress.processed, done.parts
                 ),
             )
+            failpoints.reached("succeed.after")
             return "succeeded"
         finally:
             for task in (work, beat):
@@ -132,6 +140,7 @@ class Runner:
                 "bad-config", "the job's configuration does not fit this release"
             ) from None
         collection = await source.collect(config, held.client)
+        failpoints.reached("collect.after")
         processor = Processor(self._models, config, collection)
         steps = processor.steps()
         try:
@@ -152,20 +161,20 @@ class Runner:
         lease = self._settings.job_lease_seconds
         last = time.monotonic()
         while True:
-            await asyncio.sleep(lease / 3)
+            await asyncio.sleep(min(lease / 3, _HEARTBEAT_SECONDS))
+            failpoints.reached("heartbeat.before")
             try:
                 if not await repository.renew(
                     self._database, held, lease, progress.processed, progress.total
                 ):
-                    metrics.LEASES_LOST.inc()
                     return
                 last = time.monotonic()
             except DatabaseUnavailableError:
                 # Without an answer the lease may have run out: then somebody else may work on the
                 # job.
                 if time.monotonic() - last > lease * 3:
-                    metrics.LEASES_LOST.inc()
                     return
+            failpoints.reached("heartbeat.after")
 
     async def _again(self, held: Claim, code: str, message: str) -> str:
         if held.attempts >= held.max_attempts:
@@ -177,26 +186,47 @@ class Runner:
         )
         error = {"code": code, "message": message}
         log.warning("job will be tried again", code=code, delay_seconds=round(delay, 1))
-        await self._persist(held, lambda: repository.retry(self._database, held, delay, error))
+        failpoints.reached("retry.before")
+        await self._persist(
+            held, "queued", lambda: repository.retry(self._database, held, delay, error)
+        )
+        failpoints.reached("retry.after")
         return "retried"
 
     async def _fail(self, held: Claim, state: str, code: str, message: str) -> str:
         error = {"code": code, "message": message}
         log.warning("job failed", state=state, code=code)
-        await self._persist(held, lambda: repository.end(self._database, held, state, error))
+        failpoints.reached("end.before")
+        await self._persist(held, state, lambda: repository.end(self._database, held, state, error))
+        failpoints.reached("end.after")
         return state
 
-    async def _persist(self, held: Claim, write: Callable[[], Awaitable[bool]]) -> None:
+    async def _persist(self, held: Claim, state: str, write: Callable[[], Awaitable[bool]]) -> None:
         """Write the end of an attempt, waiting for Postgres if need be: it is fenced."""
         deadline = time.monotonic() + 10 * self._settings.job_lease_seconds
+        unsure = False
         while True:
             try:
-                if not await write():
-                    metrics.LEASES_LOST.inc()
-                    raise LeaseLostError
-                return
+                if await write():
+                    return
+                # The connection may have gone in the middle of an earlier commit: then the
+                # refusal says only that it was written already.
+                if unsure and await repository.fate(self._database, held) == (state, True):
+                    return
+                raise LeaseLostError
             except DatabaseUnavailableError:
+                unsure = True
                 if time.monotonic() > deadline:
                     raise
                 log.warning("Postgres is away, the end of the job waits for it")
                 await asyncio.sleep(0.5)
+
+    async def _why_lost(self, held: Claim) -> str:
+        """The outcome of an attempt whose job is no longer this worker's."""
+        with suppress(DatabaseUnavailableError):
+            fate = await repository.fate(self._database, held)
+            if fate is not None and fate[0] == "cancelled":
+                log.info("the job was cancelled, the attempt stops")
+                return "cancelled"
+        log.warning("lease lost, the result is dropped")
+        return "lost"

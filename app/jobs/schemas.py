@@ -6,7 +6,7 @@ import datetime as dt
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from app.sources.schemas import ApiConfig, DatabaseConfig, FileConfig
 
@@ -80,6 +80,36 @@ class JobStatus(BaseModel):
         default=None, description="When a job that failed once is tried again."
     )
     error: JobError | None = Field(default=None, description="What the last attempt died of.")
+
+
+class JobQuery(BaseModel):
+    """Which jobs to list; a misspelt filter is an error, not the whole list."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    status: list[State] = Field(default=[], max_length=6, description="Any of these states.")
+    source_type: list[Literal["api", "database", "file"]] = Field(
+        default=[], max_length=3, description="Any of these sources."
+    )
+    created_from: AwareDatetime | None = Field(
+        default=None, description="Accepted at this time or later; with an offset or Z."
+    )
+    created_before: AwareDatetime | None = Field(
+        default=None, description="Accepted before this time; with an offset or Z."
+    )
+    limit: int = Field(default=50, ge=1, le=200, description="How many at most.")
+    cursor: str | None = Field(
+        default=None, max_length=64, description="`next_cursor` of the page before."
+    )
+
+
+class JobPage(BaseModel):
+    """Jobs, newest first."""
+
+    jobs: list[JobStatus]
+    next_cursor: str | None = Field(
+        default=None, description="Where the next page starts; null on the last one."
+    )
 
 
 class JobResult(BaseModel):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg.rows import DictRow
 
+from app import failpoints
 from app.db.pool import Database
 from app.http.problems import Problem, field_problem
-from app.jobs import repository
+from app.jobs import listing, repository
 from app.jobs.hints import HintSender
 from app.jobs.schemas import (
     ApiTrigger,
@@ -76,21 +78,60 @@ class JobService:
             self._max_attempts,
             request_id,
         )
+        earlier = await self._record(job, key)
+        if earlier is not None:
+            return earlier
+        metrics.JOBS_ACCEPTED.labels(trigger.source_type).inc()
+        log.info("job accepted", job_id=str(job.id), source_type=job.source_type, client=client)
+        await self._hints.send(str(job.id), needs)
+        failpoints.reached("trigger.after_hint")
+        return Taken(job.id, "queued", replayed=False)
+
+    async def _record(self, job: repository.NewJob, key: str | None) -> Taken | None:
+        """Commit a job; returns the earlier job instead if its key made one before."""
         async with self._database.connection() as connection, connection.transaction():
             # The job first: the key's row refers to it. If the key is taken, both go.
             await repository.insert(connection, job)
             if key is not None:
-                fingerprint = _fingerprint(trigger.source_type, config)
+                fingerprint = _fingerprint(job.source_type, job.config)
                 earlier = await repository.remember_key(
-                    connection, client, key, fingerprint, job.id
+                    connection, job.client, key, fingerprint, job.id
                 )
                 if earlier is not None:
                     await connection.execute("DELETE FROM jobs WHERE id = %s", (job.id,))
                     return _replay(earlier, fingerprint)
-        metrics.JOBS_ACCEPTED.labels(trigger.source_type).inc()
-        log.info("job accepted", job_id=str(job.id), source_type=job.source_type, client=client)
-        await self._hints.send(str(job.id), needs)
-        return Taken(job.id, "queued", replayed=False)
+            failpoints.reached("trigger.before_commit")
+        failpoints.reached("trigger.after_commit")
+        return None
+
+    async def cancel(self, job_id: uuid.UUID, client: str | None) -> DictRow:
+        """Cancel a job; a repeated call finds it cancelled, a finished job is a 409."""
+        while True:
+            failpoints.reached("cancel.before")
+            row = await repository.cancel(self._database, job_id, client)
+            failpoints.reached("cancel.after")
+            if row is not None:
+                metrics.JOBS_CANCELLED.labels(row["source_type"]).inc()
+                log.info("job cancelled", job_id=str(job_id))
+                return row
+            row = await self.find(job_id, client)
+            if row["state"] == "cancelled":
+                return row
+            # Queued or running again, if a dead one was put back in between.
+            if row["state"] not in ("queued", "running"):
+                raise Problem(
+                    409,
+                    "job-finished",
+                    "The job is finished",
+                    f"the job is {row['state']} and cannot be cancelled any more",
+                    extra={"job_id": str(job_id), "state": row["state"]},
+                )
+
+    async def page(
+        self, selection: listing.Selection, after: listing.Place | None, limit: int
+    ) -> tuple[Sequence[DictRow], listing.Place | None]:
+        """A page of jobs and the place where the next one starts."""
+        return await listing.page(self._database, selection, after, limit)
 
     async def find(self, job_id: uuid.UUID, client: str | None) -> DictRow:
         """A job's row; another client's job is as unknown as one that never was."""

@@ -1,4 +1,4 @@
-"""Keeps the queue's metrics fresh, so that a scrape touches no dependency."""
+"""Keeps the queue's numbers fresh, so that neither a scrape nor a probe asks a dependency."""
 
 from __future__ import annotations
 
@@ -12,25 +12,41 @@ from app.observability.logging import get_logger
 log = get_logger("app.jobs.watch")
 
 
-async def look(database: Database) -> None:
-    """Measure the queue once."""
-    try:
-        state = await repository.queue_state(database)
-    except DatabaseUnavailableError:
-        metrics.DEPENDENCY_UP.labels("postgres").set(0)
-        return
-    metrics.DEPENDENCY_UP.labels("postgres").set(1)
-    metrics.JOBS.labels("queued").set(state.queued)
-    metrics.JOBS.labels("running").set(state.running)
-    metrics.JOBS.labels("dead").set(state.dead)
-    metrics.QUEUE_AGE.set(state.oldest_seconds)
+class QueueWatch:
+    """What the last look at the queue found."""
 
+    def __init__(self, database: Database, degraded_seconds: float) -> None:
+        self._database = database
+        self._degraded_seconds = degraded_seconds
+        self._age = 0.0
 
-async def watch(database: Database, seconds: float = 10.0) -> None:
-    """Measure the queue again and again, until cancelled."""
-    while True:
+    def finding(self) -> str | None:
+        """What is wrong with the queue, or None."""
+        if self._age < self._degraded_seconds:
+            return None
+        return f"a job has been due for {self._age:.0f} s and no worker takes it"
+
+    async def look(self) -> None:
+        """Measure the queue once."""
         try:
-            await look(database)
-        except Exception as error:  # a missing table while the migrations run, for example
-            log.warning("the queue cannot be measured", exc_info=error)
-        await asyncio.sleep(seconds)
+            state = await repository.queue_state(self._database)
+        except DatabaseUnavailableError:
+            metrics.DEPENDENCY_UP.labels("postgres").set(0)
+            raise
+        metrics.DEPENDENCY_UP.labels("postgres").set(1)
+        metrics.JOBS.labels("queued").set(state.queued)
+        metrics.JOBS.labels("running").set(state.running)
+        metrics.JOBS.labels("dead").set(state.dead)
+        metrics.QUEUE_AGE.set(state.oldest_seconds)
+        self._age = state.oldest_seconds
+
+    async def watch(self, seconds: float = 5.0) -> None:
+        """Measure the queue again and again, until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except DatabaseUnavailableError:
+                pass  # the metric says it
+            except Exception as error:  # a missing table while the migrations run, for example
+                log.warning("the queue cannot be measured", exc_info=error)
+            await asyncio.sleep(seconds)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import uvicorn
 from fastapi import FastAPI
 
+from app import failpoints
 from app.db.pool import Database, DatabaseUnavailableError
 from app.db.redis import RedisGate
 from app.http import health
 from app.http.drain import Drain
 from app.http.health import Health
 from app.jobs import repository
+from app.jobs.concurrency import Concurrency
 from app.jobs.hints import HintListener
 from app.jobs.runner import Runner
-from app.jobs.watch import look
+from app.jobs.upkeep import Sweeper
+from app.jobs.watch import QueueWatch
 from app.observability import logging as app_logging
 from app.observability import metrics
 from app.observability.logging import get_logger
@@ -44,6 +46,14 @@ class Worker:
         self._sources = registry.build(settings)
         self._runner = Runner(settings, self.database, self._sources, self.models)
         self._listener = HintListener(settings, self.name)
+        self.queue = QueueWatch(self.database, settings.queue_age_degraded_seconds)
+        self._sweeper = Sweeper(settings, self.database, self.queue)
+        self._concurrency = Concurrency(
+            settings.worker_concurrency_min,
+            settings.worker_concurrency_max,
+            settings.worker_queue_age_seconds,
+        )
+        self._room = asyncio.Event()
         self._stop = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -59,9 +69,18 @@ class Worker:
             loop.add_signal_handler(number, self.stop)
         await self.database.open()
         server = _Server(_http_app(self), self.settings)
-        background = [asyncio.create_task(server.serve()), asyncio.create_task(self._sweep())]
+        background = [
+            asyncio.create_task(server.serve()),
+            asyncio.create_task(self._sweep()),
+            asyncio.create_task(self._adapt()),
+        ]
         intake = asyncio.create_task(self._take_in())
-        log.info("worker started", name=self.name, concurrency=self.settings.worker_concurrency)
+        log.info(
+            "worker started",
+            name=self.name,
+            concurrency_min=self.settings.worker_concurrency_min,
+            concurrency_max=self.settings.worker_concurrency_max,
+        )
         try:
             # One that ends by itself is a fault (a port that is taken): the process ends
             # with it.
@@ -90,17 +109,12 @@ class Worker:
             if self.drain.active:
                 await self._pause(0.5)
                 continue
-            if len(self._running) >= self.settings.worker_concurrency:
-                await asyncio.wait(
-                    {*self._running, stop := asyncio.create_task(self._stop.wait())},
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                stop.cancel()
+            if len(self._running) >= self._concurrency.limit:
+                await self._wait_for_room()
                 continue
-            available = sorted(
-                {need for source in self._sources.values() for need in source.available()}
-            )
             try:
+                available = self._available()
+                failpoints.reached("claim.before")
                 held = await repository.claim(
                     self.database,
                     owner=self.name,
@@ -116,9 +130,41 @@ class Worker:
             if held is None:
                 await self._wait_for_hint(available)
                 continue
+            failpoints.reached("claim.after")
             task = asyncio.create_task(self._runner.run(held))
             self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            metrics.WORKER_RUNNING.set(len(self._running))
+            task.add_done_callback(self._ended)
+
+    def _available(self) -> list[str]:
+        """The needs of jobs that this worker can meet now."""
+        return sorted({need for source in self._sources.values() for need in source.available()})
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        metrics.WORKER_RUNNING.set(len(self._running))
+        self._room.set()
+
+    async def _wait_for_room(self) -> None:
+        """Until a job ends, more jobs are allowed at once, or the worker is told to stop."""
+        self._room.clear()
+        room, stop = (asyncio.create_task(event.wait()) for event in (self._room, self._stop))
+        await asyncio.wait({room, stop}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (room, stop):
+            task.cancel()
+
+    async def _adapt(self) -> None:
+        """Let the number of jobs at once follow the age of the queue."""
+        every = min(1.0, self.settings.worker_queue_age_seconds)
+        while True:
+            await asyncio.sleep(every)
+            try:
+                waited = await repository.due_seconds(self.database, self._available())
+            except Exception as error:
+                log.debug("the queue's age is not known", reason=repr(error)[:300])
+                continue
+            if self._concurrency.adapt(waited, len(self._running)):
+                self._room.set()
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -147,33 +193,15 @@ class Worker:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def _sweep(self) -> None:
-        """Take jobs back from workers that went silent, forget old keys, measure the queue."""
-        settings = self.settings
-        interval = min(5.0, max(0.25, settings.job_lease_seconds / 3))
-        forget_at = 0.0
+        """Sweep again and again; what goes wrong in one round may work in the next."""
         while True:
             try:
-                await look(self.database)
-                for row in await repository.take_back_expired(
-                    self.database,
-                    settings.job_backoff_base_seconds,
-                    settings.job_backoff_cap_seconds,
-                ):
-                    metrics.LEASES_LOST.inc()
-                    log.warning(
-                        "job taken back from a silent worker",
-                        job_id=str(row["id"]),
-                        state=row["state"],
-                        attempts=row["attempts"],
-                    )
-                if time.monotonic() >= forget_at:
-                    await repository.forget_keys(self.database, settings.idempotency_hours)
-                    forget_at = time.monotonic() + 3600
+                await self._sweeper.sweep()
             except DatabaseUnavailableError:
                 pass  # the intake says so already
             except Exception as error:
                 log.error("sweeping failed", exc_info=error)
-            await asyncio.sleep(interval)
+            await asyncio.sleep(self._sweeper.interval)
 
 
 class _Server(uvicorn.Server):
@@ -201,7 +229,12 @@ def _http_app(worker: Worker) -> FastAPI:
     app = FastAPI(openapi_url=None)
     app.include_router(health.router)
     app.state.health = Health(
-        worker.settings, worker.drain, worker.database, worker.redis, worker.models
+        worker.settings,
+        worker.drain,
+        worker.database,
+        worker.redis,
+        worker.models,
+        queue=worker.queue,
     )
     return app
 
@@ -216,6 +249,9 @@ def run(settings: Settings) -> None:
     async def main() -> None:
         worker = Worker(settings)
         metrics.BUILD_INFO.labels(settings.release, settings.revision, settings.colour).set(1)
+        for kind in registry.CONFIGS:
+            # From zero on, so that the first one that dies shows as an increase.
+            metrics.JOBS_FINISHED.labels(kind, "dead")
         await worker.run()
 
     uvloop.run(main())

@@ -110,6 +110,15 @@ HINTS = Counter("app_job_hints_total", "Hints sent through Redis, by outcome.", 
 LEASES_LOST = Counter(
     "app_job_leases_lost_total", "Jobs taken back because their worker went silent."
 )
+JOBS_CANCELLED = Counter("app_jobs_cancelled_total", "Jobs cancelled, by source.", ["source_type"])
+WORKER_CONCURRENCY = Gauge(
+    "app_worker_concurrency",
+    "How many jobs this worker runs at once at most; follows the age of the queue.",
+    multiprocess_mode="livesum",
+)
+WORKER_RUNNING = Gauge(
+    "app_worker_jobs_running", "Jobs that this worker runs now.", multiprocess_mode="livesum"
+)
 RECORDS = Counter(
     "app_job_records_total", "Records collected, by source and outcome.", ["source_type", "outcome"]
 )

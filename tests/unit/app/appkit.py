@@ -148,6 +148,19 @@ class Server:
         _docker("start", self.container)
         self.wait()
 
+    def kill(self) -> None:
+        """kill -9 of all that runs in the container; `up` starts it again on what it left."""
+        _docker("kill", "--signal", "KILL", self.container)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Hold every process of it: connections stay open and nothing answers."""
+        _docker("pause", self.container)
+        try:
+            yield
+        finally:
+            _docker("unpause", self.container)
+
 
 class Postgres(Server):
     """Postgres 17 as on a site: scram, UTF-8, the builtin collation."""
@@ -202,12 +215,20 @@ class Redis(Server):
         )
 
     def wait(self) -> None:
-        def ready() -> bool:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                connection.sendall(f"AUTH {PASSWORD}\r\n".encode())
-                return connection.recv(64).startswith(b"+OK")
+        eventually(lambda: self._command("PING"), what="Redis")
 
-        eventually(ready, what="Redis")
+    def flush(self) -> None:
+        """FLUSHALL: every key is gone at once."""
+        assert self._command("FLUSHALL")
+
+    def _command(self, command: str) -> bool:
+        """Send one command; whether it was answered without an error."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+            connection.sendall(f"AUTH {PASSWORD}\r\n{command}\r\n".encode())
+            answer = b""
+            while answer.count(b"\r\n") < 2 and (part := connection.recv(64)):
+                answer += part
+            return answer.startswith(b"+OK\r\n+")
 
 
 @dataclass

@@ -51,6 +51,7 @@ def test_readiness_says_what_is_missing(client: Client) -> None:
             "schema": "not checked",
             "models": "ok",
             "redis": "REDIS_URL is not set",
+            "queue": "ok",
         },
         "release": "1.0.0",
         "colour": "none",

@@ -89,7 +89,7 @@ def test_a_worker_that_comes_back_too_late_changes_nothing(
 def test_a_worker_that_is_told_to_stop_finishes_what_it_holds(
     shared: Site, web: Process, gate: Gate
 ) -> None:
-    worker = shared.worker(**allow(gate), WORKER_CONCURRENCY="1")
+    worker = shared.worker(**allow(gate), WORKER_CONCURRENCY_MIN="1", WORKER_CONCURRENCY_MAX="1")
     held = start(web, gate)
     gate.wait_for_request()
     waiting = shared.trigger(web)

@@ -70,7 +70,9 @@ COMMENT ON COLUMN jobs.lease_epoch IS 'Grows with each claim; a worker with an o
 CREATE INDEX jobs_due ON jobs (run_after, id) WHERE state = 'queued';
 CREATE INDEX jobs_leases ON jobs (lease_expires_at) WHERE state = 'running';
 CREATE INDEX jobs_dead ON jobs (finished_at) WHERE state = 'dead';
-CREATE INDEX jobs_by_client ON jobs (client, created_at DESC, id);
+CREATE INDEX jobs_by_client ON jobs (client, created_at DESC, id DESC);
+CREATE INDEX jobs_by_age ON jobs (created_at DESC, id DESC);
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 
 CREATE TABLE job_results (
     job_id uuid PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,

@@ -1,0 +1,91 @@
+"""Pages of jobs, newest first: each page starts after the last job of the one before.
+
+A cursor is a place in the order (creation time, id), not a number of rows to skip. So a page costs
+the same wherever it is, and jobs that are accepted meanwhile move nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import struct
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from app.db.pool import Database
+from app.jobs.repository import COLUMNS
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+_FORM = struct.Struct(">q16s")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A job's place in the order of the list."""
+
+    created_at: dt.datetime
+    id: uuid.UUID
+
+    def cursor(self) -> str:
+        """The place in the form that clients hand back."""
+        micros = (self.created_at - _EPOCH) // _MICROSECOND
+        return base64.urlsafe_b64encode(_FORM.pack(micros, self.id.bytes)).decode("ascii")
+
+    @classmethod
+    def of(cls, cursor: str) -> Place:
+        """Read a cursor; raises ValueError for anything that `cursor` did not write."""
+        try:
+            raw = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
+            micros, identity = _FORM.unpack(raw)
+            return cls(_EPOCH + micros * _MICROSECOND, uuid.UUID(bytes=identity))
+        except (UnicodeEncodeError, binascii.Error, struct.error, OverflowError) as error:
+            raise ValueError("is no cursor that this service gave") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which jobs to list; what is None or empty does not narrow the list."""
+
+    client: str | None
+    states: Sequence[str] = ()
+    source_types: Sequence[str] = ()
+    created_from: dt.datetime | None = None
+    created_before: dt.datetime | None = None
+
+
+async def page(
+    database: Database, selection: Selection, after: Place | None, limit: int
+) -> tuple[list[DictRow], Place | None]:
+    """Up to `limit` jobs that come after a place, and the place for the next page, if any."""
+    conditions: list[tuple[str, Any]] = []
+    if selection.client is not None:
+        conditions.append(("client = %s", selection.client))
+    if selection.states:
+        conditions.append(("state = ANY(%s)", list(selection.states)))
+    if selection.source_types:
+        conditions.append(("source_type = ANY(%s)", list(selection.source_types)))
+    if selection.created_from is not None:
+        conditions.append(("created_at >= %s", selection.created_from))
+    if selection.created_before is not None:
+        conditions.append(("created_at < %s", selection.created_before))
+    parameters = [value for _condition, value in conditions]
+    where = [condition for condition, _value in conditions]
+    if after is not None:
+        where.append("(created_at, id) < (%s, %s)")
+        parameters += [after.created_at, after.id]
+    rows = await database.fetch_all(
+        f"""SELECT {COLUMNS} FROM jobs WHERE {" AND ".join(where) or "true"}
+            ORDER BY created_at DESC, id DESC LIMIT %s""",  # noqa: S608 - constants
+        *parameters,
+        limit + 1,
+    )
+    if len(rows) <= limit:
+        return rows, None
+    last = rows[limit - 1]
+    return rows[:limit], Place(last["created_at"], last["id"])
