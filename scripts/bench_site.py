@@ -16,6 +16,21 @@ PEER_HOST = "monitor-1"
 _LOAD = "cat > /tmp/peer.tar.gz && sudo docker load --quiet --input /tmp/peer.tar.gz"
 _PEER = f"""ssh airlift-admin@"$2" '{_LOAD}' < "$1"
 """
+#: A registry reached over SSH, from which a host takes a whole image; runs on the jump host.
+_UNREGISTRY = """
+import subprocess, sys, time
+from pathlib import Path
+from bundle.registry import RegistryServer
+host, image = sys.argv[1:]
+with RegistryServer(Path("/opt/airlift/store")) as server:
+    tunnel = f"127.0.0.1:5990:127.0.0.1:{server.port}"
+    pull = f"sudo docker pull --quiet 127.0.0.1:5990/{image}"
+    started = time.monotonic()
+    subprocess.run(["ssh", "-R", tunnel, host, pull], check=True, stdout=subprocess.DEVNULL)
+    print(time.monotonic() - started)
+"""
+_UNREGISTRY_CLEAN = 'docker image rm --force "127.0.0.1:5990/$1" > /dev/null'
+_PEER_ADDRESS = "172.30.4.10"
 _PEER_CLEAN = 'rm -f /tmp/peer.tar.gz; docker image rm --force "$1" > /dev/null'
 #: A host without any container or image.
 _BARE = """docker ps --all --quiet | xargs --no-run-if-empty docker rm --force > /dev/null
@@ -64,6 +79,7 @@ def _measure(journey: Journey, say: Callable[[str], None]) -> dict[str, Any]:
     component = journey.facts.manifest["components"]["app"]
     full = sum(layer["size"] for layer in component["layers"])
     peer = _peer(journey)
+    whole = _unregistry(journey, component)
     steady = trip.result.phases["steady"].latency
     swaps = [trip.result.phases[name] for name in trip.swaps]
     most = max(delivered.values(), key=lambda it: it.bytes)
@@ -84,6 +100,8 @@ def _measure(journey: Journey, say: Callable[[str], None]) -> dict[str, Any]:
         "load_time_ratio": ours.pulled / theirs,
         "load_proven_time_ratio": ours.seconds / theirs,
         "upgrade_peer_seconds": peer,
+        "peer_unregistry_seconds": whole,
+        "peer_unregistry_bytes": full,
         "upgrade_time_ratio": most.pulled / peer,
         "upgrade_proven_time_ratio": most.seconds / peer,
         "install_seconds": first,
@@ -118,6 +136,15 @@ def _peer(journey: Journey) -> float:
     return seconds
 
 
+def _unregistry(journey: Journey, component: dict[str, Any]) -> float:
+    """Pull the service's whole image to a host that has nothing of it, as unregistry would."""
+    image = f"{component['repository']}@{component['manifest_digest']}"
+    python = f"cd /opt/airlift/current && ./venv/bin/python - airlift-admin@{_PEER_ADDRESS} {image}"
+    done = journey.lab.ssh(python, stdin=_UNREGISTRY)
+    journey.lab.console(PEER_HOST, _UNREGISTRY_CLEAN, image)
+    return float(done.output)
+
+
 def _load(journey: Journey, components: list[str]) -> float:
     """Copy images as one .tar.gz to a host and load it there; packing is not counted."""
     saved = journey.cache / "peer.tar.gz"
@@ -131,6 +158,5 @@ def _load(journey: Journey, components: list[str]) -> float:
     target = f"/tmp/{saved.name}"  # noqa: S108 - of the lab's jump host
     journey.lab.send("jump", 'cat > "$1" && chmod 644 "$1"', target, data=saved.read_bytes())
     saved.unlink()
-    address = "172.30.4.10"
-    words = f"set -- {target} {address}\n{_PEER}"
+    words = f"set -- {target} {_PEER_ADDRESS}\n{_PEER}"
     return _seconds(lambda: journey.lab.ssh(words))
