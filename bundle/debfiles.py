@@ -20,6 +20,8 @@ Entry = dict[str, Any]
 Found = tuple[Entry, list[str]]
 
 COMMON = "usr/share/common-licenses/"
+#: What recipes/seal_layer writes: a line for each package, `SHA256  NAME_VERSION_ARCHITECTURE`.
+HASHES = "usr/share/airlift/packages.sha256"
 NOT_CARRIED = "not carried in the image"
 IN_PACKAGE = "copyright inside of the package"
 
@@ -48,12 +50,20 @@ def of_image(files: Files, release: dict[str, str]) -> Iterator[Found]:
     vendor = release.get("ID", "debian")
     distro = release.get("VERSION_CODENAME", "")
     installed = [p for text in status for p in _paragraphs(text) if _is_installed(p)]
+    hashes = _hashes(files.texts.get(HASHES, ""))
     for entry in _entries(installed):
         licence, notices = _licence_in(files, entry["name"])
-        yield {**entry, **licence, "vendor": vendor, "distro": distro}, notices
+        name = "_".join(entry[key] for key in ("name", "version", "architecture"))
+        known = {"sha256": hashes.get(name, ""), "vendor": vendor, "distro": distro}
+        yield {**entry, **licence, **known}, notices
     for path in _DATABASES[1:]:
         version = release.get("VERSION_ID", "")
         yield from _of_apk(files.texts.get(path, ""), release.get("ID", "alpine"), version)
+
+
+def _hashes(text: str) -> dict[str, str]:
+    lines = (line.partition("  ") for line in text.splitlines())
+    return {name: sha256 for sha256, _, name in lines if re.fullmatch("[0-9a-f]{64}", sha256)}
 
 
 def of_index(text: str) -> list[Entry]:

@@ -23,6 +23,7 @@ WANTED = re.compile(
     var/lib/dpkg/(status|status\.d/[^/]+)
     | (usr/)?lib/apk/db/installed
     | (etc|usr/lib)/os-release
+    | usr/share/airlift/packages\.sha256
     | usr/share/doc/[^/]+/copyright
     | usr/share/common-licenses/[^/]+
     | (.*/)?[^/]+\.(dist-info|egg-info)/(METADATA|PKG-INFO)

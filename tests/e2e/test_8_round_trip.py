@@ -215,6 +215,13 @@ def test_status_says_what_serves_and_how_to_go_back(trip: Trip) -> None:
     assert "way back: 1.0.0, from its images" in trip.statuses["retired"]
 
 
+def test_the_way_back_was_seen_to_start_when_it_was_retired(trip: Trip) -> None:
+    """On both image stores: a container of its image ran on each app host."""
+    output = trip.done["retire"].output
+    proven = output.partition("TASK [images : Images of the release start]")[2].partition("TASK")[0]
+    assert {f"ok: [{host}]" for host in APP_HOSTS} <= set(proven.splitlines())
+
+
 def test_a_rollback_that_the_schema_forbids_is_refused(trip: Trip) -> None:
     assert trip.refused is not None
     assert trip.refused.code == 2

@@ -54,6 +54,21 @@ def test_debian_packages(tmp_path: Path) -> None:
     assert found.unread == ()
 
 
+def test_an_image_tells_what_its_packages_files_hashed_to(tmp_path: Path) -> None:
+    """By name, version and architecture: an entry of another version counts for nothing."""
+    lines = (
+        f"{sha(b'libc')}  libc6_2.41-12_amd64\n{sha(b'old')}  zlib1g_1:1.2-1_amd64\n"
+        f"no hash  mawk_1.3_amd64\n"
+    )
+    tree = {**debian("libc6 2.41-12", "mawk 1.3", "zlib1g 1:1.3-1"), debfiles.HASHES: lines}
+    found = contents(tmp_path, tree)
+    assert {package.name: package.sha256 for package in found.packages} == {
+        "libc6": sha(b"libc"),
+        "mawk": "",
+        "zlib1g": "",
+    }
+
+
 def test_the_cache_gives_the_same(tmp_path: Path) -> None:
     tree = debian("libc6 2.41-12", "zlib1g 1:1.3-1\nDepends: libc6")
     assert contents(tmp_path, tree) == contents(tmp_path, tree)

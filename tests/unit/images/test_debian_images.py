@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import cache, debian, engine, imagelock, packages, sources, wheels
+from bundle import cache, debfiles, debian, engine, imagelock, packages, sources, wheels
 from bundle.imagelock import ImageLock
 from bundle.sources import Collected
 
@@ -118,6 +118,16 @@ def test_images_bring_no_rights_and_nothing_of_the_builder(name: str) -> None:
         " -o -type f -path '/var/log/*'",
     )
     assert found == ""
+
+
+@pytest.mark.parametrize("name", [*TRIXIE, *FORKY])
+@pytest.mark.usefixtures("product")
+def test_every_package_has_the_hash_of_its_file(name: str) -> None:
+    installed = "dpkg-query -W -f '${Package}_${Version}_${Architecture}\\n' | sort -u"
+    recorded = f"sed -En 's/^[0-9a-f]{{64}}  //p' /{debfiles.HASHES}"
+    packages = run(ours(name), installed).split()
+    assert len(packages) > 50
+    assert set(packages) <= set(run(ours(name), recorded).split())
 
 
 @pytest.mark.usefixtures("product")
