@@ -193,6 +193,24 @@ def b8_blocked(site: Site) -> None:
         assert answer["errors"][0]["code"] == "blocked_address"
 
 
+def a10(site: Site) -> None:
+    """A job whose source is away is cancelled between its attempts; it is in the list."""
+    job = {"source_type": "api", "config": {"url": "http://172.30.2.254:8088/away"}}
+    identity = ok(site, "POST", "/api/v1/jobs/trigger", job, 202)["job_id"]
+    for _ in range(2):
+        assert ok(site, "POST", f"/api/v1/jobs/{identity}/cancel")["status"] == "cancelled"
+    assert site.request("GET", f"/api/v1/jobs/result/{identity}")[0] == 410
+    page = ok(site, "GET", "/api/v1/jobs?status=cancelled&source_type=api&limit=1")
+    assert [row["job_id"] for row in page["jobs"]] == [identity]
+    assert site.request("GET", "/api/v1/jobs?status=wrong")[0] == 422
+    job = {"source_type": "file", "config": {"root": "inbox", "path": "not-there.csv"}}
+    finished = ok(site, "POST", "/api/v1/jobs/trigger", job, 202)["job_id"]
+    site.result_of(finished, seconds=120)
+    status, _, answer = site.request("POST", f"/api/v1/jobs/{finished}/cancel")
+    assert (status, answer["state"]) == (409, "failed")
+    assert site.request("POST", f"/api/v1/jobs/{uuid.uuid4()}/cancel")[0] == 404
+
+
 def a12(site: Site) -> None:
     good = ok(site, "POST", "/predict", {"text": "This is wonderful, I love it."})
     bad = ok(site, "POST", "/predict", {"text": "This is terrible, I hate it."})
@@ -343,6 +361,7 @@ ROWS: dict[str, Callable[[Site], None]] = {
     "A8": a8,
     "A9": a9,
     "A11": a11,
+    "A10": a10,
     "A12": a12,
     "A13": a13,
     "A15": a15,
@@ -375,6 +394,8 @@ GUARDED = [
     ("GET", f"/api/v1/jobs/status/{uuid.UUID(int=0)}", None),
     ("GET", f"/api/v1/jobs/result/{uuid.UUID(int=0)}", None),
     ("GET", f"/api/v1/jobs/{uuid.UUID(int=0)}/report", None),
+    ("GET", "/api/v1/jobs", None),
+    ("POST", f"/api/v1/jobs/{uuid.UUID(int=0)}/cancel", None),
 ]
 
 

@@ -36,11 +36,12 @@ def main() -> int:
             plan = Plan(
                 jobs=options.jobs,
                 seed=options.seed,
-                rounds=5,
-                directed=3,
-                random_kills=30,
-                freezes=8,
-                service_kills=8,
+                rounds=3,
+                directed=2,
+                random_kills=16,
+                freezes=4,
+                service_kills=5,
+                pause=0.15,
                 code=code,
             )
         with datastores() as (postgres, redis):

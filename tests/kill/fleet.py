@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,9 @@ API_POINTS = tuple(sorted(p for p in failpoints.POINTS if p.startswith(("trigger
 RELEASE_POINTS = ("release.before", "release.after")
 IDLE_POINTS = ("hint.read",)
 WORKER_POINTS = tuple(sorted(failpoints.POINTS - {*API_POINTS, *RELEASE_POINTS, *IDLE_POINTS}))
+
+#: The kind of job that leads a worker to such a place.
+FEEDS = {"end": "missing", "retry": "flaky", "heartbeat": "slow"}
 
 
 class Fleet:
@@ -157,7 +161,7 @@ class Fleet:
 
     def flush_redis(self) -> None:
         """FLUSHALL: streams and groups are gone under those who read them."""
-        self.site.redis.flush()
+        assert self.site.redis.command("FLUSHALL")
         self.count("redis flushall")
 
     def end(self) -> None:
@@ -183,21 +187,24 @@ class Slot(threading.Thread):
     `freeze` (SIGSTOP past the lease, then SIGCONT).
     """
 
-    def __init__(self, fleet: Fleet, name: str, plan: list[str], seed: int) -> None:
+    def __init__(
+        self, fleet: Fleet, feed: Callable[[str], None], name: str, plan: list[str], *, seed: int
+    ) -> None:
         super().__init__(daemon=True)
         self._fleet = fleet
+        self._feed = feed
         self._slot = name
         self._plan = plan
         self._chance = random.Random(seed)
-        self.missed: list[str] = []
+        self.hit: set[str] = set()
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         """Work the plan off; then leave a healthy worker behind."""
         try:
             for item in self._plan:
-                if not self._once(item) and not self._once(item):
-                    self.missed.append(item)
+                if self._once(item) or self._once(item):
+                    self.hit.add(item)
             self._fleet.worker(self._slot)
         except BaseException as error:  # the main thread raises it again
             self.failure = error
@@ -210,8 +217,14 @@ class Slot(threading.Thread):
         self._fleet.rearm(item)
         count = self._chance.randint(1, 2) if item.startswith(("claim", "succeed")) else 1
         worker = self._fleet.worker(self._slot, AIRLIFT_FAILPOINTS=f"{item}=kill:{count}")
-        if self._fleet.died_at(item, worker, 12):
-            return True
+        kind = FEEDS.get(item.partition(".")[0])
+        for _ in range(15):
+            if self._fleet.died_at(item, worker, 1):
+                return True
+            if worker.poll() is not None:
+                return False
+            if kind is not None:
+                self._feed(kind)
         worker.kill()
         worker.wait()
         self._fleet.count("worker")

@@ -65,6 +65,8 @@ class Ledger:
         self._lock = threading.Lock()
         self.entries: list[Entry] = []
         self.unsure = 0
+        #: Clients ask for nothing new while this is set.
+        self.wait = False
 
     def new(self, kind: str | None = None) -> Entry:
         """The next request; the kind is drawn by its share if it is not given."""
@@ -121,6 +123,9 @@ class Ledger:
         chance = random.Random(seed)
         with httpx.Client(timeout=10) as http:
             while more.is_set():
+                if self.wait:
+                    time.sleep(0.1)
+                    continue
                 entry = self.new()
                 self.ask(http, entry)
                 if entry.kind == "cancel":

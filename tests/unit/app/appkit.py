@@ -154,7 +154,7 @@ class Server:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Hold every process of it: connections stay open and nothing answers."""
+        """Hold all its processes: connections stay open and nothing answers."""
         _docker("pause", self.container)
         try:
             yield
@@ -215,13 +215,9 @@ class Redis(Server):
         )
 
     def wait(self) -> None:
-        eventually(lambda: self._command("PING"), what="Redis")
+        eventually(lambda: self.command("PING"), what="Redis")
 
-    def flush(self) -> None:
-        """FLUSHALL: every key is gone at once."""
-        assert self._command("FLUSHALL")
-
-    def _command(self, command: str) -> bool:
+    def command(self, command: str) -> bool:
         """Send one command; whether it was answered without an error."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
             connection.sendall(f"AUTH {PASSWORD}\r\n{command}\r\n".encode())
