@@ -164,7 +164,7 @@ def unfinished(job: JobStatus) -> Response | None:
         raise Problem(
             409,
             f"job-{job.status}",
-            "The job failed" if job.status == "failed" else "The job failed at every attempt",
+            "The job failed" if job.status == "failed" else "The job is dead, it ends here",
             reason,
             extra={
                 "job_id": str(job.job_id),

@@ -189,6 +189,20 @@ def test_a11_a_job_that_is_not_finished_or_failed(shared: Site, web: Process, jo
     assert answer.json()["error"]["code"] == "file-not-found"
 
 
+def test_a_line_break_in_a_name_makes_no_line_of_the_log(
+    shared: Site, web: Process, job: str
+) -> None:
+    """Nor a header: names of files come from clients and end up in errors."""
+    failed = run(shared, web, 'x.csv\r\n{"event": "forged"}\r\nset-cookie: a=b', format="csv")
+    shared.wait_for(web, failed, "failed")
+    answer = web.http.get(f"/api/v1/jobs/{failed}/report")
+    assert answer.status_code == 409
+    assert "set-cookie" not in answer.headers
+    for process in shared.processes:
+        assert process.lines()
+        assert not process.logged("forged")
+
+
 def test_a11_a_hundred_thousand_rows_are_streamed_in_bounded_memory(
     shared: Site, web: Process, job: str
 ) -> None:

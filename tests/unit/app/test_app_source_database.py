@@ -101,6 +101,7 @@ def test_b8_a_query_gives_records(
         ("DROP TABLE reviews", "not-read-only"),
         ("SET default_transaction_read_only = off", "not-read-only"),
         ("COMMIT", "not-read-only"),
+        ("SELECT set_config('transaction_read_only', 'off', false), sneaky()", "query-failed"),
         ("EXPLAIN ANALYZE DELETE FROM reviews", "not-read-only"),
         ("COPY reviews TO STDOUT", "not-read-only"),
         ("SELECT 1; DELETE FROM reviews", "multiple-statements"),
