@@ -22,6 +22,8 @@ class Example(NamedTuple):
     status: int = 200
     query: str = ""
     headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+    # The shell variable with the job's id: a finished job's, or one's that still waits.
+    job: str = "JOB"
 
 
 _ALIVE = (Example("alive", {"status": "ok", **_IDENTITY}),)

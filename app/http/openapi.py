@@ -158,5 +158,10 @@ def _illustrate(operation: dict[str, Any], examples: tuple[Example, ...]) -> Non
         if example.body is not None:
             content = operation["requestBody"]["content"]["application/json"]
             content.setdefault("examples", {})[example.name] = {"value": example.body}
-        for content in operation["responses"][str(example.status)]["content"].values():
-            content.setdefault("examples", {})[example.name] = {"value": example.answer}
+        contents = operation["responses"][str(example.status)]["content"]
+        is_text = isinstance(example.answer, str)
+        kinds = [kind for kind in contents if (kind != "application/json") is is_text]
+        for kind in kinds:
+            # Of several texts, the one that the example is named after.
+            if len(kinds) == 1 or example.name in kind:
+                contents[kind].setdefault("examples", {})[example.name] = {"value": example.answer}

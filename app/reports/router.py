@@ -39,7 +39,10 @@ _ONE_AT_A_TIME = asyncio.Semaphore(1)
     responses={
         200: {
             "description": "The report; CSV and JSON hold every entry, HTML and PDF the first ones",
-            "content": {name.partition(";")[0]: {} for name in _TYPES.values()},
+            "content": {
+                name.partition(";")[0]: {"schema": {"type": "object" if form == "json" else "string"}}
+                for form, name in _TYPES.items()
+            },
         },
         202: {"model": JobStatus, "description": "The job is not finished"},
         404: {"model": ProblemDetail, "description": "There is no such job"},
