@@ -18,6 +18,7 @@ from app.http import health, openapi, problems
 from app.http.auth import DOCS_ASSETS, PUBLIC, AuthMiddleware, KeyStore
 from app.http.drain import Drain
 from app.http.health import Health
+from app.http.hot import HotEndpoints, endpoints
 from app.http.middleware import RequestMiddleware
 from app.http.root import router as root_router
 from app.http.routes import UNMATCHED, RouteTable
@@ -28,8 +29,9 @@ from app.jobs.service import JobService
 from app.jobs.watch import watch
 from app.observability import logging as app_logging
 from app.observability import metrics
-from app.predict.artefacts import Models, load_models
+from app.predict.artefacts import ModelError, Models, try_models
 from app.predict.router import router as predict_router
+from app.predict.service import Predictor
 from app.settings import Settings, get_settings
 from app.sources import registry
 
@@ -38,12 +40,12 @@ ROUTERS = (predict_router, jobs_router, items_router, health.router, root_router
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the application; a damaged model or a wrong setting raises here."""
+    """Build the application; a wrong setting raises here, a damaged model makes it unready."""
     settings = settings or get_settings()
     app_logging.configure(
         settings.log_level, service="app", release=settings.release, colour=settings.colour
     )
-    models = load_models(settings.models_dir)
+    models = try_models(settings.models_dir)
 
     app: FastAPI = FastAPIOffline(
         title="Data Collection Service",
@@ -61,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state = app.state
     state.settings = settings
     state.models = models
+    state.predictor = Predictor(models, cache_bytes=settings.predict_cache_bytes)
     state.database = database
     state.redis = redis
     state.drain = drain
@@ -76,6 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
 
     # The last one added is the outermost.
+    app.add_middleware(HotEndpoints, endpoints=endpoints(predict_router, health.router))
     if settings.auth_enabled:
         app.add_middleware(AuthMiddleware, keys=KeyStore(database, settings.auth_cache_seconds))
     table = RouteTable([*app.openapi()["paths"], *PUBLIC], prefixes=[DOCS_ASSETS])
@@ -106,11 +110,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await state.redis.close()
 
 
-def publish(settings: Settings, models: Models) -> None:
+def publish(settings: Settings, models: Models | ModelError) -> None:
     """Say in the metrics what runs here."""
     metrics.BUILD_INFO.labels(settings.release, settings.revision, settings.colour).set(1)
     # A counter without a sample is not there at all; a rate needs a first one.
     metrics.ERRORS.labels(UNMATCHED, "none")
+    if isinstance(models, ModelError):
+        app_logging.get_logger("app").critical("predictions are refused", reason=str(models))
+        return
     for model in models.all:
         metrics.MODEL_INFO.labels(model.name, model.version, model.info["sha256"]).set(1)
 

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,8 +127,10 @@ def fire(server: Running, call: Call, *, clients: int, seconds: float) -> Sample
     used = server.cpu_seconds() - before
     sample = Sample(**json.loads(done.stdout.splitlines()[-1]), cpu_seconds=used)
     if sample.failed or not sample.requests:
-        sys.exit(f"{call.method} {server.url}{call.path}: {sample.failed} of {sample.requests}"
-                 f" requests failed\n{done.stdout}")
+        sys.exit(
+            f"{call.method} {server.url}{call.path}: {sample.failed} of {sample.requests}"
+            f" requests failed\n{done.stdout}"
+        )
     return sample
 
 
@@ -139,4 +142,4 @@ def middle(samples: Sequence[Sample], name: str) -> float:
 def ratio(ours: Sequence[Sample], theirs: Sequence[Sample], name: str) -> float:
     """The median over the rounds of ours to theirs, each round's two side by side."""
     pairs = zip(ours, theirs, strict=True)
-    return statistics.median(getattr(a, name) / getattr(b, name) for a, b in pairs)
+    return statistics.median(float(getattr(a, name) / getattr(b, name)) for a, b in pairs)

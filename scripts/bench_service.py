@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/bench_service.py [part ...] [--rounds 5] [--seconds 8]
 
-Parts: predict, health, endpoints, peers. Both sides run with two gunicorn workers and are loaded
+Parts: predict, health, endpoints. Both sides run with two gunicorn workers and are loaded
 by `wrk` (Debian's package) from the same two cores, in turn and in one run; a ratio is the median
 of the rounds' ratios. The service runs as on a site: keys are checked, rates limited in Redis,
 each request counted and logged to a file; only the cache of predictions is off, and the texts
@@ -28,14 +28,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import httpx
+
 from bundle import cache
+from scripts.bench import save
 from scripts.bench_load import Call, Running, Sample, fire, middle, ratio, running
 from tests.unit.app.appkit import PASSWORD, Postgres, Redis, Site, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 BASELINE = ROOT / "docs" / "benchmarks" / "baseline"
 RESULTS = ROOT / "docs" / "benchmarks" / "results.json"
-PARTS = ("predict", "health", "endpoints", "peers")
 WORKERS = 2
 #: What a peer uses in the version that the service uses.
 SHARED = (
@@ -60,7 +62,9 @@ def texts(folder: Path, count: int = 4000) -> Path:
     draw = random.Random(7)  # noqa: S311 - no secret
     path = folder / "texts"
     path.write_text(
-        "".join(json.dumps({"text": " ".join(draw.choices(words, k=18))}) + "\n" for _ in range(count))
+        "".join(
+            json.dumps({"text": " ".join(draw.choices(words, k=18))}) + "\n" for _ in range(count)
+        )
     )
     return path
 
@@ -74,7 +78,7 @@ def service(site: Site, **environment: str) -> Iterator[Running]:
     )
     site.command("keys", "sync", str(keys))
     port = free_port()
-    yield_from = {
+    variables = {
         **site.environment,
         **SERVICE,
         "PORT": str(port),
@@ -84,14 +88,18 @@ def service(site: Site, **environment: str) -> Iterator[Running]:
     }
     command = [sys.executable, "-m", "app", "serve"]
     url = f"http://127.0.0.1:{port}"
-    with running(command, yield_from, url, site.folder, site.folder / "service.log") as server:
+    with running(command, variables, url, site.folder, site.folder / "service.log") as server:
         yield server
 
 
 def venv(name: str, requirements: Path) -> Path:
     """A virtual environment of a peer, kept in the cache; what we both use has our versions."""
     ours = [f"{name}=={metadata.version(name)}" for name in SHARED]
-    folder = cache.root() / "bench" / f"{name}-{cache.key([requirements.read_text(), ours, sys.version])}"
+    folder = (
+        cache.root()
+        / "bench"
+        / f"{name}-{cache.key([requirements.read_text(), ours, sys.version])}"
+    )
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -99,8 +107,17 @@ def venv(name: str, requirements: Path) -> Path:
         constraints = folder / "constraints.txt"
         constraints.write_text("\n".join(ours))
         subprocess.run(
-            [str(python), "-m", "pip", "install", "--quiet", "--requirement", str(requirements),
-             "--constraint", str(constraints)],
+            [
+                str(python),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--requirement",
+                str(requirements),
+                "--constraint",
+                str(constraints),
+            ],
             check=True,
         )
         (folder / "complete").touch()
@@ -182,24 +199,82 @@ def measure_health(site: Site, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-MEASURES = {"predict": measure_predict, "health": measure_health}
+def calls(site: Site, server: Running) -> dict[str, Call]:
+    """One call of each endpoint, by the name of its result; makes the job that they ask about."""
+    key = {"X-API-Key": KEY}
+    bodies = {
+        "row": {"data": [5.1, 3.5, 1.4, 0.2]},
+        "batch": {"items": [{"text": f"good number {number}"} for number in range(50)]},
+        "item": {"name": "bench"},
+        "job": {"source_type": "file", "config": {"root": "inbox", "path": "reviews.csv"}},
+    }
+    for name, body in bodies.items():
+        (site.folder / name).write_text(json.dumps(body) + "\n")
+    with httpx.Client(base_url=server.url, headers=key) as client:
+        job = client.post("/api/v1/jobs/trigger", json=bodies["job"]).raise_for_status().json()
+    jobs = f"/api/v1/jobs/{{}}/{job['job_id']}"
+    return {
+        "health": Call("GET", "/health"),
+        "ready": Call("GET", "/health/ready"),
+        "metrics": Call("GET", "/metrics"),
+        "root": Call("GET", "/"),
+        "predict_text": Call("POST", "/predict", texts(site.folder), key),
+        "predict_row": Call("POST", "/predict", site.folder / "row", key),
+        "predict_batch_of_50": Call("POST", "/predict/batch", site.folder / "batch", key),
+        "predict_baseline": Call("GET", "/predict", headers=key),
+        "model_info": Call("GET", "/model/info", headers=key),
+        "items": Call("GET", "/items", headers=key),
+        "items_post": Call("POST", "/items", site.folder / "item", key),
+        "jobs_trigger": Call("POST", "/api/v1/jobs/trigger", site.folder / "job", key),
+        "jobs_status": Call("GET", jobs.format("status"), headers=key),
+        "jobs_result": Call("GET", jobs.format("result"), headers=key),
+        "openapi": Call("GET", "/openapi.json"),
+    }
+
+
+def measure_endpoints(site: Site, options: argparse.Namespace) -> dict[str, Any]:
+    """The p95 of every endpoint with a hundred clients at a time (goal of B10: below 200 ms)."""
+    with service(site) as server:
+        return {
+            f"p95_ms_{name}": fire(server, call, clients=CLIENTS, seconds=options.seconds).p95_ms
+            for name, call in calls(site, server).items()
+        }
+
+
+MEASURES = {
+    "predict": measure_predict,
+    "health": measure_health,
+    "endpoints": measure_endpoints,
+}
 
 
 def main() -> int:
     """Measure the parts asked for; merge and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all if none is named")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(MEASURES)}; all if none is named")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--dry", action="store_true", help="print only; keep the results file")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench") as name, Postgres.start() as postgres, Redis.start() as redis:
+    if unknown := set(options.parts) - set(MEASURES):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    if shutil.which("wrk") is None:
+        parser.error("wrk is missing: apt install wrk")
+    with (
+        tempfile.TemporaryDirectory(prefix="bench") as name,
+        Postgres.start() as postgres,
+        Redis.start() as redis,
+    ):
         site = Site.create(postgres, redis, Path(name))
         site.command("migrate")
-        results = {}
+        results: dict[str, Any] = {}
         for part in options.parts or MEASURES:
+            print(f"measuring: {part}", flush=True)
             results |= MEASURES[part](site, options)
     print(json.dumps(results, indent=1))
+    if not options.dry:
+        known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        save(RESULTS, known | results)
     return 0
 
 

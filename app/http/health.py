@@ -14,7 +14,7 @@ from app.db.pool import Database, DatabaseUnavailableError
 from app.db.redis import RedisGate, RedisUnavailableError
 from app.http.drain import Drain
 from app.observability import metrics
-from app.predict.artefacts import Models
+from app.predict.artefacts import ModelError, Models
 from app.settings import Settings
 
 _OK = "ok"
@@ -49,7 +49,7 @@ class Health:
         drain: Drain,
         database: Database,
         redis: RedisGate,
-        models: Models | None,
+        models: Models | ModelError,
     ) -> None:
         self._identity = {"release": settings.release, "colour": settings.colour}
         self._drain = drain
@@ -69,7 +69,7 @@ class Health:
         checks = {
             "postgres": postgres,
             "schema": schema_state,
-            "models": _OK if self._models is not None else "not loaded",
+            "models": str(self._models) if isinstance(self._models, ModelError) else _OK,
             "redis": redis,
         }
         draining = self._drain.active
