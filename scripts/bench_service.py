@@ -52,6 +52,8 @@ SERVICE = {
     "WEB_CONCURRENCY": str(WORKERS),
     "RATE_LIMIT_PER_MIN": "100000000",
     "PREDICT_CACHE_BYTES": "0",
+    # The load takes all cores: a look-up of the key must not fail for that.
+    "DATABASE_TIMEOUT_SECONDS": "20",
 }
 
 
