@@ -102,6 +102,23 @@ class SentimentReference:
         return found
 
 
+class TermsOnly:
+    """The sentiment model without its rated words: TF-IDF and logistic regression as usual."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        data: dict[str, Any] = json.loads((folder / "sentiment.json").read_text())
+        self.labels: list[str] = data["labels"]
+        self._vectorizer = vectorizer(vocabulary=data["terms"])
+        self._vectorizer.idf_ = np.array(data["idf"])
+        self._model = _logistic(data)
+        self._model.coef_ = self._model.coef_[:, : len(data["terms"])]
+
+    def predict_proba(self, texts: Sequence[str]) -> Array:
+        """The probabilities of each label for each text, shape (texts, labels)."""
+        found: Array = self._model.predict_proba(self._vectorizer.transform(texts))
+        return found
+
+
 class TabularReference:
     """The committed Iris model: rows of four features to probabilities."""
 
