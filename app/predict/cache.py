@@ -1,10 +1,11 @@
 """Answers to inputs that were seen before, kept in this process.
 
-A dictionary and no Redis: the model takes some 50 µs for a text, a hit here less than one, and a
-round trip to a Redis on the same machine some 200 µs of this process's time, so a shared cache
-would cost more than what it saves. Bounded by bytes, the least recently used goes first. An entry
-belongs to a model's name and version and to the input as the model sees it: a release with other
-models starts with an empty cache, and never reads another's.
+A dictionary and no Redis: on the machine that this was written on the model took 44 µs for a short
+sentence, a hit here 4, and a GET from a Redis on the same machine 275 µs of this process's time
+(500 of the clock), so a shared cache would cost more than what it saves. Bounded by bytes, the
+least recently used goes first. An entry belongs to a model's name and version and to the input as
+the model sees it: a release with other models starts with an empty cache, and never reads
+another's.
 """
 
 from __future__ import annotations
