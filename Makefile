@@ -104,6 +104,14 @@ kills: setup ## kill -9 everything while 2,200 jobs are taken and run; writes wh
 bench: setup ## measure beside the peers' ways with the demo's bundle; writes docs/benchmarks/
 	@$(PY) scripts/bench.py
 
+.PHONY: train
+train: setup ## train the service's models again; writes app/models/ and the numbers of docs/MODEL_CARD.md
+	@$(PY) scripts/train_models.py
+
+.PHONY: bench-service
+bench-service: setup ## measure the service alone (needs `wrk`); merges into docs/benchmarks/results.json
+	@$(PY) scripts/bench_service.py
+
 .PHONY: lock
 lock: setup ## renew the hash locks of requirements/*.in (needs `uv` on PATH; review the diff)
 	@for pair in requirements/dev:requirements/dev app/requirements:app/requirements requirements/controller:requirements/controller; do \

@@ -19,6 +19,7 @@ from app.http.auth import DOCS_ASSETS, PUBLIC, KeyStore, scopes_of
 from app.http.drain import Drain
 from app.http.gate import GateMiddleware
 from app.http.health import Health
+from app.http.hot import HotEndpoints, endpoints
 from app.http.limits import LimitsMiddleware
 from app.http.middleware import RequestMiddleware
 from app.http.ratelimit import RateLimiter
@@ -31,8 +32,9 @@ from app.jobs.service import JobService
 from app.jobs.watch import QueueWatch
 from app.observability import logging as app_logging
 from app.observability import metrics
-from app.predict.artefacts import Models, load_models
+from app.predict.artefacts import ModelError, Models, try_models
 from app.predict.router import router as predict_router
+from app.predict.service import Predictor
 from app.reports.router import router as reports_router
 from app.settings import Settings, get_settings
 from app.sources import registry
@@ -42,12 +44,12 @@ ROUTERS = (predict_router, jobs_router, reports_router, items_router, health.rou
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the application; a damaged model or a wrong setting raises here."""
+    """Build the application; a wrong setting raises here, a damaged model makes it unready."""
     settings = settings or get_settings()
     app_logging.configure(
         settings.log_level, service="app", release=settings.release, colour=settings.colour
     )
-    models = load_models(settings.models_dir)
+    models = try_models(settings.models_dir)
 
     app: FastAPI = FastAPIOffline(
         title="Data Collection Service",
@@ -65,6 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state = app.state
     state.settings = settings
     state.models = models
+    state.predictor = Predictor(models, cache_bytes=settings.predict_cache_bytes)
     state.database = database
     state.redis = redis
     state.drain = drain
@@ -90,6 +93,7 @@ def _add_layers(app: FastAPI, settings: Settings, database: Database) -> None:
     limiter = app.state.limiter = RateLimiter(settings)
     table = RouteTable([*paths, *PUBLIC], prefixes=[DOCS_ASSETS])
     # The last one added is the outermost.
+    app.add_middleware(HotEndpoints, endpoints=endpoints(predict_router, health.router))
     app.add_middleware(LimitsMiddleware, settings=settings)
     app.add_middleware(GateMiddleware, keys=keys, limiter=limiter, needed=scopes_of(paths))
     app.add_middleware(
@@ -123,11 +127,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await state.limiter.close()
 
 
-def publish(settings: Settings, models: Models) -> None:
+def publish(settings: Settings, models: Models | ModelError) -> None:
     """Say in the metrics what runs here."""
     metrics.BUILD_INFO.labels(settings.release, settings.revision, settings.colour).set(1)
     # A counter without a sample is not there at all; a rate needs a first one.
     metrics.ERRORS.labels(UNMATCHED, "none")
+    if isinstance(models, ModelError):
+        app_logging.get_logger("app").critical("predictions are refused", reason=str(models))
+        return
     for model in models.all:
         metrics.MODEL_INFO.labels(model.name, model.version, model.info["sha256"]).set(1)
 

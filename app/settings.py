@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     max_json_depth: int = Field(default=32, ge=4, le=200)
     max_text_length: int = Field(default=20_000, ge=1)
     baseline_score: float = Field(default=0.75, ge=0, le=1)
+    predict_cache_bytes: int = Field(default=16_777_216, ge=0)
+    predict_batch_max: int = Field(default=1000, ge=1, le=100_000)
     models_dir: Path = Path(__file__).parent / "models"
     drain_file: Path = Path("/tmp/drain")  # noqa: S108 - the container's only writable place
 

@@ -24,7 +24,7 @@ END = "<!-- end of endpoints -->"
 
 
 def command(method: str, path: str, example: Example, *, guarded: bool) -> str:
-    """Return what a person types for an example; $URL, $KEY and $JOB (or $WAITING) are set before."""
+    """Return what a person types for an example; $URL, $KEY, $JOB, $WAITING are set before."""
     url = f'"$URL{path.replace("{job_id}", f"${example.job}")}{example.query}"'
     words = ["curl", "-sS", url]
     if method != ("get" if example.body is None else "post"):

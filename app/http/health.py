@@ -16,7 +16,7 @@ from app.db.redis import RedisGate, RedisUnavailableError
 from app.http.drain import Drain
 from app.jobs.watch import QueueWatch
 from app.observability import metrics
-from app.predict.artefacts import Models
+from app.predict.artefacts import ModelError, Models
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class Health:
         drain: Drain,
         database: Database,
         redis: RedisGate,
-        models: Models | None,
+        models: Models | ModelError,
         *,
         queue: QueueWatch,
     ) -> None:
@@ -75,7 +75,7 @@ class Health:
         checks = {
             "postgres": postgres,
             "schema": schema_state,
-            "models": _OK if self._models is not None else "not loaded",
+            "models": str(self._models) if isinstance(self._models, ModelError) else _OK,
             "redis": redis,
         }
         checks["queue"] = self._queue.finding() or _OK

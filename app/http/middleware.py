@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.http.limits import header
 from app.http.problems import Problem
 from app.http.routes import RouteTable
-from app.observability import metrics
+from app.observability import access, metrics
 from app.observability.logging import get_logger
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
@@ -136,7 +136,7 @@ class RequestMiddleware:
         elif status >= 500:
             self._log.warning("request", **fields)
         else:
-            self._log.info("request", **fields)
+            access.write(**fields)
 
 
 class _Answer:

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from app.http.auth import scopes_of
 from app.http.examples import EXAMPLES, PROBLEMS, Example, problem
 from app.http.problems import MEDIA_TYPE, ProblemDetail
+from app.predict.router import BODIES
 
 TAGS = [
     {"name": "predict", "description": "Sentiment of texts, class of numeric rows."},
@@ -92,6 +93,10 @@ def _build(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    for body in BODIES:
+        definition = body.model_json_schema(ref_template="#/components/schemas/{model}")
+        definition.pop("$defs", None)
+        schemas[body.__name__] = definition
     schemas.setdefault(
         "ProblemDetail",
         ProblemDetail.model_json_schema(ref_template="#/components/schemas/{model}"),

@@ -68,6 +68,14 @@ REFUSED = Counter(
 PREDICTIONS = Counter(
     "app_predictions_total", "Predictions made, by model and label.", ["model", "label"]
 )
+PREDICT_CACHE = Counter(
+    "app_predict_cache_total", "Lookups in the cache of predictions, by outcome.", ["outcome"]
+)
+PREDICT_CACHE_BYTES = Gauge(
+    "app_predict_cache_bytes",
+    "Memory that kept predictions take, in all processes.",
+    multiprocess_mode="livesum",
+)
 MODEL_INFO = Gauge(
     "app_model_info",
     "One for each loaded model.",
@@ -140,3 +148,9 @@ def request_series(method: str, endpoint: str, status: int) -> tuple[Counter, Hi
         REQUESTS.labels(method, endpoint, str(status)),
         LATENCY.labels(method, endpoint),
     )
+
+
+@lru_cache(maxsize=64)
+def prediction_series(model: str, label: str) -> Counter:
+    """The series of one label of one model."""
+    return PREDICTIONS.labels(model, label)

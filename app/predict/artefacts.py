@@ -13,10 +13,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import mul
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1
+FORMAT = 2
 
 
 class ModelError(Exception):
@@ -37,13 +38,6 @@ def _softmax(scores: Sequence[float]) -> list[float]:
     weights = [math.exp(score - top) for score in scores]
     total = sum(weights)
     return [weight / total for weight in weights]
-
-
-def _sigmoid(score: float) -> float:
-    if score >= 0:
-        return 1.0 / (1.0 + math.exp(-score))
-    weight = math.exp(score)
-    return weight / (1.0 + weight)
 
 
 class _Classifier:
@@ -68,42 +62,86 @@ class _Classifier:
 
 
 class TextModel(_Classifier):
-    """TF-IDF over words and pairs of words, then logistic regression with two labels."""
+    """TF-IDF over words and pairs of words and what rated words add up to, then a softmax.
 
-    # scikit-learn's own token pattern: words of two letters or more.
-    _token = re.compile(r"(?u)\b\w\w+\b")
+    `scripts/sklearn_models.py` says the same in scikit-learn's classes; a test holds both equal.
+    """
 
     def __init__(self, info: dict[str, Any], artefact: dict[str, Any]) -> None:
         super().__init__(info, [str(label) for label in artefact["labels"]])
-        (weights,) = artefact["coefficients"]
-        (self._intercept,) = artefact["intercepts"]
-        terms, idf = artefact["terms"], artefact["idf"]
-        if len(self.labels) != 2 or artefact["ngrams"] != [1, 2]:
-            msg = "two labels, words and pairs of words are expected"
+        self._token = re.compile(artefact["token"])
+        rows = artefact["coefficients"]
+        terms = artefact["terms"]
+        self._lexicon = [row[len(terms) :] for row in rows]
+        if len(self.labels) != 3 or {len(row) for row in self._lexicon} != {7}:
+            msg = "three labels and seven features of rated words are expected"
             raise ValueError(msg)
-        self._terms: dict[str, tuple[float, float]] = dict(
-            zip(terms, zip(idf, weights, strict=True), strict=True)
+        weights = zip(*(row[: len(terms)] for row in rows), strict=True)
+        self._terms: dict[str, tuple[float, tuple[float, float, float]]] = dict(
+            zip(terms, zip(artefact["idf"], weights, strict=True), strict=True)
         )
+        self._intercepts = artefact["intercepts"]
+        self._ratings: dict[str, float] = artefact["ratings"]
+        self._negations = frozenset(artefact["negations"])
+        self._negated_words = int(artefact["negated_words"])
+        self._squash = float(artefact["squash"])
         self.vocabulary_size = len(self._terms)
+
+    @staticmethod
+    def normalise(text: str) -> str:
+        """What two texts must share to be the same to the model."""
+        return text.lower().replace("\u2019", "'")
 
     def probabilities(self, text: str) -> list[float]:
         """The probability of each label, in the order of `labels`."""
-        tokens = self._token.findall(text.lower())
-        tokens += [f"{left} {right}" for left, right in pairwise(tokens)]
+        text = self.normalise(text)
+        tokens = self._token.findall(text)
         terms = self._terms
         counts: dict[str, int] = {}
-        for token in tokens:
-            if token in terms:
-                counts[token] = counts.get(token, 0) + 1
-        squares = dot = 0.0
-        for token, count in counts.items():
-            idf, weight = terms[token]
-            value = idf if count == 1 else idf * (1.0 + math.log(count))
+        for term in (*tokens, *map(" ".join, pairwise(tokens))):
+            if term in terms:
+                counts[term] = counts.get(term, 0) + 1
+        squares = first = second = third = 0.0
+        for term, count in counts.items():
+            value, (a, b, c) = terms[term]
+            if count > 1:
+                value *= 1.0 + math.log(count)
             squares += value * value
-            dot += value * weight
-        score = self._intercept + (dot / math.sqrt(squares) if squares else 0.0)
-        positive = _sigmoid(score)
-        return [1.0 - positive, positive]
+            first += value * a
+            second += value * b
+            third += value * c
+        length = math.sqrt(squares) or 1.0
+        rated = self._rated(tokens, text.count("!"))
+        return _softmax(
+            [
+                intercept + dot / length + sum(map(mul, row, rated))
+                for intercept, dot, row in zip(
+                    self._intercepts, (first, second, third), self._lexicon, strict=True
+                )
+            ]
+        )
+
+    def _rated(self, tokens: Sequence[str], exclamations: int) -> list[float]:
+        """What the rated words add up to: plain and negated, good and bad, and their balance."""
+        ratings, negations = self._ratings, self._negations
+        sums = [0.0, 0.0, 0.0, 0.0]
+        count = negated = 0
+        for token in tokens:
+            if token in negations or token.endswith("n't"):
+                count += 1
+                negated = self._negated_words
+                continue
+            rating = ratings.get(token)
+            if rating:
+                sums[(rating < 0) + (2 if negated else 0)] += rating
+            if negated:
+                negated -= 1
+        sums.append(sums[0] + sums[1] - sums[2] - sums[3])
+        return [
+            *(value / math.sqrt(value * value + self._squash) if value else 0.0 for value in sums),
+            min(count, 3) / 3,
+            min(exclamations, 4) / 4,
+        ]
 
     def predict(self, text: str) -> Prediction:
         """Classify one text."""
@@ -184,3 +222,11 @@ def load_models(folder: Path) -> Models:
         raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error
     except (KeyError, ValueError, TypeError) as error:
         raise ModelError(f"the models in {folder} are not usable: {error!r}") from error
+
+
+def try_models(folder: Path) -> Models | ModelError:
+    """The models, or why there are none: for a process that says so instead of ending."""
+    try:
+        return load_models(folder)
+    except ModelError as error:
+        return error

@@ -50,12 +50,30 @@ class PredictRequest(BaseModel):
         return self
 
 
+class BatchRequest(BaseModel):
+    """Many inputs, of either kind."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_extra={
+            "examples": [{"items": [{"text": "It works."}, {"data": [5.1, 3.5, 1.4, 0.2]}]}]
+        },
+    )
+
+    items: list[PredictRequest] = Field(
+        min_length=1, description="1000 at most, unless PREDICT_BATCH_MAX says otherwise."
+    )
+
+
 class SentimentAnswer(BaseModel):
     """What the sentiment model says of a text."""
 
     label: str = Field(examples=["positive"])
     probability: float = Field(examples=[0.91])
-    probabilities: dict[str, float] = Field(examples=[{"negative": 0.09, "positive": 0.91}])
+    probabilities: dict[str, float] = Field(
+        examples=[{"negative": 0.02, "neutral": 0.07, "positive": 0.91}]
+    )
     model: str = Field(examples=["sentiment"])
     model_version: str = Field(examples=["1.0.0"])
 
@@ -70,6 +88,13 @@ class TabularAnswer(BaseModel):
     probabilities: dict[str, float]
     model: str = Field(examples=["iris"])
     model_version: str = Field(examples=["1.0.0"])
+
+
+class BatchAnswer(BaseModel):
+    """The answers, in the order of the items."""
+
+    count: int = Field(examples=[2])
+    predictions: list[SentimentAnswer | TabularAnswer]
 
 
 class Baseline(BaseModel):

@@ -28,6 +28,7 @@ _TYPES: dict[str, str] = {
     "html": "text/html; charset=utf-8",
     "pdf": "application/pdf",
 }
+_SCHEMAS = {"json": "object"}
 # Laying out a document takes a second of one core at most; others wait, requests do not.
 _ONE_AT_A_TIME = asyncio.Semaphore(1)
 
@@ -40,7 +41,9 @@ _ONE_AT_A_TIME = asyncio.Semaphore(1)
         200: {
             "description": "The report; CSV and JSON hold every entry, HTML and PDF the first ones",
             "content": {
-                name.partition(";")[0]: {"schema": {"type": "object" if form == "json" else "string"}}
+                name.partition(";")[0]: {
+                    "schema": {"type": "object" if form == "json" else "string"}
+                }
                 for form, name in _TYPES.items()
             },
         },

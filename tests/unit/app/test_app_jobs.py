@@ -61,7 +61,7 @@ def test_a_file_is_collected_classified_and_summed_up(
     result = web.http.get(body["result_url"])
     assert result.status_code == 200
     found = result.json()["result"]
-    assert found["sentiment"]["counts"] == {"negative": 1, "positive": 1}
+    assert found["sentiment"]["counts"] == {"negative": 1, "neutral": 0, "positive": 1}
     assert found["records"]["skipped"] == {"no text": 1}
     assert list(found)[:2] == ["source", "records"]
     with shared.connect() as connection:

@@ -36,7 +36,7 @@ def test_texts_are_found_classified_and_summed_up() -> None:
     texts = ["I love it", "terrible, broken", "", None, "x" * 20_001, "great"]
     result = process([{"Comment": text} for text in texts])
     assert result["sentiment"]["field"] == "Comment"
-    assert result["sentiment"]["counts"] == {"negative": 1, "positive": 2}
+    assert result["sentiment"]["counts"] == {"negative": 1, "neutral": 0, "positive": 2}
     assert result["sentiment"]["shares"] == {"negative": 0.3333, "positive": 0.6667}
     assert result["records"]["skipped"] == {"no text": 2, "text too long": 1}
     assert [entry["record"] for entry in result["sample"]] == [0, 1, 5]

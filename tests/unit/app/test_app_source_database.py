@@ -238,7 +238,7 @@ def test_b8_a_job_reads_a_registered_database(shared: Site, web: Process) -> Non
     job = trigger(web, "SELECT id, comment FROM reviews").json()["job_id"]
     shared.wait_for(web, job, "succeeded")
     result = web.http.get(f"/api/v1/jobs/result/{job}").json()["result"]
-    assert result["sentiment"]["counts"] == {"negative": 1, "positive": 1}
+    assert result["sentiment"]["counts"] == {"negative": 1, "neutral": 0, "positive": 1}
     assert result["source"] == {"type": "database", "source": "crm", "rows": 3}
     assert result["errors"]["reasons"] == {"no text": 1}
 

@@ -1,0 +1,145 @@
+"""Load from `wrk`, and what it costs the server: the measuring half of the service's benchmark."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("wrk.lua")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kind of request; `bodies` is a file of JSON bodies, one a line, sent in turn."""
+
+    method: str
+    path: str
+    bodies: Path | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one run of `wrk` saw, and the CPU seconds of all of the server's processes."""
+
+    requests: int
+    seconds: float
+    failed: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    cpu_seconds: float
+
+    @property
+    def rps(self) -> float:
+        """Answers a second."""
+        return self.requests / self.seconds
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU microseconds a request."""
+        return self.cpu_seconds / self.requests * 1e6
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server in a session of its own."""
+
+    pid: int
+    url: str
+
+    def cpu_seconds(self) -> float:
+        """What its processes used so far, those that ended and were waited for included."""
+        ticks = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                # The name in brackets may hold blanks; the fields behind it do not.
+                fields = stat.read_text().rpartition(")")[2].split()
+                if int(fields[3]) == self.pid:
+                    ticks += sum(int(value) for value in fields[11:15])
+        return ticks / _TICKS
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], environment: Mapping[str, str], url: str, folder: Path, log: Path
+) -> Iterator[Running]:
+    """Start a server whose log goes to a file; wait until it listens; end it."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env=dict(environment),
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait(process, url, log)
+        yield Running(process.pid, url)
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    for _ in range(1200):
+        with contextlib.suppress(OSError):
+            # An answer of whatever status is one.
+            with contextlib.suppress(urllib.error.HTTPError):
+                urllib.request.urlopen(url, timeout=2).close()  # noqa: S310 - our own loopback
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise SystemExit(f"{process.args!r} does not answer on {url}:\n{log.read_text()[-2000:]}")
+
+
+def fire(server: Running, call: Call, *, clients: int, seconds: float) -> Sample:
+    """Keep `clients` connections busy for some seconds, from one thread."""
+    headers = [part for pair in call.headers.items() for part in pair]
+    before = server.cpu_seconds()
+    done = subprocess.run(
+        [
+            *("wrk", "--threads", "1", "--connections", str(clients), "--timeout", "30s"),
+            *("--duration", f"{seconds:g}s", "--script", str(SCRIPT), server.url),
+            *("--", call.method, call.path, str(call.bodies or "-"), *headers),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    used = server.cpu_seconds() - before
+    sample = Sample(**json.loads(done.stdout.splitlines()[-1]), cpu_seconds=used)
+    if sample.failed or not sample.requests:
+        sys.exit(
+            f"{call.method} {server.url}{call.path}: {sample.failed} of {sample.requests}"
+            f" requests failed\n{done.stdout}"
+        )
+    return sample
+
+
+def middle(samples: Sequence[Sample], name: str) -> float:
+    """The median of one property over some rounds."""
+    return statistics.median(float(getattr(sample, name)) for sample in samples)
+
+
+def ratio(ours: Sequence[Sample], theirs: Sequence[Sample], name: str) -> float:
+    """The median over the rounds of ours to theirs, each round's two side by side."""
+    pairs = zip(ours, theirs, strict=True)
+    return statistics.median(float(getattr(a, name) / getattr(b, name)) for a, b in pairs)
