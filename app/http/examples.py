@@ -31,17 +31,17 @@ _ALIVE = (Example("alive", {"status": "ok", **_IDENTITY}),)
 _SENTIMENT = {
     "name": "sentiment",
     "version": "1.0.0",
-    "type": "TF-IDF (1-2 words) and logistic regression",
-    "labels": ["negative", "positive"],
+    "type": "TF-IDF (1-2 words) and rated words, multinomial logistic regression",
+    "labels": ["negative", "neutral", "positive"],
     "features": None,
-    "vocabulary_size": 30000,
-    "trained_at": "2026-11-21",
-    "sha256": "81de5ea5515cc8cb60c46bf30f08f6992e0c932d3ce629101942254423ee993a",
+    "vocabulary_size": 56865,
+    "trained_at": "2026-11-22",
+    "sha256": "c483f729b3c011ab1fadb97f3b0c21beafb20409394c1f210b6da8bee621b120",
     "metrics": {
-        "method": "five-fold cross-validation",
-        "accuracy": 0.7651,
-        "f1_macro": 0.7644,
-        "accuracy_on_clear_sentences": 0.8021,
+        "method": "5-fold cross-validation, documents and near-duplicates kept together",
+        "accuracy_three_classes": 0.6996,
+        "accuracy_two_classes": 0.7798,
+        "f1_macro": 0.653,
     },
 }
 _IRIS = {
@@ -51,8 +51,8 @@ _IRIS = {
     "labels": ["setosa", "versicolor", "virginica"],
     "features": ["sepal_length_cm", "sepal_width_cm", "petal_length_cm", "petal_width_cm"],
     "vocabulary_size": None,
-    "trained_at": "2026-11-21",
-    "sha256": "e253e3ab98b03f39c3a1aac73fab525843eef582855be5033d7acd37155890cf",
+    "trained_at": "2026-11-22",
+    "sha256": "f943d2b23eb56410d1e333cc5734b5730c83b86c58ae31ecca1c00a0d7ce9a77",
     "metrics": {"method": "five-fold cross-validation", "accuracy": 0.96},
 }
 
@@ -76,7 +76,13 @@ _HEALTH: dict[tuple[str, str], tuple[Example, ...]] = {
             "ready",
             {
                 "status": "ready",
-                "checks": {"postgres": "ok", "schema": "ok", "models": "ok", "redis": "ok"},
+                "checks": {
+                    "postgres": "ok",
+                    "schema": "ok",
+                    "models": "ok",
+                    "redis": "ok",
+                    "queue": "ok",
+                },
                 **_IDENTITY,
             },
         ),
@@ -90,6 +96,20 @@ _HEALTH: dict[tuple[str, str], tuple[Example, ...]] = {
     ),
 }
 
+_LOVED = {
+    "label": "positive",
+    "probability": 0.970579,
+    "probabilities": {"negative": 0.011906, "neutral": 0.017515, "positive": 0.970579},
+    "model": "sentiment",
+    "model_version": "1.0.0",
+}
+_SETOSA = {
+    "class": "setosa",
+    "probability": 0.984703,
+    "probabilities": {"setosa": 0.984703, "versicolor": 0.015297, "virginica": 0.0},
+    "model": "iris",
+    "model_version": "1.0.0",
+}
 _PREDICT: dict[tuple[str, str], tuple[Example, ...]] = {
     ("get", "/predict"): (Example("baseline", {"score": 0.75}),),
     ("post", "/predict"): (
@@ -97,23 +117,20 @@ _PREDICT: dict[tuple[str, str], tuple[Example, ...]] = {
             "text",
             {
                 "label": "positive",
-                "probability": 0.593579,
-                "probabilities": {"negative": 0.406421, "positive": 0.593579},
+                "probability": 0.610102,
+                "probabilities": {"negative": 0.202564, "neutral": 0.187334, "positive": 0.610102},
                 "model": "sentiment",
                 "model_version": "1.0.0",
             },
             {"text": "The delivery was quick and the support was friendly."},
         ),
+        Example("row", _SETOSA, {"data": [5.1, 3.5, 1.4, 0.2]}),
+    ),
+    ("post", "/predict/batch"): (
         Example(
-            "row",
-            {
-                "class": "setosa",
-                "probability": 0.984703,
-                "probabilities": {"setosa": 0.984703, "versicolor": 0.015297, "virginica": 0.0},
-                "model": "iris",
-                "model_version": "1.0.0",
-            },
-            {"data": [5.1, 3.5, 1.4, 0.2]},
+            "mixed",
+            {"count": 2, "predictions": [_LOVED, _SETOSA]},
+            {"items": [{"text": "I love it."}, {"data": [5.1, 3.5, 1.4, 0.2]}]},
         ),
     ),
     ("get", "/model/info"): (Example("models", {"models": [_SENTIMENT, _IRIS]}),),
@@ -144,20 +161,70 @@ _RESULT = {
         "sha256": "0b8b60c5f74575a8bc8a14d55a0d0e98d10ba2cad4b8bec2597014e592fb5d1f",
     },
     "records": {"collected": 3, "processed": 3, "rejected": 0, "skipped": {"no text": 1}},
+    "errors": {
+        "total": 1,
+        "reasons": {"no text": 1},
+        "sample": [{"line": 4, "field": "comment", "reason": "no text"}],
+    },
     "sentiment": {
         "field": "comment",
         "model": "sentiment",
         "version": "1.0.0",
         "classified": 2,
-        "counts": {"negative": 1, "positive": 1},
-        "shares": {"negative": 0.5, "positive": 0.5},
-        "mean_probability": 0.9465,
-        "mean_positive": 0.529,
+        "counts": {"negative": 1, "neutral": 0, "positive": 1},
+        "shares": {"negative": 0.5, "neutral": 0.0, "positive": 0.5},
+        "mean_probability": 0.9032,
+        "confidence": {"0.9 or more": 1, "0.8 to 0.9": 1, "0.6 to 0.8": 0, "below 0.6": 0},
+        "mean_positive": 0.5136,
     },
     "sample": [
-        {"record": 0, "sentiment": "positive", "probability": 0.975508},
-        {"record": 1, "sentiment": "negative", "probability": 0.917517},
+        {"record": 0, "sentiment": "positive", "probability": 0.970579},
+        {"record": 1, "sentiment": "negative", "probability": 0.835806},
     ],
+}
+_NO_CLASS = {"class": None, "class_probability": None}
+_REPORT = {
+    "job": {
+        "job_id": JOB_ID,
+        "source_type": "file",
+        "attempts": 1,
+        "created_at": "2026-11-22T02:15:04Z",
+        "started_at": "2026-11-22T02:15:04Z",
+        "finished_at": "2026-11-22T02:15:04Z",
+    },
+    **{name: value for name, value in _RESULT.items() if name != "sample"},
+    "rows": [
+        {"record": 0, "line": 2, "id": "1", "sentiment": "positive", "probability": 0.970579,
+         **_NO_CLASS, "error": None},
+        {"record": 1, "line": 3, "id": "2", "sentiment": "negative", "probability": 0.835806,
+         **_NO_CLASS, "error": None},
+        {"record": 2, "line": 4, "id": "3", "sentiment": None, "probability": None,
+         **_NO_CLASS, "error": "no text"},
+    ],
+}  # fmt: skip
+_CSV = (
+    "section,part,name,value,record,line,id,sentiment,probability,class,class_probability,error\n"
+    "summary,job,source_type,file,,,,,,,,\n"
+)
+_STATUS = {
+    "job_id": JOB_ID,
+    "status": "succeeded",
+    "source_type": "file",
+    "attempts": 1,
+    "max_attempts": 5,
+    "progress": {"processed": 3, "total": 3},
+    "created_at": "2026-11-22T02:15:04.385701Z",
+    "started_at": "2026-11-22T02:15:04.391245Z",
+    "finished_at": "2026-11-22T02:15:04.402318Z",
+    "next_attempt_at": None,
+    "error": None,
+}
+_CANCELLED = {
+    **_STATUS,
+    "status": "cancelled",
+    "attempts": 0,
+    "progress": {"processed": 0, "total": None},
+    "started_at": None,
 }
 _JOBS: dict[tuple[str, str], tuple[Example, ...]] = {
     ("post", "/api/v1/jobs/trigger"): (
@@ -178,24 +245,19 @@ _JOBS: dict[tuple[str, str], tuple[Example, ...]] = {
             status=202,
         ),
     ),
-    ("get", "/api/v1/jobs/status/{job_id}"): (
+    ("get", "/api/v1/jobs"): (
         Example(
-            "done",
-            {
-                "job_id": JOB_ID,
-                "status": "succeeded",
-                "source_type": "file",
-                "attempts": 1,
-                "max_attempts": 5,
-                "progress": {"processed": 3, "total": 3},
-                "created_at": "2026-11-22T02:15:04.385701Z",
-                "started_at": "2026-11-22T02:15:04.391245Z",
-                "finished_at": "2026-11-22T02:15:04.402318Z",
-                "next_attempt_at": None,
-                "error": None,
-            },
+            "succeeded",
+            {"jobs": [_STATUS], "next_cursor": "AAZg1LLhxSd36NIyycNIA7_qvbSSYJAS"},
+            query="?status=succeeded&source_type=file&limit=1",
         ),
     ),
+    ("post", "/api/v1/jobs/{job_id}/cancel"): (Example("cancelled", _CANCELLED, job="WAITING"),),
+    ("get", "/api/v1/jobs/{job_id}/report"): (
+        Example("json", _REPORT),
+        Example("csv", _CSV, query="?format=csv"),
+    ),
+    ("get", "/api/v1/jobs/status/{job_id}"): (Example("done", _STATUS),),
     ("get", "/api/v1/jobs/result/{job_id}"): (
         Example(
             "done",
