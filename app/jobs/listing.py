@@ -23,6 +23,8 @@ from app.jobs.repository import COLUMNS
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _FORM = struct.Struct(">q16s")
+#: The form of a cursor: any that has it is a place, of a time between 1970 and 2112.
+CURSOR = "^AA[A-Za-z0-9_-]{30}$"
 
 
 @dataclass(frozen=True, slots=True)

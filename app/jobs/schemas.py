@@ -6,8 +6,9 @@ import datetime as dt
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.jobs.listing import CURSOR
 from app.sources.schemas import ApiConfig, DatabaseConfig, FileConfig
 
 State = Literal["queued", "running", "succeeded", "failed", "dead", "cancelled"]
@@ -82,6 +83,17 @@ class JobStatus(BaseModel):
     error: JobError | None = Field(default=None, description="What the last attempt died of.")
 
 
+def _no_number(value: object) -> object:
+    """Refuse a number: a count of seconds is no date and time, though it could be taken for one."""
+    if isinstance(value, str) and "T" not in value.upper():
+        msg = "must be a date and time such as 2026-11-22T02:15:04Z"
+        raise ValueError(msg)
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_no_number)]
+
+
 class JobQuery(BaseModel):
     """Which jobs to list; a misspelt filter is an error, not the whole list."""
 
@@ -91,15 +103,15 @@ class JobQuery(BaseModel):
     source_type: list[Literal["api", "database", "file"]] = Field(
         default=[], max_length=3, description="Any of these sources."
     )
-    created_from: AwareDatetime | None = Field(
+    created_from: Moment | None = Field(
         default=None, description="Accepted at this time or later; with an offset or Z."
     )
-    created_before: AwareDatetime | None = Field(
+    created_before: Moment | None = Field(
         default=None, description="Accepted before this time; with an offset or Z."
     )
     limit: int = Field(default=50, ge=1, le=200, description="How many at most.")
     cursor: str | None = Field(
-        default=None, max_length=64, description="`next_cursor` of the page before."
+        default=None, pattern=CURSOR, description="`next_cursor` of the page before."
     )
 
 

@@ -29,7 +29,8 @@ FOR_EVERYBODY: dict[str, tuple[bytes, int, str]] = {
     "half": (b'{"text": "' + MARK.encode(), 422, "body"),
     "bad-utf-8": (b'{"text": "\xc3\x28' + MARK.encode() + b'"}', 400, "body"),
     "bytes": (bytes(range(256)), 400, "body"),
-    "5000-digits": (b'{"data": [' + b"9" * 5000 + b"]}", 400, "body"),
+    # Where it is read as a number the field is named, elsewhere the body.
+    "5000-digits": (b'{"data": [' + b"9" * 5000 + b"]}", 400, "?"),
     "deep-arrays": (b"[" * 100_000, 400, "body"),
     "deep-arrays-closed": (b"[" * 100_000 + b"]" * 100_000, 400, "body"),
     "deep-objects": (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, 400, "body"),

@@ -37,7 +37,7 @@ def test_texts_are_found_classified_and_summed_up() -> None:
     result = process([{"Comment": text} for text in texts])
     assert result["sentiment"]["field"] == "Comment"
     assert result["sentiment"]["counts"] == {"negative": 1, "neutral": 0, "positive": 2}
-    assert result["sentiment"]["shares"] == {"negative": 0.3333, "positive": 0.6667}
+    assert result["sentiment"]["shares"] == {"negative": 0.3333, "neutral": 0.0, "positive": 0.6667}
     assert result["records"]["skipped"] == {"no text": 2, "text too long": 1}
     assert [entry["record"] for entry in result["sample"]] == [0, 1, 5]
     assert "love" not in json.dumps(result)
