@@ -10,6 +10,7 @@ Paths are guarded unless they are on the list below, so a new endpoint cannot be
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections import OrderedDict
@@ -61,6 +62,7 @@ class KeyStore:
         self._database = database
         self._seconds = cache_seconds
         self._cache: OrderedDict[bytes, tuple[float, Credential | None]] = OrderedDict()
+        self._asked: dict[bytes, asyncio.Task[Credential | None]] = {}
 
     async def authenticate(self, scope: Scope) -> Credential:
         """The credential of a request; raises a 401 problem, the same whatever is wrong."""
@@ -90,13 +92,28 @@ class KeyStore:
         cached = self._cache.get(digest)
         if cached is not None and cached[0] > now:
             return cached[1]
+        # One question for all who wait for the same answer: when a busy key's entry runs out, a
+        # hundred requests would ask at once.
+        asked = self._asked.get(digest)
+        if asked is None:
+            asked = self._asked[digest] = asyncio.create_task(self._ask(digest))
+            asked.add_done_callback(lambda task: self._answered(digest, task))
+        # Whoever gives up waiting does not take the answer from the others.
+        return await asyncio.shield(asked)
+
+    def _answered(self, digest: bytes, task: asyncio.Task[Credential | None]) -> None:
+        del self._asked[digest]
+        if not task.cancelled():
+            task.exception()  # seen here, if nobody waits for it any more
+
+    async def _ask(self, digest: bytes) -> Credential | None:
         row = await self._database.fetch_one(
             """SELECT client, id, scopes, rate_limit_per_min FROM api_keys
                WHERE key_hash = %s AND revoked_at IS NULL""",
             digest,
         )
         credential = None if row is None else _credential(row)
-        self._cache[digest] = (now + self._seconds, credential)
+        self._cache[digest] = (time.monotonic() + self._seconds, credential)
         self._cache.move_to_end(digest)
         if len(self._cache) > _CACHED_KEYS:
             self._cache.popitem(last=False)

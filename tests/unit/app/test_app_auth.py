@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.client
 import json
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
+from psycopg.rows import DictRow
+from pydantic import SecretStr
 
-from app.http.auth import PUBLIC
+from app.db.pool import Database
+from app.http.auth import PUBLIC, KeyStore
 from app.main import create_app
 from app.settings import Settings
-from tests.unit.app.appkit import Client, Process, Site, eventually, sample
+from tests.unit.app.appkit import PASSWORD, Client, Process, Site, eventually, sample
 
 KEYS = {"first-key-of-one": "one", "second-key-of-one": "one", "the-key-of-two": "two"}
 
@@ -183,3 +188,49 @@ def test_without_a_database_nobody_gets_in() -> None:
     assert client.get("/predict", headers=key("any")).status_code == 503
     assert client.get("/predict").status_code == 401
     assert client.get("/health").status_code == 200
+
+
+class Counted(Database):
+    """The real database; counts what it is asked."""
+
+    asked = 0
+
+    async def fetch_one(self, query: str, *parameters: Any) -> DictRow | None:
+        self.asked += 1
+        return await super().fetch_one(query, *parameters)
+
+
+@pytest.mark.docker
+def test_requests_that_wait_for_the_same_key_ask_once(shared: Site) -> None:
+    shared.command("keys", "sync", write_keys(shared.folder / "keys.json", KEYS))
+    settings = Settings(
+        database_url=shared.environment["DATABASE_URL"], database_password=SecretStr(PASSWORD)
+    )
+
+    def scope(value: str) -> dict[str, Any]:
+        return {"type": "http", "headers": [(b"x-api-key", value.encode())]}
+
+    async def run() -> tuple[list[Any], int]:
+        database = Counted(settings, application="test")
+        await database.open()
+        try:
+            keys = KeyStore(database, cache_seconds=0)
+            wanted = ["first-key-of-one"] * 30 + ["the-key-of-two"] * 30 + ["unknown"] * 30
+            tasks = [asyncio.create_task(keys.authenticate(scope(value))) for value in wanted]
+            await asyncio.sleep(0)
+            # One that gives up takes nothing from the others.
+            tasks[0].cancel()
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+            asked = database.asked
+            await keys.authenticate(scope("the-key-of-two"))
+            assert database.asked == asked + 1
+            return found, asked
+        finally:
+            await database.close()
+
+    found, asked = asyncio.run(run())
+    assert asked == 3
+    assert isinstance(found[0], asyncio.CancelledError)
+    assert {one.client for one in found[1:30]} == {"one"}
+    assert {one.client for one in found[30:60]} == {"two"}
+    assert {one.status for one in found[60:]} == {401}
