@@ -102,14 +102,14 @@ kills: setup ## kill -9 everything while 2,200 jobs are taken and run; writes wh
 
 .PHONY: bench
 bench: setup ## measure beside the peers' ways with the demo's bundle; writes docs/benchmarks/
-	@$(PY) scripts/bench.py
+	@$(PY) scripts/bench.py && $(PY) scripts/bench_service.py
 
 .PHONY: train
 train: setup ## train the service's models again; writes app/models/ and the numbers of docs/MODEL_CARD.md
 	@$(PY) scripts/train_models.py
 
 .PHONY: bench-service
-bench-service: setup ## measure the service alone (needs `wrk`); merges into docs/benchmarks/results.json
+bench-service: setup ## the part of `make bench` that measures the service alone
 	@$(PY) scripts/bench_service.py
 
 .PHONY: lock

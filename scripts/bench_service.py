@@ -31,13 +31,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import httpx
 
 from bundle import cache
-from scripts.bench import save
+from scripts import bench_page
 from scripts.bench_load import Call, Running, Sample, fire, middle, ratio, running
 from tests.unit.app.appkit import PASSWORD, Postgres, Redis, Site, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 BASELINE = ROOT / "docs" / "benchmarks" / "baseline"
-RESULTS = ROOT / "docs" / "benchmarks" / "results.json"
 WORKERS = 2
 #: What a peer uses in the version that the service uses.
 SHARED = (
@@ -275,8 +274,7 @@ def main() -> int:
             results |= MEASURES[part](site, options)
     print(json.dumps(results, indent=1))
     if not options.dry:
-        known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        save(RESULTS, known | results)
+        bench_page.save(results)
     return 0
 
 

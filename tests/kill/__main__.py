@@ -6,17 +6,14 @@ Exit codes: 0 nothing lost, doubled or wrong; 1 something was; 2 the command lin
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
-from scripts import bench
+from scripts import bench_page
 from tests.kill import broken
 from tests.kill.run import Outcome, Plan, datastores, run
 from tests.unit.app.appkit import ROOT
-
-RESULTS = ROOT / "docs" / "benchmarks" / "results.json"
 
 
 def main() -> int:
@@ -25,7 +22,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2200, help="accept at least so many")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is left to chance")
     parser.add_argument("--short", action="store_true", help="each failpoint once, 300 jobs")
-    parser.add_argument("--write", action="store_true", help=f"into {RESULTS.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help="into docs/benchmarks/")
     parser.add_argument("--break", dest="broken", choices=sorted(broken.WAYS), help="a control")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="airlift-broken-") as folder:
@@ -82,9 +79,7 @@ def numbers(outcome: Outcome) -> dict[str, float]:
 
 def write(outcome: Outcome) -> None:
     """Put the numbers among the benchmarks' results; the others stay."""
-    results = {**json.loads(RESULTS.read_text()), **numbers(outcome)}
-    bench.save(RESULTS, results)
-    RESULTS.with_name("README.md").write_text(bench.page(results))
+    bench_page.save(numbers(outcome))
 
 
 if __name__ == "__main__":

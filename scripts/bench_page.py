@@ -1,0 +1,199 @@
+"""What `make bench` writes for people: docs/benchmarks/README.md, from the flat results."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bundle.report import size
+from scripts.lab import ROOT
+
+RESULTS = ROOT / "docs" / "benchmarks"
+UNKNOWN = "not measured"
+#: key: (what a person reads, the peer's way, goal of the ratio: at most so much, or at least)
+MEASURED: dict[str, tuple[str, str, str]] = {
+    "bundle_build_time_ratio": (
+        "images in the engine to blobs of a bundle, nothing cached",
+        "docker save piped to gzip -6",
+        "≤ 0.40",
+    ),
+    "bundle_rebuild_time_ratio": (
+        "the same when only app code changed",
+        "docker save piped to gzip -6",
+        "≤ 0.10",
+    ),
+    "bundle_size_ratio": ("size of the blobs", "size of the .tar.gz", "≤ 0.85"),
+    "verify_time_ratio": (
+        "verify the whole bundle: signature, headers, every byte",
+        "openssl dgst -sha256 over its members, all cores",
+        "≤ 1.15",
+    ),
+    "load_time_ratio": (
+        "a host's images: pull them through the tunnel",
+        "copy one .tar.gz of them and docker load it",
+        "≤ 0.45",
+    ),
+    "load_proven_time_ratio": (
+        "the whole task: Ansible, tunnel, pull, proof in containers, flush to the disk",
+        "the same, with no proof and no flush",
+        "≤ 1.00",
+    ),
+    "upgrade_bytes_ratio": (
+        "upgrade, only app code changed: bytes to an app host",
+        "the same image in full",
+        "≤ 0.01",
+    ),
+    "upgrade_time_ratio": (
+        "upgrade, only app code changed: pull the image through the tunnel",
+        "copy its .tar.gz and docker load it",
+        "≤ 0.05",
+    ),
+    "upgrade_proven_time_ratio": (
+        "the whole task: Ansible, tunnel, pull, proof in a container, flush to the disk",
+        "the same, with no proof and no flush",
+        "≤ 1.00",
+    ),
+    "reinstall_time_ratio": ("install again, nothing to do", "the first install", "≤ 0.25"),
+    "swap_p99_ratio": (
+        "p99 of requests during upgrades and rollbacks",
+        "p99 of the same clients before",
+        "≤ 2.00",
+    ),
+    "predict_rps_ratio": (
+        "predictions a second, each of another text",
+        "scikit-learn in a def route, slowapi on Redis, one BaseHTTPMiddleware",
+        "≥ 3.00",
+    ),
+    "predict_cpu_ratio": ("CPU of the server for one of them", "the same", "≤ 0.33"),
+    "predict_p95_ratio": ("p95 of them", "the same", "≤ 0.50"),
+    "health_rps_ratio": ("health answers a second", "one JSON route of bare Starlette", "≥ 0.60"),
+}
+
+
+#: Key of the other peers: what a person reads.
+OTHERS = {
+    "each": "each image by itself, docker save piped to gzip -6 (Harbor, Kubespray)",
+    "archive": "one archive of all, not compressed (k0s)",
+    "zstd16": "one archive, zstd -T0 -16 --long=25 (RKE2)",
+}
+
+
+def load() -> dict[str, Any]:
+    """Read what was measured so far, as flat keys."""
+    path = RESULTS / "results.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def save(results: dict[str, Any]) -> None:
+    """Merge results into what was measured so far, and write the page."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in results.items()}
+    merged = load() | rounded
+    (RESULTS / "results.json").write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n")
+    (RESULTS / "README.md").write_text(page(merged))
+
+
+def ratios(results: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return the rows of the table: what, the peer's way, the ratio, the goal."""
+    return [
+        (what, peer, f"{results[key]:.2f}" if key in results else UNKNOWN, goal)
+        for key, (what, peer, goal) in MEASURED.items()
+    ]
+
+
+def page(results: dict[str, Any]) -> str:
+    """Return the page; what was never measured is left out, or said to be so."""
+    table = "\n".join(f"| {' | '.join(row)} |" for row in ratios(results))
+    parts = [part(results) for part in (_swaps, _jobs, _service, _carried, _verifier)]
+    return f"""# Benchmarks
+
+Both sides of a row in one run on {results["cores"]} cores ({results["machine"]}). Of the first
+four rows the better of two runs on each side, of the service's the median of several rounds in
+turn; what happens on a site was measured once. `make bench` and `make kills` measure again and
+write this page and [results.json](results.json).
+
+| Airlift | against | ratio | goal |
+|---|---|---|---|
+{table}
+
+{chr(10).join(part for part in parts if part)}"""
+
+
+def _swaps(results: dict[str, Any]) -> str:
+    if "swaps" not in results:
+        return ""
+    return f"""During {results["swaps"]} swaps (upgrade and rollback in turn)
+{results["swap_requests"]} requests were sent and {results["swap_failed"]} failed (goal: 0).
+A rollback had the old release serving {results["rollback_seconds"]:.1f} s after the command
+was typed, Ansible's start included (goal: below 15 s). The site's hosts, the jump host and the
+clients share these cores.
+"""
+
+
+def _jobs(results: dict[str, Any]) -> str:
+    if "jobs_accepted" not in results:
+        return ""
+    return f"""Of {results["jobs_accepted"]} accepted jobs {results["jobs_lost"]} were lost and
+{results["jobs_duplicated"]} doubled (goal: 0 of 2000) while web processes, workers, Postgres and
+Redis were killed {results["jobs_kills"]} times in {results["jobs_seconds"]:.0f} s (`make kills`).
+"""
+
+
+def _service(results: dict[str, Any]) -> str:
+    prefix = "p95_ms_"
+    rows = [
+        f"| {key.removeprefix(prefix)} | {value:.0f} |"
+        for key, value in sorted(results.items())
+        if key.startswith(prefix)
+    ]
+    if not rows:
+        return ""
+    return f"""p95 of each endpoint with 100 clients at a time, on the same cores
+(goal: below 200 ms):
+
+| endpoint | ms |
+|---|---|
+{chr(10).join(rows)}
+"""
+
+
+def _carried(results: dict[str, Any]) -> str:
+    if "bundle_bytes" not in results:
+        return ""
+    others = [
+        f"| {what} | {results[f'peer_{key}_seconds']:.0f} | {size(results[f'peer_{key}_bytes'])} |"
+        for key, what in OTHERS.items()
+        if f"peer_{key}_seconds" in results
+    ] or [f"| {UNKNOWN} | | |"]
+    return f"""Other ways to carry these images, without a goal ({size(results["bundle_bytes"])} in
+{results["bundle_build_seconds"]:.0f} s is Airlift's):
+
+| way | seconds | size |
+|---|---|---|
+{chr(10).join(others)}
+
+The service's image in full from a registry over SSH (unregistry's way, nothing skipped):
+{_unregistry(results)}
+"""
+
+
+def _unregistry(results: dict[str, Any]) -> str:
+    if "peer_unregistry_seconds" not in results:
+        return f"{UNKNOWN}."
+    whole = size(results["peer_unregistry_bytes"])
+    ours = f"{results['upgrade_pull_seconds']:.2f} s for {size(results['upgrade_bytes'])}"
+    return (
+        f"{results['peer_unregistry_seconds']:.1f} s for {whole}; "
+        f"Airlift's upgrade, in the same run: {ours}."
+    )
+
+
+def _verifier(results: dict[str, Any]) -> str:
+    if "verify_peak_mib" not in results:
+        return ""
+    return f"""Memory of the verifier at its peak: {results["verify_peak_mib"]:.0f} MiB
+(goal: below 100 MiB).
+{results["images"]} images of the source `{results["image_source"]}`, in a bundle of
+{results["bundle_file_bytes"] / 1e6:.0f} MB. The changed image's `docker build` is in its time.
+"""
