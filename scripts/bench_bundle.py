@@ -156,11 +156,15 @@ def verification(bundle: Path, cache_dir: Path, work: Path) -> dict[str, float]:
         str(work / "home"),
     ]
     argv += ["--allowed-signers", str(cache_dir / "allowed_signers"), "--json"]
+    # As for everybody, whatever the developer's shell says: compiled once, not in each run.
+    shell_of_a_user = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     peak = 0
 
     def ours() -> None:
         nonlocal peak
-        said = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(
+            argv, cwd=ROOT, env=shell_of_a_user, capture_output=True, text=True, check=True
+        ).stdout
         peak = max(peak, int(said.split()[-1]))
 
     theirs, mine = timed(openssl), timed(ours)
