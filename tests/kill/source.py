@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from tests.unit.app.gate import serving
+
 SLOW_SECONDS = 0.8
 
 
@@ -65,10 +67,8 @@ class Source:
     def start(cls) -> Iterator[Self]:
         """Serve until the block ends."""
         source = cls()
-        threading.Thread(target=source.server.serve_forever, daemon=True).start()
-        try:
-            yield source
-        finally:
-            source.hold.set()
-            source.server.shutdown()
-            source.server.server_close()
+        with serving(source.server):
+            try:
+                yield source
+            finally:
+                source.hold.set()

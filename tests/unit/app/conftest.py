@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from app.main import create_app
 from app.settings import Settings
 from tests.unit.app.appkit import Client, Postgres, Redis, Site
+from tests.unit.app.gate import Gate
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +90,16 @@ def shared(
     """One site for the tests of a module that do not disturb each other."""
     with _site(postgres, redis, tmp_path_factory.mktemp("shared"), template) as site:
         yield site
+
+
+@pytest.fixture(scope="module")
+def gates() -> Iterator[Gate]:
+    """Keeps one address for all gates of a module, which the service allows."""
+    with Gate.start() as gate:
+        yield gate
+
+
+@pytest.fixture
+def gate(gates: Gate) -> Gate:
+    gates.close()
+    return gates

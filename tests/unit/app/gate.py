@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+
+
+@contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Let a server answer until the block ends."""
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 class Gate:
@@ -42,13 +54,11 @@ class Gate:
     @contextmanager
     def start(cls) -> Iterator[Self]:
         gate = cls()
-        threading.Thread(target=gate.server.serve_forever, daemon=True).start()
-        try:
-            yield gate
-        finally:
-            gate.opened.set()
-            gate.server.shutdown()
-            gate.server.server_close()
+        with serving(gate.server):
+            try:
+                yield gate
+            finally:
+                gate.opened.set()
 
     def close(self) -> None:
         """Hold again, and forget who waited."""
@@ -64,3 +74,8 @@ class Gate:
     def wait_for_request(self) -> None:
         """Wait until a worker is in the middle of a job."""
         assert self.waiting.acquire(timeout=20), "no worker took the job"
+
+
+def allow(gate: Gate) -> dict[str, str]:
+    """The setting with which a process of the service may ask a gate."""
+    return {"API_SOURCES_ALLOWED": json.dumps([gate.address])}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.unit.app.appkit import Process, Site, eventually, sample
-from tests.unit.app.gate import Gate
+from tests.unit.app.gate import Gate, allow
 
 pytestmark = pytest.mark.docker
 
@@ -20,10 +19,6 @@ pytestmark = pytest.mark.docker
 def gates() -> Iterator[Gate]:
     with Gate.start() as gate:
         yield gate
-
-
-def allow(gate: Gate) -> dict[str, str]:
-    return {"API_SOURCES_ALLOWED": json.dumps([gate.address])}
 
 
 @pytest.fixture(scope="module")

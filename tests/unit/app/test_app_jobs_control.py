@@ -15,25 +15,9 @@ import pytest
 
 from app.jobs.listing import Place
 from tests.unit.app.appkit import Process, Site, eventually, sample
-from tests.unit.app.gate import Gate
+from tests.unit.app.gate import Gate, allow
 
 pytestmark = pytest.mark.docker
-
-
-@pytest.fixture(scope="module")
-def gates() -> Iterator[Gate]:
-    with Gate.start() as gate:
-        yield gate
-
-
-@pytest.fixture
-def gate(gates: Gate) -> Gate:
-    gates.close()
-    return gates
-
-
-def allow(gate: Gate) -> dict[str, str]:
-    return {"API_SOURCES_ALLOWED": json.dumps([gate.address])}
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,16 @@ _DATABASES = itertools.count(1)
 
 def of_its_own(site: Site) -> dict[str, str]:
     """A Redis database that no other test counts in."""
-    return {"REDIS_URL": f"redis://127.0.0.1:{site.redis.port}/{next(_DATABASES)}"}
+    return {"REDIS_URL": _url(site.redis)}
+
+
+def limited_by(redis: Redis) -> Settings:
+    """Settings of a limiter in this process, with such a database."""
+    return Settings(redis_url=_url(redis), redis_password=SecretStr(PASSWORD))
+
+
+def _url(redis: Redis) -> str:
+    return f"redis://127.0.0.1:{redis.port}/{next(_DATABASES)}"
 
 
 def statuses(process: Process, count: int, **headers: str) -> list[int]:
@@ -96,10 +105,7 @@ def test_b1_the_address_is_believed_from_the_proxy_only(shared: Site) -> None:
 @pytest.mark.docker
 def test_b1_the_minute_slides_by_redis_own_clock(redis: Redis) -> None:
     """Slots that are written as if time had passed: nothing waits for a minute here."""
-    settings = Settings(
-        redis_url=f"redis://127.0.0.1:{redis.port}/{next(_DATABASES)}",
-        redis_password=SecretStr(PASSWORD),
-    )
+    settings = limited_by(redis)
 
     async def run() -> None:
         limiter = RateLimiter(settings)
@@ -129,10 +135,7 @@ def test_b1_the_minute_slides_by_redis_own_clock(redis: Redis) -> None:
 
 @pytest.mark.docker
 def test_b1_many_at_once_share_round_trips(redis: Redis) -> None:
-    settings = Settings(
-        redis_url=f"redis://127.0.0.1:{redis.port}/{next(_DATABASES)}",
-        redis_password=SecretStr(PASSWORD),
-    )
+    settings = limited_by(redis)
 
     async def run() -> None:
         limiter = RateLimiter(settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -12,27 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.unit.app.appkit import Process, Site, eventually, sample
-from tests.unit.app.gate import Gate
+from tests.unit.app.gate import Gate, allow
 
 pytestmark = pytest.mark.docker
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[Gate]:
-    """Keeps one address for all gates of this module, which the service allows."""
-    with Gate.start() as gate:
-        yield gate
-
-
-@pytest.fixture
-def gate(address: Gate) -> Gate:
-    address.close()
-    return address
-
-
-@pytest.fixture(scope="module")
-def web(shared: Site, address: Gate) -> Process:
-    return shared.serve(**allow(address))
+def web(shared: Site, gates: Gate) -> Process:
+    return shared.serve(**allow(gates))
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +29,6 @@ def _leave_nothing(shared: Site, web: Process) -> Iterator[None]:
             process.kill()
     with shared.connect() as connection:
         connection.execute("DELETE FROM jobs")
-
-
-def allow(gate: Gate) -> dict[str, str]:
-    return {"API_SOURCES_ALLOWED": json.dumps([gate.address])}
 
 
 def start(web: Process, gate: Gate) -> str:
