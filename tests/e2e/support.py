@@ -90,6 +90,31 @@ thread.join()
 with open(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
     file.write(b"\\n".join(sorted(seen)))
 """
+#: Runs on a machine: answers every GET with a few reviews, as a client's own API would; an argument
+#: is the seconds that it takes for it.
+API = """
+import http.server, json, sys, threading, time
+delay = float(sys.argv[1]) if sys.argv[1:] else 0
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        time.sleep(delay)
+        body = json.dumps([{"text": "splendid"}, {"text": "awful"}]).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *words):
+        pass
+
+server = http.server.ThreadingHTTPServer(("0.0.0.0", 8088), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+#: Where the app hosts may reach it, by the lab's inventory.
+API_URL = "http://172.30.2.254:8088"
 #: Every line that the journey's commands printed.
 LOG = ROOT / ".cache" / "reports" / "e2e.log"
 WATCHED = "/run/airlift-watched"
@@ -243,3 +268,19 @@ def kill_at(
         return journey.play(verb, *options, check=False)
     finally:
         journey.lab.listen = listen
+
+
+def ok(site: Journey, method: str, path: str, body: object = None, status: int = 200) -> Any:
+    """Send a request through Nginx, expect a status, return the answer."""
+    got, _, answer = site.request(method, path, body)
+    assert got == status, answer
+    return answer
+
+
+def metrics_of(site: Journey, host: str, port: str = "app_blue") -> str:
+    """Read metrics of an app host as Prometheus does, from the monitor zone."""
+    code = (
+        "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=10).read().decode())"
+    )
+    url = f"http://{address(host)}:{PORTS[port]}/metrics"
+    return site.lab.python("monitor-1", code, url).output

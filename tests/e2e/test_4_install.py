@@ -224,3 +224,20 @@ def test_postgres_is_reached_by_tls_only(installed: Journey) -> None:
 def test_the_operator_never_needed_root_on_the_jump_host(installed: Journey) -> None:
     owners = installed.lab.console("jump", "find /opt/airlift ! -user operator | head")
     assert owners.output == ""
+
+
+def test_one_host_is_repaired_alone(installed: Journey) -> None:
+    """What is missing on one host comes back with ``--limit``; no other host is touched."""
+    lab = installed.lab
+
+    def started(host: str) -> dict[str, str]:
+        return {one["Name"]: one["State"]["StartedAt"] for one in containers(lab, host)}
+
+    others = [host for host in HOSTS if host != "monitor-1"]
+    names, before = set(started("monitor-1")), {host: started(host) for host in others}
+    lab.console("monitor-1", "docker ps --all --quiet | xargs docker rm --force")
+    done = recap(installed.play("install", "--limit", "monitor-1").output)
+    assert [host for host, counts in done.hosts.items() if counts["changed"]] == ["monitor-1"]
+    assert set(started("monitor-1")) == names
+    assert {host: started(host) for host in others} == before
+    assert recap(installed.play("install", "--limit", "monitor-1").output).changed == 0
