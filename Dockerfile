@@ -28,7 +28,11 @@ RUN set -eu; \
 # Code: compiled here, since nothing can be written where it runs.
 FROM ${BASE_IMAGE} AS code
 COPY app /srv/app
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /srv/app
+# Models and fonts hardly ever change: in a layer of their own they do not travel with each change of the code.
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /srv/app \
+    && mkdir -p /srv/data/app/reports \
+    && mv /srv/app/models /srv/data/app/models \
+    && mv /srv/app/reports/fonts /srv/data/app/reports/fonts
 
 FROM ${BASE_IMAGE}
 # The upstream base brings pip; nothing that could fetch or build belongs where the service runs.
@@ -43,6 +47,7 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
     PROMETHEUS_MULTIPROC_DIR=/tmp/prom
 WORKDIR /srv
 COPY --from=dependencies /opt/venv /opt/venv
+COPY --from=code /srv/data/app /srv/app
 COPY --from=code /srv/app /srv/app
 
 ARG VERSION=1.0.0
