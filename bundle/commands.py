@@ -137,6 +137,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "completes its commands, options and files.",
         examples=(
             "completion bash > ~/.local/share/bash-completion/completions/airlift-bundle",
+            "completion zsh > ~/.airlift-bundle.zsh  # which ~/.zshrc sources",
             "completion fish > ~/.config/fish/conf.d/airlift-bundle.fish",
         ),
     )

@@ -36,5 +36,8 @@ def script(parser: Top, shell: str, tree: Path) -> str:
     else:
         function = f'{NAME}() {{ {call} "$@"; }}'
     made: str = shtab.complete(parser, shell=shell)
-    # zsh runs a script that is sourced, and one that stands in a folder of $fpath.
-    return f"{made}\n{function}\n" if shell == "zsh" else f"{function}\n{made}"
+    if shell == "zsh":
+        # zsh sources a script or finds it in a folder of $fpath; shtab knows `eval` and the latter.
+        made = made.replace("$zsh_eval_context[-1] == eval", "$zsh_eval_context[-1] == (eval|file)")
+        return f"{made}\n{function}\n"
+    return f"{function}\n{made}"

@@ -269,29 +269,3 @@ def test_main_returns_for_usage_errors_too(capsys: pytest.CaptureFixture[str]) -
     """Callers in the same process get a code, not an exit."""
     assert main(["verify"]) == 2
     assert "this is missing" in capsys.readouterr().err
-
-
-def test_completion_completes(tmp_path: Path) -> None:
-    script = tmp_path / "completion"
-    script.write_text(run("completion", "bash").stdout)
-
-    def offered(*words: str) -> list[str]:
-        line = " ".join(f"'{word}'" for word in words)
-        code = f"source {script}; COMP_WORDS=(airlift-bundle {line}); COMP_CWORD={len(words)}; "
-        code += '_shtab_airlift_bundle; echo "${COMPREPLY[@]}"'
-        done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
-        return done.stdout.split()
-
-    assert offered("ver") == ["verify"]
-    assert offered("verify", "--allow") == ["--allowed-signers"]
-    assert offered("build", "--source", "de") == ["debian"]
-    # The command that it completes is there, and works from anywhere.
-    done = subprocess.run(
-        ["bash", "-c", f"source {script}; cd /; airlift-bundle exit-codes"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "cut-short" in done.stdout
-    for shell in ("zsh", "fish"):
-        assert "airlift-bundle" in run("completion", shell).stdout
