@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, NoReturn
 
 from bundle import schema as s
@@ -213,8 +214,28 @@ def may_be_left_out(path: str) -> bool:
 
 
 def encode(data: dict[str, Any]) -> bytes:
-    """The one form in which a manifest may be written."""
-    return (json.dumps(data, sort_keys=True, indent=1, ensure_ascii=True) + "\n").encode("ascii")
+    """The one form in which a manifest may be written.
+
+    It is what `json.dumps(data, sort_keys=True, indent=1)` gives, and a newline.
+    """
+    return (_text(data, "\n") + "\n").encode("ascii")
+
+
+def _text(value: Any, line: str) -> str:
+    """A value and all that is in it; `line` begins a line as far in as the value's own.
+
+    Python's encoder is not fast once it indents, and each verification asks for this form.
+    """
+    inner = line + " "
+    if isinstance(value, dict) and value:
+        items = [f"{_quoted(key)}: {_text(value[key], inner)}" for key in sorted(value)]
+        return f"{{{inner}{f',{inner}'.join(items)}{line}}}"
+    if isinstance(value, list | tuple) and value:
+        items = [_text(item, inner) for item in value]
+        return f"[{inner}{f',{inner}'.join(items)}{line}]"
+    if isinstance(value, str):
+        return _quoted(value)
+    return str(value) if type(value) is int else json.dumps(value)
 
 
 def parse(raw: bytes) -> Manifest:
@@ -282,7 +303,12 @@ def _check_members(manifest: Manifest) -> None:
 def _check_paths(manifest: Manifest) -> None:
     """No path, carried or left out, stands in the way of another, or of the archive's form."""
     paths = [member.path for member in manifest.contents]
-    folders = {path[:i] for path in paths for i, char in enumerate(path) if char == "/"}
+    folders: set[str] = set()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
     if both := sorted(folders.intersection(paths)):
         _refuse(f"the manifest lists {both[0]!r} as a file and as a folder")
     if long := [path for path in paths if split_name(path) is None]:
