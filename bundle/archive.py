@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn, Protocol
+from typing import BinaryIO, NamedTuple, NoReturn, Protocol
 
 from bundle.errors import COPY_AGAIN, AirliftError, Kind
 
@@ -133,8 +132,7 @@ class Source:
         return bytes(view[:done])
 
 
-@dataclass(frozen=True)
-class Preamble:
+class Preamble(NamedTuple):
     """What is read before anything is trusted."""
 
     manifest: bytes

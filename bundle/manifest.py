@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from bundle import schema as s
 from bundle.archive import MAX_MEMBER, split_name
@@ -92,13 +91,14 @@ _SHAPE = s.record(
 )
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One file of the bundle."""
 
     path: str
     size: int
     sha256: str
+    #: The release that has it, if the bundle leaves it out.
+    base: str = ""
 
     @property
     def is_blob(self) -> bool:
@@ -111,15 +111,7 @@ class Member:
         return self.path.removeprefix("content/")
 
 
-@dataclass(frozen=True)
-class LeftOut(Member):
-    """A member that the release needs and this bundle does not carry: `base` has it."""
-
-    base: str
-
-
-@dataclass(frozen=True)
-class Base:
+class Base(NamedTuple):
     """A release that a delta builds on."""
 
     version: str
@@ -127,13 +119,13 @@ class Base:
     release_sha256: str
 
 
-@dataclass(frozen=True)
 class Manifest:
     """A manifest that passed every check."""
 
-    data: dict[str, Any]
-    # Its very bytes.
-    raw: bytes
+    def __init__(self, data: dict[str, Any], raw: bytes) -> None:
+        self.data = data
+        #: Its very bytes.
+        self.raw = raw
 
     @cached_property
     def members(self) -> tuple[Member, ...]:
@@ -141,10 +133,10 @@ class Manifest:
         return tuple(Member(m["path"], m["size"], m["sha256"]) for m in self.data["members"])
 
     @cached_property
-    def left_out(self) -> tuple[LeftOut, ...]:
+    def left_out(self) -> tuple[Member, ...]:
         """What a delta expects on the jump host; a full bundle leaves nothing out."""
         return tuple(
-            LeftOut(m["path"], m["size"], m["sha256"], m["base"]) for m in self.data["left_out"]
+            Member(m["path"], m["size"], m["sha256"], m["base"]) for m in self.data["left_out"]
         )
 
     @cached_property

@@ -8,10 +8,9 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bundle.errors import AirliftError, Kind
 from bundle.sshsig import Signer
@@ -19,8 +18,7 @@ from bundle.sshsig import Signer
 DEFAULT_HOME = "/opt/airlift"
 
 
-@dataclass(frozen=True)
-class Acceptance:
+class Acceptance(NamedTuple):
     """The record of one bundle that was trusted here."""
 
     serial: int
