@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from functools import cached_property
-from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, NamedTuple, NoReturn
 
 from bundle import schema as s
@@ -206,28 +205,8 @@ def may_be_left_out(path: str) -> bool:
 
 
 def encode(data: dict[str, Any]) -> bytes:
-    """The one form in which a manifest may be written.
-
-    It is what `json.dumps(data, sort_keys=True, indent=1)` gives, and a newline.
-    """
-    return (_text(data, "\n") + "\n").encode("ascii")
-
-
-def _text(value: Any, line: str) -> str:
-    """A value and all that is in it; `line` begins a line as far in as the value's own.
-
-    Python's encoder is not fast once it indents, and each verification asks for this form.
-    """
-    inner = line + " "
-    if isinstance(value, dict) and value:
-        items = [f"{_quoted(key)}: {_text(value[key], inner)}" for key in sorted(value)]
-        return f"{{{inner}{f',{inner}'.join(items)}{line}}}"
-    if isinstance(value, list | tuple) and value:
-        items = [_text(item, inner) for item in value]
-        return f"[{inner}{f',{inner}'.join(items)}{line}]"
-    if isinstance(value, str):
-        return _quoted(value)
-    return str(value) if type(value) is int else json.dumps(value)
+    """The one form in which a manifest may be written."""
+    return (json.dumps(data, sort_keys=True, indent=1, ensure_ascii=True) + "\n").encode("ascii")
 
 
 def parse(raw: bytes) -> Manifest:

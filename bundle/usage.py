@@ -17,8 +17,6 @@ RANGES = (
     "30-34 what was accepted before, 40-52 this machine, 130 stopped by a signal"
 )
 
-_CHOICE = re.compile(r"argument (COMMAND|--?[\w-]+): invalid choice: '(.*?)' \(choose from (.*)\)")
-
 
 def program() -> str:
     """The words with which this was called."""
