@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn, Protocol
+from typing import BinaryIO, NamedTuple, NoReturn, Protocol
 
 from bundle.errors import COPY_AGAIN, AirliftError, Kind
 
@@ -21,6 +20,13 @@ MAX_MEMBER = 0o77777777777
 END = bytes(2 * BLOCK)
 # 1980-01-01: a date of its own would say nothing, and GNU tar warns about 1970.
 MTIME = 315532800
+
+# What a header has between name, size, checksum and prefix, and the sum of it; owner and group
+# are 0, the file is a regular one.
+_MODE = b"0000644\0" + b"0000000\0" * 2
+_DATE = f"{MTIME:011o}\0".encode()
+_MAGIC = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2
+_SUM = sum(_MODE + _DATE + b" " * 8 + _MAGIC)
 
 _TYPES = {
     "1": "a hard link",
@@ -126,8 +132,7 @@ class Source:
         return bytes(view[:done])
 
 
-@dataclass(frozen=True)
-class Preamble:
+class Preamble(NamedTuple):
     """What is read before anything is trusted."""
 
     manifest: bytes
@@ -151,20 +156,12 @@ def header(path: str, size: int) -> bytes:
     if names is None or not 0 <= size <= MAX_MEMBER:
         message = f"{path!r} of {size} bytes cannot be written as ustar"
         raise ValueError(message)
-    prefix, name = names
-    fields = b"".join(
-        (
-            name.encode("ascii").ljust(100, b"\0"),
-            b"0000644\0" + b"0000000\0" * 2,
-            f"{size:011o}\0{MTIME:011o}\0".encode(),
-            b" " * 8,
-            b"0" + bytes(100),
-            b"ustar\x0000",
-            bytes(64) + b"0000000\0" * 2,
-            prefix.encode("ascii").ljust(155, b"\0") + bytes(12),
-        )
-    )
-    return fields[:148] + f"{sum(fields):06o}\0 ".encode() + fields[156:]
+    prefix, name = (text.encode("ascii") for text in names)
+    octal = b"%011o\0" % size
+    # Only what differs is summed: a verification makes a thousand of these.
+    checksum = b"%06o\0 " % (_SUM + sum(name) + sum(octal) + sum(prefix))
+    start = name.ljust(100, b"\0") + _MODE + octal + _DATE
+    return start + checksum + _MAGIC + prefix.ljust(155, b"\0") + bytes(12)
 
 
 def padding(size: int) -> int:

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 from bundle import joining, splitting
-from bundle.cli import Answer, add_command, add_trust, home_of, trust_of
+from bundle.cli import Answer
+from bundle.options import add_custody, add_trust, home_of, trust_of
 from bundle.report import Progress, size, table
-from bundle.usage import COURIER, add_custody
+from bundle.usage import add_command
 
 SIZE = "3900M"
 
@@ -22,8 +23,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "split",
         _split,
-        "write a bundle in parts that a FAT32 stick can hold",
-        role=COURIER,
         about="Parts such as airlift-1.0.0-amd64.tar.part-01, and their index\n"
         "airlift-1.0.0-amd64.tar.parts, which verify, import and join take.",
         examples=("split dist/airlift-1.0.0-amd64.tar -o /media/usb",),
@@ -47,8 +46,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "join",
         _join,
-        "make a bundle file from its parts",
-        role=COURIER,
         about="Each part is checked, and an interrupted join goes on. Not needed for import,\n"
         "which reads the parts themselves.",
         examples=("join /media/usb/airlift-1.0.0-amd64.tar.parts -o /srv",),

@@ -1,4 +1,4 @@
-"""The commands that verify.pyz does not carry: building, signing, serving."""
+"""The commands of whoever builds: build, sign, image, lock; serve and completion, too."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import threading
 import time
 from pathlib import Path
 
-from bundle import carrying, completion, delta, dossiercommand, stock, usage
-from bundle.cli import Answer, add_command, make_parser
+from bundle import completion, delta
+from bundle.cli import Answer, make_parser
 from bundle.errors import AirliftError, Kind
+from bundle.options import add_custody
 from bundle.report import size, table
 from bundle.store import DEFAULT_HOME
+from bundle.usage import add_command
 
 TREE = Path(__file__).resolve().parent.parent
 IDENTITY = "release@airlift.example"
@@ -26,7 +28,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "build",
         _build,
-        "build and sign a bundle",
         about="Collects images, roles, wheels and packages, and writes one signed tar and its\n"
         "SHA256SUMS. The same tree and SOURCE_DATE_EPOCH give the same bytes. A delta,\n"
         "with --since, is for clients that imported those bundles.",
@@ -64,13 +65,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "with it (docs/SBOM.md); without it they are reported as not scanned",
     )
     _add_keys(one)
-    usage.add_custody(one)
-    dossiercommand.register(commands)
+    add_custody(one)
     one = add_command(
         commands,
         "sign",
         _sign,
-        "add another signer's signature to a bundle",
         about="For clients that ask for signatures by several keys. Every byte is checked\n"
         "first. Whoever may not have the whole bundle signs its manifest.json elsewhere.",
         examples=(
@@ -86,12 +85,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="made elsewhere: ssh-keygen -Y sign -n airlift-bundle -f KEY manifest.json",
     )
     _add_keys(one)
-    carrying.register(commands)
     one = add_command(
         commands,
         "image",
         _image,
-        "build the product's own image alone",
         about="For work on the service: the image is in this machine's engine afterwards.",
         examples=("image app --tag airlift/app:dev",),
     )
@@ -102,7 +99,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "lock",
         _lock,
-        "write what the locked tags name now",
         about="Asks the registries what each tag of bundle/images.lock.yml names, and writes\n"
         "digest and platforms there; comments stay. With --check nothing is written, and\n"
         "a tag that has moved is an error.",
@@ -113,13 +109,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--check", action="store_true", help="write nothing; fail when a tag has moved"
     )
     one.add_argument("--file", type=Path, default=TREE / "bundle" / "images.lock.yml")
-    stock.register(commands)
     one = add_command(
         commands,
         "serve",
         _serve,
-        "serve the store as a registry on the loopback",
-        role=usage.OPERATOR,
         about="The playbooks do this themselves; by hand it is for looking into a store with\n"
         "any registry client. Read-only, 127.0.0.1 only, until Ctrl-C.",
         examples=("serve --store /opt/airlift/store --port 5000",),
@@ -131,8 +124,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "completion",
         _completion,
-        "print a completion script for a shell",
-        role=usage.ANYBODY,
         about="It defines the command airlift-bundle, for `python -m bundle` of this tree, and\n"
         "completes its commands, options and files.",
         examples=(

@@ -15,7 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -203,8 +203,7 @@ def check_signatures(chain: Chain, trust: Trust) -> dict[int, str]:
     for entry in chain.entries:
         if entry.data["signature"] is None:
             continue
-        asked = replace(
-            trust,
+        asked = trust._replace(
             identities=(entry.data["who"],),
             required=1,
             at=datetime.fromisoformat(entry.data["time"]).timestamp(),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.errors import AirliftError, Kind
-from bundle.manifest import Base, LeftOut, Manifest, bundle_name
+from bundle.manifest import Base, Manifest, Member, bundle_name
 from bundle.report import size
 from bundle.store import Home
 from bundle.verify import Progress
@@ -41,7 +41,7 @@ def facts(parsed: Manifest) -> dict[str, Any] | None:
     }
 
 
-def source(home: Home, member: LeftOut) -> Path:
+def source(home: Home, member: Member) -> Path:
     """Where this jump host has it: a blob in the store, a file in the base's own directory."""
     from bundle import installed  # noqa: PLC0415 - verifying a bundle needs nothing of it
 
@@ -85,14 +85,14 @@ def link_left_out(parsed: Manifest, home: Home, release: Path) -> None:
             os.link(source(home, member), release / member.release_path, follow_symlinks=False)
 
 
-def _is_present(home: Home, member: LeftOut) -> bool:
+def _is_present(home: Home, member: Member) -> bool:
     try:
         return source(home, member).stat().st_size == member.size
     except (FileNotFoundError, NotADirectoryError):
         return False
 
 
-def _bases_of(parsed: Manifest, members: Sequence[LeftOut]) -> list[Base]:
+def _bases_of(parsed: Manifest, members: Sequence[Member]) -> list[Base]:
     versions = {member.base for member in members}
     return [base for base in parsed.bases if base.version in versions]
 

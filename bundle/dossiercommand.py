@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from bundle import diff, manifest, verify
-from bundle.cli import Answer, add_command, add_trust, home_of, required_trust
+from bundle.cli import Answer
+from bundle.options import add_trust, home_of, required_trust
 from bundle.report import size
 from bundle.store import write_atomic
-from bundle.usage import COURIER
+from bundle.usage import add_command
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -18,8 +19,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "dossier",
         _dossier,
-        "one offline page: who signed, what is inside, what changed",
-        role=COURIER,
         about="For a security officer, before a release is used. The manifest is authenticated\n"
         "and the members that the page shows are hashed; `verify` checks the rest.",
         examples=(

@@ -80,6 +80,20 @@ def inspect(reference: str) -> Inspection | None:
     return found[0]
 
 
+def inspect_all(references: list[str]) -> dict[str, Inspection]:
+    """Return what the engine knows of each image, asked once; a `Problem` names those it lacks."""
+    if not references:
+        return {}
+    done = subprocess.run(
+        [*docker(), "image", "inspect", *references], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        lacking = [reference for reference in references if inspect(reference) is None]
+        raise Problem(f"the engine has no image {', '.join(lacking)}")
+    found: list[Inspection] = json.loads(done.stdout)
+    return dict(zip(references, found, strict=True))
+
+
 def image_id(reference: str) -> str | None:
     """Return the id of an image, or None."""
     found = inspect(reference)

@@ -7,7 +7,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ def recorded(
     entry = _append(log, arguments, subject, "good", "")
     line = f"custody: entry {entry.number} in {log.path}, sha256 {entry.sha256}"
     told = {"log": str(log.path), "entry": entry.number, "sha256": entry.sha256}
-    return replace(answer, text=f"{answer.text}\n{line}", data={**answer.data, "custody": told})
+    return answer._replace(text=f"{answer.text}\n{line}", data={**answer.data, "custody": told})
 
 
 @dataclass(frozen=True)

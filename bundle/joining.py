@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -229,7 +229,7 @@ def _check_signature(place: Path, index: Index, trust: Trust | None, log: Log) -
         log("note: the index's signature was not checked: name the signers, --allowed-signers FILE")
         return None
     # One is enough here: what a site demands of a bundle is asked of its manifest.
-    trust = replace(trust, required=1)
+    trust = trust._replace(required=1)
     return sshsig.verify(index.encode(), [(signature.name, signature.read_bytes())], trust)
 
 

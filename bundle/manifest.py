@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from bundle import schema as s
 from bundle.archive import MAX_MEMBER, split_name
@@ -91,13 +90,14 @@ _SHAPE = s.record(
 )
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One file of the bundle."""
 
     path: str
     size: int
     sha256: str
+    #: The release that has it, if the bundle leaves it out.
+    base: str = ""
 
     @property
     def is_blob(self) -> bool:
@@ -110,15 +110,7 @@ class Member:
         return self.path.removeprefix("content/")
 
 
-@dataclass(frozen=True)
-class LeftOut(Member):
-    """A member that the release needs and this bundle does not carry: `base` has it."""
-
-    base: str
-
-
-@dataclass(frozen=True)
-class Base:
+class Base(NamedTuple):
     """A release that a delta builds on."""
 
     version: str
@@ -126,13 +118,13 @@ class Base:
     release_sha256: str
 
 
-@dataclass(frozen=True)
 class Manifest:
     """A manifest that passed every check."""
 
-    data: dict[str, Any]
-    # Its very bytes.
-    raw: bytes
+    def __init__(self, data: dict[str, Any], raw: bytes) -> None:
+        self.data = data
+        #: Its very bytes.
+        self.raw = raw
 
     @cached_property
     def members(self) -> tuple[Member, ...]:
@@ -140,10 +132,10 @@ class Manifest:
         return tuple(Member(m["path"], m["size"], m["sha256"]) for m in self.data["members"])
 
     @cached_property
-    def left_out(self) -> tuple[LeftOut, ...]:
+    def left_out(self) -> tuple[Member, ...]:
         """What a delta expects on the jump host; a full bundle leaves nothing out."""
         return tuple(
-            LeftOut(m["path"], m["size"], m["sha256"], m["base"]) for m in self.data["left_out"]
+            Member(m["path"], m["size"], m["sha256"], m["base"]) for m in self.data["left_out"]
         )
 
     @cached_property
@@ -282,7 +274,12 @@ def _check_members(manifest: Manifest) -> None:
 def _check_paths(manifest: Manifest) -> None:
     """No path, carried or left out, stands in the way of another, or of the archive's form."""
     paths = [member.path for member in manifest.contents]
-    folders = {path[:i] for path in paths for i, char in enumerate(path) if char == "/"}
+    folders: set[str] = set()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
     if both := sorted(folders.intersection(paths)):
         _refuse(f"the manifest lists {both[0]!r} as a file and as a folder")
     if long := [path for path in paths if split_name(path) is None]:

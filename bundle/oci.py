@@ -41,10 +41,7 @@ def export(references: list[str], blobs: BlobCache, log: Log) -> dict[str, Image
     """Return the engine's images as OCI images, saving only those that the cache does not know."""
     ids: dict[str, str] = {}
     missing: dict[str, list[str]] = {}
-    for reference in references:
-        found = engine.inspect(reference)
-        if found is None:
-            raise Problem(f"the engine has no image {reference}")
+    for reference, found in engine.inspect_all(references).items():
         ids[reference] = str(found["Id"])
         if blobs.image(ids[reference]) is None:
             missing[ids[reference]] = list(found["RootFS"].get("Layers") or [])
@@ -132,7 +129,7 @@ def _read_archive(
             file.unlink()
 
     with (
-        tarfile.open(fileobj=stream, mode="r|") as archive,
+        tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK) as archive,
         ThreadPoolExecutor(_AT_ONCE) as pool,
     ):
         for member in archive:

@@ -13,10 +13,9 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bundle import archive
 from bundle import schema as s
@@ -48,8 +47,7 @@ _CONTENT = (Kind.UNREADABLE, Kind.CUT_SHORT, Kind.ALTERED, Kind.STRUCTURE)
 _BEGINNING = (Kind.UNSIGNED, Kind.UNKNOWN_SIGNER, Kind.BAD_SIGNATURE)
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A file as the index names it: a part, or the bundle that the parts are."""
 
     name: str
@@ -61,8 +59,7 @@ class Piece:
         return {"bytes": self.size, "name": self.name, "sha256": self.sha256}
 
 
-@dataclass(frozen=True)
-class Index:
+class Index(NamedTuple):
     """All parts of a bundle, in order."""
 
     bundle: Piece

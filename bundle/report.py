@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import textwrap
 import time
 from collections.abc import Sequence
 from typing import TextIO
@@ -63,6 +62,8 @@ def fold(text: str, stream: TextIO, used: int = 0) -> str:
     """Break a text between words for a terminal, of which so many columns are taken."""
     if not stream.isatty():
         return text
+    import textwrap  # noqa: PLC0415 - for terminals only
+
     room = max(shutil.get_terminal_size().columns - used, 30)
     return "\n".join(textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False))
 

@@ -19,10 +19,10 @@ def record(**fields: Check) -> Check:
     def check(value: object, where: str) -> None:
         if not isinstance(value, dict):
             _fail(where, "must be an object")
-        if unknown := sorted(set(value) - set(fields)):
-            _fail(where, f"has the unknown key {unknown[0]!r}")
-        if missing := sorted(set(fields) - set(value)):
-            _fail(where, f"lacks the key {missing[0]!r}")
+        if value.keys() != fields.keys():
+            if unknown := sorted(set(value) - set(fields)):
+                _fail(where, f"has the unknown key {unknown[0]!r}")
+            _fail(where, f"lacks the key {min(set(fields) - set(value))!r}")
         for key, field in fields.items():
             field(value[key], f"{where}.{key}" if where else key)
 

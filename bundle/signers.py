@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from bundle.errors import AirliftError, Kind
 
@@ -19,8 +18,7 @@ _KEY_TYPE = re.compile(r"(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+")
 _WORD = re.compile(r'(?:[^\s"]|"(?:[^"\\]|\\.)*")+')
 
 
-@dataclass(frozen=True)
-class AllowedKey:
+class AllowedKey(NamedTuple):
     """One line: who may sign with which key."""
 
     identities: tuple[str, ...]
@@ -36,8 +34,7 @@ class AllowedKey:
         return " ".join(f"{word} {dates[name]}" for name, word in words.items() if name in dates)
 
 
-@dataclass(frozen=True)
-class AllowedSigners:
+class AllowedSigners(NamedTuple):
     """The whole list, and the exact bytes that were checked."""
 
     path: Path
@@ -55,8 +52,7 @@ class AllowedSigners:
         return next(lines).valid
 
 
-@dataclass(frozen=True)
-class Revoked:
+class Revoked(NamedTuple):
     """Keys that nobody may use any more: an OpenSSH KRL, or a plain list of public keys."""
 
     path: Path

@@ -10,9 +10,8 @@ import base64
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from bundle import sshkeygen
 from bundle.errors import AirliftError, Kind
@@ -28,8 +27,7 @@ _BEGIN = "-----BEGIN SSH SIGNATURE-----"
 _END = "-----END SSH SIGNATURE-----"
 
 
-@dataclass(frozen=True)
-class Trust:
+class Trust(NamedTuple):
     """Whom to believe."""
 
     allowed_signers: Path
@@ -42,8 +40,7 @@ class Trust:
     namespace: str = NAMESPACE
 
 
-@dataclass(frozen=True)
-class Signer:
+class Signer(NamedTuple):
     """Somebody whose good signature was found."""
 
     identity: str
@@ -65,8 +62,7 @@ class Signer:
         }
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Who signed, and which signatures counted for nothing, with the reason."""
 
     signers: tuple[Signer, ...]
@@ -76,8 +72,7 @@ class Verdict:
     revoked: bytes | None
 
 
-@dataclass(frozen=True)
-class Signature:
+class Signature(NamedTuple):
     """What a signature file says of itself; nothing of it is proven."""
 
     raw: bytes

@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 from bundle import diff, difftext, prune, receipt
-from bundle.cli import Answer, add_command, add_trust, home_of, positive, trust_of
+from bundle.cli import Answer
 from bundle.errors import AirliftError, Kind
+from bundle.options import add_home, add_trust, home_of, positive, trust_of
 from bundle.report import Progress, size, table
-from bundle.store import DEFAULT_HOME
-from bundle.usage import COURIER, OPERATOR
+from bundle.usage import add_command
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,14 +20,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "receipt",
         _receipt,
-        "sign a list of what this jump host has, for a small delta",
-        role=OPERATOR,
         about="Lists what is here of the releases that were imported, and signs the list with\n"
         "a key of the site. Carried back to the vendor, it makes the next bundle small:\n"
         "build --since site-receipt.json --receipt-signers FILE. Changes nothing here.",
         examples=("receipt -o /media/usb/acme.json --key ~/.ssh/receipt",),
     )
-    _add_home(one)
+    add_home(one)
     one.add_argument(
         "-o",
         "--output",
@@ -48,8 +46,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "diff",
         _diff,
-        "what changes between two releases, and how much is to be carried",
-        role=COURIER,
         about="Compares two releases, each a bundle (full or delta) or the directory of an\n"
         "imported release, from A to B: components, schema and migrations, settings,\n"
         "versions, bytes to carry, bill of materials, vulnerabilities. Writes nothing,\n"
@@ -64,15 +60,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "prune",
         _prune,
-        "remove releases and blobs that no kept release needs",
-        role=OPERATOR,
         about="Frees disk on the jump host. Keeps the newest releases that were accepted, at\n"
         "least two, and `current` with the one before it. Only prints what it would do,\n"
         "unless --apply is given. A site that still runs an older release (status.yml\n"
         "shows it) needs that one for a repair: name it with --keep-release.",
         examples=("prune", "prune --keep 3 --apply"),
     )
-    _add_home(one)
+    add_home(one)
     one.add_argument(
         "--keep", type=positive, default=prune.MINIMUM, metavar="N", help="default and least: 2"
     )
@@ -126,13 +120,6 @@ def _prune(arguments: argparse.Namespace) -> Answer:
             "blobs": [path.name for path in found.blobs],
             "freed_bytes": found.freed,
         },
-    )
-
-
-def _add_home(parser: argparse.ArgumentParser) -> None:
-    home = os.environ.get("AIRLIFT_HOME", DEFAULT_HOME)
-    parser.add_argument(
-        "--home", type=Path, default=Path(home), metavar="DIR", help=f"default: {home}"
     )
 
 

@@ -6,12 +6,11 @@ import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bundle.errors import AirliftError, Kind
 from bundle.sshsig import Signer
@@ -19,8 +18,7 @@ from bundle.sshsig import Signer
 DEFAULT_HOME = "/opt/airlift"
 
 
-@dataclass(frozen=True)
-class Acceptance:
+class Acceptance(NamedTuple):
     """The record of one bundle that was trusted here."""
 
     serial: int
@@ -34,7 +32,7 @@ class Acceptance:
     @property
     def time(self) -> float:
         """Seconds since 1970 at which it was accepted."""
-        return datetime.fromisoformat(self.accepted).timestamp()
+        return seconds(self.accepted)
 
     def as_dict(self) -> dict[str, Any]:
         """What is written to the record."""
@@ -172,7 +170,18 @@ class Home:
 
 def now() -> str:
     """The time, in UTC, as records have it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def seconds(moment: str) -> float:
+    """The same time in seconds since 1970.
+
+    Raises:
+        ValueError: it is no time.
+    """
+    from datetime import datetime  # noqa: PLC0415 - only where something was accepted
+
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -280,7 +289,7 @@ def _read_acceptance(path: Path) -> Acceptance:
             str(data["release_sha256"]),
             signers,
         )
-        datetime.fromisoformat(record.accepted)
+        seconds(record.accepted)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AirliftError(
             Kind.HOME,

@@ -6,26 +6,16 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
+from bundle import catalog
 from bundle.errors import AirliftError, Kind
-from bundle.report import say, table
-from bundle.sshsig import CUSTODY
+from bundle.report import say
 
-COURIER, OPERATOR, ENGINEER, ANYBODY = "courier", "operator", "engineer", "anybody"
-ROLES = {
-    COURIER: "courier and security officer, who carry and check",
-    OPERATOR: "operator, who imports on the jump host",
-    ENGINEER: "release engineer, who builds online",
-    ANYBODY: "anybody",
-}
 RANGES = (
     "0 done, 2 wrong arguments, 10-15 the file, 20-26 who signed,\n"
     "30-34 what was accepted before, 40-52 this machine, 130 stopped by a signal"
 )
-
-_CHOICE = re.compile(r"argument (COMMAND|--?[\w-]+): invalid choice: '(.*?)' \(choose from (.*)\)")
 
 
 def program() -> str:
@@ -35,8 +25,6 @@ def program() -> str:
 
 class Parser(argparse.ArgumentParser):
     """A command's arguments; what is wrong with them is an error like any other."""
-
-    role = ENGINEER
 
     def error(self, message: str) -> NoReturn:
         """Say it in one sentence, with the word that was probably meant."""
@@ -60,13 +48,13 @@ class Top(Parser):
     def format_help(self) -> str:
         """The page that is shown without a command."""
         parts = [f"usage: {self.prog} COMMAND [--json] ...", str(self.description)]
-        helps = {a.dest: str(a.help) for a in self.commands._choices_actions}
-        width = max(map(len, helps)) + 2
-        for role, title in ROLES.items():
+        commands = catalog.here()
+        width = max(map(len, commands)) + 2
+        for role, title in catalog.ROLES.items():
             known = [
-                f"    {name.ljust(width)}{helps[name]}"
-                for name, parser in self.commands.choices.items()
-                if parser.role == role
+                f"    {name.ljust(width)}{command.text}"
+                for name, command in commands.items()
+                if command.role == role
             ]
             parts += ["\n".join([f"{title}:", *known])] if known else []
         parts.append(
@@ -82,17 +70,15 @@ def add_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     run: Any,
-    text: str,
     *,
-    role: str = ENGINEER,
     about: str = "",
     examples: Sequence[str] = (),
 ) -> argparse.ArgumentParser:
-    """Add a subcommand with the options that all have.
+    """Add a command of the catalog, with the options that all have.
 
-    `text` is its line in the list of all; `about` says when one needs it; `examples` are whole
-    lines after the program's name.
+    `about` says when one needs it; `examples` are whole lines after the program's name.
     """
+    text = catalog.COMMANDS[name].text
     lines = "".join(f"  {commands._prog_prefix} {line}\n" for line in examples)
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -104,18 +90,7 @@ def add_command(
     )
     parser.add_argument("--json", action="store_true", help="answer, or refuse, in JSON")
     parser.set_defaults(run=run)
-    if isinstance(parser, Parser):
-        parser.role = role
     return parser
-
-
-def exit_codes() -> tuple[str, list[dict[str, Any]]]:
-    """Every exit code, for people and for machines."""
-    rows = [("0", "", "done; for import also: it was imported before")]
-    rows.append(("1", "", "a defect in Airlift itself, with a traceback"))
-    rows += [(str(kind.exit_code), kind.label, kind.meaning) for kind in Kind]
-    known = [{"code": int(code), "name": name, "meaning": text} for code, name, text in rows]
-    return table(rows, ["code", "name", "meaning"]), known
 
 
 def _plain(message: str) -> str:
@@ -133,26 +108,8 @@ def _plain(message: str) -> str:
     return f"there is no {kind} {found[2]!r}; {hint}"
 
 
-def add_custody(parser: argparse.ArgumentParser) -> None:
-    """Add the options that make a command keep a custody log."""
-    group = parser.add_argument_group("custody log (docs/CARRYING.md)")
-    group.add_argument(
-        "--who", metavar="NAME", help="write into the custody log that this person did it"
-    )
-    group.add_argument(
-        "--custody", type=Path, metavar="FILE", help="default: beside the bundle, BUNDLE.custody"
-    )
-    group.add_argument("--note", default="", metavar="TEXT", help="for the entry, one line")
-    group.add_argument(
-        "--sign",
-        type=Path,
-        metavar="KEY",
-        help=f"sign the entry with that person's key (SSHSIG, namespace {CUSTODY})",
-    )
-
-
 def names_custody(arguments: argparse.Namespace) -> bool:
-    """Whether the command line has an option that `add_custody` added."""
+    """Whether the command line has an option that `options.add_custody` added."""
     words = vars(arguments)
     # An empty --who is one, too: it is refused, not passed over.
     return words.get("who") is not None or any(

@@ -7,9 +7,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bundle import archive, manifest, parts, sshsig
 from bundle.errors import COPY_AGAIN, AirliftError, Kind
@@ -39,8 +38,7 @@ Sink = Callable[[Member], Output | None]
 Have = Callable[[Member], bool]
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """A bundle whose manifest is known, and trusted if `verdict` is there."""
 
     source: archive.Source
@@ -106,7 +104,7 @@ def authenticate(
     """Find out who signed; keys are judged at the time when this host accepted the manifest."""
     accepted = home.acceptance_of(hashlib.sha256(raw).hexdigest()) if home else None
     if accepted is not None:
-        trust = replace(trust, at=accepted.time)
+        trust = trust._replace(at=accepted.time)
     names = [
         manifest.SIGNATURE if i == 0 else f"{manifest.SIGNATURE}.{i + 1}"
         for i in range(len(signatures))

@@ -195,5 +195,5 @@ def _verifier(results: dict[str, Any]) -> str:
     return f"""Memory of the verifier at its peak: {results["verify_peak_mib"]:.0f} MiB
 (goal: below 100 MiB).
 {results["images"]} images of the source `{results["image_source"]}`, in a bundle of
-{results["bundle_file_bytes"] / 1e6:.0f} MB. The changed image's `docker build` is in its time.
+{results["bundle_file_bytes"] / 1e6:.0f} MB. The changed image's `docker build` is not in its time.
 """

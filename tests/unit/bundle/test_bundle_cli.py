@@ -125,6 +125,30 @@ def test_exit_codes_are_listed() -> None:
     assert all(kind.meaning in text for kind in Kind)
 
 
+def loaded(*words: str) -> set[str]:
+    """The modules that a command has loaded when it ends."""
+    code = "import atexit, sys\nfrom bundle.cli import main\n"
+    code += "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\nmain(sys.argv[1:])"
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=True)
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_a_command_loads_what_it_needs(small: Path, keys: Keys, home: Home) -> None:
+    """What a verification loads is a good part of the time that it takes."""
+    needed = {f"bundle.{name}" for name in ("catalog", "cli", "errors", "report", "usage")}
+    page = loaded("--help")
+    assert {name for name in page if name.startswith("bundle.")} == needed
+    for name in ("archive", "delta", "inspect", "manifest", "options", "parts", "schema"):
+        needed.add(f"bundle.{name}")
+    for name in ("signers", "sshkeygen", "sshsig", "store", "verify", "verifycommand"):
+        needed.add(f"bundle.{name}")
+    checked = loaded(*arguments("verify", small, keys, home))
+    assert {name for name in checked if name.startswith("bundle.")} == needed
+    # Ten times as long as named tuples, and `inspect` with it.
+    assert "dataclasses" not in page | checked
+
+
 def test_a_reader_that_closes_its_pipe(small: Path) -> None:
     """The exit code stays that of the command: it is what scripts believe."""
     for words, code in (

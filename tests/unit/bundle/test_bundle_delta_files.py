@@ -13,7 +13,7 @@ import pytest
 from bundle import bootstrap, build, complete, importer, installed
 from bundle import since as delta_bases
 from bundle.errors import AirliftError, Kind
-from bundle.manifest import LeftOut
+from bundle.manifest import Member
 from bundle.store import Home
 from tests.unit.bundle.bundlekit import (
     FakeSuppliers,
@@ -36,7 +36,7 @@ from tests.unit.bundle.deltakit import (
 from tests.unit.bundle.test_bundle_docs import block, shell
 
 
-def _files(dist: Dist, keys: Keys) -> list[LeftOut]:
+def _files(dist: Dist, keys: Keys) -> list[Member]:
     return [m for m in manifest_of(dist.delta, keys).left_out if not m.is_blob]
 
 

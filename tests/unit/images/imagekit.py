@@ -117,9 +117,9 @@ with (here / "calls").open("a") as log:
     print(*sys.argv[1:], file=log)
 known = json.loads((here / "images.json").read_text())
 if sys.argv[1:3] == ["image", "inspect"]:
-    if sys.argv[3] not in known:
+    print(json.dumps([known[name] for name in sys.argv[3:] if name in known]))
+    if set(sys.argv[3:]) - known.keys():
         sys.exit("no such image")
-    print(json.dumps([known[sys.argv[3]]]))
 elif sys.argv[1] == "save":
     with (here / "save.tar").open("rb") as saved:
         shutil.copyfileobj(saved, sys.stdout.buffer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,7 +156,7 @@ def test_a_save_that_is_cut_short_is_refused(stand_in: StandInEngine) -> None:
 def test_an_image_that_is_not_there_is_named(stand_in: StandInEngine) -> None:
     holds_both(stand_in)
     with pytest.raises(Problem, match="no image nothing"):
-        oci.export(["nothing"], BlobCache(), keep)
+        oci.export(["app", "nothing"], BlobCache(), keep)
 
 
 def test_a_damaged_blob_never_reaches_a_layout_and_is_made_anew(
@@ -174,6 +175,22 @@ def test_a_damaged_blob_never_reaches_a_layout_and_is_made_anew(
     again = oci.export(["app"], blobs, keep)
     oci.write_layout(tmp_path / "layout", again, blobs)
     assert again == images
+
+
+def test_a_layout_needs_the_disk_once_or_lies_on_another(stand_in: StandInEngine) -> None:
+    holds_both(stand_in)
+    blobs = BlobCache()
+    images = oci.export(["app"], blobs, keep)
+    with (
+        tempfile.TemporaryDirectory(dir=blobs.directory) as beside,
+        tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere,
+    ):
+        for folder, same in ((beside, True), (elsewhere, False)):
+            oci.write_layout(Path(folder), images, blobs)
+            for digest in images["app"].blobs:
+                placed = Path(folder, "blobs", "sha256", digest.removeprefix("sha256:"))
+                assert placed.samefile(blobs.path(digest)) is same
+                assert sha256(placed.read_bytes()) == digest
 
 
 def test_nothing_is_left_in_the_cache_but_results(stand_in: StandInEngine) -> None:

@@ -1,0 +1,82 @@
+"""`bundle inspect`: what is inside a bundle, or in a custody log."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bundle import inspect, verify
+from bundle.cli import Answer
+from bundle.errors import AirliftError, Kind
+from bundle.options import add_trust, home_of, required_trust, trust_of
+from bundle.sshsig import Trust
+from bundle.store import Home
+from bundle.usage import add_command
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    one = add_command(
+        commands,
+        "inspect",
+        _inspect,
+        about="A quick look at images, versions, sizes and needs. Without a list of signers\n"
+        "it says NOT CHECKED, and is good for looking only.",
+        examples=("inspect BUNDLE --allowed-signers allowed_signers", "inspect BUNDLE --json"),
+    )
+    what = one.add_mutually_exclusive_group(required=True)
+    what.add_argument("bundle", type=Path, nargs="?", help="bundle file, or its parts' index")
+    what.add_argument(
+        "--custody",
+        type=Path,
+        metavar="FILE",
+        help="show who had a bundle when, and check the log's chain; its signatures are checked "
+        "with --allowed-signers",
+    )
+    one.add_argument(
+        "--cat",
+        metavar="PATH",
+        help="write this member to standard output instead, such as about/dossier.html or "
+        "about/sbom/release.cdx.json; it is hashed first, and a bad one is not written",
+    )
+    add_trust(one)
+
+
+def _inspect(arguments: argparse.Namespace) -> Answer:
+    if arguments.custody is not None:
+        return _inspect_custody(arguments)
+    home = home_of(arguments)
+    if arguments.cat is not None:
+        return _cat(arguments, home)
+    with verify.opened(arguments.bundle, trust=trust_of(arguments, home), home=None) as bundle:
+        return Answer(inspect.text(bundle), inspect.facts(bundle))
+
+
+def _inspect_custody(arguments: argparse.Namespace) -> Answer:
+    from bundle import custody, handover  # noqa: PLC0415 - a bundle needs nothing of it
+
+    # Only a list that is named: the one that is kept here is of those who sign bundles.
+    signers = arguments.allowed_signers
+    trust = Trust(signers, revoked=arguments.revoked) if signers else None
+    text, data, problems = handover.shown(arguments.custody, trust)
+    if problems:
+        print(text, file=sys.stderr)
+    custody.refuse(arguments.custody, problems)
+    return Answer(text, data)
+
+
+def _cat(arguments: argparse.Namespace, home: Home) -> Answer:
+    if arguments.json:
+        raise AirliftError(
+            Kind.USAGE,
+            "--cat writes the member itself, so there is no answer for --json",
+            where=f"--cat {arguments.cat}",
+            fix="leave one of them out",
+        )
+    trust = required_trust(arguments, home)
+    from bundle import members  # noqa: PLC0415 - needed for --cat only
+
+    with verify.opened(arguments.bundle, trust=trust, home=None) as bundle:
+        members.cat(bundle, arguments.cat)
+    return Answer("", {})
