@@ -85,7 +85,8 @@ test-site: setup ## the end-to-end site: bundle, stick, install, every row and f
 	@pytest tests/e2e
 
 .PHONY: test-fast
-test-fast: lint test-unit ## lint, types and unit tests: what to run while you work
+test-fast: lint ## lint, types and the unit tests that are not marked slow: what to run while you work
+	@pytest tests/unit -n 2 -m "not slow"
 
 .PHONY: test
 test: setup ## everything that CI runs

@@ -51,6 +51,7 @@ def statuses(process: Process, count: int, **headers: str) -> list[int]:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_b1_a_key_is_limited_over_processes_and_hosts_and_has_an_override(shared: Site) -> None:
     env = {**of_its_own(shared), "AUTH_ENABLED": "true", "RATE_LIMIT_PER_MIN": "10"}
     hosts = [shared.serve(**env), shared.serve(**env)]

@@ -45,6 +45,7 @@ def _seconds(site: Site, web: Process) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.slow
 def test_without_postgres_the_answer_is_503_and_it_heals(site: Site) -> None:
     web, worker = site.serve(), site.worker()
     job = site.trigger(web)

@@ -155,6 +155,7 @@ def test_an_answer_that_cannot_be_written(small: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.slow
 def test_a_signal_ends_an_import_cleanly(
     number: signal.Signals, full: build.Built, keys: Keys, home: Home
 ) -> None:

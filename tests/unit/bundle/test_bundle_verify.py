@@ -201,6 +201,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
+@pytest.mark.slow
 def test_no_byte_can_be_changed(
     data: st.DataObject, small: Path, scratch: Path, keys: Keys
 ) -> None:
