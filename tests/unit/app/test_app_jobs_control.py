@@ -66,6 +66,7 @@ def test_a10_a_queued_job_is_cancelled_at_once(shared: Site, web: Process) -> No
     assert not [line for line in worker.logged("job started") if line["job_id"] == job]
 
 
+@pytest.mark.slow
 def test_a10_a_running_job_stops_and_stores_nothing(shared: Site, web: Process, gate: Gate) -> None:
     worker = shared.worker(**allow(gate), WORKER_CONCURRENCY_MIN="1", WORKER_CONCURRENCY_MAX="1")
     job = start(web, gate)
@@ -267,6 +268,7 @@ def test_dead_jobs_are_listed_and_put_back(shared: Site, web: Process, gate: Gat
         assert shared.wait_for(web, job, "dead")["attempts"] == 2
 
 
+@pytest.mark.slow
 def test_old_jobs_are_deleted_in_batches(shared: Site, web: Process) -> None:
     with shared.connect() as connection:
         for age, count in (("31 days", 1200), ("29 days", 3)):

@@ -161,6 +161,7 @@ def _accepted(web: Process) -> str | None:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_b4_a_requests_id_follows_its_job_into_the_workers_log(site: Site) -> None:
     web, worker = site.serve(), site.worker()
     job = site.trigger(web, **{"x-request-id": "follow-me-0001"})
@@ -202,6 +203,7 @@ def test_b5_the_metrics_of_a_jobs_life(site: Site, gate: Gate) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_b5_a_killed_workers_attempt_is_counted_by_the_sweeper(site: Site, gate: Gate) -> None:
     allowed = {"API_SOURCES_ALLOWED": json.dumps([gate.address]), "JOB_LEASE_SECONDS": "1"}
     web = site.serve(**allowed, JOB_MAX_ATTEMPTS="1")

@@ -301,6 +301,7 @@ def test_b3_a_place_is_given_back_by_those_who_fail(settings: Settings) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_b3_a_slow_upload_is_cut_off_and_holds_no_place(shared: Site) -> None:
     web = shared.serve(
         WEB_CONCURRENCY="1", REQUEST_TIMEOUT_SECONDS="1.5", MAX_CONCURRENT_REQUESTS="1"

@@ -359,6 +359,7 @@ def test_a_dump_that_is_not_the_database_does_not_count(
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_a_row_changed_on_the_way_is_found(backup: Backup, bank: str, tmp_path: Path) -> None:
     """Same tables, same counts: only the contents tell."""
     shell = f"{engine.docker()[0]} exec --user {USER} {backup.source.name}"
