@@ -60,12 +60,18 @@ run: build ## run the service alone on http://127.0.0.1:8000 (no database: predi
 # ---------------------------------------------------------------- proofs
 .PHONY: lint
 lint: setup ## ruff, mypy, ansible-lint, yamllint, shellcheck, hadolint
+	@$(MAKE) -j 2 --output-sync lint-roles lint-code
+
+.PHONY: lint-code lint-roles
+lint-code:
 	@ruff check .
 	@ruff format --check .
 	@mypy .
 	@yamllint --strict .
 	@shellcheck $(SHELL_FILES)
 	@for f in $(DOCKER_FILES); do hadolint "$$f" || exit 1; done
+# Takes one core for longer than all the others together.
+lint-roles:
 	@ANSIBLE_INVENTORY_UNPARSED_FAILED=false ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=false ansible-lint --offline
 
 .PHONY: fmt
@@ -85,7 +91,8 @@ test-site: setup ## the end-to-end site: bundle, stick, install, every row and f
 	@pytest tests/e2e
 
 .PHONY: test-fast
-test-fast: lint test-unit ## lint, types and unit tests: what to run while you work
+test-fast: lint ## lint, types and the unit tests that are not marked slow: what to run while you work
+	@pytest tests/unit -n 2 -m "not slow"
 
 .PHONY: test
 test: setup ## everything that CI runs

@@ -96,7 +96,9 @@ def last_words(container: str) -> str:
         except ValueError:
             continue
         if isinstance(record, dict) and record.get("level") in {"error", "critical"}:
-            return str(record.get("reason") or record.get("exception") or record.get("event"))
+            return str(
+                record.get("reason") or record.get("exception") or record.get("event") or line
+            )
     return lines[-1] if lines else "it said nothing"
 
 

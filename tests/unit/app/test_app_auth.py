@@ -159,6 +159,7 @@ def test_a_wrong_key_file_changes_nothing(shared: Site, content: str, said: str)
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_when_keys_cannot_be_checked_nobody_gets_in(site: Site) -> None:
     site.command("keys", "sync", write_keys(site.folder / "keys.json", KEYS))
     web = site.serve(AUTH_ENABLED="true", AUTH_CACHE_SECONDS="0.2")

@@ -48,6 +48,7 @@ def test_the_migration_records_what_the_constants_say(site: Site) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_migrating_twice_changes_nothing(empty_site: Site) -> None:
     assert empty_site.command("migrate")[-1]["changed"] is True
     assert empty_site.command("migrate")[-1]["changed"] is False

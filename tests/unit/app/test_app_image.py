@@ -70,6 +70,7 @@ def config(image: str) -> dict[str, Any]:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_it_answers_with_nothing_else_running(container: tuple[str, httpx.Client]) -> None:
     _name, client = container
     assert client.get("/health").json()["status"] == "ok"
@@ -83,6 +84,7 @@ def test_it_answers_with_nothing_else_running(container: tuple[str, httpx.Client
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_it_has_no_rights_and_no_tools(container: tuple[str, httpx.Client]) -> None:
     name, _client = container
     assert docker("exec", name, "id", "-u") == "10001"
@@ -100,6 +102,7 @@ def test_it_has_no_rights_and_no_tools(container: tuple[str, httpx.Client]) -> N
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_its_health_check_says_what_is_missing(container: tuple[str, httpx.Client]) -> None:
     name, _client = container
     done = subprocess.run(
@@ -114,6 +117,7 @@ def test_its_health_check_says_what_is_missing(container: tuple[str, httpx.Clien
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_it_is_small_labelled_and_runs_its_server_as_process_one(
     image: str, container: tuple[str, httpx.Client]
 ) -> None:

@@ -103,6 +103,7 @@ def test_a_job_that_can_never_work_fails_at_once(
     assert "missing.csv" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_a_source_that_keeps_failing_ends_as_dead(
     shared: Site, web: Process, worker: Process, gates: Gate
 ) -> None:

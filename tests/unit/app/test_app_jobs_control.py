@@ -66,6 +66,7 @@ def test_a10_a_queued_job_is_cancelled_at_once(shared: Site, web: Process) -> No
     assert not [line for line in worker.logged("job started") if line["job_id"] == job]
 
 
+@pytest.mark.slow
 def test_a10_a_running_job_stops_and_stores_nothing(shared: Site, web: Process, gate: Gate) -> None:
     worker = shared.worker(**allow(gate), WORKER_CONCURRENCY_MIN="1", WORKER_CONCURRENCY_MAX="1")
     job = start(web, gate)
@@ -108,6 +109,7 @@ def test_a10_a_finished_job_cannot_be_cancelled(shared: Site, web: Process) -> N
     assert cancel(web, "no-uuid").status_code == 422
 
 
+@pytest.mark.slow
 def test_a10_cancel_and_finish_race_and_one_of_them_wins(shared: Site, web: Process) -> None:
     worker = shared.worker()
     jobs = [shared.trigger(web) for _ in range(40)]
@@ -211,6 +213,7 @@ def test_a_cursor_survives_the_way_there_and_back(shared: Site) -> None:
     assert Place.of(place.cursor()) == place
 
 
+@pytest.mark.slow
 def test_a10_only_ones_own_jobs(site: Site) -> None:
     keys = {"one": "the-key-of-one", "two": "the-key-of-two"}
     entries = [
@@ -231,6 +234,7 @@ def test_a10_only_ones_own_jobs(site: Site) -> None:
     assert web.http.get("/api/v1/jobs").status_code == 401
 
 
+@pytest.mark.slow
 def test_dead_jobs_are_listed_and_put_back(shared: Site, web: Process, gate: Gate) -> None:
     worker = shared.worker(**allow(gate))
     dead = [start(web, gate, "/fail") for _ in range(3)]
@@ -264,6 +268,7 @@ def test_dead_jobs_are_listed_and_put_back(shared: Site, web: Process, gate: Gat
         assert shared.wait_for(web, job, "dead")["attempts"] == 2
 
 
+@pytest.mark.slow
 def test_old_jobs_are_deleted_in_batches(shared: Site, web: Process) -> None:
     with shared.connect() as connection:
         for age, count in (("31 days", 1200), ("29 days", 3)):

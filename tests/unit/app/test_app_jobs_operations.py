@@ -68,6 +68,7 @@ def start(web: Process, gate: Gate) -> str:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_b12_a_worker_takes_more_at_once_while_jobs_wait(site: Site, gate: Gate) -> None:
     allowed = {"API_SOURCES_ALLOWED": json.dumps([gate.address])}
     web = site.serve(**allowed)
@@ -98,6 +99,7 @@ def test_b12_a_worker_takes_more_at_once_while_jobs_wait(site: Site, gate: Gate)
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_a4_an_old_backlog_degrades_readiness_but_does_not_end_it(site: Site) -> None:
     limit = {"QUEUE_AGE_DEGRADED_SECONDS": "0.5"}
     web = site.serve(**limit)
@@ -119,6 +121,7 @@ def test_a4_an_old_backlog_degrades_readiness_but_does_not_end_it(site: Site) ->
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_readiness_answers_in_time_while_postgres_is_frozen(site: Site) -> None:
     web, worker = site.serve(), site.worker()
     with site.postgres.frozen():
@@ -132,6 +135,7 @@ def test_readiness_answers_in_time_while_postgres_is_frozen(site: Site) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_processes_that_start_before_postgres_wait_for_it(site: Site) -> None:
     site.postgres.down()
     try:
@@ -157,6 +161,7 @@ def _accepted(web: Process) -> str | None:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_b4_a_requests_id_follows_its_job_into_the_workers_log(site: Site) -> None:
     web, worker = site.serve(), site.worker()
     job = site.trigger(web, **{"x-request-id": "follow-me-0001"})
@@ -174,6 +179,7 @@ def test_b4_a_requests_id_follows_its_job_into_the_workers_log(site: Site) -> No
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_b5_the_metrics_of_a_jobs_life(site: Site, gate: Gate) -> None:
     allowed = {"API_SOURCES_ALLOWED": json.dumps([gate.address])}
     web = site.serve(**allowed, JOB_MAX_ATTEMPTS="2")
@@ -197,6 +203,7 @@ def test_b5_the_metrics_of_a_jobs_life(site: Site, gate: Gate) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_b5_a_killed_workers_attempt_is_counted_by_the_sweeper(site: Site, gate: Gate) -> None:
     allowed = {"API_SOURCES_ALLOWED": json.dumps([gate.address]), "JOB_LEASE_SECONDS": "1"}
     web = site.serve(**allowed, JOB_MAX_ATTEMPTS="1")

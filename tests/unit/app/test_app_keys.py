@@ -57,6 +57,7 @@ def web(shared: Site) -> Process:
     return shared.serve(AUTH_ENABLED="true", AUTH_CACHE_SECONDS="0.1")
 
 
+@pytest.mark.slow
 def test_a_key_is_printed_once_and_stored_as_a_hash(shared: Site, web: Process) -> None:
     out, err = keys(shared, "add", "billing", "--label", "night run")
     key = out.removesuffix("\n")
@@ -74,6 +75,7 @@ def test_a_key_is_printed_once_and_stored_as_a_hash(shared: Site, web: Process) 
     assert key not in web.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_key_is_revoked_without_a_restart_and_stays_so(shared: Site, web: Process) -> None:
     key_id, key = add(shared, "leaver")
     entry = {"client": "leaver", "key_sha256": hashlib.sha256(key.encode()).hexdigest()}
@@ -134,6 +136,7 @@ def test_a_scope_that_is_missing_is_named(shared: Site, web: Process) -> None:
     assert status(web, "/predict", wide) == 403
 
 
+@pytest.mark.slow
 def test_the_file_changes_scopes_and_limits(shared: Site) -> None:
     digest = hashlib.sha256(b"of-the-file").hexdigest()
     entry = {"client": "one", "key_sha256": digest, "scopes": ["jobs"], "rate_limit_per_min": 7}
@@ -162,6 +165,7 @@ def test_a_key_that_makes_no_sense_is_not_made(shared: Site, options: tuple[str,
     assert shared.one("SELECT count(*) FROM api_keys") == before
 
 
+@pytest.mark.slow
 def test_the_services_own_user_can_only_read_keys(postgres: Postgres, empty_site: Site) -> None:
     with roles(postgres, "airlift_app"):
         empty_site.command("migrate")

@@ -17,6 +17,7 @@ from tests.unit.app.appkit import ROOT, Postgres, Redis
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_b7_nothing_is_lost_whatever_is_killed(postgres: Postgres, redis: Redis) -> None:
     outcome = run(Plan(jobs=300), postgres, redis, print)
     assert outcome.verdict.faults == []
@@ -31,6 +32,7 @@ def test_b7_nothing_is_lost_whatever_is_killed(postgres: Postgres, redis: Redis)
 @pytest.mark.docker
 @pytest.mark.skipif("AIRLIFT_SOAK" not in os.environ, reason="a control of the soak")
 @pytest.mark.parametrize(("way", "found"), [("fencing", "wrong"), ("commit", "lost")])
+@pytest.mark.slow
 def test_the_oracle_notices_a_broken_service(
     postgres: Postgres, redis: Redis, tmp_path: Path, way: str, found: str
 ) -> None:

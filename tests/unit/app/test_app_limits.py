@@ -51,6 +51,7 @@ def statuses(process: Process, count: int, **headers: str) -> list[int]:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_b1_a_key_is_limited_over_processes_and_hosts_and_has_an_override(shared: Site) -> None:
     env = {**of_its_own(shared), "AUTH_ENABLED": "true", "RATE_LIMIT_PER_MIN": "10"}
     hosts = [shared.serve(**env), shared.serve(**env)]
@@ -300,6 +301,7 @@ def test_b3_a_place_is_given_back_by_those_who_fail(settings: Settings) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_b3_a_slow_upload_is_cut_off_and_holds_no_place(shared: Site) -> None:
     web = shared.serve(
         WEB_CONCURRENCY="1", REQUEST_TIMEOUT_SECONDS="1.5", MAX_CONCURRENT_REQUESTS="1"

@@ -19,6 +19,7 @@ def ready(process: Process) -> tuple[int, str, dict[str, str]]:
     return answer.status_code, body["status"], body["checks"]
 
 
+@pytest.mark.slow
 def test_jobs_are_taken_and_run_while_redis_is_down(site: Site) -> None:
     web, worker = site.serve(), site.worker()
     assert ready(web)[:2] == (200, "ready")
@@ -45,6 +46,7 @@ def _seconds(site: Site, web: Process) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.slow
 def test_without_postgres_the_answer_is_503_and_it_heals(site: Site) -> None:
     web, worker = site.serve(), site.worker()
     job = site.trigger(web)

@@ -203,6 +203,7 @@ def test_a_line_break_in_a_name_makes_no_line_of_the_log(
         assert not process.logged("forged")
 
 
+@pytest.mark.slow
 def test_a11_a_hundred_thousand_rows_are_streamed_in_bounded_memory(
     shared: Site, web: Process, job: str
 ) -> None:

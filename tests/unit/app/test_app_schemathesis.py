@@ -22,6 +22,7 @@ def web(shared: Site) -> Process:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_a18_the_service_keeps_what_its_document_promises(shared: Site, web: Process) -> None:
     key = add(shared, "schemathesis")[1]
     examples = ["--max-examples", "400"] if SOAK else ["--max-examples", "10"]

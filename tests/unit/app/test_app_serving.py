@@ -72,6 +72,7 @@ def test_counters_add_up_over_workers_and_survive_one(site: Site) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_each_line_is_json_whoever_logs(site: Site) -> None:
     web = site.serve()
     site.trigger(web)
@@ -110,6 +111,7 @@ def test_a_request_in_flight_outlives_sigterm(site: Site) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_draining_turns_readiness_while_everything_else_works(site: Site) -> None:
     web = site.serve(DRAIN_FILE=str(site.folder / "flag"))
     assert web.http.get("/health/ready").status_code == 200

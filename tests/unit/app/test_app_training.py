@@ -10,6 +10,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pytest
+
 from app.predict.artefacts import load_models
 from scripts.train_models import INNER, PACKAGE, SETS
 from tests.unit.app.appkit import ROOT
@@ -47,6 +49,7 @@ def _archive() -> bytes:
     return _tar({f"x/{INNER}": _tar(sets), f"x/{PACKAGE}/vader_lexicon.txt": lexicon.encode()})
 
 
+@pytest.mark.slow
 def test_b6_the_same_data_gives_the_same_bytes(tmp_path: Path) -> None:
     data = tmp_path / "archive.tar.gz"
     data.write_bytes(_archive())

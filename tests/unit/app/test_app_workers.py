@@ -100,6 +100,7 @@ def test_a_job_that_outlasts_the_drain_is_given_back(
     assert (status["status"], status["attempts"]) == ("queued", 0)
 
 
+@pytest.mark.slow
 def test_a_paused_worker_takes_nothing_in(shared: Site, web: Process) -> None:
     worker = shared.worker(DRAIN_FILE=str(shared.folder / "pause"))
     shared.command("drain", DRAIN_FILE=str(shared.folder / "pause"))
@@ -112,6 +113,7 @@ def test_a_paused_worker_takes_nothing_in(shared: Site, web: Process) -> None:
     shared.wait_for(web, job, "succeeded")
 
 
+@pytest.mark.slow
 def test_many_jobs_and_two_workers_make_each_result_once(shared: Site, web: Process) -> None:
     workers = [shared.worker(), shared.worker()]
     with ThreadPoolExecutor(8) as pool:

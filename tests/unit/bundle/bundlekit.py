@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import functools
 import hashlib
 import importlib.metadata
 import io
@@ -259,8 +260,12 @@ def wheel(name: str, version: str, files: dict[str, bytes]) -> tuple[str, bytes]
     return f"{name}-{version}-py3-none-any.whl", out.getvalue()
 
 
+@functools.cache
 def wheelhouse() -> tuple[dict[str, bytes], bytes]:
-    """A wheelhouse with this environment's pip and one small package, and its requirements."""
+    """A wheelhouse with this environment's pip and one small package, and its requirements.
+
+    Packed once a process; nobody may change what this returns.
+    """
     pip = importlib.metadata.distribution("pip")
     root = Path(str(pip.locate_file("")))
     files = {

@@ -157,6 +157,7 @@ def test_a_byte_of_every_field_member_and_gap(bundle: Path, keys: Keys) -> None:
 
 
 @pytest.mark.usefixtures("asked_once")
+@pytest.mark.slow
 def test_bytes_at_many_places(bundle: Path, keys: Keys) -> None:
     """Half of them anywhere, half of them spread evenly over the regions, small ones too."""
     dice, trust = random.Random(1), trust_of(keys, bundle)

@@ -89,6 +89,7 @@ def test_the_settings_are_those_that_the_tests_replace(settings: dict[str, str])
         assert set(names) <= set(settings)
 
 
+@pytest.mark.slow
 def test_the_way_of_a_bundle(
     settings: dict[str, str], desk: Path, full: build.Built, keys: Keys
 ) -> None:

@@ -157,7 +157,7 @@ def test_a_reader_that_closes_its_pipe(small: Path) -> None:
         ("exit-codes", 0),
         ("verify /dev/null --home /nonexistent 2>&1", Kind.SIGNERS_FILE.exit_code),
     ):
-        script = f"{sys.executable} -m bundle {words} | (exec <&-; sleep 1)"
+        script = f"{sys.executable} -m bundle {words} | (exec <&-)"
         command = ["bash", "-c", f"{script}; echo ${{PIPESTATUS[0]}}"]
         done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=True)
         assert (done.stdout, done.stderr) == (f"{code}\n", ""), words
@@ -179,6 +179,7 @@ def test_an_answer_that_cannot_be_written(small: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.slow
 def test_a_signal_ends_an_import_cleanly(
     number: signal.Signals, full: build.Built, keys: Keys, home: Home
 ) -> None:

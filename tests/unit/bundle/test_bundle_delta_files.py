@@ -195,6 +195,7 @@ def test_a_python_for_which_the_bases_wheels_are_not(
     assert (caught.value.kind, "wheels for 3.8" in caught.value.what) == (Kind.PYTHON, True)
 
 
+@pytest.mark.slow
 def test_by_hand_a_delta_makes_a_working_environment(
     full: build.Built, tree: Path, tmp_path: Path, keys: Keys
 ) -> None:

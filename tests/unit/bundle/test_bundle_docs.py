@@ -59,6 +59,7 @@ def test_the_settings_are_those_that_the_test_replaces() -> None:
     assert names == ["BUNDLE", "SIGNERS", "SIGNER"]
 
 
+@pytest.mark.slow
 def test_by_hand_then_by_the_installed_verifier(stick: dict[str, str], desk: Path) -> None:
     done = shell(block("by hand"), stick, desk)
     assert done.returncode == 0, done.stdout + done.stderr

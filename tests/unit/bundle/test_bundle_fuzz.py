@@ -87,6 +87,7 @@ def test_any_bytes_as_a_signature(body: bytes, armoured: bool) -> None:
 
 @fuzz
 @given(data=st.data())
+@pytest.mark.slow
 def test_a_signature_with_a_changed_body(data: st.DataObject, keys: Keys) -> None:
     """It may still look like one; then ssh-keygen has the last word, not our reading of it."""
     lines = sshsig.sign(b"message", keys.key()).decode().splitlines()[1:-1]

@@ -38,6 +38,7 @@ def refused(path: Path, trust: Trust, home: Home) -> AirliftError:
     return caught.value
 
 
+@pytest.mark.slow
 def test_a_jump_host_is_set_up_from_the_bundle_alone(  # noqa: PLR0917 - fixtures
     full: build.Built,
     keys: Keys,

@@ -106,6 +106,7 @@ def killed_at(step: int, path: Path, trust: Trust, home: Home) -> int | None:
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_killed_anywhere_the_same_command_finishes(small: Path, keys: Keys, tmp_path: Path) -> None:
     trust = keys.trust()
     left = killed_at(1_000_000, small, trust, Home(tmp_path / "whole"))
@@ -132,6 +133,7 @@ def test_killed_anywhere_the_same_command_finishes(small: Path, keys: Keys, tmp_
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_a_killed_delta_is_finished_too(craft: Craft, keys: Keys, tmp_path: Path) -> None:
     """Its base stays whole and current until the delta is."""
     trust = keys.trust()
@@ -205,6 +207,7 @@ def _is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_an_import_killed_while_pip_runs_is_finished(
     full: build.Built, keys: Keys, home: Home
 ) -> None:

@@ -64,6 +64,7 @@ def _other_order(tree: Path, copy: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
 def test_two_builds_are_equal(kind: str, tmp_path: Path) -> None:
     """In other folders, by another umask, time zone, language, hash seed and directory order."""
@@ -115,6 +116,7 @@ def options(
     return lambda out: build.Options(tree=tree, out=out, keys=(keys.key(),), identity="x@y")
 
 
+@pytest.mark.slow
 def test_a_build_killed_anywhere_is_done_by_the_same_command(
     tmp_path: Path, keys: Keys, options: Callable[[Path], build.Options]
 ) -> None:

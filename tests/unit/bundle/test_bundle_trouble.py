@@ -122,6 +122,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_imports_that_begin_at_the_same_moment(craft: Craft, keys: Keys, home: Home) -> None:
     """Of five processes one does the work; each of the others waits its turn or says so."""
     bundle = craft(Recipe())
@@ -141,6 +142,7 @@ def test_imports_that_begin_at_the_same_moment(craft: Craft, keys: Keys, home: H
     assert subprocess.run(command, cwd=TREE, capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_blob_that_would_swell_on_a_host_is_never_unpacked_here(
     craft: Craft, keys: Keys, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,6 +201,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
+@pytest.mark.slow
 def test_no_byte_can_be_changed(
     data: st.DataObject, small: Path, scratch: Path, keys: Keys
 ) -> None:
@@ -280,6 +281,7 @@ def test_a_failing_stick_and_a_folder(tmp_path: Path, keys: Keys) -> None:
     assert refused(Path("/dev/zero"), keys.trust()).kind is Kind.UNREADABLE
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(tmp_path: Path, keys: Keys) -> None:
     """A member of 300 MB is verified with far less memory, and a flaw at its end is seen."""
     raw = small_with_hole(tmp_path, keys)

@@ -16,7 +16,11 @@ from bundle import cache, debfiles, debian, engine, imagelock, packages, sources
 from bundle.imagelock import ImageLock
 from bundle.sources import Collected
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("shared_cache")]
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("shared_cache"),
+]
 
 TRIXIE = ("app", "postgres", "redis")
 FORKY = (

@@ -183,6 +183,7 @@ def small_product(registry: Registry, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("_clean_engine")
+@pytest.mark.slow
 def test_a_whole_product_from_a_registry(
     small_product: Path, tmp_path: Path, notes: list[str]
 ) -> None:

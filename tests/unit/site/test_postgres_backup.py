@@ -318,6 +318,7 @@ def test_check_mode_says_what_it_would_do_and_leaves_everything(
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_a_dump_under_load_is_one_moment(source: Source, backup: Backup, bank: str) -> None:
     with subprocess.Popen(
         [*engine.docker(), *source.psql(bank), "-c", "CALL churn()"], stderr=subprocess.DEVNULL
@@ -345,6 +346,7 @@ def test_a_dump_under_load_is_one_moment(source: Source, backup: Backup, bank: s
         ("{docker} 2>&1 run --rm nothing-of-this-name >/dev/null", "the dump cannot be restored"),
     ],
 )
+@pytest.mark.slow
 def test_a_dump_that_is_not_the_database_does_not_count(
     backup: Backup, bank: str, tmp_path: Path, script: str, said: str
 ) -> None:
@@ -357,6 +359,7 @@ def test_a_dump_that_is_not_the_database_does_not_count(
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_a_row_changed_on_the_way_is_found(backup: Backup, bank: str, tmp_path: Path) -> None:
     """Same tables, same counts: only the contents tell."""
     shell = f"{engine.docker()[0]} exec --user {USER} {backup.source.name}"
@@ -410,6 +413,7 @@ MOMENTS = (
 
 @pytest.mark.docker
 @pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.slow
 def test_a_killed_run_leaves_nothing_that_the_next_does_not_remove(
     backup: Backup, bank: str, moment: str
 ) -> None:
@@ -447,6 +451,7 @@ def test_a_run_that_takes_too_long_ends(backup: Backup, tmp_path: Path) -> None:
 
 @pytest.mark.docker
 @pytest.mark.usefixtures("bank")
+@pytest.mark.slow
 def test_two_at_a_time_are_refused(backup: Backup) -> None:
     process = backup.start()
     wait_for(backup, MOMENTS[0])
@@ -455,6 +460,7 @@ def test_two_at_a_time_are_refused(backup: Backup) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_the_newest_are_kept_and_halves_go(backup: Backup, source: Source) -> None:
     name = source.database("CREATE TABLE one (a int)")
     backup.directory.mkdir()
