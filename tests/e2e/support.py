@@ -65,20 +65,31 @@ sys.stdin.read()
 
 #: Runs on a machine: notes every argument list and environment it sees, until its input ends.
 _WATCH = """
-import os, pathlib, sys, threading, time
-seen, known, over = set(), set(), threading.Event()
+import os, sys, threading, time
+seen, known, born, over = set(), set(), {}, threading.Event()
+me = str(os.getpid())
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
 
 def watch():
+    turn = 0
     while not over.is_set():
-        for process in pathlib.Path("/proc").iterdir():
-            if process.name.isdigit() and process.name != str(os.getpid()):
-                try:
-                    words = (process / "cmdline").read_bytes()
-                    if (process.name, words) not in known:
-                        known.add((process.name, words))
-                        seen.update((words, (process / "environ").read_bytes()))
-                except OSError:
-                    pass
+        now, turn = time.monotonic(), turn + 1
+        for name in os.listdir("/proc"):
+            if not name.isdigit() or name == me:
+                continue
+            # A young process may become another program any moment, an old one is asked less often.
+            if now - born.setdefault(name, now) > 3 and turn % 20:
+                continue
+            try:
+                words = read(f"/proc/{name}/cmdline")
+                if (name, words) not in known:
+                    known.add((name, words))
+                    seen.update((words, read(f"/proc/{name}/environ")))
+            except OSError:
+                born.pop(name, None)
         time.sleep(0.05)
 
 thread = threading.Thread(target=watch)

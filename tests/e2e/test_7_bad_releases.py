@@ -16,6 +16,7 @@ from tests.e2e.support import HOSTS, MARKER, WATCHED, watching
 from tests.e2e.test_4_install import secrets_of
 from tests.e2e.upgrades import (
     APP_HOSTS,
+    NO_PREFLIGHT,
     agent,
     holding,
     nothing_is_left_over,
@@ -91,8 +92,9 @@ def stopped(request: pytest.FixtureRequest, installed: Journey, load: Load) -> t
         installed.bring(patch=bad.patch, version=bad.version, serial=bad.serial)
         # The one that comes furthest also shows that no key is ever in an argument.
         watched = watching(installed.lab, ["jump", *HOSTS]) if bad.step == "preview" else None
+        options = () if watched else NO_PREFLIGHT
         with watched or nullcontext():
-            done = installed.play("upgrade", check=False)
+            done = installed.play("upgrade", *options, check=False)
     return bad, done
 
 
@@ -179,7 +181,7 @@ def test_a_migration_does_not_wait_for_a_lock_that_a_client_holds(
 ) -> None:
     load.phase("lock held")
     with holding(offered, "LOCK TABLE items IN ROW EXCLUSIVE MODE"):
-        done = offered.play("upgrade", check=False)
+        done = offered.play("upgrade", *NO_PREFLIGHT, check=False)
     assert done.code == 2
     assert "another session holds a table that the migration needs" in last_sentence(done)
     assert "lab serves release 1.0.0 (blue) as before" in last_sentence(done)

@@ -15,6 +15,7 @@ from scripts.roundtrip import Served, sql
 from tests.e2e.support import HOSTS
 from tests.e2e.upgrades import (
     APP_HOSTS,
+    NO_PREFLIGHT,
     agent,
     kill_in,
     nothing_is_left_over,
@@ -69,10 +70,10 @@ def kill_in_each(journey: Journey, trip: Trip, verb: str, kills: list[tuple[str,
         trip.killed.append((verb, step, killed, where, said))
 
 
-def play(journey: Journey, trip: Trip, name: str, verb: str) -> None:
+def play(journey: Journey, trip: Trip, name: str, verb: str, *options: str) -> None:
     """Run a playbook and note how it went."""
     start = time.monotonic()
-    trip.done[name] = journey.play(verb)
+    trip.done[name] = journey.play(verb, *options)
     trip.seconds[name] = time.monotonic() - start
 
 
@@ -99,16 +100,16 @@ def trip(installed: Journey) -> Trip:
         serves(journey, "1.0.0", "blue")
         trip.statuses["rolled back"] = status(journey)
         load.phase("upgrade")
-        play(journey, trip, "second upgrade", "upgrade")
+        play(journey, trip, "second upgrade", "upgrade", *NO_PREFLIGHT)
         serves(journey, "1.1.0", "green")
         load.phase("install")
-        play(journey, trip, "install", "install")
+        play(journey, trip, "install", "install", *NO_PREFLIGHT)
         load.phase("refused")
         sql(journey, "INSERT INTO schema_version VALUES (3, 2)")
-        trip.refused = journey.play("rollback", check=False)
+        trip.refused = journey.play("rollback", *NO_PREFLIGHT, check=False)
         sql(journey, "DELETE FROM schema_version WHERE version = 3")
         load.phase("retire")
-        play(journey, trip, "retire", "retire")
+        play(journey, trip, "retire", "retire", *NO_PREFLIGHT)
         trip.statuses["retired"] = status(journey)
         load.phase("cold rollback, killed")
         kill_in_each(journey, trip, "rollback", BACK_KILLS)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
+from bundle import engine
 from scripts.journey import Journey
 from scripts.lab import Done
 from tests.e2e.support import HOSTS, kill_playbook
 
+#: For a play on a site that preflight has judged a moment ago.
+NO_PREFLIGHT = ("--skip-tags", "preflight")
 VERBS = ("install", "upgrade", "rollback", "retire")
 APP_HOSTS = [host for host in HOSTS if host.startswith("app")]
 
@@ -50,32 +54,54 @@ with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as p
         yield
 
 
+#: Runs on the edge: says when a run that begins now enters a step; the journal's last line may be
+#: half written. Ends with its standard input.
+_REACHED = """
+import json, os, sys, threading, time
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+journal = open("/var/lib/airlift/swap/journal")
+journal.seek(0, 2)
+print("ready", flush=True)
+line = ""
+while True:
+    line += journal.readline()
+    if not line.endswith("\\n"):
+        time.sleep(0.05)
+        continue
+    record, line = json.loads(line), ""
+    if (record["step"], record["event"]) == (sys.argv[1], "intent"):
+        break
+print("reached", flush=True)
+sys.stdin.read()
+"""
+
+
 def kill_in(journey: Journey, verb: str, step: str, seconds: float) -> tuple[Done, str]:
     """Run a playbook; kill it some seconds into a step. Return how it ended, and where it was.
 
     The agent's journal says where: Ansible announces a task only when a host has done it.
     """
-    before = (agent(journey, "show")["lease"] or {}).get("run")
-    over = threading.Event()
+    argv = [*engine.docker(), "exec", "--interactive", journey.lab.name("edge-1")]
+    with subprocess.Popen(
+        [*argv, "python3", "-c", _REACHED, step], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"ready\n"
 
-    def watch() -> None:
-        while not over.wait(0.1):
-            said = agent(journey, "show")
-            run = (said["lease"] or {}).get("run")
-            mine = {one["step"] for one in said["unfinished"] if one["run"] == run}
-            if run != before and step in mine:
+        def watch(stream: IO[bytes]) -> None:
+            if stream.readline() == b"reached\n":
                 time.sleep(seconds)
                 kill_playbook(journey)
-                return
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        # What preflight finds does not change from one kill to the next.
-        done = journey.play(verb, "--skip-tags", "preflight", check=False)
-    finally:
-        over.set()
-        watcher.join()
+        watcher = threading.Thread(target=watch, args=[reader.stdout])
+        watcher.start()
+        try:
+            # What preflight finds does not change from one kill to the next.
+            done = journey.play(verb, *NO_PREFLIGHT, check=False)
+        finally:
+            assert reader.stdin is not None
+            reader.stdin.close()
+            watcher.join()
     left = agent(journey, "show")["unfinished"]
     run = max(left, key=lambda one: one["seq"] * (one["step"] in VERBS))["run"] if left else ""
     steps = [one for one in left if one["step"] not in VERBS and one["run"] == run]
