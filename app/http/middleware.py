@@ -10,15 +10,16 @@ import asyncio
 import re
 import secrets
 import time
+from typing import Any
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.limits import header
 from app.http.problems import Problem
 from app.http.routes import RouteTable
-from app.observability import access, metrics
+from app.observability import metrics
+from app.observability.access import AccessLog
 from app.observability.logging import get_logger
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
@@ -33,6 +34,7 @@ class RequestMiddleware:
         self._routes = routes
         self._timeout = timeout_seconds
         self._log = get_logger("app.access")
+        self._access = AccessLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; other kinds of connections pass through."""
@@ -123,7 +125,7 @@ class RequestMiddleware:
         if status >= 500 or error is not None:
             kind = scope.get("airlift.error") or (type(error).__name__ if error else "unknown")
             metrics.ERRORS.labels(endpoint, kind).inc()
-        fields = {
+        fields: dict[str, Any] = {
             "method": method,
             "route": endpoint,
             "status": status,
@@ -131,22 +133,22 @@ class RequestMiddleware:
             "client": scope.get("airlift.client"),
             "peer": (scope.get("client") or ("",))[0],
         }
-        if error is not None:
+        if error is None and status < 500:
+            self._access.write(request_id=scope["airlift.request_id"], **fields)
+        elif error is not None:
             self._log.error("request failed", exc_info=error, **fields)
-        elif status >= 500:
-            self._log.warning("request", **fields)
         else:
-            access.write(**fields)
+            self._log.warning("request", **fields)
 
 
 class _Answer:
     """Passes an answer on and remembers whether and how it started."""
 
-    __slots__ = ("_request_id", "_send", "started", "status")
+    __slots__ = ("_header", "_send", "started", "status")
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._request_id = request_id
+        self._header = (b"x-request-id", request_id.encode("ascii"))
         self.started = False
         self.status = 500
 
@@ -154,5 +156,6 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
-            MutableHeaders(raw=message["headers"])["x-request-id"] = self._request_id
+            # A new list: an answer that is sent again and again has one list of headers.
+            message = {**message, "headers": [*message["headers"], self._header]}
         await self._send(message)
