@@ -99,8 +99,7 @@ def _add_layers(app: FastAPI, settings: Settings, database: Database) -> None:
     limiter = app.state.limiter = RateLimiter(settings)
     table = RouteTable([*paths, *PUBLIC], prefixes=[DOCS_ASSETS])
     # The last one added is the outermost.
-    hot = endpoints(predict_router, health.router, root_router, openapi.router)
-    app.add_middleware(HotEndpoints, endpoints=hot)
+    app.add_middleware(HotEndpoints, endpoints=endpoints(*ROUTERS, openapi.router))
     app.add_middleware(LimitsMiddleware, settings=settings)
     app.add_middleware(GateMiddleware, keys=keys, limiter=limiter, needed=scopes_of(paths))
     app.add_middleware(

@@ -7,8 +7,8 @@ a problem. It is one pure ASGI layer because each `BaseHTTPMiddleware` costs som
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-import secrets
 import time
 from typing import Any
 
@@ -35,6 +35,7 @@ class RequestMiddleware:
         self._timeout = timeout_seconds
         self._log = get_logger("app.access")
         self._access = AccessLog()
+        self._in_flight = _InFlight()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; other kinds of connections pass through."""
@@ -47,7 +48,7 @@ class RequestMiddleware:
         endpoint = scope["airlift.endpoint"] = self._routes.template(scope["path"])
         answer = _Answer(send, request_id)
         tokens = structlog.contextvars.bind_contextvars(request_id=request_id)
-        metrics.IN_FLIGHT.inc()
+        self._in_flight.change(1)
         error: BaseException | None = None
         limit = asyncio.timeout(self._timeout)
         try:
@@ -60,7 +61,7 @@ class RequestMiddleware:
                 error = caught
                 await self._answer_error(caught, scope, receive, answer)
         finally:
-            metrics.IN_FLIGHT.dec()
+            self._in_flight.change(-1)
             self._account(scope, endpoint, answer.status, time.perf_counter() - started, error)
             structlog.contextvars.reset_contextvars(**tokens)
 
@@ -69,7 +70,7 @@ class RequestMiddleware:
         given = header(scope, b"x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):
             return given.decode("ascii")
-        return secrets.token_hex(16)
+        return os.urandom(16).hex()
 
     async def _answer_late(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         """The time is over: for an upload that is the sender's doing, else it is ours."""
@@ -139,6 +140,25 @@ class RequestMiddleware:
             self._log.error("request failed", exc_info=error, **fields)
         else:
             self._log.warning("request", **fields)
+
+
+class _InFlight:
+    """How many requests are being answered; written once for all changes in a turn of the loop."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._written = True
+
+    def change(self, by: int) -> None:
+        """One more or one less."""
+        self._count += by
+        if self._written:
+            self._written = False
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        self._written = True
+        metrics.IN_FLIGHT.set(self._count)
 
 
 class _Answer:
