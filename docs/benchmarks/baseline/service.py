@@ -7,7 +7,7 @@ Started by scripts/bench_service.py with gunicorn and uvicorn workers.
 
 Where its CPU goes, found by leaving out one part at a time under the same load: two fifths are
 scikit-learn's (checks of its input more than arithmetic), a sixth the middleware's, next to
-nothing slowapi's; the rest is FastAPI's, the thread's and uvicorn's. As `async def` it is no faster.
+nothing slowapi's; the rest is FastAPI's, the thread's and uvicorn's. `async def` is no faster.
 """
 
 from __future__ import annotations
