@@ -23,6 +23,7 @@ from app.observability.access import AccessLog
 from app.observability.logging import get_logger
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+_LIVENESS = frozenset({"/health", "/healthz", "/health/live"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -50,7 +51,8 @@ class RequestMiddleware:
         tokens = structlog.contextvars.bind_contextvars(request_id=request_id)
         self._in_flight.change(1)
         error: BaseException | None = None
-        limit = asyncio.timeout(self._timeout)
+        # Liveness waits for nothing, so no time can run out.
+        limit = asyncio.timeout(None if endpoint in _LIVENESS else self._timeout)
         try:
             async with limit:
                 await self._app(scope, receive, answer.send)
