@@ -35,6 +35,7 @@ from app.observability import metrics
 from app.predict.artefacts import ModelError, Models, try_models
 from app.predict.router import router as predict_router
 from app.predict.service import Predictor
+from app.reports.renderer import Renderer
 from app.reports.router import router as reports_router
 from app.settings import Settings, get_settings
 from app.sources import registry
@@ -60,6 +61,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         static_url=DOCS_ASSETS,
         redirect_slashes=False,
         lifespan=_lifespan,
+        # Looks for an exporter on each request, and there is none.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     database = Database(settings, application=f"airlift-app-{settings.colour}")
     redis = RedisGate(settings)
@@ -73,6 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.drain = drain
     state.queue = QueueWatch(database, settings.queue_age_degraded_seconds)
     state.health = Health(settings, drain, database, redis, models, queue=state.queue)
+    state.renderer = Renderer(database)
     state.jobs = JobService(
         database, HintSender(redis), registry.build(settings), settings.job_max_attempts
     )
@@ -88,12 +92,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _add_layers(app: FastAPI, settings: Settings, database: Database) -> None:
-    paths = app.openapi()["paths"]
+    document = app.openapi()
+    app.state.document = openapi.encode(document)
+    paths = document["paths"]
     keys = KeyStore(database, settings.auth_cache_seconds) if settings.auth_enabled else None
     limiter = app.state.limiter = RateLimiter(settings)
     table = RouteTable([*paths, *PUBLIC], prefixes=[DOCS_ASSETS])
     # The last one added is the outermost.
-    app.add_middleware(HotEndpoints, endpoints=endpoints(predict_router, health.router))
+    app.add_middleware(HotEndpoints, endpoints=endpoints(*ROUTERS, openapi.router))
     app.add_middleware(LimitsMiddleware, settings=settings)
     app.add_middleware(GateMiddleware, keys=keys, limiter=limiter, needed=scopes_of(paths))
     app.add_middleware(

@@ -6,7 +6,9 @@ Parts: predict, health, endpoints. Both sides run with two gunicorn workers and 
 by `wrk` (Debian's package) from the same two cores, in turn and in one run; a ratio is the median
 of the rounds' ratios. The service runs as on a site: keys are checked, rates limited in Redis,
 each request counted and logged to a file; only the cache of predictions is off, and the texts
-differ. Results are merged into docs/benchmarks/results.json.
+differ. Postgres and Redis are reached by their containers' own addresses, as on a site: behind a
+published port one more process would take its share of the cores. Results are merged into
+docs/benchmarks/results.json.
 """
 
 from __future__ import annotations
@@ -30,10 +32,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import httpx
 
-from bundle import cache
+from bundle import cache, engine
 from scripts import bench_page
 from scripts.bench_load import Call, Running, Sample, fire, middle, ratio, running
-from tests.unit.app.appkit import PASSWORD, Postgres, Redis, Site, free_port
+from tests.unit.app.appkit import (
+    PASSWORD,
+    Postgres,
+    Redis,
+    Server,
+    Site,
+    eventually,
+    free_port,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 BASELINE = ROOT / "docs" / "benchmarks" / "baseline"
@@ -70,6 +80,13 @@ def texts(folder: Path, count: int = 4000) -> Path:
     return path
 
 
+def beside(server: Server, port: int) -> str:
+    """The address of a datastore on the engine's network."""
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    found = engine.run(("inspect", "--format", form, server.container), what="docker inspect")
+    return f"{found.split()[0]}:{port}"
+
+
 @contextlib.contextmanager
 def service(site: Site, **environment: str) -> Iterator[Running]:
     """The service on a site's database, with the benchmark's key."""
@@ -82,6 +99,8 @@ def service(site: Site, **environment: str) -> Iterator[Running]:
     variables = {
         **site.environment,
         **SERVICE,
+        "DATABASE_URL": f"postgresql://airlift_owner@{beside(site.postgres, 5432)}/{site.database}",
+        "REDIS_URL": f"redis://{beside(site.redis, 6379)}/0",
         "PORT": str(port),
         "PROMETHEUS_MULTIPROC_DIR": str(site.folder / f"prom-{port}"),
         "DRAIN_FILE": str(site.folder / f"drain-{port}"),
@@ -164,7 +183,7 @@ def measure_predict(site: Site, options: argparse.Namespace) -> dict[str, Any]:
     """`POST /predict` with texts that are not in a cache."""
     bodies = texts(site.folder)
     python = venv("baseline", BASELINE / "requirements.txt")
-    redis = f"redis://:{PASSWORD}@127.0.0.1:{site.redis.port}/1"
+    redis = f"redis://:{PASSWORD}@{beside(site.redis, 6379)}/1"
     with (
         service(site) as ours,
         gunicorn(python, "service", site.folder, REDIS_URL=redis) as theirs,
@@ -201,9 +220,13 @@ def measure_health(site: Site, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def calls(site: Site, server: Running) -> dict[str, Call]:
-    """One call of each endpoint, by the name of its result; makes the job that they ask about."""
+    """One call of each endpoint, by the name of its result; makes the jobs that they ask about.
+
+    The result and the reports are those of a job that a worker finished before; the job that is
+    cancelled again and again is one that nobody runs.
+    """
     key = {"X-API-Key": KEY}
-    bodies = {
+    bodies: dict[str, dict[str, Any]] = {
         "row": {"data": [5.1, 3.5, 1.4, 0.2]},
         "batch": {"items": [{"text": f"good number {number}"} for number in range(50)]},
         "item": {"name": "bench"},
@@ -212,8 +235,18 @@ def calls(site: Site, server: Running) -> dict[str, Call]:
     for name, body in bodies.items():
         (site.folder / name).write_text(json.dumps(body) + "\n")
     with httpx.Client(base_url=server.url, headers=key) as client:
-        job = client.post("/api/v1/jobs/trigger", json=bodies["job"]).raise_for_status().json()
-    jobs = f"/api/v1/jobs/{{}}/{job['job_id']}"
+        done = _job(client, bodies["job"])
+        worker = site.worker()
+        try:
+            _wait_for(client, done)
+        finally:
+            worker.stop()
+        waiting = _job(client, bodies["job"])
+    jobs = "/api/v1/jobs"
+    reports = {
+        f"report_{form}": Call("GET", f"{jobs}/{done}/report?format={form}", headers=key)
+        for form in ("csv", "json", "html", "pdf")
+    }
     return {
         "health": Call("GET", "/health"),
         "ready": Call("GET", "/health/ready"),
@@ -227,10 +260,26 @@ def calls(site: Site, server: Running) -> dict[str, Call]:
         "items": Call("GET", "/items", headers=key),
         "items_post": Call("POST", "/items", site.folder / "item", key),
         "jobs_trigger": Call("POST", "/api/v1/jobs/trigger", site.folder / "job", key),
-        "jobs_status": Call("GET", jobs.format("status"), headers=key),
-        "jobs_result": Call("GET", jobs.format("result"), headers=key),
+        "jobs_status": Call("GET", f"{jobs}/status/{done}", headers=key),
+        "jobs_result": Call("GET", f"{jobs}/result/{done}", headers=key),
+        "jobs_list": Call("GET", jobs, headers=key),
+        "jobs_cancel": Call("POST", f"{jobs}/{waiting}/cancel", headers=key),
+        **reports,
         "openapi": Call("GET", "/openapi.json"),
     }
+
+
+def _job(client: httpx.Client, body: dict[str, Any]) -> str:
+    accepted = client.post("/api/v1/jobs/trigger", json=body).raise_for_status().json()
+    return str(accepted["job_id"])
+
+
+def _wait_for(client: httpx.Client, job: str) -> None:
+    def succeeded() -> bool:
+        status = client.get(f"/api/v1/jobs/status/{job}").raise_for_status().json()
+        return bool(status["status"] == "succeeded")
+
+    eventually(succeeded, seconds=60, what=f"job {job}")
 
 
 def measure_endpoints(site: Site, options: argparse.Namespace) -> dict[str, Any]:

@@ -111,7 +111,8 @@ class TermsOnly:
         self._vectorizer = vectorizer(vocabulary=data["terms"])
         self._vectorizer.idf_ = np.array(data["idf"])
         self._model = _logistic(data)
-        self._model.coef_ = self._model.coef_[:, : len(data["terms"])]
+        # In the order in which `fit` leaves it: in the other one each prediction copies it.
+        self._model.coef_ = np.asfortranarray(self._model.coef_[:, : len(data["terms"])])
 
     def predict_proba(self, texts: Sequence[str]) -> Array:
         """The probabilities of each label for each text, shape (texts, labels)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -42,6 +43,19 @@ def conninfo(settings: Settings, *, application: str, **extra: Any) -> str:
     )
 
 
+async def _check(connection: Connection) -> None:
+    """Find a connection that Postgres ended, without asking over each that it did not.
+
+    A server that ends an idle connection says so, or its kernel does: there is something to read.
+    Then a question is asked, whose failure tells the pool. One that went silent (no power) would
+    not answer the question either.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
+
+
 class Database:
     """The pool of one process; it may be opened before Postgres is there."""
 
@@ -66,7 +80,7 @@ class Database:
             # Short, so that a pool that gave up is one that the next request wakes up again.
             reconnect_timeout=10,
             max_lifetime=1800,
-            check=AsyncConnectionPool.check_connection,
+            check=_check,
             open=False,
         )
 

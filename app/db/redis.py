@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from app.settings import Settings
 
 UNAVAILABLE = (RedisError, OSError, TimeoutError)
 _REST_SECONDS = 2.0
+Command = tuple[str | int, ...]
 
 
 class RedisUnavailableError(Exception):
@@ -55,25 +57,31 @@ class RedisGate:
         )
         self._resting_until = 0.0
 
-    async def run(self, command: str, *arguments: Any, rest: bool = True) -> Any:
-        """Send one command; raises `RedisUnavailableError` at once while Redis is resting."""
+    async def run(self, *commands: Command, rest: bool = True) -> list[Any]:
+        """Send commands in one go; raises `RedisUnavailableError`, at once while Redis rests."""
         if self._client is None:
             raise RedisUnavailableError("REDIS_URL is not set")
         if rest and time.monotonic() < self._resting_until:
             raise RedisUnavailableError("Redis did not answer a moment ago")
         try:
-            answer = await self._client.execute_command(  # type: ignore[no-untyped-call]
-                command, *arguments
-            )
+            answers = await self._send(self._client, commands)
         except UNAVAILABLE as error:
             self._resting_until = time.monotonic() + _REST_SECONDS
             raise RedisUnavailableError(type(error).__name__) from error
         self._resting_until = 0.0
-        return answer
+        return answers
+
+    @staticmethod
+    async def _send(client: Redis, commands: Sequence[Command]) -> list[Any]:
+        async with client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            answers: list[Any] = await pipeline.execute()
+        return answers
 
     async def ping(self) -> None:
         """Whether Redis answers; raises `RedisUnavailableError` if not."""
-        await self.run("PING", rest=False)
+        await self.run(("PING",), rest=False)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -10,7 +10,6 @@ Paths are guarded unless they are on the list below, so a new endpoint cannot be
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections import OrderedDict
@@ -21,6 +20,7 @@ from starlette.types import Scope
 
 from app.db.keys import SCOPES
 from app.db.pool import Database, DatabaseUnavailableError
+from app.flight import SingleFlight
 from app.http.problems import Problem, unavailable
 from app.observability import metrics
 from app.observability.logging import get_logger
@@ -62,7 +62,7 @@ class KeyStore:
         self._database = database
         self._seconds = cache_seconds
         self._cache: OrderedDict[bytes, tuple[float, Credential | None]] = OrderedDict()
-        self._asked: dict[bytes, asyncio.Task[Credential | None]] = {}
+        self._asked = SingleFlight[bytes, Credential | None]()
 
     async def authenticate(self, scope: Scope) -> Credential:
         """The credential of a request; raises a 401 problem, the same whatever is wrong."""
@@ -92,19 +92,8 @@ class KeyStore:
         cached = self._cache.get(digest)
         if cached is not None and cached[0] > now:
             return cached[1]
-        # One question for all who wait for the same answer: when a busy key's entry runs out, a
-        # hundred requests would ask at once.
-        asked = self._asked.get(digest)
-        if asked is None:
-            asked = self._asked[digest] = asyncio.create_task(self._ask(digest))
-            asked.add_done_callback(lambda task: self._answered(digest, task))
-        # Whoever gives up waiting does not take the answer from the others.
-        return await asyncio.shield(asked)
-
-    def _answered(self, digest: bytes, task: asyncio.Task[Credential | None]) -> None:
-        del self._asked[digest]
-        if not task.cancelled():
-            task.exception()  # seen here, if nobody waits for it any more
+        # When a busy key's entry runs out, a hundred requests would ask at once.
+        return await self._asked.run(digest, lambda: self._ask(digest))
 
     async def _ask(self, digest: bytes) -> Credential | None:
         row = await self._database.fetch_one(

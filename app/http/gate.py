@@ -11,7 +11,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.auth import Credential, KeyStore, is_public
-from app.http.problems import Problem
+from app.http.problems import Problem, refuse
 from app.http.ratelimit import RateLimiter, Verdict, address_name, key_name
 
 
@@ -54,15 +54,16 @@ class GateMiddleware:
         if refusal is None and credential is not None:
             refusal = self._authorise(scope, credential)
         if refusal is not None:
-            if refusal.status >= 500:
-                scope["airlift.error"] = refusal.slug
-            await refusal.response(scope["path"])(scope, receive, send)
+            await refuse(refusal, scope, receive, send)
             return
         if credential is None:
             await self._app(scope, receive, send)
             return
-        with structlog.contextvars.bound_contextvars(client=credential.client):
+        tokens = structlog.contextvars.bind_contextvars(client=credential.client)
+        try:
             await self._app(scope, receive, send)
+        finally:
+            structlog.contextvars.reset_contextvars(**tokens)
 
     async def _authenticate(self, scope: Scope) -> tuple[Credential | None, Problem | None]:
         if self._keys is None:
@@ -103,7 +104,8 @@ def _with_headers(send: Send, verdict: Verdict) -> Send:
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"].extend(headers)
+            # A new list: an answer that is sent again and again has one list of headers.
+            message = {**message, "headers": [*message["headers"], *headers]}
         await send(message)
 
     return sending

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from app.db import schema
 from app.db.pool import Database, DatabaseUnavailableError
 from app.db.redis import RedisGate, RedisUnavailableError
+from app.flight import SingleFlight
 from app.http.drain import Drain
 from app.jobs.watch import QueueWatch
 from app.observability import metrics
@@ -44,7 +45,7 @@ class Readiness(BaseModel):
 
 
 class Health:
-    """The checks of one process."""
+    """What probes and scrapes of one process are told."""
 
     def __init__(
         self,
@@ -62,13 +63,23 @@ class Health:
         self._redis = redis
         self._models = models
         self._queue = queue
+        self._looks = SingleFlight[None, tuple[int, dict[str, Any]]]()
+        self._collections = SingleFlight[None, bytes]()
+        self._alive = JSONResponse({"status": _OK, **self._identity})
 
-    def alive(self) -> dict[str, Any]:
-        """Liveness; looks at nothing but itself."""
-        return {"status": _OK, **self._identity}
+    def alive(self) -> Response:
+        """Liveness; looks at nothing, so it is the same answer each time."""
+        return self._alive
+
+    async def exposition(self) -> bytes:
+        """The metrics of all processes; scrapes at one time share a collection."""
+        return await self._collections.run(None, lambda: asyncio.to_thread(metrics.render))
 
     async def ready(self) -> tuple[int, dict[str, Any]]:
-        """The status code and the body of a readiness answer."""
+        """The status code and the body of a readiness answer; probes at one time share a look."""
+        return await self._looks.run(None, self._look)
+
+    async def _look(self) -> tuple[int, dict[str, Any]]:
         (postgres, schema_state), redis = await asyncio.gather(
             self._check_postgres(), self._check_redis()
         )
@@ -141,9 +152,9 @@ def _health(request: Request) -> Health:
 @router.get("/health", response_model=Alive, summary="The process answers")
 @router.get("/healthz", response_model=Alive, summary="The process answers (alias)")
 @router.get("/health/live", response_model=Alive, summary="The process answers (alias)")
-async def live(request: Request) -> JSONResponse:
+async def live(request: Request) -> Response:
     """Liveness: touches no dependency."""
-    return JSONResponse(_health(request).alive())
+    return _health(request).alive()
 
 
 @router.get(
@@ -164,6 +175,7 @@ async def ready(request: Request) -> JSONResponse:
     summary="Prometheus metrics of all processes of this container",
     responses={200: {"content": {"text/plain": {}}}},
 )
-def exposition() -> Response:
+async def exposition(request: Request) -> Response:
     """Prometheus text; touches no dependency."""
-    return Response(metrics.render(), headers={"content-type": metrics.CONTENT_TYPE})
+    text = await _health(request).exposition()
+    return Response(text, headers={"content-type": metrics.CONTENT_TYPE})

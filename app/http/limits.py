@@ -13,7 +13,7 @@ import re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.auth import is_public
-from app.http.problems import FieldError, Problem
+from app.http.problems import FieldError, Problem, refuse
 from app.observability import metrics
 from app.settings import Settings
 
@@ -98,9 +98,7 @@ class LimitsMiddleware:
             await self._places.enter()
         except Problem as problem:
             metrics.REFUSED.labels(problem.slug).inc()
-            if problem.status >= 500:
-                scope["airlift.error"] = problem.slug
-            await problem.response(scope["path"])(scope, receive, send)
+            await refuse(problem, scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)

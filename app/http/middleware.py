@@ -7,21 +7,23 @@ a problem. It is one pure ASGI layer because each `BaseHTTPMiddleware` costs som
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-import secrets
 import time
+from typing import Any
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.limits import header
 from app.http.problems import Problem
 from app.http.routes import RouteTable
-from app.observability import access, metrics
+from app.observability import metrics
+from app.observability.access import AccessLog
 from app.observability.logging import get_logger
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
+_LIVENESS = frozenset({"/health", "/healthz", "/health/live"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -33,6 +35,8 @@ class RequestMiddleware:
         self._routes = routes
         self._timeout = timeout_seconds
         self._log = get_logger("app.access")
+        self._access = AccessLog()
+        self._in_flight = _InFlight()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; other kinds of connections pass through."""
@@ -45,9 +49,10 @@ class RequestMiddleware:
         endpoint = scope["airlift.endpoint"] = self._routes.template(scope["path"])
         answer = _Answer(send, request_id)
         tokens = structlog.contextvars.bind_contextvars(request_id=request_id)
-        metrics.IN_FLIGHT.inc()
+        self._in_flight.change(1)
         error: BaseException | None = None
-        limit = asyncio.timeout(self._timeout)
+        # Liveness waits for nothing, so no time can run out.
+        limit = asyncio.timeout(None if endpoint in _LIVENESS else self._timeout)
         try:
             async with limit:
                 await self._app(scope, receive, answer.send)
@@ -58,7 +63,7 @@ class RequestMiddleware:
                 error = caught
                 await self._answer_error(caught, scope, receive, answer)
         finally:
-            metrics.IN_FLIGHT.dec()
+            self._in_flight.change(-1)
             self._account(scope, endpoint, answer.status, time.perf_counter() - started, error)
             structlog.contextvars.reset_contextvars(**tokens)
 
@@ -67,7 +72,7 @@ class RequestMiddleware:
         given = header(scope, b"x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):
             return given.decode("ascii")
-        return secrets.token_hex(16)
+        return os.urandom(16).hex()
 
     async def _answer_late(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         """The time is over: for an upload that is the sender's doing, else it is ours."""
@@ -123,7 +128,7 @@ class RequestMiddleware:
         if status >= 500 or error is not None:
             kind = scope.get("airlift.error") or (type(error).__name__ if error else "unknown")
             metrics.ERRORS.labels(endpoint, kind).inc()
-        fields = {
+        fields: dict[str, Any] = {
             "method": method,
             "route": endpoint,
             "status": status,
@@ -131,22 +136,41 @@ class RequestMiddleware:
             "client": scope.get("airlift.client"),
             "peer": (scope.get("client") or ("",))[0],
         }
-        if error is not None:
+        if error is None and status < 500:
+            self._access.write(request_id=scope["airlift.request_id"], **fields)
+        elif error is not None:
             self._log.error("request failed", exc_info=error, **fields)
-        elif status >= 500:
-            self._log.warning("request", **fields)
         else:
-            access.write(**fields)
+            self._log.warning("request", **fields)
+
+
+class _InFlight:
+    """How many requests are being answered; written once for all changes in a turn of the loop."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._written = True
+
+    def change(self, by: int) -> None:
+        """One more or one less."""
+        self._count += by
+        if self._written:
+            self._written = False
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        self._written = True
+        metrics.IN_FLIGHT.set(self._count)
 
 
 class _Answer:
     """Passes an answer on and remembers whether and how it started."""
 
-    __slots__ = ("_request_id", "_send", "started", "status")
+    __slots__ = ("_header", "_send", "started", "status")
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._request_id = request_id
+        self._header = (b"x-request-id", request_id.encode("ascii"))
         self.started = False
         self.status = 500
 
@@ -154,5 +178,6 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
-            MutableHeaders(raw=message["headers"])["x-request-id"] = self._request_id
+            # A new list: an answer that is sent again and again has one list of headers.
+            message = {**message, "headers": [*message["headers"], self._header]}
         await self._send(message)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import Response
 
 from app.http.auth import scopes_of
 from app.http.examples import EXAMPLES, PROBLEMS, Example, problem
@@ -66,7 +69,30 @@ _HEADERS = {
     "RateLimit-Reset": {"description": "Seconds until an old request stops counting.", **_COUNT},
     "Retry-After": {"description": "Seconds to wait before another try.", **_COUNT},
 }
+# Kept, but asked about each time: another release has another document.
+_CACHED = {"cache-control": "no-cache"}
 _LIMITS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+
+
+#: The document's endpoint instead of the framework's, which encodes it for each request: 17 ms.
+router = APIRouter(include_in_schema=False)
+
+
+@router.api_route("/openapi.json", methods=["GET", "HEAD"])
+async def document(request: Request) -> Response:
+    """The document, or 304 for who has it already."""
+    whole: Response = request.app.state.document
+    known = request.headers.get("if-none-match", "")
+    if whole.headers["etag"] not in (tag.strip().removeprefix("W/") for tag in known.split(",")):
+        return whole
+    return Response(status_code=304, headers={"etag": whole.headers["etag"], **_CACHED})
+
+
+def encode(document: dict[str, Any]) -> Response:
+    """The answer that holds the document, the same for everybody."""
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return Response(body, media_type="application/json", headers={"etag": etag, **_CACHED})
 
 
 def install(app: FastAPI) -> None:

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
 MEDIA_TYPE = "application/problem+json"
@@ -91,6 +92,18 @@ class Problem(Exception):  # noqa: N818 - named after the RFC's word
             media_type=MEDIA_TYPE,
             headers={"cache-control": "no-store", **self.headers},
         )
+
+
+async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with a problem from a layer that the application's handlers do not reach."""
+    _note(problem, scope)
+    await problem.response(scope["path"])(scope, receive, send)
+
+
+def _note(problem: Problem, scope: Scope) -> None:
+    """Say in the scope what a 5xx answer is about, for the metric of errors."""
+    if problem.status >= 500:
+        scope["airlift.error"] = problem.slug
 
 
 def unavailable(what: str, detail: str, *, retry_after: int = 5) -> Problem:
@@ -196,8 +209,7 @@ def install(app: FastAPI, union_tags: frozenset[str] = frozenset()) -> None:
         else:
             assert isinstance(error, Problem)  # noqa: S101 - what the handler was registered for
             problem = error
-        if problem.status >= 500:
-            request.scope["airlift.error"] = problem.slug
+        _note(problem, request.scope)
         return problem.response(request.url.path)
 
     for kind in (Problem, RequestValidationError, HTTPException):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
+from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from app import __version__
+from app.http.answers import answer
 
 router = APIRouter(tags=["health"])
 
@@ -29,13 +31,15 @@ class Root(BaseModel):
 
 
 @router.get("/", response_model=Root, summary="What answers here")
-async def root(request: Request) -> Root:
+async def root(request: Request) -> Response:
     """Name, version and colour, and links to the documentation."""
     settings = request.app.state.settings
-    return Root(
-        service=request.app.title,
-        version=__version__,
-        release=settings.release,
-        colour=settings.colour,
-        docs=Links(),
+    return answer(
+        Root(
+            service=request.app.title,
+            version=__version__,
+            release=settings.release,
+            colour=settings.colour,
+            docs=Links(),
+        )
     )

@@ -6,9 +6,17 @@ import datetime as dt
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+)
 
 from app.db.pool import Database
+from app.http.answers import answer, encoded
 from app.http.context import caller, owner_filter
 from app.http.problems import ProblemDetail
 from app.sources.schemas import storable
@@ -44,6 +52,9 @@ class Item(BaseModel):
     created_at: dt.datetime
 
 
+_ITEMS = TypeAdapter(list[Item])
+
+
 def _database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
@@ -54,7 +65,7 @@ async def list_items(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=500, description="How many at most.")] = 100,
     after: Annotated[int, Query(ge=0, le=2**63 - 1, description="Only ids above this.")] = 0,
-) -> list[Item]:
+) -> Response:
     """Items in the order in which they were stored."""
     client = owner_filter(request)
     rows = await _database(request).fetch_all(
@@ -65,7 +76,7 @@ async def list_items(
         client,
         limit,
     )
-    return [Item(**row) for row in rows]
+    return encoded(_ITEMS.dump_json([Item(**row) for row in rows]))
 
 
 @router.post(
@@ -78,7 +89,7 @@ async def list_items(
         422: {"model": ProblemDetail, "description": "A field is wrong"},
     },
 )
-async def create_item(request: Request, response: Response, body: NewItem) -> Item:
+async def create_item(request: Request, body: NewItem) -> Response:
     """Store one item; it is in Postgres before this answers."""
     row = await _database(request).fetch_one(
         "INSERT INTO items (client, name) VALUES (%s, %s) RETURNING id, name, created_at",
@@ -86,4 +97,4 @@ async def create_item(request: Request, response: Response, body: NewItem) -> It
         body.name,
     )
     assert row is not None  # noqa: S101 - INSERT … RETURNING gives its row or raises
-    return Item(**row)
+    return answer(Item(**row), 201)

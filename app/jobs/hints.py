@@ -16,7 +16,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from app import failpoints
-from app.db.redis import UNAVAILABLE, RedisGate, RedisUnavailableError, connect
+from app.db.redis import UNAVAILABLE, Command, RedisGate, RedisUnavailableError, connect
+from app.flight import Together
 from app.observability import metrics
 from app.observability.logging import get_logger
 from app.settings import Settings
@@ -36,18 +37,22 @@ class HintSender:
 
     def __init__(self, gate: RedisGate) -> None:
         self._gate = gate
+        self._hints = Together[Command, bool](self._send)
 
     async def send(self, job_id: str, needs: str | None = None) -> bool:
         """Tell the workers that a job is due; False if Redis did not take it."""
+        return await self._hints.ask(
+            ("XADD", stream(needs), "MAXLEN", "~", _MAX_LENGTH, "*", "job", job_id)
+        )
+
+    async def _send(self, hints: list[Command]) -> bool:
         try:
-            await self._gate.run(
-                "XADD", stream(needs), "MAXLEN", "~", _MAX_LENGTH, "*", "job", job_id
-            )
+            await self._gate.run(*hints)
         except RedisUnavailableError as error:
-            metrics.HINTS.labels("failed").inc()
+            metrics.HINTS.labels("failed").inc(len(hints))
             log.warning("hint not sent, a worker will find the job by itself", reason=str(error))
             return False
-        metrics.HINTS.labels("sent").inc()
+        metrics.HINTS.labels("sent").inc(len(hints))
         return True
 
 

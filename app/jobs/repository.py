@@ -106,10 +106,18 @@ async def get(database: Database, job_id: uuid.UUID, client: str | None) -> Dict
     )
 
 
-async def get_result(database: Database, job_id: uuid.UUID) -> dict[str, Any] | None:
-    """The result of a job that succeeded."""
-    row = await database.fetch_one("SELECT result FROM job_results WHERE job_id = %s", job_id)
-    return None if row is None else row["result"]
+async def get_with_result(
+    database: Database, job_id: uuid.UUID, client: str | None
+) -> DictRow | None:
+    """One job as `get` finds it, and its `result` as JSON text: None if it has none."""
+    return await database.fetch_one(
+        f"""SELECT {COLUMNS},
+                (SELECT result::text FROM job_results WHERE job_id = jobs.id) AS result
+            FROM jobs WHERE id = %s AND (%s::text IS NULL OR client = %s)""",  # noqa: S608 - constants
+        job_id,
+        client,
+        client,
+    )
 
 
 async def claim(
@@ -185,12 +193,18 @@ async def succeed(
     return True
 
 
-async def get_rows(database: Database, job_id: uuid.UUID, part: int) -> list[list[Any]] | None:
-    """A part of the rows of a job's report, or None after the last one."""
+async def get_rows(
+    database: Database, job_id: uuid.UUID, part: int
+) -> tuple[list[list[Any]], bool]:
+    """A part of the rows of a job's report (from 0 on), and whether another one follows."""
     row = await database.fetch_one(
-        "SELECT rows FROM job_rows WHERE job_id = %s AND part = %s", job_id, part
+        """SELECT rows, EXISTS (SELECT FROM job_rows AS next WHERE next.job_id = job_rows.job_id
+               AND next.part = job_rows.part + 1) AS more
+           FROM job_rows WHERE job_id = %s AND part = %s""",
+        job_id,
+        part,
     )
-    return None if row is None else row["rows"]
+    return ([], False) if row is None else (row["rows"], row["more"])
 
 
 async def end(database: Database, held: Claim, state: str, error: dict[str, str]) -> bool:

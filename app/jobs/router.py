@@ -7,12 +7,20 @@ import uuid
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
 
+from app.http.answers import answer, encoded
 from app.http.context import caller, owner_filter
 from app.http.problems import Problem, ProblemDetail, field_problem
 from app.jobs.listing import Place, Selection
-from app.jobs.schemas import Accepted, JobPage, JobQuery, JobResult, JobStatus, Trigger
+from app.jobs.schemas import (
+    Accepted,
+    JobFinished,
+    JobPage,
+    JobQuery,
+    JobResult,
+    JobStatus,
+    Trigger,
+)
 from app.jobs.service import JobService, status_of
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
@@ -21,6 +29,13 @@ _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     404: {"model": ProblemDetail, "description": "There is no such job"},
     503: {"model": ProblemDetail, "description": "Postgres is not available"},
+}
+#: What is said of a job's result or report if it is not there.
+ANSWERS_OF_FINISHED: dict[int | str, dict[str, Any]] = {
+    **_ANSWERS,
+    202: {"model": JobStatus, "description": "The job is not finished"},
+    409: {"model": ProblemDetail, "description": "The job failed"},
+    410: {"model": ProblemDetail, "description": "The job was cancelled"},
 }
 
 
@@ -41,13 +56,12 @@ def _service(request: Request) -> JobService:
 )
 async def trigger(
     request: Request,
-    response: Response,
     body: Trigger,
     idempotency_key: Annotated[
         str | None,
         Header(description="A repeated request with the same key and body gets the same job."),
     ] = None,
-) -> Accepted:
+) -> Response:
     """Record a job; it is safe in Postgres before this answers, whether or not Redis is there."""
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise field_problem("Idempotency-Key", "must be 1 to 200 visible ASCII characters")
@@ -55,15 +69,16 @@ async def trigger(
         body, caller(request), idempotency_key, request.scope.get("airlift.request_id")
     )
     status_url = f"/api/v1/jobs/status/{taken.id}"
-    response.headers["location"] = status_url
+    headers = {"location": status_url}
     if taken.replayed:
-        response.headers["idempotent-replayed"] = "true"
-    return Accepted(
+        headers["idempotent-replayed"] = "true"
+    accepted = Accepted(
         job_id=taken.id,
         status=taken.state,
         status_url=status_url,
         result_url=f"/api/v1/jobs/result/{taken.id}",
     )
+    return answer(accepted, 202, headers)
 
 
 @router.get(
@@ -75,7 +90,7 @@ async def trigger(
         503: _ANSWERS[503],
     },
 )
-async def list_jobs(request: Request, query: Annotated[JobQuery, Query()]) -> JobPage:
+async def list_jobs(request: Request, query: Annotated[JobQuery, Query()]) -> Response:
     """The caller's own jobs; a page is not disturbed by jobs that are accepted meanwhile."""
     try:
         after = None if query.cursor is None else Place.of(query.cursor)
@@ -89,10 +104,11 @@ async def list_jobs(request: Request, query: Annotated[JobQuery, Query()]) -> Jo
         query.created_before,
     )
     rows, rest = await _service(request).page(selection, after, query.limit)
-    return JobPage(
+    page = JobPage(
         jobs=[status_of(row) for row in rows],
         next_cursor=None if rest is None else rest.cursor(),
     )
+    return answer(page)
 
 
 @router.post(
@@ -104,12 +120,12 @@ async def list_jobs(request: Request, query: Annotated[JobQuery, Query()]) -> Jo
         409: {"model": ProblemDetail, "description": "The job is finished; `state` says how"},
     },
 )
-async def cancel(request: Request, job_id: uuid.UUID) -> JobStatus:
+async def cancel(request: Request, job_id: uuid.UUID) -> Response:
     """End a job that waits or runs: nothing that it would still find is stored.
 
     A worker in the middle of it stops within two seconds. Cancelling again changes nothing.
     """
-    return status_of(await _service(request).cancel(job_id, owner_filter(request)))
+    return answer(status_of(await _service(request).cancel(job_id, owner_filter(request))))
 
 
 @router.get(
@@ -118,45 +134,33 @@ async def cancel(request: Request, job_id: uuid.UUID) -> JobStatus:
     summary="How a job is doing",
     responses=_ANSWERS,
 )
-async def status(request: Request, job_id: uuid.UUID) -> JobStatus:
+async def status(request: Request, job_id: uuid.UUID) -> Response:
     """State, attempts, times and progress."""
-    return status_of(await _service(request).find(job_id, owner_filter(request)))
+    return answer(status_of(await _service(request).find(job_id, owner_filter(request))))
 
 
 @router.get(
     "/result/{job_id}",
     response_model=JobResult,
     summary="What a job found",
-    responses={
-        **_ANSWERS,
-        202: {"model": JobStatus, "description": "The job is not finished"},
-        409: {"model": ProblemDetail, "description": "The job failed"},
-        410: {"model": ProblemDetail, "description": "The job was cancelled"},
-    },
+    responses=ANSWERS_OF_FINISHED,
 )
-async def result(request: Request, job_id: uuid.UUID) -> JobResult | Response:
+async def result(request: Request, job_id: uuid.UUID) -> Response:
     """The result, or 202 with the job's status while it is waited for."""
-    service = _service(request)
-    row = await service.find(job_id, owner_filter(request))
-    job = status_of(row)
-    waiting = unfinished(job)
+    row = await _service(request).find_with_result(job_id, owner_filter(request))
+    waiting = unfinished(status_of(row))
     if waiting is not None:
         return waiting
-    assert job.finished_at is not None  # noqa: S101 - the table's own check
-    return JobResult(
-        job_id=job.job_id,
-        status="succeeded",
-        finished_at=job.finished_at,
-        result=await service.result(row),
-    )
+    done = JobFinished(job_id=row["id"], status="succeeded", finished_at=row["finished_at"])
+    # The result as it is stored: it was JSON already.
+    body = f'{done.model_dump_json()[:-1]},"result":{row["result"]}}}'
+    return encoded(body.encode())
 
 
 def unfinished(job: JobStatus) -> Response | None:
     """The answer for a job that has no result, or may have none yet; None if it succeeded."""
     if job.status in ("queued", "running"):
-        return JSONResponse(
-            job.model_dump(mode="json"), status_code=202, headers={"retry-after": "1"}
-        )
+        return answer(job, 202, {"retry-after": "1"})
     if job.status == "cancelled":
         raise Problem(410, "job-cancelled", "The job was cancelled", "it has no result")
     if job.status in ("failed", "dead"):

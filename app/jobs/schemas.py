@@ -124,10 +124,15 @@ class JobPage(BaseModel):
     )
 
 
-class JobResult(BaseModel):
-    """What a finished job found."""
+class JobFinished(BaseModel):
+    """A job that succeeded, and when."""
 
     job_id: uuid.UUID
     status: Literal["succeeded"]
     finished_at: dt.datetime
+
+
+class JobResult(JobFinished):
+    """What a finished job found."""
+
     result: dict[str, Any]

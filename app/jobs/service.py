@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from psycopg.rows import DictRow
 
 from app import failpoints
-from app.db.pool import Database
+from app.db.pool import Connection, Database
 from app.http.problems import Problem, field_problem
 from app.jobs import listing, repository
 from app.jobs.hints import HintSender
@@ -89,19 +89,32 @@ class JobService:
 
     async def _record(self, job: repository.NewJob, key: str | None) -> Taken | None:
         """Commit a job; returns the earlier job instead if its key made one before."""
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.connection() as connection:
+            if key is None:
+                failpoints.reached("trigger.before_commit")
+                # One statement by itself: its answer comes after its commit.
+                await repository.insert(connection, job)
+            else:
+                earlier = await self._record_keyed(connection, job, key)
+                if earlier is not None:
+                    return earlier
+        failpoints.reached("trigger.after_commit")
+        return None
+
+    async def _record_keyed(
+        self, connection: Connection, job: repository.NewJob, key: str
+    ) -> Taken | None:
+        async with connection.transaction():
             # The job first: the key's row refers to it. If the key is taken, both go.
             await repository.insert(connection, job)
-            if key is not None:
-                fingerprint = _fingerprint(job.source_type, job.config)
-                earlier = await repository.remember_key(
-                    connection, job.client, key, fingerprint, job.id
-                )
-                if earlier is not None:
-                    await connection.execute("DELETE FROM jobs WHERE id = %s", (job.id,))
-                    return _replay(earlier, fingerprint)
+            fingerprint = _fingerprint(job.source_type, job.config)
+            earlier = await repository.remember_key(
+                connection, job.client, key, fingerprint, job.id
+            )
+            if earlier is not None:
+                await connection.execute("DELETE FROM jobs WHERE id = %s", (job.id,))
+                return _replay(earlier, fingerprint)
             failpoints.reached("trigger.before_commit")
-        failpoints.reached("trigger.after_commit")
         return None
 
     async def cancel(self, job_id: uuid.UUID, client: str | None) -> DictRow:
@@ -135,17 +148,20 @@ class JobService:
 
     async def find(self, job_id: uuid.UUID, client: str | None) -> DictRow:
         """A job's row; another client's job is as unknown as one that never was."""
-        row = await repository.get(self._database, job_id, client)
-        if row is None:
-            raise Problem(404, "job-unknown", "There is no such job", f"no job {job_id} is known")
+        return _known(job_id, await repository.get(self._database, job_id, client))
+
+    async def find_with_result(self, job_id: uuid.UUID, client: str | None) -> DictRow:
+        """A job's row with its `result` as JSON text, which a job that succeeded has."""
+        row = _known(job_id, await repository.get_with_result(self._database, job_id, client))
+        if row["state"] == "succeeded" and row["result"] is None:
+            raise Problem(410, "result-gone", "The result is no longer kept")
         return row
 
-    async def result(self, row: DictRow) -> dict[str, object]:
-        """The result of a job that succeeded."""
-        result = await repository.get_result(self._database, row["id"])
-        if result is None:
-            raise Problem(410, "result-gone", "The result is no longer kept")
-        return result
+
+def _known(job_id: uuid.UUID, row: DictRow | None) -> DictRow:
+    if row is None:
+        raise Problem(404, "job-unknown", "There is no such job", f"no job {job_id} is known")
+    return row
 
 
 def _fingerprint(source_type: str, config: dict[str, object]) -> bytes:

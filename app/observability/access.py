@@ -1,28 +1,78 @@
 """The line of each request, written without the general way of logging.
 
 It has the same form as every other line, but its fields are known and hold nothing to mask, so
-it skips the chain of processors: 16 µs a request instead of 50.
+it is put together from parts that are JSON already. Lines of requests that end in the same turn
+of the event loop share a write.
 """
 
 from __future__ import annotations
 
-import datetime as dt
+import asyncio
 import json
 import logging
 import sys
-from typing import Any
+import time
+from functools import lru_cache
 
 from structlog.contextvars import get_contextvars
 
-_encode = json.JSONEncoder(default=repr, separators=(",", ":")).encode
+# What a pipe takes in one piece: lines of several processes never mix.
+_ONE_PIECE = 4096
+_quoted = lru_cache(maxsize=1024)(json.dumps)
 
 
-def write(**fields: Any) -> None:
-    """Write the line of a request that was answered, if the level lets it."""
-    if logging.getLogger().level > logging.INFO:
-        return
-    now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    head = {"timestamp": now, "level": "info", "logger": "app.access", "event": "request"}
-    # One write, so that lines of several processes on one pipe never mix.
-    sys.stdout.write(_encode({**head, **get_contextvars(), **fields}) + "\n")
+class AccessLog:
+    """Writes the lines of one process's requests, if the level lets it."""
+
+    def __init__(self) -> None:
+        # What is bound now, by `configure`, is true of the whole process.
+        bound = "".join(f",{_quoted(k)}:{json.dumps(v)}" for k, v in get_contextvars().items())
+        self._head = f'Z","level":"info","logger":"app.access","event":"request"{bound}'
+        self._root = logging.getLogger()
+        self._lines: list[str] = []
+
+    def write(
+        self,
+        *,
+        request_id: str,
+        method: str,
+        route: str,
+        status: int,
+        duration_ms: float,
+        client: str | None,
+        peer: str,
+    ) -> None:
+        """Write the line of a request that was answered; `request_id` holds nothing to quote."""
+        if self._root.level > logging.INFO:
+            return
+        now = time.time()
+        second = int(now)
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._lines.append(
+            f'{{"timestamp":"{_moment(second)}.{int((now - second) * 1e6):06d}{self._head}'
+            f',"request_id":"{request_id}","method":"{method}","route":{_quoted(route)}'
+            f',"status":{status},"duration_ms":{duration_ms}'
+            f',"client":{_quoted(client)},"peer":{_quoted(peer)}}}\n'
+        )
+
+    def flush(self) -> None:
+        """Write what waits."""
+        lines, self._lines = self._lines, []
+        piece = ""
+        for line in lines:
+            if piece and len(piece) + len(line) > _ONE_PIECE:
+                _put(piece)
+                piece = ""
+            piece += line
+        _put(piece)
+
+
+def _put(text: str) -> None:
+    sys.stdout.write(text)
     sys.stdout.flush()
+
+
+@lru_cache(maxsize=2)
+def _moment(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

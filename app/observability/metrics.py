@@ -20,10 +20,17 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
     multiprocess,
+    values,
 )
 
 MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+if os.environ.get(MULTIPROC_DIR):
+    # Every change of a value asks who this process is; a fork is when that changes.
+    _process = [os.getpid()]
+    os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, os.getpid()))
+    values.ValueClass = values.MultiProcessValue(lambda: _process[0])  # type: ignore[no-untyped-call]
 
 # One series in three that nobody looks at.
 disable_created_metrics()  # type: ignore[no-untyped-call]

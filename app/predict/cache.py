@@ -40,14 +40,18 @@ class AnswerCache:
         self._misses = metrics.PREDICT_CACHE.labels("miss")
 
     def get(self, key: Key) -> Answer | None:
-        """What was kept under `key`; counted as a hit or a miss."""
+        """What was kept under `key`."""
         found = self._answers.get(key)
-        if found is None:
-            self._misses.inc()
-            return None
-        self._answers.move_to_end(key)
-        self._hits.inc()
+        if found is not None:
+            self._answers.move_to_end(key)
         return found
+
+    def count(self, hits: int, misses: int) -> None:
+        """Count what was found and what was not."""
+        if hits:
+            self._hits.inc(hits)
+        if misses:
+            self._misses.inc(misses)
 
     def put(self, key: Key, answer: Answer) -> None:
         """Keep an answer, if it fits; drop what was not asked for the longest."""

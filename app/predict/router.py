@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
+from app.http.answers import answer
 from app.http.problems import ProblemDetail, field_problem
 from app.predict.schemas import (
     Baseline,
@@ -76,8 +77,8 @@ async def predict(request: Request) -> Response:
     """A text goes to the sentiment model, four numbers go to the tabular one."""
     body = await _body(request, PredictRequest)
     _check_length(request, "text", body)
-    answer, hit = _predictor(request).answer(body)
-    return _json(answer.body, _HIT if hit else _MISS)
+    found, hit = _predictor(request).answer(body)
+    return _json(found.body, _HIT if hit else _MISS)
 
 
 @router.post(
@@ -101,30 +102,29 @@ async def batch(request: Request) -> Response:
     answers, hits = _predictor(request).answers(body.items)
     count = len(answers)
     status = _HIT if hits == count else f'{_MISS}; detail="{hits} of {count} hit"'
-    joined = b",".join(answer.body for answer in answers)
+    joined = b",".join(found.body for found in answers)
     return _json(b'{"count":%d,"predictions":[%b]}' % (count, joined), status)
 
 
 @router.get("/model/info", response_model=ModelList, summary="The loaded models")
-async def info(request: Request) -> ModelList:
+async def info(request: Request) -> Response:
     """Name, version, type, features or vocabulary, labels, training date and sha256 of each."""
     models = _predictor(request).models
-    return ModelList(
-        models=[
-            ModelInfo(
-                name=model.name,
-                version=model.version,
-                type=model.info["type"],
-                labels=model.labels,
-                features=model.info.get("features"),
-                vocabulary_size=model.info.get("vocabulary_size"),
-                trained_at=models.trained_at,
-                sha256=model.info["sha256"],
-                metrics=model.info["metrics"],
-            )
-            for model in models.all
-        ]
-    )
+    found = [
+        ModelInfo(
+            name=model.name,
+            version=model.version,
+            type=model.info["type"],
+            labels=model.labels,
+            features=model.info.get("features"),
+            vocabulary_size=model.info.get("vocabulary_size"),
+            trained_at=models.trained_at,
+            sha256=model.info["sha256"],
+            metrics=model.info["metrics"],
+        )
+        for model in models.all
+    ]
+    return answer(ModelList(models=found))
 
 
 def _json(body: bytes, cache: str) -> Response:

@@ -89,8 +89,9 @@ def _moment(moment: dt.datetime | None) -> str | None:
 
 async def rows(database: Database, row: DictRow) -> AsyncIterator[list[Row]]:
     """The job's rows, a part at a time."""
-    part = 0
-    while (found := await repository.get_rows(database, row["id"], part)) is not None:
+    part, more = 0, True
+    while more:
+        found, more = await repository.get_rows(database, row["id"], part)
         yield [Row(*values) for values in found]
         part += 1
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,11 +13,10 @@ from fastapi.responses import StreamingResponse
 from app.db.pool import Database
 from app.http.context import owner_filter
 from app.http.problems import ProblemDetail
-from app.jobs.processing import Row
-from app.jobs.router import unfinished
-from app.jobs.schemas import JobStatus
+from app.jobs.router import ANSWERS_OF_FINISHED, unfinished
 from app.jobs.service import JobService, status_of
 from app.reports import document, page, tables
+from app.reports.renderer import Renderer
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
 
@@ -29,8 +28,6 @@ _TYPES: dict[str, str] = {
     "pdf": "application/pdf",
 }
 _SCHEMAS = {"json": "object"}
-# Laying out a document takes a second of one core at most; others wait, requests do not.
-_ONE_AT_A_TIME = asyncio.Semaphore(1)
 
 
 @router.get(
@@ -47,12 +44,8 @@ _ONE_AT_A_TIME = asyncio.Semaphore(1)
                 for form, name in _TYPES.items()
             },
         },
-        202: {"model": JobStatus, "description": "The job is not finished"},
-        404: {"model": ProblemDetail, "description": "There is no such job"},
-        409: {"model": ProblemDetail, "description": "The job failed"},
-        410: {"model": ProblemDetail, "description": "The job was cancelled"},
+        **ANSWERS_OF_FINISHED,
         422: {"model": ProblemDetail, "description": "There is no such format"},
-        503: {"model": ProblemDetail, "description": "Postgres is not available"},
     },
 )
 async def report(
@@ -63,29 +56,19 @@ async def report(
     """Totals, labels, how sure the models were, errors, and a row for each entry."""
     service: JobService = request.app.state.jobs
     database: Database = request.app.state.database
-    row = await service.find(job_id, owner_filter(request))
+    row = await service.find_with_result(job_id, owner_filter(request))
     waiting = unfinished(status_of(row))
     if waiting is not None:
         return waiting
-    found = document.build(row, await service.result(row))
     headers = _headers(job_id, form)
     if form in ("html", "pdf"):
-        render, most = _renderer(form)
-        rows = await document.first_rows(database, row, most)
-        async with _ONE_AT_A_TIME:
-            body = await asyncio.to_thread(render, found, rows)
+        renderer: Renderer = request.app.state.renderer
+        body = await renderer.body(form, row)
         return Response(body, media_type=_TYPES[form], headers=headers)
+    found = document.build(row, json.loads(row["result"]))
     write = tables.as_csv if form == "csv" else tables.as_json
     stream: AsyncIterator[bytes] = write(found, document.rows(database, row))
     return StreamingResponse(stream, media_type=_TYPES[form], headers=headers)
-
-
-def _renderer(form: str) -> tuple[Callable[[document.Report, list[Row]], bytes], int]:
-    if form == "html":
-        return page.render, page.MOST_ROWS
-    from app.reports import pdf  # noqa: PLC0415 - a large library, for few requests
-
-    return pdf.render, pdf.MOST_ROWS
 
 
 def _headers(job_id: uuid.UUID, form: str) -> dict[str, Any]:

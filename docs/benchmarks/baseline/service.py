@@ -4,6 +4,10 @@ One `BaseHTTPMiddleware` for request id, metrics and log, slowapi on Redis, pyda
 scikit-learn in a `def` route. It has no API keys, its metrics are those of one process, and its
 model leaves out the features that are not scikit-learn's own: all of it in its favour.
 Started by scripts/bench_service.py with gunicorn and uvicorn workers.
+
+Where its CPU goes, found by leaving out one part at a time under the same load: two fifths are
+scikit-learn's (checks of its input more than arithmetic), a sixth the middleware's, next to
+nothing slowapi's; the rest is FastAPI's, the thread's and uvicorn's. `async def` is no faster.
 """
 
 from __future__ import annotations

@@ -236,9 +236,12 @@ def test_a_body_that_is_not_declared_as_json_is_refused(client: Client, kind: st
 
 
 def test_the_short_way_and_the_frameworks_way_give_the_same(settings: Settings) -> None:
-    assert {("GET", "/predict"), ("POST", "/predict"), ("POST", "/predict/batch")} == set(
-        endpoints(router)
-    )
+    assert {
+        ("GET", "/predict"),
+        ("POST", "/predict"),
+        ("POST", "/predict/batch"),
+        ("GET", "/model/info"),
+    } == set(endpoints(router))
     short, long = create_app(settings), create_app(settings)
     long.user_middleware = [
         m for m in long.user_middleware if getattr(m.cls, "__name__", "") != "HotEndpoints"

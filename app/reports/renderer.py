@@ -1,0 +1,71 @@
+"""Reports for people, laid out beside the requests and kept for those who ask again."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+
+from psycopg.rows import DictRow
+
+from app.db.pool import Database
+from app.flight import SingleFlight
+from app.jobs.processing import Row
+from app.reports import document, page
+
+#: Job, when it ended (nothing of it changes after that), and form.
+Key = tuple[uuid.UUID, dt.datetime, str]
+_MOST_BYTES = 8_388_608
+
+
+class Renderer:
+    """The renderer of one process. Laying out a document takes a second of one core at most.
+
+    So there is one at a time, once for all who ask for the same; the others wait, requests for
+    something else do not. What was rendered is kept within `most_bytes`, the least recently used
+    goes first. Whether the job is still there and who may see it is the caller's question.
+    """
+
+    def __init__(self, database: Database, most_bytes: int = _MOST_BYTES) -> None:
+        self._database = database
+        self._most = most_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[Key, bytes] = OrderedDict()
+        self._flights = SingleFlight[Key, bytes]()
+        self._turn = asyncio.Semaphore(1)
+
+    async def body(self, form: str, row: DictRow) -> bytes:
+        """The report of a job that succeeded, from its row and result, as HTML or PDF."""
+        key = (row["id"], row["finished_at"], form)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        return await self._flights.run(key, lambda: self._render(key, row))
+
+    async def _render(self, key: Key, row: DictRow) -> bytes:
+        render, most = _way(key[2])
+        report = document.build(row, json.loads(row["result"]))
+        rows = await document.first_rows(self._database, row, most)
+        async with self._turn:
+            body = await asyncio.to_thread(render, report, rows)
+        self._keep(key, body)
+        return body
+
+    def _keep(self, key: Key, body: bytes) -> None:
+        if len(body) > self._most:
+            return
+        self._kept[key] = body
+        self._bytes += len(body)
+        while self._bytes > self._most:
+            self._bytes -= len(self._kept.popitem(last=False)[1])
+
+
+def _way(form: str) -> tuple[Callable[[document.Report, list[Row]], bytes], int]:
+    if form == "html":
+        return page.render, page.MOST_ROWS
+    from app.reports import pdf  # noqa: PLC0415 - a large library, for few requests
+
+    return pdf.render, pdf.MOST_ROWS
