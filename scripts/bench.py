@@ -73,7 +73,8 @@ def main() -> int:
             results |= measures[part]()
             # What was measured is kept, whatever becomes of the next part.
             bench_page.save(results)
-    print(table([(what, ratio) for what, _, ratio, _ in bench_page.ratios(bench_page.load())]))
+    rows = bench_page.ratios(bench_page.load())
+    print(table([(what, ratio, goal) for what, _, ratio, goal, _ in rows]))
     return 0
 
 
