@@ -20,7 +20,7 @@ Log = Callable[[str], None]
 _LOCK = Path(__file__).with_name("images.lock.yml")
 #: Asking who can be reached costs seconds once, not once a system.
 _AT_ONCE = 4
-_REASON_LIMIT = 300
+_FAILED = "fetching them failed where this bundle was built; its log says why"
 
 
 def collect(
@@ -43,10 +43,10 @@ def collect(
             except Problem as problem:
                 if system.required:
                     raise
-                reason = _reason(problem)
-                absent[system.absent_name] = {"reason": reason}
+                known = isinstance(problem, UnreachableError)
+                absent[system.absent_name] = {"reason": problem.what if known else _FAILED}
                 if log:
-                    log(f"note: no packages for {system.name}: {reason}")
+                    log(f"note: no packages for {system.name}: {problem.what}")
     return absent
 
 
@@ -134,13 +134,6 @@ def _inside(name: str) -> PurePosixPath:
     if path.is_absolute() or ".." in path.parts:
         raise Problem(f"the packages image has a file outside of its folder: {name}")
     return path
-
-
-def _reason(problem: Problem) -> str:
-    """Return what went wrong in one line, as the manifest can hold it."""
-    lines = [line.strip() for line in problem.what.splitlines() if line.strip()]
-    text = " ".join(dict.fromkeys((lines[0], lines[-1])))
-    return "".join(char if " " <= char <= "~" else "?" for char in text)[:_REASON_LIMIT]
 
 
 def _quiet(_message: str) -> None:
