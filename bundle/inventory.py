@@ -139,7 +139,8 @@ def of_repository(folder: Path, system: System) -> Contents:
             licence = debfiles.licence_of(folder / entry["file"], entry["name"], entry["sha256"])
         else:
             licence = {"stated_in": "see file: the package's own License tag"}
-        own = {"kind": system.format, "vendor": system.id, "distro": system.distro}
+        vendor = system.id if entry["vendor"] == "debian" else entry["vendor"]
+        own = {"kind": system.format, "vendor": vendor, "distro": system.distro}
         return Package(**{**entry, **licence, **own})
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:

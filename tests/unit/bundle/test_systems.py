@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from bundle import cache, inventory, maker, packages, systems
+from bundle import cache, debiantracker, inventory, maker, packages, systems, vulnerabilities
 from bundle.diff import _package
 from bundle.maker import UnreachableError, WrongKeyError
 from bundle.problems import Problem
 from bundle.systems import System
-from tests.unit.bundle.bundlekit import TREE
+from tests.unit.bundle.bundlekit import TREE, sha
 
 Gpg = Callable[..., bytes]
 
@@ -187,6 +187,22 @@ def test_a_folder_with_folders_is_cached_and_found_damaged(tmp_path: Path) -> No
     cache.copy_folder(cache.folder("try", "rpm", fill), tmp_path / "copy")
     assert len(made) == 2
     assert (tmp_path / "copy" / "repodata" / "repomd.xml").read_text() == "x"
+
+
+def test_a_package_of_the_maker_is_not_taken_for_the_distributions(tmp_path: Path) -> None:
+    """Debian's list of flaws does not have it, and must not be read as if it knew it."""
+    folder = tmp_path / "debian-12"
+    folder.mkdir()
+    index = ""
+    for name, origin in (("docker-ce", "Airlift-Origin: maker.example\n"), ("nftables", "")):
+        index += f"Package: {name}\nVersion: 1\nArchitecture: amd64\n{origin}"
+        index += f"Filename: ./{name}_1_amd64.deb\nSHA256: {sha(name.encode())}\n\n"
+    (folder / "Packages").write_text(index)
+    found = inventory.of_repositories(tmp_path, systems.load())["engine/debian-12"]
+    assert [package.vendor for package in found.packages] == ["debian", "maker.example"]
+    tracker = debiantracker.Tracker({}, "x", frozenset({"bookworm"}))
+    report = vulnerabilities._not_covered(tracker, {"engine/debian-12": found})
+    assert report == ["maker.example bookworm was not scanned: the tracker's data do not have it"]
 
 
 def test_packages_of_an_rpm_system_are_listed_as_such(tmp_path: Path) -> None:
