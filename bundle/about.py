@@ -25,11 +25,11 @@ from bundle import (
     pipaudit,
     provenance,
     sbom,
+    systems,
     vulnerabilities,
 )
 from bundle.debiantracker import Tracker
 from bundle.inventory import Contents
-from bundle.packages import SUITE
 from bundle.pipaudit import Audit
 from bundle.release import Release
 
@@ -89,6 +89,7 @@ class Subject:
     # OCI layout with the blobs of all images.
     layout: Path
     wheels: Path
+    # A folder for each operating system.
     packages: Path
     asked: Asked = field(default_factory=Asked)
 
@@ -100,7 +101,7 @@ class Subject:
             for name, component in sorted(self.components.items())
         }
         found[inventory.JUMP_HOST] = inventory.of_wheels(self.wheels)
-        found[inventory.ENGINE] = inventory.of_repository(self.packages, SUITE)
+        found |= inventory.of_repositories(self.packages, systems.load(self.tree / systems.NAME))
         found[inventory.COLLECTIONS] = inventory.of_collections()
         return found
 

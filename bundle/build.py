@@ -30,7 +30,6 @@ from bundle.verify import check_members, opened
 from bundle.workspace import workspace
 
 Log = Callable[[str], None]
-PACKAGES = "packages/debian-13"
 
 
 class Collected(Protocol):
@@ -55,8 +54,8 @@ class Suppliers(Protocol):
     def images(self, lock: Path, source: str, version: str, layout: Path, log: Log) -> Collected:
         """Fill an OCI layout."""
 
-    def packages(self, dest: Path, log: Log) -> None:
-        """Fill a flat apt repository."""
+    def packages(self, dest: Path, log: Log) -> dict[str, dict[str, str]]:
+        """Fill a folder for each operating system; return what is absent."""
 
     def wheels(self, requirements: Path, dest: Path, log: Log) -> None:
         """Fill a wheelhouse."""
@@ -96,6 +95,15 @@ class Built:
     manifest_sha256: str
     allowed_signers: tuple[str, ...]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """What the manifest says of images, and of all that is absent."""
+
+    image_source: str
+    components: dict[str, dict[str, Any]]
+    absent: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -239,23 +247,24 @@ def _collect(
     log("wheels for the jump host")
     suppliers.wheels(requirements, work / "wheels", log)
     log("container engine packages")
-    suppliers.packages(work / PACKAGES, log)
+    absent = suppliers.packages(work / "packages", log)
     log(f"images (source: {options.source})")
     layout = work / "layout"
     lock = tree / "bundle" / "images.lock.yml"
     collected = suppliers.images(lock, options.source, wanted.version, layout, log)
     files |= _folder(work / "wheels", "wheels")
-    files |= _folder(work / PACKAGES, PACKAGES)
+    files |= _folder(work / "packages", "packages")
+    absent = {**collected.absent, **absent}
     subject = about.Subject(
         tree=tree,
         release=wanted,
         architecture=machine.architecture(),
         image_source=collected.image_source,
         components=collected.components,
-        absent=collected.absent,
+        absent=absent,
         layout=layout,
         wheels=work / "wheels",
-        packages=work / PACKAGES,
+        packages=work / "packages",
         asked=asked,
     )
     log("what is inside: bills of materials, licences, vulnerabilities, provenance")
@@ -272,8 +281,8 @@ def _collect(
                 where=str(file),
                 fix="delete the cache (~/.cache/airlift) and build again",
             )
-    complete.check(tree, files, collected.components, collected.absent)
-    return files, collected
+    complete.check(tree, files, collected.components, absent)
+    return files, _Gathered(collected.image_source, collected.components, absent)
 
 
 def _folder(folder: Path, prefix: str) -> dict[str, Path]:

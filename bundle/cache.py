@@ -93,10 +93,8 @@ def folder(kind: str, name: str, fill: Callable[[Path], None]) -> Path:
 
 
 def copy_folder(source: Path, dest: Path) -> None:
-    """Copy a flat folder's files."""
-    dest.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.iterdir()):
-        shutil.copyfile(path, dest / path.name)
+    """Copy a folder's files; their modes and times are not kept."""
+    shutil.copytree(source, dest, copy_function=shutil.copyfile, dirs_exist_ok=True)
 
 
 def forget_unused(directory: Path) -> None:
@@ -111,4 +109,5 @@ def forget_unused(directory: Path) -> None:
 
 
 def _fingerprints(place: Path) -> dict[str, str]:
-    return {path.name: sha256_file(path) for path in sorted(place.iterdir()) if path.is_file()}
+    files = (path for path in sorted(place.rglob("*")) if path.is_file())
+    return {path.relative_to(place).as_posix(): sha256_file(path) for path in files}

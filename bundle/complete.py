@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
+from bundle import systems
 from bundle.errors import AirliftError, Kind
 
 #: The Pythons of a jump host, as minor versions of 3.
@@ -49,7 +50,7 @@ def check(
         *_images(documents, set(components) | set(absent)),
         *_roles(documents, files),
         *_plugins(documents, files),
-        *_packages(documents, files),
+        *_packages(tree, documents, files, absent),
         *_wheels(files),
     ]
     # Whatever asks for it first is named; it is one thing that is missing.
@@ -60,7 +61,7 @@ def check(
             f"the bundle would be incomplete: {'; '.join(sorted(lacking.values()))}",
             where=str(tree),
             fix="add what is missing where it is collected (bundle/images.lock.yml, "
-            "bundle/content.py, bundle/packages.py, requirements/controller.in), or take the "
+            "bundle/content.py, bundle/systems.yml, requirements/controller.in), or take the "
             "place away that asks for it",
         )
 
@@ -141,24 +142,34 @@ def _plugins(documents: Mapping[str, Any], files: Collection[str]) -> Iterator[s
                     yield f"no plugin {plugin}, which {name} uses"
 
 
-def _packages(documents: Mapping[str, Any], files: Mapping[str, Path]) -> Iterator[str]:
-    """What roles install from a release is in the repository of each system that has one."""
-    systems: set[str] = set()
-    wanted: dict[str, str] = {}
-    for name, document in documents.items():
-        for key, value in _walk(document):
-            if key == "site_systems" and isinstance(value, list):
-                systems |= {one["packages"] for one in value if one.get("packages")}
-            elif key.endswith("_packages") and isinstance(value, list):
-                wanted |= {str(package): name for package in value}
-    for system in sorted(systems):
+def _packages(
+    tree: Path, documents: Mapping[str, Any], files: Mapping[str, Path], absent: Collection[str]
+) -> Iterator[str]:
+    """Each system's repository is there with all that a host may install, or told as absent."""
+    for system, (where, wanted) in sorted(_systems(tree, documents).items()):
         index = files.get(f"packages/{system}/Packages")
         if index is None:
-            yield f"no packages for {system}, which site_systems names"
+            if f"packages-{system}" not in absent:
+                yield f"no packages for {system}, which {where} names"
             continue
         there = set(re.findall(r"^Package: (\S+)$", index.read_text(), re.MULTILINE))
-        for package in sorted(wanted.keys() - there):
-            yield f"no package {package} for {system}, which {wanted[package]} installs"
+        for package in sorted(wanted - there):
+            yield f"no package {package} for {system}, which {where} names"
+
+
+def _systems(tree: Path, documents: Mapping[str, Any]) -> dict[str, tuple[str, set[str]]]:
+    """Each system that has packages: where it is named, and their names."""
+    found: dict[str, tuple[str, set[str]]] = {}
+    if (tree / systems.NAME).is_file():
+        known = systems.load(tree / systems.NAME)
+        found = {one.folder: (systems.NAME, set(one.packages)) for one in known}
+    for name, document in documents.items():
+        for key, value in _walk(document):
+            for one in value if key == "site_systems" and isinstance(value, list) else ():
+                if one.get("engine"):
+                    wanted = {*one["engine"], *one.get("support", ())}
+                    found[f"{one['id']}-{one['version']}"] = (name, wanted)
+    return found
 
 
 def _wheels(files: Mapping[str, Path]) -> Iterator[str]:

@@ -72,7 +72,8 @@ def of_index(text: str) -> list[Entry]:
     return [
         {
             **entry,
-            "vendor": "debian",
+            # Not the distribution's: the host that it came from.
+            "vendor": paragraph.get("Airlift-Origin", "debian"),
             "sha256": paragraph["SHA256"].lower(),
             "file": paragraph["Filename"].rpartition("/")[2],
         }

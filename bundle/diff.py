@@ -214,6 +214,9 @@ def _wheel(path: str) -> tuple[str, str]:
 
 
 def _package(path: str) -> tuple[str, str]:
+    if path.endswith(".rpm"):
+        name, version, release = path.removeprefix("packages/").rsplit("-", 2)
+        return name, f"{version}-{release.removesuffix('.rpm').rpartition('.')[0]}"
     name, version = path.removeprefix("packages/").split("_")[:2]
     return name, version.replace("%3a", ":")
 
@@ -224,7 +227,7 @@ def _versions(a: Side, b: Side, top: str, split: Any) -> dict[str, Any]:
     def read(side: Side) -> dict[str, tuple[list[str], list[str]]]:
         found: dict[str, tuple[list[str], list[str]]] = {}
         for path, digest in sorted(side.digests.items()):
-            if path.startswith(top) and path.endswith((".whl", ".deb")):
+            if path.startswith(top) and path.endswith((".whl", ".deb", ".rpm")):
                 name, version = split(path)
                 versions, digests = found.setdefault(name, ([], []))
                 digests.append(digest)

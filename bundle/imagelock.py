@@ -6,13 +6,12 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from bundle.problems import Problem
-
-_T = TypeVar("_T", int, str)
+from bundle.table import Table
 
 ZONES = ("dmz", "app", "data", "monitor")
 
@@ -121,7 +120,7 @@ def load(path: Path) -> ImageLock:
         tree = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise Problem(f"cannot read the image lock {path}: {error}") from error
-    top = _Table(path, "", tree)
+    top = Table(path, "", tree)
     top.only("format", "debian", "bases", "images")
     if top.get("format", int) != 1:
         raise Problem(f"{path}: format: only 1 is known here")
@@ -144,7 +143,7 @@ def load(path: Path) -> ImageLock:
     return lock
 
 
-def _image(name: str, table: _Table, lock: ImageLock) -> ImagePin:
+def _image(name: str, table: Table, lock: ImageLock) -> ImagePin:
     common_keys = ("user", "probe", "zones")
     if table.has("build"):
         table.only("build", *common_keys)
@@ -180,7 +179,7 @@ def _image(name: str, table: _Table, lock: ImageLock) -> ImagePin:
     return ImagePin(**common, upstream=_upstream(table), recipe=_recipe(debian, lock))
 
 
-def _upstream(table: _Table) -> Upstream:
+def _upstream(table: Table) -> Upstream:
     image = table.get("image", str)
     if not _HOST.fullmatch(image.partition("/")[0]):
         raise table.wrong("image", f"{image} does not begin with a registry's name")
@@ -202,7 +201,7 @@ def _upstream(table: _Table) -> Upstream:
     )
 
 
-def _recipe(table: _Table, lock: ImageLock) -> Recipe:
+def _recipe(table: Table, lock: ImageLock) -> Recipe:
     table.only("recipe", "base", "package")
     recipe = Recipe(
         name=table.get("recipe", str),
@@ -214,53 +213,3 @@ def _recipe(table: _Table, lock: ImageLock) -> Recipe:
     if not (lock.path.parent / "recipes" / f"{recipe.name}.Dockerfile").is_file():
         raise table.wrong("recipe", f"bundle/recipes/{recipe.name}.Dockerfile does not exist")
     return recipe
-
-
-class _Table:
-    """A mapping of the lock that knows where it stands, for messages."""
-
-    def __init__(self, path: Path, place: str, value: object) -> None:
-        self._path, self._place = path, place
-        if not isinstance(value, dict):
-            raise Problem(f"{path}: {place or 'the file'} must be a mapping")
-        self._value: dict[str, Any] = value
-
-    def names(self) -> list[str]:
-        return list(self._value)
-
-    def has(self, name: str) -> bool:
-        return name in self._value
-
-    def wrong(self, name: str, message: str) -> Problem:
-        return Problem(f"{self._path}: {self._at(name)}: {message}")
-
-    def only(self, *known: str) -> None:
-        for name in self._value:
-            if name not in known:
-                raise self.wrong(str(name), f"not a known key; known: {', '.join(known)}")
-
-    def table(self, name: str) -> _Table:
-        if name not in self._value:
-            raise self.wrong(name, "is missing")
-        return _Table(self._path, self._at(name), self._value[name])
-
-    def get(self, name: str, kind: type[_T]) -> _T:
-        value = self._value.get(name)
-        if not isinstance(value, kind) or value == "":
-            raise self.wrong(name, f"must be {'a number' if kind is int else 'a text'}")
-        return value
-
-    def match(self, name: str, pattern: re.Pattern[str]) -> str:
-        value = str(self._value.get(name, ""))
-        if not pattern.fullmatch(value):
-            raise self.wrong(name, f"{value!r} is not of the form {pattern.pattern}")
-        return value
-
-    def strings(self, name: str) -> tuple[str, ...]:
-        value = self._value.get(name)
-        if not isinstance(value, list) or not value or not all(isinstance(x, str) for x in value):
-            raise self.wrong(name, "must be a list of texts, not empty")
-        return tuple(value)
-
-    def _at(self, name: str) -> str:
-        return f"{self._place}.{name}" if self._place else name

@@ -16,10 +16,12 @@ from packageurl import PackageURL
 from bundle import cache, content, debfiles, layerfiles, licensing, pythonfiles
 from bundle.layerfiles import Files
 from bundle.problems import Problem
+from bundle.systems import System
 
 #: Components that are not images, by the name that they have in every table here.
 JUMP_HOST = "jump-host"
-ENGINE = "engine/debian-13"
+# Followed by the folder below packages/.
+ENGINE = "engine/"
 COLLECTIONS = "ansible-collections"
 
 # Part of the cache's key: another parser finds other things.
@@ -115,8 +117,17 @@ def of_wheels(folder: Path) -> Contents:
     return Contents(tuple(packages))
 
 
-def of_repository(folder: Path, distro: str) -> Contents:
-    """List a flat apt repository by its index; licence texts travel inside of the packages."""
+def of_repositories(folder: Path, known: Sequence[System]) -> dict[str, Contents]:
+    """List the packages of each system below `folder` that is there."""
+    return {
+        f"{ENGINE}{system.folder}": of_repository(folder / system.folder, system)
+        for system in known
+        if (folder / system.folder).is_dir()
+    }
+
+
+def of_repository(folder: Path, system: System) -> Contents:
+    """List a system's packages by their index; licence texts travel inside of the packages."""
     index = folder / "Packages"
     try:
         entries = debfiles.of_index(index.read_text(encoding="utf-8"))
@@ -124,8 +135,13 @@ def of_repository(folder: Path, distro: str) -> Contents:
         raise Problem(f"the index of packages cannot be read: {error}", where=str(index)) from error
 
     def package(entry: dict[str, Any]) -> Package:
-        licence = debfiles.licence_of(folder / entry["file"], entry["name"], entry["sha256"])
-        return Package(**entry, **licence, distro=distro)
+        if system.format == "deb":
+            licence = debfiles.licence_of(folder / entry["file"], entry["name"], entry["sha256"])
+        else:
+            licence = {"stated_in": "see file: the package's own License tag"}
+        vendor = system.id if entry["vendor"] == "debian" else entry["vendor"]
+        own = {"kind": system.format, "vendor": vendor, "distro": system.distro}
+        return Package(**{**entry, **licence, **own})
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return Contents(_sorted(list(pool.map(package, entries))))

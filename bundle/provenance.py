@@ -31,6 +31,7 @@ BUILDER = "https://airlift.example/python-m-bundle-build"
 _LOCKS = (
     "bundle/images.lock.yml",
     "bundle/release.yml",
+    "bundle/systems.yml",
     "requirements/controller.txt",
     "requirements/dev.txt",
     "app/requirements.txt",
@@ -106,10 +107,14 @@ def _subjects(
         {"name": f"{c['repository']}:{c['version']}", "digest": _digest(c["manifest_digest"])}
         for _, c in sorted(components.items())
     ]
-    folders = {JUMP_HOST: "wheels", ENGINE: "packages/debian-13"}
-    for name, folder in folders.items():
-        packages = inventory[name].packages if name in inventory else ()
-        files = {f"{folder}/{p.file}": p.sha256 for p in packages if p.file}
+    for name, contents in sorted(inventory.items()):
+        if name == JUMP_HOST:
+            folder = "wheels"
+        elif name.startswith(ENGINE):
+            folder = f"packages/{name.removeprefix(ENGINE)}"
+        else:
+            continue
+        files = {f"{folder}/{p.file}": p.sha256 for p in contents.packages if p.file}
         found += [{"name": path, "digest": _digest(files[path])} for path in sorted(files)]
     return found
 

@@ -17,9 +17,9 @@ class Real:
         """Fill an OCI layout from registries or from Debian."""
         return sources.collect(lock, source, version, layout, log=log)
 
-    def packages(self, dest: Path, log: Log) -> None:
-        """Fill a flat apt repository with the container engine's packages."""
-        packages.collect(dest, log=log)
+    def packages(self, dest: Path, log: Log) -> dict[str, dict[str, str]]:
+        """Fill a repository of the engine's packages for each system; return what is absent."""
+        return packages.collect(dest, log=log)
 
     def wheels(self, requirements: Path, dest: Path, log: Log) -> None:
         """Fill the jump host's wheelhouse."""

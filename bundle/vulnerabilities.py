@@ -68,7 +68,7 @@ def _not_covered(tracker: Tracker, inventory: Mapping[str, Contents]) -> list[st
         (package.vendor, package.distro)
         for contents in inventory.values()
         for package in contents.packages
-        if package.kind in ("deb", "apk")
+        if package.kind in ("deb", "apk", "rpm")
     }
     for vendor, distro in sorted(releases):
         if vendor != "debian" or distro not in tracker.releases:

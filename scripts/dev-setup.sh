@@ -61,7 +61,7 @@ buildx_missing() {
 
 missing_tools() {
   local tool
-  for tool in git mmdebstrap ssh-keygen ip iptables zstd curl make mkfs.vfat mcopy zsh fish; do
+  for tool in git gpg mmdebstrap ssh-keygen ip iptables zstd curl make mkfs.vfat mcopy zsh fish; do
     command -v "$tool" > /dev/null || echo "$tool"
   done
   [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo keyring

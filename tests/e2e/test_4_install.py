@@ -145,10 +145,13 @@ print(json.dumps({"jobs": sorted({t["labels"]["job"] for t in targets}), "down":
 
 
 def test_what_is_absent_is_said(installed: Journey) -> None:
-    """Grafana has no Debian package: the manifest says so, and so does status."""
+    """Grafana has no Debian package: the manifest says so, and so does status.
+
+    Packages of operating systems that no host here has are no business of this site's status.
+    """
     said = installed.status().output
     for name in installed.facts.manifest["absent"]:
-        assert name in said
+        assert (f"absent: {name}" in said) is not name.startswith("packages-")
 
 
 def test_status_finds_nothing_wrong(installed: Journey) -> None:

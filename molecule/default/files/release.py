@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
-from bundle import engine, packages  # noqa: E402
+from bundle import engine, packages, systems  # noqa: E402
 
 IMAGE = "airlift-lab/trixie"
 
@@ -84,7 +84,8 @@ def main() -> None:
     blobs.mkdir(parents=True)
     for name in ("roles", "playbooks", "bundle"):
         (release / name).symlink_to(ROOT / name)
-    packages.collect(release / "packages/debian-13")
+    (debian,) = (one for one in systems.load() if one.required)
+    packages.fetch(debian, release / "packages" / debian.folder)
     app = component(blobs)
     data = {
         "version": "1.0.0",

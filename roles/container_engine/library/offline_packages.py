@@ -1,16 +1,16 @@
 #!/usr/bin/python
-"""Look for packages, or install them from a flat repository; see DOCUMENTATION."""
+"""Look for packages, or install them from a repository in a folder; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: offline_packages
-short_description: Install Debian packages from a repository carried by the release
+short_description: Install packages from a repository carried by the release
 description:
   - The action plugin of the same name copies the repository to the host, and only if a package
     is missing.
   - Works with no network and leaves the host's own package sources alone. Never removes or
-    downgrades a package. What comes from the repository is checked by apt against the
+    downgrades a package. What comes from the repository is checked by apt or dnf against the
     repository's index, which the release's signed manifest lists.
 options:
   packages:
@@ -19,9 +19,14 @@ options:
     elements: str
     required: true
   repository:
-    description: The flat repository; a folder of the release, and on the host where it was copied.
+    description: The repository; a folder of the release, and on the host where it was copied.
     type: path
     required: true
+  format:
+    description: What the host installs. C(rpm) was not tried on a host.
+    type: str
+    choices: [deb, rpm]
+    default: deb
   state:
     description:
       - Internal. C(query) tells what is missing, C(stage) makes the directory,
@@ -62,12 +67,20 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 DENY = "#!/bin/sh\n# Written by airlift while it installs packages.\nexit 101\n"
 
 
+QUERIES = {
+    "deb": ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\\n"],
+    "rpm": ["rpm", "--query", "--queryformat=%{NAME} installed\\n"],
+}
+
+
 def missing_packages(module: AnsibleModule, packages: list[str]) -> list[str]:
     """Return those of the packages that are not installed."""
+    # rpm says `package NAME is not installed`: three words more than what is asked for.
     _, output, _ = module.run_command(
-        ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\\n", *packages]
+        [*QUERIES[module.params["format"]], *packages], environ_update={"LC_ALL": "C.UTF-8"}
     )
-    installed = {line.split()[0] for line in output.splitlines() if line.endswith(" installed")}
+    lines = [line.split() for line in output.splitlines()]
+    installed = {line[0] for line in lines if line[1:] == ["installed"]}
     return [package for package in packages if package not in installed]
 
 
@@ -94,10 +107,27 @@ def apt_options(repository: Path) -> list[str]:
     return [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
 
 
+def dnf_options(repository: Path) -> list[str]:
+    """Return options that make dnf see this repository and nothing else."""
+    return [
+        "--assumeyes",
+        "--quiet",
+        "--disablerepo=*",
+        f"--repofrompath=airlift,file://{repository}",
+        # As with apt: each file's hash is in the manifest, whose signature was checked.
+        "--nogpgcheck",
+        f"--setopt=cachedir={repository}/dnf",
+        "--setopt=install_weak_deps=False",
+    ]
+
+
 def install(module: AnsibleModule, packages: list[str], repository: Path) -> None:
-    """Install packages; fail with apt's own words."""
+    """Install packages; fail with the package manager's own words."""
+    if module.params["format"] == "rpm":
+        # No service is started by an rpm, and without --allowerasing dnf removes nothing.
+        _run(module, ["dnf", *dnf_options(repository), "install", *packages], packages)
+        return
     options = apt_options(repository)
-    environment = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     owns_policy = not POLICY.exists()
     if owns_policy:
         POLICY.write_text(DENY)
@@ -114,19 +144,22 @@ def install(module: AnsibleModule, packages: list[str], repository: Path) -> Non
                 *packages,
             ],
         ):
-            code, output, errors = module.run_command(
-                ["apt-get", *options, *command], environ_update=environment
-            )
-            if code != 0:
-                module.fail_json(
-                    msg=f"apt could not install {' '.join(packages)} from the release's packages: "
-                    + (errors or output).strip(),
-                    stdout=output,
-                    stderr=errors,
-                )
+            _run(module, ["apt-get", *options, *command], packages)
     finally:
         if owns_policy:
             POLICY.unlink(missing_ok=True)
+
+
+def _run(module: AnsibleModule, command: list[str], packages: list[str]) -> None:
+    environment = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    code, output, errors = module.run_command(command, environ_update=environment)
+    if code != 0:
+        module.fail_json(
+            msg=f"{command[0]} could not install {' '.join(packages)} from the release's packages: "
+            + (errors or output).strip(),
+            stdout=output,
+            stderr=errors,
+        )
 
 
 def main() -> None:
@@ -135,6 +168,7 @@ def main() -> None:
         argument_spec={
             "packages": {"type": "list", "elements": "str", "required": True},
             "repository": {"type": "path", "required": True},
+            "format": {"type": "str", "choices": list(QUERIES), "default": "deb"},
             "state": {
                 "type": "str",
                 "choices": ["query", "stage", "present"],
@@ -155,7 +189,9 @@ def main() -> None:
             shutil.rmtree(repository, ignore_errors=True)
             repository.mkdir(parents=True, mode=0o700)
             owner = pwd.getpwnam(module.params["stage_owner"])
-            os.chown(repository, owner.pw_uid, owner.pw_gid)
+            (repository / "repodata").mkdir()
+            for folder in (repository, repository / "repodata"):
+                os.chown(folder, owner.pw_uid, owner.pw_gid)
         else:
             install(module, missing, repository)
             shutil.rmtree(repository, ignore_errors=True)

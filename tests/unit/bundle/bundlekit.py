@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from bundle import bootstrap, build, importer, installed, manifest, pyz, sshsig, verify
+from bundle import bootstrap, build, importer, installed, manifest, pyz, sshsig, systems, verify
 from bundle.errors import AirliftError
 from bundle.importer import Imported
 from bundle.sshsig import Trust
@@ -309,8 +309,9 @@ class FakeSuppliers:
         (layout / "index.json").write_text("{}")
         return FakeCollected("debian", components, {"grafana": {"reason": "not in Debian"}})
 
-    def packages(self, dest: Path, log: Callable[[str], None]) -> None:
-        debkit.repository(dest)
+    def packages(self, dest: Path, log: Callable[[str], None]) -> dict[str, dict[str, str]]:
+        debkit.repository(dest / "debian-13")
+        return {"packages-debian-12": {"reason": "no network"}}
 
     def wheels(self, requirements: Path, dest: Path, log: Callable[[str], None]) -> None:
         dest.mkdir(parents=True)
@@ -319,6 +320,16 @@ class FakeSuppliers:
 
     def zones(self, lock: Path) -> dict[str, tuple[str, ...]]:
         return {"app": ("app",), "redis": ("data",), "grafana": ("monitor",)}
+
+
+#: One that every build has, and one that may be absent.
+SYSTEMS = """format: 1
+systems:
+  - {id: debian, version: "13", name: Debian 13, tested: true, required: true, format: deb,
+     distro: trixie, base: {suite: trixie}, engine: [docker.io], support: [iptables]}
+  - {id: debian, version: "12", name: Debian 12, tested: false, required: false, format: deb,
+     distro: bookworm, base: {suite: bookworm}, engine: [docker.io], support: [iptables]}
+"""
 
 
 def make_tree(folder: Path, requirements: bytes) -> Path:
@@ -334,6 +345,7 @@ def make_tree(folder: Path, requirements: bytes) -> Path:
         "inventories/example/hosts.yml": "all: {}\n",
         "playbooks/install.yml": "[]\n",
         "roles/site/defaults/main.yml": "site_name: x\n",
+        systems.NAME: SYSTEMS,
         "roles/site/__pycache__/x.pyc": "no",
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import debfiles, inventory, licensing
+from bundle import debfiles, inventory, licensing, systems
 from bundle.inventory import Contents, Package
 from bundle.problems import Problem
 from tests.unit.bundle.aboutkit import (
@@ -186,7 +186,7 @@ def test_an_apt_repository_with_a_real_package(tmp_path: Path) -> None:
         "Package: tool\nVersion: 1.0\nArchitecture: all\nDepends: other\n"
         f"Filename: ./{deb.name}\nSHA256: {digest}\n"
     )
-    found = inventory.of_repository(tmp_path, "trixie").packages[0]
+    found = inventory.of_repository(tmp_path, systems.load()[0]).packages[0]
     assert (found.sha256, found.file) == (digest, deb.name)
     assert (
         found.licence == "(BSD-3-Clause OR LicenseRef-public-domain) AND GPL-2.0-or-later AND MIT"
@@ -194,7 +194,7 @@ def test_an_apt_repository_with_a_real_package(tmp_path: Path) -> None:
     assert found.stated_in == debfiles.IN_PACKAGE
     (tmp_path / "Packages").write_text("no index")
     with pytest.raises(Problem, match="index of packages"):
-        inventory.of_repository(tmp_path, "trixie")
+        inventory.of_repository(tmp_path, systems.load()[0])
 
 
 def test_a_copyright_file_that_the_image_lacks_is_said_to_be_lacking(tmp_path: Path) -> None:

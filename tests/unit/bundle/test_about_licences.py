@@ -95,7 +95,7 @@ def test_the_statement_names_what_was_made_and_from_what(
     assert subjects["airlift/app:1.2.3"] == digest
     for path, file in {
         **{f"wheels/{f.name}": f for f in one.wheels.iterdir()},
-        **{f"packages/debian-13/{f.name}": f for f in one.packages.glob("*.deb")},
+        **{f"packages/debian-13/{f.name}": f for f in (one.packages / "debian-13").glob("*.deb")},
     }.items():
         assert subjects[path] == sha(file.read_bytes())
     build = statement["predicate"]["buildDefinition"]

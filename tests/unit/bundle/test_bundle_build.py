@@ -59,7 +59,10 @@ def test_what_is_in_it(full: build.Built, keys: Keys) -> None:
     assert len([path for path in paths if path.startswith("blobs/")]) == 3 + 2 + 2
     assert data["created"] == "2026-01-01T00:00:00Z"
     assert set(data["zones"]) == {"app", "data"}
-    assert data["absent"] == {"grafana": {"reason": "not in Debian"}}
+    assert data["absent"] == {
+        "grafana": {"reason": "not in Debian"},
+        "packages-debian-12": {"reason": "no network"},
+    }
 
 
 def test_sums_beside_it(full: build.Built) -> None:
@@ -142,8 +145,9 @@ def test_a_failed_build_leaves_the_last_one(
     before = first.path.read_bytes()
 
     class Broken(FakeSuppliers):
-        def packages(self, dest: Path, log: build.Log) -> None:
+        def packages(self, dest: Path, log: build.Log) -> dict[str, dict[str, str]]:
             dest.mkdir(parents=True)
+            return {}
 
     assert _refused(options(tree, tmp_path, keys.key()), Broken()).kind is Kind.BUILD_INPUT
     assert first.path.read_bytes() == before

@@ -149,11 +149,13 @@ class Newer(Suppliers):
         super().__init__(NEW_LAYER)
         self.wheelhouse = dict([wheel("airlifttiny", "1.1", {})]), b""
 
-    def packages(self, dest: Path, log: build.Log) -> None:
-        FakeSuppliers.packages(self, dest, log)
+    def packages(self, dest: Path, log: build.Log) -> dict[str, dict[str, str]]:
+        absent = FakeSuppliers.packages(self, dest, log)
+        dest = dest / "debian-13"
         (dest / "docker.io_26.1.5+dfsg1-9+b4_amd64.deb").rename(dest / "docker.io_27_amd64.deb")
         (dest / "iptables_1%3a1.8.11_amd64.deb").write_bytes(b"rebuilt")
         (dest / "nftables_1_amd64.deb").write_bytes(b"new")
+        return absent
 
 
 def _diff(a: Path, b: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import complete, content, imagelock, packages
+from bundle import complete, content, imagelock, systems
 from bundle.errors import AirliftError, Kind
 from tests.unit.bundle.bundlekit import TREE
 
@@ -23,8 +23,9 @@ class Members:
         self.files = content.collect(TREE)
         self.absent = {name for name, pin in lock.images.items() if pin.absent}
         self.components = set(lock.images) - self.absent
-        index = "".join(f"Package: {name}\nVersion: 1\n\n" for name in packages.WANTED)
-        self.put("packages/debian-13/Packages", index)
+        for system in systems.load():
+            index = "".join(f"Package: {name}\nVersion: 1\n\n" for name in system.packages)
+            self.put(f"packages/{system.folder}/Packages", index)
         text = (TREE / "requirements" / "controller.txt").read_text()
         for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE):
             self.put(f"wheels/{name.replace('-', '_')}-{version}-py3-none-any.whl", "")
@@ -76,7 +77,10 @@ def test_every_image_of_the_product_is_asked_for(members: Members) -> None:
     [
         ("content/roles/redis/", "no role redis, which playbooks/install.yml uses"),
         (f"{PLUGINS}/modules/docker_host_info.py", "no plugin community.docker.docker_host_info"),
-        ("packages/debian-13/Packages", "no packages for debian-13, which site_systems names"),
+        (
+            "packages/debian-13/Packages",
+            "no packages for debian-13, which bundle/systems.yml names",
+        ),
         ("wheels/cryptography-", "for Python 3.13"),
     ],
 )
@@ -89,7 +93,14 @@ def test_a_package_that_the_repository_lacks_is_named(members: Members) -> None:
     index = members.files["packages/debian-13/Packages"]
     index.write_text(index.read_text().replace("Package: nftables\n", "Package: nft\n"))
     said = members.lacks()
-    assert said.startswith("no package nftables for debian-13, which roles/container_engine/")
+    assert said == "no package nftables for debian-13, which bundle/systems.yml names"
+
+
+def test_a_system_may_be_absent_if_the_manifest_says_so(members: Members) -> None:
+    members.drop("packages/debian-12/")
+    assert members.lacks() == "no packages for debian-12, which bundle/systems.yml names"
+    members.absent.add("packages-debian-12")
+    members.check()
 
 
 def test_a_wheel_for_some_pythons_only_is_not_enough(members: Members) -> None:
@@ -139,8 +150,8 @@ def test_a_stable_abi_serves_later_pythons(members: Members) -> None:
         ),
         (
             "roles/site/defaults/main.yml",
-            "site_systems: [{id: debian, packages: debian-12}]",
-            "no packages for debian-12, which site_systems names",
+            "site_systems: [{id: opensuse, version: '15', engine: [docker]}]",
+            "no packages for opensuse-15, which roles/site/defaults/main.yml names",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import cache, debfiles, debian, engine, imagelock, packages, sources, wheels
+from bundle import cache, debfiles, debian, engine, imagelock, packages, sources, systems, wheels
 from bundle.imagelock import ImageLock
 from bundle.sources import Collected
 
@@ -199,8 +199,9 @@ def test_python_has_its_whole_standard_library(lock: ImageLock) -> None:
 
 @pytest.mark.usefixtures("engine_here")
 def test_an_older_host_without_a_network_gets_an_engine(lock: ImageLock, tmp_path: Path) -> None:
-    packages.collect(tmp_path / "packages")
-    base = debian.base(lock, packages.SUITE, print)
+    system = systems.load()[0]
+    packages.fetch(system, tmp_path / "packages")
+    base = debian.base(lock, system.base.suite, print)
     # An earlier point release, whose TLS library is older than what the new openssl asks for.
     said = run_writable(
         base,
