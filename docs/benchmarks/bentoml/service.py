@@ -1,6 +1,6 @@
 """A peer of the benchmark: BentoML serving the baseline's model.
 
-Two workers, the rest as it comes: its own metrics, one log line a request, trace ids that go nowhere else.
+Two workers, the rest as it comes: its own metrics, one log line a request with a trace id.
 Started by scripts/bench_servers.py with `bentoml serve`.
 """
 
