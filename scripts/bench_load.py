@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
+CLIENTS = 100
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -60,15 +62,26 @@ class Running:
     url: str
 
     def cpu_seconds(self) -> float:
-        """What its processes used so far, those that ended and were waited for included."""
-        ticks = 0
+        """What its processes used so far, those that ended and were waited for included.
+
+        They are those of its session and their descendants: BentoML's workers open sessions of
+        their own.
+        """
+        found: dict[int, tuple[int, int, int]] = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 # The name in brackets may hold blanks; the fields behind it do not.
                 fields = stat.read_text().rpartition(")")[2].split()
-                if int(fields[3]) == self.pid:
-                    ticks += sum(int(value) for value in fields[11:15])
-        return ticks / _TICKS
+                ticks = sum(int(value) for value in fields[11:15])
+                found[int(stat.parent.name)] = (int(fields[1]), int(fields[3]), ticks)
+        own: set[int] = set()
+        while more := {
+            pid
+            for pid, (parent, session, _) in found.items()
+            if pid not in own and (session == self.pid or parent in own)
+        }:
+            own |= more
+        return sum(found[pid][2] for pid in own) / _TICKS
 
 
 @contextlib.contextmanager
@@ -95,6 +108,9 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        # LitServe's processes do not end with their parent.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
@@ -132,6 +148,21 @@ def fire(server: Running, call: Call, *, clients: int, seconds: float) -> Sample
             f" requests failed\n{done.stdout}"
         )
     return sample
+
+
+def in_turn(
+    sides: Sequence[tuple[Running, Call]], *, rounds: int, seconds: float
+) -> list[list[Sample]]:
+    """Load all sides in turn, each round in the other order; the samples of each side."""
+    found: list[list[Sample]] = [[] for _ in sides]
+    for server, call in sides:
+        fire(server, call, clients=CLIENTS, seconds=2)
+    for number in range(rounds):
+        order = range(len(sides)) if number % 2 else reversed(range(len(sides)))
+        for side in order:
+            server, call = sides[side]
+            found[side].append(fire(server, call, clients=CLIENTS, seconds=seconds))
+    return found
 
 
 def middle(samples: Sequence[Sample], name: str) -> float:

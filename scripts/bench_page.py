@@ -66,6 +66,8 @@ MEASURED: dict[str, tuple[str, str, str]] = {
     ),
     "predict_cpu_ratio": ("CPU of the server for one of them", "the same", "≤ 0.33"),
     "predict_p95_ratio": ("p95 of them", "the same", "≤ 0.50"),
+    "predict_vs_litserve_rps_ratio": ("predictions a second", "LitServe, two workers", "none"),
+    "predict_vs_bentoml_rps_ratio": ("predictions a second", "BentoML, two workers", "none"),
     "health_rps_ratio": ("health answers a second", "one JSON route of bare Starlette", "≥ 0.60"),
 }
 
@@ -75,6 +77,21 @@ OTHERS = {
     "each": "each image by itself, docker save piped to gzip -6 (Harbor, Kubespray)",
     "archive": "one archive of all, not compressed (k0s)",
     "zstd16": "one archive, zstd -T0 -16 --long=25 (RKE2)",
+}
+
+#: Key of the servers made for models: name, and what they do and do not do here.
+SERVERS = {
+    "litserve": (
+        "LitServe",
+        "checks the body, hands it over ZeroMQ from two HTTP processes to two workers; it asks for"
+        " no key, limits no rate, counts nothing and, as its documentation has it for production,"
+        " logs no requests",
+    ),
+    "bentoml": (
+        "BentoML",
+        "checks the body, counts each request, gives it a trace id and logs a line of it, in two"
+        " workers; it asks for no key and limits no rate",
+    ),
 }
 
 
@@ -114,7 +131,7 @@ def met(results: dict[str, Any], key: str) -> str:
 def page(results: dict[str, Any]) -> str:
     """Return the page; what was never measured is left out, or said to be so."""
     table = "\n".join(f"| {' | '.join(row)} |" for row in ratios(results))
-    parts = [part(results) for part in (_swaps, _jobs, _service, _carried, _verifier)]
+    parts = [part(results) for part in (_swaps, _jobs, _service, _servers, _carried, _verifier)]
     return f"""# Benchmarks
 
 Both sides of a row in one run on {results["cores"]} cores ({results["machine"]}). Of the first
@@ -164,6 +181,27 @@ def _service(results: dict[str, Any]) -> str:
 | endpoint | ms |
 |---|---|
 {chr(10).join(rows)}
+"""
+
+
+def _servers(results: dict[str, Any]) -> str:
+    rows = []
+    for key, (name, does) in SERVERS.items():
+        numbers = [results.get(f"peer_{key}_{unit}") for unit in ("rps", "p95_ms", "cpu_us")]
+        cells = [UNKNOWN if number is None else f"{number:.0f}" for number in numbers]
+        rows.append(f"| {' | '.join((name, *cells, does))} |")
+    return f"""Servers made for models, each with the scikit-learn model that the usual way above
+serves, 100 clients and the same texts:
+
+| server | predictions a second | p95, ms | CPU for one, µs | what it does for one |
+|---|---|---|---|---|
+{chr(10).join(rows)}
+
+Neither has to look up a key or write to Redis, as the service does here, and their model leaves
+out the rated words. Part of the CPU is scikit-learn's, whose sums the service does itself, at less
+cost for a single text; it would cost less per text in batches. Both can gather requests into
+batches and use GPUs, which is what they are made for; a small model on a CPU, with batches off as
+they come, shows neither.
 """
 
 

@@ -2,29 +2,23 @@
 
     .venv/bin/python scripts/bench_service.py [part ...] [--rounds 5] [--seconds 8]
 
-Parts: predict, health, endpoints. Both sides run with two gunicorn workers and are loaded
-by `wrk` (Debian's package) from the same two cores, in turn and in one run; a ratio is the median
-of the rounds' ratios. The service runs as on a site: keys are checked, rates limited in Redis,
-each request counted and logged to a file; only the cache of predictions is off, and the texts
-differ. Postgres and Redis are reached by their containers' own addresses, as on a site: behind a
-published port one more process would take its share of the cores. Results are merged into
-docs/benchmarks/results.json.
+Parts: predict, peers (LitServe and BentoML), health, endpoints. All sides run with two workers and
+are loaded by `wrk` (Debian's package) from the same two cores, in turn and in one run; a ratio is
+the median of the rounds' ratios. The service runs as on a site: keys are checked, rates limited in
+Redis, each request counted and logged to a file; only the cache of predictions is off, and the
+texts differ. Postgres and Redis are reached by their containers' own addresses, as on a site:
+behind a published port one more process would take its share of the cores. Results are merged
+into docs/benchmarks/results.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
 import json
-import os
-import random
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from importlib import metadata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,166 +26,36 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import httpx
 
-from bundle import cache, engine
 from scripts import bench_page
-from scripts.bench_load import Call, Running, Sample, fire, middle, ratio, running
-from tests.unit.app.appkit import (
-    PASSWORD,
-    Postgres,
-    Redis,
-    Server,
-    Site,
-    eventually,
-    free_port,
+from scripts.bench_load import CLIENTS, Call, Running, fire, in_turn, middle, ratio
+from scripts.bench_servers import (
+    KEY,
+    bentoml,
+    beside,
+    gunicorn,
+    litserve,
+    service,
+    texts,
+    venv,
 )
-
-ROOT = Path(__file__).resolve().parent.parent
-BASELINE = ROOT / "docs" / "benchmarks" / "baseline"
-WORKERS = 2
-#: What a peer uses in the version that the service uses.
-SHARED = (
-    *("fastapi", "gunicorn", "httptools", "numpy", "prometheus-client", "pydantic"),
-    *("scikit-learn", "starlette", "uvicorn", "uvicorn-worker", "uvloop"),
-)
-CLIENTS = 100
-KEY = "bench-0123456789abcdef0123456789abcdef"
-#: Settings of the service under load: as on a site, limits too high to be met, no cache.
-SERVICE = {
-    "AUTH_ENABLED": "true",
-    "WEB_CONCURRENCY": str(WORKERS),
-    "RATE_LIMIT_PER_MIN": "100000000",
-    "PREDICT_CACHE_BYTES": "0",
-    # The load takes all cores: a look-up of the key must not fail for that.
-    "DATABASE_TIMEOUT_SECONDS": "20",
-}
-
-
-def texts(folder: Path, count: int = 4000) -> Path:
-    """Bodies with a text of 18 words each, the same in each run and no two alike."""
-    model = json.loads((ROOT / "app" / "models" / "sentiment.json").read_text())
-    words = [term for term in model["terms"] if " " not in term]
-    draw = random.Random(7)  # noqa: S311 - no secret
-    path = folder / "texts"
-    path.write_text(
-        "".join(
-            json.dumps({"text": " ".join(draw.choices(words, k=18))}) + "\n" for _ in range(count)
-        )
-    )
-    return path
-
-
-def beside(server: Server, port: int) -> str:
-    """The address of a datastore on the engine's network."""
-    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
-    found = engine.run(("inspect", "--format", form, server.container), what="docker inspect")
-    return f"{found.split()[0]}:{port}"
-
-
-@contextlib.contextmanager
-def service(site: Site, **environment: str) -> Iterator[Running]:
-    """The service on a site's database, with the benchmark's key."""
-    keys = site.folder / "keys.json"
-    keys.write_text(
-        json.dumps([{"client": "bench", "key_sha256": hashlib.sha256(KEY.encode()).hexdigest()}])
-    )
-    site.command("keys", "sync", str(keys))
-    port = free_port()
-    variables = {
-        **site.environment,
-        **SERVICE,
-        "DATABASE_URL": f"postgresql://airlift_owner@{beside(site.postgres, 5432)}/{site.database}",
-        "REDIS_URL": f"redis://{beside(site.redis, 6379)}/0",
-        "PORT": str(port),
-        "PROMETHEUS_MULTIPROC_DIR": str(site.folder / f"prom-{port}"),
-        "DRAIN_FILE": str(site.folder / f"drain-{port}"),
-        **environment,
-    }
-    command = [sys.executable, "-m", "app", "serve"]
-    url = f"http://127.0.0.1:{port}"
-    with running(command, variables, url, site.folder, site.folder / "service.log") as server:
-        yield server
-
-
-def venv(name: str, requirements: Path) -> Path:
-    """A virtual environment of a peer, kept in the cache; what we both use has our versions."""
-    ours = [f"{name}=={metadata.version(name)}" for name in SHARED]
-    folder = (
-        cache.root()
-        / "bench"
-        / f"{name}-{cache.key([requirements.read_text(), ours, sys.version])}"
-    )
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        constraints = folder / "constraints.txt"
-        constraints.write_text("\n".join(ours))
-        subprocess.run(
-            [
-                str(python),
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--requirement",
-                str(requirements),
-                "--constraint",
-                str(constraints),
-            ],
-            check=True,
-        )
-        (folder / "complete").touch()
-    return python
-
-
-@contextlib.contextmanager
-def gunicorn(python: Path, module: str, folder: Path, **environment: str) -> Iterator[Running]:
-    """An application of docs/benchmarks/baseline with gunicorn and uvicorn workers."""
-    port = free_port()
-    command = [
-        *(str(python), "-m", "gunicorn", "--workers", str(WORKERS), "--bind", f"127.0.0.1:{port}"),
-        *("--worker-class", "uvicorn_worker.UvicornWorker", f"{module}:app"),
-    ]
-    variables = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{BASELINE}",
-        # One thread a process, as with two workers on two cores: more would only fight.
-        "OMP_NUM_THREADS": "1",
-        **environment,
-    }
-    url = f"http://127.0.0.1:{port}"
-    with running(command, variables, url, folder, folder / f"{module}.log") as server:
-        yield server
-
-
-def in_turn(
-    ours: tuple[Running, Call], theirs: tuple[Running, Call], options: argparse.Namespace
-) -> tuple[list[Sample], list[Sample]]:
-    """Load both sides in turn, in alternating order."""
-    found: tuple[list[Sample], list[Sample]] = ([], [])
-    for server, call in (ours, theirs):
-        fire(server, call, clients=CLIENTS, seconds=2)
-    for number in range(options.rounds):
-        order = (0, 1) if number % 2 else (1, 0)
-        for side in order:
-            server, call = (ours, theirs)[side]
-            found[side].append(fire(server, call, clients=CLIENTS, seconds=options.seconds))
-    return found
+from tests.unit.app.appkit import PASSWORD, Postgres, Redis, Site, eventually
 
 
 def measure_predict(site: Site, options: argparse.Namespace) -> dict[str, Any]:
     """`POST /predict` with texts that are not in a cache."""
     bodies = texts(site.folder)
-    python = venv("baseline", BASELINE / "requirements.txt")
     redis = f"redis://:{PASSWORD}@{beside(site.redis, 6379)}/1"
     with (
         service(site) as ours,
-        gunicorn(python, "service", site.folder, REDIS_URL=redis) as theirs,
+        gunicorn(venv("baseline"), "service", site.folder, REDIS_URL=redis) as theirs,
     ):
         mine, peer = in_turn(
-            (ours, Call("POST", "/predict", bodies, {"X-API-Key": KEY})),
-            (theirs, Call("POST", "/predict", bodies)),
-            options,
+            [
+                (ours, Call("POST", "/predict", bodies, {"X-API-Key": KEY})),
+                (theirs, Call("POST", "/predict", bodies)),
+            ],
+            rounds=options.rounds,
+            seconds=options.seconds,
         )
     return {
         "predict_rps_ratio": ratio(mine, peer, "rps"),
@@ -204,6 +68,30 @@ def measure_predict(site: Site, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def measure_peers(site: Site, options: argparse.Namespace) -> dict[str, Any]:
+    """`POST /predict` beside servers made for models, with the texts of `measure_predict`."""
+    call = Call("POST", "/predict", texts(site.folder))
+    with (
+        service(site) as ours,
+        litserve(site.folder) as lit,
+        bentoml(site.folder) as bento,
+    ):
+        mine, *others = in_turn(
+            [(ours, replace(call, headers={"X-API-Key": KEY})), (lit, call), (bento, call)],
+            rounds=options.rounds,
+            seconds=options.seconds,
+        )
+    results: dict[str, Any] = {}
+    for name, samples in zip(bench_page.SERVERS, others, strict=True):
+        results |= {
+            f"predict_vs_{name}_rps_ratio": ratio(mine, samples, "rps"),
+            f"peer_{name}_rps": middle(samples, "rps"),
+            f"peer_{name}_p95_ms": middle(samples, "p95_ms"),
+            f"peer_{name}_cpu_us": middle(samples, "cpu_us"),
+        }
+    return results
+
+
 def measure_health(site: Site, options: argparse.Namespace) -> dict[str, Any]:
     """`GET /health` beside the least that answers."""
     call = Call("GET", "/health")
@@ -211,7 +99,9 @@ def measure_health(site: Site, options: argparse.Namespace) -> dict[str, Any]:
         service(site) as ours,
         gunicorn(Path(sys.executable), "bare", site.folder) as theirs,
     ):
-        mine, peer = in_turn((ours, call), (theirs, call), options)
+        mine, peer = in_turn(
+            [(ours, call), (theirs, call)], rounds=options.rounds, seconds=options.seconds
+        )
     return {
         "health_rps_ratio": ratio(mine, peer, "rps"),
         "health_rps": middle(mine, "rps"),
@@ -293,6 +183,7 @@ def measure_endpoints(site: Site, options: argparse.Namespace) -> dict[str, Any]
 
 MEASURES = {
     "predict": measure_predict,
+    "peers": measure_peers,
     "health": measure_health,
     "endpoints": measure_endpoints,
 }

@@ -119,6 +119,16 @@ class TermsOnly:
         found: Array = self._model.predict_proba(self._vectorizer.transform(texts))
         return found
 
+    def answer(self, text: str) -> dict[str, Any]:
+        """What the benchmark's peers answer: label, probability, probabilities by label."""
+        (probabilities,) = self.predict_proba([text])
+        best = int(probabilities.argmax())
+        return {
+            "label": self.labels[best],
+            "probability": float(probabilities[best]),
+            "probabilities": dict(zip(self.labels, map(float, probabilities), strict=True)),
+        }
+
 
 class TabularReference:
     """The committed Iris model: rows of four features to probabilities."""

@@ -92,10 +92,4 @@ app.add_middleware(RequestMiddleware)
 @limiter.limit("100000000/minute")
 def predict(request: Request, body: PredictRequest) -> PredictResponse:
     """Classify one text."""
-    (probabilities,) = model.predict_proba([body.text])
-    best = int(probabilities.argmax())
-    return PredictResponse(
-        label=model.labels[best],
-        probability=float(probabilities[best]),
-        probabilities=dict(zip(model.labels, map(float, probabilities), strict=True)),
-    )
+    return PredictResponse(**model.answer(body.text))
