@@ -121,9 +121,9 @@ def ratios(results: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
 
 def met(results: dict[str, Any], key: str) -> str:
     """Say whether a ratio reaches its goal."""
-    if key not in results:
+    sign, _, number = MEASURED[key][2].partition(" ")
+    if key not in results or not number:
         return ""
-    sign, number = MEASURED[key][2].split()
     good = results[key] <= float(number) if sign == "≤" else results[key] >= float(number)
     return "yes" if good else "no"
 
