@@ -504,6 +504,7 @@ def test_the_role_hands_over_its_settings(backup: Backup, bank: str, tmp_path: P
         "site_name": "x",
         "site_public_name": "x.example",
         "site_mgmt_addresses": ["10.0.0.1/32"],
+        "site_release_dir": str(ROLES.parent),
         "site_data_dir": str(tmp_path),
         "site_version": "1.1.0",
         "site_images": {"postgres": backup.source.image},
