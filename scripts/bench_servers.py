@@ -95,7 +95,8 @@ def venv(name: str) -> Path:
     )
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():  # what an interrupted run left
+            shutil.rmtree(folder)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         constraints = folder / "constraints.txt"
         constraints.write_text("\n".join(ours))
