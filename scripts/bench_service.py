@@ -181,9 +181,7 @@ def measure_endpoints(site: Site, options: argparse.Namespace) -> dict[str, Any]
         return {
             f"p95_ms_{name}": middle(samples, "p95_ms")
             for name, call in calls(site, server).items()
-            for samples in in_turn(
-                [(server, call)], rounds=options.rounds, seconds=options.seconds
-            )
+            for samples in in_turn([(server, call)], rounds=options.rounds, seconds=options.seconds)
         }
 
 

@@ -25,6 +25,7 @@ from app.jobs.service import JobService, status_of
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
+_EVERY = JobQuery()
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     404: {"model": ProblemDetail, "description": "There is no such job"},
@@ -90,7 +91,7 @@ async def trigger(
         503: _ANSWERS[503],
     },
 )
-async def list_jobs(request: Request, query: Annotated[JobQuery, Query()]) -> Response:
+async def list_jobs(request: Request, query: Annotated[JobQuery, Query()] = _EVERY) -> Response:
     """The caller's own jobs; a page is not disturbed by jobs that are accepted meanwhile."""
     try:
         after = None if query.cursor is None else Place.of(query.cursor)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import mul
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 FORMAT = 2
 
@@ -24,8 +24,7 @@ class ModelError(Exception):
     """A model cannot be used; the service does not start with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """The likeliest label and the probability of each."""
 
     label: str
@@ -50,14 +49,10 @@ class _Classifier:
         self.labels = labels
 
     def _prediction(self, probabilities: list[float]) -> Prediction:
-        best = max(range(len(probabilities)), key=probabilities.__getitem__)
+        best = probabilities.index(max(probabilities))
+        rounded = [round(value, 6) for value in probabilities]
         return Prediction(
-            self.labels[best],
-            round(probabilities[best], 6),
-            {
-                label: round(value, 6)
-                for label, value in zip(self.labels, probabilities, strict=True)
-            },
+            self.labels[best], rounded[best], dict(zip(self.labels, rounded, strict=True))
         )
 
 
@@ -112,14 +107,16 @@ class TextModel(_Classifier):
             third += value * c
         length = math.sqrt(squares) or 1.0
         rated = self._rated(tokens, text.count("!"))
-        return _softmax(
-            [
-                intercept + dot / length + sum(map(mul, row, rated))
-                for intercept, dot, row in zip(
-                    self._intercepts, (first, second, third), self._lexicon, strict=True
-                )
+        scores = [
+            intercept + dot / length
+            for intercept, dot in zip(self._intercepts, (first, second, third), strict=True)
+        ]
+        if any(rated):
+            scores = [
+                score + sum(map(mul, row, rated))
+                for score, row in zip(scores, self._lexicon, strict=True)
             ]
-        )
+        return _softmax(scores)
 
     def _rated(self, tokens: Sequence[str], exclamations: int) -> list[float]:
         """What the rated words add up to: plain and negated, good and bad, and their balance."""
@@ -137,11 +134,9 @@ class TextModel(_Classifier):
             if negated:
                 negated -= 1
         sums.append(sums[0] + sums[1] - sums[2] - sums[3])
-        return [
-            *(value / math.sqrt(value * value + self._squash) if value else 0.0 for value in sums),
-            min(count, 3) / 3,
-            min(exclamations, 4) / 4,
-        ]
+        squash = self._squash
+        squashed = [value and value / math.sqrt(value * value + squash) for value in sums]
+        return [*squashed, min(count, 3) / 3, min(exclamations, 4) / 4]
 
     def predict(self, text: str) -> Prediction:
         """Classify one text."""

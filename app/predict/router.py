@@ -76,7 +76,7 @@ async def baseline(request: Request) -> JSONResponse:
 async def predict(request: Request) -> Response:
     """A text goes to the sentiment model, four numbers go to the tabular one."""
     body = await _body(request, PredictRequest)
-    _check_length(request, "text", body)
+    _check_length(request, "text", [body])
     found, hit = _predictor(request).answer(body)
     return _json(found.body, _HIT if hit else _MISS)
 
@@ -97,8 +97,7 @@ async def batch(request: Request) -> Response:
     most = request.app.state.settings.predict_batch_max
     if len(body.items) > most:
         raise field_problem("items", f"must have {most} items at most", "too_long")
-    for number, item in enumerate(body.items):
-        _check_length(request, f"items.{number}.text", item)
+    _check_length(request, "items.{}.text", body.items)
     answers, hits = _predictor(request).answers(body.items)
     count = len(answers)
     status = _HIT if hits == count else f'{_MISS}; detail="{hits} of {count} hit"'
@@ -131,10 +130,13 @@ def _json(body: bytes, cache: str) -> Response:
     return Response(body, media_type="application/json", headers={"cache-status": cache})
 
 
-def _check_length(request: Request, field: str, item: PredictRequest) -> None:
+def _check_length(request: Request, field: str, items: list[PredictRequest]) -> None:
+    """Refuse the first text that is too long; `field` is its name, with a place for its number."""
     most = request.app.state.settings.max_text_length
-    if item.text is not None and len(item.text) > most:
-        raise field_problem(field, f"must have {most} characters at most", "too_long")
+    for number, item in enumerate(items):
+        if item.text is not None and len(item.text) > most:
+            wrong = f"must have {most} characters at most"
+            raise field_problem(field.format(number), wrong, "too_long")
 
 
 async def _body(request: Request, model: type[_Body]) -> _Body:

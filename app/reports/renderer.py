@@ -1,4 +1,4 @@
-"""Reports for people, laid out beside the requests and kept for those who ask again."""
+"""Reports that are kept for those who ask again; those for people are laid out here, too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import datetime as dt
 import json
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from psycopg.rows import DictRow
 
@@ -19,6 +19,8 @@ from app.reports import document, page
 #: Job, when it ended (nothing of it changes after that), and form.
 Key = tuple[uuid.UUID, dt.datetime, str]
 _MOST_BYTES = 8_388_608
+# What is passed on in pieces is kept if all of it is this small: larger ones are for one reader.
+_SMALL_BYTES = 262_144
 
 
 class Renderer:
@@ -39,11 +41,30 @@ class Renderer:
 
     async def body(self, form: str, row: DictRow) -> bytes:
         """The report of a job that succeeded, from its row and result, as HTML or PDF."""
-        key = (row["id"], row["finished_at"], form)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        return await self._flights.run(key, lambda: self._render(key, row))
+        key = _key(form, row)
+        return self.kept(form, row) or await self._flights.run(key, lambda: self._render(key, row))
+
+    def kept(self, form: str, row: DictRow) -> bytes | None:
+        """A report in whatever form, if it is kept."""
+        key = _key(form, row)
+        if key not in self._kept:
+            return None
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    async def keeping(
+        self, form: str, row: DictRow, pieces: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        """The pieces of a report as they come; a small one that was read to its end is kept."""
+        seen: list[bytes] = []
+        size = 0
+        async for piece in pieces:
+            size += len(piece)
+            if size <= _SMALL_BYTES:
+                seen.append(piece)
+            yield piece
+        if size <= _SMALL_BYTES:
+            self._keep(_key(form, row), b"".join(seen))
 
     async def _render(self, key: Key, row: DictRow) -> bytes:
         render, most = _way(key[2])
@@ -55,12 +76,16 @@ class Renderer:
         return body
 
     def _keep(self, key: Key, body: bytes) -> None:
-        if len(body) > self._most:
+        if len(body) > self._most or key in self._kept:
             return
         self._kept[key] = body
         self._bytes += len(body)
         while self._bytes > self._most:
             self._bytes -= len(self._kept.popitem(last=False)[1])
+
+
+def _key(form: str, row: DictRow) -> Key:
+    return row["id"], row["finished_at"], form
 
 
 def _way(form: str) -> tuple[Callable[[document.Report, list[Row]], bytes], int]:

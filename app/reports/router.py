@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -61,13 +60,14 @@ async def report(
     if waiting is not None:
         return waiting
     headers = _headers(job_id, form)
-    if form in ("html", "pdf"):
-        renderer: Renderer = request.app.state.renderer
-        body = await renderer.body(form, row)
+    renderer: Renderer = request.app.state.renderer
+    for_people = form in ("html", "pdf")
+    body = await renderer.body(form, row) if for_people else renderer.kept(form, row)
+    if body is not None:
         return Response(body, media_type=_TYPES[form], headers=headers)
     found = document.build(row, json.loads(row["result"]))
     write = tables.as_csv if form == "csv" else tables.as_json
-    stream: AsyncIterator[bytes] = write(found, document.rows(database, row))
+    stream = renderer.keeping(form, row, write(found, document.rows(database, row)))
     return StreamingResponse(stream, media_type=_TYPES[form], headers=headers)
 
 

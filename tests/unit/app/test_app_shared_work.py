@@ -6,7 +6,7 @@ import asyncio
 import json
 import select
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -262,7 +262,7 @@ def test_a_connection_that_postgres_ended_is_found_before_it_is_used(site: Site)
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize("form", ["html", "pdf"])
+@pytest.mark.parametrize("form", ["csv", "json", "html", "pdf"])
 def test_a11_a_kept_report_goes_with_its_result_and_its_job(shared: Site, form: str) -> None:
     web, worker = shared.serve(WEB_CONCURRENCY="1"), shared.worker()
     job = shared.trigger(web)
@@ -292,6 +292,33 @@ def test_kept_reports_are_bounded_and_the_oldest_goes_first(app: FastAPI) -> Non
     found: Awaitable[bytes] = renderer.body("pdf", row)
     assert len(asyncio.run(_result(found))) == 40
     assert list(renderer._kept) == [keys[2], keys[1]]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kept"),
+    [((b"a", b"b"), b"ab"), ((b"x" * 262_144,), b"x" * 262_144), ((b"x" * 262_144, b"y"), None)],
+)
+def test_a_report_in_pieces_is_kept_if_it_is_small(
+    app: FastAPI, pieces: tuple[bytes, ...], kept: bytes | None
+) -> None:
+    renderer = Renderer(app.state.database)
+    row = {"id": uuid4(), "finished_at": datetime.now(UTC)}
+
+    async def written() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    async def read() -> None:
+        half = renderer.keeping("csv", row, written())
+        await anext(half)
+        # Somebody who went away before the end.
+        assert renderer.kept("csv", row) is None
+        found = [piece async for piece in renderer.keeping("csv", row, written())]
+        assert found == list(pieces)
+
+    asyncio.run(read())
+    assert renderer.kept("csv", row) == kept
+    assert renderer.kept("json", row) is None
 
 
 async def _result(found: Awaitable[bytes]) -> bytes:
