@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -64,8 +63,14 @@ def fold(text: str, stream: TextIO, used: int = 0) -> str:
         return text
     import textwrap  # noqa: PLC0415 - for terminals only
 
-    room = max(shutil.get_terminal_size().columns - used, 30)
+    room = max(_columns() - used, 30)
     return "\n".join(textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False))
+
+
+def _columns() -> int:
+    import shutil  # noqa: PLC0415 - for terminals only
+
+    return shutil.get_terminal_size().columns
 
 
 def paint(text: str, colour: str, stream: TextIO) -> str:
@@ -115,7 +120,7 @@ class Progress:
         self._shown, self._shown_done = moment, self._done
         text = self.line(moment - self._start)
         if self._moving:
-            text = text[: shutil.get_terminal_size().columns - 1]
+            text = text[: _columns() - 1]
         self._stream.write(before + text + after)
         self._stream.flush()
 

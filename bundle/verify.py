@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -127,12 +127,48 @@ def check_members(
     One thread a core: hashing is what takes the time, and the members are independent. The largest
     come first so that the cores finish together.
     """
-    members = enumerate(zip(bundle.manifest.members, bundle.offsets, strict=True))
-    jobs = sorted(
-        (job for job in members if only in (None, job[1][0].path)),
-        key=lambda job: (-job[1][0].size, job[0]),
-    )
-    _Pool(bundle.source, jobs, sink, have, progress).run()
+    members = zip(bundle.manifest.members, bundle.offsets, strict=True)
+    places = [
+        _Place(number, member, offset)
+        for number, (member, offset) in enumerate(members)
+        if only in (None, member.path)
+    ]
+    _Pool(bundle.source, _jobs(places), sink, have, progress).run()
+
+
+class _Place(NamedTuple):
+    """A member, its number, and where its data begin."""
+
+    number: int
+    member: Member
+    offset: int
+
+    @property
+    def end(self) -> int:
+        """Where they end."""
+        return self.offset + self.member.size
+
+
+# Members in a row that are read at once.
+_Run = list[_Place]
+
+
+def _jobs(places: Sequence[_Place]) -> list[list[_Run]]:
+    """What threads take in turn, the largest first: one large member, or all the small ones.
+
+    A system call for each of hundreds of small files, and a change of threads, cost more than
+    their hashes. So they are read many at once, and by one thread.
+    """
+    runs: list[_Run] = []
+    for place in places:
+        if runs and place.end - runs[-1][0].offset <= BUFFER:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    jobs = [[run] for run in runs if len(run) == 1]
+    if small := [run for run in runs if len(run) > 1]:
+        jobs.append(small)
+    return sorted(jobs, key=lambda job: -sum(run[-1].end - run[0].offset for run in job))
 
 
 class _Pool:
@@ -141,7 +177,7 @@ class _Pool:
     def __init__(
         self,
         source: archive.Source,
-        jobs: list[tuple[int, tuple[Member, int]]],
+        jobs: list[list[_Run]],
         sink: Sink | None,
         have: Have | None,
         progress: Progress | None,
@@ -156,7 +192,7 @@ class _Pool:
         self._errors: list[tuple[int, BaseException]] = []
 
     def run(self) -> None:
-        """Do all jobs."""
+        """Check all of them."""
         count = min(len(os.sched_getaffinity(0)), 4)
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
         for thread in threads:
@@ -177,14 +213,40 @@ class _Pool:
                 job = next(self._jobs, None)
             if job is None:
                 return
-            index, (member, offset) = job
-            try:
-                self._check(member, offset, buffer)
-            except BaseException as error:
-                self._errors.append((index, error))
-                self._stop.set()
+            for run in job:
+                if not self._stop.is_set():
+                    self._check_run(run, buffer)
 
-    def _check(self, member: Member, offset: int, buffer: memoryview) -> None:
+    def _check_run(self, run: _Run, buffer: memoryview) -> None:
+        place = run[0]
+        start = place.offset
+        try:
+            if len(run) == 1:
+                self._check(place, self._pieces(place, buffer))
+                return
+            self._fill(start, buffer[: run[-1].end - start])
+            for place in run:
+                self._check(place, [buffer[place.offset - start : place.end - start]])
+        except BaseException as error:
+            self._errors.append((place.number, error))
+            self._stop.set()
+
+    def _fill(self, offset: int, view: memoryview) -> None:
+        """Read as many bytes as the view has; those of a bundle of the right length are there."""
+        done = 0
+        while done < len(view):
+            done += self._source.readinto(offset + done, view[done:])
+
+    def _pieces(self, place: _Place, buffer: memoryview) -> Iterator[memoryview]:
+        """A member's data, until another thread met an error."""
+        offset = place.offset
+        while offset < place.end and not self._stop.is_set():
+            count = self._source.readinto(offset, buffer[: min(place.end - offset, BUFFER)])
+            yield buffer[:count]
+            offset += count
+
+    def _check(self, place: _Place, pieces: Iterable[memoryview]) -> None:
+        member = place.member
         if self._have is not None and self._have(member):
             self._report(member.size)
             return
@@ -192,22 +254,19 @@ class _Pool:
         output = self._sink(member) if self._sink else None
         try:
             left = member.size
-            while left and not self._stop.is_set():
-                count = self._source.readinto(offset, buffer[: min(left, BUFFER)])
-                piece = buffer[:count]
+            for piece in pieces:
                 digest.update(piece)
                 if output is not None:
                     output.write(piece)
-                offset += count
-                left -= count
-                self._report(count)
+                left -= len(piece)
+                self._report(len(piece))
             if left:
                 return
             if digest.hexdigest() != member.sha256:
                 raise AirliftError(
                     Kind.ALTERED,
                     f"{member.path} was altered: its SHA-256 is not the one that was signed",
-                    where=f"{self._source.path}, bytes {offset - member.size} to {offset}",
+                    where=f"{self._source.path}, bytes {place.offset} to {place.end}",
                     fix=COPY_AGAIN,
                 )
             if output is not None:
