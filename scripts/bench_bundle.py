@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,11 +16,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from bundle import engine, oci
+from bundle import engine, manifest, oci, sshsig
 from bundle.blobs import BlobCache
+from bundle.build import write
 from scripts.lab import ROOT
 
 RUNS = 2
+#: What is added to a bundle to measure one of some 1.2 GB.
+LARGE_MEMBERS, LARGE_MEMBER_BYTES = 12, 75_000_000
 
 #: Runs the verifier and tells its peak in kB. Not getrusage: that starts from what the parent used.
 VERIFY_AND_TELL_PEAK = """
@@ -50,10 +55,10 @@ def shell(script: str, *arguments: str) -> None:
     subprocess.run(command, check=True)
 
 
-def vendor(manifest: dict[str, Any], work: Path) -> dict[str, float]:
+def vendor(about: dict[str, Any], work: Path) -> dict[str, float]:
     """Measure how images become something to carry."""
-    source = manifest["image_source"]
-    names = sorted(manifest["components"])
+    source = about["image_source"]
+    names = sorted(about["components"])
     references = [f"airlift/{name}:{source}" for name in names]
     docker = " ".join(engine.docker())
     saved = work / "images.tar.gz"
@@ -106,9 +111,9 @@ PEERS = {
 }
 
 
-def peers(manifest: dict[str, Any], work: Path) -> dict[str, float]:
+def peers(about: dict[str, Any], work: Path) -> dict[str, float]:
     """Measure other ways once each; there is no goal against these."""
-    references = [f"airlift/{name}:{manifest['image_source']}" for name in manifest["components"]]
+    references = [f"airlift/{name}:{about['image_source']}" for name in about["components"]]
     docker, found = " ".join(engine.docker()), {}
     for name, script in PEERS.items():
         folder = work / f"peer-{name}"
@@ -141,15 +146,25 @@ def changed_image(reference: str, folder: Path, docker: str) -> Iterator[None]:
 
 
 def verification(bundle: Path, cache_dir: Path, work: Path) -> dict[str, float]:
-    """Measure how the bundle is checked."""
+    """Measure how the bundle is checked, and how one of several times its size."""
     members = work / "members"
     members.mkdir()
     with tarfile.open(bundle) as archive:
         archive.extractall(members, filter="data")
-    files = [path for path in members.rglob("*") if path.is_file()]
+    found = _verified(bundle, members, cache_dir, work)
+    found |= {"verify_fixed_seconds": timed(lambda: _bundle("inspect", bundle, cache_dir, work))}
+    large = _larger(members, cache_dir / "signing_key", work / "large.tar")
+    more = _verified(large, members, cache_dir, work)
+    found |= {name.replace("verify_", "verify_large_"): value for name, value in more.items()}
+    return {**found, "verify_large_bytes": large.stat().st_size}
+
+
+def _verified(bundle: Path, members: Path, cache_dir: Path, work: Path) -> dict[str, float]:
+    """Time the verifier over a bundle, and openssl over the bundle's members."""
     # Largest first and one list a core, so that no core of the peer waits for another.
     lists: list[list[str]] = [[] for _ in range(os.cpu_count() or 1)]
     sizes = [0] * len(lists)
+    files = [path for path in members.rglob("*") if path.is_file()]
     for path in sorted(files, key=lambda item: -item.stat().st_size):
         least = sizes.index(min(sizes))
         lists[least].append(str(path))
@@ -159,33 +174,51 @@ def verification(bundle: Path, cache_dir: Path, work: Path) -> dict[str, float]:
         with ThreadPoolExecutor(len(lists)) as pool:
             list(pool.map(_digest, lists))
 
-    words = [str(bundle), "--home", str(work / "home"), "--json"]
-    words += ["--allowed-signers", str(cache_dir / "allowed_signers")]
-    # As for everybody, whatever the developer's shell says: compiled once, not in each run.
-    shell_of_a_user = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    peak = 0
-
-    def ours(command: str) -> None:
-        nonlocal peak
-        said = subprocess.run(
-            [sys.executable, "-c", VERIFY_AND_TELL_PEAK, command, *words],
-            cwd=ROOT,
-            env=shell_of_a_user,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        peak = max(peak, int(said.split()[-1]))
-
-    theirs, mine = timed(openssl), timed(lambda: ours("verify"))
+    peaks: list[int] = []
+    theirs = timed(openssl)
+    mine = timed(lambda: peaks.append(_bundle("verify", bundle, cache_dir, work)))
     return {
         "verify_peer_seconds": theirs,
         "verify_seconds": mine,
-        # What `verify` does before the first byte of a member: start, signatures, headers.
-        "verify_fixed_seconds": timed(lambda: ours("inspect")),
         "verify_time_ratio": mine / theirs,
-        "verify_peak_mib": peak / 1024,
+        "verify_peak_mib": max(peaks) / 1024,
     }
+
+
+def _bundle(command: str, bundle: Path, cache_dir: Path, work: Path) -> int:
+    """Run a command of `bundle` as its user does; return its peak in kB."""
+    words = [command, str(bundle), "--home", str(work / "home"), "--json"]
+    words += ["--allowed-signers", str(cache_dir / "allowed_signers")]
+    # As for everybody, whatever the developer's shell says: compiled once, not in each run.
+    shell_of_a_user = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    said = subprocess.run(
+        [sys.executable, "-c", VERIFY_AND_TELL_PEAK, *words],
+        cwd=ROOT,
+        env=shell_of_a_user,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return int(said.split()[-1])
+
+
+def _larger(members: Path, key: Path, bundle: Path) -> Path:
+    """Make a bundle of these members and as many random bytes as bring it to some 1.2 GB.
+
+    Each of the added members is as large as an image's layer; they stay beside the others.
+    """
+    data = json.loads((members / manifest.MANIFEST).read_text())
+    for number in range(LARGE_MEMBERS):
+        name = f"packages/filler-{number}"
+        content = os.urandom(LARGE_MEMBER_BYTES)
+        (members / name).write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        data["members"].append({"path": name, "size": len(content), "sha256": digest})
+    raw = manifest.encode(data)
+    (members / manifest.MANIFEST).write_bytes(raw)
+    listed = [(item["path"], members / item["path"], item["size"]) for item in data["members"]]
+    write(bundle, raw, [sshsig.sign(raw, key)], listed)
+    return bundle
 
 
 def _digest(paths: list[str]) -> None:

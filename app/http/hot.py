@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from fastapi import APIRouter
@@ -40,12 +40,12 @@ def endpoints(*routers: APIRouter) -> dict[tuple[str, str], Endpoint]:
         for router in routers
         for route in router.routes
         if isinstance(route, APIRoute)
-        for endpoint in _plain(route)
+        if (endpoint := _plain(route)) is not None
         for method in route.methods or ()
     }
 
 
-def _plain(route: APIRoute) -> Iterator[Endpoint]:
+def _plain(route: APIRoute) -> Endpoint | None:
     needs = route.dependant
     signature = inspect.signature(route.endpoint)
     if (
@@ -58,15 +58,16 @@ def _plain(route: APIRoute) -> Iterator[Endpoint]:
         or needs.body_params
         or any(parameter.field_info.is_required() for parameter in needs.query_params)
     ):
-        return
+        return None
     queries = bool(needs.query_params)
     names = [parameter.name for parameter in needs.path_params]
     if not names:
-        yield Endpoint(route.endpoint, queries)
-    elif [signature.parameters[name].annotation for name in names] == ["uuid.UUID"]:
-        before, _, after = route.path.partition(f"{{{names[0]}}}")
-        path = re.compile(re.escape(before) + _ID + re.escape(after))
-        yield Endpoint(route.endpoint, queries, path)
+        return Endpoint(route.endpoint, queries)
+    if [signature.parameters[name].annotation for name in names] != ["uuid.UUID"]:
+        return None
+    before, _, after = route.path.partition(f"{{{names[0]}}}")
+    path = re.compile(re.escape(before) + _ID + re.escape(after))
+    return Endpoint(route.endpoint, queries, path)
 
 
 class HotEndpoints:
