@@ -144,6 +144,7 @@ def test_heads_that_are_no_http(web: Process, request_: bytes) -> None:
     assert answer.startswith(b"HTTP/1.1 4"), answer
     head = answer.partition(b"\r\n\r\n")[0].lower()
     assert b"\r\ninjected" not in head
+    assert b"\r\ncontent-type: application/problem+json" in head
 
 
 def test_a_body_that_is_broken_off_is_no_error_of_the_service(web: Process) -> None:
