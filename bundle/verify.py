@@ -15,6 +15,7 @@ from bundle.errors import COPY_AGAIN, AirliftError, Kind
 from bundle.manifest import Manifest, Member
 from bundle.sshsig import Trust, Verdict
 from bundle.store import Acceptance, Home
+from bundle.unpacked import Unpacked
 
 BUFFER = 1 << 20
 Progress = Callable[[int], None]
@@ -133,7 +134,17 @@ def check_members(
         for number, (member, offset) in enumerate(members)
         if only in (None, member.path)
     ]
-    _Pool(bundle.source, _jobs(places), sink, have, progress).run()
+    _Pool(bundle, sink, have, progress).run(_jobs(places))
+
+
+def _layers(found: Manifest) -> dict[str, int]:
+    """The SHA-256 of each layer, and how large the smallest image that has it may get."""
+    most: dict[str, int] = {}
+    for component in found.components.values():
+        for layer in component["layers"]:
+            sha256, limit = layer["digest"].removeprefix("sha256:"), component["unpacked_size"]
+            most[sha256] = min(limit, most.get(sha256, limit))
+    return most
 
 
 class _Place(NamedTuple):
@@ -176,14 +187,14 @@ class _Pool:
 
     def __init__(
         self,
-        source: archive.Source,
-        jobs: list[list[_Run]],
+        bundle: Opened,
         sink: Sink | None,
         have: Have | None,
         progress: Progress | None,
     ) -> None:
-        self._source = source
-        self._jobs = iter(jobs)
+        self._source = bundle.source
+        self._layers = _layers(bundle.manifest)
+        self._jobs: Iterator[list[_Run]] = iter(())
         self._sink = sink
         self._have = have
         self._progress = progress
@@ -191,8 +202,9 @@ class _Pool:
         self._stop = threading.Event()
         self._errors: list[tuple[int, BaseException]] = []
 
-    def run(self) -> None:
-        """Check all of them."""
+    def run(self, jobs: list[list[_Run]]) -> None:
+        """Do all of them."""
+        self._jobs = iter(jobs)
         count = min(len(os.sched_getaffinity(0)), 4)
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
         for thread in threads:
@@ -251,11 +263,15 @@ class _Pool:
             self._report(member.size)
             return
         digest = hashlib.sha256()
+        limit = self._layers.get(member.sha256) if member.is_blob else None
+        unpacked = None if limit is None else Unpacked(member.path, limit)
         output = self._sink(member) if self._sink else None
         try:
             left = member.size
             for piece in pieces:
                 digest.update(piece)
+                if unpacked is not None:
+                    unpacked.feed(piece)
                 if output is not None:
                     output.write(piece)
                 left -= len(piece)

@@ -218,6 +218,8 @@ def _larger(members: Path, key: Path, bundle: Path) -> Path:
     (members / manifest.MANIFEST).write_bytes(raw)
     listed = [(item["path"], members / item["path"], item["size"]) for item in data["members"]]
     write(bundle, raw, [sshsig.sign(raw, key)], listed)
+    # Nobody writes to the disk while either side reads.
+    os.sync()
     return bundle
 
 

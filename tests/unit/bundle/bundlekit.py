@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Keys:
         return Trust(self.signers(*lines), **options)
 
 
-def image(name: str, layers: Iterable[bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
+def image(name: str, layers: Collection[bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
     """A component of the manifest and its blobs; layers are stored as they are."""
     blobs = {sha(layer): layer for layer in layers}
     diff_ids = [f"sha256:{digest}" for digest in blobs]
@@ -99,7 +99,7 @@ def image(name: str, layers: Iterable[bytes]) -> tuple[dict[str, Any], dict[str,
             {"digest": x["digest"], "size": x["size"], "media_type": x["mediaType"]}
             for x in described
         ],
-        "unpacked_size": 1000,
+        "unpacked_size": sum(map(len, layers)),
         "pinned": f"registry.example/{name}:1.2.3@sha256:{'0' * 64}",
         "drift": None,
         "probe": [name, "--version"],

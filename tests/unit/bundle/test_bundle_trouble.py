@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import zstandard
 
-from bundle import bootstrap, installed
+from bundle import installed
 from bundle.errors import AirliftError, Kind
 from bundle.store import Home
-from scripts.bench_bundle import VERIFY_AND_TELL_PEAK
 from tests.unit.bundle.bundlekit import (
     TREE,
     Keys,
@@ -23,7 +21,6 @@ from tests.unit.bundle.bundlekit import (
     arguments,
     assert_finished,
     everything,
-    fake_venv,
     run_import,
 )
 
@@ -140,26 +137,3 @@ def test_imports_that_begin_at_the_same_moment(craft: Craft, keys: Keys, home: H
         assert code == 0 or b"another import or prune is running: " in errors
     assert_finished(home, bundle, keys.trust())
     assert subprocess.run(command, cwd=TREE, capture_output=True, check=False).returncode == 0
-
-
-@pytest.mark.slow
-def test_a_blob_that_would_swell_on_a_host_is_never_unpacked_here(
-    craft: Craft, keys: Keys, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A layer of 200 kB that unpacks to 8 GB costs 200 kB: of memory, disk and time."""
-    unpacked = 8 << 30
-    compressor = zstandard.ZstdCompressor(level=1).compressobj(size=unpacked)
-    zeros = bytes(16 << 20)
-    layer = b"".join(compressor.compress(zeros) for _ in range(unpacked // len(zeros)))
-    layer += compressor.flush()
-    assert zstandard.get_frame_parameters(layer).content_size == unpacked
-    assert len(layer) < 2 << 20
-    bundle = craft(Recipe(app_layer=layer))
-    words = [*arguments("verify", bundle, keys, home)]
-    command = [sys.executable, "-c", VERIFY_AND_TELL_PEAK, *words]
-    done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=True)
-    assert int(done.stdout.splitlines()[-1]) < 100_000
-    monkeypatch.setattr(bootstrap, "make", fake_venv)
-    imported = run_import(bundle, keys.trust(), home)
-    assert imported.new_bytes < len(layer) + (1 << 20)
-    assert sum(len(data) for data in everything(home.root).values()) < len(layer) + (1 << 20)

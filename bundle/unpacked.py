@@ -1,0 +1,141 @@
+"""How large a layer gets when an engine unpacks it, counted while its bytes pass: no bomb travels.
+
+An engine looks at a layer's first bytes, not at its media type, and so does this. zstd is not
+unpacked (a jump host's Python may not have it): its frames say how large they are, and a decoder
+stops there. gzip says too little, so it is unpacked, a bounded piece at a time.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import NoReturn
+
+from bundle.errors import AirliftError, Kind
+
+_GZIP = b"\x1f\x8b"
+_ZSTD = 0xFD2FB528
+_SKIPPABLE = 0x184D2A50
+# Docker would unpack these, too; no layer of an OCI image is compressed so.
+_OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
+_SNIFF = 6
+_PIECE = 1 << 20
+# RFC 8878: no block is unpacked to more than this. Of a frame that does not say its size each block
+# counts for a quarter of it, which encoders fill.
+_BLOCK, _UNSAID = 128 << 10, 32 << 10
+
+
+class Unpacked:
+    """Counts one layer, and refuses it as soon as it is larger than its image may be."""
+
+    def __init__(self, path: str, limit: int) -> None:
+        self._path = path
+        self._limit = limit
+        #: Bytes of the layer as a tar file, so far.
+        self.size = 0
+        self._start = b""
+        self._kind = ""
+        self._gzip = zlib.decompressobj(wbits=31)
+        # Of a zstd stream: where in it the next piece begins.
+        self._carried = b""
+        self._skip = 0
+        self._in_frame = self._unsaid = False
+        self._checksum = 0
+
+    def feed(self, piece: memoryview) -> None:
+        """Take the next bytes of the layer."""
+        if not self._kind:
+            self._start += bytes(piece[:_SNIFF])
+            if len(self._start) < _SNIFF:
+                return
+            piece = memoryview(self._start + bytes(piece[_SNIFF:]))
+            self._kind = self._sniff()
+        if self._kind == "zstd":
+            self._walk(piece)
+        elif self._kind == "gzip":
+            self._gunzip(bytes(piece))
+        else:
+            self._add(len(piece))
+
+    def _sniff(self) -> str:
+        if self._start.startswith(_GZIP):
+            return "gzip"
+        magic = int.from_bytes(self._start[:4], "little")
+        if magic == _ZSTD or magic & ~0xF == _SKIPPABLE:
+            return "zstd"
+        for magic_bytes, name in _OTHERS.items():
+            if self._start.startswith(magic_bytes):
+                self._refuse(f"is compressed with {name}, which no layer of an OCI image is")
+        return "tar"
+
+    def _walk(self, piece: memoryview) -> None:
+        """Go from head to head of frames and blocks (RFC 8878); what is between is passed over."""
+        if self._carried:  # the beginning of a head at the end of the piece before
+            piece = memoryview(self._carried + bytes(piece))
+        at, end = self._skip, len(piece)
+        while at < end:
+            after = self._block(piece, at) if self._in_frame else self._frame(piece, at)
+            if after is None:
+                break
+            at = after
+        self._carried = bytes(piece[at:])
+        self._skip = max(at - end, 0)
+
+    def _frame(self, piece: memoryview, at: int) -> int | None:
+        """What follows the head of a frame, or nothing if the piece ends before it does."""
+        if at + 8 > len(piece):
+            return None
+        magic, flags = int.from_bytes(piece[at : at + 4], "little"), piece[at + 4]
+        if magic & ~0xF == _SKIPPABLE:
+            return at + 8 + int.from_bytes(piece[at + 4 : at + 8], "little")
+        if magic != _ZSTD:
+            self._refuse("is no zstd stream")
+        single = flags >> 5 & 1
+        size = (single, 2, 4, 8)[flags >> 6]
+        start = at + 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
+        if start + size > len(piece):
+            return None
+        if size:
+            said = int.from_bytes(piece[start : start + size], "little")
+            self._add(said + 256 if size == 2 else said)
+        self._in_frame, self._unsaid, self._checksum = True, not size, flags & 4
+        return start + size
+
+    def _block(self, piece: memoryview, at: int) -> int | None:
+        """The end of as many blocks of a frame as begin in the piece; nothing if none does."""
+        begin, end = at, len(piece) - 3
+        while at <= end:
+            block = piece[at] | piece[at + 1] << 8 | piece[at + 2] << 16
+            kind, size = block >> 1 & 3, block >> 3
+            if kind == 3 or size > _BLOCK:
+                self._refuse("is no zstd stream")
+            at += 3 + (1 if kind == 1 else size)
+            if self._unsaid:
+                self._add(_UNSAID)
+            if block & 1:
+                self._in_frame = False
+                return at + self._checksum
+        return None if at == begin else at
+
+    def _gunzip(self, data: bytes) -> None:
+        try:
+            while data:
+                self._add(len(self._gzip.decompress(data, _PIECE)))
+                data = self._gzip.unconsumed_tail
+                if self._gzip.eof:
+                    data = self._gzip.unused_data
+                    self._gzip = zlib.decompressobj(wbits=31)
+        except zlib.error as error:
+            self._refuse(f"is no gzip stream: {error}")
+
+    def _add(self, count: int) -> None:
+        self.size += count
+        if self.size > self._limit:
+            self._refuse(f"unpacks to more than the {self._limit} bytes that its image may have")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise AirliftError(
+            Kind.MANIFEST,
+            f"the layer {self._path} {what}",
+            where="manifest.json, unpacked_size of the image",
+            fix="do not use this bundle, though it is signed; tell the vendor",
+        )

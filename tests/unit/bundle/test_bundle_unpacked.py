@@ -1,0 +1,162 @@
+"""Layers that would swell on a host: refused while their bytes pass."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bundle.errors import AirliftError, Kind
+from bundle.store import Home
+from bundle.unpacked import Unpacked
+from scripts.bench_bundle import VERIFY_AND_TELL_PEAK
+from tests.unit.bundle.bundlekit import (
+    TREE,
+    Keys,
+    Recipe,
+    arguments,
+    check,
+    everything,
+    refused,
+    run_import,
+)
+
+Craft = Callable[[Recipe], Path]
+
+PLAIN = random.Random(5).randbytes(200_000) + b"layer " * 200_000
+
+
+def zstd(data: bytes, *, said: bool = True, checksum: bool = False) -> bytes:
+    compressor = zstandard.ZstdCompressor(1, write_content_size=said, write_checksum=checksum)
+    return compressor.compress(data)
+
+
+def parts(data: bytes) -> bytes:
+    """Several frames, one of them empty, one to be skipped, one in many blocks."""
+    skipped = b"\x5a\x2a\x4d\x18" + (700).to_bytes(4, "little") + bytes(700)
+    frames = (data[:10], b"", data[10:300], data[300:70_000], data[70_000:])
+    return skipped + b"".join(zstd(frame, checksum=len(frame) > 20) for frame in frames)
+
+
+PACKED = {
+    "tar": PLAIN,
+    "gzip": gzip.compress(PLAIN),
+    "gzip twice": gzip.compress(PLAIN[:7]) + gzip.compress(PLAIN[7:]),
+    "zstd": zstd(PLAIN),
+    "zstd in frames": parts(PLAIN),
+}
+
+
+def fed(data: bytes, limit: int, cuts: list[int]) -> Unpacked:
+    """Count a layer that comes in pieces of these lengths, in turn."""
+    found, view, turn = Unpacked("blobs/sha256/x", limit), memoryview(data), 0
+    while view:
+        count = cuts[turn % len(cuts)]
+        found.feed(view[:count])
+        view, turn = view[count:], turn + 1
+    return found
+
+
+@pytest.mark.parametrize("form", PACKED)
+@settings(deadline=None)
+@given(cuts=st.lists(st.integers(5_000, 400_000), min_size=1, max_size=8))
+def test_a_layer_has_its_size_however_it_comes(form: str, cuts: list[int]) -> None:
+    assert fed(PACKED[form], len(PLAIN), cuts).size == len(PLAIN)
+    with pytest.raises(AirliftError, match=f"more than the {len(PLAIN) - 1} bytes"):
+        fed(PACKED[form], len(PLAIN) - 1, cuts)
+
+
+@settings(deadline=None)
+@given(cuts=st.lists(st.integers(1, 40), min_size=1, max_size=8))
+def test_heads_that_are_cut_anywhere(cuts: list[int]) -> None:
+    data = PLAIN[:900]
+    for packed in (data, gzip.compress(data), zstd(data), parts(data)):
+        assert fed(packed, len(data), cuts).size == len(data)
+
+
+def test_a_frame_that_hides_its_size_is_counted_by_its_blocks() -> None:
+    """At least a quarter of the truth, never more: good layers pass, bombs do not."""
+    packed = zstd(PLAIN, said=False)
+    assert len(PLAIN) / 5 < fed(packed, len(PLAIN), [1 << 20]).size <= len(PLAIN)
+    bomb = zstd(bytes(100 << 20), said=False)
+    assert len(bomb) < 20_000
+    with pytest.raises(AirliftError, match="unpacks to more"):
+        fed(bomb, 20 << 20, [1 << 20])
+
+
+@pytest.mark.parametrize(
+    ("layer", "what"),
+    [
+        (bz2.compress(PLAIN), "bzip2"),
+        (lzma.compress(PLAIN), "xz"),
+        (gzip.compress(PLAIN)[:10] + b"\xff" * 500, "no gzip stream"),
+        (zstd(PLAIN[:50]) + b"something else", "no zstd stream"),
+        # A block of the reserved kind, and one that is larger than blocks may be.
+        (zstd(PLAIN[:50])[:6] + b"\x07\x00\x00", "no zstd stream"),
+        (zstd(PLAIN[:50])[:6] + b"\xfd\xff\xff", "no zstd stream"),
+    ],
+    ids=["bzip2", "xz", "gzip", "frame", "reserved", "block"],
+)
+def test_what_no_layer_is_compressed_with(layer: bytes, what: str) -> None:
+    with pytest.raises(AirliftError, match=what):
+        fed(layer, 1 << 40, [1 << 20])
+
+
+BOMBS: dict[str, Callable[[bytes], bytes]] = {
+    "zstd": zstd,
+    "zstd behind a small frame": lambda zeros: zstd(b"small") + zstd(zeros),
+    "zstd of unsaid size": lambda zeros: zstd(zeros, said=False),
+    "gzip": gzip.compress,
+}
+
+
+@pytest.mark.parametrize("form", BOMBS)
+@pytest.mark.usefixtures("quick")
+def test_a_signed_bomb_is_refused_and_the_store_stays(
+    form: str, craft: Craft, keys: Keys, home: Home
+) -> None:
+    good = craft(Recipe())
+    run_import(good, keys.trust(), home)
+    before = everything(home.root)
+    bomb = craft(Recipe("1.1.0", 2, app_layer=BOMBS[form](bytes(64 << 20))))
+    for path_home in (None, home):
+        error = refused(bomb, keys.trust(), path_home)
+        assert error.kind is Kind.MANIFEST
+        assert "unpacks to more than the" in error.what
+        assert "tell the vendor" in error.fix
+    with pytest.raises(AirliftError, match="unpacks to more"):
+        run_import(bomb, keys.trust(), home)
+    assert everything(home.root).keys() >= before.keys()
+    assert str(home.current.readlink()) == "releases/1.0.0"
+    assert not list(home.releases.glob("1.1.0*"))
+    check(good, keys.trust(), home)
+
+
+def test_a_bomb_costs_the_verifier_nothing(craft: Craft, keys: Keys, home: Home) -> None:
+    """8 GB of zeros, promised by a frame of a few bytes more than nothing, in either format."""
+    unpacked = 8 << 30
+    frame = zstandard.ZstdCompressor(level=1).compressobj(size=unpacked)
+    head = frame.compress(bytes(16 << 20))
+    assert zstandard.get_frame_parameters(head).content_size == unpacked
+    for layer in (head, gzip.compress(bytes(256 << 20), 1)):
+        bundle = craft(Recipe(app_layer=layer))
+        command = [sys.executable, "-c", VERIFY_AND_TELL_PEAK]
+        done = subprocess.run(
+            [*command, *arguments("verify", bundle, keys, home)],
+            cwd=TREE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == Kind.MANIFEST.exit_code
+        assert int(done.stdout.splitlines()[-1]) < 100_000
