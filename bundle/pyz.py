@@ -33,6 +33,7 @@ CARRIED = (
     "sshkeygen",
     "sshsig",
     "store",
+    "unpacked",
     "usage",
     "verify",
     "verifycommand",

@@ -141,7 +141,7 @@ def test_a_command_loads_what_it_needs(small: Path, keys: Keys, home: Home) -> N
     assert {name for name in page if name.startswith("bundle.")} == needed
     for name in ("archive", "delta", "inspect", "manifest", "options", "parts", "schema"):
         needed.add(f"bundle.{name}")
-    for name in ("signers", "sshkeygen", "sshsig", "store", "verify", "verifycommand"):
+    for name in ("signers", "sshkeygen", "sshsig", "store", "unpacked", "verify", "verifycommand"):
         needed.add(f"bundle.{name}")
     checked = loaded(*arguments("verify", small, keys, home))
     assert {name for name in checked if name.startswith("bundle.")} == needed
