@@ -11,7 +11,10 @@ rm -f "$reports"/*.xml "$reports"/*.end
 
 cleanup() {
   # Tests leave no process and no container behind, whatever happened to them.
-  [ ${#jobs[@]} -eq 0 ] || kill -- "${jobs[@]/#/-}" 2>/dev/null
+  if [ ${#jobs[@]} -gt 0 ]; then
+    kill -INT -- "${jobs[@]/#/-}" 2>/dev/null # pytest takes down what it set up
+    wait "${jobs[@]}"
+  fi
   ansible-playbook -i molecule/lab/inventory.yml molecule/lab/destroy.yml >"$reports/destroy.log" 2>&1 || {
     echo "the lab could not be removed; see $reports/destroy.log and run: make lab-down" >&2
   }
@@ -53,6 +56,7 @@ for group in "${groups[@]}"; do
   if [ ${#others[@]} -gt 0 ]; then
     set -m # a process group of its own: it can be ended as one
     (
+      trap 'exit 130' INT
       renice --priority 8 --pid "$BASHPID" >/dev/null
       for stage in "${others[@]}"; do
         start=$SECONDS
