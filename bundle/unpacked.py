@@ -25,11 +25,15 @@ _BLOCK, _UNSAID = 128 << 10, 32 << 10
 
 
 class Unpacked:
-    """Counts one layer, and refuses it as soon as it is larger than its image may be."""
+    """Counts one layer until it is larger than its image may be, or no layer at all.
+
+    That is not said before `check`: first the layer's hash must show that it is what was signed.
+    """
 
     def __init__(self, path: str, limit: int) -> None:
         self._path = path
         self._limit = limit
+        self._refusal: AirliftError | None = None
         #: Bytes of the layer as a tar file, so far.
         self.size = 0
         self._start = b""
@@ -42,7 +46,19 @@ class Unpacked:
         self._checksum = 0
 
     def feed(self, piece: memoryview) -> None:
-        """Take the next bytes of the layer."""
+        """Take the next bytes of the layer; after a reason to refuse it they do not matter."""
+        if self._refusal is None:
+            try:
+                self._take(piece)
+            except AirliftError as error:
+                self._refusal = error
+
+    def check(self) -> None:
+        """Refuse the layer if there was a reason."""
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _take(self, piece: memoryview) -> None:
         if not self._kind:
             self._start += bytes(piece[:_SNIFF])
             if len(self._start) < _SNIFF:

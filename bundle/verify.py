@@ -194,7 +194,6 @@ class _Pool:
     ) -> None:
         self._source = bundle.source
         self._layers = _layers(bundle.manifest)
-        self._jobs: Iterator[list[_Run]] = iter(())
         self._sink = sink
         self._have = have
         self._progress = progress
@@ -204,9 +203,11 @@ class _Pool:
 
     def run(self, jobs: list[list[_Run]]) -> None:
         """Do all of them."""
-        self._jobs = iter(jobs)
         count = min(len(os.sched_getaffinity(0)), 4)
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
+        left = iter(jobs)
+        threads = [
+            threading.Thread(target=self._work, args=(left,), daemon=True) for _ in range(count)
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -218,11 +219,11 @@ class _Pool:
         if self._errors:
             raise min(self._errors, key=lambda item: item[0])[1]
 
-    def _work(self) -> None:
+    def _work(self, jobs: Iterator[list[_Run]]) -> None:
         buffer = memoryview(bytearray(BUFFER))
         while not self._stop.is_set():
             with self._lock:
-                job = next(self._jobs, None)
+                job = next(jobs, None)
             if job is None:
                 return
             for run in job:
@@ -285,6 +286,8 @@ class _Pool:
                     where=f"{self._source.path}, bytes {place.offset} to {place.end}",
                     fix=COPY_AGAIN,
                 )
+            if unpacked is not None:
+                unpacked.check()
             if output is not None:
                 output.commit()
                 output = None

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -64,6 +65,7 @@ def fed(data: bytes, limit: int, cuts: list[int]) -> Unpacked:
         count = cuts[turn % len(cuts)]
         found.feed(view[:count])
         view, turn = view[count:], turn + 1
+    found.check()
     return found
 
 
@@ -140,6 +142,24 @@ def test_a_signed_bomb_is_refused_and_the_store_stays(
     assert str(home.current.readlink()) == "releases/1.0.0"
     assert not list(home.releases.glob("1.1.0*"))
     check(good, keys.trust(), home)
+
+
+@pytest.mark.parametrize("at", [0, 4, 5, 9])
+def test_a_layer_that_was_altered_is_no_bomb(at: int, craft: Craft, keys: Keys) -> None:
+    """Whatever its head says now: the way of the stick did that, not the vendor."""
+    layer = zstd(PLAIN)
+    bundle = craft(Recipe(app_layer=layer, edit=_roomy))
+    check(bundle, keys.trust())
+    data = bundle.read_bytes()
+    place = data.index(layer) + at
+    bundle.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+    assert refused(bundle, keys.trust()).kind is Kind.ALTERED
+
+
+def _roomy(data: dict[str, Any]) -> None:
+    """As the builder measures it: these layers are compressed."""
+    for component in data["components"].values():
+        component["unpacked_size"] += len(PLAIN)
 
 
 def test_a_bomb_costs_the_verifier_nothing(craft: Craft, keys: Keys, home: Home) -> None:
