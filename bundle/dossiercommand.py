@@ -8,9 +8,12 @@ from pathlib import Path
 from bundle import diff, manifest, verify
 from bundle.cli import Answer
 from bundle.options import add_trust, home_of, required_trust
+from bundle.output import check_replaces, writes_to
 from bundle.report import size
 from bundle.store import write_atomic
 from bundle.usage import add_command
+
+_BEGINNING = b"<!DOCTYPE html>"
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,6 +51,8 @@ def _dossier(arguments: argparse.Namespace) -> Answer:
 
     home = home_of(arguments)
     trust = required_trust(arguments, home)
+    if arguments.output:
+        check_replaces(arguments.output, _BEGINNING, "dossier")
     changes = None
     if arguments.previous:
         sides = [
@@ -62,7 +67,8 @@ def _dossier(arguments: argparse.Namespace) -> Answer:
         version = bundle.manifest.version
     page = dossier.render(data, about, signed, changes=changes).encode("utf-8")
     path = arguments.output or Path(f"{manifest.PRODUCT}-{version}-dossier.html")
-    write_atomic(path, page)
+    with writes_to(path):
+        write_atomic(path, page)
     names = ", ".join(row["identity"] for row in signed.rows)
     return Answer(
         f"{path}: airlift {version}, signed by {names}; {size(len(page))}",

@@ -30,6 +30,27 @@ def check_space(needed: int, out: Path, what: str) -> None:
         )
 
 
+def check_replaces(path: Path, beginning: bytes, what: str) -> None:
+    """Refuse to put a result where anything else than an older one lies, such as a bundle.
+
+    `beginning` is what every file of the kind begins with.
+    """
+    try:
+        with path.open("rb") as stream:
+            found = stream.read(len(beginning))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise write_failed(error, path, Kind.OUTPUT) from error
+    if found != beginning:
+        raise AirliftError(
+            Kind.OUTPUT,
+            f"a file is there already, and it is no {what}; it is left as it is",
+            where=str(path),
+            fix="name a new file: -o FILE",
+        )
+
+
 @contextmanager
 def writes_to(out: Path) -> Iterator[None]:
     """Turn what the operating system says of a failed write into the product's sentence."""

@@ -13,11 +13,14 @@ from bundle import installed, manifest, sshsig, sums
 from bundle import schema as s
 from bundle.errors import AirliftError, Kind
 from bundle.manifest import Manifest, Member
+from bundle.output import writes_to
 from bundle.sshsig import Signer, Trust
 from bundle.store import Acceptance, Home, now, write_atomic
 
 FORMAT = 1
 NAMESPACE = sshsig.RECEIPT
+#: What every receipt begins with.
+BEGINNING = b'{\n "created": "'
 Progress = Callable[[int], None]
 
 _SHAPE = s.record(
@@ -111,8 +114,9 @@ def write(receipt: dict[str, Any], path: Path, key: Path | None) -> str:
     raw = manifest.encode(receipt)
     signature = sshsig.sign(raw, key, namespace=NAMESPACE)
     line = f'jump@{receipt["host"]} namespaces="{NAMESPACE}" {sshsig.public_key(key)}'
-    write_atomic(path, raw)
-    write_atomic(signature_of(path), signature)
+    with writes_to(path):
+        write_atomic(path, raw)
+        write_atomic(signature_of(path), signature)
     return line
 
 

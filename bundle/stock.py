@@ -10,6 +10,7 @@ from bundle import diff, difftext, prune, receipt
 from bundle.cli import Answer
 from bundle.errors import AirliftError, Kind
 from bundle.options import add_home, add_trust, home_of, positive, trust_of
+from bundle.output import check_replaces
 from bundle.report import Progress, size, table
 from bundle.usage import add_command
 
@@ -127,6 +128,7 @@ def _receipt(arguments: argparse.Namespace) -> Answer:
     key = arguments.key or next(
         (Path(value) for value in [os.environ.get("AIRLIFT_RECEIPT_KEY")] if value), None
     )
+    check_replaces(arguments.output, receipt.BEGINNING, "receipt")
     progress = Progress("hashing")
     try:
         made, notes = receipt.take(home_of(arguments), contents=arguments.hash, progress=progress)

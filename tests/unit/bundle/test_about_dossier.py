@@ -230,6 +230,26 @@ def test_the_command_says_who_really_signed_and_what_changed(
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_page_replaces_nothing_but_a_page(
+    dist: Dist, keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "the.tar"
+    bundle.write_bytes(dist.new.read_bytes())
+    command = ["dossier", str(bundle), *trusted(keys)]
+    code, _, err = run([*command, "-o", str(bundle)], capsys)
+    assert code == Kind.OUTPUT.exit_code
+    assert "it is no dossier" in err
+    assert bundle.read_bytes() == dist.new.read_bytes()
+    code, _, err = run([*command, "-o", str(tmp_path)], capsys)
+    assert code == Kind.OUTPUT.exit_code
+    assert "directory" in err
+    code, _, err = run([*command, "-o", str(tmp_path / "none" / "page.html")], capsys)
+    assert code == Kind.OUTPUT.exit_code, err
+    out = tmp_path / "page.html"
+    for _ in range(2):
+        assert run([*command, "-o", str(out)], capsys)[0] == 0
+
+
 def test_a_stranger_signed(
     dist: Dist, keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -339,3 +339,9 @@ def test_the_command(  # noqa: PLR0917 - fixtures
     assert found["releases"][0]["version"] == "1.0.0"
     assert encode(json.loads(out.read_bytes())) == out.read_bytes()
     assert sorted(p.name for p in tmp_path.glob("site*")) == ["site.json", "site.json.sig"]
+    # What is no receipt is not replaced by one.
+    for other in (dist.base, home.current / "manifest.json"):
+        before = other.read_bytes()
+        assert main([*command[:-1], str(other)]) == Kind.OUTPUT.exit_code
+        assert "it is no receipt" in capsys.readouterr().err
+        assert other.read_bytes() == before
