@@ -26,6 +26,10 @@ options:
     description: Mode of the files, in octal.
     type: str
     required: true
+  modes:
+    description: File name, and its mode where it is another one.
+    type: dict
+    default: {}
   directory_mode:
     description: Mode of the directories, in octal.
     type: str
@@ -95,11 +99,18 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 class Rights:
     """Owner and modes of everything that is written."""
 
-    def __init__(self, owner: str, mode: str, directory_mode: str) -> None:
+    def __init__(
+        self, owner: str, mode: str, directory_mode: str, modes: dict[str, str] | None = None
+    ) -> None:
         uid, _, gid = owner.partition(":")
         self.uid, self.gid = int(uid), int(gid or uid)
         self.mode = int(mode, 8)
         self.directory_mode = int(directory_mode, 8)
+        self.modes = {name: int(other, 8) for name, other in (modes or {}).items()}
+
+    def mode_of(self, name: str) -> int:
+        """Return the mode of one file."""
+        return self.modes.get(name, self.mode)
 
 
 def wanted_files(params: dict[str, Any]) -> dict[str, bytes]:
@@ -165,7 +176,7 @@ def write_file(top: Path, name: str, content: bytes, rights: Rights) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             os.fchown(stream.fileno(), rights.uid, rights.gid)
-            os.fchmod(stream.fileno(), rights.mode)
+            os.fchmod(stream.fileno(), rights.mode_of(name))
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).replace(path)
@@ -192,6 +203,8 @@ def fingerprint(key: bytes, wanted: dict[str, bytes], rights: Rights) -> str:
     digest.update(f"{rights.uid}:{rights.gid}:{rights.mode:o}".encode())
     for name in sorted(wanted):
         digest.update(b"\0" + name.encode() + b"\0" + hashlib.sha256(wanted[name]).digest())
+        if name in rights.modes:
+            digest.update(f"{rights.modes[name]:o}".encode())
     return digest.hexdigest()[:32]
 
 
@@ -204,7 +217,7 @@ def changes(directory: Path, wanted: dict[str, bytes], rights: Rights) -> tuple[
         name
         for name, content in wanted.items()
         if present.get(name) != content
-        or rights_differ(directory / name, rights.uid, rights.gid, rights.mode)
+        or rights_differ(directory / name, rights.uid, rights.gid, rights.mode_of(name))
     }
     return write, set(present) - set(wanted)
 
@@ -240,7 +253,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     """Do the work and return the result."""
     params = module.params
     directory = Path(params["directory"])
-    rights = Rights(params["owner"], params["mode"], params["directory_mode"])
+    rights = Rights(params["owner"], params["mode"], params["directory_mode"], params["modes"])
     wanted = wanted_files(params)
     write, remove = changes(directory, wanted, rights)
     wrong_rights = directory.is_dir() and rights_differ(
@@ -285,6 +298,7 @@ def main() -> None:
             "directory": {"type": "path", "required": True},
             "owner": {"type": "str", "required": True},
             "mode": {"type": "str", "required": True},
+            "modes": {"type": "dict", "default": {}},
             "directory_mode": {"type": "str", "required": True},
             "files": {"type": "dict", "default": {}},
             "secrets": {"type": "dict", "default": {}, "no_log": True},

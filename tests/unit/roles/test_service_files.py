@@ -31,6 +31,7 @@ def run(tmp_path: Path, *, check_mode: bool = False, **params: Any) -> dict[str,
             "directory": str(tmp_path / "etc/demo"),
             "owner": OWNER,
             "mode": "0400",
+            "modes": {},
             "directory_mode": "0700",
             "files": {},
             "secrets": {},
@@ -54,9 +55,7 @@ def _own_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         service_files,
         "Rights",
-        lambda owner, mode, directory_mode: real(
-            OWNER if owner == "0:0" else owner, mode, directory_mode
-        ),
+        lambda owner, *modes: real(OWNER if owner == "0:0" else owner, *modes),
     )
 
 
@@ -69,6 +68,17 @@ def test_writes_once(tmp_path: Path) -> None:
     assert not again["changed"]
     assert again["fingerprint"] == first["fingerprint"]
     assert (tmp_path / "etc/demo/a.conf").stat().st_mode & 0o777 == 0o400
+
+
+def test_one_file_may_have_another_mode(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"mode": "0444", "files": {"a.crt": "a"}, "secrets": {"a.key": "k"}}
+    run(tmp_path, **given, modes={"a.key": "0400"})
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "etc/demo").iterdir()}
+    assert modes == {"a.crt": 0o444, "a.key": 0o400}
+    assert not run(tmp_path, **given, modes={"a.key": "0400"})["changed"]
+    other = run(tmp_path, **given, modes={"a.key": "0440"})
+    assert other["changed_files"] == ["a.key"]
+    assert other["fingerprint"] != run(tmp_path, **given)["fingerprint"]
 
 
 def test_what_is_not_named_goes(tmp_path: Path) -> None:
