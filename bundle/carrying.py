@@ -12,7 +12,9 @@ from bundle import joining, splitting
 from bundle.cli import Answer
 from bundle.options import add_custody, add_trust, home_of, trust_of
 from bundle.report import Progress, size, table
+from bundle.sshsig import Signer, Trust
 from bundle.usage import add_command
+from bundle.verify import opened
 
 SIZE = "3900M"
 
@@ -111,30 +113,45 @@ def _split(arguments: argparse.Namespace) -> Answer:
     )
 
 
+def _signers_of(bundle: Path, trust: Trust | None) -> tuple[Signer, ...]:
+    """Who signed the bundle itself: an index without a signature must not be the way around it."""
+    if trust is None:
+        return ()
+    with opened(bundle, trust=trust, home=None) as found:
+        assert found.verdict is not None  # noqa: S101 - `opened` was given a trust
+        return found.verdict.signers
+
+
 def _join(arguments: argparse.Namespace) -> Answer:
     log = _Narrator("joining")
+    trust = trust_of(arguments, home_of(arguments))
     done = joining.join(
         arguments.bundle,
         out=arguments.output,
-        trust=trust_of(arguments, home_of(arguments)),
+        trust=trust,
         log=log,
         progress=log.progress,
     )
     log.progress.finish()
-    signers = done.verdict.signers if done.verdict else ()
+    index_signers = done.verdict.signers if done.verdict else ()
+    signers = _signers_of(done.path, trust)
     rows = [
         ("bundle", str(done.path)),
         ("size", size(done.index.bundle.size)),
         ("sha256", done.index.bundle.sha256),
-        *(("index signed by", str(signer)) for signer in signers),
+        *(("index signed by", str(signer)) for signer in index_signers),
+        *(("signed by", str(signer)) for signer in signers),
     ]
+    left = "Its members were not compared with its manifest: verify or import does that."
+    if trust is None:
+        left = "Who signed the bundle is not checked yet: verify or import does that."
     return Answer(
-        f"{_count(len(done.index.parts))} joined, as the index says\n{table(rows)}\n\n"
-        f"Who signed the bundle is not checked yet: verify or import does that.",
+        f"{_count(len(done.index.parts))} joined, as the index says\n{table(rows)}\n\n{left}",
         {
             "bundle": str(done.path),
             "kept_parts": done.kept_parts,
-            "index_signers": [signer.as_dict() for signer in signers],
+            "index_signers": [signer.as_dict() for signer in index_signers],
+            "signers": [signer.as_dict() for signer in signers],
             **done.index.as_dict(),
         },
     )

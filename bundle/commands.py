@@ -119,7 +119,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     home = os.environ.get("AIRLIFT_HOME", DEFAULT_HOME)
     one.add_argument("--store", type=Path, default=Path(home, "store"))
-    one.add_argument("--port", type=int, default=0, help="default: any free one; it is printed")
+    one.add_argument("--port", type=_port, default=0, help="default: any free one; it is printed")
     one = add_command(
         commands,
         "completion",
@@ -150,6 +150,13 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
         "(default: AIRLIFT_SIGNING_KEY)",
     )
     parser.add_argument("--identity", default=IDENTITY, help=f"who signs (default: {IDENTITY})")
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        message = f"{text!r} is not a port: 0 to 65535"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
 
 
 def _keys(arguments: argparse.Namespace) -> tuple[Path, ...]:
@@ -244,8 +251,13 @@ def _sign(arguments: argparse.Namespace) -> Answer:
         key=keys[0] if keys else None,
         signature=arguments.signature,
     )
+    sums = (
+        "SHA256SUMS beside it is new, and signed with this key only"
+        if keys
+        else "SHA256SUMS beside it fits no more: a `sign` with a key writes it again"
+    )
     return Answer(
-        f"{arguments.bundle} has {total} signatures now",
+        f"{arguments.bundle} has {total} signatures now; {sums}",
         {"bundle": str(arguments.bundle), "signatures": total},
     )
 

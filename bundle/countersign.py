@@ -40,13 +40,19 @@ def add(path: Path, *, key: Path | None, signature: Path | None) -> int:
         sshsig.check_fits(bundle.raw_manifest, new)
         signatures = [*bundle.signatures, new]
         fingerprints = [sshsig.parse(raw, "a signature").fingerprint for raw in signatures]
-        if len(set(fingerprints)) < len(fingerprints) or len(fingerprints) > sshsig.MAX_SIGNATURES:
+        if len(set(fingerprints)) < len(fingerprints):
             raise AirliftError(
                 Kind.SIGNING,
-                f"the key {fingerprints[-1]} has signed this bundle already, "
-                f"or it has {sshsig.MAX_SIGNATURES} signatures",
+                f"the key {fingerprints[-1]} has signed this bundle already",
                 where=str(path),
                 fix="nothing is to be done",
+            )
+        if len(fingerprints) > sshsig.MAX_SIGNATURES:
+            raise AirliftError(
+                Kind.SIGNING,
+                f"the bundle has {sshsig.MAX_SIGNATURES} signatures, and no room for more",
+                where=str(path),
+                fix="build it again, and have only those sign whom its clients ask for",
             )
         start = bundle.offsets[0] - archive.BLOCK
         with tempfile.TemporaryDirectory(prefix=".sign-", dir=path.parent) as folder:

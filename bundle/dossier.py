@@ -22,6 +22,7 @@ from bundle import manifest, members, signers
 from bundle.errors import AirliftError, Kind
 from bundle.report import size
 from bundle.sshsig import Verdict
+from bundle.store import now
 from bundle.verify import Opened
 
 NAME = "dossier.html"
@@ -44,6 +45,9 @@ class Signed:
     verified: bool
     rows: tuple[dict[str, str], ...]
     ignored: tuple[str, ...] = ()
+    # Of what was verified: which bundle it is, and when that was.
+    manifest_sha256: str = ""
+    moment: str = ""
 
 
 def intended(lines: Iterable[str]) -> Signed:
@@ -60,10 +64,10 @@ def intended(lines: Iterable[str]) -> Signed:
     return Signed(verified=False, rows=tuple(rows))
 
 
-def verified(verdict: Verdict) -> Signed:
-    """The signers that were found good."""
+def verified(verdict: Verdict, manifest_sha256: str) -> Signed:
+    """The signers that were found good, just now."""
     rows = tuple({k: str(v) for k, v in s.as_dict().items()} for s in verdict.signers)
-    return Signed(verified=True, rows=rows, ignored=tuple(verdict.ignored))
+    return Signed(True, rows, tuple(verdict.ignored), manifest_sha256, now())
 
 
 def read_folder(folder: Path, tree: Path) -> About:
@@ -97,8 +101,12 @@ def render(
     signed: Signed,
     *,
     changes: Mapping[str, Any] | None = None,
+    delta: str = "",
 ) -> str:
-    """Make the page from a manifest's data and what `read_folder` or `read_bundle` found."""
+    """Make the page from a manifest's data and what `read_folder` or `read_bundle` found.
+
+    `delta` says of a bundle that leaves something out what that is.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -114,6 +122,7 @@ def render(
             about=about,
             signed=signed,
             changes=changes,
+            delta=delta,
             commands=_commands(release, about),
             images=_images(release["components"], about),
             packages=len({(r["package"], r["version"]) for o in inside for r in o["rows"]}),

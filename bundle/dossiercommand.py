@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bundle import diff, manifest, verify
+from bundle import delta, diff, manifest, verify
 from bundle.cli import Answer
 from bundle.options import add_trust, home_of, required_trust
 from bundle.output import check_replaces, writes_to
@@ -29,7 +29,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
             "dossier airlift-1.1.0-amd64.tar --previous /opt/airlift/current",
         ),
     )
-    one.add_argument("bundle", type=Path, help="bundle file")
+    one.add_argument("bundle", type=Path, help="bundle file, or the index of its parts")
     one.add_argument(
         "--previous",
         type=Path,
@@ -63,20 +63,23 @@ def _dossier(arguments: argparse.Namespace) -> Answer:
     with verify.opened(arguments.bundle, trust=trust, home=None) as bundle:
         assert bundle.verdict is not None  # noqa: S101 - `opened` was given a trust
         data, about = bundle.manifest.data, dossier.read_bundle(bundle)
-        signed = dossier.verified(bundle.verdict)
+        signed = dossier.verified(bundle.verdict, bundle.sha256)
+        left_out = delta.describe(bundle.manifest) if bundle.manifest.bases else ""
         version = bundle.manifest.version
-    page = dossier.render(data, about, signed, changes=changes).encode("utf-8")
+    page = dossier.render(data, about, signed, changes=changes, delta=left_out).encode("utf-8")
     path = arguments.output or Path(f"{manifest.PRODUCT}-{version}-dossier.html")
-    with writes_to(path):
+    with writes_to(path, continues=False):
         write_atomic(path, page)
     names = ", ".join(row["identity"] for row in signed.rows)
     return Answer(
-        f"{path}: airlift {version}, signed by {names}; {size(len(page))}",
+        f"{path}: airlift {version}, signed by {names}; {size(len(page))}\n"
+        "Images and most other members were not hashed: verify does that.",
         {
             "page": str(path),
             "bytes": len(page),
             "version": version,
             "signers": list(signed.rows),
+            "manifest_sha256": signed.manifest_sha256,
             "changes": changes,
         },
     )

@@ -99,7 +99,10 @@ def _check_key(key: Path | None) -> None:
         return
     if not key.is_file():
         raise AirliftError(
-            Kind.SIGNING, "the key does not exist", where=str(key), fix=sshsig.MAKE_A_KEY
+            Kind.SIGNING,
+            "the key to sign the entry with does not exist",
+            where=str(key),
+            fix="name your own key: --sign ~/.ssh/id_ed25519; or leave --sign out",
         )
     if not sshsig.public_key(key).startswith("sk-"):
         sshsig.sign(b"", key, namespace="airlift-try")

@@ -41,7 +41,7 @@ def check_replaces(path: Path, beginning: bytes, what: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise write_failed(error, path, Kind.OUTPUT) from error
+        raise write_failed(error, path, Kind.OUTPUT, continues=False) from error
     if found != beginning:
         raise AirliftError(
             Kind.OUTPUT,
@@ -52,12 +52,12 @@ def check_replaces(path: Path, beginning: bytes, what: str) -> None:
 
 
 @contextmanager
-def writes_to(out: Path) -> Iterator[None]:
+def writes_to(out: Path, *, continues: bool = True) -> Iterator[None]:
     """Turn what the operating system says of a failed write into the product's sentence."""
     try:
         yield
     except OSError as error:
-        raise write_failed(error, out, Kind.OUTPUT) from error
+        raise write_failed(error, out, Kind.OUTPUT, continues=continues) from error
 
 
 def flush(stream: BinaryIO) -> None:

@@ -114,7 +114,7 @@ def write(receipt: dict[str, Any], path: Path, key: Path | None) -> str:
     raw = manifest.encode(receipt)
     signature = sshsig.sign(raw, key, namespace=NAMESPACE)
     line = f'jump@{receipt["host"]} namespaces="{NAMESPACE}" {sshsig.public_key(key)}'
-    with writes_to(path):
+    with writes_to(path, continues=False):
         write_atomic(path, raw)
         write_atomic(signature_of(path), signature)
     return line
@@ -178,6 +178,8 @@ def _authenticate(path: Path, trust: Trust) -> tuple[bytes, Signer]:
         verdict = sshsig.verify(raw, [(beside.name, signature)], trust)
     except AirliftError as error:
         what = error.what
+        if error.kind is Kind.SIGNERS_FILE:
+            raise
         if error.kind is Kind.BAD_SIGNATURE:
             what = "it was altered after it was signed, or its signature is of something else"
         _refuse(

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -187,11 +187,16 @@ def seconds(moment: str) -> float:
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace a file as a whole: after a power cut it is the old one or the new one."""
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
     fsync_directory(path.parent)
 
 
@@ -251,21 +256,23 @@ def required_signers(home: Home) -> int:
         ) from error
 
 
-def write_failed(error: OSError, where: Path, kind: Kind = Kind.HOME) -> AirliftError:
-    """The sentence for a failed write."""
+def write_failed(
+    error: OSError, where: Path, kind: Kind = Kind.HOME, *, continues: bool = True
+) -> AirliftError:
+    """The sentence for a failed write; what was large goes on where it stopped."""
+    again = "run the same command again" + ("; it continues" if continues else "")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AirliftError(
             Kind.NO_SPACE,
             f"the disk ran full while writing: {error.strerror}",
             where=str(where),
-            fix="free some space and run the same command again; it continues",
+            fix=f"free some space and {again}",
         )
     return AirliftError(
         kind,
         f"cannot write: {error.strerror}",
         where=str(error.filename or where),
-        fix=_REMEDIES.get(error.errno or 0, "check owner, mode and disk")
-        + ", then run the same command again; it continues",
+        fix=_REMEDIES.get(error.errno or 0, "check owner, mode and disk") + f", then {again}",
     )
 
 

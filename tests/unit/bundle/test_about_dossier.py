@@ -222,7 +222,11 @@ def test_the_command_says_who_really_signed_and_what_changed(
     assert {one["id"] for one in found["fixed"]} == {"CVE-2026-0001"}
     assert {one["id"] for one in found["new"]} == {"CVE-2026-0002"}
     shown = Page(out.read_text()).shown
-    assert "Verified when this page was made" in shown
+    assert "Signature verified when this page was made, at 20" in shown
+    # It says which bundle it is of, and what was not looked at.
+    assert answer["manifest_sha256"] in shown
+    assert "Images and all other members were not hashed" in shown
+    assert "always, by the list" in shown
     assert "vouch" not in shown
     assert "Since 1.0.0, serial 1" in shown
     for told in ("CVE-2026-0001", "CVE-2026-0002", "pkg:pypi/tiny", "rebuilt, same version"):
@@ -397,7 +401,7 @@ def test_the_page_is_made_with_what_a_jump_host_has(dist: Dist, keys: Keys, tmp_
     out = tmp_path / "page.html"
     command = [sys.executable, "-c", block, "dossier", str(dist.new), "-o", str(out)]
     subprocess.run([*command, *trusted(keys)], cwd=TREE, check=True, capture_output=True)
-    assert "Verified when this page was made" in out.read_text()
+    assert "Signature verified when this page was made" in out.read_text()
 
 
 def test_what_a_delta_leaves_out_is_said_where_it_is(dist: Dist, keys: Keys) -> None:

@@ -103,6 +103,7 @@ def test_examples_are_commands_that_exist(command: str) -> None:
         (["verify", "x", "--nonsense"], "unrecognized arguments: --nonsense"),
         (["verify", "x", "--require-signers", "0"], "not a number above 0"),
         (["build", "--source", "debain"], "did you mean 'debian'?"),
+        (["serve", "--port", "99999"], "is not a port"),
         ([], ""),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -316,6 +318,26 @@ def test_the_signature_of_the_index(stick: Path, tmp_path: Path, keys: Keys) -> 
     stick.write_text(text.replace(digest, "0" * 64))
     assert failed(lambda: join(stick, out=tmp_path, keys=keys)).kind is Kind.BAD_SIGNATURE
     assert not (tmp_path / NAME).exists()
+
+
+def test_join_asks_the_bundle_who_signed_it(
+    stick: Path, tmp_path: Path, keys: Keys, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not the index only: whoever takes its signature away takes no check away."""
+    stick.with_name(stick.name + ".sig").unlink(missing_ok=True)
+    command = ["join", str(stick), "-o", str(tmp_path), "--json"]
+
+    def joined(*options: str) -> tuple[int, dict[str, Any]]:
+        code = main([*command, *options, "--home", str(tmp_path / "home")])
+        return code, json.loads(capsys.readouterr().out)
+
+    known = ["--allowed-signers", str(keys.signers())]
+    code, answer = joined(*known)
+    assert (code, len(answer["signers"]), answer["index_signers"]) == (0, 1, [])
+    assert joined()[1]["signers"] == []
+    assert joined(*known, "--require-signers", "2")[0] == Kind.TOO_FEW_SIGNERS.exit_code
+    strangers = ["--allowed-signers", str(keys.signers(keys.line("stranger")))]
+    assert joined(*strangers)[0] == Kind.UNKNOWN_SIGNER.exit_code
 
 
 def test_two_joins_at_once(stick: Path, tmp_path: Path) -> None:
