@@ -18,6 +18,7 @@ BLOCK = 512
 # ustar's size field has eleven octal digits.
 MAX_MEMBER = 0o77777777777
 END = bytes(2 * BLOCK)
+MAX_SIGNATURE = 1 << 16
 # 1980-01-01: a date of its own would say nothing, and GNU tar warns about 1970.
 MTIME = 315532800
 
@@ -67,7 +68,8 @@ class Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # Does not wait for whoever would write into a named pipe.
+            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise AirliftError(
                 Kind.UNREADABLE,
@@ -197,7 +199,7 @@ def read_preamble(
             _explain(source, offset, f"{wanted} or {next_member}", None)
         if parsed is None or parsed[0] != wanted:
             break
-        data, offset = _small_member(source, offset, wanted, parsed[1], 1 << 16)
+        data, offset = _small_member(source, offset, wanted, parsed[1], MAX_SIGNATURE)
         found.append(data)
     if not found:
         parsed = _parse(source.read(offset, BLOCK))
@@ -255,14 +257,14 @@ def locate(source: Source, members: Sequence[Listed], offset: int) -> list[int]:
 def _small_member(
     source: Source, offset: int, name: str, size: int, limit: int
 ) -> tuple[bytes, int]:
-    if source.read(offset, BLOCK) != header(name, size) or size > limit:
-        if size > limit:
-            raise AirliftError(
-                Kind.STRUCTURE,
-                f"{name} claims {size} bytes, more than the {limit} allowed",
-                where=f"{source.path}, byte {offset}",
-                fix=COPY_AGAIN,
-            )
+    if not 0 <= size <= limit:
+        raise AirliftError(
+            Kind.STRUCTURE,
+            f"{name} claims {size} bytes{f', more than the {limit} allowed' if size > 0 else ''}",
+            where=f"{source.path}, byte {offset}",
+            fix=COPY_AGAIN,
+        )
+    if source.read(offset, BLOCK) != header(name, size):
         _explain(source, offset, name, size)
     gap = padding(size)
     data = source.read(offset + BLOCK, size + gap)

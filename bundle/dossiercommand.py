@@ -60,7 +60,7 @@ def _dossier(arguments: argparse.Namespace) -> Answer:
             for path in (arguments.previous, arguments.bundle)
         ]
         changes = diff.compare(*sides)
-    with verify.opened(arguments.bundle, trust=trust, home=None) as bundle:
+    with verify.opened(arguments.bundle, trust=trust, home=home, to_use=False) as bundle:
         assert bundle.verdict is not None  # noqa: S101 - `opened` was given a trust
         data, about = bundle.manifest.data, dossier.read_bundle(bundle)
         signed = dossier.verified(bundle.verdict, bundle.sha256)

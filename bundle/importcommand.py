@@ -52,6 +52,7 @@ def _import(arguments: argparse.Namespace) -> Answer:
         "version": done.version,
         "serial": done.serial,
         "already_imported": done.already,
+        "restored": done.restored,
         "release": str(done.release),
         "signers": [signer.as_dict() for signer in done.signers],
         "ignored": list(done.ignored),
@@ -59,6 +60,8 @@ def _import(arguments: argparse.Namespace) -> Answer:
         "new_bytes": done.new_bytes,
     }
     state = "is already imported" if done.already else "is imported and current"
+    if done.restored:
+        state = f"is whole; {home.current.readlink().name} stays current: back goes rollback.yml"
     rows = [("trusted", str(signer)) for signer in done.signers]
     rows += [("not counted", reason) for reason in done.ignored]
     rows += [("accepted", done.accepted), ("release", str(done.release))]

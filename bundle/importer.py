@@ -23,6 +23,8 @@ from bundle.store import (
     Home,
     free_bytes,
     fsync_directory,
+    is_file_of,
+    kept_revoked,
     link_atomic,
     now,
     required_signers,
@@ -30,9 +32,10 @@ from bundle.store import (
     write_atomic,
     write_failed,
 )
-from bundle.verify import Opened, Output, Progress, check_members, opened
+from bundle.verify import Opened, Output, Progress, authenticate, check_members, opened
 
 MARGIN = 64 << 20
+_REPLACED = ".replaced-"
 #: Refusals of the file itself: nothing of it is kept. An interrupted import does keep its part.
 BAD_BUNDLE = (Kind.CUT_SHORT, Kind.ALTERED, Kind.STRUCTURE)
 Log = Callable[[str], None]
@@ -49,6 +52,8 @@ class Imported:
     ignored: tuple[str, ...]
     accepted: str
     already: bool
+    # An older release that was accepted once is whole again; it is not made current.
+    restored: bool
     new_bytes: int
 
 
@@ -60,9 +65,18 @@ def run(path: Path, *, trust: Trust, home: Home, log: Log, progress: Progress) -
             # Only now: what is refused leaves not even an empty directory behind.
             home.create()
             with home.lock():
+                trust = _newest_trust(trust, home)
+                _, verdict = authenticate(bundle.raw_manifest, bundle.signatures, trust, home)
+                bundle = bundle._replace(verdict=verdict)  # noqa: PLW2901 - the same, judged again
                 return _Import(bundle, trust, home, log, progress).run()
     except OSError as error:
         raise write_failed(error, home.root) from error
+
+
+def _newest_trust(trust: Trust, home: Home) -> Trust:
+    """What this jump host asks for by now: another import may have come between."""
+    required = max(trust.required, required_signers(home))
+    return trust._replace(required=required, revoked=trust.revoked or kept_revoked(home))
 
 
 def _check_base(bundle: Opened, home: Home, log: Log, progress: Progress) -> None:
@@ -106,13 +120,17 @@ class _Import:
     def run(self) -> Imported:
         """Do what is not done yet."""
         # `opened` lets pass what was accepted before; import also wants it to be the newest.
-        self.home.check_history(
-            self.manifest.serial, self.manifest.version, self.manifest.release_sha256
-        )
+        restored = self._is_older()
+        if not restored:
+            self.home.check_history(
+                self.manifest.serial, self.manifest.version, self.manifest.release_sha256
+            )
+        self._check_disks()
+        self._put_back()
         bootstrap.check_python(m.path for m in self._wheels)
         complete = _is_complete(self.bundle, self.home)
         ready = complete and bootstrap.is_complete(self.release, self.bundle.sha256)
-        already = ready and self._current() == self.release
+        already = ready and (restored or self._current() == self.release)
         new_bytes = 0
         if not complete:
             # Again under the lock: a prune may have come between.
@@ -126,7 +144,9 @@ class _Import:
             self.log("making the virtual environment, offline")
             bootstrap.make(self.release, self.bundle.sha256)
             sync_filesystem(self.release)
-        if not already:
+        if restored:
+            self.log(f"release {self.manifest.version} is whole; current stays, for it is newer")
+        elif not already:
             link_atomic(os.path.relpath(self.release, self.home.root), self.home.current)
         self._clean()
         verdict = self.bundle.verdict
@@ -139,8 +159,32 @@ class _Import:
             verdict.ignored,
             record.accepted,
             already,
+            restored,
             new_bytes,
         )
+
+    def _is_older(self) -> bool:
+        """Whether it was accepted here once, and is only to be repaired: the way back needs it."""
+        newest = max((record.serial for record in self.home.acceptances()), default=0)
+        return self.accepted is not None and self.manifest.serial < newest
+
+    def _check_disks(self) -> None:
+        """Nothing can be renamed from one file system to another."""
+        folders = (self.home.incoming, self.home.releases, self.home.blobs)
+        if len({folder.stat().st_dev for folder in folders}) > 1:
+            raise AirliftError(
+                Kind.HOME,
+                "Airlift's directory is on several file systems, and must be on one",
+                where=", ".join(map(str, folders)),
+                fix=f"mount one file system at {self.home.root}, or use --home",
+            )
+
+    def _put_back(self) -> None:
+        """Undo what `_publish` had begun when it was killed between its two steps."""
+        for old in self.home.releases.glob(f"{_REPLACED}*"):
+            release = self.home.release(old.name.removeprefix(_REPLACED))
+            if not release.exists():
+                old.rename(release)
 
     def _current(self) -> Path | None:
         try:
@@ -175,7 +219,7 @@ class _Import:
             return None
         for path in (self.home.blob(member.sha256), self.staged_blobs / member.sha256):
             with suppress(FileNotFoundError):
-                if path.stat().st_size == member.size:
+                if is_file_of(path, member.size):
                     return path
         return None
 
@@ -193,7 +237,9 @@ class _Import:
     def _store(self) -> None:
         """Hash every member and stage what is new; then move the blobs, which are all good."""
         for leftover in self.home.incoming.iterdir():
-            if leftover != self.staged:
+            if leftover.is_symlink() or not leftover.is_dir():
+                leftover.unlink()
+            elif leftover != self.staged:
                 shutil.rmtree(leftover)
         shutil.rmtree(self.staged_release, ignore_errors=True)
         self.staged_blobs.mkdir(parents=True, exist_ok=True)
@@ -232,10 +278,11 @@ class _Import:
 
     def _accept(self) -> Acceptance:
         """Record the decision and keep the lists by which it was made."""
-        if self.accepted is not None:
-            return self.accepted
         verdict = self.bundle.verdict
         assert verdict is not None  # noqa: S101 - `opened` was given a trust
+        keep_trust(self.home, self.trust, verdict, self.log)
+        if self.accepted is not None:
+            return self.accepted
         record = Acceptance(
             serial=self.manifest.serial,
             version=self.manifest.version,
@@ -244,13 +291,12 @@ class _Import:
             release_sha256=self.manifest.release_sha256,
             signers=verdict.signers,
         )
-        keep_trust(self.home, self.trust, verdict, self.log)
         self.home.accept(record)
         return record
 
     def _publish(self) -> None:
         """Put the release directory in its place: all of it or nothing."""
-        old = self.release.with_name(f".replaced-{self.release.name}")
+        old = self.release.with_name(_REPLACED + self.release.name)
         shutil.rmtree(old, ignore_errors=True)
         if self.release.exists():
             # Accepted before, but damaged since: replaced as a whole.
@@ -269,7 +315,8 @@ class _File:
     def __init__(self, path: Path, *, durable: bool) -> None:
         self._path = path
         self._durable = durable
-        self._part = path.with_name(path.name + ".part")
+        # No member's name begins with a dot.
+        self._part = path.with_name(f".{path.name}.part")
         self._fd = os.open(
             self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
         )

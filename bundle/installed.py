@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from bundle import manifest, sshsig
+from bundle import archive, manifest, sshsig
 from bundle.errors import AirliftError, Kind
 from bundle.manifest import Manifest, Member
 from bundle.sshsig import Trust, Verdict
-from bundle.store import Acceptance, Home
+from bundle.store import Acceptance, Home, is_file_of, read_file
 from bundle.verify import BUFFER, Progress, authenticate
 
 RESTORE = "import the same bundle again to restore"
@@ -21,8 +21,8 @@ RESTORE = "import the same bundle again to restore"
 def read(folder: Path) -> tuple[bytes, list[bytes]]:
     """The manifest and its signatures as they were imported."""
     try:
-        raw = (folder / manifest.MANIFEST).read_bytes()
-        signatures = [(folder / manifest.SIGNATURE).read_bytes()]
+        raw = read_file(folder / manifest.MANIFEST, manifest.MAX_BYTES)
+        signatures = [read_file(folder / manifest.SIGNATURE, archive.MAX_SIGNATURE)]
     except OSError as error:
         raise AirliftError(
             Kind.UNREADABLE,
@@ -32,9 +32,12 @@ def read(folder: Path) -> tuple[bytes, list[bytes]]:
         ) from error
     while len(signatures) < sshsig.MAX_SIGNATURES:
         path = folder / f"{manifest.SIGNATURE}.{len(signatures) + 1}"
-        if not path.is_file():
+        if not os.path.lexists(path):
             break
-        signatures.append(path.read_bytes())
+        try:
+            signatures.append(read_file(path, archive.MAX_SIGNATURE))
+        except OSError as error:
+            _altered(path, f"cannot be read ({error.strerror})", RESTORE)
     return raw, signatures
 
 
@@ -48,6 +51,9 @@ def check(
     raw, signatures = read(folder)
     accepted, verdict = authenticate(raw, signatures, trust, home)
     parsed = manifest.parse(raw)
+    place_of_it = folder.resolve()
+    if place_of_it.parent == home.releases.resolve() and place_of_it.name != parsed.version:
+        _altered(folder, f"holds release {parsed.version}", RESTORE)
     if unlisted := next(_unlisted(folder, parsed, len(signatures)), None):
         _altered(unlisted, "is not part of the release", RESTORE)
     places = [(place(home, folder, member), member) for member in parsed.members]
@@ -85,7 +91,7 @@ def is_complete(home: Home, folder: Path, raw: bytes, parsed: Manifest) -> bool:
         if (folder / manifest.MANIFEST).read_bytes() != raw:
             return False
         return all(
-            place(home, folder, member).stat().st_size == member.size for member in parsed.contents
+            is_file_of(place(home, folder, member), member.size) for member in parsed.contents
         )
     except OSError:
         return False

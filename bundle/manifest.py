@@ -20,6 +20,7 @@ SIGNATURE = "manifest.sig"
 VERIFIER = "verify.pyz"
 MAX_BYTES = 32 << 20
 MAX_PATH = 255
+MAX_BYTES_ON_HOST = 2**53
 
 DIRECTORIES = ("content", "about", "wheels", "packages", "oci", "blobs")
 # What a delta may leave out: what is large and seldom changes. The rest always travels.
@@ -55,7 +56,7 @@ _COMPONENT = s.record(
     layers=s.array(
         s.record(digest=s.text(_DIGEST), size=s.integer(1, MAX_MEMBER), media_type=s.text())
     ),
-    unpacked_size=s.integer(0),
+    unpacked_size=s.integer(0, MAX_BYTES_ON_HOST),
     pinned=s.nullable(s.text()),
     drift=s.nullable(s.text()),
     probe=s.array(s.text()),
@@ -70,7 +71,7 @@ MEMBER = {
 _SHAPE = s.record(
     format=s.integer(FORMAT, FORMAT),
     product=s.text(PRODUCT),
-    version=s.text(VERSION),
+    version=s.text(VERSION, limit=64),
     serial=s.integer(1, 2**53),
     created=s.text(TIME),
     architecture=s.text("|".join(ARCHITECTURES)),
@@ -80,7 +81,7 @@ _SHAPE = s.record(
     image_source=s.text(IMAGE_SOURCES),
     components=s.mapping(_NAME, _COMPONENT),
     absent=s.mapping(_NAME, s.record(reason=s.text())),
-    zones=s.mapping(r"[a-z][a-z0-9_]*", s.record(bytes=s.integer(0))),
+    zones=s.mapping(r"[a-z][a-z0-9_]*", s.record(bytes=s.integer(0, MAX_BYTES_ON_HOST))),
     # A delta's: the releases that it builds on, and their members that it does not carry again.
     bases=s.array(
         s.record(version=s.text(VERSION), serial=s.integer(1, 2**53), release_sha256=s.text(HASH))
@@ -313,7 +314,7 @@ def _check_left_out(manifest: Manifest) -> None:
 def _check_components(manifest: Manifest) -> None:
     """Every image is complete: nothing will be missing when a host asks for it."""
     blobs = {m.sha256: m.size for m in manifest.contents if m.is_blob}
-    needless = {m.sha256 for m in manifest.left_out if m.is_blob}
+    needless = dict.fromkeys(blobs)
     for name, component in manifest.components.items():
         if name in manifest.data["absent"]:
             _refuse(f"the manifest has {name} both as a component and as absent")
@@ -323,13 +324,16 @@ def _check_components(manifest: Manifest) -> None:
         wanted += [(layer["digest"], layer["size"]) for layer in component["layers"]]
         for digest, size in wanted:
             value = digest.removeprefix("sha256:")
-            needless.discard(value)
+            needless.pop(value, None)
             if value not in blobs:
                 _refuse(f"the manifest lists no blob {digest}, which the image of {name} needs")
             if size is not None and blobs[value] != size:
                 _refuse(f"the manifest gives two sizes for the blob {digest} of {name}")
     if needless:
-        _refuse(f"the manifest leaves out the blob {min(needless)}, which no image needs")
+        # Nobody would have looked at it: the layers of images are what is measured.
+        listed = {member.sha256 for member in manifest.members}
+        what = "lists" if min(needless) in listed else "leaves out"
+        _refuse(f"the manifest {what} the blob {min(needless)}, which no image needs")
     schema = manifest.data["schema"]
     if schema["lowest_compatible"] > schema["head"]:
         _refuse("the manifest's schema.lowest_compatible is above its schema.head")

@@ -21,6 +21,7 @@ from bundle import archive
 from bundle import schema as s
 from bundle.errors import AirliftError, Kind
 from bundle.report import Progress
+from bundle.store import read_file
 
 SUFFIX = ".parts"
 SIGNATURE_SUFFIX = ".sig"
@@ -112,8 +113,7 @@ def signature_of(index: Path) -> Path:
 def read_index(path: Path) -> Index:
     """Read an index, strictly: what is not written as `Index.encode` writes it is refused."""
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(_MAX_INDEX + 1)
+        raw = read_file(path, _MAX_INDEX)
         data = json.loads(raw)
         _SHAPE(data, "")
         bundle, *parts = (

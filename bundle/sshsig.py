@@ -232,13 +232,7 @@ def _verify_one(
     trust: Trust,
 ) -> Signer:
     key = f"{signature.key_type} key {signature.fingerprint}"
-    if signature.namespace != trust.namespace:
-        raise AirliftError(
-            Kind.BAD_SIGNATURE,
-            f"the signature was made for {signature.namespace!r}, not for {trust.namespace!r}",
-            where=f"{signature.name}, {key}",
-            fix="use only a bundle that was signed by `python -m bundle build`",
-        )
+    # First of all who: what a stranger signs, and for what, counts for nothing.
     identities = allowed.identities_of(signature.blob)
     if not identities:
         raise AirliftError(
@@ -247,6 +241,13 @@ def _verify_one(
             where=f"{signature.name}, {allowed.path}",
             fix="ask the vendor, by another way than the stick, whether this key is his; "
             "if not, do not use the bundle",
+        )
+    if signature.namespace != trust.namespace:
+        raise AirliftError(
+            Kind.BAD_SIGNATURE,
+            f"the signature was made for {signature.namespace!r}, not for {trust.namespace!r}",
+            where=f"{signature.name}, {key}",
+            fix="use only a bundle that was signed by `python -m bundle build`",
         )
     wanted = tuple(name for name in identities if not trust.identities or name in trust.identities)
     if not wanted:
@@ -267,8 +268,9 @@ def _verify_one(
         if revoked is not None:
             files += ["-r", revoked.for_ssh_keygen]
         if trust.at is not None:
-            # Local time without a suffix is what every OpenSSH from 8.8 understands.
-            moment = time.strftime("%Y%m%d%H%M%S", time.localtime(trust.at))
+            # Local time without a suffix is what every OpenSSH from 8.8 understands. It knows no
+            # summer: an hour later than it is would be another answer.
+            moment = time.strftime("%Y%m%d%H%M%S", time.gmtime(trust.at - time.timezone))
             files.append(f"-Overify-time={moment}")
         result = sshkeygen.run([*command, *files], message)
         # Its exit code decides; the fingerprint must also be the one that is counted.

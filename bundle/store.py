@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -81,7 +82,7 @@ class Home:
     def has_blob(self, sha256: str, size: int) -> bool:
         """Whether a trusted blob is there in full length."""
         try:
-            return self.blob(sha256).stat().st_size == size
+            return is_file_of(self.blob(sha256), size)
         except FileNotFoundError:
             return False
 
@@ -92,9 +93,21 @@ class Home:
     def acceptances(self) -> list[Acceptance]:
         """Everything that was accepted here, by serial."""
         if not self.accepted.is_dir():
+            self._check_never_used()
             return []
         names = (p for p in self.accepted.iterdir() if p.suffix == ".json")
         return sorted((_read_acceptance(path) for path in names), key=lambda a: a.serial)
+
+    def _check_never_used(self) -> None:
+        """Refuse to take a jump host that lost its records for one that never had any."""
+        if self.releases.is_dir() and any(self.releases.iterdir()):
+            raise AirliftError(
+                Kind.HOME,
+                "releases are here, and the records of what was accepted are gone",
+                where=str(self.accepted),
+                fix="restore this directory from a backup; without it old bundles could be played "
+                "again",
+            )
 
     def acceptance_of(self, manifest_sha256: str) -> Acceptance | None:
         """The record of exactly this manifest, if it was accepted here."""
@@ -184,11 +197,30 @@ def seconds(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
 
 
+def read_file(path: Path, limit: int) -> bytes:
+    """Read a small file of which nothing is known yet.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or has more bytes than the limit.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"more than the {limit} bytes allowed", str(path))
+    return data
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace a file as a whole: after a power cut it is the old one or the new one."""
     temporary = path.with_name(path.name + ".part")
     try:
-        with temporary.open("wb") as out:
+        # Never through a link that somebody put there: a stick is anybody's.
+        temporary.unlink(missing_ok=True)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with os.fdopen(fd, "wb") as out:
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
@@ -234,6 +266,16 @@ def sync_filesystem(path: Path) -> None:
         os.close(fd)
 
 
+def is_file_of(path: Path, size: int) -> bool:
+    """Whether it is a regular file, no link to one, with so many bytes.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    status = path.lstat()
+    return stat.S_ISREG(status.st_mode) and status.st_size == size
+
+
 def free_bytes(path: Path) -> int:
     """What this user may still write there."""
     status = os.statvfs(path)
@@ -243,10 +285,10 @@ def free_bytes(path: Path) -> int:
 def required_signers(home: Home) -> int:
     """How many different keys this jump host asks for."""
     path = home.trust / "required_signers"
+    if not os.path.lexists(path):
+        return 1
     try:
         return max(1, int(path.read_text(encoding="ascii")))
-    except FileNotFoundError:
-        return 1
     except (OSError, ValueError) as error:
         raise AirliftError(
             Kind.HOME,
@@ -254,6 +296,12 @@ def required_signers(home: Home) -> int:
             where=str(path),
             fix="write a whole number into it, such as 2",
         ) from error
+
+
+def kept_revoked(home: Home) -> Path | None:
+    """The list of revoked keys that this jump host keeps, if it does, readable or not."""
+    path = home.trust / "revoked"
+    return path if os.path.lexists(path) else None
 
 
 def write_failed(
@@ -297,7 +345,7 @@ def _read_acceptance(path: Path) -> Acceptance:
             signers,
         )
         seconds(record.accepted)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise AirliftError(
             Kind.HOME,
             f"an acceptance record cannot be read: {error}",

@@ -39,6 +39,7 @@ class Unpacked:
         self._start = b""
         self._kind = ""
         self._gzip = zlib.decompressobj(wbits=31)
+        self._in_member = False
         # Of a zstd stream: where in it the next piece begins.
         self._carried = b""
         self._skip = 0
@@ -54,9 +55,14 @@ class Unpacked:
                 self._refusal = error
 
     def check(self) -> None:
-        """Refuse the layer if there was a reason."""
+        """Refuse the layer if there was a reason, or if its stream did not end."""
         if self._refusal is not None:
             raise self._refusal
+        kind = self._kind or self._sniff()
+        if kind == "zstd" and (self._in_frame or self._carried or self._skip or not self._kind):
+            self._refuse("is no whole zstd stream")
+        if kind == "gzip" and (self._in_member or not self._kind):
+            self._refuse("is no whole gzip stream")
 
     def _take(self, piece: memoryview) -> None:
         if not self._kind:
@@ -126,7 +132,8 @@ class Unpacked:
                 self._refuse("is no zstd stream")
             at += 3 + (1 if kind == 1 else size)
             if self._unsaid:
-                self._add(_UNSAID)
+                # What is not compressed, or one byte again and again, says its size.
+                self._add(_UNSAID if kind == 2 else size)
             if block & 1:
                 self._in_frame = False
                 return at + self._checksum
@@ -137,6 +144,7 @@ class Unpacked:
             while data:
                 self._add(len(self._gzip.decompress(data, _PIECE)))
                 data = self._gzip.unconsumed_tail
+                self._in_member = not self._gzip.eof
                 if self._gzip.eof:
                     data = self._gzip.unused_data
                     self._gzip = zlib.decompressobj(wbits=31)

@@ -69,10 +69,13 @@ def read_preamble(source: archive.Source) -> archive.Preamble:
 
 
 @contextmanager
-def opened(path: Path, *, trust: Trust | None, home: Home | None) -> Iterator[Opened]:
+def opened(
+    path: Path, *, trust: Trust | None, home: Home | None, to_use: bool = True
+) -> Iterator[Opened]:
     """Authenticate the manifest and check the archive's structure; members are not read yet.
 
-    Without `trust` nobody is asked who signed: good enough to look, never to use.
+    Without `trust` nobody is asked who signed: good enough to look, never to use. What is not
+    `to_use` may be older than what was accepted here.
     """
     with parts.open_source(path) as source, _explained(source):
         preamble = read_preamble(source)
@@ -81,7 +84,7 @@ def opened(path: Path, *, trust: Trust | None, home: Home | None) -> Iterator[Op
         if trust is not None:
             accepted, verdict = authenticate(raw, preamble.signatures, trust, home)
         parsed = manifest.parse(raw)
-        if trust is not None and home is not None and accepted is None:
+        if to_use and trust is not None and home is not None and accepted is None:
             home.check_history(parsed.serial, parsed.version, parsed.release_sha256)
         offsets = archive.locate(source, parsed.members, preamble.end)
         yield Opened(source, parsed, raw, preamble.signatures, verdict, accepted, tuple(offsets))

@@ -135,6 +135,8 @@ class Recipe:
     keys: tuple[str, ...] = ("release",)
     # The app's own layer, if it is not the default one.
     app_layer: bytes = b""
+    # Components that are not in it.
+    without: tuple[str, ...] = ()
     # Makes a delta, without the blobs of this one.
     since: Recipe | None = None
 
@@ -174,6 +176,10 @@ class Recipe:
 
     def _contents(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         components, blobs = default_components(self.app_layer)
+        for name in self.without:
+            components.pop(name)
+        needed = json.dumps(components)
+        blobs = {digest: data for digest, data in blobs.items() if digest in needed}
         return components, {
             "verify.pyz": VERIFIER,
             "content/ansible.cfg": b"[defaults]\n",

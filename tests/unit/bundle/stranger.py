@@ -143,7 +143,7 @@ def understood(raw: bytes) -> dict[str, Any]:
         ]:
             used.add(digest[7:])
             need(digest[7:] in sizes and size in {None, sizes[digest[7:]]}, f"a blob of {name}")
-    need({b["sha256"] for b in data["left_out"]} <= used, "needless")
+    need(set(sizes) <= used, "needless")
     chain = [data, *data["bases"]]
     need(all(a["serial"] > b["serial"] for a, b in itertools.pairwise(chain)), "bases")
     need(len({one["version"] for one in chain}) == len(chain), "versions of bases")

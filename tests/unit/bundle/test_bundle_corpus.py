@@ -89,7 +89,7 @@ def test_after_all_that_the_old_release_is_whole(site: Home, keys: Keys) -> None
 
 def test_the_recipes_alone_do_no_harm(good: bytes, scratch: Path, keys: Keys) -> None:
     """The negative control: taking apart, changing nothing, signing again."""
-    steps = [["manifest", '"serial": 7,', '"serial": 8,'], ["sign", "stranger", "file", 2]]
+    steps = [["manifest", '"serial": 7,', '"serial": 8,'], ["sign", "release", "file", 2]]
     scratch.write_bytes(mutations.apply({"steps": []}, good, keys))
     assert scratch.read_bytes() == good
     scratch.write_bytes(mutations.apply({"steps": steps}, good, keys))

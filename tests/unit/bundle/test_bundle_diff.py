@@ -402,8 +402,8 @@ def test_nothing_that_is_shown_moves_the_cursor(
 
 def test_components_that_come_and_go(craft: Craft, capsys: pytest.CaptureFixture[str]) -> None:
     a = craft(Recipe())
-    b = craft(Recipe("1.1.0", 2, edit=lambda d: d["components"].pop("redis")))
+    b = craft(Recipe("1.1.0", 2, without=("redis",)))
     assert _diff(a, b)["components"]["removed"] == {"redis": "1.2.3"}
     assert "REMOVED (was 1.2.3)" in _text(a, b, capsys)
     added = _diff(b, a)["components"]["added"]["redis"]
-    assert (added["version"], added["new_layers"]) == ("1.2.3", 0)
+    assert (added["version"], added["new_layers"]) == ("1.2.3", 1)

@@ -96,6 +96,31 @@ def test_a_frame_that_hides_its_size_is_counted_by_its_blocks() -> None:
         fed(bomb, 20 << 20, [1 << 20])
 
 
+def test_a_block_that_repeats_one_byte_says_its_size() -> None:
+    """RFC 8878, block type 1: three bytes and one stand for up to 128 KiB."""
+    block = ((128 << 10) << 3 | 1 << 1).to_bytes(3, "little") + b"\0"
+    last = (1).to_bytes(3, "little")
+    packed = b"\x28\xb5\x2f\xfd\x00\x58" + block * 400 + last
+    assert zstandard.ZstdDecompressor().stream_reader(packed).read() == bytes(400 * (128 << 10))
+    assert fed(packed, 400 * (128 << 10), [1000]).size == 400 * (128 << 10)
+    with pytest.raises(AirliftError, match="unpacks to more"):
+        fed(packed, 100 * (128 << 10), [1000])
+
+
+@pytest.mark.parametrize("form", [name for name in PACKED if name != "tar"])
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.999])
+def test_a_stream_that_was_cut_short_before_it_was_signed(form: str, keep: float) -> None:
+    packed = PACKED[form]
+    with pytest.raises(AirliftError, match="is no whole"):
+        fed(packed[: int(len(packed) * keep)], len(PLAIN), [5000])
+
+
+@pytest.mark.parametrize("start", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd\x00", b"BZh91"])
+def test_a_layer_of_a_few_bytes_is_looked_at_too(start: bytes) -> None:
+    with pytest.raises(AirliftError, match=r"is no whole|bzip2"):
+        fed(start, 1000, [1000])
+
+
 @pytest.mark.parametrize(
     ("layer", "what"),
     [
