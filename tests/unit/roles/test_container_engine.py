@@ -15,10 +15,10 @@ from tests.unit.roles.conftest import ROLES, ROOT
 
 pytestmark = pytest.mark.slow
 
-RUNNING = {"ServerVersion": "26.1.5", "Driver": "overlay2", "DriverStatus": None}
+RUNNING: dict[str, Any] = {"ServerVersion": "26.1.5", "Driver": "overlay2", "DriverStatus": None}
 RUNNING |= {"DockerRootDir": "/var/lib/docker", "Containers": 3}
 # As engine 26.1's client describes a daemon that is down, and then ends with 0.
-DOWN = {"ServerVersion": "", "Driver": "", "DockerRootDir": "", "Containers": 0}
+DOWN: dict[str, Any] = {"ServerVersion": "", "Driver": "", "DockerRootDir": "", "Containers": 0}
 DOWN |= {"ServerErrors": ["Cannot connect to the Docker daemon"], "DriverStatus": None}
 
 DOCKER = """
@@ -74,8 +74,8 @@ class Host:
         }
         return subprocess.run(
             [
-                *(program, "-i", "localhost,", "-c", "local", play, *options),
-                *("-e", "site_container_subnet=172.30.0.0/16"),
+                *[str(program), "-i", "localhost,", "-c", "local", str(play), *options],
+                *["-e", "site_container_subnet=172.30.0.0/16"],
             ],
             env=environment,
             capture_output=True,
