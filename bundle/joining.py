@@ -68,7 +68,7 @@ def join(
             check_space(index.bundle.size - partial.size, out, "joining")
             problems = {}
             for number, part in enumerate(index.parts[kept:], kept + 1):
-                problem = partial.take(part, _place(folders, part.name), progress)
+                problem = _take(partial, part, folders, progress)
                 if problem:
                     problems[number] = problem
             if problems:
@@ -85,7 +85,6 @@ class _Partial:
         self._index = index
         self._stream = stream
         self._whole = hashlib.sha256()
-        # After a part that is not good the others are only looked at.
         self._broken = False
         self.size = 0
 
@@ -128,31 +127,35 @@ class _Partial:
                 self._whole = whole
                 self.size += part.size
                 kept += 1
-        self._stream.truncate(self.size)
-        self._stream.seek(self.size)
+        self.back()
         return kept
 
     def take(self, part: Piece, place: Path, progress: Progress) -> str:
         """Append a part; what is wrong with it, if anything is."""
         if not place.exists():
-            self._broken = True
             return "is missing"
         with archive.Source(place) as source:
             if source.size != part.size:
-                self._broken = True
                 return wrong_size(source, part)
             keep = None if self._broken else self._stream
             whole, good = self._hashed(source, 0, part, progress, keep)
         if not good:
-            self._broken = True
-            self._stream.truncate(self.size)
-            self._stream.seek(self.size)
+            self.back()
             return BAD
         if not self._broken:
             flush(self._stream)
             self._whole = whole
             self.size += part.size
         return ""
+
+    def back(self) -> None:
+        """Cut off what is not a whole good part."""
+        self._stream.truncate(self.size)
+        self._stream.seek(self.size)
+
+    def give_up(self) -> None:
+        """A part is not to be had: the others are only looked at."""
+        self._broken = True
 
     def finish(self, target: Path, place: Path) -> None:
         """Give it its name."""
@@ -214,9 +217,25 @@ def _find(paths: Sequence[Path]) -> tuple[Path, list[Path]]:
     return found, [index.parent for index in indexes]
 
 
-def _place(folders: Sequence[Path], name: str) -> Path:
-    places = [folder / name for folder in folders]
-    return next((place for place in places if place.exists()), places[0])
+def _take(partial: _Partial, part: Piece, folders: Sequence[Path], progress: Progress) -> str:
+    """Append a part from the first place where it is good; what is wrong with it, if none is."""
+    places = [folder / part.name for folder in folders]
+    places = [place for place in places if place.exists()] or places[:1]
+    problems = []
+    for place in places:
+        try:
+            problem = partial.take(part, place, progress)
+        except AirliftError as error:
+            if error.kind is not Kind.UNREADABLE or place == places[-1]:
+                raise
+            # A stick that fails in the middle of a part; another one has it, too.
+            partial.back()
+            problem = error.what
+        if not problem:
+            return ""
+        problems.append(problem)
+    partial.give_up()
+    return problems[0]
 
 
 def _check_signature(place: Path, index: Index, trust: Trust | None, log: Log) -> Verdict | None:

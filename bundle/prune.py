@@ -1,7 +1,7 @@
 """Frees a jump host's disk: releases that no site needs any more, and blobs that none needs.
 
-Kept are the newest accepted releases, at least two, `current` with the one before it, and whatever
-the operator names. Acceptance records stay: an old bundle must not be played again.
+Kept are the newest accepted releases that are here, at least two, `current` with the one before it,
+and whatever the operator names. Acceptance records stay: an old bundle must not be played again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from bundle.store import Acceptance, Home, fsync_directory
 #: One to run and one to go back to.
 MINIMUM = 2
 _GOING = ".pruned-"
+# As the import calls a damaged release while the whole one takes its place.
+_REPLACED = ".replaced-"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Plan:
     kept: tuple[Acceptance, ...]
     # Releases that are still there and that nobody needs.
     releases: tuple[Acceptance, ...]
-    # Directories of a prune that was killed.
+    # Of a prune or an import that was killed.
     leftovers: tuple[Path, ...]
     blobs: tuple[Path, ...]
     # Below releases/, and nothing that was accepted: left alone.
@@ -53,13 +55,15 @@ def plan(home: Home, *, keep: int = MINIMUM, also: Sequence[str] = ()) -> Plan:
     gone = [r for r in records if r.version not in stay and home.release(r.version).is_dir()]
     known = {record.version for record in records}
     others = [path for path in sorted(home.releases.iterdir()) if path.name not in known]
-    leftovers = [path for path in others if path.name.startswith(_GOING)]
+    leftovers = [path for path in others if _left(home, path)]
+    # Nothing in there is trusted yet; under the lock no import needs it.
+    unfinished = sorted(home.incoming.iterdir()) if home.incoming.is_dir() else []
     blobs = [path for path in sorted(home.blobs.iterdir()) if path.name not in needed]
-    folders = [*(home.release(record.version) for record in gone), *leftovers]
+    folders = [*(home.release(record.version) for record in gone), *leftovers, *unfinished]
     return Plan(
         kept=tuple(kept),
         releases=tuple(gone),
-        leftovers=tuple(leftovers),
+        leftovers=(*leftovers, *unfinished),
         blobs=tuple(blobs),
         unknown=tuple(path for path in others if path not in leftovers),
         freed=_freed(folders, blobs),
@@ -83,12 +87,27 @@ def apply(home: Home, *, keep: int = MINIMUM, also: Sequence[str] = ()) -> Plan:
             home.release(record.version).rename(away)
             going.append(away)
         fsync_directory(home.releases)
-        for folder in going:
-            shutil.rmtree(folder)
+        for path in going:
+            _remove(path)
         for blob in found.blobs:
             blob.unlink()
         fsync_directory(home.blobs)
         return found
+
+
+def _left(home: Home, path: Path) -> bool:
+    """Whether it is of a run that was killed; what was to be replaced may be the only copy."""
+    name = path.name
+    return name.startswith(_GOING) or (
+        name.startswith(_REPLACED) and home.release(name.removeprefix(_REPLACED)).is_dir()
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _kept(
@@ -103,17 +122,28 @@ def _kept(
             where=str(home.root),
             fix="finish the import of the newest bundle, or name Airlift's directory with --home",
         )
-    if strangers := [version for version in also if version not in versions]:
-        raise AirliftError(
-            Kind.USAGE,
-            f"release {strangers[0]} was never accepted here",
-            where="--keep-release",
-            fix=f"one of: {', '.join(sorted(versions, key=manifest.version_order))}",
-        )
-    place = next(i for i, record in enumerate(records) if record.version == current)
-    wanted = {*also, *(r.version for r in records[-keep:])}
-    wanted |= {r.version for r in records[max(place - 1, 0) : place + 1]}
-    return [record for record in records if record.version in wanted]
+    # Pruned, or never finished: nothing of them is needed. The newest is to be finished first.
+    newest = records[-1].version
+    here = [
+        r for r in records if r.version in {newest, current} or home.release(r.version).exists()
+    ]
+    _check_named(also, versions, {record.version for record in here})
+    place = next(i for i, record in enumerate(here) if record.version == current)
+    wanted = {*also, *(r.version for r in here[-keep:])}
+    wanted |= {r.version for r in here[max(place - 1, 0) : place + 1]}
+    return [record for record in here if record.version in wanted]
+
+
+def _check_named(also: Sequence[str], accepted: set[str], here: set[str]) -> None:
+    for version in also:
+        if version not in here:
+            pruned = version in accepted
+            raise AirliftError(
+                Kind.USAGE,
+                f"release {version} was {'pruned' if pruned else 'never accepted'} here",
+                where="--keep-release",
+                fix=f"one of: {', '.join(sorted(here, key=manifest.version_order))}",
+            )
 
 
 def _current(home: Home) -> str:

@@ -217,7 +217,7 @@ class _Check:
 
     def __call__(self, path: Path, member: Member, notes: list[str]) -> bool:
         for problem in self._problems(path, member):
-            notes.append(f"{path} {problem}: remove it, and the next bundle brings it")
+            notes.append(f"{path} {problem}: not listed: the next bundle brings it")
             return False
         return True
 

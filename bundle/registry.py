@@ -26,7 +26,8 @@ MANIFEST_TYPES = (
 MAX_MANIFEST = 4 << 20
 IDLE_SECONDS = 120
 _PATH = re.compile(r"/v2/[a-z0-9/._-]+/(manifests|blobs)/sha256:([0-9a-f]{64})")
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+# Digits without end are no number for Python, and no place in a file.
+_RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
 _TLS_HANDSHAKE = b"\x16"
 
 
@@ -204,8 +205,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             if body and end > start:
                 self.wfile.flush()
-                sent = self.connection.sendfile(stream, start, end - start)
-                self.server.registry.count(sent)
+                stream.seek(start)
+                try:
+                    self.connection.sendfile(stream, start, end - start)
+                finally:
+                    # What was sent before a client went away has travelled, too.
+                    self.server.registry.count(stream.tell() - start)
 
     def _send(
         self,

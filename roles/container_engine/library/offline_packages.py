@@ -121,6 +121,14 @@ def dnf_options(repository: Path) -> list[str]:
     ]
 
 
+def is_leftover() -> bool:
+    """Say whether the policy is ours, left by a run that a power cut ended."""
+    try:
+        return POLICY.read_text(encoding="utf-8") == DENY
+    except (OSError, ValueError):
+        return False
+
+
 def install(module: AnsibleModule, packages: list[str], repository: Path) -> None:
     """Install packages; fail with the package manager's own words."""
     if module.params["format"] == "rpm":
@@ -128,7 +136,7 @@ def install(module: AnsibleModule, packages: list[str], repository: Path) -> Non
         _run(module, ["dnf", *dnf_options(repository), "install", *packages], packages)
         return
     options = apt_options(repository)
-    owns_policy = not POLICY.exists()
+    owns_policy = not POLICY.exists() or is_leftover()
     if owns_policy:
         POLICY.write_text(DENY)
         POLICY.chmod(0o755)
@@ -180,6 +188,11 @@ def main() -> None:
     )
     packages, repository = module.params["packages"], Path(module.params["repository"])
     missing = missing_packages(module, packages)
+    if not missing and is_leftover():
+        # Nothing installs at the moment, and it would keep every service of the host from starting.
+        if not module.check_mode:
+            POLICY.unlink()
+        module.exit_json(changed=True, missing=missing)
     if module.params["state"] == "query" or not missing:
         module.exit_json(changed=False, missing=missing)
     if module.check_mode:

@@ -71,6 +71,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             seconds = self._seconds(size) + disk / UNPACK_RATE + PROBE_SECONDS * len(missing)
             message = f"would bring {', '.join(missing)}: {size / 1e6:.1f} MB"
             cost = {"bytes": size, "disk": disk, "free": state["free"], "seconds": seconds}
+            cost["limit"] = self._timeout
             return {"changed": True, "msg": message, "delivered": list(missing), **cost}
         self._complete(absent)
 
@@ -109,7 +110,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             data = os.urandom(sample)
             started = time.monotonic()
             try:
-                ssh.stream_to(self._connection, "cat > /dev/null", partial(_send, data))
+                ssh.stream_to(
+                    *(self._connection, "cat > /dev/null", partial(_send, data)),
+                    limit=self._timeout,
+                )
             except ssh.StreamError as error:
                 raise AnsibleActionFail(str(error)) from error
             seconds = time.monotonic() - started
@@ -212,6 +216,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 lambda stream: archive.write_archive(
                     stream, self._store, list(absent.values()), chains
                 ),
+                limit=self._timeout,
             )
         except ssh.StreamError as error:
             message = f"the engine did not take the images: {error}"

@@ -7,15 +7,22 @@ force, because the connection plugin builds the commands.
 from __future__ import annotations
 
 import os
+import secrets
+import select
+import signal
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from roles.images.delivery.archive import Sink
 
-READY = b"ready\n"
+# Seconds for a tunnel to stand, and for a client to end when it was told to.
+STANDING = 120.0
+ENDING = 10.0
 # Words of the SSH client when the other side does not forward. OpenSSH's are not translated.
 REFUSALS = ("remote port forwarding failed", "administratively prohibited", "forwarding disabled")
 
@@ -54,7 +61,8 @@ def reverse_tunnel(connection: Any, host_port: int, local_port: int) -> Iterator
 
     The tunnel has an SSH session of its own, whose remote command is `cat` with our pipe as its
     input: when this process ends, however it ends, the pipe closes and the session with it. So no
-    tunnel outlives a killed controller. The echo of one line says that the tunnel stands.
+    tunnel outlives a killed controller. The echo of a token says that the tunnel
+    stands: login shells print lines of their own.
     """
     arguments = client(
         connection,
@@ -74,27 +82,66 @@ def reverse_tunnel(connection: Any, host_port: int, local_port: int) -> Iterator
         assert process.stdin is not None  # noqa: S101 - pipes were asked for
         assert process.stdout is not None  # noqa: S101
         try:
+            token = secrets.token_hex(16).encode()
             with suppress(BrokenPipeError):
-                process.stdin.write(READY)
+                process.stdin.write(token + b"\n")
                 process.stdin.flush()
-            if process.stdout.readline() != READY:
-                process.wait()
+            printed, reason = _read_until(token, process.stdout.fileno())
+            if reason:
+                _end(process, grace=0 if "within" in reason else ENDING)
                 errors.seek(0)
-                said = errors.read().decode(errors="replace").strip()
-                if any(words in said.lower() for words in REFUSALS):
-                    raise ForwardingRefusedError(said)
-                message = f"no SSH tunnel to the host: {said}"
-                raise StreamError(message)
+                raise _no_tunnel(errors.read(), printed, reason)
             yield
         finally:
             # It would wait for idle connections of the engine; everything has been pulled by now.
-            process.terminate()
-            with suppress(BrokenPipeError):
-                process.stdin.close()
+            _end(process)
 
 
-def stream_to(connection: Any, command: str, write: Callable[[Sink], None]) -> int:
-    """Run a command on the host with what `write` produces as its input; return the bytes sent."""
+def _read_until(token: bytes, source: int) -> tuple[bytes, str]:
+    """Return what was printed, and why the token is not in it, if it is not."""
+    printed, deadline = b"", time.monotonic() + STANDING
+    while token not in printed:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([source], [], [], left)[0]:
+            return printed, f"nothing came back within {STANDING:g} s"
+        piece = os.read(source, 65536)
+        if not piece:
+            return printed, "the session ended"
+        printed = (printed + piece)[-65536:]
+    return printed, ""
+
+
+def _no_tunnel(errors: bytes, printed: bytes, reason: str) -> Exception:
+    said = errors.decode(errors="replace").strip()
+    if any(words in said.lower() for words in REFUSALS):
+        return ForwardingRefusedError(said)
+    message = f"no SSH tunnel to the host: {said or reason}"
+    if other := printed.decode(errors="replace").strip():
+        message += f"; the host printed: {other[-500:]}"
+    return StreamError(message)
+
+
+def _end(process: subprocess.Popen[bytes], grace: float = 0) -> None:
+    """End a client, whatever it is waiting for; `grace` is for one that is about to end itself."""
+    if grace:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+    if process.stdin is not None:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+    process.terminate()
+    try:
+        process.wait(ENDING)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def stream_to(connection: Any, command: str, write: Callable[[Sink], None], *, limit: float) -> int:
+    """Run a command on the host with what `write` produces as its input; return the bytes sent.
+
+    It ends within `limit` seconds, whatever hangs.
+    """
+    asked = command
     if connection.become is not None:
         if connection.become.get_option("become_pass"):
             message = (
@@ -112,7 +159,10 @@ def stream_to(connection: Any, command: str, write: Callable[[Sink], None]) -> i
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
+            # A shell that is killed would leave what it runs, and that our pipe.
+            start_new_session=local,
         ) as process,
+        _killed_after(limit, process, group=local) as expired,
     ):
         assert process.stdin is not None  # noqa: S101 - a pipe was asked for
         counter = _Counter(process.stdin)
@@ -123,9 +173,42 @@ def stream_to(connection: Any, command: str, write: Callable[[Sink], None]) -> i
             process.stdin.close()
         code = process.wait()
         if code != 0:
+            if expired.is_set():
+                message = f"{asked} did not end within {limit:g} s; images_timeout is the limit"
+                raise StreamError(message)
             output.seek(0)
-            raise StreamError(output.read().decode(errors="replace").strip())
+            raise StreamError(_words(output.read()))
     return counter.written
+
+
+@contextmanager
+def _killed_after(
+    limit: float, process: subprocess.Popen[bytes], *, group: bool
+) -> Iterator[threading.Event]:
+    """Kill a process when its time is over; tell whether that was done."""
+    expired = threading.Event()
+
+    def kill() -> None:
+        expired.set()
+        if not group:
+            process.kill()
+        elif process.poll() is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(limit, kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield expired
+    finally:
+        timer.cancel()
+
+
+def _words(output: bytes) -> str:
+    """Return what a command said, without the marks of Ansible's own."""
+    lines = output.decode(errors="replace").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("BECOME-SUCCESS-")).strip()
 
 
 class _Counter:

@@ -36,7 +36,13 @@ def images_cost(delivered: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
     if not rows:
         return ["every host has every image already"]
-    return table(rows, ["HOST", "IMAGES", "TO CARRY", "ON DISK", "FREE", "ABOUT"]).splitlines()
+    lines = table(rows, ["HOST", "IMAGES", "TO CARRY", "ON DISK", "FREE", "ABOUT"]).splitlines()
+    return lines + [
+        f"warning: {host} may need about {about(one['seconds'])}, and images_timeout allows "
+        f"{about(one['limit'])}: set images_timeout to more than {one['seconds']:.0f}"
+        for host, one in delivered.items()
+        if one["delivered"] and one["seconds"] > one.get("limit", one["seconds"])
+    ]
 
 
 class FilterModule:

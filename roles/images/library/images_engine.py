@@ -40,7 +40,9 @@ options:
     type: int
     default: 0
   optional:
-    description: A host without an engine counts as one that has no image; for C(inspect) only.
+    description:
+      - For C(inspect), a host without an engine counts as one that has no image.
+      - For C(settle), an image that is not there is told of and left out.
     type: bool
     default: false
   timeout:
@@ -68,7 +70,7 @@ free:
   type: int
 absent:
   description: Those of the missing whose image is not there at all.
-  returned: when state is inspect
+  returned: when state is inspect, or settle and O(optional)
   type: list
   elements: str
 pulled_seconds:
@@ -99,6 +101,7 @@ DATA = "/var/lib/docker"
 CONTAINERD = "io.containerd.snapshotter.v1"
 #: The engine does not tell where a containerd of its own keeps images; this is its default.
 CONTAINERD_DATA = "/var/lib/containerd"
+USUAL = re.compile(r"no such (image|object)|^warning", re.IGNORECASE)
 # Nobody: a probe prints a version and needs no file of its own.
 PROBE_USER = "65534:65534"
 
@@ -127,6 +130,10 @@ def about_engine() -> tuple[str, str]:
     if answer.returncode != 0:
         raise EngineError(answer.stderr.strip() or "the engine does not answer")
     info = json.loads(answer.stdout)
+    # Asked of an engine that is down, the client ends well too, with empty answers.
+    if not info.get("ServerVersion"):
+        said = info.get("ServerErrors") or ["the engine does not answer"]
+        raise EngineError(str(said[0]))
     status = dict(info.get("DriverStatus") or [])
     if status.get("driver-type") == CONTAINERD:
         return "containerd", CONTAINERD_DATA
@@ -160,11 +167,29 @@ def inspect(*names: str) -> dict[str, dict[str, Any]]:
     """Return the engine's view of the images that it has, by every name asked for."""
     found: dict[str, dict[str, Any]] = {}
     answer = docker("image", "inspect", *names)
+    # It fails when one of many is not there, too; what else it says then is about the engine.
+    for line in answer.stderr.splitlines() if answer.returncode != 0 else []:
+        if line.strip() and not USUAL.search(line):
+            raise EngineError(line.strip())
     for image in json.loads(answer.stdout or "[]"):
         found[image["Id"]] = image
         for name in image.get("RepoTags") or []:
             found[name] = image
     return found
+
+
+def listed(*options: str) -> list[str]:
+    """Return the ids of the images that the engine lists."""
+    answer = docker("image", "ls", "--quiet", "--no-trunc", *options)
+    if answer.returncode != 0:
+        raise EngineError(answer.stderr.strip() or "the engine does not list its images")
+    return sorted(set(answer.stdout.split()))
+
+
+def present(component: Component, store: str) -> bool:
+    """Say whether the image is there, whatever its state."""
+    image_id = expected_id(component, store)
+    return image_id in inspect(image_id)
 
 
 def difference(component: Component, image: dict[str, Any] | None, image_id: str) -> str | None:
@@ -211,8 +236,7 @@ def settle(name: str, component: Component, store: str) -> str:
 
 def pull(name: str, component: Component, store: str, registry: str, timeout: int) -> None:
     """Pull one image by digest."""
-    image_id = expected_id(component, store)
-    if image_id in inspect(image_id):
+    if present(component, store):
         return
     reference = f"{registry}/{component['repository']}@{component['manifest_digest']}"
     answer = docker("pull", "--quiet", reference, timeout=timeout)
@@ -241,8 +265,8 @@ def look(components: dict[str, Component], store: str, port: int) -> dict[str, A
         "port_taken": False,
     }
     if missing:
-        every = docker("image", "ls", "--quiet", "--no-trunc", "--all").stdout.split()
-        seen = inspect(*sorted(set(every))) if every else {}
+        every = listed("--all")
+        seen = inspect(*every) if every else {}
         result["layers"] = [
             image["RootFS"].get("Layers") or [] for name, image in seen.items() if name in every
         ]
@@ -263,7 +287,7 @@ def names_of(image: dict[str, Any], repositories: set[str]) -> list[str]:
 def prune(components: dict[str, Component], kept: set[str], *, check: bool) -> dict[str, Any]:
     """Remove what no release that is kept needs, and no container uses."""
     repositories = {component["repository"] for component in components.values()}
-    every = sorted(set(docker("image", "ls", "--quiet", "--no-trunc").stdout.split()))
+    every = listed()
     removed = []
     for ident, image in (inspect(*every) if every else {}).items():
         names = names_of(image, repositories) if ident in every and ident not in kept else []
@@ -302,6 +326,10 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     if params["state"] == "prune":
         return prune(components, set(params["kept"]), check=module.check_mode)
 
+    absent: list[str] = []
+    if params["state"] == "settle" and params["optional"]:
+        absent = [name for name, one in components.items() if not present(one, store)]
+        components = {name: one for name, one in components.items() if name not in absent}
     pulled = 0.0
     if params["state"] == "pull":
         started = time.monotonic()
@@ -310,7 +338,8 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         pulled = time.monotonic() - started
     images = for_each(components, lambda name: settle(name, components[name], store))
     flush(data)
-    return {"changed": True, "store": store, "images": images, "pulled_seconds": pulled}
+    done = {"store": store, "images": images, "absent": absent, "pulled_seconds": pulled}
+    return {"changed": bool(components), **done}
 
 
 def for_each(names: Iterable[str], work: Callable[[str], Result]) -> dict[str, Result]:

@@ -105,15 +105,17 @@ def run(*command: str) -> str:
 def engine() -> dict[str, Any]:
     """Return what container engine there is, and what it has of ours."""
     found = re.search(r"version (\d+(?:\.\d+)+)", run("dockerd", "--version"))
-    answers = run("docker", "info", "--format", "{{json .}}")
+    # Asked of an engine that is down, the client ends well too, with empty answers.
+    info = json.loads(run("docker", "info", "--format", "{{json .}}") or "{}")
+    answers = bool(info.get("ServerVersion"))
     containers = run(
         *("docker", "ps", "--no-trunc", "--filter", "label=airlift.service"),
         *("--format", "{{.ID}} {{.Ports}}"),
     )
     return {
         "version": found.group(1) if found else "",
-        "answers": bool(answers),
-        "driver": json.loads(answers).get("Driver", "") if answers else "",
+        "answers": answers,
+        "driver": info.get("Driver", "") if answers else "",
         "images": run("docker", "image", "ls", "--quiet", "--no-trunc").split(),
         "containers": [line.split()[0] for line in containers.splitlines()],
         "published": sorted({int(port) for port in re.findall(r":(\d+)->", containers)}),

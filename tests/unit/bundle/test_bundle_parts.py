@@ -181,6 +181,25 @@ def test_parts_on_several_sticks(stick: Path, bundle: Path, tmp_path: Path) -> N
     assert (done.kept_parts, done.path.read_bytes()) == (3, bundle.read_bytes())
 
 
+@pytest.mark.parametrize("bad", ["altered", "cut", "unreadable"])
+def test_a_whole_copy_on_another_stick_is_found(
+    bad: str, stick: Path, bundle: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(stick.parent, tmp_path / "usb2") / stick.name
+    part = stick.with_name(f"{NAME}.part-02")
+    if bad == "altered":
+        flip(part)
+    elif bad == "cut":
+        os.truncate(part, 1000)
+    else:
+        part.unlink()
+        part.mkdir()
+    done = join(stick, other, out=tmp_path / "desk")
+    assert done.path.read_bytes() == bundle.read_bytes()
+    flip(other.with_name(f"{NAME}.part-02"))
+    assert "part 2" in failed(lambda: join(stick, other, out=tmp_path / "none")).what
+
+
 def test_what_was_joined_is_checked_again(stick: Path, bundle: Path, tmp_path: Path) -> None:
     """A partial file that was damaged since is good up to the damage only."""
     flip(stick.with_name(f"{NAME}.part-05"))

@@ -184,13 +184,14 @@ def test_a_prune_between_the_check_and_the_import_is_noticed(
     assert _versions(home) == ["1.2.0", "1.3.0"]
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "another"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "another"])
 def test_nothing_goes_if_a_kept_release_is_unclear(
     damage: str, site: dict[str, Path], home: Home
 ) -> None:
     path = home.release("1.2.0") / "manifest.json"
-    if damage == "gone":
+    if damage == "empty":
         shutil.rmtree(path.parent)
+        path.parent.mkdir()
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:100])
     else:
@@ -219,6 +220,41 @@ def test_an_unfinished_import_is_finished_first(
     assert "import the bundle of release 1.3.0 again" in caught.value.fix
     run_import(site["1.3.0"], keys.trust(), home)
     prune.apply(home)
+    _whole(home, keys, "1.2.0", "1.3.0")
+
+
+def test_a_record_without_a_release_counts_for_nothing(
+    site: dict[str, Path], home: Home, keys: Keys
+) -> None:
+    """Pruned, or an import that another one overtook."""
+    shutil.rmtree(home.release("1.2.0"))
+    with pytest.raises(AirliftError) as caught:
+        prune.plan(home, also=["1.2.0"])
+    assert caught.value.kind is Kind.USAGE
+    assert caught.value.what == "release 1.2.0 was pruned here"
+    assert "1.2.0" not in caught.value.fix
+    assert [record.version for record in prune.apply(home).kept] == ["1.1.0", "1.3.0"]
+    _whole(home, keys, "1.1.0", "1.3.0")
+    assert [record.version for record in prune.apply(home, keep=3).kept] == ["1.1.0", "1.3.0"]
+
+
+def test_what_a_killed_import_left_goes(site: dict[str, Path], home: Home, keys: Keys) -> None:
+    staged = home.incoming / ("0" * 64)
+    replaced = home.releases / ".replaced-1.3.0"
+    for folder in (staged / "blobs", replaced):
+        folder.mkdir(parents=True)
+        (folder / "x").write_bytes(b"x" * 50_000)
+    only = home.releases / ".replaced-1.1.0"
+    home.release("1.1.0").rename(only)
+    before = _used(home)
+    found = prune.apply(home)
+    assert set(found.leftovers) == {staged, replaced}
+    assert not staged.exists()
+    assert not replaced.exists()
+    assert abs(before - _used(home) - found.freed) <= 4096
+    # Where the whole one did not get into place, it is the only copy.
+    assert found.unknown == (only,)
+    assert only.is_dir()
     _whole(home, keys, "1.2.0", "1.3.0")
 
 

@@ -116,7 +116,7 @@ def test_what_the_site_lost_travels_again(
     (home.release("1.0.0") / debs[1].path).write_bytes(b"x" * debs[1].size)
     notes = _write(home, tmp_path / "quick.json", keys)
     assert len(notes) == 3
-    assert all("remove it" in note for note in notes)
+    assert all("not listed: the next bundle brings it" in note for note in notes)
     lost = {blob.path, wheel.path, debs[0].path}
     built = make(tmp_path / "quick.json")
     assert {m.path for m in left_out} - {m.path for m in built.manifest.left_out} == lost

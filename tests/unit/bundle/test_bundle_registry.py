@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,21 @@ def test_ranges_that_cannot_be_met(client: Client, image: str) -> None:
     assert (answer.status, answer.headers["Content-Range"]) == (416, f"bytes */{size}")
     assert client(path, Range="bytes=9-3")[0].status == 200
     assert client(path, Range="lines=1-2")[0].status == 200
+    # More digits than Python makes a number of.
+    assert client(path, Range=f"bytes={'9' * 5000}-")[0].status == 200
+    assert client(path, Range=f"bytes={'9' * 19}-")[0].status == 416
+
+
+def test_bytes_of_a_transfer_that_broke_are_counted(server: RegistryServer, store: Path) -> None:
+    big = _put(store, bytes(50_000_000))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        raw.sendall(f"GET /v2/x/blobs/{big['digest']} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        raw.recv(1000)
+    for _ in range(100):
+        if server.bytes_sent:
+            break
+        time.sleep(0.05)
+    assert 0 < server.bytes_sent < big["size"]
 
 
 @pytest.mark.parametrize(

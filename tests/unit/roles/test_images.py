@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from roles.images.delivery import archive, ssh
+from roles.images.delivery import archive
 from tests.unit.roles.conftest import plugin
 
 engine = plugin("images/library/images_engine.py")
@@ -145,83 +145,6 @@ def test_the_right_image_is_accepted() -> None:
     assert engine.difference(COMPONENT, image, "sha256:c") is None
 
 
-class FakeConnection:
-    """As much of the SSH connection plugin as a client needs."""
-
-    host = "10.0.0.1"
-    transport = "ssh"
-    become = None
-
-    def __init__(self, program: str, password: str | None = None) -> None:
-        self.options = {"ssh_args": "-o ControlPersist=5m", "ssh_executable": program}
-        self.options["password"] = password or ""
-
-    def get_option(self, name: str) -> str:
-        return self.options[name]
-
-    def set_option(self, name: str, value: str) -> None:
-        self.options[name] = value
-
-    def _build_command(self, program: str, _kind: str, host: str, command: str) -> list[bytes]:
-        parts = [program, *self.options["ssh_args"].split(" -o "), host, command]
-        return [part.encode() for part in parts]
-
-
-def script(tmp_path: Path, text: str) -> str:
-    program = tmp_path / "ssh"
-    program.write_text(f"#!/bin/sh\n{text}\n")
-    program.chmod(0o755)
-    return str(program)
-
-
-def test_own_options_stand_first_and_do_not_stay() -> None:
-    connection = FakeConnection("ssh")
-    command = ssh.client(connection, "cat", "ControlPath=none")
-    assert " ".join(command).index("ControlPath=none") < " ".join(command).index("ControlPersist")
-    assert connection.options["ssh_args"] == "-o ControlPersist=5m"
-
-
-def test_a_password_is_refused_in_words() -> None:
-    with pytest.raises(ssh.StreamError, match="SSH key"):
-        ssh.client(FakeConnection("ssh", password="x"), "cat")
-
-
-def test_a_refused_port_is_told_from_a_lost_connection(tmp_path: Path) -> None:
-    said = "Error: remote port forwarding failed for listen port 5479"
-    refusing = FakeConnection(script(tmp_path, f"echo '{said}' >&2; exit 255"))
-    with pytest.raises(ssh.ForwardingRefusedError), ssh.reverse_tunnel(refusing, 1, 2):
-        pass
-    lost = FakeConnection(script(tmp_path, "echo 'No route to host' >&2; exit 255"))
-    with (
-        pytest.raises(ssh.StreamError, match="No route to host"),
-        ssh.reverse_tunnel(lost, 1, 2),
-    ):
-        pass
-
-
-def test_a_tunnel_ends_with_its_block(tmp_path: Path) -> None:
-    done = tmp_path / "done"
-    standing = FakeConnection(script(tmp_path, f"trap 'touch {done}' EXIT TERM; cat"))
-    with ssh.reverse_tunnel(standing, 1, 2):
-        assert not done.exists()
-    assert done.exists()
-
-
-def write_some(sink: archive.Sink) -> None:
-    sink.write(b"x" * 65536)
-
-
-def test_the_far_ends_words_are_kept(tmp_path: Path) -> None:
-    refusing = FakeConnection(script(tmp_path, "echo 'no space left on device'; exit 1"))
-    with pytest.raises(ssh.StreamError, match="no space left"):
-        ssh.stream_to(refusing, "docker load", write_some)
-
-
-def test_bytes_are_counted(tmp_path: Path) -> None:
-    taking = FakeConnection(script(tmp_path, "cat > /dev/null"))
-    assert ssh.stream_to(taking, "docker load", write_some) == 65536
-
-
 # ---------------------------------------------------------------- what no release needs any more
 OURS = {"airlift/app", "airlift/postgres"}
 
@@ -268,7 +191,8 @@ with state.with_name("calls").open("a") as calls:
 verb, names = sys.argv[1:3], sys.argv[3:]
 if verb[0] == "info":
     root = "/var/lib/docker"
-    print(json.dumps({"Driver": "overlay2", "DockerRootDir": root, "DriverStatus": None}))
+    told = {"Driver": "overlay2", "DockerRootDir": root, "DriverStatus": None}
+    print(json.dumps({"ServerVersion": "26.1.5", **told}))
 elif verb[0] == "ps":
     *options, ancestor = sys.argv[2:]
     assert options == ["--all", "--quiet", "--filter"], options
