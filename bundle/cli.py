@@ -11,14 +11,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from bundle import catalog, usage
 from bundle.errors import AirliftError, Kind
-from bundle.report import RED, fold, paint, say
+from bundle.report import RED, fold, open_streams, paint, say
 
 HELP = ("-h", "--help")
 
@@ -35,6 +35,7 @@ Command = Callable[[argparse.Namespace], Answer]
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return its exit code."""
+    open_streams()
     words = sys.argv[1:] if argv is None else argv
     name = next((word for word in words if not word.startswith("-")), "")
     if not words:
@@ -52,9 +53,9 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 answer = command(arguments)
         if arguments.json:
-            say(json.dumps({"ok": True, "command": name, **answer.data}, indent=1))
+            _say_answer(json.dumps({"ok": True, "command": name, **answer.data}, indent=1))
         elif answer.text:
-            say(answer.text)
+            _say_answer(answer.text)
     except AirliftError as error:
         return _fail(error, name, words)
     except KeyboardInterrupt:
@@ -67,17 +68,29 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _say_answer(text: str) -> None:
+    try:
+        say(text)
+    except OSError as error:
+        # Whoever reads the exit code only would take it for a good answer.
+        what = f"the answer cannot be written: {error.strerror}"
+        raise AirliftError(Kind.OUTPUT, what) from error
+
+
 def _fail(error: AirliftError, command: str, words: list[str]) -> int:
     if "--json" in words:
         found = {"ok": False, "command": command, "error": error.as_dict()}
-        say(json.dumps(found, indent=1))
+        with suppress(OSError):
+            say(json.dumps(found, indent=1))
     # What was handed in is refused; other errors are this machine's, or its user's.
     refused = 10 <= error.kind.exit_code < 40
     head = f"airlift {command}".strip() + ": " + ("REFUSED: " if refused else "")
     # The lines after the first hold commands: those stay in one piece, for whoever copies them.
     what, *rest = str(error).split("\n")
     said = fold(head + what, sys.stderr).replace("REFUSED:", paint("REFUSED:", RED, sys.stderr), 1)
-    say("\n".join((said, *rest)), sys.stderr)
+    # The exit code is that of the refusal, whether or not anybody can be told of it.
+    with suppress(OSError):
+        say("\n".join((said, *rest)), sys.stderr)
     return error.kind.exit_code
 
 

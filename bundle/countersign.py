@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def add(path: Path, *, key: Path | None, signature: Path | None) -> int:
                 Kind.SIGNING,
                 "a signature is added to the bundle file, not to its parts",
                 where=str(path),
-                fix=f"python -m bundle join {path}, sign that file, and split it again",
+                fix=f"python -m bundle join {shlex.quote(str(path))}, sign that file, and split it "
+                "again",
             )
         check_members(bundle)
         if signature is not None:

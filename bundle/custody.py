@@ -8,18 +8,22 @@ entries before it. No chain shows that entries are missing at its end.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import shlex
+import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import chain as joined
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bundle import schema as s
 from bundle import sshsig
@@ -33,6 +37,13 @@ SUFFIX = ".custody"
 BEGINNING = "0" * 64
 MAX_BYTES = 4 << 20
 MAX_TEXT = 1000
+#: A hostile log has millions of faults; a person reads the first few.
+MAX_PROBLEMS = 20
+_MAX_PROBLEM = 300
+MORE = "... and more"
+
+#: Whoever has the list of those who sign bundles at hand names that one first.
+WRONG_LIST = f"check that this is the list of people (namespace {NAMESPACE})"
 
 _HASH = s.text(r"[0-9a-f]{64}")
 
@@ -142,12 +153,24 @@ def parse(raw: bytes) -> Chain:
         except (ValueError, RecursionError) as error:
             entries.append(None)
             problems.append(f"line {number} was altered, it is not an entry: {error}")
+        if len(problems) > MAX_PROBLEMS:
+            # What else is wrong with its order is not worth the time.
+            return Chain(tuple(filter(None, entries)), first_of(problems))
     if torn:
         place = f"entry {len(lines) + 1}"
         problems.append(f"the log is torn: it ends inside {place}, in writing or in copying")
-    problems += _order(entries)
-    problems += _links(entries)
-    return Chain(tuple(entry for entry in entries if entry), tuple(problems))
+    found = first_of(joined(problems, _order(entries), _links(entries)))
+    return Chain(tuple(filter(None, entries)), found)
+
+
+def first_of(problems: Iterable[str]) -> tuple[str, ...]:
+    """As many as a person reads, none longer than a few lines."""
+    found = [_short(problem) for problem in islice(problems, MAX_PROBLEMS + 1)]
+    return tuple(found if len(found) <= MAX_PROBLEMS else [*found[:MAX_PROBLEMS], MORE])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_PROBLEM else text[:_MAX_PROBLEM] + "..."
 
 
 def _order(entries: Sequence[Entry | None]) -> Iterator[str]:
@@ -200,6 +223,7 @@ def check_signatures(chain: Chain, trust: Trust) -> dict[int, str]:
     the time that the entry says.
     """
     problems = {}
+    asked_for = False
     for entry in chain.entries:
         if entry.data["signature"] is None:
             continue
@@ -215,21 +239,46 @@ def check_signatures(chain: Chain, trust: Trust) -> dict[int, str]:
             sshsig.verify(entry.signed_bytes, signatures, asked)
         except AirliftError as error:
             problems[entry.number] = f"{name} does not count: {error.what}"
+            if error.kind is Kind.UNKNOWN_SIGNER and not asked_for:
+                asked_for = True
+                problems[entry.number] += f"; {WRONG_LIST}"
     return problems
 
 
 def read(path: Path) -> bytes:
     """The log's bytes; nothing if there is none yet."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return b""
+    except IsADirectoryError as error:
+        raise AirliftError(
+            Kind.USAGE,
+            "the custody log is a file, this is a directory",
+            where=str(path),
+            fix=f"name a file: --custody {shlex.quote(str(path / 'airlift.custody'))}",
+        ) from error
     except OSError as error:
         raise _refusal(path, f"the custody log cannot be read: {error.strerror}") from error
     if len(raw) > MAX_BYTES:
         raise _refusal(path, f"the custody log is longer than {MAX_BYTES} bytes")
     return raw
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file; a pipe or a device, which may never end, is not waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is something else.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(fd, "rb")
+    os.close(fd)
+    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(code, "it is not a regular file", str(path))
 
 
 def check_sound(path: Path, raw: bytes) -> Chain:
@@ -269,7 +318,7 @@ def append(path: Path, facts: dict[str, Any], *, key: Path | None, seed: bytes =
             parse_line(entry.line().rstrip(b"\n"))
             write_atomic(path, raw + entry.line())
     except OSError as error:
-        raise write_failed(error, path, Kind.OUTPUT) from error
+        raise write_failed(error, path, Kind.OUTPUT, continues=False) from error
     except s.ShapeError as error:
         raise AirliftError(
             Kind.USAGE,
@@ -304,4 +353,4 @@ def _refusal(path: Path, what: str) -> AirliftError:
 def refuse(path: Path, problems: Sequence[str]) -> None:
     """Raise if anything is wrong with a log."""
     if problems:
-        raise _refusal(path, "the custody log is not sound: " + "; ".join(problems))
+        raise _refusal(path, "the custody log is not sound: " + "; ".join(first_of(problems)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shlex
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -34,19 +35,25 @@ def recorded(
         return command(arguments)
     _check_words(arguments)
     _check_key(arguments.sign)
-    log = None if arguments.command == "build" else _prepare(_log_of(arguments))
+    log = _log_of(arguments)
+    if log is not None:
+        _prepare(log, arguments)
     try:
         answer = command(arguments)
     except AirliftError as error:
-        if log is not None:
+        if log is not None and arguments.command != "build":
             _record_refusal(log, arguments, error)
         raise
     subject = Path(answer.data.get("index") or answer.data.get("bundle") or arguments.bundle)
-    if log is None:
-        log = _prepare(_Log(arguments.custody or subject.with_name(subject.name + custody.SUFFIX)))
-    entry = _append(log, arguments, subject, "good", "")
-    line = f"custody: entry {entry.number} in {log.path}, sha256 {entry.sha256}"
+    log = log or _Log(subject.with_name(subject.name + custody.SUFFIX))
+    entry = _append_done(log, arguments, subject)
     told = {"log": str(log.path), "entry": entry.number, "sha256": entry.sha256}
+    line = f"custody: entry {entry.number} in {log.path}, sha256 {entry.sha256}"
+    if entry.data["signature"] is not None:
+        # Whose key it is, the list of people says: not the name that was given with it.
+        raw = entry.data["signature"].encode()
+        told["key"] = sshsig.parse(raw, "the entry's signature").fingerprint
+        line += f", signed with key {told['key']}"
     return answer._replace(text=f"{answer.text}\n{line}", data={**answer.data, "custody": told})
 
 
@@ -57,8 +64,13 @@ class _Log:
     seed: bytes = b""
 
 
-def _log_of(arguments: argparse.Namespace) -> _Log:
-    """Beside the bundle; `split` and `join` take it along to where they write."""
+def _log_of(arguments: argparse.Namespace) -> _Log | None:
+    """Beside the bundle; `split` and `join` take it along to where they write.
+
+    Where `build` puts one is known when there is a bundle, unless it is named.
+    """
+    if arguments.command == "build":
+        return _Log(arguments.custody) if arguments.custody is not None else None
     source = arguments.bundle[0] if isinstance(arguments.bundle, list) else arguments.bundle
     if source.is_dir():
         raise AirliftError(
@@ -77,10 +89,17 @@ def _log_of(arguments: argparse.Namespace) -> _Log:
     return _Log(beside)
 
 
-def _prepare(log: _Log) -> _Log:
+def _prepare(log: _Log, arguments: argparse.Namespace) -> None:
     """Find out before the work, not after it, that the log cannot be continued."""
     custody.check_sound(log.path, custody.read(log.path) or log.seed)
     folder = log.path.absolute().parent
+    if not folder.exists() and not _will_make(arguments, folder):
+        raise AirliftError(
+            Kind.OUTPUT,
+            "the custody log cannot be written there: its directory does not exist",
+            where=str(log.path),
+            fix=f"mkdir -p {shlex.quote(str(folder))}, or name another file: --custody FILE",
+        )
     while not folder.exists():
         folder = folder.parent
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -90,7 +109,14 @@ def _prepare(log: _Log) -> _Log:
             where=str(log.path),
             fix="mount the stick writable, or name a file of this machine: --custody FILE",
         )
-    return log
+
+
+def _will_make(arguments: argparse.Namespace, folder: Path) -> bool:
+    """Whether the command itself makes the directory, for what it writes."""
+    output: Path | None = getattr(arguments, "output", None)
+    if arguments.command not in {"build", "split", "join"} or output is None:
+        return False
+    return output.absolute().is_relative_to(folder)
 
 
 def _check_key(key: Path | None) -> None:
@@ -139,6 +165,23 @@ def _record_refusal(log: _Log, arguments: argparse.Namespace, error: AirliftErro
         error.fix += f"; and the custody log has no entry of this: {second.what}"
 
 
+def _append_done(log: _Log, arguments: argparse.Namespace, subject: Path) -> custody.Entry:
+    """Write down what is done; if that fails, nobody shall take the work for undone."""
+    try:
+        return _append(log, arguments, subject, "good", "")
+    except AirliftError as error:
+        fix = error.fix
+        if error.kind in {Kind.OUTPUT, Kind.NO_SPACE}:
+            words = ["verify", str(subject), "--who", arguments.who]
+            fix = f"for an entry of what is there now: python -m bundle {shlex.join(words)}"
+        raise AirliftError(
+            error.kind,
+            f"{arguments.command} was done; the custody log cannot be written: {error.what}",
+            where=error.where,
+            fix=fix,
+        ) from error
+
+
 def _append(
     log: _Log, arguments: argparse.Namespace, subject: Path, kind: str, what: str
 ) -> custody.Entry:
@@ -160,8 +203,10 @@ def evidence(path: Path) -> dict[str, Any]:
     places = [path]
     if path.name.endswith(SUFFIX):
         try:
+            # Like every other file, an index is read only if it has an end.
+            custody.open_regular(path).close()
             places = [path.with_name(part.name) for part in read_index(path).parts]
-        except AirliftError:
+        except (AirliftError, OSError):
             places = []
     size, whole, alone = _hashed(places)
     return {
@@ -169,7 +214,7 @@ def evidence(path: Path) -> dict[str, Any]:
         "bytes": size,
         "sha256": whole,
         "parts": alone if path.name.endswith(SUFFIX) else None,
-        "manifest_sha256": _manifest_sha256(path),
+        "manifest_sha256": _manifest_sha256(path, places),
     }
 
 
@@ -180,11 +225,13 @@ def _hashed(places: Iterable[Path]) -> tuple[int | None, str | None, list[str | 
     for place in places:
         alone = hashlib.sha256()
         try:
-            with place.open("rb") as stream:
-                while data := stream.read(BUFFER):
+            with custody.open_regular(place) as stream:
+                left = os.fstat(stream.fileno()).st_size
+                while data := stream.read(min(BUFFER, left)):
                     whole.update(data)
                     alone.update(data)
                     size += len(data)
+                    left -= len(data)
                     progress(len(data))
         except OSError:
             found.append(None)
@@ -196,11 +243,13 @@ def _hashed(places: Iterable[Path]) -> tuple[int | None, str | None, list[str | 
     return size, whole.hexdigest(), found
 
 
-def _manifest_sha256(path: Path) -> str | None:
+def _manifest_sha256(path: Path, places: Iterable[Path]) -> str | None:
     try:
+        for place in (path, *places):
+            custody.open_regular(place).close()
         with open_source(path) as source:
             preamble = read_preamble(source)
-    except AirliftError:
+    except (AirliftError, OSError):
         return None
     return hashlib.sha256(preamble.manifest).hexdigest()
 

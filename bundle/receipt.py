@@ -14,6 +14,7 @@ from bundle import schema as s
 from bundle.errors import AirliftError, Kind
 from bundle.manifest import Manifest, Member
 from bundle.output import writes_to
+from bundle.parts import index_of
 from bundle.sshsig import Signer, Trust
 from bundle.store import Acceptance, Home, now, write_atomic
 
@@ -126,7 +127,9 @@ def signature_of(path: Path) -> Path:
 
 
 def is_receipt(path: Path) -> bool:
-    """Whether a file can only be a receipt: a bundle begins with a tar header."""
+    """Whether a file can only be a receipt: a bundle begins with a tar header, or is in parts."""
+    if index_of(path) is not None:
+        return False
     try:
         with path.open("rb") as stream:
             return stream.read(1) == b"{"

@@ -84,11 +84,25 @@ def say(text: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     try:
         print(text, file=stream, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
         # Python flushes once more at its end, which must not fail again.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
+        if not isinstance(error, BrokenPipeError):
+            raise
+
+
+def open_streams() -> None:
+    """Give a process that was started without them (`>&-`) streams that go nowhere.
+
+    Else the next file that is opened, such as a bundle, would be its standard output.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # The lowest number that is free is the one that is missing.
+            fd = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(fd, "w" if number else "r", encoding="utf-8"))
 
 
 class Progress:

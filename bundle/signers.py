@@ -14,6 +14,8 @@ from bundle.errors import AirliftError, Kind
 _OPTION = re.compile(r'([a-z-]+)="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 _DATE = re.compile(r"\d{8}(\d{4}(\d{2})?)?Z?")
 _KEY_TYPE = re.compile(r"(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+")
+# The part of a KRL's header that has always the same length (OpenSSH's PROTOCOL.krl).
+_KRL_FIXED = 36
 # One word, in which quoted parts may hold spaces.
 _WORD = re.compile(r'(?:[^\s"]|"(?:[^"\\]|\\.)*")+')
 
@@ -47,9 +49,10 @@ class AllowedSigners(NamedTuple):
         return tuple(dict.fromkeys(names))
 
     def validity(self, identity: str, blob: bytes) -> str:
-        """The dates of somebody's key."""
+        """The dates of somebody's key; of all its lines, since any of them may be what counts."""
         lines = (key for key in self.keys if key.blob == blob and identity in key.identities)
-        return next(lines).valid
+        dates = dict.fromkeys(line.valid for line in lines)
+        return " or ".join(each or "without dates" for each in dates) if any(dates) else ""
 
 
 class Revoked(NamedTuple):
@@ -97,15 +100,24 @@ def load(path: Path) -> AllowedSigners:
     raw = _read(path, "allowed signers", fix)
     keys: list[AllowedKey] = []
     try:
-        lines = raw.decode("utf-8").splitlines()
+        # ssh-keygen knows no other ends of lines.
+        lines = raw.decode("utf-8").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError:
         _refuse(path, 1, "this is not a text file")
     for number, line in enumerate(lines, 1):
+        _check_visible(path, number, line)
         if line.strip() and not line.lstrip().startswith("#"):
             keys.append(_parse_line(path, number, line))
     if not keys:
-        _refuse(path, max(len(lines), 1), "the list names nobody")
+        _refuse(path, max(len(lines) - 1, 1), "the list names nobody")
     return AllowedSigners(path, raw, tuple(keys))
+
+
+def _check_visible(path: Path, number: int, line: str) -> None:
+    """Refuse what a person does not see, and two programs may read in two ways."""
+    hidden = next((char for char in line if not char.isprintable() and char != "\t"), "")
+    if hidden:
+        _refuse(path, number, f"it holds U+{ord(hidden):04X}, which cannot be seen")
 
 
 def _parse_line(path: Path, number: int, line: str) -> AllowedKey:
@@ -153,6 +165,7 @@ def load_revoked(path: Path) -> Revoked:
     """Read a list of revoked keys; one that cannot be read in full revokes nobody unseen."""
     raw = _read(path, "revoked keys", "name the vendor's current list with --revoked")
     if raw.startswith(b"SSHKRL\n\0"):
+        _check_krl(path, raw)
         return Revoked(path, raw, None)
     keys: list[tuple[str, bytes]] = []
     for number, line in enumerate(raw.decode("utf-8", "replace").splitlines() or [""], 1):
@@ -162,21 +175,64 @@ def load_revoked(path: Path) -> Revoked:
     return Revoked(path, raw, tuple(keys))
 
 
+def _check_krl(path: Path, raw: bytes) -> None:
+    """Refuse one that ends with its header: to ssh-keygen it is whole, and revokes nobody."""
+    try:
+        # Magic, version, number, date and flags; then two strings, one of them reserved.
+        *_, sections = take(raw[_KRL_FIXED:], 2)
+    except ValueError:
+        sections = b""
+    if not sections:
+        raise AirliftError(
+            Kind.SIGNERS_FILE,
+            "the list of revoked keys (KRL) is cut short, or empty: it revokes nobody",
+            where=str(path),
+            fix="get the vendor's current list again; if nobody is revoked, leave it out",
+        )
+
+
 def _revoked_key(path: Path, number: int, words: list[str]) -> tuple[str, bytes]:
     try:
         kind, blob = words[0], base64.b64decode(words[1], validate=True)
+        whole = strings(blob)[0] == kind.encode()
     except (IndexError, ValueError):
-        kind, blob = "", b""
-    if not _KEY_TYPE.fullmatch(kind) or kind.encode() not in blob[4 : 4 + len(kind)]:
+        whole = False
+    if not whole or not _KEY_TYPE.fullmatch(kind) or "-cert-v01@" in kind:
         raise AirliftError(
             Kind.SIGNERS_FILE,
             "the list of revoked keys is neither an OpenSSH revocation list (KRL) nor a list of "
             "public keys",
             where=f"{path}, line {number}",
             fix="a KRL is made with: ssh-keygen -k -f revoked.krl old-key.pub; a plain list has "
-            "one public key a line",
+            "one whole public key a line, no certificates",
         )
     return kind, blob
+
+
+def strings(data: bytes) -> list[bytes]:
+    """Split SSH wire format into its strings.
+
+    Raises:
+        ValueError: it ends inside one.
+    """
+    found: list[bytes] = []
+    while data:
+        string, data = take(data, 1)
+        found.append(string)
+    return found
+
+
+def take(data: bytes, count: int) -> list[bytes]:
+    """So many strings of SSH wire format, and the rest."""
+    found: list[bytes] = []
+    for _ in range(count):
+        size = int.from_bytes(data[:4], "big")
+        if len(data) < 4 or len(data) < 4 + size:
+            message = "the data are too short"
+            raise ValueError(message)
+        found.append(data[4 : 4 + size])
+        data = data[4 + size :]
+    return [*found, data]
 
 
 def _refuse(path: Path, number: int, what: str) -> NoReturn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from bundle import sshkeygen
 from bundle.errors import AirliftError, Kind
 from bundle.signers import AllowedSigners, Revoked, fingerprint, load_revoked
 from bundle.signers import load as load_signers
+from bundle.signers import strings as _strings
+from bundle.signers import take as _take
 
 NAMESPACE = "airlift-bundle"
 CUSTODY = "airlift-custody"
@@ -133,8 +136,9 @@ def sign(message: bytes, key: Path, *, namespace: str = NAMESPACE) -> bytes:
         reason = sshkeygen.first_line(result.stderr)
         fix = "for a .pub, add the key to ssh-agent: ssh-add KEY; for a private key, see that it "
         if "passphrase" in reason:
+            quoted = shlex.quote(str(key))
             reason = "the key has a passphrase, and no ssh-agent holds it"
-            fix = f'eval "$(ssh-agent)"; ssh-add {key}; then run the same command again'
+            fix = f'eval "$(ssh-agent)"; ssh-add {quoted}; then run the same command again'
         else:
             fix += "is mode 0600 and yours"
         raise AirliftError(
@@ -147,7 +151,15 @@ def sign(message: bytes, key: Path, *, namespace: str = NAMESPACE) -> bytes:
 def public_key(key: Path) -> str:
     """The public half of a signing key, as `type base64`; no passphrase is asked for."""
     if key.suffix == ".pub":
-        return " ".join(key.read_text(encoding="utf-8").split()[:2])
+        words = key.read_bytes().decode("ascii", "replace").split()[:2]
+        if len(words) < 2 or not _KEY_TYPE.fullmatch(words[0]):
+            raise AirliftError(
+                Kind.SIGNING,
+                "the file is not a public key, though its name says so",
+                where=str(key),
+                fix="name the .pub file that ssh-keygen made, or the private key itself",
+            )
+        return " ".join(words)
     if blob := _public_blob(key):
         return f"{_strings(blob)[0].decode('ascii')} {base64.b64encode(blob).decode()}"
     result = sshkeygen.run(["-y", "-f", str(key)])
@@ -345,28 +357,6 @@ def _krl_has(revoked: Revoked, signature: Signature) -> bool:
             fix="get the vendor's current list again",
         )
     return result.returncode != 0
-
-
-def _strings(data: bytes) -> list[bytes]:
-    """Split SSH wire format into its strings."""
-    found: list[bytes] = []
-    while data:
-        string, data = _take(data, 1)
-        found.append(string)
-    return found
-
-
-def _take(data: bytes, count: int) -> list[bytes]:
-    """So many strings of SSH wire format, and the rest."""
-    found: list[bytes] = []
-    for _ in range(count):
-        size = int.from_bytes(data[:4], "big")
-        if len(data) < 4 or len(data) < 4 + size:
-            message = "the data are too short"
-            raise ValueError(message)
-        found.append(data[4 : 4 + size])
-        data = data[4 + size :]
-    return [*found, data]
 
 
 def _unsigned(name: str, what: str) -> NoReturn:

@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from pathlib import Path
 
 from bundle import sshsig
+from bundle.errors import AirliftError
 from bundle.store import write_atomic
 
 NAME = "SHA256SUMS"
-_LINE = re.compile(r"[0-9a-f]{64}  (airlift-[A-Za-z0-9._-]+)")
+_LINE = re.compile(r"([0-9a-f]{64})  (airlift-[A-Za-z0-9._-]+)")
 
 
 def write(folder: Path, name: str, key: Path) -> str:
-    """Sign the sums of this file and of those listed before that are still there.
+    """Sign the sum of this file, and again those that this very key has signed before.
 
-    All are hashed again: a signature says only what was seen to be true.
+    Nobody vouches for what merely lies there: a line of somebody else is left out.
     """
-    names = {name}
-    existing = folder / NAME
-    if existing.is_file():
-        for line in existing.read_text(encoding="utf-8").splitlines():
-            if (match := _LINE.fullmatch(line)) and (folder / match[1]).is_file():
-                names.add(match[1])
-    sums = {each: sha256(folder / each) for each in sorted(names)}
-    text = "".join(f"{digest}  {each}\n" for each, digest in sums.items()).encode()
+    sums = _vouched_for(folder, key) | {name: sha256(folder / name)}
+    text = "".join(f"{digest}  {each}\n" for each, digest in sorted(sums.items())).encode()
     signature = sshsig.sign(text, key)
-    write_atomic(existing, text)
+    write_atomic(folder / NAME, text)
     write_atomic(folder / f"{NAME}.sig", signature)
     return sums[name]
+
+
+def _vouched_for(folder: Path, key: Path) -> dict[str, str]:
+    """The sums that this key has signed and that are still true."""
+    existing, signature = folder / NAME, folder / f"{NAME}.sig"
+    if not (existing.is_file() and signature.is_file()):
+        return {}
+    raw = existing.read_bytes()
+    if not _signed_by(raw, signature.read_bytes(), key):
+        return {}
+    lines = (_LINE.fullmatch(line) for line in raw.decode("ascii", "replace").splitlines())
+    listed = {line[2]: line[1] for line in lines if line}
+    return {
+        name: digest
+        for name, digest in listed.items()
+        if (folder / name).is_file() and sha256(folder / name) == digest
+    }
+
+
+def _signed_by(text: bytes, signature: bytes, key: Path) -> bool:
+    words = sshsig.public_key(key).split()
+    try:
+        # The signature names the key with which ssh-keygen checks it.
+        blob = sshsig.parse(signature, f"{NAME}.sig").blob
+        sshsig.check_fits(text, signature)
+    except AirliftError:
+        return False
+    return words[-1:] == [base64.b64encode(blob).decode()]
 
 
 def sha256(path: Path) -> str:

@@ -26,6 +26,10 @@ def program() -> str:
 class Parser(argparse.ArgumentParser):
     """A command's arguments; what is wrong with them is an error like any other."""
 
+    def __init__(self, *words: Any, **settings: Any) -> None:
+        # Half an option's name may be another option's tomorrow, and `--jso` gave no JSON.
+        super().__init__(*words, **{**settings, "allow_abbrev": False})
+
     def error(self, message: str) -> NoReturn:
         """Say it in one sentence, with the word that was probably meant."""
         raise AirliftError(

@@ -169,3 +169,17 @@ def test_a_build_begins_the_log(full: build.Built, tmp_path: Path) -> None:
     assert entry.data["bundle"]["sha256"] == full.sha256
     assert entry.data["bundle"]["manifest_sha256"] == full.manifest_sha256
     assert answer.data["custody"]["entry"] == 1
+
+
+def test_the_readers_shell_stays_where_it_was(settings: dict[str, str], desk: Path) -> None:
+    """Whoever copies one block after the other names files as before, such as dist/NAME."""
+    good("split", settings, desk)
+    for title, text in (
+        ("check by hand", CARRYING),
+        ("join by hand", CARRYING),
+        ("the index of the parts, by hand", TRUST),
+        ("the plain way, for the tar as a whole", TRUST),
+    ):
+        env = settings | {"BUNDLE": str(desk / "dist" / NAME)}
+        done = shell(f"{block(title, text)}echo $? && pwd", env, desk)
+        assert done.stdout.splitlines()[-2:] == ["0", str(desk)], done.stderr

@@ -101,6 +101,7 @@ def test_examples_are_commands_that_exist(command: str) -> None:
         (["zzz"], "there are verify"),
         (["verify"], "this is missing: bundle"),
         (["verify", "x", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["verify", "x", "--jso"], "unrecognized arguments: --jso"),
         (["verify", "x", "--require-signers", "0"], "not a number above 0"),
         (["build", "--source", "debain"], "did you mean 'debian'?"),
         (["serve", "--port", "99999"], "is not a port"),
@@ -166,17 +167,36 @@ def test_a_reader_that_closes_its_pipe(small: Path) -> None:
 
 def test_an_answer_that_cannot_be_written(small: Path) -> None:
     """It would be taken for a good one by whoever reads the exit code only."""
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [*BUNDLE, "inspect", str(small)],
-            cwd=TREE,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == Kind.NO_SPACE.exit_code
-    assert "Traceback" not in done.stderr
+    for option in ([], ["--json"]):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [*BUNDLE, "inspect", str(small), *option],
+                cwd=TREE,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == Kind.OUTPUT.exit_code
+        assert done.stderr.splitlines() == [
+            "airlift inspect: the answer cannot be written: No space left on device"
+        ]
+
+
+@pytest.mark.parametrize(
+    "closed", [">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full", "--json >/dev/full"]
+)
+def test_streams_that_are_closed_or_full(closed: str, small: Path, keys: Keys, home: Home) -> None:
+    """The exit code says it, and no file of Airlift's takes the place of a stream."""
+    good = " ".join(arguments("verify", small, keys, home))
+    bad = f"verify {small} --allowed-signers {keys.signers(keys.line('stranger'))}"
+    full = Kind.OUTPUT.exit_code if closed.startswith("--json") else 0
+    for words, code in ((good, full), (bad, Kind.UNKNOWN_SIGNER.exit_code)):
+        command = ["bash", "-c", f"{sys.executable} -m bundle {words} {closed}"]
+        done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "Exception" not in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import custody
+from bundle import custody, sshsig
 from bundle.cli import main
 from bundle.errors import Kind
 from bundle.store import Home
@@ -53,7 +53,8 @@ def test_verify_and_import_write_what_came_of_it(  # noqa: PLR0917 - fixtures
     answer = json.loads(capsys.readouterr().out)["custody"]
     chain = custody.parse(log.read_bytes())
     assert chain.problems == ()
-    assert answer == {"log": str(log), "entry": 2, "sha256": chain.head}
+    key = sshsig.parse(chain.entries[1].data["signature"].encode(), "x").fingerprint
+    assert answer == {"log": str(log), "entry": 2, "sha256": chain.head, "key": key}
     first, second = (entry.data for entry in chain.entries)
     assert (first["who"], first["note"]) == ("Zoë Ångström", "sealed, at the gate")
     assert first["host"] == socket.gethostname()
