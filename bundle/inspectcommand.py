@@ -20,13 +20,6 @@ from bundle.usage import add_command
 _SIGNED = re.compile(r"manifest\.(json|sig(\.[2-8])?)")
 
 
-class _Past(Home):
-    """What was accepted here, and when: keys are judged as of then, as `verify` does."""
-
-    def check_history(self, serial: int, version: str, release_sha256: str) -> None:
-        """Refuse nothing: whoever looks at an old bundle does not install it."""
-
-
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     one = add_command(
@@ -62,7 +55,7 @@ def _inspect(arguments: argparse.Namespace) -> Answer:
     if arguments.cat is not None:
         return _cat(arguments, home)
     trust = trust_of(arguments, home)
-    with verify.opened(arguments.bundle, trust=trust, home=_Past(home.root)) as bundle:
+    with verify.opened(arguments.bundle, trust=trust, home=home, to_use=False) as bundle:
         return Answer(inspect.text(bundle), inspect.facts(bundle))
 
 
@@ -102,6 +95,6 @@ def _cat(arguments: argparse.Namespace, home: Home) -> Answer:
     trust = required_trust(arguments, home)
     from bundle import members  # noqa: PLC0415 - needed for --cat only
 
-    with verify.opened(arguments.bundle, trust=trust, home=_Past(home.root)) as bundle:
+    with verify.opened(arguments.bundle, trust=trust, home=home, to_use=False) as bundle:
         members.cat(bundle, arguments.cat)
     return Answer("", {})

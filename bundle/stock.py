@@ -105,7 +105,8 @@ def _prune(arguments: argparse.Namespace) -> Answer:
         (f"release {r.version}", f"serial {r.serial}: {'kept' if r in found.kept else done}")
         for r in sorted((*found.kept, *found.releases), key=lambda r: r.serial)
     ]
-    rows += [(path.name, f"left by a prune or an import that was killed: {done}") for path in found.leftovers]
+    left = f"left by a prune or an import that was killed: {done}"
+    rows += [(path.name, left) for path in found.leftovers]
     rows += [(path.name, "unknown here: left alone") for path in found.unknown]
     rows.append(("blobs", f"{len(found.blobs)} {done}"))
     rows.append(("disk", f"{size(found.freed)} {'freed' if arguments.apply else 'to be freed'}"))
