@@ -22,6 +22,10 @@ help: ## list these commands
 setup: ## install what is missing on this machine: engine, tools, .venv (asks apt; idempotent)
 	@scripts/dev-setup.sh
 
+.PHONY: setup-tests
+setup-tests:
+	@scripts/dev-setup.sh --tests
+
 # ---------------------------------------------------------------- the site in containers
 .PHONY: demo
 demo: setup ## build, sign, carry, verify, install, upgrade and roll back a whole site in the lab on this machine
@@ -79,7 +83,7 @@ fmt: setup ## let ruff mend format and imports
 	@ruff check --fix --exit-zero . && ruff format .
 
 .PHONY: test-unit
-test-unit: setup ## unit tests (real Postgres, Redis and ssh-keygen; no lab)
+test-unit: setup-tests ## unit tests (real Postgres, Redis and ssh-keygen; no lab)
 	@pytest tests/unit -n 2
 
 .PHONY: test-molecule
@@ -91,15 +95,15 @@ test-site: setup ## the end-to-end site: bundle, stick, install, every row and f
 	@pytest tests/e2e
 
 .PHONY: test-fast
-test-fast: lint ## lint, types and the unit tests that are not marked slow: what to run while you work
+test-fast: setup-tests lint ## lint, types and the unit tests that are not marked slow: what to run while you work
 	@pytest tests/unit -n 2 -m "not slow"
 
 .PHONY: test
-test: setup ## everything that CI runs
+test: setup-tests ## everything that CI runs
 	@scripts/test-all.sh
 
 .PHONY: soak
-soak: setup ## the long proofs: imports killed at every step, installs at many tasks, the API fuzzed for long, broken services that the kill tests must notice
+soak: setup-tests ## the long proofs: imports killed at every step, installs at many tasks, the API fuzzed for long, broken services that the kill tests must notice
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
 

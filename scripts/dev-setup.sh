@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets up what this machine lacks to build, test and demonstrate Airlift: Debian packages, a running container
 # engine, and .venv from the locked requirements. Does nothing, quickly, when all is there.
-#   scripts/dev-setup.sh [--check]     --check only says what is missing (exit code 1 if anything is)
+#   scripts/dev-setup.sh [--check | --tests]   --check only says what is missing (exit code 1 if anything is);
+#                                              --tests also brings what only tests need
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -62,6 +63,9 @@ buildx_missing() {
 missing_tools() {
   local tool
   for tool in git gpg mmdebstrap ssh-keygen ip iptables zstd curl make mkfs.vfat mcopy zsh fish; do
+    command -v "$tool" > /dev/null || echo "$tool"
+  done
+  for tool in "${for_tests[@]}"; do
     command -v "$tool" > /dev/null || echo "$tool"
   done
   [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo keyring
@@ -157,6 +161,8 @@ make_venv() {
 }
 
 suite=
+for_tests=()
+if [ "${1:-}" = --tests ]; then for_tests=(docker-registry skopeo); fi
 mapfile -t missing < <(missing_tools)
 if [ "${1:-}" = --check ]; then
   [ ${#missing[@]} -eq 0 ] || echo "missing: ${missing[*]}"
@@ -167,5 +173,9 @@ if [ "${1:-}" = --check ]; then
 fi
 mkdir -p "$CACHE"
 if [ ${#missing[@]} -gt 0 ]; then install_packages "${missing[@]}"; fi
+# Tests start a registry of their own; the package's service would listen for everybody.
+if [[ " ${missing[*]} " = *" docker-registry "* ]] && [ -d /run/systemd/system ]; then
+  as_root systemctl disable --quiet --now docker-registry.service
+fi
 if ! engine_answers; then start_engine; fi
 if ! venv_is_current; then make_venv; fi
