@@ -8,13 +8,11 @@ entries before it. No chain shows that entries are missing at its end.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
 import os
 import shlex
-import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,13 +21,13 @@ from datetime import datetime
 from itertools import chain as joined
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bundle import schema as s
 from bundle import sshsig
 from bundle.errors import AirliftError, Kind
 from bundle.sshsig import Trust
-from bundle.store import write_atomic, write_failed
+from bundle.store import open_regular, write_atomic, write_failed
 
 NAMESPACE = sshsig.CUSTODY
 SUFFIX = ".custody"
@@ -264,21 +262,6 @@ def read(path: Path) -> bytes:
     if len(raw) > MAX_BYTES:
         raise _refusal(path, f"the custody log is longer than {MAX_BYTES} bytes")
     return raw
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file; a pipe or a device, which may never end, is not waited for.
-
-    Raises:
-        OSError: it cannot be opened, or is something else.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISREG(mode):
-        return os.fdopen(fd, "rb")
-    os.close(fd)
-    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-    raise OSError(code, "it is not a regular file", str(path))
 
 
 def check_sound(path: Path, raw: bytes) -> Chain:

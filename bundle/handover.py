@@ -17,7 +17,7 @@ from bundle.errors import AirliftError, Kind
 from bundle.parts import BUFFER, SUFFIX, index_of, open_source, read_index
 from bundle.report import Progress, table
 from bundle.sshsig import Trust
-from bundle.store import now
+from bundle.store import now, open_regular
 from bundle.verify import read_preamble
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def evidence(path: Path) -> dict[str, Any]:
     if path.name.endswith(SUFFIX):
         try:
             # Like every other file, an index is read only if it has an end.
-            custody.open_regular(path).close()
+            open_regular(path).close()
             places = [path.with_name(part.name) for part in read_index(path).parts]
         except (AirliftError, OSError):
             places = []
@@ -225,7 +225,7 @@ def _hashed(places: Iterable[Path]) -> tuple[int | None, str | None, list[str | 
     for place in places:
         alone = hashlib.sha256()
         try:
-            with custody.open_regular(place) as stream:
+            with open_regular(place) as stream:
                 left = os.fstat(stream.fileno()).st_size
                 while data := stream.read(min(BUFFER, left)):
                     whole.update(data)
@@ -246,7 +246,7 @@ def _hashed(places: Iterable[Path]) -> tuple[int | None, str | None, list[str | 
 def _manifest_sha256(path: Path, places: Iterable[Path]) -> str | None:
     try:
         for place in (path, *places):
-            custody.open_regular(place).close()
+            open_regular(place).close()
         with open_source(path) as source:
             preamble = read_preamble(source)
     except (AirliftError, OSError):
