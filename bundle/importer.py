@@ -19,14 +19,16 @@ from bundle.manifest import Member
 from bundle.report import size
 from bundle.sshsig import Signer, Trust, Verdict
 from bundle.store import (
+    REPLACED,
     Acceptance,
     Home,
+    as_strict,
     free_bytes,
     fsync_directory,
     is_file_of,
-    kept_revoked,
     link_atomic,
     now,
+    remove,
     required_signers,
     sync_filesystem,
     write_atomic,
@@ -35,7 +37,6 @@ from bundle.store import (
 from bundle.verify import Opened, Output, Progress, authenticate, check_members, opened
 
 MARGIN = 64 << 20
-_REPLACED = ".replaced-"
 #: Refusals of the file itself: nothing of it is kept. An interrupted import does keep its part.
 BAD_BUNDLE = (Kind.CUT_SHORT, Kind.ALTERED, Kind.STRUCTURE)
 Log = Callable[[str], None]
@@ -65,18 +66,13 @@ def run(path: Path, *, trust: Trust, home: Home, log: Log, progress: Progress) -
             # Only now: what is refused leaves not even an empty directory behind.
             home.create()
             with home.lock():
-                trust = _newest_trust(trust, home)
+                # By now it may ask for more: another import may have come between.
+                trust = as_strict(trust, home)
                 _, verdict = authenticate(bundle.raw_manifest, bundle.signatures, trust, home)
                 bundle = bundle._replace(verdict=verdict)  # noqa: PLW2901 - the same, judged again
                 return _Import(bundle, trust, home, log, progress).run()
     except OSError as error:
         raise write_failed(error, home.root) from error
-
-
-def _newest_trust(trust: Trust, home: Home) -> Trust:
-    """What this jump host asks for by now: another import may have come between."""
-    required = max(trust.required, required_signers(home))
-    return trust._replace(required=required, revoked=trust.revoked or kept_revoked(home))
 
 
 def _check_base(bundle: Opened, home: Home, log: Log, progress: Progress) -> None:
@@ -181,8 +177,8 @@ class _Import:
 
     def _put_back(self) -> None:
         """Undo what `_publish` had begun when it was killed between its two steps."""
-        for old in self.home.releases.glob(f"{_REPLACED}*"):
-            release = self.home.release(old.name.removeprefix(_REPLACED))
+        for old in self.home.releases.glob(f"{REPLACED}*"):
+            release = self.home.release(old.name.removeprefix(REPLACED))
             if not release.exists():
                 old.rename(release)
 
@@ -237,10 +233,8 @@ class _Import:
     def _store(self) -> None:
         """Hash every member and stage what is new; then move the blobs, which are all good."""
         for leftover in self.home.incoming.iterdir():
-            if leftover.is_symlink() or not leftover.is_dir():
-                leftover.unlink()
-            elif leftover != self.staged:
-                shutil.rmtree(leftover)
+            if leftover != self.staged:
+                remove(leftover)
         shutil.rmtree(self.staged_release, ignore_errors=True)
         self.staged_blobs.mkdir(parents=True, exist_ok=True)
         for folder in {(self.staged_release / m.release_path).parent for m in self._release_files}:
@@ -296,7 +290,7 @@ class _Import:
 
     def _publish(self) -> None:
         """Put the release directory in its place: all of it or nothing."""
-        old = self.release.with_name(_REPLACED + self.release.name)
+        old = self.release.with_name(REPLACED + self.release.name)
         shutil.rmtree(old, ignore_errors=True)
         if self.release.exists():
             # Accepted before, but damaged since: replaced as a whole.

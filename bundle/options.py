@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bundle.errors import AirliftError, Kind
 from bundle.sshsig import CUSTODY, Trust
-from bundle.store import DEFAULT_HOME, Home, kept_revoked, required_signers
+from bundle.store import DEFAULT_HOME, Home, as_strict
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
@@ -53,16 +53,15 @@ def positive(text: str) -> int:
 
 def trust_of(arguments: argparse.Namespace, home: Home) -> Trust | None:
     """Whom the operator named, or whom this jump host knows from its first import."""
-    signers, revoked = arguments.allowed_signers, arguments.revoked
+    signers = arguments.allowed_signers
     # Whatever lies there is meant as the list: what cannot be read as one is refused later.
     if signers is None and os.path.lexists(home.trust / "allowed_signers"):
         signers = home.trust / "allowed_signers"
-    if revoked is None:
-        revoked = kept_revoked(home)
     if signers is None:
         return None
-    required = max(arguments.require_signers or 1, required_signers(home))
-    return Trust(signers, tuple(arguments.identity), revoked, required)
+    required = arguments.require_signers or 1
+    named = Trust(signers, tuple(arguments.identity), arguments.revoked, required)
+    return as_strict(named, home)
 
 
 def required_trust(arguments: argparse.Namespace, home: Home) -> Trust:

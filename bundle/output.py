@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from bundle.errors import AirliftError, Kind
 from bundle.report import size
-from bundle.store import free_bytes, write_failed
+from bundle.store import free_bytes, open_regular, write_failed
 
 #: What a file system needs beside the bytes: names, tables.
 MARGIN = 1 << 20
@@ -36,7 +36,7 @@ def check_replaces(path: Path, beginning: bytes, what: str) -> None:
     `beginning` is what every file of the kind begins with.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             found = stream.read(len(beginning))
     except FileNotFoundError:
         return

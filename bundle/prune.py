@@ -16,13 +16,11 @@ from pathlib import Path
 from bundle import installed, manifest
 from bundle.errors import AirliftError, Kind
 from bundle.manifest import Manifest
-from bundle.store import Acceptance, Home, fsync_directory
+from bundle.store import REPLACED, Acceptance, Home, fsync_directory, remove
 
 #: One to run and one to go back to.
 MINIMUM = 2
 _GOING = ".pruned-"
-# As the import calls a damaged release while the whole one takes its place.
-_REPLACED = ".replaced-"
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def apply(home: Home, *, keep: int = MINIMUM, also: Sequence[str] = ()) -> Plan:
             going.append(away)
         fsync_directory(home.releases)
         for path in going:
-            _remove(path)
+            remove(path)
         for blob in found.blobs:
             blob.unlink()
         fsync_directory(home.blobs)
@@ -99,15 +97,8 @@ def _left(home: Home, path: Path) -> bool:
     """Whether it is of a run that was killed; what was to be replaced may be the only copy."""
     name = path.name
     return name.startswith(_GOING) or (
-        name.startswith(_REPLACED) and home.release(name.removeprefix(_REPLACED)).is_dir()
+        name.startswith(REPLACED) and home.release(name.removeprefix(REPLACED)).is_dir()
     )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def _kept(

@@ -16,10 +16,8 @@ from typing import NamedTuple, NoReturn
 
 from bundle import sshkeygen
 from bundle.errors import AirliftError, Kind
-from bundle.signers import AllowedSigners, Revoked, fingerprint, load_revoked
+from bundle.signers import AllowedSigners, Revoked, fingerprint, load_revoked, strings, take
 from bundle.signers import load as load_signers
-from bundle.signers import strings as _strings
-from bundle.signers import take as _take
 
 NAMESPACE = "airlift-bundle"
 CUSTODY = "airlift-custody"
@@ -107,9 +105,9 @@ def _parse(raw: bytes, name: str) -> Signature:
         _unsigned(name, "it is not written as ssh-keygen writes signatures")
     if body[:6] != b"SSHSIG" or body[6:10] != b"\0\0\0\1":
         _unsigned(name, "it is not a signature of version 1")
-    fields = _strings(body[10:])
+    fields = strings(body[10:])
     blob, namespace, _reserved, _hash, _signature = fields
-    key_type = _strings(blob)[0].decode("ascii")
+    key_type = strings(blob)[0].decode("ascii")
     if not _KEY_TYPE.fullmatch(key_type):  # it is printed
         _unsigned(name, "its key is of no type that OpenSSH has")
     return Signature(raw, name, key_type, blob, namespace.decode("ascii"))
@@ -161,7 +159,7 @@ def public_key(key: Path) -> str:
             )
         return " ".join(words)
     if blob := _public_blob(key):
-        return f"{_strings(blob)[0].decode('ascii')} {base64.b64encode(blob).decode()}"
+        return f"{strings(blob)[0].decode('ascii')} {base64.b64encode(blob).decode()}"
     result = sshkeygen.run(["-y", "-f", str(key)])
     if result.returncode != 0:
         raise AirliftError(
@@ -180,8 +178,8 @@ def _public_blob(key: Path) -> bytes | None:
     try:
         raw = base64.b64decode(b"".join(lines[1:-1]), validate=True)
         # Cipher, key derivation and its options come first, then the number of keys.
-        _, _, _, rest = _take(raw.removeprefix(magic), 3)
-        return _take(rest[4:], 1)[0] if raw.startswith(magic) else None
+        _, _, _, rest = take(raw.removeprefix(magic), 3)
+        return take(rest[4:], 1)[0] if raw.startswith(magic) else None
     except ValueError:
         return None
 

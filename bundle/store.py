@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from bundle.errors import AirliftError, Kind
-from bundle.sshsig import Signer
+from bundle.sshsig import Signer, Trust
 
 DEFAULT_HOME = "/opt/airlift"
+#: How a damaged release is called while the whole one takes its place.
+REPLACED = ".replaced-"
 
 
 class Acceptance(NamedTuple):
@@ -208,8 +211,9 @@ def open_regular(path: Path) -> BinaryIO:
     if stat.S_ISREG(mode):
         return os.fdopen(fd, "rb")
     os.close(fd)
-    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-    raise OSError(code, "it is not a regular file", str(path))
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is not a regular file", str(path))
 
 
 def read_file(path: Path, limit: int) -> bytes:
@@ -278,6 +282,14 @@ def sync_filesystem(path: Path) -> None:
         os.close(fd)
 
 
+def remove(path: Path) -> None:
+    """Remove a directory with what is in it, or whatever else it is; never what a link names."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def is_file_of(path: Path, size: int) -> bool:
     """Whether it is a regular file, no link to one, with so many bytes.
 
@@ -310,10 +322,14 @@ def required_signers(home: Home) -> int:
         ) from error
 
 
-def kept_revoked(home: Home) -> Path | None:
-    """The list of revoked keys that this jump host keeps, if it does, readable or not."""
-    path = home.trust / "revoked"
-    return path if os.path.lexists(path) else None
+def as_strict(trust: Trust, home: Home) -> Trust:
+    """At least what this jump host asks for: its number of keys, and its list of revoked ones."""
+    revoked = home.trust / "revoked"
+    return trust._replace(
+        required=max(trust.required, required_signers(home)),
+        # Whatever lies there is meant as the list: what cannot be read as one is refused later.
+        revoked=trust.revoked or (revoked if os.path.lexists(revoked) else None),
+    )
 
 
 def write_failed(

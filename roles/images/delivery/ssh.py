@@ -86,29 +86,30 @@ def reverse_tunnel(connection: Any, host_port: int, local_port: int) -> Iterator
             with suppress(BrokenPipeError):
                 process.stdin.write(token + b"\n")
                 process.stdin.flush()
-            printed, reason = _read_until(token, process.stdout.fileno())
-            if reason:
-                _end(process, grace=0 if "within" in reason else ENDING)
+            printed, ended = _read_until(token, process.stdout.fileno())
+            if token not in printed:
+                _end(process, grace=ENDING if ended else 0)
                 errors.seek(0)
-                raise _no_tunnel(errors.read(), printed, reason)
+                silent = f"nothing came back within {STANDING:g} s"
+                raise _no_tunnel(errors.read(), printed, "the session ended" if ended else silent)
             yield
         finally:
             # It would wait for idle connections of the engine; everything has been pulled by now.
             _end(process)
 
 
-def _read_until(token: bytes, source: int) -> tuple[bytes, str]:
-    """Return what was printed, and why the token is not in it, if it is not."""
+def _read_until(token: bytes, source: int) -> tuple[bytes, bool]:
+    """Return what was printed until the token came or the time was over, and whether it ended."""
     printed, deadline = b"", time.monotonic() + STANDING
     while token not in printed:
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([source], [], [], left)[0]:
-            return printed, f"nothing came back within {STANDING:g} s"
+            return printed, False
         piece = os.read(source, 65536)
         if not piece:
-            return printed, "the session ended"
+            return printed, True
         printed = (printed + piece)[-65536:]
-    return printed, ""
+    return printed, False
 
 
 def _no_tunnel(errors: bytes, printed: bytes, reason: str) -> Exception:
