@@ -38,11 +38,18 @@ def migrate(
     connect_seconds: float = 30,
     lock_seconds: float = 60,
 ) -> int:
-    """Bring the schema to `target`; returns its version. Does nothing if it is there already."""
+    """Bring the schema to `target`; returns its version. Does nothing if it is there already.
+
+    A later release may have gone ahead, and this one came back by a rollback: its migrations are
+    not known here, and nothing is to be done as long as this release can use the schema.
+    """
     with _connect(settings, connect_seconds) as guard:
         _take_lock(guard, lock_seconds)
         before = _version(guard)
-        _upgrade(settings, target)
+        if target == "head" and before > schema.HEAD:
+            _check_ahead(guard, before)
+        else:
+            _upgrade(settings, target)
         after = _version(guard)
     log.info("schema is up to date", version=after, before=before, changed=before != after)
     return after
@@ -86,6 +93,16 @@ def _version(connection: psycopg.Connection) -> int:
     except errors.UndefinedTable:
         return 0
     return int(row[0] or 0) if row else 0
+
+
+def _check_ahead(connection: psycopg.Connection, version: int) -> None:
+    """Refuse a schema of a later release that this one could not use."""
+    row = connection.execute(
+        "SELECT lowest_compatible FROM schema_version WHERE version = %s", (version,)
+    ).fetchone()
+    problem = schema.judge(version, row[0]) if row else None
+    if problem:
+        raise MigrationError(problem)
 
 
 def _upgrade(settings: Settings, target: str) -> None:

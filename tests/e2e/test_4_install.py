@@ -118,7 +118,7 @@ def test_containers_are_hardened(installed: Journey, host: str) -> None:
         assert not config["Privileged"], name
         assert config["Memory"] > 0, name
         assert config["PidsLimit"] > 0, name
-        assert config["RestartPolicy"]["Name"] == "unless-stopped", name
+        assert config["RestartPolicy"]["Name"] == "always", name
         assert config["LogConfig"]["Config"]["max-size"], name
         assert container["Config"]["User"].split(":")[0] not in ("", "0", "root"), name
 

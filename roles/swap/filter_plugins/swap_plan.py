@@ -188,8 +188,9 @@ def swap_different(containers: Sequence[Mapping[str, Any]], images: Mapping[str,
 def swap_way_back(found: Findings) -> dict[str, Any]:
     """Return the plan of a rollback, as swap_plan does.
 
-    Besides: `to`, the release that shall serve and its serial; `warm`, whether it runs already;
-    and `abandon`: an upgrade was cut off before it switched, so only its beginnings have to go.
+    Besides: `to`, the release that shall serve and its serial; `warm`, whether it could serve at
+    once on every app host that answers; `silent`, those that do not; and `abandon`: an upgrade was
+    cut off before it switched, so only its beginnings have to go.
     """
     edge, database, old = found["edge"], found["database"], found["old"]
     left = [one for one in edge.get("unfinished", []) if one["step"] in ("upgrade", "rollback")]
@@ -198,7 +199,7 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
     last = max(left, key=lambda one: int(one["seq"]), default=nothing)
     active = edge.get("active", COLOURS[0])
     plan: dict[str, Any] = {"active": active, "release": edge.get("release"), "already": False}
-    plan |= {"abandon": False, "problems": [], "warm": False}
+    plan |= {"abandon": False, "problems": [], "warm": False, "silent": []}
     other = COLOURS[1 - COLOURS.index(active)]
     if "installed" not in edge:
         problem = (
@@ -208,6 +209,8 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
     if not edge["installed"]:
         problem = f"nothing is installed here yet: run {found['command']}install.yml"
         return plan | {"target": other, "to": {}, "problems": [problem], "lines": []}
+    silent, cold = standbys_of(found)
+    plan |= {"silent": silent}
     begun = last["data"]
     upgrades = {one["data"].get("release") for one in left if one["step"] == "upgrade"}
     # Also when giving up was itself cut off: then the last one is a rollback of that release.
@@ -221,14 +224,32 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
         line = f"{edge['release']} serves again already: what is left is done"
         return plan | {"target": active, "to": begun, "already": True, "lines": [line]}
     to = {"release": edge["previous_release"], "serial": edge["previous_serial"]}
-    plan |= {"target": other, "to": to, "warm": edge["standby"] == other and found["ready"]}
+    warm = edge["standby"] == other and not cold
+    plan |= {"target": other, "to": to, "warm": warm}
     plan["problems"] = problems_of_way_back(found, to, old, database)
-    how = "it is warm" if plan["warm"] else "from its pinned images"
+    if len(silent) == len(found["standbys"]):
+        plan["problems"].append(
+            f"no app host answers ({', '.join(silent)}): bring one back, then run the same again"
+        )
+    how = "it is warm" if warm else "from its pinned images"
     plan["lines"] = [
         f"{found['site']}: back from {edge['release']} ({active}) to {to['release']} ({other}), "
-        f"{how}"
+        f"{how}",
+        *(f"{host}: {why}" for host, why in cold.items() if edge["standby"] == other),
+        *(f"{host} does not answer: it is left as it is" for host in silent),
     ]
     return plan
+
+
+def standbys_of(found: Findings) -> tuple[list[str], dict[str, str]]:
+    """Return the app hosts that do not answer, and those whose standby could not serve, and why."""
+    silent, cold = [], {}
+    for host, said in found["standbys"].items():
+        if not said.get("answered"):
+            silent.append(host)
+        elif problem := said["result"]["problem"]:
+            cold[host] = problem
+    return silent, cold
 
 
 def problems_of_way_back(

@@ -24,7 +24,7 @@ def test_it_is_hardened(host: testinfra.host.Host) -> None:
     assert settings["Memory"] == settings["MemorySwap"] == 256 << 20
     assert settings["PidsLimit"] == 256
     assert settings["LogConfig"]["Config"] == {"max-size": "20m", "max-file": "5"}
-    assert settings["RestartPolicy"]["Name"] == "unless-stopped"
+    assert settings["RestartPolicy"]["Name"] == "always"
     assert not settings["Privileged"]
 
 

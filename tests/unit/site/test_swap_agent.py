@@ -20,7 +20,7 @@ def test_first_installation_starts_blue_and_records_it(world: World) -> None:
     assert world.state()["active"] == "blue"
     assert world.state()["generation"] == world.edge.live_generation() == 1
     assert (world.edge.live / "upstream.conf").read_text() == "# upstreams/blue.conf\n"
-    assert "kill" not in world.calls, "nothing runs yet, so nothing is reloaded"
+    assert "hup" not in world.calls, "nothing runs yet, so nothing is reloaded"
 
 
 def test_a_second_run_changes_nothing(world: World) -> None:
@@ -29,7 +29,7 @@ def test_a_second_run_changes_nothing(world: World) -> None:
     before = sorted(str(path) for path in world.root.rglob("*"))
     assert not world.apply()["changed"]
     assert sorted(str(path) for path in world.root.rglob("*")) == before
-    assert "kill" not in world.calls
+    assert "hup" not in world.calls
 
 
 def test_a_new_configuration_is_a_new_generation_in_service(world: World) -> None:
@@ -178,7 +178,7 @@ def test_a_second_switch_to_the_same_changes_nothing(serving: World) -> None:
     serving.switch()
     assert not serving.switch()["changed"]
     assert serving.events() == [("switch", "intent"), ("switch", "done")]
-    assert serving.calls.count("kill") == 1
+    assert serving.calls.count("hup") == 1
 
 
 def test_a_rollback_is_a_switch_back(serving: World) -> None:

@@ -331,14 +331,23 @@ def back() -> dict[str, Any]:
         },
         "old": manifest("1.0.0", 1, 1, 1),
         "database": {"version": 2, "lowest_compatible": 1, "bytes": 1},
-        "ready": True,
+        "standbys": {"app-1": able(), "app-2": able()},
     }
+
+
+def able(problem: str = "") -> dict[str, Any]:
+    """What a host says of its standby."""
+    return {"answered": True, "result": {"problem": problem}}
+
+
+SILENT = {"answered": False, "said": "no answer within 8 s", "result": {}}
 
 
 def way_back(found: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = module.swap_way_back(found)
     assert set(made) == {
-        *("active", "release", "target", "to", "already", "abandon", "warm", "problems", "lines")
+        *("active", "release", "target", "to", "already", "abandon", "warm", "silent"),
+        *("problems", "lines"),
     }
     return made
 
@@ -368,14 +377,41 @@ def test_back_to_what_is_warm(back: dict[str, Any]) -> None:
     assert made["lines"] == ["acme: back from 1.1.0 (green) to 1.0.0 (blue), it is warm"]
 
 
-@pytest.mark.parametrize(("standby", "ready"), [("blue", False), (None, True)])
-def test_back_from_pinned_images(back: dict[str, Any], standby: str | None, ready: bool) -> None:
-    """A standby that does not answer is no standby; a retired one that still answers neither."""
-    back["edge"]["standby"], back["ready"] = standby, ready
+def test_a_standby_that_could_not_serve_is_made_again(back: dict[str, Any]) -> None:
+    """And it is said why the rollback takes longer."""
+    back["standbys"]["app-2"] = able("there is no container airlift-app-blue")
     made = way_back(back)
     assert is_normal(made)
     assert made["warm"] is False
-    assert made["lines"][0].endswith("to 1.0.0 (blue), from its pinned images")
+    assert made["lines"] == [
+        "acme: back from 1.1.0 (green) to 1.0.0 (blue), from its pinned images",
+        "app-2: there is no container airlift-app-blue",
+    ]
+
+
+def test_a_retired_standby_that_still_answers_is_none(back: dict[str, Any]) -> None:
+    back["edge"]["standby"] = None
+    made = way_back(back)
+    assert is_normal(made)
+    assert made["warm"] is False
+    assert made["lines"] == [
+        "acme: back from 1.1.0 (green) to 1.0.0 (blue), from its pinned images"
+    ]
+
+
+def test_one_app_host_is_enough_to_go_back_with(back: dict[str, Any]) -> None:
+    back["standbys"]["app-1"] = SILENT
+    made = way_back(back)
+    assert is_normal(made)
+    assert (made["warm"], made["silent"]) == (True, ["app-1"])
+    assert made["lines"][1:] == ["app-1 does not answer: it is left as it is"]
+
+
+def test_without_any_app_host_there_is_no_way_back(back: dict[str, Any]) -> None:
+    back["standbys"] = {"app-1": SILENT, "app-2": SILENT}
+    assert no_way(back) == (
+        "no app host answers (app-1, app-2): bring one back, then run the same again"
+    )
 
 
 def test_before_the_first_release_there_is_none(back: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -114,10 +115,43 @@ class Edge:
         sync_directory(self.settings.root)
 
     def _container(self) -> tuple[bool, str]:
-        form = "{{.State.Running}} {{.Image}}"
-        shown = engine("inspect", "--format", form, self.settings.container)
+        shown = self._inspect("{{.State.Running}} {{.Image}}")
         running, _, image = shown.stdout.strip().partition(" ")
         return shown.returncode == 0 and running == "true", image
+
+    def _inspect(self, form: str) -> subprocess.CompletedProcess[str]:
+        return engine("inspect", "--format", form, self.settings.container)
+
+    def _first_process(self) -> tuple[int, str]:
+        """Return the pid of the container's first process, 0 for none, and its restart policy."""
+        shown = self._inspect("{{.State.Pid}} {{.HostConfig.RestartPolicy.Name}}")
+        pid, _, policy = shown.stdout.strip().partition(" ")
+        return (int(pid) if pid.isdigit() else 0), policy
+
+    def hup(self) -> None:
+        """Send SIGHUP to Nginx.
+
+        Not with `docker kill`: the engine takes a container that was sent any signal that way for
+        one that was stopped by hand, and `unless-stopped` does not start it after a reboot.
+        """
+        pid, policy = self._first_process()
+        if policy not in {"", "always"}:
+            # Left by a release that did send signals through the engine.
+            engine("update", "--restart", "always", self.settings.container)
+        try:
+            handle = os.pidfd_open(pid)
+            try:
+                # The handle means one process for good; ask again whether it is Nginx's.
+                if self._first_process()[0] != pid:
+                    raise ProcessLookupError
+                signal.pidfd_send_signal(handle, signal.SIGHUP)
+            finally:
+                os.close(handle)
+        except (OSError, ValueError) as error:
+            raise SwapError(
+                f"cannot signal {self.settings.container}: it does not run, or ended just now; "
+                f"see: docker ps --all --filter name={self.settings.container}"
+            ) from error
 
     def running(self) -> bool:
         """Tell whether the Nginx container runs."""
@@ -158,9 +192,7 @@ class Edge:
 
     def reload(self, generation: int) -> None:
         """Tell Nginx to reload and believe only what it then serves."""
-        sent = engine("kill", "--signal", "HUP", self.settings.container)
-        if sent.returncode != 0:
-            raise SwapError(f"cannot signal {self.settings.container}: {sent.stderr.strip()}")
+        self.hup()
         if not self.serves(generation):
             said = engine("logs", "--tail", "5", self.settings.container).stderr.strip()
             raise SwapError(f"Nginx did not take generation {generation} into service: {said}")

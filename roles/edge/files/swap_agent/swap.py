@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from pathlib import Path
@@ -33,7 +34,8 @@ def put_in_place(edge: Edge, state: State) -> State:
             if previous is None:
                 raise
             edge.point(previous)
-            engine("kill", "--signal", "HUP", edge.settings.container)
+            with contextlib.suppress(SwapError):  # the first error says what is wrong
+                edge.hup()
             raise SwapError(f"{error}; generation {before} is back in service") from error
     result.save(edge.settings.state_file)
     edge.prune()

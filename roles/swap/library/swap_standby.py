@@ -1,0 +1,207 @@
+#!/usr/bin/python
+"""Say whether a colour that stands by could serve at once; see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: swap_standby
+short_description: Say whether a colour that stands by could serve at once
+description:
+  - Looks at the container now - it runs, as the image of its release, and no secret on the host is
+    newer than its process.
+  - Asks its readiness, and tries fresh logins from inside it with the credentials that it holds.
+    Readiness alone is no proof, because connections that are open outlive a changed password.
+  - Changes nothing, and does not fail - the caller decides what a problem means.
+options:
+  container:
+    description: Name of the container.
+    type: str
+    required: true
+  image:
+    description: Ids that the image of the release may have, one per image store.
+    type: list
+    elements: str
+    required: true
+  url:
+    description: Where it answers, without a path.
+    type: str
+    required: true
+  release:
+    description: The release that must answer.
+    type: str
+    required: true
+  secrets:
+    description: Directory on the host with the container's secrets.
+    type: path
+    required: true
+  seconds:
+    description: How long one answer may take.
+    type: int
+    default: 5
+"""
+
+EXAMPLES = r"""
+- name: Whether the standby could serve
+  swap_standby:
+    container: airlift-app-blue
+    image: [sha256:0123]
+    url: http://192.0.2.1:8001
+    release: 1.0.0
+    secrets: /etc/airlift/secrets/app-blue
+"""
+
+RETURN = r"""
+problem:
+  description: Why it could not serve at once; empty when it could.
+  returned: always
+  type: str
+"""
+
+import calendar  # noqa: E402
+import http.client  # noqa: E402
+import json  # noqa: E402
+import subprocess  # noqa: E402
+import time  # noqa: E402
+import urllib.error  # noqa: E402
+import urllib.request  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+#: Runs inside the container, with its Python, settings and secrets. It uses libraries only, so that
+#: it works with the code of any release. Prints nothing when both logins succeed. Redis that is
+#: away keeps nobody from serving; a refused login would.
+LOGINS = r"""
+import os, pathlib
+import psycopg, redis
+def secret(name):
+    file = pathlib.Path("/run/secrets", name)
+    return file.read_text() if file.exists() else None
+try:
+    url, password = os.environ["DATABASE_URL"], secret("database_password")
+    with psycopg.connect(url, password=password, connect_timeout=SECONDS) as one:
+        one.execute("SELECT 1")
+except psycopg.Error as error:
+    print("Postgres refuses its login:", " ".join(str(error).split()))
+url = os.environ.get("REDIS_URL")
+options = {"password": secret("redis_password"), "socket_connect_timeout": SECONDS}
+options["socket_timeout"] = SECONDS
+if url and url.startswith("rediss:"):
+    options["ssl_ca_certs"] = os.environ.get("REDIS_CA_FILE")
+try:
+    if url:
+        redis.Redis.from_url(url, **options).ping()
+except redis.AuthenticationError as error:
+    print("Redis refuses its login:", error)
+except redis.RedisError:
+    pass
+"""
+
+
+class NotAbleError(Exception):
+    """Why the colour could not serve, in a sentence."""
+
+
+def docker(*arguments: str, seconds: float, said: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the engine's client."""
+    try:
+        return subprocess.run(
+            ["docker", *arguments],
+            input=said,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotAbleError(f"the container engine does not answer: {error}") from error
+
+
+def moment(text: str) -> float:
+    """Return a time of the engine, such as 2026-01-02T03:04:05.678901234Z, in seconds."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float(f"0.{fraction or 0}")
+
+
+def newest(directory: Path) -> float:
+    """Return when the newest file of a directory was written."""
+    return max((path.stat().st_mtime for path in directory.glob("*")), default=0.0)
+
+
+def check_container(options: dict[str, Any]) -> None:
+    """Refuse a container that does not run, or runs something else."""
+    name = options["container"]
+    shown = docker("container", "inspect", name, seconds=options["seconds"])
+    if shown.returncode != 0:
+        raise NotAbleError(f"there is no container {name}")
+    found = json.loads(shown.stdout)[0]
+    state = found["State"]
+    if not state["Running"] or state["Restarting"] or state["Paused"]:
+        raise NotAbleError(f"{name} is {state['Status']}")
+    if found["Image"] not in options["image"]:
+        raise NotAbleError(f"{name} runs another image than that of release {options['release']}")
+    if newest(Path(options["secrets"])) > moment(state["StartedAt"]):
+        raise NotAbleError(f"{name} was started before its secrets changed")
+
+
+def check_answer(options: dict[str, Any]) -> None:
+    """Refuse a colour that is not ready, or is another release."""
+    name = options["container"]
+    # This very address, whatever proxy the host may have set.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        try:
+            url = options["url"] + "/health/ready"
+            with direct.open(url, timeout=options["seconds"]) as answer:
+                status, body = answer.status, answer.read()
+        except urllib.error.HTTPError as answer:
+            status, body = answer.code, answer.read()
+        said = dict(json.loads(body))
+    except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
+        raise NotAbleError(f"{name} does not answer: {error}") from error
+    if said.get("release") != options["release"]:
+        raise NotAbleError(f"{name} answers as release {said.get('release')}")
+    if status != 200:
+        wrong = [f"{part}: {word}" for part, word in said.get("checks", {}).items() if word != "ok"]
+        raise NotAbleError(f"{name} is not ready: {'; '.join(wrong) or f'it answers {status}'}")
+
+
+def check_logins(options: dict[str, Any]) -> None:
+    """Refuse credentials that a new connection could not use."""
+    name, seconds = options["container"], options["seconds"]
+    tried = docker(
+        *("exec", "--interactive", name, "python", "-"),
+        said=LOGINS.replace("SECONDS", str(seconds)),
+        seconds=2 * seconds + 10,
+    )
+    said = " ".join((tried.stdout if tried.returncode == 0 else tried.stderr).split())[-200:]
+    if said or tried.returncode != 0:
+        raise NotAbleError(f"{name}: {said or 'its logins could not be tried'}")
+
+
+def main() -> None:
+    """Look, and tell."""
+    module = AnsibleModule(
+        argument_spec={
+            "container": {"type": "str", "required": True},
+            "image": {"type": "list", "elements": "str", "required": True},
+            "url": {"type": "str", "required": True},
+            "release": {"type": "str", "required": True},
+            "secrets": {"type": "path", "required": True, "no_log": False},
+            "seconds": {"type": "int", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    problem = ""
+    try:
+        check_container(module.params)
+        check_answer(module.params)
+        check_logins(module.params)
+    except NotAbleError as error:
+        problem = str(error)
+    module.exit_json(changed=False, problem=problem)
+
+
+if __name__ == "__main__":
+    main()
