@@ -81,12 +81,14 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
         "containers": [],
         "images": [],
         "differences": [],
+        "logins": {},
         "database": {},
     }
     try:
         facts["engine"] |= status_engine.about()
         facts["containers"], raw = status_engine.containers(time.time())
         facts["images"] = status_engine.images()
+        facts["logins"] = status_engine.logins(facts["containers"])
         facts["differences"] = status_engine.differences(raw, given["colours"], given["settings"])
         if given["database"]:
             facts["database"] = status_engine.database(

@@ -53,6 +53,21 @@ def of_replicas(findings: Findings, edge: Mapping[str, Any], active: str) -> Ite
             yield from of_answer(host, f"worker-{active}", worker, release, edge=False)
 
 
+def refused(findings: Findings, host: str, service: str) -> str:
+    """Return which logins of a container are refused, and why; empty when none is."""
+    logins = (model.facts_of(findings, host).get("logins") or {}).get(service) or {}
+    return "; ".join(f"{name}: {error}" for name, error in logins.items() if error)
+
+
+def of_logins(findings: Findings, active: str) -> Iterator[Problem]:
+    """Return the serving containers whose logins are refused, however well old connections do."""
+    for host in findings["zones"].get("app", []):
+        for service in (f"app-{active}", f"worker-{active}"):
+            if why := refused(findings, host, service):
+                found = f"{service} on {host} cannot log in"
+                yield Problem(Rank.REPLICA, host, found, why, service=service)
+
+
 def of_watcher(findings: Findings, edge: Mapping[str, Any]) -> Iterator[Problem]:
     """Return what the edge's own watcher has taken out, and whether it looks at all."""
     watcher = edge.get("watcher")
@@ -124,7 +139,7 @@ def of_database(findings: Findings) -> Iterator[Problem]:
     host = str((findings["zones"].get("data") or ["-"])[0])
     if said.get("error"):
         found = f"the database on {host} does not say its schema"
-        yield Problem(Rank.DATA, host, found, str(said["error"]))
+        yield Problem(Rank.REPLICA, host, found, str(said["error"]), service="postgres")
         return
     clients: Sequence[str] = findings["clients"]
     for place in said.get("missing", []):

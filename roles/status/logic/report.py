@@ -165,6 +165,7 @@ def make(findings: Findings) -> dict[str, Any]:
         problems = problems[1:]
     answer, wrong_edge = flows.through_the_edge(findings)
     problems += flows.of_replicas(findings, edge, active)
+    problems += flows.of_logins(findings, active)
     problems += flows.of_watcher(findings, edge)
     problems += flows.of_exporters(findings)
     problems += flows.of_targets(findings, active, str(edge.get("standby") or ""))
@@ -181,8 +182,10 @@ def make(findings: Findings) -> dict[str, Any]:
     facts += [f"absent: {name}: {reason_of(entry)}" for name, entry in findings["absent"].items()]
     problems = without_effects(problems)
     verdict, sentence, following = conclusion(findings, edge, problems, done)
-    some = f"only {len(asked)} of {len(asked) + len(left_out)} hosts were asked: {', '.join(asked)}"
-    told = problems if verdict in {"in progress"} else problems[1:]
+    verb = "was" if len(asked) == 1 else "were"
+    some = f"only {len(asked)} of {len(asked) + len(left_out)} hosts {verb} asked: "
+    some += ", ".join(asked)
+    told = problems if verdict == "in progress" else problems[1:]
     text = [
         *([some, ""] if left_out else []),
         *services.table(rows),

@@ -43,6 +43,8 @@ def faults_of_standby(
             other = f"app-{edge['active']}"
             what = ", ".join(facts["differences"])
             yield host, f"{name} on {host} was started with other values than {other}: {what}", ""
+        elif why := flows.refused(findings, host, name):
+            yield host, f"{name} on {host} cannot log in", why
         elif not answer or answer["error"]:
             whom = "the edge" if from_edge else "its host"
             reason = str(answer["error"]) if answer else ""

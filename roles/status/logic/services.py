@@ -11,7 +11,7 @@ from roles.status.logic.model import Facts, Findings, Problem, Rank, Row
 COLUMNS = ("HOST", "SERVICE", "RELEASE", "COLOUR", "IMAGE", "HEALTH", "SINCE")
 #: A container that was started again so often, and lately, does not stay up.
 RESTARTS = 3
-LATELY = 600
+LATELY = 120
 #: Share of a disk above which it counts as full: below, Prometheus warns.
 FULL = 95
 #: Policies that bring a container back after a reboot.
@@ -50,6 +50,11 @@ def duration(seconds: int) -> str:
     return f"{seconds} second{'s' if seconds != 1 else ''}"
 
 
+def times(count: int) -> str:
+    """Return how often something was."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def image_word(container: Mapping[str, Any], facts: Facts, known: Known, *, wanted: bool) -> str:
     """Return ok, other, or ? when it is not known which image is the right one."""
     # What stands by is of another release; everything that should run is of the one that serves.
@@ -65,7 +70,7 @@ def of_container(host: str, one: Mapping[str, Any], image: str) -> Iterator[Prob
     service, state = one["service"], one["state"]
     rank = Rank.DATA if service in {"postgres", "redis"} else Rank.SERVICE
     if state == "restarting" or (one["restarts"] >= RESTARTS and one["seconds"] < LATELY):
-        found = f"{service} on {host} restarts again and again ({one['restarts']} times)"
+        found = f"{service} on {host} restarts again and again ({times(one['restarts'])})"
         yield Problem(rank, host, found, one["said"], service=service)
     elif state not in model.WELL:
         found = f"{service} on {host} is {state}"

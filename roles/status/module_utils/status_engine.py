@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 CONTAINERD = "io.containerd.snapshotter.v1"
@@ -17,6 +18,38 @@ LATEST = """SELECT json_build_object('version', version, 'lowest_compatible', lo
  'keys', (SELECT coalesce(json_agg(json_build_array(encode(key_hash, 'hex'), client,
   origin, revoked_at IS NOT NULL, revoked_by)), '[]') FROM api_keys))
  FROM schema_version ORDER BY version DESC LIMIT 1"""
+
+
+#: Runs in a container of the service: logs in anew, with what its process was given. The
+#: connections of a pool outlive a password.
+LOGIN = """
+import json, os, pathlib
+
+def secret(name):
+    return pathlib.Path("/run/secrets", name).read_text().strip()
+
+def postgres():
+    import psycopg
+    url = os.environ["DATABASE_URL"]
+    psycopg.connect(url, password=secret("database_password"), connect_timeout=3).close()
+
+def redis():
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+    more = {"socket_timeout": 3, "socket_connect_timeout": 3, "retry": Retry(NoBackoff(), 0)}
+    more["ssl_ca_certs"] = os.environ["REDIS_CA_FILE"]
+    Redis.from_url(os.environ["REDIS_URL"], password=secret("redis_password"), **more).ping()
+
+found = {}
+for login in (postgres, redis):
+    try:
+        login()
+        found[login.__name__] = ""
+    except Exception as error:
+        found[login.__name__] = str(error) or type(error).__name__
+print(json.dumps(found))
+"""
 
 
 class EngineError(Exception):
@@ -188,6 +221,32 @@ def differences(raw: list[dict[str, Any]], colours: list[str], settings: list[st
     found = sorted(name for name in compared if active.get(name) != standby.get(name))
     prints = [one["Config"]["Labels"].get("airlift.fingerprint") for one in pair]
     return found + (["secrets"] if prints[0] != prints[1] else [])
+
+
+def login(container: str) -> dict[str, str]:
+    """Return the logins of a container of the service, each with why it is refused."""
+    try:
+        done = docker("exec", container, "python", "-c", LOGIN)
+        found = json.loads(done.stdout.strip().rpartition("\n")[2])
+        return {str(name): short(str(error)) for name, error in dict(found).items()}
+    except EngineError as error:
+        return {"its services": str(error)}
+    except (ValueError, TypeError):
+        return {"its services": reason_in(done.stderr) or "it says nothing of its logins"}
+
+
+def logins(found: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Return service: logins, of every colour and worker that runs."""
+    running = [
+        one
+        for one in found
+        if one["running"] and one["state"] != "paused" and one["component"] == "app"
+    ]
+    if not running:
+        return {}
+    with ThreadPoolExecutor(len(running)) as pool:
+        tried = {one["service"]: pool.submit(login, one["name"]) for one in running}
+        return {service: result.result() for service, result in tried.items()}
 
 
 def images() -> list[str]:

@@ -14,9 +14,14 @@ from typing import Any
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
+def path() -> str:
+    """Return where programs are: a login over SSH may lack the system's own folders."""
+    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+
+
 def run(*command: str) -> tuple[int, str]:
     """Return code and output of a program; (127, "") when there is none."""
-    environment = {**os.environ, "LC_ALL": "C", "LANG": "C"}
+    environment = {**os.environ, "LC_ALL": "C", "LANG": "C", "PATH": path()}
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=20, check=False, env=environment
@@ -58,7 +63,7 @@ def engine_rules(ports: list[int]) -> dict[str, Any]:
 
     Seen through iptables and nft: which of them holds the engine's rules is the host's choice.
     """
-    if not (shutil.which("iptables") or shutil.which("nft")):
+    if not any(shutil.which(name, path=path()) for name in ("iptables", "nft")):
         return {"missing": [], "blocked": False}
     nat = run("iptables", "-t", "nat", "-S")[1] + run("nft", "--stateless", "list", "ruleset")[1]
     rules = [line for line in nat.splitlines() if re.search(r"dnat", line, re.IGNORECASE)]

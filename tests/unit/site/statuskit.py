@@ -96,6 +96,7 @@ def facts(services: list[str]) -> dict[str, Any]:
         "containers": [container(service) for service in services],
         "images": ["sha256:c-app", "sha256:c-old"],
         "differences": [],
+        "logins": {},
         "database": {},
         "answers": {},
         "forwarding": True,

@@ -198,6 +198,15 @@ def test_a_degraded_service_is_not_well(found: Found) -> None:
     assert "needs attention: app-blue on app-1 is degraded: redis: down, and 1" in text(found)
 
 
+def test_a_login_that_is_refused_is_told_though_old_connections_work(found: Found) -> None:
+    refused = {"postgres": "password authentication failed", "redis": ""}
+    of(found, "app-1")["logins"] = {"app-blue": {"postgres": "", "redis": ""}}
+    of(found, "app-2")["logins"] = {"worker-blue": refused}
+    (only,) = report(found)["problems"]
+    assert only["found"] == "worker-blue on app-2 cannot log in"
+    assert only["error"] == "postgres: password authentication failed"
+
+
 def test_an_exporter_whose_login_is_refused_is_named(found: Found) -> None:
     of(found, "data-1")["answers"]["postgres-exporter"] = {"value": 0.0, "error": ""}
     assert problems(found) == [
@@ -250,7 +259,7 @@ def test_a_limited_run_says_so_and_compares_with_what_serves(found: Found, tmp_p
     found |= {"release": "1.2.0", "serial": 3, "components": {}}
     limit(found, "app-2")
     said = text(found)
-    assert said.startswith("only 1 of 5 hosts were asked: app-2\n\nHOST")
+    assert said.startswith("only 1 of 5 hosts was asked: app-2\n\nHOST")
     assert "Site acme runs release 1.1.0: the hosts asked are as they should be." in said
     assert "another image" not in said
     assert "warm until" not in said.replace("way back: not known", ""), "it was not seen"

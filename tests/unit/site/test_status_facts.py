@@ -175,6 +175,17 @@ def test_a_standby_is_compared_with_what_serves(programs: Programs) -> None:
     assert pair(programs, fingerprint="f2") == ["secrets"]
 
 
+def test_every_container_of_the_service_logs_in_anew(programs: Programs) -> None:
+    said = json.dumps({"postgres": "FATAL: password authentication failed", "redis": ""})
+    programs.answer("docker", "exec airlift-app-blue python -c", out=f"{said}\n")
+    programs.answer("docker", "exec airlift-app-green python -c", err="exec failed: no python")
+    found = shown(programs, raw("app-blue"), raw("app-green"), raw("worker-blue", "paused"))
+    assert engine.logins(found) == {
+        "app-blue": {"postgres": "FATAL: password authentication failed", "redis": ""},
+        "app-green": {"its services": "exec failed: no python"},
+    }
+
+
 def test_keys_are_told_by_place_and_no_hash_leaves_the_host(programs: Programs) -> None:
     keys = [
         ["aa", "shop", "file", False, None],
@@ -227,8 +238,11 @@ def test_the_engines_rules_are_looked_for_port_by_port(programs: Programs) -> No
     assert rules.engine_rules([])["blocked"] is True
 
 
-def test_a_host_without_either_program_is_not_judged(programs: Programs) -> None:
+def test_a_host_without_either_program_is_not_judged(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert programs
+    monkeypatch.setattr(rules, "path", lambda: str(programs.folder))
     assert rules.engine_rules([8001]) == {"missing": [], "blocked": False}
 
 

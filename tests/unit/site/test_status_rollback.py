@@ -52,6 +52,10 @@ def other_secrets(found: Found) -> None:
     of(found, "app-2")["differences"] = ["LOG_LEVEL", "secrets"]
 
 
+def refused(found: Found) -> None:
+    of(found, "app-2")["logins"] = {"app-blue": {"redis": "WRONGPASS"}}
+
+
 def not_ready(found: Found) -> None:
     wrong = {"postgres": "ok", "schema": "too new"}
     of(found, "edge-1")["answers"]["app-blue on app-2"] |= {"status": 503, "checks": wrong}
@@ -72,6 +76,7 @@ def another(found: Found) -> None:
         (unhealthy, "app-blue on app-2 is unhealthy"),
         (other_image, "app-blue on app-2 runs another image than that of 1.0.0"),
         (other_secrets, "started with other values than app-green: LOG_LEVEL, secrets"),
+        (refused, "app-blue on app-2 cannot log in"),
         (not_ready, "app-blue on app-2 is not ready"),
         (unreached, "app-blue on app-2 does not answer the edge"),
         (another, "app-blue on app-2 answers as release 0.9.0"),
