@@ -102,7 +102,9 @@ def next_line(
 ) -> str:
     """Return what to type next: the command of the first cause, for all hosts that need it."""
     first = problems[0]
-    same = [one for one in problems if one.fix == first.fix and not one.warning]
+    # What is only an effect asks for no repair of its own.
+    last = max(first.rank, Rank.SERVICE)
+    same = [one for one in problems if one.fix == first.fix and one.rank <= last]
     hosts = {one.host for one in same}
     limited = all(one.limit for one in same) and len(hosts) == 1
     line = command_for(findings, edge, first, first.host if limited else "")

@@ -102,9 +102,13 @@ def test_an_engine_that_is_down_is_told_with_its_words(found: Found) -> None:
 def test_what_a_host_lets_through_is_the_cause(found: Found, change: Found, words: str) -> None:
     of(found, "app-2").update(change)
     of(found, "edge-1")["answers"]["app-blue on app-2"] |= {"status": 0, "error": "timed out"}
-    first, effect = problems(found)
+    of(found, "edge-1")["answers"]["edge"] |= {"status": 503}
+    first, *effects = problems(found)
     assert words in first
-    assert effect == "the edge does not reach app-blue on app-2"
+    assert effects == [
+        "the edge does not reach app-blue on app-2",
+        "the service is not ready through the edge",
+    ]
     assert words in text(found).partition("needs attention: ")[2].splitlines()[0]
     if "disks" in change:
         assert "Next: free space there, then ansible-playbook playbooks/status.yml" in text(found)
