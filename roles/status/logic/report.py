@@ -61,7 +61,7 @@ def facts_of_site(findings: Findings, edge: Mapping[str, Any]) -> list[str]:
     ]
     if newer(findings, edge):
         facts.append(f"release {findings['release']} is here and can be upgraded to")
-    elif findings["release"] != edge["release"]:
+    elif findings["release"] != edge["release"] and model.manifest_of(findings, edge["release"]):
         facts.append(
             f"this directory is of release {findings['release']}; compared was with "
             f"{edge['release']}, which serves"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from roles.preflight.filter_plugins.preflight import preflight_lacking
 from roles.status.logic import flows, model
-from roles.status.logic.model import Facts, Findings, Problem, Rank
+from roles.status.logic.model import Findings, Problem, Rank
 
 
 class Target(NamedTuple):
@@ -56,13 +56,13 @@ def faults_of_standby(
 
 
 def without_image(findings: Findings, component: Mapping[str, Any]) -> list[str]:
-    """Return the app hosts that lack the image, or did not say."""
-
-    def has(facts: Facts) -> bool:
-        return bool(facts) and model.image_of(component, facts) in facts["images"]
-
-    hosts = findings["zones"].get("app", [])
-    return [host for host in hosts if not has(model.facts_of(findings, host))]
+    """Return the app hosts that say that they lack the image."""
+    return [
+        host
+        for host in findings["zones"].get("app", [])
+        if (facts := model.facts_of(findings, host))
+        and model.image_of(component, facts) not in facts["images"]
+    ]
 
 
 def none(line: str, findings: Findings, before: str = "") -> Target:
@@ -76,7 +76,10 @@ def cold(findings: Findings, release: str, component: Mapping[str, Any]) -> Targ
     """Return the way back from images, which hosts or the jump host must have."""
     lacking = without_image(findings, component)
     if not lacking:
-        return Target(f"way back: {release}, from its images: a minute or two", False, [])
+        silent = [one for one in findings["zones"]["app"] if not model.facts_of(findings, one)]
+        late = f"; not known of {', '.join(silent)}" if silent else ""
+        line = f"way back: {release}, from its images: a minute or two{late}"
+        return Target(line, warm=False, problems=[])
     store = preflight_lacking({"components": {"app": component}}, findings["store"])
     hosts = ", ".join(lacking)
     if not store:
@@ -95,7 +98,7 @@ def target_of(findings: Findings, edge: Mapping[str, Any]) -> Target:
         faults = list(faults_of_standby(findings, edge, None)) if standby else []
         waits = f" ({standby}, warm until {edge['warm_until']})" if standby and not faults else ""
         line = f"way back: none further, the rollback led here; forward: {release}{waits}"
-        return Target(line, False, list(problems_of(faults)))
+        return Target(line, False, list(problems_of(findings, faults)))
     manifest = model.manifest_of(findings, release)
     if not manifest:
         return none(
@@ -119,13 +122,18 @@ def target_of(findings: Findings, edge: Mapping[str, Any]) -> Target:
         line = f"way back: {release} ({standby}) is warm until {edge['warm_until']}{late}: seconds"
         return Target(line, True, [])
     not_warm = "; ".join(fault for _, fault, _ in faults)
-    problems = [*problems_of(faults), *found.problems] if everyone_asked(findings) else []
+    problems = [*problems_of(findings, faults), *found.problems]
     return Target(f"{found.line}; not warm: {not_warm}", False, problems)
 
 
-def problems_of(faults: list[tuple[str, str, str]]) -> Iterator[Problem]:
-    """Return the faults of a standby as warnings: retired, the way back is cold and said to be."""
+def problems_of(findings: Findings, faults: list[tuple[str, str, str]]) -> Iterator[Problem]:
+    """Return the faults of a standby as warnings: retired, the way back is cold and said to be.
+
+    That a host did not answer is told already, or was meant so.
+    """
     for host, fault, said in faults:
+        if not model.facts_of(findings, host):
+            continue
         found = f"the standby cannot serve at once: {fault}"
         yield Problem(Rank.WARNING, host, found, said, fix="retire.yml", limit=False)
 

@@ -20,6 +20,7 @@ SECONDS = 5.0
 WORDS = 160
 #: Down targets that are asked again; a site where more are down has other troubles.
 TARGETS = 32
+LABELS = ("job", "host", "instance", "colour")
 Ask = dict[str, Any]
 
 
@@ -85,33 +86,35 @@ def gauge(ask: Ask) -> dict[str, Any]:
 
 
 def targets(ask: Ask) -> dict[str, Any]:
-    """Return the targets that Prometheus calls down and that do not answer it now, either."""
+    """Return the targets that Prometheus calls down."""
     status, body, error = get(ask)
     try:
         active = json.loads(body)["data"]["activeTargets"]
     except (ValueError, KeyError, TypeError):
         return {"down": [], "error": error or f"HTTP {status}"}
     down = [one for one in active if one["health"] == "down"][:TARGETS]
-    asks = [
-        {"name": str(place), "url": one["scrapeUrl"], "ca": ask.get("ca"), "kind": "plain"}
-        for place, one in enumerate(down)
-    ]
-    # A scrape may be 15 s old: what answers now is well.
-    again = within(int(ask.get("pid") or 0), lambda: all_of(asks))
     return {
         "down": [
             {
-                "job": one["labels"].get("job", ""),
-                "host": one["labels"].get("host", ""),
-                "instance": one["labels"].get("instance", ""),
-                "colour": one["labels"].get("colour", ""),
-                "error": str(again[str(place)]["error"] or one.get("lastError", ""))[:WORDS],
+                **{name: one["labels"].get(name, "") for name in LABELS},
+                "url": str(one["scrapeUrl"]),
+                "error": str(one.get("lastError", "")),
             }
-            for place, one in enumerate(down)
-            if again[str(place)]["status"] != 200
+            for one in down
         ],
         "error": "",
     }
+
+
+def still_down(down: list[dict[str, str]], ca: str, pid: int) -> list[dict[str, str]]:
+    """Return the targets that do not answer now, either: a scrape may be 15 s old."""
+    asks = [{"name": one["url"], "url": one["url"], "ca": ca, "kind": "plain"} for one in down]
+    again = within(pid, partial(all_of, asks))
+    return [
+        {**one, "error": (again[one["url"]]["error"] or one["error"])[:WORDS]}
+        for one in down
+        if again[one["url"]]["status"] != 200
+    ]
 
 
 def plain(ask: Ask) -> dict[str, Any]:
@@ -177,12 +180,15 @@ def answers(asks: list[Ask], pids: dict[str, int]) -> dict[str, dict[str, Any]]:
     """Return name: answer; `within` names the container whose network one is asked from."""
     groups: dict[int, list[Ask]] = {}
     for ask in asks:
-        pid = pids.get(str(ask.get("within", "")), 0)
-        # The question goes to the host's own port; only what it finds down is asked from inside.
-        inside = 0 if ask["kind"] == "targets" else pid
-        groups.setdefault(inside, []).append({**ask, "pid": pid})
+        # Prometheus is asked on the host's own port; what it finds down is asked from inside.
+        inside = 0 if ask["kind"] == "targets" else pids.get(str(ask.get("within", "")), 0)
+        groups.setdefault(inside, []).append(ask)
     found: dict[str, dict[str, Any]] = {}
-    # Children first: a process with threads is not to be forked.
-    for pid in sorted(groups, reverse=True):
-        found.update(within(pid, partial(all_of, groups[pid])))
+    for pid, group in groups.items():
+        # No threads are left when the next child is made: a process with threads is not to fork.
+        found.update(within(pid, partial(all_of, group)))
+    for ask in asks:
+        if found[ask["name"]].get("down"):
+            answer, pid = found[ask["name"]], pids.get(str(ask.get("within", "")), 0)
+            answer["down"] = still_down(answer["down"], str(ask.get("ca", "")), pid)
     return found

@@ -117,7 +117,7 @@ def test_a_window_that_is_over_says_so(found: Found) -> None:
 
 def retired(found: Found) -> None:
     found["edge"] |= {"standby": None, "warm_until": None}
-    for host in ("app-1", "app-2"):
+    for host in {"app-1", "app-2"} & set(found["asked"]):
         remove(found, host, "app-blue")
 
 
@@ -161,6 +161,9 @@ def test_hosts_that_were_not_asked_are_not_promised(found: Found) -> None:
     said = text(found)
     assert WARM not in said
     assert "not warm: app-2 was not asked or did not answer" in said
+    assert problems(found) == []
+    retired(found)
+    assert "a minute or two; not known of app-2\n" in text(found)
     limit(found, "app-1")
     assert "way back: not known, the database was not asked" in text(found)
 
