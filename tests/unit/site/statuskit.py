@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,36 @@ EDGE: dict[str, Any] = {
     "last_run": None,
     "now": "2026-01-02T00:00:00Z",
 }
+
+
+#: The answer of the longest beginning that fits.
+PROGRAM = """
+import json, sys
+known = json.load(open(sys.argv[0] + ".json"))
+line = " ".join(sys.argv[1:])
+best = max((one for one in known if line.startswith(one)), key=len, default=None)
+out, err, code = known.get(best, ["", "not on paper: " + line, 9])
+sys.stdout.write(out)
+sys.stderr.write(err)
+sys.exit(code)
+"""
+
+
+class Programs:
+    """Programs of a host, on paper: what they answer to arguments that begin so."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def answer(
+        self, program: str, words: str, *, out: str = "", err: str = "", code: int = 0
+    ) -> None:
+        """Let a program answer."""
+        file = self.folder / f"{program}.json"
+        known = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps({**known, words: [out, err, code]}))
+        (self.folder / program).write_text(f"#!{sys.executable}\n{PROGRAM}")
+        (self.folder / program).chmod(0o755)
 
 
 def container(service: str, *, release: str = "1.0.0", image: str = "") -> dict[str, Any]:

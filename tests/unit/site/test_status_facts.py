@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,41 +12,12 @@ from typing import Any
 import pytest
 
 from tests.unit.roles.conftest import plugin
+from tests.unit.site.statuskit import Programs
 
 engine = plugin("status/module_utils/status_engine.py")
 asks = plugin("status/module_utils/status_asks.py")
 rules = plugin("status/module_utils/status_rules.py")
 NOW = 1_800_000_000.0
-
-
-#: The answer of the longest beginning that fits.
-PROGRAM = """
-import json, sys
-known = json.load(open(sys.argv[0] + ".json"))
-line = " ".join(sys.argv[1:])
-best = max((one for one in known if line.startswith(one)), key=len, default=None)
-out, err, code = known.get(best, ["", "not on paper: " + line, 9])
-sys.stdout.write(out)
-sys.stderr.write(err)
-sys.exit(code)
-"""
-
-
-class Programs:
-    """Programs of a host, on paper: what they answer to arguments that begin so."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def answer(
-        self, program: str, words: str, *, out: str = "", err: str = "", code: int = 0
-    ) -> None:
-        """Let a program answer."""
-        file = self.folder / f"{program}.json"
-        known = json.loads(file.read_text()) if file.exists() else {}
-        file.write_text(json.dumps({**known, words: [out, err, code]}))
-        (self.folder / program).write_text(f"#!{sys.executable}\n{PROGRAM}")
-        (self.folder / program).chmod(0o755)
 
 
 @pytest.fixture
