@@ -36,6 +36,10 @@ options:
     type: list
     elements: str
     default: []
+  aside:
+    description: Where a service may have set damaged files aside; empty when none would.
+    type: str
+    default: ""
   database:
     description: C(container) and C(name) of the database, on the host that has it.
     type: dict
@@ -110,6 +114,7 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
             ),
             "enabled": status_rules.enabled(firewall["unit"]),
         }
+    facts["set_aside"] = status_rules.set_aside(given["aside"])
     root = facts["engine"].get("root")
     facts["disks"] = status_rules.disks([*([root] if root else []), *given["paths"]])
     return facts
@@ -124,6 +129,7 @@ def main() -> None:
             "firewall": {"type": "dict", "default": {}},
             "colours": {"type": "list", "elements": "str", "default": []},
             "settings": {"type": "list", "elements": "str", "default": []},
+            "aside": {"type": "str", "default": ""},
             "database": {"type": "dict", "default": {}},
             "keys": {"type": "list", "elements": "str", "default": [], "no_log": True},
         },

@@ -79,9 +79,10 @@ def of_watcher(findings: Findings, edge: Mapping[str, Any]) -> Iterator[Problem]
     for name, one in (replicas if isinstance(replicas, Mapping) else {}).items():
         if one.get("state") == "out":
             found = f"the edge sends nothing to {name} since {one.get('since')}"
-            host = model.edge_host(findings)
-            said = str(one.get("why") or one.get("last") or "")
-            yield Problem(Rank.REPLICA, host, found, said, limit=False)
+            known = name in model.hosts_of(findings)
+            host = str(name) if known else model.edge_host(findings)
+            said, service = str(one.get("why") or ""), f"app-{one.get('colour')}"
+            yield Problem(Rank.REPLICA, host, found, said, limit=known, service=service)
 
 
 def of_exporters(findings: Findings) -> Iterator[Problem]:

@@ -69,6 +69,15 @@ def facts_of_site(findings: Findings, edge: Mapping[str, Any]) -> list[str]:
     return facts
 
 
+def set_aside(findings: Findings) -> list[str]:
+    """Return what services did by themselves about damaged files."""
+    return [
+        f"redis on {host} had damaged files and started empty; they are in {path}"
+        for host in model.asked(findings)
+        for path in model.facts_of(findings, host).get("set_aside") or []
+    ]
+
+
 def without_effects(problems: Sequence[Problem]) -> list[Problem]:
     """Return the problems in order, without what follows from a container that is down."""
     ordered = sorted(dict.fromkeys(problems), key=lambda one: one.rank)
@@ -181,6 +190,7 @@ def make(findings: Findings) -> dict[str, Any]:
         facts[2:2] = [target.line]
         facts += done.facts
         problems += [*done.problems, *target.problems]
+    facts += set_aside(findings)
     facts += [f"absent: {name}: {reason_of(entry)}" for name, entry in findings["absent"].items()]
     problems = without_effects(problems)
     verdict, sentence, following = conclusion(findings, edge, problems, done)

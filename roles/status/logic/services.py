@@ -101,7 +101,7 @@ def of_host(host: str, facts: Facts) -> Iterator[Problem]:
         found = f"the container engine's rules for port {ports} are gone on {host}"
         yield Problem(Rank.RULES, host, found)
     elif rules["blocked"]:
-        yield Problem(Rank.RULES, host, f"the container engine's forward rules are gone on {host}")
+        yield Problem(Rank.RULES, host, f"the container engine's rules are gone on {host}")
     table = facts["firewall"]["table"]
     words = {
         "missing": "is missing",

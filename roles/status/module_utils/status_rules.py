@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+DAEMON = Path("/etc/docker/daemon.json")
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -58,21 +59,35 @@ def enabled(unit: str) -> bool:
     return run("systemctl", "is-enabled", unit)[1].strip() == "enabled"
 
 
+def makes_rules() -> bool:
+    """Say whether the engine was left to make rules of its own."""
+    try:
+        return json.loads(DAEMON.read_text()).get("iptables", True) is not False
+    except (OSError, ValueError, AttributeError):
+        return True
+
+
 def engine_rules(ports: list[int]) -> dict[str, Any]:
-    """Return the published ports for which the engine's rules are gone, and if it forwards at all.
+    """Return the published ports for which the engine's rules are gone, and if others are gone.
 
     Seen through iptables and nft: which of them holds the engine's rules is the host's choice.
     """
-    if not any(shutil.which(name, path=path()) for name in ("iptables", "nft")):
+    programs = any(shutil.which(name, path=path()) for name in ("iptables", "nft"))
+    if not (ports and programs and makes_rules()):
         return {"missing": [], "blocked": False}
     nat = run("iptables", "-t", "nat", "-S")[1] + run("nft", "--stateless", "list", "ruleset")[1]
     rules = [line for line in nat.splitlines() if re.search(r"dnat", line, re.IGNORECASE)]
     there = {int(port) for line in rules for port in re.findall(r"dport (\d+)", line)}
     chain = run("iptables", "-S", "FORWARD")[1]
-    return {
-        "missing": sorted(set(ports) - there),
-        "blocked": "-P FORWARD DROP" in chain and "-j DOCKER" not in chain,
-    }
+    dropped = "-P FORWARD DROP" in chain and "-j DOCKER" not in chain
+    # Without it, answers to containers do not find the way back.
+    unmasked = not re.search(r"masquerade", nat, re.IGNORECASE)
+    return {"missing": sorted(set(ports) - there), "blocked": dropped or unmasked}
+
+
+def set_aside(folder: str) -> list[str]:
+    """Return the damaged files that a service has set aside by itself."""
+    return sorted(str(one) for one in Path(folder).glob("damaged-*")) if folder else []
 
 
 def used_percent(path: str) -> int:

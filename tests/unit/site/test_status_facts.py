@@ -183,6 +183,7 @@ def test_a_database_that_does_not_answer_says_why(programs: Programs) -> None:
 # ---------------------------------------------------------------- what a host lets through
 NAT = """-P PREROUTING ACCEPT
 -A DOCKER ! -i airlift0 -p tcp -m tcp --dport 8001 -j DNAT --to-destination 198.18.240.2:8000
+-A POSTROUTING -s 198.18.240.0/24 ! -o airlift0 -j MASQUERADE
 """
 NFT = """table ip nat {
 	chain DOCKER {
@@ -193,7 +194,9 @@ NFT = """table ip nat {
 FORWARD = "-P FORWARD DROP\n-A FORWARD -o airlift0 -j DOCKER\n"
 
 
-def test_the_engines_rules_are_looked_for_port_by_port(programs: Programs) -> None:
+def test_the_engines_rules_are_looked_for_port_by_port(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     programs.answer("iptables", "-t nat -S", out=NAT)
     programs.answer("iptables", "-S FORWARD", out=FORWARD)
     programs.answer("nft", "--stateless list ruleset", out=NFT)
@@ -204,8 +207,20 @@ def test_the_engines_rules_are_looked_for_port_by_port(programs: Programs) -> No
     programs.answer("nft", "--stateless list ruleset", out="")
     assert rules.engine_rules([8001, 8003])["missing"] == [8001, 8003]
     # `iptables -F`
+    programs.answer("iptables", "-t nat -S", out=NAT)
     programs.answer("iptables", "-S FORWARD", out="-P FORWARD DROP\n")
-    assert rules.engine_rules([])["blocked"] is True
+    assert rules.engine_rules([8001]) == {"missing": [], "blocked": True}
+    # An engine that was told to make none.
+    monkeypatch.setattr(rules, "DAEMON", tmp_path / "daemon.json")
+    rules.DAEMON.write_text('{"iptables": false}')
+    assert rules.engine_rules([8001, 8003]) == {"missing": [], "blocked": False}
+
+
+def test_what_a_service_set_aside_is_found(tmp_path: Path) -> None:
+    (tmp_path / "damaged-1").mkdir()
+    (tmp_path / "appendonlydir").mkdir()
+    assert rules.set_aside(str(tmp_path)) == [str(tmp_path / "damaged-1")]
+    assert rules.set_aside("") == []
 
 
 def test_a_host_without_either_program_is_not_judged(
