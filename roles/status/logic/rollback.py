@@ -127,7 +127,7 @@ def target_of(findings: Findings, edge: Mapping[str, Any]) -> Target:
 
 
 def problems_of(findings: Findings, faults: list[tuple[str, str, str]]) -> Iterator[Problem]:
-    """Return the faults of a standby as warnings: retired, the way back is cold and said to be.
+    """Return the faults of a standby as warnings: an installation makes it true again, or cold.
 
     That a host did not answer is told already, or was meant so.
     """
@@ -135,7 +135,7 @@ def problems_of(findings: Findings, faults: list[tuple[str, str, str]]) -> Itera
         if not model.facts_of(findings, host):
             continue
         found = f"the standby cannot serve at once: {fault}"
-        yield Problem(Rank.WARNING, host, found, said, fix="retire.yml", limit=False)
+        yield Problem(Rank.WARNING, host, found, said, limit=False)
 
 
 def everyone_asked(findings: Findings) -> bool:

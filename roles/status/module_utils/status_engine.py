@@ -20,34 +20,34 @@ LATEST = """SELECT json_build_object('version', version, 'lowest_compatible', lo
  FROM schema_version ORDER BY version DESC LIMIT 1"""
 
 
-#: Runs in a container of the service: logs in anew, with what its process was given. The
-#: connections of a pool outlive a password.
+#: Runs in a container of the service: logs in anew, with what its process was given, as the
+#: connections of a pool outlive a password. Only libraries, so that it works in any release. That
+#: Redis is away is no refusal; readiness says it.
 LOGIN = """
 import json, os, pathlib
+import psycopg, redis
 
 def secret(name):
-    return pathlib.Path("/run/secrets", name).read_text().strip()
+    file = pathlib.Path("/run/secrets", name)
+    return file.read_text() if file.exists() else None
 
-def postgres():
-    import psycopg
-    url = os.environ["DATABASE_URL"]
-    psycopg.connect(url, password=secret("database_password"), connect_timeout=3).close()
-
-def redis():
-    from redis import Redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-    more = {"socket_timeout": 3, "socket_connect_timeout": 3, "retry": Retry(NoBackoff(), 0)}
-    more["ssl_ca_certs"] = os.environ["REDIS_CA_FILE"]
-    Redis.from_url(os.environ["REDIS_URL"], password=secret("redis_password"), **more).ping()
-
-found = {}
-for login in (postgres, redis):
-    try:
-        login()
-        found[login.__name__] = ""
-    except Exception as error:
-        found[login.__name__] = str(error) or type(error).__name__
+found = {"postgres": "", "redis": ""}
+try:
+    url, password = os.environ["DATABASE_URL"], secret("database_password")
+    psycopg.connect(url, password=password, connect_timeout=5).close()
+except psycopg.Error as error:
+    found["postgres"] = str(error)
+url = os.environ.get("REDIS_URL")
+more = {"password": secret("redis_password"), "socket_timeout": 5, "socket_connect_timeout": 5}
+if url and url.startswith("rediss:"):
+    more["ssl_ca_certs"] = os.environ.get("REDIS_CA_FILE")
+try:
+    if url:
+        redis.Redis.from_url(url, **more).ping()
+except redis.AuthenticationError as error:
+    found["redis"] = str(error)
+except redis.RedisError:
+    pass
 print(json.dumps(found))
 """
 

@@ -93,8 +93,8 @@ def test_a_standby_that_cannot_serve_is_not_called_warm(
     assert only.startswith("the standby cannot serve at once: ")
     assert fault in only
     assert "what serves is as it should be, but the standby cannot serve at once" in said
-    # Retired, the way back is cold and said to be.
-    assert said.endswith("Next: ansible-playbook playbooks/retire.yml")
+    # It makes the standby again with what is wanted now, or takes it away and says so.
+    assert said.endswith("Next: ansible-playbook playbooks/install.yml")
 
 
 def test_a_rollback_is_not_rolled_back(found: Found) -> None:
