@@ -9,6 +9,7 @@ from tests.unit.site.statuskit import (
     RUNS,
     container,
     limit,
+    note,
     of,
     one_of,
     problems,
@@ -56,6 +57,45 @@ def test_the_same_content_is_there_for_machines(found: Found) -> None:
     (row,) = [row for row in said["services"]["data-1"] if row["service"] == "redis"]
     assert (row["health"], row["image"]) == ("exited", "ok")
     assert set(said["services"]) == set(RUNS)
+
+
+#: What machines may rely on: keys are only added.
+KEYS = {
+    "format": int,
+    "site": str,
+    "verdict": str,
+    "sentence": str,
+    "next": str,
+    "release": str,
+    "serial": int,
+    "active": str,
+    "this_directory": str,
+    "asked": list,
+    "not_asked": list,
+    "facts": list,
+    "problems": list,
+    "rollback": dict,
+    "services": dict,
+}
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_report_for_machines_keeps_its_form(found: Found, broken: bool) -> None:
+    if broken:
+        found["hosts"]["app-1"] = {"unreachable": True}
+        found["edge"]["last_run"] = note("install", "failed", release="1.0.0", why="no room")
+    said = report(found)
+    assert {name: type(said[name]) for name in KEYS} == KEYS
+    assert said["standby"] is None
+    assert set(said["rollback"]) == {"warm", "line"}
+    for one in said["problems"]:
+        assert {name: type(value) for name, value in one.items()} == dict.fromkeys(
+            ("level", "host", "found", "error", "fix"), str
+        )
+    levels = [one["level"] for one in said["problems"]]
+    assert levels == (["problem", "warning"] if broken else [])
+    columns = {"service", "release", "colour", "image", "health", "since"}
+    assert all(set(row) == columns for rows in said["services"].values() for row in rows)
 
 
 # ---------------------------------------------------------------- hosts
