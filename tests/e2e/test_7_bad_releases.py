@@ -134,7 +134,12 @@ def test_status_says_why(installed: Journey, stopped: tuple[Bad, Done]) -> None:
     bad, _ = stopped
     said = " ".join(installed.status().output.split())
     assert f"last run: upgrade to {bad.version}, failed at" in said
-    assert "Site lab runs release 1.0.0: everything is as it should be." in said
+    assert (
+        "Site lab runs release 1.0.0: what serves is as it should be, but the last upgrade, "
+        f"to {bad.version}, failed: " in said
+    )
+    # From the directory of the release that serves; it confirms that one.
+    assert "Next: cd /opt/airlift/releases/1.0.0 && ./venv/bin/ansible-playbook" in said
 
 
 @pytest.mark.parametrize("host", ["jump", *HOSTS])

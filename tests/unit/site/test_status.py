@@ -1,334 +1,368 @@
 """The status report: one table, one sentence, one command, whatever is down."""
 
-import json
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.roles.conftest import plugin
+from tests.unit.site.statuskit import (
+    RUNS,
+    container,
+    limit,
+    note,
+    of,
+    one_of,
+    problems,
+    remove,
+    report,
+    site,
+    text,
+    upgrade,
+)
 
-EXPECTED = {
-    "dmz": ["edge"],
-    "app": ["app-COLOUR", "worker-COLOUR"],
-    "data": ["postgres"],
-    "monitor": ["prometheus", "grafana"],
-    "all": ["node-exporter"],
-}
-COMPONENTS = {
-    name: {"manifest_digest": f"sha256:m-{name}", "config_digest": f"sha256:c-{name}"}
-    for name in ("app", "nginx", "postgres", "prometheus", "node-exporter")
-}
-COMPONENT_OF = {
-    "edge": "nginx",
-    "worker-blue": "app",
-    "worker-green": "app",
-    "app-blue": "app",
-    "app-green": "app",
-}
-RUNS = {
-    "edge-1": ["edge", "node-exporter"],
-    "app-1": ["app-blue", "worker-blue", "node-exporter"],
-    "data-1": ["postgres", "node-exporter"],
-    "mon-1": ["prometheus", "node-exporter"],
-}
-EDGE = {
-    "installed": True,
-    "active": "blue",
-    "standby": None,
-    "release": "1.0.0",
-    "serial": 1,
-    "generation": 3,
-    "live_generation": 3,
-    "served_generation": 3,
-    "since": "2026-01-01T00:00:00Z",
-    "previous_release": None,
-    "previous_serial": None,
-    "warm_until": None,
-    "lease": None,
-    "unfinished": [],
-    "last_run": None,
-    "now": "2026-01-02T00:00:00Z",
-}
-OLD = {"app": {"manifest_digest": "sha256:m-old", "config_digest": "sha256:c-old"}}
-
-
-def container(service: str) -> dict[str, Any]:
-    component = COMPONENT_OF.get(service, service)
-    labels = {"airlift.service": service, "airlift.component": component, "airlift.version": "9"}
-    if component == "app":
-        labels |= {"airlift.release": "1.0.0"}
-    if service.startswith("app-"):
-        labels |= {"airlift.colour": service.removeprefix("app-")}
-    return {
-        "Labels": labels,
-        "ImageID": f"sha256:c-{component}",
-        "State": "running",
-        "Status": "Up 5 minutes (healthy)",
-    }
+Found = dict[str, Any]
 
 
 @pytest.fixture
-def findings(tmp_path: Path) -> dict[str, Any]:
-    return {
-        "releases_dir": str(tmp_path),
-        "databases": [{"stdout": json.dumps({"lowest_compatible": 1})}],
-        "site": "acme",
-        "release": "1.0.0",
-        "serial": 1,
-        "components": COMPONENTS,
-        "absent": {"grafana": {"reason": "no package"}},
-        "expected": EXPECTED,
-        "zones": {"dmz": ["edge-1"], "app": ["app-1"], "data": ["data-1"], "monitor": ["mon-1"]},
-        "asked": list(RUNS),
-        "engines": {
-            host: {"host_info": {}, "containers": [container(name) for name in names]}
-            for host, names in RUNS.items()
-        },
-        "edges": [EDGE],
-        "ready": [{"status": 200, "json": {"status": "ready", "checks": {"postgres": "ok"}}}],
-        "command": "ansible-playbook playbooks/",
-    }
+def found(tmp_path: Path) -> Found:
+    """A site in which all is well."""
+    return site(tmp_path)
 
 
-def report(findings: dict[str, Any]) -> str:
-    text: str = plugin("status/filter_plugins/status.py").status_report(findings)
-    return text
-
-
-def test_all_is_well(findings: dict[str, Any]) -> None:
-    lines = report(findings).splitlines()
+def test_all_is_well(found: Found) -> None:
+    lines = text(found).splitlines()
     assert lines[0].split() == ["HOST", "SERVICE", "RELEASE", "COLOUR", "IMAGE", "HEALTH", "SINCE"]
     assert lines[1].split() == ["edge-1", "edge", "9", "-", "ok", "healthy", "5", "minutes"]
-    assert "app-blue" in report(findings)
-    assert "/health/ready through the edge: ready (postgres ok)" in lines
+    assert "/health/ready through the edge: ready (postgres ok, redis ok)" in lines
     assert "absent: grafana: no package" in lines
     assert lines[-2] == "Site acme runs release 1.0.0: everything is as it should be."
+    assert report(found)["verdict"] == "ok"
 
 
-def test_a_host_that_is_down_is_named_and_the_rest_is_told(findings: dict[str, Any]) -> None:
-    findings["engines"]["app-1"] = {"unreachable": True}
-    text = report(findings)
-    assert "Site acme needs attention: app-1 cannot be reached over SSH." in text
-    assert (
-        "Next: bring the host back, then ansible-playbook playbooks/install.yml --limit app-1"
-        in text
-    )
-    assert "postgres" in text
+def test_the_same_content_is_there_for_machines(found: Found) -> None:
+    one_of(found, "data-1", "redis").update(state="exited", said="Bad file format")
+    said = report(found)
+    assert (said["format"], said["verdict"], said["release"]) == (1, "attention", "1.0.0")
+    assert said["sentence"] in text(found)
+    assert said["problems"] == [
+        {
+            "level": "problem",
+            "host": "data-1",
+            "found": "redis on data-1 is exited",
+            "error": "Bad file format",
+            "fix": "ansible-playbook playbooks/install.yml --limit data-1",
+        }
+    ]
+    assert text(found).endswith(f"Next: {said['next']}")
+    (row,) = [row for row in said["services"]["data-1"] if row["service"] == "redis"]
+    assert (row["health"], row["image"]) == ("exited", "ok")
+    assert set(said["services"]) == set(RUNS)
+
+
+#: What machines may rely on: keys are only added.
+KEYS = {
+    "format": int,
+    "site": str,
+    "verdict": str,
+    "sentence": str,
+    "next": str,
+    "release": str,
+    "serial": int,
+    "active": str,
+    "this_directory": str,
+    "asked": list,
+    "not_asked": list,
+    "facts": list,
+    "problems": list,
+    "rollback": dict,
+    "services": dict,
+}
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_report_for_machines_keeps_its_form(found: Found, broken: bool) -> None:
+    if broken:
+        found["hosts"]["app-1"] = {"unreachable": True}
+        found["edge"]["last_run"] = note("install", "failed", release="1.0.0", why="no room")
+    said = report(found)
+    assert {name: type(said[name]) for name in KEYS} == KEYS
+    assert said["standby"] is None
+    assert set(said["rollback"]) == {"warm", "line"}
+    for one in said["problems"]:
+        assert {name: type(value) for name, value in one.items()} == dict.fromkeys(
+            ("level", "host", "found", "error", "fix"), str
+        )
+    levels = [one["level"] for one in said["problems"]]
+    assert levels == (["problem", "warning"] if broken else [])
+    columns = {"service", "release", "colour", "image", "health", "since"}
+    assert all(set(row) == columns for rows in said["services"].values() for row in rows)
+
+
+# ---------------------------------------------------------------- hosts
+def test_a_host_that_is_down_is_named_and_the_rest_is_told(found: Found) -> None:
+    found["hosts"]["app-1"] = {"unreachable": True}
+    said = text(found)
+    assert "Site acme needs attention: app-1 cannot be reached over SSH." in said
+    following = "bring the host back, then ansible-playbook playbooks/install.yml --limit app-1"
+    assert said.endswith(f"Next: {following}")
+    assert "postgres" in said
+
+
+def test_an_engine_that_is_down_is_told_with_its_words(found: Found) -> None:
+    of(found, "app-1")["engine"] = {"error": "cannot connect to the Docker daemon"}
+    of(found, "app-1")["containers"] = []
+    (only,) = report(found)["problems"]
+    assert only["found"] == "app-1 has no container engine that answers"
+    assert only["error"] == "cannot connect to the Docker daemon"
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"Status": "Up 1 minute (unhealthy)"}, "postgres on data-1 is unhealthy"),
-        ({"State": "exited", "Status": "Exited (1) 2 hours ago"}, "postgres on data-1 is exited"),
-        ({"ImageID": "sha256:other"}, "runs another image"),
+        ({"forwarding": False}, "app-2 does not pass packets on (net.ipv4.ip_forward is 0)"),
+        (
+            {"engine_rules": {"missing": [8001, 8003], "blocked": False}},
+            "the container engine's rules for port 8001, 8003 are gone on app-2",
+        ),
+        (
+            {"engine_rules": {"missing": [], "blocked": True}},
+            "the container engine's rules are gone on app-2",
+        ),
+        (
+            {"firewall": {"table": "missing", "enabled": True}},
+            "the firewall table of app-2 is missing",
+        ),
+        ({"firewall": {"table": "different", "enabled": True}}, "of app-2 holds other rules"),
+        ({"firewall": {"table": "", "enabled": False}}, "would not be loaded at its start"),
+        ({"disks": [{"path": "/data", "percent": 95}]}, "/data on app-2 is 95 % full"),
     ],
 )
-def test_a_service_in_trouble_is_named(
-    findings: dict[str, Any], change: dict[str, str], words: str
-) -> None:
-    findings["engines"]["data-1"]["containers"][0].update(change)
-    assert words in report(findings)
-
-
-def test_a_missing_service_is_named(findings: dict[str, Any]) -> None:
-    del findings["engines"]["app-1"]["containers"][0]
-    assert "app-blue is missing on app-1" in report(findings)
-
-
-def test_the_other_colour_is_shown_but_not_expected(findings: dict[str, Any]) -> None:
-    findings["engines"]["app-1"]["containers"].append(container("app-green"))
-    assert "app-green" in report(findings)
-    assert "everything is as it should be" in report(findings)
-
-
-def test_the_image_is_judged_by_the_hosts_image_store(findings: dict[str, Any]) -> None:
-    host = findings["engines"]["data-1"]
-    host["host_info"] = {"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
-    assert "postgres on data-1 runs another image" in report(findings)
-    for one in host["containers"]:
-        one["ImageID"] = one["ImageID"].replace("c-", "m-")
-    assert "everything is as it should be" in report(findings)
-
-
-def test_a_degraded_service_is_not_well(findings: dict[str, Any]) -> None:
-    findings["ready"] = [
-        {"status": 200, "json": {"status": "degraded", "checks": {"redis": "down"}}}
+def test_what_a_host_lets_through_is_the_cause(found: Found, change: Found, words: str) -> None:
+    of(found, "app-2").update(change)
+    of(found, "edge-1")["answers"]["app-blue on app-2"] |= {"status": 0, "error": "timed out"}
+    of(found, "edge-1")["answers"]["edge"] |= {"status": 503}
+    first, *effects = problems(found)
+    assert words in first
+    assert effects == [
+        "the edge does not reach app-blue on app-2",
+        "the service is not ready through the edge",
     ]
-    assert "needs attention: the service is degraded." in report(findings)
+    assert words in text(found).partition("needs attention: ")[2].splitlines()[0]
+    if "disks" in change:
+        assert "Next: free space there, then ansible-playbook playbooks/status.yml" in text(found)
+    else:
+        assert text(found).endswith("playbooks/install.yml --limit app-2")
 
 
-def test_an_edge_that_serves_something_else_than_the_disk_holds(findings: dict[str, Any]) -> None:
-    stale = {**EDGE, "served_generation": 2}
-    findings["edges"] = [stale]
-    assert "Nginx serves generation 2, the disk holds 3" in report(findings)
+# ---------------------------------------------------------------- containers
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"state": "unhealthy"}, "postgres on data-1 is unhealthy"),
+        ({"state": "exited"}, "postgres on data-1 is exited"),
+        ({"state": "paused"}, "postgres on data-1 is paused"),
+        ({"image": "sha256:other"}, "postgres on data-1 runs another image"),
+        ({"restart_policy": "no"}, "postgres on data-1 would not come back after a reboot"),
+    ],
+)
+def test_a_service_in_trouble_is_named(found: Found, change: Found, words: str) -> None:
+    one_of(found, "data-1", "postgres").update(change)
+    (only,) = problems(found)
+    assert words in only
 
 
-# ---------------------------------------------------------------- runs
-def note(
-    step: str, event: str = "intent", *, run: str = "r1", seq: int = 1, **data: Any
-) -> dict[str, Any]:
-    at = "2026-01-02T00:00:00Z"
-    return {"step": step, "event": event, "time": at, "run": run, "seq": seq, "data": data}
+def test_a_restart_loop_is_told_while_the_engine_calls_it_running(found: Found) -> None:
+    redis = one_of(found, "data-1", "redis")
+    redis |= {"state": "starting", "restarts": 3, "seconds": 2, "said": "Bad file format"}
+    said = text(found)
+    assert "redis on data-1 restarts again and again (3 times): Bad file format." in said
+    # It came back, and has stayed since.
+    redis |= {"state": "healthy", "seconds": 4000}
+    assert problems(found) == []
 
 
-def test_a_run_that_was_cut_off_is_to_be_started_again(findings: dict[str, Any]) -> None:
-    begun = [note("upgrade", release="1.1.0"), note("schema", seq=2)]
-    findings["edges"] = [{**EDGE, "unfinished": begun}]
-    text = report(findings)
-    assert "needs attention: upgrade to 1.1.0 was cut off in step schema: start it again." in text
-    last = "Next: ansible-playbook playbooks/upgrade.yml, or rollback.yml to give it up"
-    assert text.endswith(last)
-    # After the switch there is nothing to give up: a rollback is one like any other.
-    findings["edges"] = [{**EDGE, "unfinished": begun, "release": "1.1.0"}]
-    assert report(findings).endswith("Next: ansible-playbook playbooks/upgrade.yml")
+def test_a_missing_service_is_named(found: Found) -> None:
+    remove(found, "app-1", "app-blue")
+    assert "app-blue is missing on app-1" in text(found)
 
 
-def test_of_several_that_were_cut_off_the_newest_counts(findings: dict[str, Any]) -> None:
-    begun = [
-        note("upgrade", release="1.1.0"),
-        note("workers", seq=2),
-        note("rollback", run="r2", seq=3, release="1.0.0"),
+def test_the_other_colour_is_shown_but_not_expected(found: Found) -> None:
+    of(found, "app-1")["containers"].append(container("app-green"))
+    assert "app-green" in text(found)
+    assert "everything is as it should be" in text(found)
+
+
+def test_the_image_is_judged_by_the_hosts_image_store(found: Found) -> None:
+    said = of(found, "data-1")
+    said["engine"]["store"] = "containerd"
+    assert "postgres on data-1 runs another image" in text(found)
+    for one in said["containers"]:
+        one["image"] = one["image"].replace("c-", "m-")
+    assert "everything is as it should be" in text(found)
+
+
+def test_only_effects_of_what_is_down_are_left_out(found: Found) -> None:
+    one_of(found, "app-1", "app-blue")["state"] = "paused"
+    answers = of(found, "edge-1")["answers"]
+    answers["app-blue on app-1"] |= {"status": 0, "error": "timed out"}
+    down = {"job": "app", "host": "app-1", "instance": "app-1:8001", "colour": "blue"}
+    of(found, "mon-1")["answers"]["targets"]["down"] = [{**down, "error": "timed out"}]
+    assert problems(found) == ["app-blue on app-1 is paused"]
+
+
+# ---------------------------------------------------------------- flows and credentials
+def test_a_replica_that_is_not_ready_says_why(found: Found) -> None:
+    answers = of(found, "edge-1")["answers"]
+    wrong = {"postgres": "not available (timeout)", "redis": "ok"}
+    answers["app-blue on app-2"] |= {"status": 503, "ready": "unready", "checks": wrong}
+    (only,) = report(found)["problems"]
+    assert only["found"] == "app-blue on app-2 is not ready"
+    assert only["error"] == "postgres: not available (timeout)"
+
+
+def test_a_replica_of_another_release_is_named(found: Found) -> None:
+    of(found, "edge-1")["answers"]["app-blue on app-2"]["release"] = "0.9.0"
+    assert problems(found) == ["app-blue on app-2 answers as release 0.9.0, not 1.0.0"]
+
+
+def test_a_worker_that_is_not_ready_is_named(found: Found) -> None:
+    worker = of(found, "app-1")["answers"]["worker-blue"]
+    worker |= {"status": 503, "checks": {"postgres": "password authentication failed"}}
+    said = "worker-blue on app-1 is not ready: postgres: password authentication failed"
+    assert said in text(found)
+
+
+def test_a_degraded_service_is_not_well(found: Found) -> None:
+    wrong = {"ready": "degraded", "checks": {"redis": "down"}}
+    of(found, "edge-1")["answers"]["edge"] |= wrong
+    assert "needs attention: the service is degraded." in text(found)
+    of(found, "edge-1")["answers"]["app-blue on app-1"] |= wrong
+    assert "needs attention: app-blue on app-1 is degraded: redis: down, and 1" in text(found)
+
+
+def test_a_login_that_is_refused_is_told_though_old_connections_work(found: Found) -> None:
+    refused = {"postgres": "password authentication failed", "redis": ""}
+    of(found, "app-1")["logins"] = {"app-blue": {"postgres": "", "redis": ""}}
+    of(found, "app-2")["logins"] = {"worker-blue": refused}
+    (only,) = report(found)["problems"]
+    assert only["found"] == "worker-blue on app-2 cannot log in"
+    assert only["error"] == "postgres: password authentication failed"
+
+
+def test_an_exporter_whose_login_is_refused_is_named(found: Found) -> None:
+    of(found, "data-1")["answers"]["postgres-exporter"] = {"value": 0.0, "error": ""}
+    assert problems(found) == [
+        "postgres-exporter on data-1 does not reach its service, or its login is refused"
     ]
-    findings["edges"] = [{**EDGE, "unfinished": begun}]
-    text = report(findings)
-    assert "needs attention: rollback to 1.0.0 was cut off: start it again." in text
-    assert "upgrade to 1.1.0 was cut off" not in text
-    assert text.endswith("Next: ansible-playbook playbooks/rollback.yml")
-    findings["edges"][0]["unfinished"].append(note("images", run="r2", seq=4))
-    assert "rollback to 1.0.0 was cut off in step images" in report(findings)
 
 
-def test_what_was_cut_off_stands_before_its_effects(findings: dict[str, Any]) -> None:
-    findings["edges"] = [{**EDGE, "unfinished": [note("upgrade", release="1.1.0")]}]
-    del findings["engines"]["app-1"]["containers"][1]
-    text = report(findings)
-    assert "needs attention: upgrade to 1.1.0 was cut off: start it again, and 1 more." in text
-    assert "\n  - worker-blue is missing on app-1\n" in text
+def test_what_prometheus_does_not_reach_is_named(found: Found) -> None:
+    targets = of(found, "mon-1")["answers"]["targets"]
+    down = {"job": "app", "host": "app-1", "instance": "app-1:8001", "error": "timed out"}
+    targets["down"] = [{**down, "colour": "green"}]
+    assert problems(found) == [], "a colour that neither serves nor stands by"
+    targets["down"] = [{**down, "colour": "blue"}]
+    assert problems(found) == ["prometheus on mon-1 does not reach app at app-1:8001"]
 
 
-def test_a_run_at_work_is_left_alone_and_a_dead_one_is_not(findings: dict[str, Any]) -> None:
-    lease = {"run": "r1", "owner": "ann", "verb": "upgrade", "epoch": 1, "expires": 1.0}
-    begun = [note("upgrade", release="1.1.0"), note("colour", seq=2)]
-    busy = {**EDGE, "unfinished": begun, "lease": lease}
-    findings["edges"] = [{**busy, "at_work": True}]
-    text = report(findings)
-    assert "ann is at work: upgrade to 1.1.0 in step colour, since 2026-01-02T00:00:00Z" in text
-    assert "cut off" not in text
-    assert "Site acme serves release 1.0.0 (blue) while it is worked on." in text
-    assert text.endswith("Next: wait; look again with ansible-playbook playbooks/status.yml")
-    findings["edges"] = [{**busy, "at_work": False}]
-    assert "at work" not in report(findings)
-    assert "cut off" in report(findings)
+def test_what_the_watcher_took_out_is_told(found: Found) -> None:
+    out = {"colour": "blue", "state": "out", "since": "12:00", "why": "three answers 503"}
+    found["edge"] |= {"watcher": {"alive": True}, "replicas": {"app-1": out, "app-2": {}}}
+    assert "the edge sends nothing to app-1 since 12:00: three answers 503" in text(found)
+    # A container that is down is the cause, and said to be.
+    one_of(found, "app-1", "app-blue")["state"] = "paused"
+    assert problems(found) == ["app-blue on app-1 is paused"]
+    one_of(found, "app-1", "app-blue")["state"] = "healthy"
+    found["edge"] |= {"watcher": {"alive": False}, "replicas": {}}
+    assert "the watcher on edge-1 does not run" in text(found)
 
 
-def test_what_is_amiss_while_somebody_is_at_work_is_told(findings: dict[str, Any]) -> None:
-    lease = {"run": "r1", "owner": "ann", "verb": "upgrade", "epoch": 1, "expires": 1.0}
-    busy = {"unfinished": [note("upgrade", release="1.1.0")], "lease": lease, "at_work": True}
-    findings["edges"] = [{**EDGE, **busy}]
-    del findings["engines"]["app-1"]["containers"][1]
-    assert "\n  - worker-blue is missing on app-1\nNext: wait" in report(findings)
+def test_keys_are_compared_with_the_vault(found: Found) -> None:
+    database = of(found, "data-1")["database"]
+    database["missing"] = [0]
+    words = "the key of client shop is in the vault, but not in the database"
+    assert problems(found) == [words]
+    # The keys are brought in line from an app host.
+    assert text(found).endswith("Next: ansible-playbook playbooks/install.yml")
+    database |= {"missing": [], "revoked": [0]}
+    assert text(found).endswith(
+        "Next: take its entry out of app_api_keys, then ansible-playbook playbooks/install.yml"
+    )
+    database |= {"revoked": [], "unknown": ["airlift-smoke", "old-client"]}
+    words = "a key of client old-client is in the database, but not in the vault"
+    assert problems(found) == [words]
 
 
-def test_a_long_reason_is_cut_between_words(findings: dict[str, Any]) -> None:
-    findings["absent"] = {"grafana": {"reason": "word " * 40}}
-    (line,) = [line for line in report(findings).splitlines() if line.startswith("absent")]
+def test_what_was_set_aside_is_told(found: Found) -> None:
+    of(found, "data-1")["set_aside"] = ["/var/lib/airlift/redis/damaged-20261130"]
+    assert "redis on data-1 had damaged files and started empty; they are in /var/lib" in text(
+        found
+    )
+    assert report(found)["verdict"] == "ok"
+
+
+def test_an_edge_that_serves_something_else_than_the_disk_holds(found: Found) -> None:
+    found["edge"]["served_generation"] = 2
+    assert "Nginx serves generation 2, the disk holds 3" in text(found)
+
+
+# ---------------------------------------------------------------- which hosts, which release
+def test_a_limited_run_says_so_and_compares_with_what_serves(found: Found, tmp_path: Path) -> None:
+    upgrade(found, tmp_path)
+    # Typed in the directory of another release, as an alert may have it.
+    found |= {"release": "1.2.0", "serial": 3, "components": {}}
+    limit(found, "app-2")
+    said = text(found)
+    assert said.startswith("only 1 of 5 hosts was asked: app-2\n\nHOST")
+    assert "Site acme runs release 1.1.0: the hosts asked are as they should be." in said
+    assert "another image" not in said
+    assert "warm until" not in said.replace("way back: not known", ""), "it was not seen"
+    assert report(found)["not_asked"] == ["edge-1", "app-1", "data-1", "mon-1"]
+
+
+def test_an_older_directory_is_told(found: Found, tmp_path: Path) -> None:
+    upgrade(found, tmp_path)
+    found |= {"release": "1.0.0", "serial": 1}
+    assert "this directory is of release 1.0.0; compared was with 1.1.0, which serves" in text(
+        found
+    )
+    assert problems(found) == []
+
+
+def test_a_release_that_is_not_here_is_not_compared_with(found: Found) -> None:
+    found["edge"] |= {"release": "1.1.0", "serial": 2}
+    for host in ("app-1", "app-2"):
+        for one in of(found, host)["answers"].values():
+            one["release"] = "1.1.0"
+        of(found, "edge-1")["answers"][f"app-blue on {host}"]["release"] = "1.1.0"
+    said = text(found)
+    assert "another image" not in said
+    assert "release 1.1.0, which serves, is not on this jump host" in said
+    assert "Next: import the bundle of 1.1.0 again, then" in said
+
+
+def test_an_edge_that_cannot_be_asked_makes_nothing_up(found: Found) -> None:
+    found["edge"] = {"unreachable": True, "msg": "timed out"}
+    found["hosts"]["edge-1"] = {"unreachable": True}
+    for host in ("app-1", "app-2"):
+        for one in of(found, host)["containers"]:
+            one["service"] = one["service"].replace("blue", "green")
+            one["colour"] = one["colour"].replace("blue", "green")
+    assert problems(found) == ["edge-1 cannot be reached over SSH"]
+    limit(found, "app-1")
+    assert "edge-1 does not say what the site serves: timed out" in text(found)
+
+
+def test_a_fresh_site_is_told_to_install(found: Found) -> None:
+    found["hosts"] = {host: {"msg": "no docker"} for host in RUNS}
+    found["edge"] = {"msg": "no such file"}
+    said = text(found)
+    assert "Site acme is not installed yet." in said
+    assert said.endswith("Next: ansible-playbook playbooks/install.yml")
+
+
+def test_a_long_reason_is_cut_between_words(found: Found) -> None:
+    found["absent"] = {"grafana": {"reason": "word " * 40}}
+    (line,) = [line for line in text(found).splitlines() if line.startswith("absent")]
     assert line.endswith("word …")
     assert len(line) < 110
-
-
-def test_why_the_last_run_failed_is_told(findings: dict[str, Any]) -> None:
-    failed = note("upgrade", "failed", release="1.1.0", why="no room")
-    findings["edges"] = [{**EDGE, "last_run": failed}]
-    text = report(findings)
-    assert "last run: upgrade to 1.1.0, failed at 2026-01-02T00:00:00Z: no room" in text
-    assert "everything is as it should be" in text
-
-
-# ---------------------------------------------------------------- the way back
-@pytest.fixture
-def upgraded(findings: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """A site that green serves as 1.1.0; blue stands by as 1.0.0."""
-    for release, components, head in (("1.0.0", OLD, 1), ("1.1.0", COMPONENTS, 2)):
-        (tmp_path / release).mkdir()
-        manifest = {"components": components, "schema": {"head": head}}
-        (tmp_path / release / "manifest.json").write_text(json.dumps(manifest))
-    edge = {**EDGE, "active": "green", "standby": "blue", "release": "1.1.0", "serial": 2}
-    edge |= {"previous_release": "1.0.0", "previous_serial": 1}
-    findings["edges"] = [edge | {"warm_until": "2026-01-03T00:00:00Z"}]
-    findings |= {"release": "1.1.0", "serial": 2}
-    app = findings["engines"]["app-1"]
-    app["containers"][0]["ImageID"] = "sha256:c-old"
-    app["containers"] += [container("app-green"), container("worker-green")]
-    for one in app["containers"][-2:]:
-        one["ImageID"] = "sha256:c-app"
-    del app["containers"][1]
-    return findings
-
-
-def test_the_standby_is_the_way_back_while_it_is_warm(upgraded: dict[str, Any]) -> None:
-    text = report(upgraded)
-    assert "way back: 1.0.0 (blue) is warm until 2026-01-03T00:00:00Z: seconds" in text
-    assert "everything is as it should be" in text
-    assert "other" not in text
-
-
-def test_a_rollback_is_not_rolled_back(upgraded: dict[str, Any]) -> None:
-    upgraded["edges"][0] |= {"release": "1.0.0", "serial": 1}
-    upgraded["edges"][0] |= {"previous_release": "1.1.0", "previous_serial": 2}
-    words = "way back: none further, the rollback led here; forward: 1.1.0"
-    assert f"{words} (blue, warm until 2026-01-03T00:00:00Z)\n" in report(upgraded)
-    upgraded["edges"][0]["standby"] = None
-    assert f"{words}\n" in report(upgraded)
-
-
-def test_a_window_that_is_over_says_so(upgraded: dict[str, Any]) -> None:
-    upgraded["edges"][0]["warm_until"] = "2026-01-01T12:00:00Z"
-    assert "(over; retire.yml stops it)" in report(upgraded)
-
-
-def test_a_standby_that_is_down_is_a_longer_way(upgraded: dict[str, Any]) -> None:
-    upgraded["engines"]["app-1"]["containers"][0] |= {"State": "exited", "Status": "Exited (0)"}
-    assert "way back: 1.0.0, from its images" in report(upgraded)
-
-
-def test_a_schema_that_is_too_new_closes_the_way(upgraded: dict[str, Any]) -> None:
-    upgraded["databases"] = [{"stdout": json.dumps({"lowest_compatible": 2})}]
-    assert "way back: none, the database's schema is too new for 1.0.0" in report(upgraded)
-
-
-def test_a_release_that_is_gone_is_no_way(upgraded: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "1.0.0" / "manifest.json").unlink()
-    assert "way back: none, 1.0.0 is no longer on this jump host" in report(upgraded)
-
-
-def test_a_newer_release_is_offered(upgraded: dict[str, Any]) -> None:
-    upgraded |= {"release": "1.2.0", "serial": 3}
-    text = report(upgraded)
-    assert "release 1.2.0 is here and can be upgraded to" in text
-    assert "upgrade.yml --check" in text
-
-
-def test_a_repair_is_done_by_the_release_that_serves(upgraded: dict[str, Any]) -> None:
-    upgraded |= {"release": "1.2.0", "serial": 3}
-    upgraded["engines"]["data-1"]["containers"][0]["State"] = "exited"
-    assert "/1.1.0 && ansible-playbook playbooks/install.yml --limit data-1" in report(upgraded)
-
-
-def test_a_fresh_site_is_told_to_install(findings: dict[str, Any]) -> None:
-    findings["engines"] = {host: {"msg": "no docker", "failed": True} for host in RUNS}
-    findings["edges"] = [{"rc": 2, "msg": "no such file"}]
-    findings["ready"] = [{"status": -1}]
-    text = report(findings)
-    assert "Site acme is not installed yet." in text
-    assert text.endswith("Next: ansible-playbook playbooks/install.yml")
-
-
-def test_a_limited_run_speaks_of_the_hosts_asked(findings: dict[str, Any]) -> None:
-    limited = deepcopy(findings)
-    limited["asked"], limited["edges"], limited["ready"] = ["data-1"], [], []
-    text = report(limited)
-    assert "the hosts asked are as it should be" not in text
-    assert "app-1" not in text

@@ -1,0 +1,43 @@
+"""Make the report of what was found, for people and for machines."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+RELEASE = str(Path(__file__).resolve().parents[3])
+if RELEASE not in sys.path:
+    sys.path.insert(0, RELEASE)
+
+from roles.status.logic import report  # noqa: E402
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs once, on the controller."""
+
+    _VALID_ARGS = frozenset(("findings", "path"))
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return text and report, and write the report."""
+        super().run(tmp, task_vars)
+        made = report.make(self._task.args["findings"])
+        moment = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        made["report"]["time"] = moment
+        path = Path(str(self._task.args["path"]))
+        try:
+            # A rehearsal writes it as well: it tells what was looked at, and nothing else.
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            body = json.dumps(made["report"], indent=1, sort_keys=True)
+            path.write_text(body + "\n", encoding="utf-8")
+        except OSError as error:
+            self._display.warning(f"the report for machines could not be written: {error}")
+        return {"changed": False, **made}

@@ -1,0 +1,142 @@
+#!/usr/bin/python
+"""Everything that status asks a host, in one go; see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: status_facts
+short_description: Everything that status asks a host, in one go
+description:
+  - Reads only, and never fails because something is down - that is what it is asked to tell.
+  - No secret, no hash of one and no container's environment is in the answer.
+options:
+  asks:
+    description:
+      - What to ask over the network - C(name), C(kind) (C(ready), C(gauge) or C(targets)), C(url),
+        C(ca), C(verify), C(gauge), and C(within), the container whose network it is asked from.
+    type: list
+    elements: dict
+    default: []
+  paths:
+    description: Places whose file systems must not be full, besides the engine's own.
+    type: list
+    elements: path
+    default: []
+  firewall:
+    description: C(family), C(table), C(path) and C(unit) of our rules; empty when there are none.
+    type: dict
+    default: {}
+  colours:
+    description: The active colour and the standby, when there is one.
+    type: list
+    elements: str
+    default: []
+  settings:
+    description: Settings that both colours must have alike, whatever their releases know.
+    type: list
+    elements: str
+    default: []
+  aside:
+    description: Where a service may have set damaged files aside; empty when none would.
+    type: str
+    default: ""
+  database:
+    description: C(container) and C(name) of the database, on the host that has it.
+    type: dict
+    default: {}
+  keys:
+    description: SHA-256 of each API key that the database should know.
+    type: list
+    elements: str
+    default: []
+"""
+
+EXAMPLES = r"""
+- name: Look
+  status_facts:
+    paths: [/var/lib/airlift]
+    asks:
+      - {name: postgres-exporter, kind: gauge, gauge: pg_up, url: "https://192.0.2.1:9187/metrics"}
+"""
+
+RETURN = r"""
+facts:
+  description: What was found.
+  returned: always
+  type: dict
+"""
+
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils import (  # noqa: E402
+    status_asks,
+    status_engine,
+    status_rules,
+)
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+
+def look(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what was found."""
+    facts: dict[str, Any] = {
+        "engine": {"error": ""},
+        "containers": [],
+        "images": [],
+        "differences": [],
+        "logins": {},
+        "database": {},
+    }
+    try:
+        facts["engine"] |= status_engine.about()
+        facts["containers"], raw = status_engine.containers(time.time())
+        facts["images"] = status_engine.images()
+        facts["logins"] = status_engine.logins(facts["containers"])
+        facts["differences"] = status_engine.differences(raw, given["colours"], given["settings"])
+        if given["database"]:
+            facts["database"] = status_engine.database(
+                given["database"]["container"], given["database"]["name"], given["keys"]
+            )
+    except status_engine.EngineError as error:
+        facts["engine"]["error"] = str(error)
+    pids = {one["name"]: one.pop("pid") for one in facts["containers"]}
+    facts["answers"] = status_asks.answers(given["asks"], pids)
+    ports = sorted({port for one in facts["containers"] for port in one.pop("ports")})
+    facts["forwarding"] = status_rules.forwarding()
+    facts["engine_rules"] = status_rules.engine_rules(ports)
+    firewall = given["firewall"]
+    facts["firewall"] = {"table": "", "enabled": True}
+    if firewall:
+        facts["firewall"] = {
+            "table": status_rules.our_table(
+                firewall["family"], firewall["table"], Path(firewall["path"])
+            ),
+            "enabled": status_rules.enabled(firewall["unit"]),
+        }
+    facts["set_aside"] = status_rules.set_aside(given["aside"])
+    root = facts["engine"].get("root")
+    facts["disks"] = status_rules.disks([*([root] if root else []), *given["paths"]])
+    return facts
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "asks": {"type": "list", "elements": "dict", "default": []},
+            "paths": {"type": "list", "elements": "path", "default": []},
+            "firewall": {"type": "dict", "default": {}},
+            "colours": {"type": "list", "elements": "str", "default": []},
+            "settings": {"type": "list", "elements": "str", "default": []},
+            "aside": {"type": "str", "default": ""},
+            "database": {"type": "dict", "default": {}},
+            "keys": {"type": "list", "elements": "str", "default": [], "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    module.exit_json(changed=False, facts=look(module.params))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""What the parts of the report share: lines of the table, what is wrong, what was found."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Findings = Mapping[str, Any]
+Facts = Mapping[str, Any]
+#: States of a container in which nothing is wrong with it.
+WELL = frozenset({"healthy", "running", "starting"})
+
+
+class Rank(IntEnum):
+    """Order of what is told: causes stand before their effects."""
+
+    RUN = 0
+    HOST = 1
+    RULES = 2
+    DATA = 3
+    SERVICE = 4
+    REPLICA = 5
+    EXPORTER = 6
+    EDGE = 7
+    STATE = 8
+    #: What serves is well all the same.
+    WARNING = 9
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    host: str
+    service: str
+    release: str
+    colour: str
+    image: str
+    health: str
+    since: str
+
+
+class Problem(NamedTuple):
+    """Something that is not as it should be, and what to do about it."""
+
+    rank: Rank
+    host: str
+    found: str
+    #: Last error line of what is not well.
+    said: str = ""
+    #: The playbook that repairs it; empty when none does.
+    fix: str = "install.yml"
+    #: Whether the playbook is needed on this host only.
+    limit: bool = True
+    #: What a person does first.
+    before: str = ""
+    #: The service that is not well, so that what follows from it is left out.
+    service: str = ""
+    #: The release in whose directory the playbook is run; empty for the one that serves.
+    release: str = ""
+
+    @property
+    def text(self) -> str:
+        """Return what is wrong, with its last error line."""
+        return f"{self.found}: {self.said}" if self.said else self.found
+
+    @property
+    def warning(self) -> bool:
+        """Say whether what serves is well all the same."""
+        return self.rank is Rank.WARNING
+
+
+def hosts_of(findings: Findings) -> list[str]:
+    """Return every host of the site, in the order of the zones."""
+    return list(dict.fromkeys(host for hosts in findings["zones"].values() for host in hosts))
+
+
+def asked(findings: Findings) -> list[str]:
+    """Return the hosts that were asked, in the order of the zones."""
+    return [host for host in hosts_of(findings) if host in findings["asked"]]
+
+
+def answer_of(findings: Findings, host: str) -> Mapping[str, Any]:
+    """Return what Ansible has of a host; empty when it was not asked."""
+    said = findings["hosts"].get(host)
+    return said if isinstance(said, Mapping) else {}
+
+
+def facts_of(findings: Findings, host: str) -> Facts:
+    """Return what a host says of itself; empty when it did not answer."""
+    return dict(answer_of(findings, host).get("facts") or {})
+
+
+def container_of(facts: Facts, service: str) -> Mapping[str, Any]:
+    """Return the container of a service; empty when there is none."""
+    found = [one for one in facts.get("containers") or [] if one["service"] == service]
+    return found[0] if found else {}
+
+
+def edge_of(findings: Findings) -> dict[str, Any]:
+    """Return what the swap agent says of an installed site, else nothing."""
+    said = findings["edge"]
+    return dict(said) if isinstance(said, Mapping) and said.get("installed") else {}
+
+
+def edge_host(findings: Findings) -> str:
+    """Return the host that knows what the site serves."""
+    hosts = findings["zones"].get("dmz") or ["the edge"]
+    return str(hosts[0])
+
+
+def active_of(findings: Findings, edge: Mapping[str, Any]) -> str:
+    """Return the colour that serves; without the edge's word, the one whose workers run."""
+    if edge:
+        return str(edge["active"])
+    found = [
+        one for host in asked(findings) for one in facts_of(findings, host).get("containers") or []
+    ]
+    workers = Counter(
+        one["colour"] for one in found if one["service"].startswith("worker-") and one["running"]
+    )
+    replicas = Counter(one["colour"] for one in found if one["service"].startswith("app-"))
+    best = (workers or replicas).most_common(1)
+    return str(best[0][0]) if best else "blue"
+
+
+def manifest_of(findings: Findings, release: str | None) -> dict[str, Any]:
+    """Return the manifest of a release on this jump host; empty when it is not here."""
+    path = Path(findings["releases_dir"], str(release), "manifest.json")
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError:
+        return {}
+
+
+def image_of(component: Mapping[str, Any], facts: Facts) -> str:
+    """Return the id of a component's image, as a host's image store counts."""
+    contained = facts["engine"].get("store") == "containerd"
+    return str(component["manifest_digest" if contained else "config_digest"])
+
+
+def wrong_checks(answer: Mapping[str, Any]) -> str:
+    """Return what keeps a service from being ready, of its readiness answer."""
+    wrong = [f"{name}: {value}" for name, value in answer["checks"].items() if value != "ok"]
+    return "; ".join(wrong) or str(answer["error"]) or f"HTTP {answer['status']}"

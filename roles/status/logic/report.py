@@ -1,0 +1,238 @@
+"""The whole report: what was found, the sentence, and the command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from roles.status.logic import flows, model, rollback, runs, services
+from roles.status.logic.model import Findings, Problem, Rank, Row
+
+FORMAT = 1
+#: Characters of a reason that a line has room for.
+REASON = 80
+
+
+def reason_of(entry: object) -> str:
+    """Return why a component is absent, in one line; preflight tells all of it."""
+    reason = str(entry.get("reason", "")) if isinstance(entry, Mapping) else str(entry)
+    return reason if len(reason) <= REASON else f"{reason[:REASON].rpartition(' ')[0]} …"
+
+
+def newer(findings: Findings, edge: Mapping[str, Any]) -> bool:
+    """Say whether this directory's release is newer than what the site serves."""
+    return bool(edge) and int(findings["serial"]) > int(edge["serial"])
+
+
+def of_edge(findings: Findings, edge: Mapping[str, Any]) -> list[Problem]:
+    """Return what is wrong with what the edge says, or that it says nothing."""
+    host = model.edge_host(findings)
+    if not edge:
+        said = findings["edge"] if isinstance(findings["edge"], Mapping) else {}
+        if said.get("installed") is False:
+            return [Problem(Rank.HOST, host, "the edge serves nothing yet", limit=False)]
+        why = " ".join(str(said.get("msg") or "").split())[:200]
+        found = f"{host} does not say what the site serves"
+        return [Problem(Rank.HOST, host, found, why)]
+    problems = []
+    if edge["served_generation"] != edge["live_generation"]:
+        found = (
+            f"Nginx serves generation {edge['served_generation']}, "
+            f"the disk holds {edge['live_generation']}"
+        )
+        problems.append(Problem(Rank.STATE, host, found))
+    if edge["release"] != findings["release"] and not model.manifest_of(findings, edge["release"]):
+        found = (
+            f"release {edge['release']}, which serves, is not on this jump host, so its images "
+            "were not compared"
+        )
+        before = f"import the bundle of {edge['release']} again"
+        problems.append(Problem(Rank.WARNING, host, found, fix="", before=before))
+    return problems
+
+
+def facts_of_site(findings: Findings, edge: Mapping[str, Any]) -> list[str]:
+    """Return what is to be known of the release, and of the one in this directory."""
+    if not edge:
+        return []
+    facts = [
+        f"release {edge['release']} (serial {edge['serial']}), {edge['active']} active, "
+        f"generation {edge['live_generation']}, since {edge['since']}"
+    ]
+    if newer(findings, edge):
+        facts.append(f"release {findings['release']} is here and can be upgraded to")
+    elif findings["release"] != edge["release"] and model.manifest_of(findings, edge["release"]):
+        facts.append(
+            f"this directory is of release {findings['release']}; compared was with "
+            f"{edge['release']}, which serves"
+        )
+    return facts
+
+
+def set_aside(findings: Findings) -> list[str]:
+    """Return what services did by themselves about damaged files."""
+    return [
+        f"redis on {host} had damaged files and started empty; they are in {path}"
+        for host in model.asked(findings)
+        for path in model.facts_of(findings, host).get("set_aside") or []
+    ]
+
+
+def without_effects(problems: Sequence[Problem]) -> list[Problem]:
+    """Return the problems in order, without what follows from a container that is down."""
+    ordered = sorted(dict.fromkeys(problems), key=lambda one: one.rank)
+    down = {one.host for one in ordered if one.rank is Rank.HOST}
+    broken = {(one.host, one.service) for one in ordered if one.rank in {Rank.DATA, Rank.SERVICE}}
+    return [
+        one
+        for one in ordered
+        if one.rank not in {Rank.REPLICA, Rank.EXPORTER}
+        or (one.host not in down and (one.host, one.service) not in broken)
+    ]
+
+
+def command_for(findings: Findings, edge: Mapping[str, Any], one: Problem, limit: str) -> str:
+    """Return the complete line that repairs a problem, from the directory of the right release."""
+    if not one.fix:
+        return f"{one.before}, then {findings['command']}status.yml" if one.before else ""
+    serves = str(edge.get("release", findings["release"]))
+    wanted = one.release or serves
+    # Install repairs what serves, so from the directory of that release; looking works from any.
+    elsewhere = wanted != findings["release"] and one.fix in {"install.yml", "upgrade.yml"}
+    place = f"cd {findings['releases_dir']}/{wanted} && " if elsewhere else ""
+    words = f"{place}{findings['command']}{one.fix}"
+    if limit and one.fix == "install.yml":
+        words += f" --limit {limit}"
+    return f"{one.before}, then {words}" if one.before else words
+
+
+def next_line(
+    findings: Findings, edge: Mapping[str, Any], problems: Sequence[Problem], *, give_up: bool
+) -> str:
+    """Return what to type next: the command of the first cause, for all hosts that need it."""
+    first = problems[0]
+    # What is only an effect asks for no repair of its own.
+    last = max(first.rank, Rank.SERVICE)
+    same = [one for one in problems if one.fix == first.fix and one.rank <= last]
+    hosts = {one.host for one in same}
+    limited = all(one.limit for one in same) and len(hosts) == 1
+    line = command_for(findings, edge, first, first.host if limited else "")
+    return f"{line}, or rollback.yml to give it up" if give_up else line
+
+
+def conclusion(
+    findings: Findings, edge: Mapping[str, Any], problems: Sequence[Problem], done: runs.Runs
+) -> tuple[str, str, str]:
+    """Return the verdict in a word, in a sentence, and the next line."""
+    site, command = findings["site"], findings["command"]
+    release = edge.get("release", findings["release"])
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    everyone = rollback.everyone_asked(findings)
+    if done.at_work:
+        active = model.active_of(findings, edge)
+        sentence = f"Site {site} serves release {release} ({active}) while it is worked on."
+        return "in progress", sentence, f"wait; look again with {command}status.yml"
+    if not problems:
+        scope = "everything is as it" if everyone else "the hosts asked are as they"
+        following = f"{command}status.yml any time; a new bundle begins with its import."
+        if newer(findings, edge):
+            following = f"{command}upgrade.yml --check shows what an upgrade would do."
+        return "ok", f"Site {site} runs release {release}: {scope} should be.", following
+    if everyone and services.nothing_installed(findings):
+        return "not installed", f"Site {site} is not installed yet.", f"{command}install.yml"
+    following = next_line(findings, edge, problems, give_up=done.give_up)
+    following = following or f"{command}status.yml any time; nothing on the site needs a repair."
+    if problems[0].warning:
+        sentence = (
+            f"Site {site} runs release {release}: what serves is as it should be, "
+            f"but {problems[0].text.rstrip('.')}{more}."
+        )
+        return "warning", sentence, following
+    sentence = f"Site {site} needs attention: {problems[0].text.rstrip('.')}{more}."
+    return "attention", sentence, following
+
+
+def as_json(row: Row) -> dict[str, str]:
+    """Return a line of the table for machines."""
+    return {name: value for name, value in row._asdict().items() if name != "host"}
+
+
+def make(findings: Findings) -> dict[str, Any]:
+    """Return {text, report}: the same content for people and for machines."""
+    edge = model.edge_of(findings)
+    active = model.active_of(findings, edge)
+    known = services.known_releases(findings, edge)
+    host = model.edge_host(findings)
+    asked = model.asked(findings)
+    left_out = [one for one in model.hosts_of(findings) if one not in asked]
+    rows: list[Row] = []
+    problems = of_edge(findings, edge)
+    for one in asked:
+        lines, wrong = services.host_lines(findings, one, active, known)
+        rows += lines
+        problems += wrong
+    if any(one.rank is Rank.HOST and one.host == host for one in problems[1:]) and not edge:
+        # Said already, in better words.
+        problems = problems[1:]
+    answer, wrong_edge = flows.through_the_edge(findings)
+    problems += flows.of_replicas(findings, edge, active)
+    problems += flows.of_logins(findings, active)
+    problems += flows.of_watcher(findings, edge)
+    problems += flows.of_exporters(findings)
+    problems += flows.of_targets(findings, active, str(edge.get("standby") or ""))
+    problems += flows.of_database(findings)
+    if wrong_edge:
+        problems.append(Problem(Rank.EDGE, host, wrong_edge, limit=False))
+    facts = [f"/health/ready through the edge: {answer}", *facts_of_site(findings, edge)]
+    done, target = runs.Runs([], []), rollback.Target("", False, [])
+    if edge:
+        done, target = runs.runs_of(edge, host), rollback.target_of(findings, edge)
+        facts[2:2] = [target.line]
+        facts += done.facts
+        problems += [*done.problems, *target.problems]
+    facts += set_aside(findings)
+    facts += [f"absent: {name}: {reason_of(entry)}" for name, entry in findings["absent"].items()]
+    problems = without_effects(problems)
+    verdict, sentence, following = conclusion(findings, edge, problems, done)
+    verb = "was" if len(asked) == 1 else "were"
+    some = f"only {len(asked)} of {len(asked) + len(left_out)} hosts {verb} asked: "
+    some += ", ".join(asked)
+    told = problems if verdict == "in progress" else problems[1:]
+    text = [
+        *([some, ""] if left_out else []),
+        *services.table(rows),
+        "",
+        *facts,
+        "",
+        sentence,
+        *(f"  - {one.text}" for one in (told if verdict != "not installed" else [])),
+        f"Next: {following}",
+    ]
+    report = {
+        "format": FORMAT,
+        "site": findings["site"],
+        "verdict": verdict,
+        "sentence": sentence,
+        "next": following,
+        "release": edge.get("release"),
+        "serial": edge.get("serial"),
+        "active": edge.get("active"),
+        "standby": edge.get("standby"),
+        "this_directory": findings["release"],
+        "asked": asked,
+        "not_asked": left_out,
+        "facts": facts,
+        "rollback": {"warm": target.warm, "line": target.line.partition(": ")[2]},
+        "problems": [
+            {
+                "level": "warning" if one.warning else "problem",
+                "host": one.host,
+                "found": one.found,
+                "error": one.said,
+                "fix": command_for(findings, edge, one, one.host if one.limit else ""),
+            }
+            for one in problems
+        ],
+        "services": {one: [as_json(row) for row in rows if row.host == one] for one in asked},
+    }
+    return {"text": "\n".join(text), "report": report}

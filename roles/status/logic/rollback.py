@@ -1,0 +1,143 @@
+"""Whether a rollback is possible, to what, how fast and until when: promised is what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from roles.preflight.filter_plugins.preflight import preflight_lacking
+from roles.status.logic import flows, model
+from roles.status.logic.model import Findings, Problem, Rank
+
+
+class Target(NamedTuple):
+    """The line of the report, whether the way takes seconds, and what stands against it."""
+
+    line: str
+    warm: bool
+    problems: list[Problem]
+
+
+def faults_of_standby(
+    findings: Findings, edge: Mapping[str, Any], component: Mapping[str, Any] | None
+) -> Iterator[tuple[str, str, str]]:
+    """Return (host, fault, last error) for everything that keeps the standby from serving at once.
+
+    `component` is the image that it must run; None when only its health matters.
+    """
+    colour, release = edge["standby"], str(edge["previous_release"])
+    name = f"app-{colour}"
+    for host in findings["zones"].get("app", []):
+        facts = model.facts_of(findings, host)
+        one = model.container_of(facts, name)
+        answer, from_edge = flows.replica(findings, host, colour)
+        if not facts:
+            yield host, f"{host} was not asked or did not answer", ""
+        elif not one:
+            yield host, f"{name} is missing on {host}", ""
+        elif one["state"] != "healthy":
+            yield host, f"{name} on {host} is {one['state']}", one["said"]
+        elif component and model.image_of(component, facts) != one["image"]:
+            yield host, f"{name} on {host} runs another image than that of {release}", ""
+        elif facts["differences"]:
+            other = f"app-{edge['active']}"
+            what = ", ".join(facts["differences"])
+            yield host, f"{name} on {host} was started with other values than {other}: {what}", ""
+        elif why := flows.refused(findings, host, name):
+            yield host, f"{name} on {host} cannot log in", why
+        elif not answer or answer["error"]:
+            whom = "the edge" if from_edge else "its host"
+            reason = str(answer["error"]) if answer else ""
+            yield host, f"{name} on {host} does not answer {whom}", reason
+        elif answer["status"] != 200:
+            yield host, f"{name} on {host} is not ready", model.wrong_checks(answer)
+        elif answer["release"] not in {"", release}:
+            yield host, f"{name} on {host} answers as release {answer['release']}", ""
+
+
+def without_image(findings: Findings, component: Mapping[str, Any]) -> list[str]:
+    """Return the app hosts that say that they lack the image."""
+    return [
+        host
+        for host in findings["zones"].get("app", [])
+        if (facts := model.facts_of(findings, host))
+        and model.image_of(component, facts) not in facts["images"]
+    ]
+
+
+def none(line: str, findings: Findings, before: str = "") -> Target:
+    """Return that there is no way back; nothing on the site is to be repaired for it."""
+    host = model.edge_host(findings)
+    problem = Problem(Rank.WARNING, host, f"there is no {line}", fix="", before=before)
+    return Target(f"way back: none, {line.partition(': ')[2]}", warm=False, problems=[problem])
+
+
+def cold(findings: Findings, release: str, component: Mapping[str, Any]) -> Target:
+    """Return the way back from images, which hosts or the jump host must have."""
+    lacking = without_image(findings, component)
+    if not lacking:
+        silent = [one for one in findings["zones"]["app"] if not model.facts_of(findings, one)]
+        late = f"; not known of {', '.join(silent)}" if silent else ""
+        line = f"way back: {release}, from its images: a minute or two{late}"
+        return Target(line, warm=False, problems=[])
+    store = preflight_lacking({"components": {"app": component}}, findings["store"])
+    hosts = ", ".join(lacking)
+    if not store:
+        line = f"way back: {release}, from its images, which {hosts} would get first: some minutes"
+        return Target(line, False, [])
+    words = f"way back: neither {hosts} nor this jump host has the image of {release}"
+    return none(words, findings, before=f"import the bundle of {release} again")
+
+
+def target_of(findings: Findings, edge: Mapping[str, Any]) -> Target:
+    """Return whether a rollback is possible, from what was seen now."""
+    release, standby = edge.get("previous_release"), edge.get("standby")
+    if not release:
+        return Target("way back: none, this is the first release here", False, [])
+    if edge["previous_serial"] > edge["serial"]:
+        faults = list(faults_of_standby(findings, edge, None)) if standby else []
+        waits = f" ({standby}, warm until {edge['warm_until']})" if standby and not faults else ""
+        line = f"way back: none further, the rollback led here; forward: {release}{waits}"
+        return Target(line, False, list(problems_of(findings, faults)))
+    manifest = model.manifest_of(findings, release)
+    if not manifest:
+        return none(
+            f"way back: {release} is no longer on this jump host; import its bundle again",
+            findings,
+            before=f"import the bundle of {release} again",
+        )
+    said = flows.database_of(findings)
+    if "lowest_compatible" not in said:
+        why = "does not answer" if said or everyone_asked(findings) else "was not asked"
+        return Target(f"way back: not known, the database {why}", False, [])
+    if said["lowest_compatible"] > manifest["schema"]["head"]:
+        return none(f"way back: the database's schema is too new for {release}", findings)
+    component = manifest["components"]["app"]
+    found = cold(findings, release, component)
+    if not standby:
+        return found
+    faults = list(faults_of_standby(findings, edge, component))
+    if not faults:
+        late = " (over; retire.yml stops it)" if edge["warm_until"] < edge["now"] else ""
+        line = f"way back: {release} ({standby}) is warm until {edge['warm_until']}{late}: seconds"
+        return Target(line, True, [])
+    not_warm = "; ".join(fault for _, fault, _ in faults)
+    problems = [*problems_of(findings, faults), *found.problems]
+    return Target(f"{found.line}; not warm: {not_warm}", False, problems)
+
+
+def problems_of(findings: Findings, faults: list[tuple[str, str, str]]) -> Iterator[Problem]:
+    """Return the faults of a standby as warnings: an installation makes it true again, or cold.
+
+    That a host did not answer is told already, or was meant so.
+    """
+    for host, fault, said in faults:
+        if not model.facts_of(findings, host):
+            continue
+        found = f"the standby cannot serve at once: {fault}"
+        yield Problem(Rank.WARNING, host, found, said, limit=False)
+
+
+def everyone_asked(findings: Findings) -> bool:
+    """Say whether no host was left out by --limit."""
+    return set(model.hosts_of(findings)) <= set(findings["asked"])

@@ -1,0 +1,61 @@
+"""What is to be said of the runs of playbooks on a site: in progress, interrupted, failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from roles.status.logic.model import Problem, Rank
+
+#: What an operator runs, as the swap agent notes it.
+VERBS = ("install", "upgrade", "rollback", "retire")
+
+
+class Runs(NamedTuple):
+    """Facts about runs, and what they left to be done."""
+
+    facts: list[str]
+    problems: list[Problem]
+    at_work: bool = False
+    #: Whether rollback.yml would clean up the upgrade that was interrupted.
+    give_up: bool = False
+
+
+def failed(edge: Mapping[str, Any], host: str) -> tuple[list[str], list[Problem]]:
+    """Return what to say of the last run when it failed."""
+    last = edge.get("last_run")
+    if not last or last["event"] != "failed":
+        return [], []
+    verb, release = last["step"], last["data"].get("release", "?")
+    why = " ".join(str(last["data"].get("why") or "it gave no reason").split())
+    fact = f"last run: {verb} to {release}, failed at {last['time']}: {why}"
+    found = f"the last {verb}, to {release}, failed"
+    # A failed upgrade is undone: an install confirms the release that serves. The rest goes on.
+    undone = verb == "upgrade" and release != edge["release"]
+    fix = "install.yml" if undone else f"{verb}.yml"
+    return [fact], [Problem(Rank.WARNING, host, found, why, fix=fix, limit=False)]
+
+
+def runs_of(edge: Mapping[str, Any], host: str) -> Runs:
+    """Return what is to be said of the runs on this site; `host` is the edge."""
+    facts, problems = failed(edge, host)
+    begun = edge.get("unfinished", [])
+    verbs = [record for record in begun if record["step"] in VERBS]
+    # Of several that were interrupted, the newest is what the site was on its way to.
+    newest = max(verbs, key=lambda record: int(record["seq"]), default=None)
+    if newest is None:
+        return Runs(facts, problems)
+    steps = [one for one in begun if one["step"] not in VERBS and one["run"] == newest["run"]]
+    step = max(steps, key=lambda record: int(record["seq"]), default=None)
+    where = f" in step {step['step']}" if step else ""
+    release = newest["data"].get("release")
+    what = f"{newest['step']} to {release}"
+    lease = edge.get("lease")
+    if lease and edge.get("at_work", True):
+        line = f"{lease['owner']} is at work: {what}{where}, since {newest['time']}"
+        return Runs([*facts, line], [], at_work=True)
+    found = f"{what} was cut off{where}: start it again"
+    fix = f"{newest['step']}.yml"
+    # What was interrupted is finished first; a failure before it is history.
+    again = Problem(Rank.RUN, host, found, fix=fix, limit=False, release=str(release or ""))
+    return Runs(facts, [again], give_up=newest["step"] == "upgrade" and edge["release"] != release)

@@ -1,0 +1,178 @@
+"""Hosts and the containers on them: the table, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from roles.status.logic import model
+from roles.status.logic.model import Facts, Findings, Problem, Rank, Row
+
+COLUMNS = ("HOST", "SERVICE", "RELEASE", "COLOUR", "IMAGE", "HEALTH", "SINCE")
+#: A container that was started again so often, and lately, does not stay up.
+RESTARTS = 3
+LATELY = 120
+#: Share of a disk above which it counts as full: below, Prometheus warns.
+FULL = 95
+#: Policies that bring a container back after a reboot.
+STAYING = frozenset({"unless-stopped", "always"})
+Known = Mapping[str, Mapping[str, Any]]
+
+
+def known_releases(findings: Findings, edge: Mapping[str, Any]) -> Known:
+    """Return release: components; what serves is "" too, unless its manifest is not here."""
+    served = model.manifest_of(findings, edge.get("release"))
+    before = model.manifest_of(findings, edge.get("previous_release"))
+    known: dict[str, Mapping[str, Any]] = {findings["release"]: findings["components"]}
+    if before:
+        known[str(edge["previous_release"])] = before["components"]
+    if served:
+        known[""] = known[str(edge["release"])] = served["components"]
+    elif edge.get("release") == findings["release"]:
+        known[""] = findings["components"]
+    return known
+
+
+def wanted_services(findings: Findings, host: str, active: str) -> list[str]:
+    """Return the services that a host should run, without those the release has no image for."""
+    zones = [zone for zone, hosts in findings["zones"].items() if host in hosts]
+    names = [name for zone in [*zones, "all"] for name in findings["expected"].get(zone, [])]
+    services = [name.replace("COLOUR", active) for name in names]
+    return [name for name in services if name not in findings["absent"]]
+
+
+def duration(seconds: int) -> str:
+    """Return a time as people read it."""
+    for size, unit in ((172_800, "day"), (7200, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = seconds // {"day": 86_400, "hour": 3600, "minute": 60}[unit]
+            return f"{count} {unit}{'s' if count != 1 else ''}"
+    return f"{seconds} second{'s' if seconds != 1 else ''}"
+
+
+def times(count: int) -> str:
+    """Return how often something was."""
+    return "once" if count == 1 else f"{count} times"
+
+
+def image_word(container: Mapping[str, Any], facts: Facts, known: Known, *, wanted: bool) -> str:
+    """Return ok, other, or ? when it is not known which image is the right one."""
+    # What stands by is of another release; everything that should run is of the one that serves.
+    components = known.get("") if wanted else known.get(container["release"], known.get(""))
+    component = (components or {}).get(container["component"])
+    if component is None:
+        return "?" if components is None else "other"
+    return "ok" if model.image_of(component, facts) == container["image"] else "other"
+
+
+def of_container(host: str, one: Mapping[str, Any], image: str) -> Iterator[Problem]:
+    """Return what is wrong with a container that should run."""
+    service, state = one["service"], one["state"]
+    rank = Rank.DATA if service in {"postgres", "redis"} else Rank.SERVICE
+    if state == "restarting" or (one["restarts"] >= RESTARTS and one["seconds"] < LATELY):
+        found = f"{service} on {host} restarts again and again ({times(one['restarts'])})"
+        yield Problem(rank, host, found, one["said"], service=service)
+    elif state not in model.WELL:
+        found = f"{service} on {host} is {state}"
+        yield Problem(rank, host, found, one["said"], service=service)
+    elif image == "other":
+        found = f"{service} on {host} runs another image than this release's"
+        yield Problem(rank, host, found)
+    elif one["restart_policy"] not in STAYING:
+        found = f"{service} on {host} would not come back after a reboot"
+        yield Problem(rank, host, found)
+
+
+def of_host(host: str, facts: Facts) -> Iterator[Problem]:
+    """Return what keeps a host from passing packets on, or will soon."""
+    for disk in facts["disks"]:
+        if disk["percent"] >= FULL:
+            found = f"{disk['path']} on {host} is {disk['percent']} % full"
+            yield Problem(Rank.RULES, host, found, fix="status.yml", before="free space there")
+    if not facts["forwarding"]:
+        found = (
+            f"{host} does not pass packets on (net.ipv4.ip_forward is 0), so no container is "
+            "reached from another host"
+        )
+        yield Problem(Rank.RULES, host, found)
+    rules = facts["engine_rules"]
+    if rules["missing"]:
+        ports = ", ".join(map(str, rules["missing"]))
+        found = f"the container engine's rules for port {ports} are gone on {host}"
+        yield Problem(Rank.RULES, host, found)
+    elif rules["blocked"]:
+        yield Problem(Rank.RULES, host, f"the container engine's rules are gone on {host}")
+    table = facts["firewall"]["table"]
+    words = {
+        "missing": "is missing",
+        "different": "holds other rules than those that were confirmed",
+        "unconfirmed": "was never confirmed",
+    }
+    if table:
+        yield Problem(Rank.RULES, host, f"the firewall table of {host} {words[table]}")
+    elif not facts["firewall"]["enabled"]:
+        yield Problem(Rank.RULES, host, f"the firewall of {host} would not be loaded at its start")
+
+
+def host_lines(
+    findings: Findings, host: str, active: str, known: Known
+) -> tuple[list[Row], list[Problem]]:
+    """Return the lines of one host, and what is wrong there."""
+    said, facts = model.answer_of(findings, host), model.facts_of(findings, host)
+    if said.get("unreachable"):
+        before = "bring the host back"
+        problem = Problem(Rank.HOST, host, f"{host} cannot be reached over SSH", before=before)
+        return [Row(host, "-", "-", "-", "-", "unreachable", "-")], [problem]
+    why = str(facts["engine"]["error"]) if facts else str(said.get("msg", "it said nothing"))
+    problems = list(of_host(host, facts)) if facts else []
+    if why:
+        found = f"{host} has no container engine that answers"
+        said_last = " ".join(why.split())[:200]
+        problems.insert(0, Problem(Rank.HOST, host, found, said_last))
+        return [Row(host, "-", "-", "-", "-", "no engine", "-")], problems
+    rows = []
+    wanted = wanted_services(findings, host, active)
+    there = {one["service"]: one for one in facts["containers"]}
+    for service in [*wanted, *sorted(set(there) - set(wanted))]:
+        if service not in there:
+            rows.append(Row(host, service, "-", "-", "-", "missing", "-"))
+            rank = Rank.DATA if service in {"postgres", "redis"} else Rank.SERVICE
+            found = f"{service} is missing on {host}"
+            problems.append(Problem(rank, host, found, service=service))
+            continue
+        one = there[service]
+        image = image_word(one, facts, known, wanted=service in wanted)
+        release = one["release"] or one["version"] or "-"
+        rows.append(
+            Row(
+                *(host, service, release, one["colour"] or "-", image, one["state"]),
+                duration(one["seconds"]),
+            )
+        )
+        if service in wanted:
+            problems += of_container(host, one, image)
+    return rows, problems
+
+
+def nothing_installed(findings: Findings) -> bool:
+    """Say whether every host answers and none has anything of a site."""
+    anything = any(
+        model.answer_of(findings, host).get("unreachable")
+        or model.facts_of(findings, host).get("containers")
+        for host in model.asked(findings)
+    )
+    return not (anything or model.edge_of(findings))
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Return the lines of a table; a host's name stands only on its first line."""
+    lines: list[tuple[str, ...]] = [COLUMNS]
+    last = ""
+    for row in rows:
+        lines.append(("" if row.host == last else row.host, *row[1:]))
+        last = row.host
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]

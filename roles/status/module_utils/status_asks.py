@@ -1,0 +1,194 @@
+"""Asking services over the network, from where they are used."""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import json
+import os
+import re
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+SECONDS = 5.0
+WORDS = 160
+#: Down targets that are asked again; a site where more are down has other troubles.
+TARGETS = 32
+LABELS = ("job", "host", "instance", "colour")
+Ask = dict[str, Any]
+
+
+class Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: another address says nothing of this service."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Let the redirect be the answer."""
+
+
+def get(ask: Ask) -> tuple[int, bytes, str]:
+    """Return status, body and, where there is no answer, why."""
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), Stay()]
+    authority = ask.get("ca") or None
+    try:
+        if ask["url"].startswith("https:"):
+            if authority and not Path(authority).is_file():
+                return 0, b"", f"{authority} is not on this host"
+            context = ssl.create_default_context(cafile=authority)
+            if not ask.get("verify", True):
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        with urllib.request.build_opener(*handlers).open(ask["url"], timeout=SECONDS) as answer:
+            return int(answer.status), bytes(answer.read()), ""
+    except urllib.error.HTTPError as answer:
+        try:
+            return answer.code, answer.read(), ""
+        except (OSError, http.client.HTTPException):
+            return answer.code, b"", ""
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+        return 0, b"", reason[:WORDS]
+
+
+def ready(ask: Ask) -> dict[str, Any]:
+    """Return what a readiness answer says; `error` says why there is none."""
+    status, body, error = get(ask)
+    try:
+        said = dict(json.loads(body or b"{}"))
+    except (ValueError, TypeError):
+        said = {}
+    checks = {str(k): str(v)[:WORDS] for k, v in dict(said.get("checks") or {}).items()}
+    return {
+        "status": status,
+        "ready": str(said.get("status", "")),
+        "checks": checks,
+        "release": str(said.get("release", "")),
+        "colour": str(said.get("colour", "")),
+        "error": error,
+    }
+
+
+def gauge(ask: Ask) -> dict[str, Any]:
+    """Return the value of one metric that an exporter shows, which proves its own login."""
+    status, body, error = get(ask)
+    if status != 200:
+        return {"value": None, "error": error or f"HTTP {status}"}
+    name, text = re.escape(str(ask["gauge"])), body.decode(errors="replace")
+    found = re.search(rf"^{name}(?:\{{[^}}]*\}})? ([-+.e0-9]+)$", text, re.MULTILINE)
+    if not found:
+        return {"value": None, "error": f"it shows no {ask['gauge']}"}
+    return {"value": float(found.group(1)), "error": ""}
+
+
+def targets(ask: Ask) -> dict[str, Any]:
+    """Return the targets that Prometheus calls down."""
+    status, body, error = get(ask)
+    try:
+        active = json.loads(body)["data"]["activeTargets"]
+    except (ValueError, KeyError, TypeError):
+        return {"down": [], "error": error or f"HTTP {status}"}
+    down = [one for one in active if one["health"] == "down"][:TARGETS]
+    return {
+        "down": [
+            {
+                **{name: one["labels"].get(name, "") for name in LABELS},
+                "url": str(one["scrapeUrl"]),
+                "error": str(one.get("lastError", "")),
+            }
+            for one in down
+        ],
+        "error": "",
+    }
+
+
+def still_down(down: list[dict[str, str]], ca: str, pid: int) -> list[dict[str, str]]:
+    """Return the targets that do not answer now, either: a scrape may be 15 s old."""
+    asks = [{"name": one["url"], "url": one["url"], "ca": ca, "kind": "plain"} for one in down]
+    again = within(pid, partial(all_of, asks))
+    return [
+        {**one, "error": (again[one["url"]]["error"] or one["error"])[:WORDS]}
+        for one in down
+        if again[one["url"]]["status"] != 200
+    ]
+
+
+def plain(ask: Ask) -> dict[str, Any]:
+    """Return the status alone."""
+    status, _, error = get(ask)
+    return {"status": status, "error": error}
+
+
+KINDS: dict[str, Callable[[Ask], dict[str, Any]]] = {
+    "ready": ready,
+    "gauge": gauge,
+    "targets": targets,
+    "plain": plain,
+}
+
+
+def all_of(asks: list[Ask]) -> dict[str, dict[str, Any]]:
+    """Return name: answer, all asked at the same time."""
+    if not asks:
+        return {}
+    with ThreadPoolExecutor(min(16, len(asks))) as pool:
+        asked = {ask["name"]: pool.submit(KINDS[ask["kind"]], ask) for ask in asks}
+        return {name: answer.result() for name, answer in asked.items()}
+
+
+def enter(pid: int) -> None:
+    """Move this thread into the network of a process."""
+    handle = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(handle, 0) != 0:
+            raise OSError(ctypes.get_errno(), "the network of the container cannot be entered")
+    finally:
+        os.close(handle)
+
+
+def within(pid: int, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Do work in the network of a process, as a container would; without one, on the host.
+
+    A container's packets pass the forward chain and the engine's rules, the host's do not.
+    """
+    if not pid:
+        return work()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        # Nothing of the module may run twice: whatever happens, the child ends here.
+        try:
+            os.close(read)
+            enter(pid)
+            with os.fdopen(write, "wb") as pipe:
+                pipe.write(json.dumps(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        body = pipe.read()
+    os.waitpid(child, 0)
+    return dict(json.loads(body)) if body else work()
+
+
+def answers(asks: list[Ask], pids: dict[str, int]) -> dict[str, dict[str, Any]]:
+    """Return name: answer; `within` names the container whose network one is asked from."""
+    groups: dict[int, list[Ask]] = {}
+    for ask in asks:
+        # Prometheus is asked on the host's own port; what it finds down is asked from inside.
+        inside = 0 if ask["kind"] == "targets" else pids.get(str(ask.get("within", "")), 0)
+        groups.setdefault(inside, []).append(ask)
+    found: dict[str, dict[str, Any]] = {}
+    for pid, group in groups.items():
+        # No threads are left when the next child is made: a process with threads is not to fork.
+        found.update(within(pid, partial(all_of, group)))
+    for ask in asks:
+        if found[ask["name"]].get("down"):
+            answer, pid = found[ask["name"]], pids.get(str(ask.get("within", "")), 0)
+            answer["down"] = still_down(answer["down"], str(ask.get("ca", "")), pid)
+    return found

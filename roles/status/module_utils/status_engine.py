@@ -1,0 +1,287 @@
+"""What the container engine says of itself, of Airlift's containers and of the database."""
+
+from __future__ import annotations
+
+import calendar
+import json
+import re
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+CONTAINERD = "io.containerd.snapshotter.v1"
+#: Characters of what a container said last; a report has no room for more.
+WORDS = 200
+TROUBLE = re.compile(r"error|fatal|panic|emerg|fail|denied|refused|bad file|corrupt", re.IGNORECASE)
+LATEST = """SELECT json_build_object('version', version, 'lowest_compatible', lowest_compatible,
+ 'keys', (SELECT coalesce(json_agg(json_build_array(encode(key_hash, 'hex'), client,
+  origin, revoked_at IS NOT NULL, revoked_by)), '[]') FROM api_keys))
+ FROM schema_version ORDER BY version DESC LIMIT 1"""
+
+
+#: Runs in a container of the service: logs in anew, with what its process was given, as the
+#: connections of a pool outlive a password. Only libraries, so that it works in any release. That
+#: Redis is away is no refusal; readiness says it.
+LOGIN = """
+import json, os, pathlib
+import psycopg, redis
+
+def secret(name):
+    file = pathlib.Path("/run/secrets", name)
+    return file.read_text() if file.exists() else None
+
+found = {"postgres": "", "redis": ""}
+try:
+    url, password = os.environ["DATABASE_URL"], secret("database_password")
+    psycopg.connect(url, password=password, connect_timeout=5).close()
+except psycopg.Error as error:
+    found["postgres"] = str(error)
+url = os.environ.get("REDIS_URL")
+more = {"password": secret("redis_password"), "socket_timeout": 5, "socket_connect_timeout": 5}
+if url and url.startswith("rediss:"):
+    more["ssl_ca_certs"] = os.environ.get("REDIS_CA_FILE")
+try:
+    if url:
+        redis.Redis.from_url(url, **more).ping()
+except redis.AuthenticationError as error:
+    found["redis"] = str(error)
+except redis.RedisError:
+    pass
+print(json.dumps(found))
+"""
+
+
+class EngineError(Exception):
+    """Why the engine does not answer, in a sentence."""
+
+
+def docker(*arguments: str, timeout: int = 20) -> subprocess.CompletedProcess[str]:
+    """Run the engine's client."""
+    try:
+        return subprocess.run(
+            ["docker", *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise EngineError("there is no container engine on this host") from None
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"the engine did not answer within {timeout} s") from None
+
+
+def lines_of(*arguments: str) -> list[str]:
+    """Return what the client prints; fail with what it says when it fails."""
+    done = docker(*arguments)
+    if done.returncode != 0:
+        raise EngineError(short(done.stderr) or f"docker {arguments[0]} failed")
+    return done.stdout.split("\n")
+
+
+def short(text: str) -> str:
+    """Return text as one line that fits a report."""
+    line = " ".join(text.split())
+    return line if len(line) <= WORDS else line[: WORDS - 2] + " …"
+
+
+def about() -> dict[str, Any]:
+    """Return the engine's image store and where it keeps its data."""
+    info = json.loads("\n".join(lines_of("info", "--format", "{{json .}}")))
+    # Asked of an engine that is down, the client ends well too, with empty answers.
+    if not info.get("ServerVersion"):
+        said = info.get("ServerErrors") or ["the engine does not answer"]
+        raise EngineError(short(str(said[0])))
+    store = dict(info.get("DriverStatus") or [])
+    contained = store.get("driver-type") == CONTAINERD
+    return {
+        "store": "containerd" if contained else str(info["Driver"]),
+        "root": str(info["DockerRootDir"]),
+    }
+
+
+def inspect(kind: str, names: list[str]) -> list[dict[str, Any]]:
+    """Return what the engine knows of containers or images; what has gone meanwhile is left out."""
+    if not names:
+        return []
+    found: list[dict[str, Any]] = json.loads(docker(kind, "inspect", *names).stdout or "[]")
+    return found
+
+
+def seconds_since(moment: str, now: float) -> int:
+    """Return the seconds since a time as the engine writes it; 0 when there is none."""
+    try:
+        return max(0, int(now - calendar.timegm(time.strptime(moment[:19], "%Y-%m-%dT%H:%M:%S"))))
+    except ValueError:
+        return 0
+
+
+def reason_in(text: str) -> str:
+    """Return the last line of a log that says what is wrong, or else its last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            if TROUBLE.search(line):
+                return short(line)
+            continue
+        if isinstance(record, dict) and record.get("level") in {"error", "critical"}:
+            said = record.get("reason") or record.get("exception") or record.get("event") or line
+            return short(str(said))
+    return short(lines[-1]) if lines else ""
+
+
+def last_error(container: dict[str, Any]) -> str:
+    """Return why a container is not well: of its health check, its end or its log."""
+    state = container["State"]
+    if state.get("OOMKilled"):
+        return "it was killed because its memory limit was reached"
+    if state.get("Error"):
+        return short(str(state["Error"]))
+    done = docker("logs", "--tail", "50", container["Id"])
+    said = reason_in(done.stdout + done.stderr)
+    health = [one for one in (state.get("Health") or {}).get("Log") or [] if one.get("ExitCode")]
+    checked = reason_in(str(health[-1].get("Output", ""))) if health else ""
+    if checked and not TROUBLE.search(said):
+        return checked
+    return said or checked
+
+
+def describe(container: dict[str, Any], now: float) -> dict[str, Any]:
+    """Return what matters of one container, without its environment."""
+    state, labels = container["State"], container["Config"]["Labels"]
+    status = str(state["Status"])
+    health = str((state.get("Health") or {}).get("Status") or "none")
+    began = state["StartedAt"] if status in {"running", "paused"} else state["FinishedAt"]
+    return {
+        "name": str(container["Name"]).lstrip("/"),
+        "service": labels.get("airlift.service", ""),
+        "component": labels.get("airlift.component", ""),
+        "release": labels.get("airlift.release", ""),
+        "version": labels.get("airlift.version", ""),
+        "colour": labels.get("airlift.colour", ""),
+        "image": container["Image"],
+        "state": status if status != "running" or health == "none" else health,
+        "running": bool(state.get("Running")),
+        "seconds": seconds_since(str(began), now),
+        "restarts": int(container.get("RestartCount") or 0),
+        "exit_code": int(state.get("ExitCode") or 0),
+        "restart_policy": container["HostConfig"]["RestartPolicy"].get("Name", ""),
+        "pid": int(state.get("Pid") or 0),
+        "ports": published(container) if state.get("Running") else [],
+        "said": "",
+    }
+
+
+def published(container: dict[str, Any]) -> list[int]:
+    """Return the ports of the host that lead to a container."""
+    bindings = (container.get("NetworkSettings") or {}).get("Ports") or {}
+    return sorted({int(one["HostPort"]) for found in bindings.values() for one in found or []})
+
+
+def containers(now: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return Airlift's containers, as described and as the engine has them."""
+    names = lines_of("ps", "--all", "--quiet", "--no-trunc", "--filter", "label=airlift.service")
+    raw = inspect("container", [name for name in names if name])
+    found = []
+    for one in raw:
+        described = describe(one, now)
+        well = described["state"] in {"healthy", "running", "starting"}
+        if not well or described["restarts"]:
+            described["said"] = last_error(one)
+        found.append(described)
+    return found, raw
+
+
+def differences(raw: list[dict[str, Any]], colours: list[str], settings: list[str]) -> list[str]:
+    """Return what the standby was started with that is not as the active colour has it.
+
+    Compared are settings that both have, those that the inventory names, and the fingerprint of
+    the secrets. A setting that only one of two releases knows is no difference.
+    """
+    by_service = {one["Config"]["Labels"].get("airlift.service"): one for one in raw}
+    both = [by_service.get(f"app-{colour}") for colour in colours]
+    if len(both) != 2 or not all(both):
+        return []
+    pair = [one for one in both if one]
+    images = inspect("image", [one["Image"] for one in pair])
+    of_image = {one["Id"]: set(one["Config"].get("Env") or []) for one in images}
+    active, standby = (
+        dict(
+            line.split("=", 1)
+            for line in one["Config"]["Env"] or []
+            if line not in of_image.get(one["Image"], set())
+        )
+        for one in pair
+    )
+    compared = (set(active) & set(standby) | set(settings)) - {"COLOUR"}
+    found = sorted(name for name in compared if active.get(name) != standby.get(name))
+    prints = [one["Config"]["Labels"].get("airlift.fingerprint") for one in pair]
+    return found + (["secrets"] if prints[0] != prints[1] else [])
+
+
+def login(container: str) -> dict[str, str]:
+    """Return the logins of a container of the service, each with why it is refused."""
+    try:
+        done = docker("exec", container, "python", "-c", LOGIN)
+        found = json.loads(done.stdout.strip().rpartition("\n")[2])
+        return {str(name): short(str(error)) for name, error in dict(found).items()}
+    except EngineError as error:
+        return {"its services": str(error)}
+    except (ValueError, TypeError):
+        return {"its services": reason_in(done.stderr) or "it says nothing of its logins"}
+
+
+def logins(found: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Return service: logins, of every colour and worker that runs."""
+    running = [
+        one
+        for one in found
+        if one["running"] and one["state"] != "paused" and one["component"] == "app"
+    ]
+    if not running:
+        return {}
+    with ThreadPoolExecutor(len(running)) as pool:
+        tried = {one["service"]: pool.submit(login, one["name"]) for one in running}
+        return {service: result.result() for service, result in tried.items()}
+
+
+def images() -> list[str]:
+    """Return the ids of the images that the host has."""
+    return sorted({one for one in lines_of("image", "ls", "--quiet", "--no-trunc") if one})
+
+
+def database(container: str, name: str, keys: list[str]) -> dict[str, Any]:
+    """Return the schema, and which of the keys (as SHA-256) the database does not accept.
+
+    Hashes do not leave the host: keys are told by their place in the list, or by client.
+    """
+    done = docker(
+        *("exec", "--user=postgres", container, "psql", "--no-psqlrc", "--tuples-only"),
+        *("--no-align", "--username=postgres", f"--dbname={name}", f"--command={LATEST}"),
+    )
+    try:
+        said = json.loads(done.stdout)
+    except ValueError:
+        return {"error": reason_in(done.stderr) or "it does not say its schema"}
+    known = {one[0]: one[1:] for one in said["keys"]}
+    revoked = {digest: by for digest, (_, _, gone, by) in known.items() if gone}
+    places = list(enumerate(keys))
+    return {
+        "version": said["version"],
+        "lowest_compatible": said["lowest_compatible"],
+        "missing": [
+            place
+            for place, key in places
+            if key not in known or revoked.get(key, "command") != "command"
+        ],
+        "revoked": [place for place, key in places if revoked.get(key) == "command"],
+        "unknown": sorted(
+            client
+            for digest, (client, origin, gone, _) in known.items()
+            if origin == "file" and not gone and digest not in keys
+        ),
+    }

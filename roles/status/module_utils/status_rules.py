@@ -1,0 +1,111 @@
+"""What a host lets through: forwarding, our table, the engine's rules; and room on disks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+DAEMON = Path("/etc/docker/daemon.json")
+FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+def path() -> str:
+    """Return where programs are: a login over SSH may lack the system's own folders."""
+    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+
+
+def run(*command: str) -> tuple[int, str]:
+    """Return code and output of a program; (127, "") when there is none."""
+    environment = {**os.environ, "LC_ALL": "C", "LANG": "C", "PATH": path()}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=20, check=False, env=environment
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return 127, ""
+    return done.returncode, done.stdout
+
+
+def forwarding() -> bool:
+    """Say whether the host passes packets on: without, no published port is reached."""
+    try:
+        return FORWARD.read_text().strip() == "1"
+    except OSError:
+        return False
+
+
+def our_table(family: str, table: str, path: Path) -> str:
+    """Return what is wrong with our table; empty when it is the one that was confirmed."""
+    code, listing = run("nft", "--stateless", "list", "table", family, table)
+    if code != 0:
+        return "missing"
+    try:
+        file, kernel = json.loads(path.with_suffix(".confirmed").read_text())
+        text = path.read_text()
+    except (OSError, ValueError):
+        return "unconfirmed"
+    digests = [hashlib.sha256(one.encode()).hexdigest() for one in (text, listing)]
+    return "" if digests == [file, kernel] else "different"
+
+
+def enabled(unit: str) -> bool:
+    """Say whether a unit starts with the host."""
+    return run("systemctl", "is-enabled", unit)[1].strip() == "enabled"
+
+
+def makes_rules() -> bool:
+    """Say whether the engine was left to make rules of its own."""
+    try:
+        return json.loads(DAEMON.read_text()).get("iptables", True) is not False
+    except (OSError, ValueError, AttributeError):
+        return True
+
+
+def engine_rules(ports: list[int]) -> dict[str, Any]:
+    """Return the published ports for which the engine's rules are gone, and if others are gone.
+
+    Seen through iptables and nft: which of them holds the engine's rules is the host's choice.
+    """
+    programs = any(shutil.which(name, path=path()) for name in ("iptables", "nft"))
+    if not (ports and programs and makes_rules()):
+        return {"missing": [], "blocked": False}
+    nat = run("iptables", "-t", "nat", "-S")[1] + run("nft", "--stateless", "list", "ruleset")[1]
+    rules = [line for line in nat.splitlines() if re.search(r"dnat", line, re.IGNORECASE)]
+    there = {int(port) for line in rules for port in re.findall(r"dport (\d+)", line)}
+    chain = run("iptables", "-S", "FORWARD")[1]
+    dropped = "-P FORWARD DROP" in chain and "-j DOCKER" not in chain
+    # Without it, answers to containers do not find the way back.
+    unmasked = not re.search(r"masquerade", nat, re.IGNORECASE)
+    return {"missing": sorted(set(ports) - there), "blocked": dropped or unmasked}
+
+
+def set_aside(folder: str) -> list[str]:
+    """Return the damaged files that a service has set aside by itself."""
+    return sorted(str(one) for one in Path(folder).glob("damaged-*")) if folder else []
+
+
+def used_percent(path: str) -> int:
+    """Return how full the file system of a path is, as `df` counts."""
+    place = Path(path)
+    while not place.exists():
+        place = place.parent
+    found = os.statvfs(place)
+    used = found.f_blocks - found.f_bfree
+    return -(-100 * used // max(1, used + found.f_bavail))
+
+
+def disks(paths: list[str]) -> list[dict[str, Any]]:
+    """Return how full each path is; paths of one file system count once."""
+    seen: dict[int, dict[str, Any]] = {}
+    for path in paths:
+        place = Path(path)
+        while not place.exists():
+            place = place.parent
+        seen.setdefault(place.stat().st_dev, {"path": path, "percent": used_percent(path)})
+    return list(seen.values())
