@@ -123,15 +123,15 @@ train: setup ## train the service's models again; writes app/models/ and the num
 bench-service: setup ## the part of `make bench` that measures the service alone
 	@$(PY) scripts/bench_service.py
 
-# What a benchmark's peer has in our version (SHARED of scripts/bench_servers.py); the rest is its own.
-PEERS_SHARE := fastapi|httptools|numpy|prometheus-client|pydantic|scikit-learn|scipy|starlette|uvicorn|uvloop
+# What a benchmark's peer has in our version; the rest is its own.
+PEERS_SHARE := fastapi|gunicorn|httptools|numpy|prometheus-client|pydantic|scikit-learn|scipy|starlette|uvicorn|uvicorn-worker|uvloop
 
 .PHONY: lock
-lock: setup ## renew the hash locks of requirements/*.in (needs `uv` on PATH; review the diff)
+lock: ## renew the hash locks of requirements/*.in (needs `uv` on PATH; review the diff)
 	@for pair in requirements/dev:requirements/dev app/requirements:app/requirements requirements/controller:requirements/controller; do \
 	  uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    $$([ "$${pair%%:*}" = requirements/dev ] || echo -c requirements/dev.txt) "$${pair%%:*}.in" -o "$${pair##*:}.txt"; done
-	@for peer in docs/benchmarks/litserve docs/benchmarks/bentoml; do \
+	@for peer in docs/benchmarks/baseline docs/benchmarks/litserve docs/benchmarks/bentoml; do \
 	  uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    -c <(sed -nE 's/^(($(PEERS_SHARE))==[^\]*[^\ ]) *\\$$/\1/p' requirements/dev.txt) $$peer/requirements.in -o $$peer/requirements.txt; done
 
