@@ -102,6 +102,10 @@ test-fast: setup-tests lint ## lint, types and the unit tests that are not marke
 test: setup-tests ## everything that CI runs
 	@scripts/test-all.sh
 
+.PHONY: newcomer
+newcomer: setup ## the set-up of `make demo` and `make test` as on a fresh machine: plain Debian 12 and 13 with git and make only
+	@scripts/newcomer.sh
+
 .PHONY: soak
 soak: setup-tests ## the long proofs: imports killed at every step, installs at many tasks, the API fuzzed for long, broken services that the kill tests must notice
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
