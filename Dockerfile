@@ -12,16 +12,19 @@ ARG SOURCE_DATE_EPOCH
 WORKDIR /build
 # `wheel[s]` matches nothing where there is no such folder, and that is no error.
 COPY app/requirements.txt wheel[s]/ ./wheels/
+# Installed as it is locked, with nothing resolved; then checked. pip itself never enters the environment.
 RUN set -eu; \
     python3 -m venv --without-pip /opt/venv; \
-    set -- --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
-        --require-hashes --only-binary :all: --requirement wheels/requirements.txt; \
     wheel=$(find wheels -name 'pip-*.whl'); \
     if [ -n "$wheel" ]; then \
-        python3 "$wheel/pip" "$@" --no-index --find-links wheels; \
+        set -- "$wheel/pip"; \
+        export PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels; \
     else \
-        python3 -m pip "$@"; \
+        set -- -m pip; \
     fi; \
+    set -- "$@" --disable-pip-version-check --no-cache-dir --python /opt/venv/bin/python; \
+    python3 "$@" install --no-deps --require-hashes --only-binary :all: --requirement wheels/requirements.txt; \
+    python3 "$@" check || { echo "app/requirements.txt does not fit together; renew it: make lock" >&2; exit 1; }; \
     find /opt/venv -name '__pycache__' -prune -exec rm -rf {} +; \
     python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 

@@ -102,6 +102,10 @@ test-fast: setup-tests lint ## lint, types and the unit tests that are not marke
 test: setup-tests ## everything that CI runs
 	@scripts/test-all.sh
 
+.PHONY: newcomer
+newcomer: setup ## the set-up of `make demo` and `make test` as on a fresh machine: plain Debian 12 and 13 with git and make only
+	@scripts/newcomer.sh
+
 .PHONY: soak
 soak: setup-tests ## the long proofs: imports killed at every step, installs at many tasks, the API fuzzed for long, broken services that the kill tests must notice
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
@@ -123,15 +127,15 @@ train: setup ## train the service's models again; writes app/models/ and the num
 bench-service: setup ## the part of `make bench` that measures the service alone
 	@$(PY) scripts/bench_service.py
 
-# What a benchmark's peer has in our version (SHARED of scripts/bench_servers.py); the rest is its own.
-PEERS_SHARE := fastapi|httptools|numpy|prometheus-client|pydantic|scikit-learn|scipy|starlette|uvicorn|uvloop
+# What a benchmark's peer has in our version; the rest is its own.
+PEERS_SHARE := fastapi|gunicorn|httptools|numpy|prometheus-client|pydantic|scikit-learn|scipy|starlette|uvicorn|uvicorn-worker|uvloop
 
 .PHONY: lock
-lock: setup ## renew the hash locks of requirements/*.in (needs `uv` on PATH; review the diff)
+lock: ## renew the hash locks of requirements/*.in (needs `uv` on PATH; review the diff)
 	@for pair in requirements/dev:requirements/dev app/requirements:app/requirements requirements/controller:requirements/controller; do \
 	  uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    $$([ "$${pair%%:*}" = requirements/dev ] || echo -c requirements/dev.txt) "$${pair%%:*}.in" -o "$${pair##*:}.txt"; done
-	@for peer in docs/benchmarks/litserve docs/benchmarks/bentoml; do \
+	@for peer in docs/benchmarks/baseline docs/benchmarks/litserve docs/benchmarks/bentoml; do \
 	  uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    -c <(sed -nE 's/^(($(PEERS_SHARE))==[^\]*[^\ ]) *\\$$/\1/p' requirements/dev.txt) $$peer/requirements.in -o $$peer/requirements.txt; done
 

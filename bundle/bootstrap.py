@@ -77,13 +77,13 @@ def make(release: Path, manifest_sha256: str) -> None:
         )
     # Debian without python3-venv has no ensurepip; pip runs from its own wheel instead.
     _run([sys.executable, "-I", "-m", "venv", "--without-pip", str(venv)], release)
+    tool = [_python(release), "-I", str(pip[0] / "pip")]
     _run(
         [
-            _python(release),
-            "-I",
-            str(pip[0] / "pip"),
+            *tool,
             "install",
             "--quiet",
+            "--no-deps",
             "--no-index",
             "--no-cache-dir",
             "--find-links",
@@ -94,6 +94,12 @@ def make(release: Path, manifest_sha256: str) -> None:
             str(release / REQUIREMENTS),
         ],
         release,
+    )
+    _run(
+        [*tool, "check"],
+        release,
+        what="the wheels of this release do not fit together",
+        fix="ask the vendor for a complete bundle",
     )
     packages = next((venv / "lib").glob("python3.*/site-packages"))
     (packages / "airlift.pth").write_text(f"{release}\n", encoding="utf-8")
@@ -106,7 +112,13 @@ def _python(release: Path) -> str:
     return str(release / "venv" / "bin" / "python")
 
 
-def _run(command: list[str], release: Path) -> None:
+def _run(
+    command: list[str],
+    release: Path,
+    *,
+    what: str = "the virtual environment could not be made",
+    fix: str = "run the same command again; if it stays so, send this output to the vendor",
+) -> None:
     """Run a step with nothing from outside that could lead it elsewhere."""
     outside = ("PIP_", "PYTHON", "VIRTUAL_ENV", "__PYVENV")
     env = {key: value for key, value in os.environ.items() if not key.startswith(outside)}
@@ -131,8 +143,7 @@ def _run(command: list[str], release: Path) -> None:
         lines = (result.stderr or result.stdout).strip().splitlines()
         raise AirliftError(
             Kind.BOOTSTRAP,
-            f"the virtual environment could not be made: {lines[-1] if lines else 'no message'}",
+            f"{what}: {lines[-1] if lines else 'no message'}",
             where=" ".join(command[:6]),
-            fix="run the same command again; if it stays so, send this output to the vendor:\n"
-            + "\n".join(f"    {line}" for line in lines[-15:]),
+            fix=f"{fix}:\n" + "\n".join(f"    {line}" for line in lines[-15:]),
         )

@@ -1,4 +1,4 @@
-"""Wheels for machines without a network: `pip download` from a lock, for given Pythons."""
+"""Wheels for machines without a network: what a lock names, for given Pythons."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def collect(requirements: Path, dest: Path, *, log: Log | None = None) -> None:
         python3 -m venv --without-pip VENV
         PIP=$(echo WHEELS/pip-*.whl)
         VENV/bin/python "$PIP/pip" install --no-index --find-links WHEELS \
-            --require-hashes -r controller.txt
+            --no-deps --require-hashes -r controller.txt
+        VENV/bin/python "$PIP/pip" check
     """
     _fill(requirements.read_text(), CONTROLLER_PYTHONS, dest, log)
 
@@ -49,49 +50,55 @@ def collect_app(
 def _fill(lock: str, pythons: tuple[str, ...], dest: Path, log: Log | None) -> None:
     name = cache.key([lock, pythons, _GLIBC_MINORS, machine.wheel_architecture()])
 
-    def download(folder: Path) -> None:
+    def fill(folder: Path) -> None:
         for python in pythons:
             if log:
                 log(f"wheels for CPython {python}")
             _download(lock, python, folder)
 
-    cache.copy_folder(cache.folder("wheels", name, download), dest)
+    cache.copy_folder(cache.folder("wheels", name, fill), dest)
+
+
+def download(lock: str, folder: Path, *options: str) -> str | None:
+    """Fetch what a lock names, and nothing else, into `folder`; return pip's words if it failed."""
+    wanted = folder.with_name(f"{folder.name}.txt")
+    wanted.write_text(lock)
+    try:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet"),
+                # The lock is complete: pip resolves nothing, and takes nothing that is not in it.
+                *("--no-deps", "--require-hashes", "--requirement", str(wanted)),
+                *("--dest", str(folder), *options),
+            ],
+            capture_output=True,
+            text=True,
+            # A constraint file of the user's could only refuse what is locked.
+            env={
+                **os.environ,
+                "PIP_CONSTRAINT": os.devnull,
+                "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+                "PIP_NO_INPUT": "1",
+            },
+            check=False,
+        )
+    finally:
+        wanted.unlink()
+    if done.returncode == 0:
+        return None
+    said = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
+    return "\n".join(said[-8:])
 
 
 def _download(lock: str, python: str, folder: Path) -> None:
     built_on = machine.wheel_architecture()
     platforms = [f"--platform=manylinux_2_{minor}_{built_on}" for minor in _GLIBC_MINORS]
     platforms += [f"--platform=manylinux2014_{built_on}"]
-    wanted = folder.with_name(f"{folder.name}.txt")
-    wanted.write_text(lock)
-    try:
-        done = subprocess.run(
-            [
-                *(
-                    sys.executable,
-                    "-m",
-                    "pip",
-                    "download",
-                    "--quiet",
-                    "--disable-pip-version-check",
-                ),
-                *("--dest", str(folder), "--requirement", str(wanted)),
-                # The lock is complete: pip resolves nothing, and takes nothing that is not in it.
-                *("--require-hashes", "--no-deps", "--only-binary=:all:", *platforms),
-                *("--python-version", python, "--implementation", "cp"),
-            ],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PIP_NO_INPUT": "1"},
-            check=False,
-        )
-    finally:
-        wanted.unlink()
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
-        tail = "\n".join(said[-8:])
+    pythons = ("--python-version", python, "--implementation", "cp")
+    said = download(lock, folder, "--only-binary=:all:", *platforms, *pythons)
+    if said is not None:
         raise Problem(
-            f"downloading wheels for CPython {python} failed:\n{tail}",
+            f"downloading wheels for CPython {python} failed:\n{said}",
             fix="a package without a wheel for this Python must change in requirements/*.in; "
             "anything else is the way to the package index",
         )

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 from bundle import cache, engine
@@ -21,11 +20,6 @@ from tests.unit.app.appkit import Server, Site, free_port
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "docs" / "benchmarks"
 WORKERS = 2
-#: What a peer uses in the version that the service uses.
-SHARED = (
-    *("fastapi", "gunicorn", "httptools", "numpy", "prometheus-client", "pydantic"),
-    *("scikit-learn", "starlette", "uvicorn", "uvicorn-worker", "uvloop"),
-)
 KEY = "bench-0123456789abcdef0123456789abcdef"
 #: Settings of the service under load: as on a site, limits too high to be met, no cache.
 SERVICE = {
@@ -85,28 +79,16 @@ def service(site: Site, **environment: str) -> Iterator[Running]:
 
 
 def venv(name: str) -> Path:
-    """A peer's virtual environment, kept in the cache; what we both use has our versions."""
-    requirements = PEERS / name / "requirements.txt"
-    ours = [f"{name}=={metadata.version(name)}" for name in SHARED]
-    folder = (
-        cache.root()
-        / "bench"
-        / f"{name}-{cache.key([requirements.read_text(), ours, sys.version])}"
-    )
+    """A peer's virtual environment, kept in the cache; what we share has our versions."""
+    lock = PEERS / name / "requirements.txt"
+    folder = cache.root() / "bench" / f"{name}-{cache.key([lock.read_text(), sys.version])}"
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         if folder.exists():  # what an interrupted run left
             shutil.rmtree(folder)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        constraints = folder / "constraints.txt"
-        constraints.write_text("\n".join(ours))
-        subprocess.run(
-            [
-                *(str(python), "-m", "pip", "install", "--quiet", "--only-binary", ":all:"),
-                *("--requirement", str(requirements), "--constraint", str(constraints)),
-            ],
-            check=True,
-        )
+        install = [str(ROOT / "scripts" / "locked-install.sh"), str(python), str(lock)]
+        subprocess.run(install, check=True)
         (folder / "complete").touch()
     return python
 

@@ -143,7 +143,7 @@ start_engine() {
 }
 
 make_venv() {
-  local python
+  local python code=0
   python=$(find_python) || fail "no Python $PYTHON_MINIMUM or newer that can make a virtual environment" \
     "Debian 12 and 13 have one: apt-get install python3 python3-venv"
   if ! .venv/bin/python -c '' 2> /dev/null; then
@@ -151,15 +151,14 @@ make_venv() {
     "$python" -m venv --clear .venv
   fi
   say "installing the locked requirements into .venv (a few minutes the first time)"
-  # What is locked is installed as it is locked. Left to resolve, pip asks for the newest release of whatever an
-  # extra or a constraint file names, and refuses it for want of a hash. The check says whether the set fits together.
-  if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: \
-    -r "$LOCK" > "$CACHE/pip.log" 2>&1 || ! .venv/bin/python -m pip check >> "$CACHE/pip.log" 2>&1; then
-    tail -n 5 "$CACHE/pip.log" >&2
-    fail "pip could not install $LOCK (whole log: $CACHE/pip.log)" \
-      "If it cannot reach the package index: check the network of this machine, or PIP_INDEX_URL, then run this again."
-  fi
-  sha256sum "$LOCK" > "$STAMP"
+  scripts/locked-install.sh .venv/bin/python "$LOCK" > "$CACHE/pip.log" 2>&1 || code=$?
+  [ "$code" -eq 0 ] || tail -n 5 "$CACHE/pip.log" >&2
+  case $code in
+    0) sha256sum "$LOCK" > "$STAMP" ;;
+    3) fail "$LOCK does not fit together (whole log: $CACHE/pip.log)" "Take back its last change, or renew it: make lock" ;;
+    *) fail "pip could not install $LOCK (whole log: $CACHE/pip.log)" \
+      "If it cannot reach the package index: check the network of this machine, or PIP_INDEX_URL, then run this again." ;;
+  esac
 }
 
 suite=

@@ -17,7 +17,6 @@ import hashlib
 import io
 import json
 import platform
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -34,6 +33,7 @@ from sklearn.preprocessing import StandardScaler
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from app.predict.artefacts import load_models
+from bundle import wheels
 from scripts import model_card
 from scripts.sklearn_models import NEGATED_WORDS, NEGATIONS, SQUASH, TOKEN
 from scripts.train_sentiment import FOLDS, LABELS, SEED, Sentences, Served, evaluate, spread
@@ -50,16 +50,10 @@ TRAINED_ON = "2026-11-22"  # with the version: a date of the clock would change 
 
 def download(folder: Path) -> bytes:
     """Fetch the source distribution through pip and check it against the pin."""
-    pin = folder / "pin.txt"
-    pin.write_text(f"{PACKAGE}=={PACKAGE_VERSION} --hash=sha256:{PACKAGE_SHA256}\n")
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
-            *("--no-binary", ":all:", "--require-hashes"),
-            *("--requirement", str(pin), "--dest", str(folder)),
-        ],
-        check=True,
-    )
+    pin = f"{PACKAGE}=={PACKAGE_VERSION} --hash=sha256:{PACKAGE_SHA256}\n"
+    said = wheels.download(pin, folder, "--no-binary", ":all:")
+    if said is not None:
+        raise SystemExit(f"{PACKAGE} {PACKAGE_VERSION} could not be downloaded:\n{said}")
     data = next(folder.glob("*.tar.gz")).read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != PACKAGE_SHA256:

@@ -241,12 +241,15 @@ def join(parts: Iterable[Record], end: bytes = bytes(1024)) -> bytes:
     return b"".join(part.header + part.data for part in parts) + end
 
 
-def wheel(name: str, version: str, files: dict[str, bytes]) -> tuple[str, bytes]:
-    """A pure Python wheel, and its file name."""
+def wheel(
+    name: str, version: str, files: dict[str, bytes], about: tuple[str, ...] = ()
+) -> tuple[str, bytes]:
+    """A pure Python wheel, and its file name; `about`: more metadata (`Requires-Dist: x`)."""
     info = f"{name}-{version}.dist-info"
+    lines = ("Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *about)
     body = {
         **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
+        f"{info}/METADATA": "".join(f"{line}\n" for line in lines).encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = io.StringIO()

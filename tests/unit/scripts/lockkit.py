@@ -1,0 +1,144 @@
+"""A package index in which everything has a newer release, and the pips that are tried on it."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from bundle import cache, wheels
+from tests.unit.bundle.bundlekit import wheel
+
+ROOT = Path(__file__).resolve().parents[3]
+OLD_PIPS = tuple(
+    line
+    for line in (ROOT / "tests" / "unit" / "scripts" / "pips.txt").read_text().splitlines()
+    if line.startswith("pip==")
+)
+NEWEST = "newest"
+PIPS = (*(line.split()[0].removeprefix("pip==") for line in OLD_PIPS), NEWEST)
+# pip 23.0 comes with Debian 12's Python 3.11; it does not run on 3.12 and newer.
+TOO_OLD = {"23.0"} if sys.version_info >= (3, 12) else set()
+
+_TOML = "Provides-Extra: toml"
+#: What is locked: release 1.0 of each. Every one has a 2.0, and the extra asks for something else.
+LOCKED = {
+    "probe-tool": ("Requires-Dist: probe-cover[toml]>=1", "Requires-Dist: probe-plain>=1"),
+    "probe-cover": (_TOML, "Requires-Dist: probe-toml>=1; extra == 'toml'"),
+    "probe-toml": (),
+    "probe-plain": (),
+}
+NEWER = {
+    "probe-tool": ("Requires-Dist: probe-cover[toml]>=2", "Requires-Dist: probe-plain>=2"),
+    "probe-cover": (_TOML, "Requires-Dist: probe-parser>=2; extra == 'toml'"),
+    "probe-toml": (),
+    "probe-plain": (),
+    "probe-parser": (),
+}
+
+
+def pip_wheel(version: str) -> Path:
+    """The wheel of a pip, fetched once by name and kept in the builder's cache."""
+    line = next((line for line in OLD_PIPS if line.startswith(f"pip=={version} ")), None)
+    lock = line or wheels._block(ROOT / "requirements" / "controller.txt", "pip")
+
+    def fill(folder: Path) -> None:
+        said = wheels.download(lock, folder, "--only-binary=:all:")
+        assert said is None, f"pip {version} could not be downloaded: {said}"
+
+    with (cache.root() / "pips.lock").open("w") as mine:
+        fcntl.flock(mine, fcntl.LOCK_EX)
+        folder = cache.folder("pips", cache.key(lock), fill)
+    return next(folder.glob("pip-*.whl"))
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """This process's environment without its settings for pip."""
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
+    return {**ours, "PIP_CONFIG_FILE": os.devnull, "LC_ALL": "C.UTF-8", **settings}
+
+
+def venv(folder: Path, version: str) -> Path:
+    """The Python of a new environment with the pip of that version."""
+    if version in TOO_OLD:
+        pytest.skip(f"pip {version} does not run on this Python")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    packages = next((folder / "lib").glob("python3.*/site-packages"))
+    with zipfile.ZipFile(pip_wheel(version)) as archive:
+        archive.extractall(packages)
+    return folder / "bin" / "python"
+
+
+def installed(python: Path) -> dict[str, str]:
+    """The packages of an environment whose names begin with `probe`."""
+    code = (
+        "import importlib.metadata as m\n"
+        "for d in m.distributions():\n"
+        "    if d.name.startswith('probe'): print(d.name.replace('_', '-'), d.version)"
+    )
+    done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True)
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines())
+
+
+class Index:
+    """A folder of wheels that is a package index too (PEP 503)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = folder / "files"
+        self.files.mkdir(parents=True)
+        self.url = ""
+        for packages, version in ((LOCKED, "1.0"), (NEWER, "2.0")):
+            for name, about in packages.items():
+                self.add(name, version, *about)
+
+    def add(self, name: str, version: str, *about: str) -> None:
+        """One more release."""
+        file, data = wheel(name.replace("-", "_"), version, {f"{name}.txt": b""}, about)
+        # The name as it is asked for, not as files are called.
+        (self.files / file).write_bytes(data)
+        page = self.folder / "simple" / name / "index.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        with page.open("a") as out:
+            digest = hashlib.sha256(data).hexdigest()
+            out.write(f'<a href="../../files/{file}#sha256={digest}">{file}</a>\n')
+
+    def pin(self, name: str, version: str = "1.0") -> str:
+        """A line of a lock."""
+        data = (self.files / f"{name.replace('-', '_')}-{version}-py3-none-any.whl").read_bytes()
+        return f"{name}=={version} --hash=sha256:{hashlib.sha256(data).hexdigest()}\n"
+
+    def lock(self, *without: str) -> str:
+        """The lock of the older releases."""
+        return "".join(self.pin(name) for name in LOCKED if name not in without)
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """Answer on a port of this machine."""
+        handler = functools.partial(_Quiet, directory=str(self.folder))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{server.server_port}/simple/"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+        """Say nothing."""
