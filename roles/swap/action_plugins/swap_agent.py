@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,10 @@ from ansible.plugins.action import ActionBase
 AGENT = "/usr/local/sbin/airlift-swap"
 #: The agent's exit code when another run holds the lease.
 HELD = 3
+#: Seconds between two signs of life of a run, and for how long each keeps the lease: so soon after
+#: a jump host is gone another one may take over.
+EVERY = 30.0
+KEPT = 180
 
 
 def started(pid: int) -> str:
@@ -56,10 +64,56 @@ def is_dead(run: str) -> bool:
     return not pid.isdigit() or started(int(pid)) != start
 
 
+def is_alive(run: str) -> bool:
+    """Tell whether a run is known to go on: its process is on this machine, and lives."""
+    mine, other = this_run().rsplit(".", 4), run.rsplit(".", 4)
+    if len(other) != len(mine) or other[:3] != mine[:3]:
+        return False
+    pid, start = other[3:]
+    return pid.isdigit() and start != "" and started(int(pid)) == start
+
+
+def while_it_lives(run: str, beat: Callable[[], bool]) -> None:
+    """Give signs of life for a run, from a process that outlives this task, until the run ends.
+
+    Tasks run in forks, so nothing here lives for long but the playbook itself. A fork of a fork has
+    the connection with its passwords, in memory only, and is in nobody's way: it has no terminal,
+    waits for nobody, and ends with the playbook, however that ends. A step as long as it may be
+    goes on meanwhile. `beat` says whether the lease is still the run's.
+    """
+    if child := os.fork():
+        os.waitpid(child, 0)
+        return
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for handle in range(3):
+            os.dup2(nothing, handle)
+        _beat(run, beat)
+    finally:
+        # Whatever happened, nothing of the playbook's may run here, not even its tidying up.
+        os._exit(0)
+
+
+def _beat(run: str, beat: Callable[[], bool]) -> None:
+    pid, start = run.rsplit(".", 2)[1:]
+    following = 0.0
+    while started(int(pid)) == start:
+        if time.monotonic() >= following:
+            if not beat():
+                return
+            following = time.monotonic() + EVERY
+        time.sleep(min(1.0, EVERY))
+
+
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Returns the agent's answer; fails with its words."""
 
-    _VALID_ARGS = frozenset(("command", "options"))
+    _VALID_ARGS = frozenset(("command", "options", "heartbeat"))
     _supports_check_mode = True
 
     def run(
@@ -82,14 +136,53 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             code, answer, words = self._call(command, options)
         if code != 0:
             return {"failed": True, "changed": False, "msg": words.removeprefix("airlift-swap: ")}
-        if command == "show" and answer.get("lease"):
-            answer["at_work"] = not is_dead(str(answer["lease"]["run"]))
+        if command == "lock" and self._task.args.get("heartbeat", True):
+            while_it_lives(options["run"], lambda: self._beat(options["run"]))
+        if command == "show":
+            last = answer.get("last_lease")
+            # One that ran out goes on as long as its process does, until another takes over.
+            if not answer.get("lease") and last and is_alive(str(last["run"])):
+                answer["lease"] = last
+            if any(one["run"] == this_run() for one in answer["unfinished"]):
+                answer["unfinished"] = self._left_by_others()
+            if answer.get("lease"):
+                answer["at_work"] = not is_dead(str(answer["lease"]["run"]))
         return {"changed": False, **answer}
+
+    def _left_by_others(self) -> list[dict[str, Any]]:
+        """Return what was cut off before this run began: in the journal, its own hides it."""
+        _, answer, _ = self._call("journal", {"json": None})
+        begun: dict[str, dict[str, Any]] = {}
+        for record in answer.get("records", []):
+            if record["run"] == this_run():
+                continue
+            if record["event"] == "intent":
+                begun[record["step"]] = record
+            else:
+                begun.pop(record["step"], None)
+        return list(begun.values())
+
+    def _beat(self, run: str) -> bool:
+        """Give one sign of life; return whether the lease is still this run's, for all one knows.
+
+        An edge that cannot be reached, or whose disk is full, is tried again. An agent of release
+        1.0.0 knows no beat; an upgrade soon brings another, and its lease holds for an hour.
+        """
+        words = shlex.join([AGENT, "beat", "--run", run, "--seconds", str(KEPT)])
+        # Nobody listens to this process any more.
+        self._display._final_q = None
+        try:
+            done = self._low_level_execute_command(words)
+            return done["rc"] != 0 or bool(json.loads(done["stdout"])["held"])
+        except Exception:  # A connection plugin may raise anything; none of it ends a run.
+            return True
 
     def _call(self, command: str, options: dict[str, Any]) -> tuple[int, dict[str, Any], str]:
         words = [AGENT, command]
         for name, value in options.items():
-            words += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+            words.append(f"--{name}")
+            if value is not None:
+                words.append(json.dumps(value) if isinstance(value, dict) else str(value))
         done = self._execute_module(
             module_name="ansible.legacy.command",
             module_args={"argv": words},

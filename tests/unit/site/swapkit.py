@@ -107,7 +107,7 @@ class World:
         )
 
     def step(self, name: str, run: str = "run-1") -> None:
-        runs.step(self.edge, run=run, name=name, seconds=60)
+        runs.step(self.edge, run=run, name=name)
 
     def end(self, why: str = "", run: str = "run-1") -> None:
         runs.end(self.edge, run=run, why=why, data={})

@@ -238,6 +238,8 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setattr(agent, "AGENT", str(tmp_path / "airlift-swap"))
+    # A run here is named after the process that started the tests.
+    monkeypatch.setattr(agent, "while_it_lives", lambda run, beat: None)
     return Site(tmp_path)
 
 
@@ -308,6 +310,58 @@ def test_show_tells_a_run_at_work_from_a_dead_one(
     said = site.do("show")
     assert (said["at_work"], said["changed"], said["installed"]) == (False, False, False)
     assert not any("--run" in words for words in site.calls), "it asks, it holds nothing"
+
+
+def test_a_run_whose_lease_ran_out_is_at_work_while_its_process_lives(
+    site: Site, living: subprocess.Popen[bytes]
+) -> None:
+    """The jump host could not be heard for a while; nobody else took over."""
+    path = site.root / "swap/lease.json"
+    for run in (named(living.pid, host="other"), named(living.pid)):
+        lease.acquire(path, run=run, owner="ann", verb="upgrade", seconds=-1)
+    said = site.do("show")
+    assert (said["at_work"], said["lease"]["run"]) == (True, named(living.pid))
+    lease.release(path, named(living.pid))
+    assert site.do("show")["lease"] is None
+    site.give(named(living.pid))
+    end(living)
+    assert site.do("show")["at_work"] is False
+
+
+def test_of_another_machine_one_that_ran_out_is_not_at_work(
+    site: Site, living: subprocess.Popen[bytes]
+) -> None:
+    path = site.root / "swap/lease.json"
+    run = named(living.pid, host="other")
+    lease.acquire(path, run=run, owner="ann", verb="upgrade", seconds=-1)
+    said = site.do("show")
+    assert (said["lease"], "at_work" in said) == (None, False)
+
+
+def test_playbooks_of_release_1_0_0_understand_the_answers(site: Site) -> None:
+    """They look into `holder` of every answer, and lock without a heartbeat, for an hour."""
+    site.lock()
+    for command in ("show", "lock", "step"):
+        words = {"lock": ["--owner=bob", "--verb=upgrade"], "step": ["--name=images"]}
+        run = [] if command == "show" else [f"--run={agent.this_run()}"]
+        argv = [agent.AGENT, command, *run, *words.get(command, [])]
+        done = site.execute(
+            module_name="ansible.legacy.command",
+            module_args={"argv": argv},
+            task_vars={"here": 1},
+        )
+        assert json.loads(done["stdout"]).get("holder", {}) == {}
+    assert site.held().left() > 3500
+
+
+def test_of_a_run_itself_nothing_was_cut_off(site: Site) -> None:
+    """Planned again inside its lock, its own beginning does not hide what it took over."""
+    path = site.root / "swap/journal"
+    Journal(path).append("dead", "upgrade", "intent", {"release": "1.1.0"})
+    Journal(path).append("dead", "images", "intent")
+    site.lock(data={"release": "1.1.0"})
+    left = site.do("show")["unfinished"]
+    assert [(one["run"], one["step"]) for one in left] == [("dead", "upgrade"), ("dead", "images")]
 
 
 def test_check_mode_only_looks(site: Site) -> None:

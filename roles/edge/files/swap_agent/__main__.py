@@ -10,11 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import swap_agent
-from swap_agent import runs, swap
+from swap_agent import reserve, runs, swap
 from swap_agent.journal import VERBS
-from swap_agent.lease import HeldError
+from swap_agent.lease import SECONDS, HeldError
 from swap_agent.nginx import Edge
-from swap_agent.state import COLOURS, SETTINGS, Settings, SwapError, exclusive
+from swap_agent.state import (
+    COLOURS,
+    SETTINGS,
+    NoRoomError,
+    Settings,
+    SwapError,
+    exclusive,
+    in_words,
+)
 
 #: Exit code when another run holds the lease; who it is stands on standard output.
 HELD = 3
@@ -36,10 +44,11 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--owner", required=True)
     one.add_argument("--verb", required=True, choices=VERBS)
     one.add_argument("--instead-of", default="", help="a run that is known to be dead")
-    _lasting(one)
+    one.add_argument("--seconds", type=float, default=SECONDS, help="how long the lease then holds")
+    one = _of_run(commands, "beat", "give a sign of life")
+    one.add_argument("--seconds", type=float, required=True, help="how long the lease then holds")
     one = _of_run(commands, "step", "note that the next step of a run begins")
     one.add_argument("--name", required=True)
-    _lasting(one)
     one = _of_run(commands, "switch", "let a colour serve; the other one stands by")
     one.add_argument("--to", required=True, choices=COLOURS)
     one.add_argument("--release", required=True)
@@ -64,10 +73,6 @@ def _of_run(
     return one
 
 
-def _lasting(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--seconds", type=float, default=3600, help="how long the lease then holds")
-
-
 def answer(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
     """Do what a command asks; return its answer."""
     match given.command:
@@ -86,7 +91,7 @@ def answer(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
                 data=given.data,
             )
         case "step":
-            return runs.step(edge, run=given.run, name=given.name, seconds=given.seconds)
+            return runs.step(edge, run=given.run, name=given.name)
         case "switch":
             return swap.switch(
                 edge,
@@ -104,6 +109,23 @@ def answer(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
             return runs.end(edge, run=given.run, why=given.failed, data=given.data)
 
 
+def obey(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
+    """Do what a command asks; on a full disk what takes a release back uses the reserve."""
+    back = given.command == "undo" or (given.command == "unlock" and given.failed)
+    with exclusive(edge.settings):
+        try:
+            with in_words():
+                said = answer(edge, given)
+        except NoRoomError:
+            if not back or not reserve.free(edge):
+                raise
+            with in_words():
+                return answer(edge, given)
+        if given.command in ("apply", "lock", "step"):
+            reserve.keep(edge)
+        return said
+
+
 def line(record: dict[str, Any]) -> str:
     """Return a record of the journal for people."""
     data = record["data"]
@@ -114,29 +136,31 @@ def line(record: dict[str, Any]) -> str:
     return " ".join(words).rstrip()
 
 
+def respond(edge: Edge, given: argparse.Namespace) -> dict[str, Any] | str:
+    """Return what a command is answered with: an object, or lines for people."""
+    if given.command == "show":
+        return swap.show(edge)
+    if given.command == "journal":
+        records = swap.journal_of(edge).records()
+        return {"records": records} if given.json else "\n".join(map(line, records))
+    if given.command == "beat":
+        return runs.beat(edge, run=given.run, seconds=given.seconds)
+    return obey(edge, given)
+
+
 def main() -> None:
     """Run one command; the answer is one JSON object."""
     given = parser().parse_args()
     try:
-        edge = Edge(Settings.load(given.settings))
-        if given.command == "show":
-            said = swap.show(edge)
-        elif given.command == "journal":
-            records = swap.journal_of(edge).records()
-            if not given.json:
-                print("\n".join(map(line, records)))
-                return
-            said = {"records": records}
-        else:
-            with exclusive(edge.settings):
-                said = answer(edge, given)
+        with in_words():
+            said = respond(Edge(Settings.load(given.settings)), given)
     except HeldError as error:
         print(json.dumps({"holder": dataclasses.asdict(error.lease)}, sort_keys=True))
         print(f"airlift-swap: {error}", file=sys.stderr)
         sys.exit(HELD)
     except SwapError as error:
         sys.exit(f"airlift-swap: {error}")
-    print(json.dumps(said, sort_keys=True))
+    print(said if isinstance(said, str) else json.dumps(said, sort_keys=True))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from swap_agent.state import SwapError, now, sync_directory
+from swap_agent.state import SwapError, in_words, now, sync_directory
 
 #: A step is open from its intent until one of these.
 ENDS = ("done", "failed", "given up")
@@ -37,20 +37,16 @@ class Journal:
 
     def append(self, run: str, step: str, event: str, data: dict[str, Any] | None = None) -> None:
         """Write one record and flush it to disk before anything that follows from it."""
+        with in_words(self.path):
+            self._append({"run": run, "step": step, "event": event, "data": data or {}})
+
+    def _append(self, told: dict[str, Any]) -> None:
         self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        records = self.records()
         fresh = not self.path.exists()
-        record = {
-            "seq": records[-1]["seq"] + 1 if records else 1,
-            "time": now(),
-            "run": run,
-            "step": step,
-            "event": event,
-            "data": data or {},
-        }
+        record = {"seq": self.last() + 1, "time": now(), **told}
         body = (json.dumps(record, sort_keys=True) + "\n").encode()
         with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as handle:
-            # Behind the last whole record: what a crash cut short is overwritten.
+            # Behind the last whole record: what a crash or a full disk cut short is overwritten.
             whole = handle.read().rfind(b"\n") + 1
             handle.truncate(whole)
             handle.seek(whole)
@@ -59,6 +55,11 @@ class Journal:
             os.fsync(handle.fileno())
         if fresh:
             sync_directory(self.path.parent)
+
+    def last(self) -> int:
+        """Return the number of the last record; 0 when there is none."""
+        records = self.records()
+        return int(records[-1]["seq"]) if records else 0
 
     def open_steps(self) -> list[dict[str, Any]]:
         """Return the intents that were neither done nor given up: where a run was cut off."""

@@ -12,7 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from swap_agent.state import Settings, State, SwapError, sync_directory, write_synced
+from swap_agent.state import NoRoomError, Settings, State, SwapError, sync_directory, write_synced
 
 GENERATION_FILE = "generation.conf"
 UPSTREAM_FILE = "upstream.conf"
@@ -62,10 +62,7 @@ class Edge:
         """Return the files of the live tree, without the generation's own."""
         if not self.live.is_dir():
             return {}
-        tree = self.live.resolve()
-        found = {str(path.relative_to(tree)): path for path in tree.rglob("*") if path.is_file()}
-        found.pop(GENERATION_FILE, None)
-        return found
+        return content(self.live.resolve())
 
     def live_generation(self) -> int:
         """Return the number of the tree that `live` points at; 0 when there is none."""
@@ -102,8 +99,19 @@ class Edge:
             "--volume", f"{tree}:/etc/nginx/live:ro", "--entrypoint", "nginx", self.image(),
             "-t", "-q", "-e", "stderr", "-c", "/etc/nginx/live/nginx.conf",
         )  # fmt: skip
+        said = result.stderr.strip()
+        if result.returncode != 0 and "no space left on device" in said.lower():
+            raise NoRoomError(
+                f"the new configuration cannot be tried, the engine has no room: {said}"
+            )
         if result.returncode != 0:
-            raise SwapError(f"Nginx refuses the new configuration: {result.stderr.strip()}")
+            raise SwapError(f"Nginx refuses the new configuration: {said}")
+
+    def served_before(self, staged: Path) -> bool:
+        """Tell whether a tree that is kept here has the same content: Nginx judged it then."""
+        asked = fingerprint(content(staged))
+        kept = (path for path in self.trees.iterdir() if path.name.isdigit())
+        return any(fingerprint(content(path)) == asked for path in kept)
 
     def point(self, tree: Path) -> None:
         """Make `live` point at a tree, in one step that a power cut cannot split."""
@@ -233,6 +241,13 @@ class Edge:
         for path in self.trees.iterdir():
             if path.name not in keep:
                 shutil.rmtree(path)
+
+
+def content(tree: Path) -> dict[str, Path]:
+    """Return the files of a tree, without the generation's own."""
+    found = {str(path.relative_to(tree)): path for path in tree.rglob("*") if path.is_file()}
+    found.pop(GENERATION_FILE, None)
+    return found
 
 
 def fingerprint(files: dict[str, Path]) -> str:

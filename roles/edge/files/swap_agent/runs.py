@@ -8,7 +8,7 @@ from typing import Any
 from swap_agent import lease
 from swap_agent.journal import VERBS
 from swap_agent.nginx import Edge
-from swap_agent.swap import journal_of, lease_file
+from swap_agent.swap import journal_of, lease_file, seen
 
 
 def begin(
@@ -21,22 +21,30 @@ def begin(
     instead_of: str,
     data: dict[str, Any],
 ) -> dict[str, Any]:
-    """Take the lease and note which verb begins; for the same run, only prolong the lease."""
-    path = lease_file(edge)
-    before = lease.held(path)
+    """Take the lease and note which verb begins, and with which aim.
+
+    For the same run only prolong the lease, and note another aim. `seen` in the answer is what was
+    there just before: a plan that saw the same is still true.
+    """
+    before = seen(edge)
     taken = lease.acquire(
-        path, run=run, owner=owner, verb=verb, seconds=seconds, instead_of=instead_of
+        lease_file(edge), run=run, owner=owner, verb=verb, seconds=seconds, instead_of=instead_of
     )
-    if before is None or before.epoch != taken.epoch:
-        journal_of(edge).append(run, verb, "intent", {"owner": owner, **data})
-    return {"changed": False, **dataclasses.asdict(taken)}
+    journal, wanted = journal_of(edge), {"owner": owner, **data}
+    noted = {one["step"]: one["data"] for one in journal.open_steps() if one["run"] == run}
+    if before["epoch"] != taken.epoch or noted.get(verb) != wanted:
+        journal.append(run, verb, "intent", wanted)
+    return {"changed": False, **dataclasses.asdict(taken), "seen": before}
 
 
-def step(edge: Edge, *, run: str, name: str, seconds: float) -> dict[str, Any]:
+def beat(edge: Edge, *, run: str, seconds: float) -> dict[str, Any]:
+    """Take a sign of life: for so long nobody else may take over. Waits for no other command."""
+    return {"changed": False, "held": lease.beat(lease_file(edge), run, seconds)}
+
+
+def step(edge: Edge, *, run: str, name: str) -> dict[str, Any]:
     """Close this run's step before, open the next, and prolong the lease."""
-    path = lease_file(edge)
-    taken = lease.check(path, run)
-    lease.acquire(path, run=run, owner=taken.owner, verb=taken.verb, seconds=seconds)
+    lease.check(lease_file(edge), run)
     journal = journal_of(edge)
     for record in journal.open_steps():
         if record["run"] == run and record["step"] not in {*VERBS, name}:
@@ -53,7 +61,7 @@ def end(edge: Edge, *, run: str, why: str = "", data: dict[str, Any]) -> dict[st
     """
     path = lease_file(edge)
     taken = lease.held(path)
-    if taken is None or taken.run != run or taken.left() <= 0:
+    if taken is None or taken.run != run or taken.given_back():
         return {"changed": False, "why": "this run holds nothing"}
     journal = journal_of(edge)
     event = "failed" if why else "done"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,36 @@ COLOURS = ("blue", "green")
 
 class SwapError(Exception):
     """What went wrong, in a sentence for the operator."""
+
+
+class NoRoomError(SwapError):
+    """A file system is full, or has no more names to give."""
+
+
+def _cure(error: OSError, path: Path) -> str:
+    """Return what to do about a file that cannot be used."""
+    host, again = socket.gethostname(), "then run the same command again"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        folder = path.parent
+        return f"free some room on {host} (df -h {folder}; df -i {folder}), {again}"
+    if error.errno == errno.EROFS:
+        return f"on {host}, see why with dmesg, mount it for writing, {again}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"run it as root on {host}: sudo airlift-swap …"
+    return f"look into it on {host} (dmesg), {again}"
+
+
+@contextlib.contextmanager
+def in_words(path: Path | None = None) -> Iterator[None]:
+    """Turn what the system says of a file into a sentence; without a path, of the file it names."""
+    try:
+        yield
+    except OSError as error:
+        named = path or Path(os.fsdecode(error.filename or "a file"))
+        kind = NoRoomError if error.errno in (errno.ENOSPC, errno.EDQUOT) else SwapError
+        why = os.strerror(error.errno) if error.errno else str(error)
+        what = "write" if path or kind is NoRoomError else "use"
+        raise kind(f"cannot {what} {named}: {why}; {_cure(error, named)}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,23 +134,33 @@ def sync_directory(path: Path) -> None:
 
 
 def write_synced(path: Path, body: bytes, mode: int) -> None:
-    """Write a file with its final mode and flush it to disk."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as handle:
-        os.fchmod(handle.fileno(), mode)
-        handle.write(body)
-        handle.flush()
-        os.fsync(handle.fileno())
+    """Write a file with its final mode and flush it to disk; half of it is never left there."""
+    with in_words(path):
+        _write(path, body, mode)
 
 
-def replace_synced(path: Path, body: bytes) -> None:
+def _write(path: Path, body: bytes, mode: int) -> None:
+    path.unlink(missing_ok=True)
+    try:
+        handle = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
+        with handle:
+            os.fchmod(handle.fileno(), mode)
+            handle.write(body)
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def replace_synced(path: Path, body: bytes, suffix: str = ".new") -> None:
     """Replace a file so that a power cut leaves the old or the new one, never half of it."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    staged = path.with_suffix(".new")
-    write_synced(staged, body, 0o644)
-    staged.rename(path)
-    sync_directory(path.parent)
+    staged = path.with_suffix(suffix)
+    with in_words(path):
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _write(staged, body, 0o644)
+        staged.rename(path)
+        sync_directory(path.parent)
 
 
 @contextlib.contextmanager
@@ -127,9 +169,11 @@ def exclusive(settings: Settings) -> Iterator[None]:
 
     A controller that was killed leaves its agent at work: the next run waits for it to finish.
     """
-    directory = settings.state_file.parent
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with (directory / "agent.lock").open("w") as handle:
+    lock = settings.state_file.with_name("agent.lock")
+    with in_words(lock):
+        lock.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        handle = lock.open("w")
+    with handle:
         deadline = time.monotonic() + settings.agent_timeout
         while True:
             try:

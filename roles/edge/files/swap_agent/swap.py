@@ -11,7 +11,7 @@ from typing import Any
 from swap_agent import lease
 from swap_agent.journal import Journal
 from swap_agent.nginx import Edge, engine, fingerprint
-from swap_agent.state import COLOURS, State, SwapError, now, sync_directory
+from swap_agent.state import COLOURS, NoRoomError, State, SwapError, in_words, now, sync_directory
 
 
 def put_in_place(edge: Edge, state: State) -> State:
@@ -19,13 +19,20 @@ def put_in_place(edge: Edge, state: State) -> State:
     previous = edge.live.resolve() if edge.live.is_symlink() else None
     before = edge.live_generation()
     generation = max(before, state.generation) + 1
-    staged = edge.stage(generation, state)
-    edge.test(staged)
-    tree = staged.with_name(f"{generation:06d}")
-    shutil.rmtree(tree, ignore_errors=True)
-    staged.rename(tree)
-    sync_directory(edge.trees)
-    edge.point(tree)
+    tree = edge.trees / f"{generation:06d}"
+    try:
+        staged = edge.stage(generation, state)
+        judge(edge, staged)
+        shutil.rmtree(tree, ignore_errors=True)
+        staged.rename(tree)
+        sync_directory(edge.trees)
+        edge.point(tree)
+    except (OSError, SwapError):
+        # What is not in service only takes room, on a disk that may be full.
+        shutil.rmtree(tree.with_name(f"{tree.name}.staged"), ignore_errors=True)
+        if edge.live_generation() != generation:
+            shutil.rmtree(tree, ignore_errors=True)
+        raise
     result = dataclasses.replace(state, generation=generation)
     if edge.running():
         try:
@@ -40,6 +47,15 @@ def put_in_place(edge: Edge, state: State) -> State:
     result.save(edge.settings.state_file)
     edge.prune()
     return result
+
+
+def judge(edge: Edge, staged: Path) -> None:
+    """Let Nginx judge a tree; without room for that, its judgement of the same content counts."""
+    try:
+        edge.test(staged)
+    except NoRoomError:
+        if not edge.served_before(staged):
+            raise
 
 
 def converge(edge: Edge, state: State) -> tuple[State, bool, str]:
@@ -153,11 +169,14 @@ def move(
         journal.append(run, step, "intent", data)
         open_steps.add(step)
     try:
-        state, changed, why = converge(edge, wanted)
+        with in_words():
+            state, changed, why = converge(edge, wanted)
         edge.wait_until_gone(before if changed else edge.workers(retiring=True))
     except SwapError as error:
         if step in open_steps:
-            journal.append(run, step, "failed", {"why": str(error)})
+            # On a full disk this fails, too; what it failed of first is what counts.
+            with contextlib.suppress(SwapError):
+                journal.append(run, step, "failed", {"why": str(error)})
         raise
     for name in open_steps & {"switch", step}:
         journal.append(run, name, "done", {"generation": state.generation})
@@ -174,6 +193,17 @@ def journal_of(edge: Edge) -> Journal:
     return Journal(edge.settings.state_file.with_name("journal"))
 
 
+def seen(edge: Edge) -> dict[str, int]:
+    """Return three numbers that grow with whatever is done here: equal ones, nothing was done."""
+    state = State.load(edge.settings.state_file)
+    holder = lease.held(lease_file(edge))
+    return {
+        "generation": state.generation if state else 0,
+        "epoch": holder.epoch if holder else 0,
+        "seq": journal_of(edge).last(),
+    }
+
+
 def verify(edge: Edge) -> dict[str, Any]:
     """Prove that Nginx serves the live tree."""
     live = edge.live_generation()
@@ -185,15 +215,21 @@ def verify(edge: Edge) -> dict[str, Any]:
 
 def show(edge: Edge) -> dict[str, Any]:
     """Return the recorded state and what is really served."""
+    # First: what is read after it is at least as new.
+    before = seen(edge)
     state = State.load(edge.settings.state_file)
     holder = lease.held(lease_file(edge))
+    last = dataclasses.asdict(holder) if holder and not holder.given_back() else None
     return {
         "installed": state is not None,
         **(dataclasses.asdict(state) if state else {}),
         "live_generation": edge.live_generation(),
         "served_generation": edge.answered(),
-        "lease": dataclasses.asdict(holder) if holder and holder.left() > 0 else None,
+        "lease": last if holder and holder.left() > 0 else None,
+        # Also one that ran out: nobody took over from it yet.
+        "last_lease": last,
         "unfinished": journal_of(edge).open_steps(),
         "last_run": journal_of(edge).last_end(),
+        "seen": before,
         "now": now(),
     }
