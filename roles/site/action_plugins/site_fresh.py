@@ -1,0 +1,36 @@
+"""Return a variable of the inventory as its files say it now."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+RELEASE = str(Path(__file__).resolve().parents[3])
+if RELEASE not in sys.path:
+    sys.path.insert(0, RELEASE)
+
+from roles.site.logic.fresh import Fresh  # noqa: E402
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Returns `value`; what is set nowhere has the default."""
+
+    _VALID_ARGS = frozenset(("name", "default"))
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Read the inventory again."""
+        super().run(tmp, task_vars)
+        given = task_vars or {}
+        fresh = Fresh(self._loader, given["ansible_inventory_sources"])
+        arguments = self._task.args
+        value = fresh.value(
+            given["inventory_hostname"], str(arguments["name"]), arguments.get("default")
+        )
+        return {"changed": False, "value": value}
