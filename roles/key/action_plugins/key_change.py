@@ -29,6 +29,12 @@ USAGE = (
     "keys.yml takes -e key_add=CLIENT (with key_scopes, key_rate_limit, key_label, key_file), "
     "-e key_revoke=CLIENT_OR_ID (with key_last) or -e key_sync=true; without any it lists the keys"
 )
+#: When a file cannot be edited by a program.
+BY_HAND = (
+    "Nothing was changed. Change the list by hand: an entry is {client: NAME, key_sha256: SHA256}, "
+    "a key is made with `openssl rand -hex 32`, its sha256 is what `printf %s KEY | sha256sum` "
+    "prints. Then run keys.yml -e key_sync=true"
+)
 #: Seconds to wait for another run; one takes less than ten.
 PATIENCE = 60.0
 
@@ -46,6 +52,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Do one step; `begin` waits for the turn of this run, `end` gives it back."""
         super().run(tmp, task_vars)
         self._vars = task_vars or {}
+        self._path = Path(LIST)
         asked = dict(self._task.args)
         try:
             steps = {
@@ -55,13 +62,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "end": self._end,
             }
             return steps[asked["step"]](asked)
-        except (
-            keys.KeyRefusedError,
-            listedit.EditError,
-            vaultfile.FileError,
-            OSError,
-        ) as error:
-            return {"failed": True, "changed": False, "msg": str(error)}
+        except listedit.EditError as error:
+            return _refused(f"{self._path}: {error}. {BY_HAND}")
+        except AnsibleError as error:
+            return _refused(f"{LIST} cannot be worked out: {error.message}")
+        except (keys.KeyRefusedError, vaultfile.FileError, OSError) as error:
+            return _refused(str(error))
 
     def _check(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Refuse what is misspelt or contradicts itself, before anything is connected to."""
@@ -113,7 +119,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return self._revoke(asked, definition)
 
     def _add(self, asked: dict[str, Any], definition: Definition) -> dict[str, Any]:
-        path = _path(definition)
+        path = self._path = _path(definition)
         key, digest = keys.make()
         entry = self._entry(asked, digest)
         keys.check_new(self._listed(asked), entry["client"], str(asked.get("label") or ""))
@@ -152,7 +158,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         }
 
     def _revoke(self, asked: dict[str, Any], definition: Definition) -> dict[str, Any]:
-        path = _path(definition)
+        path = self._path = _path(definition)
         wanted, last = str(asked["revoke"]).strip(), bool(asked.get("last"))
         listed = self._listed(asked)
         meant = dict(listed[keys.find(listed, wanted, last=last)])
@@ -243,6 +249,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         else:
             text = f"The key of {entry['client']}, shown this once:\n\n    {key}\n"
         self._display.display(text, screen_only=True)
+
+
+def _refused(why: str) -> dict[str, Any]:
+    return {"failed": True, "changed": False, "msg": why}
 
 
 def _path(definition: Definition) -> Path:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 RELEASE = str(Path(__file__).resolve().parents[3])
@@ -16,7 +17,10 @@ from roles.site.logic.fresh import Fresh  # noqa: E402
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Returns `value`; what is set nowhere has the default."""
+    """Returns `value`. What no file sets has the default: the value that this run has loaded.
+
+    So has what cannot be worked out from the inventory alone.
+    """
 
     _VALID_ARGS = frozenset(("name", "default"))
     _requires_connection = False
@@ -27,10 +31,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Read the inventory again."""
         super().run(tmp, task_vars)
-        given = task_vars or {}
-        fresh = Fresh(self._loader, given["ansible_inventory_sources"])
-        arguments = self._task.args
-        value = fresh.value(
-            given["inventory_hostname"], str(arguments["name"]), arguments.get("default")
-        )
+        given, arguments = task_vars or {}, self._task.args
+        value = arguments.get("default")
+        try:
+            fresh = Fresh(self._loader, given["ansible_inventory_sources"])
+            value = fresh.value(given["inventory_hostname"], str(arguments["name"]), value)
+        except AnsibleError as error:
+            self._display.vvv(f"{arguments['name']} as this run has it: {error.message}")
         return {"changed": False, "value": value}

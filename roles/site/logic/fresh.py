@@ -51,14 +51,11 @@ class Fresh:
         """
         variables = self._variables(host)
         for _ in range(_LONGEST_CHAIN):
-            match = (
-                _ONLY_A_NAME.fullmatch(value)
-                if isinstance(value := variables.get(name), str)
-                else None
-            )
-            if match is None or match[1] not in variables:
+            value = variables.get(name)
+            other = _ONLY_A_NAME.fullmatch(value) if isinstance(value, str) else None
+            if other is None or other[1] not in variables:
                 break
-            name = match[1]
+            name = other[1]
         return Definition(name, *_origin(variables.get(name)))
 
     def _variables(self, host: str) -> dict[str, Any]:

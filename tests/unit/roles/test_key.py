@@ -281,6 +281,11 @@ def test_the_play_refuses(tmp_path: Path) -> None:
     ):
         assert reason in jump.play(*extra, fails=True), extra
     assert jump.vault.read_bytes() == before
+    with (jump.vault.parent / "main.yml").open("a") as file:
+        file.write('app_api_keys: "{{ [] + vault_keys }}"\nvault_keys: []\n')
+    jump.vault.unlink()
+    said = jump.play("key_add=a", fails=True)
+    assert "main.yml: app_api_keys in line 7 is not a plain list of entries. Nothing was" in said
     (tmp_path / "data" / "swap").mkdir(parents=True)
     state = {"active": "blue", "standby": None, "release": "1.1.0", "serial": 2}
     (tmp_path / "data" / "swap" / "state.json").write_text(json.dumps(state))
@@ -290,4 +295,3 @@ def test_the_play_refuses(tmp_path: Path) -> None:
         in said
     )
     assert "/1.1.0 && ./venv/bin/ansible-playbook -i" in said
-    assert jump.vault.read_bytes() == before
