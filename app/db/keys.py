@@ -116,7 +116,7 @@ def listing(settings: Settings) -> list[dict[str, Any]]:
     with _table(settings) as connection:
         return connection.execute(
             """SELECT id, client, label, coalesce(scopes, %s) AS scopes, rate_limit_per_min, origin,
-                      created_at, revoked_at
+                      created_at, revoked_at, revoked_by
                FROM api_keys ORDER BY client, created_at, id""",
             (list(SCOPES),),
         ).fetchall()

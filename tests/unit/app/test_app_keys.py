@@ -187,3 +187,26 @@ def test_the_services_own_user_can_only_read_keys(postgres: Postgres, empty_site
             empty_site.stop_all()
             with empty_site.connect() as connection:
                 connection.execute("DROP OWNED BY airlift_app")
+
+
+@pytest.mark.slow
+def test_sync_undoes_what_a_restore_took_back(shared: Site) -> None:
+    """A database from before: one key is missing, one that was revoked since is back."""
+    lost, back, kept = (hashlib.sha256(word).hexdigest() for word in (b"lost", b"back", b"kept"))
+    path = shared.folder / "keys.json"
+    entries = {
+        name: {"client": name, "key_sha256": digest}
+        for name, digest in (("lost", lost), ("back", back), ("kept", kept))
+    }
+    shared.command("keys", "sync", write(path, *entries.values()))
+    shared.command("keys", "sync", write(path, entries["lost"], entries["kept"]))
+    assert listed(shared)[back[:12]]["revoked_by"] == "file"
+    with shared.connect() as connection:
+        connection.execute("DELETE FROM api_keys WHERE client = 'lost'")
+        connection.execute(
+            "UPDATE api_keys SET revoked_at = NULL, revoked_by = NULL WHERE client = 'back'"
+        )
+    done = shared.command("keys", "sync", write(path, entries["lost"], entries["kept"]))[-1]
+    assert (done["added"], done["revoked"]) == (1, 1)
+    rows = listed(shared)
+    assert [rows[one[:12]]["revoked_by"] for one in (lost, back, kept)] == [None, "file", None]

@@ -1,0 +1,179 @@
+"""API keys as a site's inventory lists them: made, found, compared with the database's."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Entry = dict[str, Any]
+
+#: The service's own rules for an entry (app/db/keys.py); a test compares them.
+CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+LABEL = re.compile(r"[ -~]{1,100}")
+SCOPES = ("predict", "jobs", "items")
+HIGHEST_LIMIT = 1_000_000
+DIGITS_OF_ID = 12
+#: The client in whose name an upgrade tries a release.
+OWN_CLIENT = "airlift-smoke"
+
+#: How inventory and database may stand to each other. The first needs nothing; the next two are
+#: somebody's decision, which bringing them in line does not change; the rest it does.
+IN_EFFECT = "in effect"
+BY_HAND = "made by hand, not in the inventory"
+REVOKED_BY_HAND = "revoked by hand"
+MISSING = "not in the database"
+OLD = "not in the inventory"
+DECIDED = (IN_EFFECT, BY_HAND, REVOKED_BY_HAND)
+
+
+class KeyRefusedError(Exception):
+    """What was asked for cannot be done; nothing was changed."""
+
+
+def make() -> tuple[str, str]:
+    """Return a new key and its sha256."""
+    key = f"airlift_{secrets.token_urlsafe(32)}"
+    return key, hashlib.sha256(key.encode()).hexdigest()
+
+
+def id_of(entry: Mapping[str, Any]) -> str:
+    """Return the name of a key: the first digits of its sha256."""
+    return str(entry.get("key_sha256", ""))[:DIGITS_OF_ID]
+
+
+def entry(client: str, sha256: str, *, scopes: Sequence[str], rate_limit: int, label: str) -> Entry:
+    """Return the entry of a key; raises `KeyRefusedError` if the service would not take it."""
+    if not CLIENT.fullmatch(client):
+        raise KeyRefusedError(
+            f"key_add={client!r} is no name of a client: letters, digits, dot, dash and "
+            "underscore, at most 63, the first a letter or digit"
+        )
+    if client == OWN_CLIENT:
+        raise KeyRefusedError(f"{client} is the client in whose name upgrades try a release")
+    unknown = [scope for scope in scopes if scope not in SCOPES]
+    if unknown:
+        raise KeyRefusedError(
+            f"key_scopes: no scope is called {', '.join(unknown)}; there are {', '.join(SCOPES)}"
+        )
+    if rate_limit and not 1 <= rate_limit <= HIGHEST_LIMIT:
+        raise KeyRefusedError(
+            f"key_rate_limit={rate_limit} must be 1 to {HIGHEST_LIMIT} requests a minute"
+        )
+    if label and not LABEL.fullmatch(label):
+        raise KeyRefusedError("key_label must be printable ASCII, at most 100 characters")
+    made: Entry = {"client": client, "key_sha256": sha256}
+    if scopes:
+        made["scopes"] = [scope for scope in SCOPES if scope in scopes]
+    if rate_limit:
+        made["rate_limit_per_min"] = rate_limit
+    if label:
+        made["label"] = label
+    return made
+
+
+def check_new(known: Iterable[Mapping[str, Any]], client: str, label: str) -> None:
+    """Refuse a key that could not be told apart from another one of its client."""
+    for one in known:
+        if one.get("client") == client and (one.get("label") or "") == label:
+            called = f"with the label {label!r}" if label else "without a label"
+            raise KeyRefusedError(
+                f"{client} has a key {called} already, {id_of(one)}: give the new one a label of "
+                "its own (-e key_label=…), then revoke the old one by its id"
+            )
+
+
+def find(known: Sequence[Mapping[str, Any]], wanted: str, *, last: bool = False) -> int:
+    """Return the place of the one key that is meant, by its client or by its id."""
+    digits = re.fullmatch(rf"[0-9a-f]{{{DIGITS_OF_ID},64}}", wanted)
+    found = [
+        place
+        for place, one in enumerate(known)
+        if one.get("client") == wanted or (digits and str(one["key_sha256"]).startswith(wanted))
+    ]
+    if not found:
+        names = [name for one in known for name in (str(one.get("client")), id_of(one))]
+        near = difflib.get_close_matches(wanted, names, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise KeyRefusedError(f"the inventory lists no key of client or id {wanted!r}.{hint}")
+    if len(found) > 1:
+        keys = ", ".join(
+            f"{id_of(known[at])} ({known[at].get('label') or 'no label'})" for at in found
+        )
+        raise KeyRefusedError(f"{wanted} has {len(found)} keys: {keys}. Name one by its id")
+    if len(known) == 1 and not last:
+        raise KeyRefusedError(
+            f"{id_of(known[0])} of {known[0].get('client')} is the last key: without it nobody "
+            "could use the service. Add another one first, or say -e key_last=true"
+        )
+    return found[0]
+
+
+def compare(
+    listed: Iterable[Mapping[str, Any]], stored: Iterable[Mapping[str, Any]]
+) -> list[dict[str, str]]:
+    """Return a row for each key: what it is, and whether inventory and database agree about it.
+
+    `stored` is what `python -m app keys list --json` prints.
+    """
+    database = {str(row["id"]): row for row in stored}
+    rows = [_row(one, id_of(one), _state(one, database.pop(id_of(one), None))) for one in listed]
+    for key_id, row in database.items():
+        # The key of upgrades is made where the database is brought in line, and is in no inventory.
+        if not row.get("revoked_at") and row.get("client") != OWN_CLIENT:
+            rows.append(_row(row, key_id, BY_HAND if row.get("origin") == "command" else OLD))
+    return sorted(rows, key=lambda row: (row["client"], row["label"], row["id"]))
+
+
+def _state(one: Mapping[str, Any], row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return MISSING
+    if row.get("revoked_at"):
+        return REVOKED_BY_HAND if row.get("revoked_by") == "command" else MISSING
+    wrong = [
+        name
+        for name in ("client", "scopes", "rate_limit_per_min", "label")
+        if _value(one, name) != _value(row, name)
+    ]
+    return f"other {', '.join(wrong)} in the database" if wrong else IN_EFFECT
+
+
+def _value(one: Mapping[str, Any], name: str) -> Any:
+    value = one.get(name)
+    if name == "scopes":
+        return sorted(value or SCOPES)
+    if name == "rate_limit_per_min":
+        return int(value) if value else None
+    return str(value) if value else ""
+
+
+def _row(one: Mapping[str, Any], key_id: str, state: str) -> dict[str, str]:
+    limit = one.get("rate_limit_per_min")
+    return {
+        "client": str(one.get("client")),
+        "label": str(one.get("label") or "-"),
+        "scopes": ",".join(one.get("scopes") or SCOPES),
+        "limit": str(limit) if limit else "-",
+        "id": key_id,
+        "state": state,
+    }
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return the rows as a table."""
+    heads = {
+        "client": "CLIENT",
+        "label": "LABEL",
+        "scopes": "SCOPES",
+        "limit": "PER MINUTE",
+        "id": "ID",
+        "state": "STATE",
+    }
+    lines = [heads, *rows]
+    widths = {name: max(len(line[name]) for line in lines) for name in heads}
+    return "\n".join(
+        "  ".join(line[name].ljust(widths[name]) for name in heads).rstrip() for line in lines
+    )

@@ -1,0 +1,50 @@
+"""One `keys.yml` at a time on a jump host: two would start the same container on the app host.
+
+The turn lasts for several tasks, so a file names the run that has it. A run that died has no turn.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+
+def take(path: Path, run: str, is_dead: Callable[[str], bool], *, seconds: float) -> str:
+    """Take the turn, after at most so many seconds; return whose it is if it is another run's."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with _opened(path) as file:
+            holder = file.read().strip()
+            if holder in ("", run) or is_dead(holder):
+                _fill(file, run)
+                return ""
+        if time.monotonic() >= deadline:
+            return holder
+        time.sleep(0.3)
+
+
+def give_back(path: Path, run: str) -> None:
+    """End the turn of this run, if it has it."""
+    with _opened(path) as file:
+        if file.read().strip() == run:
+            _fill(file, "")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "r+") as file:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield file
+
+
+def _fill(file: TextIO, text: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()

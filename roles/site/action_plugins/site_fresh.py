@@ -1,0 +1,41 @@
+"""Return a variable of the inventory as its files say it now."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+RELEASE = str(Path(__file__).resolve().parents[3])
+if RELEASE not in sys.path:
+    sys.path.insert(0, RELEASE)
+
+from roles.site.logic.fresh import Fresh  # noqa: E402
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Returns `value`. What no file sets has the default: the value that this run has loaded.
+
+    So has what cannot be worked out from the inventory alone.
+    """
+
+    _VALID_ARGS = frozenset(("name", "default"))
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Read the inventory again."""
+        super().run(tmp, task_vars)
+        given, arguments = task_vars or {}, self._task.args
+        value = arguments.get("default")
+        try:
+            fresh = Fresh(self._loader, given["ansible_inventory_sources"])
+            value = fresh.value(given["inventory_hostname"], str(arguments["name"]), value)
+        except AnsibleError as error:
+            self._display.vvv(f"{arguments['name']} as this run has it: {error.message}")
+        return {"changed": False, "value": value}
