@@ -35,7 +35,7 @@ def start() -> Iterator[Start]:
     names = []
 
     def run(script: str, health: str = "true") -> str:
-        names.append(f"runs-{uuid.uuid4().hex[:8]}")
+        names.append(f"probe-{uuid.uuid4().hex[:8]}")
         options = [
             "--detach",
             "--network",
@@ -107,8 +107,8 @@ def test_one_that_stays_unhealthy(start: Start) -> None:
 
 
 def test_no_such_container_is_told_at_once() -> None:
-    problem, _ = wait("runs-nowhere", seconds=600)
-    assert "No such container: runs-nowhere" in problem
+    problem, _ = wait("probe-nowhere", seconds=600)
+    assert "No such container: probe-nowhere" in problem
 
 
 def test_healthy_but_another_answer(start: Start) -> None:
