@@ -147,12 +147,12 @@ def flags(pidfile: Path) -> list[str]:
     return [word.decode() for word in words[1:] if word]
 
 
-def said_of(content: Mapping[str, Any], folder: Path, given: Sequence[str]) -> str:
+def said_of(content: Mapping[str, Any], given: Sequence[str]) -> str:
     """Return what the engine's program has against a configuration."""
     program = shutil.which("dockerd") or shutil.which("dockerd", path=PLACES)
     if not program:
         return ""
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".airlift-", suffix=".json")
+    handle, name = tempfile.mkstemp(prefix="airlift-", suffix=".json")
     try:
         with os.fdopen(handle, "w") as stream:
             json.dump(content, stream)
@@ -163,17 +163,15 @@ def said_of(content: Mapping[str, Any], folder: Path, given: Sequence[str]) -> s
     return "" if done.returncode == 0 or UNKNOWN_FLAG in words else words
 
 
-def judge(
-    wanted: Mapping[str, Any], current: Mapping[str, Any], folder: Path, pidfile: Path
-) -> None:
+def judge(wanted: Mapping[str, Any], current: Mapping[str, Any], pidfile: Path) -> None:
     """Let the engine's program judge a configuration, with the flags of the engine that runs."""
     given = [one for one in flags(pidfile) if not one.startswith("--config-file=")]
     if "--config-file" in given:
         place = given.index("--config-file")
         del given[place : place + 2]
-    words = said_of(wanted, folder, given)
+    words = said_of(wanted, given)
     # What it has against the present one as well is not about what we change.
-    if words and words != said_of(current, folder, given):
+    if words and words != said_of(current, given):
         message = (
             f"the engine would not start with what Airlift sets: {words}. Its flags are: "
             f"{' '.join(given) or 'none'}. Take a flag that is also a key out of its unit "
@@ -220,8 +218,7 @@ def bring(module: AnsibleModule) -> dict[str, Any]:
     }
     if changes:
         result["stops"] = stopped_by_a_restart()
-        place = path.parent if path.parent.is_dir() else Path(tempfile.gettempdir())
-        judge(wanted, current, place, Path(options["pidfile"]))
+        judge(wanted, current, Path(options["pidfile"]))
     if not module.check_mode:
         if changes:
             if path.exists():
