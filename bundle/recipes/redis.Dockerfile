@@ -1,4 +1,4 @@
-# Redis: redis-server, redis-cli and redis-benchmark. No configuration: the redis role brings it.
+# Redis: redis-server, redis-cli, redis-check-aof and redis-benchmark. No configuration: the redis role brings it.
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
 ARG SOURCE_DATE_EPOCH

@@ -68,7 +68,8 @@ from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
-#: The engine starts a container again that ended; one that does so twice will not stay.
+#: The engine starts a container again that ended; one that does so twice will not stay. What it
+#: outlived before we watched is history: the database was away, a machine was restarted.
 RESTARTS = 2
 
 
@@ -102,8 +103,11 @@ def last_words(container: str) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def check_container(options: dict[str, Any]) -> None:
-    """Refuse another image, and a container that does not stay up."""
+def check_container(options: dict[str, Any], before: int | None) -> int:
+    """Refuse another image, and a container that does not stay up; return its count of restarts.
+
+    `before` is that count when the wait began.
+    """
     name = options["container"]
     shown = docker("container", "inspect", name)
     if shown.returncode != 0:
@@ -113,10 +117,13 @@ def check_container(options: dict[str, Any]) -> None:
         raise NotReadyError(
             f"{name} runs image {found['Image']}, the release says {options['image']}"
         )
-    state = found["State"]
-    if (not state["Running"] and not state["Restarting"]) or found["RestartCount"] >= RESTARTS:
+    state, restarts = found["State"], int(found["RestartCount"])
+    since = 0 if before is None else restarts - before
+    down = not state["Running"] and not state["Restarting"]
+    if down or since >= RESTARTS or (state["Restarting"] and restarts >= RESTARTS):
         words = " ".join(last_words(name).split())[-300:]
         raise NotReadyError(f"{name} does not stay up: {words}")
+    return restarts if before is None else min(before, restarts)
 
 
 def ask(url: str) -> tuple[int, dict[str, Any]]:
@@ -151,8 +158,9 @@ def wait(options: dict[str, Any]) -> dict[str, Any]:
     """Return the checks of the last of the good answers in a row."""
     deadline = time.monotonic() + options["seconds"]
     good = 0
+    before = None
     while True:
-        check_container(options)
+        before = check_container(options, before)
         status, said = ask(options["url"])
         found = (said.get("release"), said.get("colour"))
         if found[0] is not None and found != (options["release"], options["colour"]):

@@ -187,6 +187,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    # Directories above get their modes from here, not from whoever called sudo.
+    os.umask(0o022)
     table = Table(module)
     try:
         if module.params["state"] == "loaded":

@@ -170,6 +170,12 @@ def taken_ports(ports: set[int], ours: dict[str, Any]) -> list[dict[str, Any]]:
     return taken
 
 
+def forwards() -> bool:
+    """Tell whether the kernel passes packets on, as an engine that runs has told it to."""
+    place = Path("/proc/sys/net/ipv4/ip_forward")
+    return not place.exists() or place.read_text(encoding="ascii").strip() != "0"
+
+
 def has_nf_tables() -> bool:
     """Ask the kernel for its nftables generation: the one question that needs no program."""
     try:
@@ -204,6 +210,7 @@ def main() -> None:
             "engine": found,
             "ports_taken": taken_ports(set(module.params["ports"]), found),
             "nf_tables": has_nf_tables(),
+            "forwards": forwards(),
             "root": os.geteuid() == 0,
         }
     else:

@@ -5,15 +5,26 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: service_probe
-short_description: Wait until a service answers as it should, and say why if it does not
+short_description: Wait until a service runs as it should, and say why if it does not
 description:
-  - Asks O(url) again and again, without a proxy and without following redirects.
-  - Does not fail - what the service said last is for whoever judges, together with its log.
+  - Waits until the engine calls the O(container) healthy, if O(healthy), and until O(url), if there
+    is one, answers as it should; asks without a proxy and without following redirects.
+  - Gives up at once when the container does not stay up, with what it said last. One that the
+    engine lets wait for its next start, longer after each, is started again first.
+  - Does not fail - the problem is for whoever judges, together with the container's log.
 options:
+  container:
+    description: The container; without one only the URL is asked.
+    type: str
+    default: ""
+  healthy:
+    description: Wait for the engine's health check of the container.
+    type: bool
+    default: false
   url:
     description: What to ask.
     type: str
-    required: true
+    default: ""
   status:
     description: Good answers.
     type: list
@@ -24,7 +35,7 @@ options:
     type: path
     default: ""
   seconds:
-    description: How long to ask.
+    description: How long to wait.
     type: int
     default: 60
 """
@@ -32,6 +43,7 @@ options:
 EXAMPLES = r"""
 - name: Ask it
   service_probe:
+    container: airlift-prometheus
     url: https://192.0.2.1:9090/-/ready
     ca: /etc/airlift/tls/ca.pem
   register: service_probe_result
@@ -39,13 +51,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 problem:
-  description: Why it does not count as running; empty when it answered well.
+  description: Why it does not count as running; empty when all is well.
   returned: always
   type: str
 """
 
 import http.client  # noqa: E402
+import json  # noqa: E402
+import re  # noqa: E402
 import ssl  # noqa: E402
+import subprocess  # noqa: E402
 import time  # noqa: E402
 import urllib.error  # noqa: E402
 import urllib.request  # noqa: E402
@@ -55,6 +70,15 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 TIMEOUT = 5.0
 PAUSE = 0.5
+#: One that was started again so often while we watched will not stay up.
+RESTARTS = 3
+#: Characters of a container's last words.
+WORDS = 300
+ERROR = re.compile(
+    r"error|fatal|panic|critical|emerg|can'?t|cannot|could not|unable|fail|denied|refused|invalid"
+    r"|bad |no such|corrupt",
+    re.IGNORECASE,
+)
 
 
 class Stay(urllib.request.HTTPRedirectHandler):
@@ -79,35 +103,122 @@ def ask(url: str, ca: str) -> int | str:
         return str(getattr(error, "reason", "") or error)
 
 
-def wait(url: str, good: list[int], ca: str, seconds: float) -> str:
-    """Return what is wrong after so many seconds, or nothing."""
-    deadline = time.monotonic() + seconds
-    while True:
-        said = ask(url, ca)
-        if said in good:
+def engine(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the engine's client; one that is silent or absent is told like one that refuses."""
+    command = ["docker", *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", f"the engine does not answer: {error}")
+
+
+def last_error(container: str) -> str:
+    """Return the last line of a container's log that tells an error, else its last line."""
+    said = engine("logs", "--tail", "50", container)
+    lines = [line for line in (said.stdout + said.stderr).splitlines() if line.strip()]
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            if record.get("level") in {"error", "critical", "fatal"}:
+                words = record.get("reason") or record.get("exception") or record.get("event")
+                return short(str(words or line))
+        elif ERROR.search(line):
+            return short(line)
+    return short(lines[-1]) if lines else "it said nothing"
+
+
+def short(text: str) -> str:
+    """Return a text as one line; of a long one its end, where the reason stands."""
+    line = " ".join(text.split())
+    return line if len(line) <= WORDS else f"… {line[-WORDS:].partition(' ')[2] or line[-WORDS:]}"
+
+
+class Watch:
+    """A container, since the wait for it began."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.before = -1
+        self.kicked = False
+
+    def look(self, *, healthy: bool) -> tuple[bool, str]:
+        """Return (it is lost, what is wrong with it); nothing is wrong with one that runs well."""
+        shown = engine("container", "inspect", self.name)
+        if shown.returncode != 0:
+            words = short(shown.stderr)
+            return "no such" in words.lower(), f"it cannot be looked at: {words}"
+        found = json.loads(shown.stdout)[0]
+        state, restarts = found["State"], int(found["RestartCount"])
+        if self.before < 0 and state.get("Restarting"):
+            # The engine doubles its pause after each failure, up to a minute: not ours to sit out.
+            self.kicked = engine("restart", "--time", "0", self.name).returncode == 0
+            self.before = 0 if self.kicked else restarts
+            return False, "it is started again"
+        # A restart that the engine's count does not know begins it anew.
+        self.before = restarts if self.before < 0 else min(self.before, restarts)
+        if restarts - self.before >= RESTARTS:
+            return True, f"it does not stay up, started again {RESTARTS} times"
+        if state.get("Restarting"):
+            return False, f"it ended with code {state['ExitCode']}"
+        if not state["Running"] or state.get("Paused"):
+            return True, f"it is {state['Status']} (code {state['ExitCode']})"
+        return (False, self.health(state)) if healthy else (False, "")
+
+    def health(self, state: dict[str, Any]) -> str:
+        """Return what keeps the engine from calling it healthy."""
+        checked = state.get("Health") or {}
+        if checked.get("Status") == "healthy":
             return ""
-        if time.monotonic() >= deadline:
-            answered = f"answers {said}" if isinstance(said, int) else f"does not answer: {said}"
-            return f"it {answered}, after {seconds:.0f} s, at {url}"
+        said = [one["Output"] for one in checked.get("Log") or () if one.get("ExitCode")]
+        check = f" ({short(said[-1])})" if said else ""
+        return f"it is {checked.get('Status', 'without a health check')}{check}"
+
+
+def answers(url: str, good: list[int], ca: str) -> str:
+    """Return what is wrong with the answer of a URL, or nothing."""
+    said = ask(url, ca)
+    if said in good:
+        return ""
+    return f"{url} answers {said}" if isinstance(said, int) else f"{url} does not answer ({said})"
+
+
+def wait(options: dict[str, Any]) -> tuple[str, bool]:
+    """Return (what is wrong after so many seconds, or nothing; whether it was started again)."""
+    watch = Watch(options["container"]) if options["container"] else None
+    deadline = time.monotonic() + options["seconds"]
+    while True:
+        lost, problem = watch.look(healthy=options["healthy"]) if watch else (False, "")
+        if not problem and options["url"]:
+            problem = answers(options["url"], options["status"], options["ca"])
+        late = time.monotonic() >= deadline
+        if not problem or lost or late:
+            break
         time.sleep(PAUSE)
+    if problem and not lost:
+        problem += f", after {options['seconds']} s"
+    if problem and watch:
+        problem += f": {last_error(watch.name)}"
+    return problem, bool(watch and watch.kicked)
 
 
 def main() -> None:
     """Wait, and tell."""
     module = AnsibleModule(
         argument_spec={
-            "url": {"type": "str", "required": True},
+            "container": {"type": "str", "default": ""},
+            "healthy": {"type": "bool", "default": False},
+            "url": {"type": "str", "default": ""},
             "status": {"type": "list", "elements": "int", "default": [200]},
             "ca": {"type": "path", "default": ""},
             "seconds": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )
-    options = module.params
-    problem = ""
-    if not module.check_mode:
-        problem = wait(options["url"], options["status"], options["ca"], options["seconds"])
-    module.exit_json(changed=False, problem=problem)
+    problem, changed = ("", False) if module.check_mode else wait(module.params)
+    module.exit_json(changed=changed, problem=problem)
 
 
 if __name__ == "__main__":

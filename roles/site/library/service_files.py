@@ -308,6 +308,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    # Directories above get their modes from here, not from whoever called sudo.
+    os.umask(0o022)
     try:
         module.exit_json(**run(module))
     except (OSError, ValueError) as error:

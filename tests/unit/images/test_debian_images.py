@@ -100,7 +100,7 @@ def test_versions_are_the_packages_and_drift_is_told(product: Collected, lock: I
     ("name", "programs"),
     [
         ("postgres", "postgres initdb pg_isready pg_ctl psql pg_dump pg_restore pg_dumpall"),
-        ("redis", "redis-server redis-cli"),
+        ("redis", "redis-server redis-cli redis-check-aof sh date mv rm"),
         ("nginx", "nginx"),
         ("prometheus", "prometheus promtool"),
         ("alertmanager", "alertmanager amtool"),

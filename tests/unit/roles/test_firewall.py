@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from tests.unit.roles.conftest import plugin
+from tests.unit.roles.conftest import ROLES, plugin
 
 firewall = plugin("firewall/filter_plugins/firewall.py")
 PORTS = {"ssh": 22, "https": 443, "app": 8001, "postgres": 5432, "metrics": 9100}
@@ -139,3 +139,11 @@ def test_outside_flows_concern_their_zone_only() -> None:
 def test_covers() -> None:
     assert firewall.firewall_covers(["10.0.0.0/24"], "10.0.0.7")
     assert not firewall.firewall_covers(["10.0.0.0/24"], "10.0.1.7")
+
+
+def test_the_unit_follows_the_one_that_flushes() -> None:
+    """Debian's nftables.service flushes every table at its start, restart and reload."""
+    text = (ROLES / "firewall/templates/airlift-firewall.service.j2").read_text()
+    unit = dict(line.split("=", 1) for line in text.splitlines() if "=" in line[:40])
+    for key in ("After", "PartOf", "ReloadPropagatedFrom"):
+        assert unit[key] == "nftables.service"

@@ -1,13 +1,16 @@
 """Files of a service: exact, atomic, with a fingerprint that tells nothing."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.unit.roles.conftest import plugin
+from tests.unit.roles.conftest import ROLES, plugin
 
 service_files = plugin("site/library/service_files.py")
 service = plugin("service/filter_plugins/service.py")
@@ -155,3 +158,38 @@ def test_mounts_are_read_only_unless_they_say_so() -> None:
     assert service.service_mount({"source": "/a", "target": "/b"})["read_only"] is True
     written = service.service_mount({"source": "/a", "target": "/b", "read_only": False})
     assert written["read_only"] is False
+
+
+@pytest.mark.slow
+def test_modes_do_not_come_from_the_callers_umask(tmp_path: Path) -> None:
+    """sudo with umask 0077: folders above the directory must let its user through."""
+    arguments = {"directory": str(tmp_path / "a/b/c"), "owner": f"{os.getuid()}:{os.getgid()}"}
+    arguments |= {"mode": "0400", "directory_mode": "0500"}
+    module_arguments = json.dumps({**arguments, "files": {"d/e": "text"}})
+    program = Path(sys.executable).with_name("ansible")
+    done = subprocess.run(
+        [
+            program,
+            "-i",
+            "localhost,",
+            "localhost",
+            "-c",
+            "local",
+            "-m",
+            "service_files",
+            "-a",
+            module_arguments,
+        ],
+        env=os.environ
+        | {
+            "ANSIBLE_LIBRARY": str(ROLES / "site/library"),
+            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+        },
+        umask=0o077,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    modes = {path: (tmp_path / path).stat().st_mode & 0o777 for path in ("a", "a/b", "a/b/c")}
+    assert modes == {"a": 0o755, "a/b": 0o755, "a/b/c": 0o500}

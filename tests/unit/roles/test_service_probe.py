@@ -14,6 +14,13 @@ from tests.unit.roles.conftest import plugin
 module = plugin("service/library/service_probe.py")
 
 
+def ask(url: str, good: list[int], ca: str, seconds: int) -> str:
+    options = {"container": "", "healthy": False, "url": url, "status": good}
+    problem, started_again = module.wait({**options, "ca": ca, "seconds": seconds})
+    assert not started_again
+    return str(problem)
+
+
 class Service(BaseHTTPRequestHandler):
     """Answers with the statuses of a list, the last one for ever."""
 
@@ -44,25 +51,25 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.mark.parametrize("url", [[200], [503, 503, 200]], indirect=True)
 def test_a_service_that_comes_up_is_waited_for(url: str) -> None:
-    assert module.wait(url, [200], "", 10) == ""
+    assert ask(url, [200], "", 10) == ""
 
 
 @pytest.mark.parametrize(("url", "status"), [([503], 503), ([302, 200], 302)], indirect=["url"])
 def test_another_answer_is_told(url: str, status: int) -> None:
-    assert module.wait(url, [200], "", 0) == f"it answers {status}, after 0 s, at {url}"
+    assert ask(url, [200], "", 0) == f"{url} answers {status}, after 0 s"
 
 
 @pytest.mark.parametrize("url", [[404]], indirect=True)
 def test_what_counts_as_good_is_said_by_the_caller(url: str) -> None:
-    assert module.wait(url, [200, 404], "", 0) == ""
+    assert ask(url, [200, 404], "", 0) == ""
 
 
 def test_no_answer_is_told() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         place = f"http://127.0.0.1:{taken.getsockname()[1]}/"
-        said = module.wait(place, [200], "", 0)
-    assert said.startswith("it does not answer: ")
+        said = ask(place, [200], "", 0)
+    assert said.startswith(f"{place} does not answer (")
     assert "refused" in said
 
 
@@ -71,10 +78,10 @@ def test_a_proxy_of_the_host_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> No
     with HTTPServer(("127.0.0.1", 0), type("Ok", (Service,), {"statuses": [200]})) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        assert module.wait(f"http://127.0.0.1:{server.server_port}/", [200], "", 5) == ""
+        assert ask(f"http://127.0.0.1:{server.server_port}/", [200], "", 5) == ""
         thread.join()
 
 
 def test_an_authority_that_is_not_there_is_told() -> None:
-    said = module.wait("https://127.0.0.1:1/", [200], "/nowhere/ca.pem", 0)
-    assert "does not answer: [Errno 2] No such file" in said
+    said = ask("https://127.0.0.1:1/", [200], "/nowhere/ca.pem", 0)
+    assert "does not answer ([Errno 2] No such file" in said

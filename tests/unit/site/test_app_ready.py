@@ -269,10 +269,25 @@ def test_one_that_dies_between_two_answers(green: Colour, wait: Wait) -> None:
 
 
 def test_one_that_starts_again_and_again(green: Colour, wait: Wait) -> None:
-    green.state(restarts=2, ExitCode=1)
+    green.state(restarts=2, Restarting=True, ExitCode=1)
     green.log(WHY)
     assert "does not stay up: the schema" in wait(seconds=20)["msg"]
     assert green.asked == 0
+
+
+def test_one_that_starts_again_and_again_while_it_is_watched(green: Colour, wait: Wait) -> None:
+    green.answers = [(503, b"{}")]
+    green.then = lambda: green.state(restarts=7 + green.asked)
+    green.state(restarts=7)
+    green.log(WHY)
+    assert "does not stay up: the schema" in wait(seconds=20)["msg"]
+    assert green.asked == 2
+
+
+def test_what_it_outlived_long_ago_is_forgotten(green: Colour, wait: Wait) -> None:
+    """It ended while the database was away, and has run ever since."""
+    green.state(restarts=12)
+    assert not wait(seconds=20).get("failed")
 
 
 @pytest.mark.parametrize("running", [True, False])

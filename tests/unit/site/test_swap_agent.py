@@ -4,9 +4,11 @@ import dataclasses
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from swap_agent import __main__ as command
 from swap_agent import swap
 from swap_agent.state import Settings, SwapError, exclusive
 
@@ -21,6 +23,25 @@ def test_first_installation_starts_blue_and_records_it(world: World) -> None:
     assert world.state()["generation"] == world.edge.live_generation() == 1
     assert (world.edge.live / "upstream.conf").read_text() == "# upstreams/blue.conf\n"
     assert "hup" not in world.calls, "nothing runs yet, so nothing is reloaded"
+
+
+def test_nginx_may_enter_whatever_the_callers_umask_is(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whose configuration of sudo says umask 0077: Nginx is another user."""
+    settings = dataclasses.asdict(world.settings) | {"root": str(world.settings.root)}
+    settings |= {"state_file": str(world.settings.state_file)}
+    (tmp_path / "swap.json").write_text(json.dumps(settings))
+    words = ["--settings", str(tmp_path / "swap.json"), "apply", "--release", "1.0.0"]
+    monkeypatch.setattr(sys, "argv", ["airlift-swap", *words, "--serial", "1"])
+    before = os.umask(0o077)
+    try:
+        command.main()
+    finally:
+        os.umask(before)
+    places = [world.edge.trees, *(one for one in world.edge.trees.rglob("*") if one.is_dir())]
+    assert len(places) > 2
+    assert {path.stat().st_mode & 0o777 for path in places} == {0o755}
 
 
 def test_a_second_run_changes_nothing(world: World) -> None:

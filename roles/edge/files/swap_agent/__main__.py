@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,8 @@ def respond(edge: Edge, given: argparse.Namespace) -> dict[str, Any] | str:
 
 def main() -> None:
     """Run one command; the answer is one JSON object."""
+    # Modes are set here, not inherited: Nginx is another user and has to enter.
+    os.umask(0o022)
     given = parser().parse_args()
     try:
         with in_words():

@@ -1,0 +1,251 @@
+#!/usr/bin/python
+"""The engine's configuration, merged with what the client has in it; see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: engine_configuration
+short_description: The engine's configuration, merged with what the client has in it
+description:
+  - Puts O(settings) into the file and leaves every other key as it is (dns, proxies,
+    insecure-registries). A key that an earlier run put there and that is no longer among the
+    settings goes again.
+  - The engine's own program judges the result, together with the flags with which the engine runs,
+    before it is put in place; a key that is both a flag and in the file keeps an engine from
+    starting.
+  - Options of a log driver go with it when another one is set.
+options:
+  settings:
+    description: Keys and values that must be there.
+    type: dict
+    required: true
+  path:
+    description: The configuration file.
+    type: path
+    default: /etc/docker/daemon.json
+  record:
+    description: What this module last put there.
+    type: path
+    required: true
+  pidfile:
+    description: Where the engine notes its process.
+    type: path
+    default: /run/docker.pid
+"""
+
+EXAMPLES = r"""
+- name: Configure
+  engine_configuration:
+    settings: {live-restore: true}
+    record: /etc/airlift/engine.json
+"""
+
+RETURN = r"""
+found:
+  description: Whether there was a configuration before.
+  returned: always
+  type: bool
+kept:
+  description: The client's own keys.
+  returned: always
+  type: list
+  elements: str
+changes:
+  description: The keys that differ from before.
+  returned: always
+  type: list
+  elements: str
+stops:
+  description: Containers that a restart of the engine would stop and start again.
+  returned: when changed
+  type: list
+  elements: str
+"""
+
+import json  # noqa: E402
+import os  # noqa: E402
+import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import tempfile  # noqa: E402
+from collections.abc import Mapping, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LOG_DRIVER, LOG_OPTIONS = "log-driver", "log-opts"
+#: What an engine says whose program cannot judge a configuration yet (before 23).
+UNKNOWN_FLAG = "unknown flag: --validate"
+
+
+class RefusedError(Exception):
+    """Why the configuration is not put in place."""
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a program; one that is absent or silent fails like any other."""
+    try:
+        return subprocess.run(
+            command,
+            # The engine's program looks for others of its own there.
+            env=os.environ | {"PATH": f"{os.environ.get('PATH', '')}:{PLACES}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one when there is no file, or nothing in it."""
+    text = path.read_text() if path.exists() else ""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError as error:
+        message = f"{path} is not JSON ({error}): correct it, or move it away"
+        raise RefusedError(message) from error
+    if not isinstance(found, dict):
+        message = f"{path} is JSON, but not an object: correct it, or move it away"
+        raise RefusedError(message)
+    return found
+
+
+def combined(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both; ours wins, objects are combined key by key."""
+    result = dict(theirs)
+    for key, value in ours.items():
+        there = result.get(key)
+        both = isinstance(value, Mapping) and isinstance(there, Mapping)
+        result[key] = combined(there, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def merged(
+    current: Mapping[str, Any], last: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what shall be in the file."""
+    theirs = {
+        key: value
+        for key, value in current.items()
+        # What we put there and want no more; not what the client has changed since.
+        if key in settings or key not in last or last[key] != value
+    }
+    if theirs.get(LOG_DRIVER, "json-file") != settings.get(LOG_DRIVER, theirs.get(LOG_DRIVER)):
+        theirs.pop(LOG_OPTIONS, None)
+    return combined(theirs, settings)
+
+
+def flags(pidfile: Path) -> list[str]:
+    """Return the flags of the engine that runs; none when none does."""
+    try:
+        words = Path(f"/proc/{pidfile.read_text().strip()}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+    return [word.decode() for word in words[1:] if word]
+
+
+def said_of(content: Mapping[str, Any], given: Sequence[str]) -> str:
+    """Return what the engine's program has against a configuration."""
+    program = shutil.which("dockerd") or shutil.which("dockerd", path=PLACES)
+    if not program:
+        return ""
+    handle, name = tempfile.mkstemp(prefix="airlift-", suffix=".json")
+    try:
+        with os.fdopen(handle, "w") as stream:
+            json.dump(content, stream)
+        done = run(program, "--validate", f"--config-file={name}", *given)
+    finally:
+        Path(name).unlink()
+    words = (done.stderr or done.stdout).strip().replace(f" with file {name}", "")
+    return "" if done.returncode == 0 or UNKNOWN_FLAG in words else words
+
+
+def judge(wanted: Mapping[str, Any], current: Mapping[str, Any], pidfile: Path) -> None:
+    """Let the engine's program judge a configuration, with the flags of the engine that runs."""
+    given = [one for one in flags(pidfile) if not one.startswith("--config-file=")]
+    if "--config-file" in given:
+        place = given.index("--config-file")
+        del given[place : place + 2]
+    words = said_of(wanted, given)
+    # What it has against the present one as well is not about what we change.
+    if words and words != said_of(current, given):
+        message = (
+            f"the engine would not start with what Airlift sets: {words}. Its flags are: "
+            f"{' '.join(given) or 'none'}. Take a flag that is also a key out of its unit "
+            "(systemctl cat docker.service, /etc/default/docker), or set the key with "
+            "container_engine_options"
+        )
+        raise RefusedError(message)
+
+
+def stopped_by_a_restart() -> list[str]:
+    """Return the running containers of an engine that does not leave them running."""
+    if run("docker", "info", "--format", "{{.LiveRestoreEnabled}}").stdout.strip() != "false":
+        return []
+    return sorted(run("docker", "ps", "--format", "{{.Names}}").stdout.split())
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a file atomically, readable by everybody."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    with os.fdopen(handle, "w") as stream:
+        stream.write(json.dumps(content, indent=4, sort_keys=True) + "\n")
+        os.fchmod(stream.fileno(), 0o644)
+        stream.flush()
+        os.fsync(stream.fileno())
+    Path(temporary).replace(path)
+
+
+def bring(module: AnsibleModule) -> dict[str, Any]:
+    """Bring it about; return what a module returns."""
+    options = module.params
+    settings = options["settings"]
+    path, record = Path(options["path"]), Path(options["record"])
+    current, last = read(path), read(record)
+    wanted = merged(current, last, settings)
+    keys = sorted({*current, *wanted})
+    changes = [key for key in keys if current.get(key) != wanted.get(key)]
+    result: dict[str, Any] = {
+        "changed": bool(changes),
+        "found": bool(current),
+        "changes": changes,
+        "kept": sorted(set(wanted) - set(settings)),
+        "diff": {"before": current, "after": wanted},
+    }
+    if changes:
+        result["stops"] = stopped_by_a_restart()
+        judge(wanted, current, Path(options["pidfile"]))
+    if not module.check_mode:
+        if changes:
+            if path.exists():
+                module.backup_local(str(path))
+            write(path, wanted)
+        if last != settings:
+            write(record, settings)
+    return result
+
+
+def main() -> None:
+    """Merge, have it judged, write."""
+    module = AnsibleModule(
+        argument_spec={
+            "settings": {"type": "dict", "required": True},
+            "path": {"type": "path", "default": "/etc/docker/daemon.json"},
+            "record": {"type": "path", "required": True},
+            "pidfile": {"type": "path", "default": "/run/docker.pid"},
+        },
+        supports_check_mode=True,
+    )
+    os.umask(0o022)
+    try:
+        module.exit_json(**bring(module))
+    except (OSError, RefusedError) as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""A run that fails is noted as failed: the real playbooks and agent, with roles that only fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from swap_agent import lease, runs
+from swap_agent.journal import Journal
+from swap_agent.nginx import Edge
+from swap_agent.state import Settings, State
+
+from tests.unit.roles.conftest import ROLES, ROOT, plugin
+
+failure = plugin("swap/filter_plugins/swap_failure.py")
+PROGRAM = Path(sys.executable).with_name("ansible-playbook")
+HOSTS = {"dmz": ["edge-1"], "app": ["app-1", "app-2"], "data": ["data-1"], "monitor": ["monitor-1"]}
+#: Role: the files of tasks by which install.yml uses it.
+PARTS = {
+    "container_engine": ["main"],
+    "firewall": ["main"],
+    "tls": ["main"],
+    "images": ["main", "identify"],
+    "postgres": ["main"],
+    "redis": ["main"],
+    "app": ["main", "database"],
+    "edge": ["main", "prove"],
+    "monitoring": ["main", "host"],
+}
+#: What a task of these roles does when it is the one to fail, on one host.
+DEEDS: dict[str, list[dict[str, Any]]] = {
+    "fail": [{"ansible.builtin.fail": {"msg": "Can't open\n  the append only file: 13"}}],
+    "hide": [
+        {"name": "Password", "ansible.builtin.command": "/no/pass {{ secret }}", "no_log": True}
+    ],
+    "vanish": [
+        {
+            "ansible.builtin.set_fact": {
+                "ansible_connection": "ssh",
+                "ansible_host": "127.0.0.1",
+                "ansible_port": 1,
+            }
+        },
+        {"ansible.builtin.command": "/bin/true"},
+    ],
+}
+
+
+class Site:
+    """The jump host's directory and the edge's state, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state_file = folder / "swap/state.json"
+        settings = {
+            "root": str(folder / "edge"),
+            "state_file": str(self.state_file),
+            "files": [],
+            "container": "x",
+            "image": "x",
+            "user": "0:0",
+            "probe_address": "127.0.0.1",
+            "probe_port": 1,
+        }
+        (folder / "swap.json").write_text(json.dumps(settings))
+        self.edge = Edge(Settings.load(folder / "swap.json"))
+        agent = folder / "airlift-swap"
+        main = f"import sys; sys.path.insert(0, {str(ROLES / 'edge/files')!r}); "
+        main += "from swap_agent.__main__ import main; main()"
+        agent.write_text(
+            f'#!/bin/sh\nexec {sys.executable} -c "{main}" --settings {folder}/swap.json "$@"\n'
+        )
+        agent.chmod(0o755)
+        for role, parts in PARTS.items():
+            tasks = folder / "roles" / role / "tasks"
+            tasks.mkdir(parents=True)
+            for part in parts:
+                (tasks / f"{part}.yml").write_text(self.deeds(f"{role}/{part}"))
+        swap = folder / "roles/swap"
+        (swap / "action_plugins").mkdir(parents=True)
+        for name in ("tasks", "vars", "filter_plugins"):
+            (swap / name).symlink_to(ROLES / "swap" / name)
+        action = (ROLES / "swap/action_plugins/swap_agent.py").read_text()
+        (swap / "action_plugins/swap_agent.py").write_text(
+            action.replace("/usr/local/sbin/airlift-swap", str(agent))
+        )
+        for part in ("guard", "state"):
+            (folder / f"roles/edge/tasks/{part}.yml").symlink_to(ROLES / "edge/tasks/state.yml")
+        playbooks = folder / "playbooks"
+        playbooks.mkdir()
+        install = (ROOT / "playbooks/install.yml").read_text()
+        (playbooks / "install.yml").write_text(
+            "- name: Prepare" + install.split("- name: Prepare")[1]
+        )
+        (playbooks / "retire.yml").symlink_to(ROOT / "playbooks/retire.yml")
+        (folder / "inventory.yml").write_text(
+            yaml.safe_dump(
+                {
+                    group: {"hosts": {host: {"ansible_connection": "local"} for host in hosts}}
+                    for group, hosts in HOSTS.items()
+                }
+            )
+        )
+
+    def deeds(self, place: str) -> str:
+        """Return tasks that do what the run asks for in this very place, and else nothing."""
+        tasks = []
+        for deed, wanted in DEEDS.items():
+            when = [f"place == '{place}'", f"deed == '{deed}'", "inventory_hostname == victim"]
+            tasks += [{**task, "when": when} for task in wanted]
+        return yaml.safe_dump(tasks)
+
+    def installed(self) -> Site:
+        """Serve a release, so that the agent is there and runs are locked."""
+        State("blue", None, "1.0.0", 1, 1, "2026-01-01T00:00:00Z").save(self.state_file)
+        return self
+
+    def play(
+        self, verb: str = "install", place: str = "", deed: str = "fail", victim: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a playbook; one task fails in it."""
+        variables = {
+            "place": place,
+            "deed": deed,
+            "victim": victim,
+            "ansible_become": False,
+            "ansible_python_interpreter": sys.executable,
+            "site_name": "lab",
+            "site_zones": {zone: zone for zone in HOSTS},
+            "site_version": "1.0.0",
+            "site_manifest": {"serial": 1},
+            "site_release_dir": str(self.folder),
+            "edge_state_file": str(self.state_file),
+            "edge_state_host": "edge-1",
+            "edge_state": {"active": "blue"},
+            "site_host_zones": "{{ group_names }}",
+            "site_host_addresses": {host: host for hosts in HOSTS.values() for host in hosts},
+            "secret": "SECRET-1",
+        }
+        environment = os.environ | {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_ROLES_PATH": str(self.folder / "roles"),
+            "ANSIBLE_FILTER_PLUGINS": str(ROLES / "site/filter_plugins"),
+            "ANSIBLE_SSH_RETRIES": "0",
+        }
+        return subprocess.run(
+            [
+                *[str(PROGRAM), "-i", str(self.folder / "inventory.yml")],
+                *[str(self.folder / f"playbooks/{verb}.yml"), "-e", json.dumps(variables)],
+            ],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+        )
+
+    def journal(self) -> list[tuple[str, str, str]]:
+        """Return what the edge's journal holds of verbs: verb, event, why."""
+        records = Journal(self.state_file.with_name("journal")).records()
+        return [(r["step"], r["event"], r["data"].get("why", "")) for r in records]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+#: Every play that works under the lock, by a place in it and a host that it concerns.
+PLACES = {
+    "tls/main": "app-2",
+    "redis/main": "data-1",
+    "app/database": "app-1",
+    "app/main": "app-2",
+    "edge/main": "edge-1",
+    "monitoring/host": "monitor-1",
+    "edge/prove": "edge-1",
+}
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["redis/main", *(pytest.param(p, marks=pytest.mark.slow) for p in PLACES if p != "redis/main")],
+)
+def test_a_failed_install_is_noted_and_unlocked(site: Site, place: str) -> None:
+    done = site.installed().play(place=place, victim=PLACES[place])
+    why = "Can't open the append only file: 13"
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert site.journal() == [("install", "intent", ""), ("install", "failed", why)]
+    assert f"install of lab failed: {why}." in " ".join(done.stdout.split())
+    found = lease.held(site.state_file.with_name("lease"))
+    assert found is None or found.left() <= 0
+    assert "It is noted" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_good_install_is_done(site: Site) -> None:
+    done = site.installed().play()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert site.journal() == [("install", "intent", ""), ("install", "done", "")]
+
+
+@pytest.mark.slow
+def test_a_hidden_failure_is_known_by_its_name(site: Site) -> None:
+    done = site.installed().play(place="tls/main", deed="hide", victim="app-1")
+    assert [event for _, event, _ in site.journal()] == ["intent", "failed"]
+    assert "Password (what it said is hidden" in site.journal()[-1][2]
+    assert "SECRET-1" not in str(site.journal()) + done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_host_that_goes_away(site: Site) -> None:
+    done = site.installed().play(place="tls/main", deed="vanish", victim="data-1")
+    assert done.returncode != 0
+    assert site.journal()[-1] == ("install", "failed", "a host can no longer be reached")
+
+
+@pytest.mark.slow
+def test_the_edge_goes_away_itself(site: Site) -> None:
+    """It cannot be told; the run failed all the same, and status says that it was cut off."""
+    done = site.installed().play(place="tls/main", deed="vanish", victim="edge-1")
+    assert done.returncode != 0
+    assert "install of lab failed: a host can no longer be reached." in " ".join(
+        done.stdout.split()
+    )
+    assert site.journal() == [("install", "intent", "")]
+
+
+@pytest.mark.slow
+def test_a_first_install_has_nothing_to_note(site: Site) -> None:
+    done = site.play(place="redis/main", victim="data-1")
+    assert done.returncode == 2
+    assert "It is noted" not in done.stdout
+    assert site.journal() == []
+
+
+@pytest.mark.slow
+def test_a_run_that_was_refused_the_lock_notes_nothing(site: Site) -> None:
+    site.installed()
+    runs.begin(
+        site.edge,
+        run="elsewhere.1.2.3.4",
+        owner="ann@other",
+        verb="upgrade",
+        seconds=600,
+        instead_of="",
+        data={},
+    )
+    for verb in ("install", "retire"):
+        done = site.play(verb)
+        assert done.returncode == 2, done.stdout
+        assert "ann@other is at work" in " ".join(done.stdout.split())
+    assert site.journal() == [("upgrade", "intent", "")]
+
+
+@pytest.mark.slow
+def test_a_failed_retirement_is_noted(site: Site) -> None:
+    """The agent refuses: there is no standby to stop sending to."""
+    done = site.installed().play("retire")
+    assert done.returncode == 2, done.stdout
+    assert [(step, event) for step, event, _ in site.journal()] == [
+        ("retire", "intent"),
+        ("retire", "failed"),
+    ]
+
+
+# ---------------------------------------------------------------- the sentence
+def said(msg: str, **more: Any) -> dict[str, Any]:
+    return {"ansible_failed_result": {"msg": msg, **more}, "ansible_failed_task": {"name": "Name"}}
+
+
+def test_each_reason_once_in_order() -> None:
+    hosts = [said("b\n"), {}, said("a"), said("b")]
+    assert failure.swap_reasons(hosts) == ["b", "a"]
+
+
+def test_a_loop_tells_which_of_its_results() -> None:
+    results = [{"msg": "fine"}, {"failed": True, "msg": "disk full"}]
+    assert failure.swap_reasons([said("One or more items failed", results=results)]) == [
+        "disk full"
+    ]
+
+
+def test_silence_and_secrets() -> None:
+    assert failure.swap_reasons([said("")]) == ["Name failed without a word"]
+    for hidden in (said("pw", _ansible_no_log=True), said("pw", censored="hidden")):
+        (words,) = failure.swap_reasons([hidden])
+        assert words.startswith("Name (")
+        assert "pw" not in words
+
+
+def test_a_sentence_is_one_line_of_bounded_length() -> None:
+    assert failure.swap_sentence(" a\n  b.\n") == "a b"
+    for long in ("word " * 200, "x" * 999):
+        short = failure.swap_sentence(long)
+        assert len(short) <= failure.SENTENCE
+        assert short.endswith("…")
