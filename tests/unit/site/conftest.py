@@ -16,6 +16,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(nginx, "engine", made.engine)
     monkeypatch.setattr(swap, "engine", made.engine)
     monkeypatch.setattr(nginx, "started", lambda _: "1")
+    monkeypatch.setattr(Edge, "hup", lambda _: made.hup())
     monkeypatch.setattr(Edge, "answered", lambda _: made.serving)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     return made

@@ -37,6 +37,7 @@ class World:
             reload_timeout=0.0,
             drain_timeout=0.0,
             agent_timeout=0.0,
+            watch_dir=root / "run",
         )
         self.edge = Edge(self.settings)
         for name in (
@@ -58,15 +59,18 @@ class World:
             code, errors = 1, self.refuses
         if arguments[0] == "inspect":
             said = f"{'true' if self.running else 'false'} sha256:running"
-        if arguments[0] == "kill" and not self.deaf:
-            self.serving = self.edge.live_generation()
-            self.retiring = self.workers if self.slow else set()
-            self.workers = {max(self.workers) + 1}
         if arguments[0] == "top":
             lines = [f"{pid} nginx: worker process" for pid in self.workers]
             lines += [f"{pid} nginx: worker process is shutting down" for pid in self.retiring]
             said = "\n".join(["PID COMMAND", "99 nginx: master process nginx", *lines])
         return subprocess.CompletedProcess(arguments, code, said, errors)
+
+    def hup(self) -> None:
+        self.calls.append("hup")
+        if not self.deaf:
+            self.serving = self.edge.live_generation()
+            self.retiring = self.workers if self.slow else set()
+            self.workers = {max(self.workers) + 1}
 
     def start(self) -> None:
         self.running, self.serving = True, self.edge.live_generation()

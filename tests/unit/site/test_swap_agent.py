@@ -20,7 +20,7 @@ def test_first_installation_starts_blue_and_records_it(world: World) -> None:
     assert world.state()["active"] == "blue"
     assert world.state()["generation"] == world.edge.live_generation() == 1
     assert (world.edge.live / "upstream.conf").read_text() == "# upstreams/blue.conf\n"
-    assert "kill" not in world.calls, "nothing runs yet, so nothing is reloaded"
+    assert "hup" not in world.calls, "nothing runs yet, so nothing is reloaded"
 
 
 def test_a_second_run_changes_nothing(world: World) -> None:
@@ -29,7 +29,7 @@ def test_a_second_run_changes_nothing(world: World) -> None:
     before = sorted(str(path) for path in world.root.rglob("*"))
     assert not world.apply()["changed"]
     assert sorted(str(path) for path in world.root.rglob("*")) == before
-    assert "kill" not in world.calls
+    assert "hup" not in world.calls
 
 
 def test_a_new_configuration_is_a_new_generation_in_service(world: World) -> None:
@@ -140,11 +140,16 @@ def test_a_damaged_state_is_an_error_not_a_new_site(world: World) -> None:
 
 def test_settings_come_from_the_file_that_the_role_writes(world: World, tmp_path: Path) -> None:
     data = {**dataclasses.asdict(world.settings)}
-    data["root"], data["state_file"] = str(data["root"]), str(data["state_file"])
+    for name in ("root", "state_file", "watch_dir"):
+        data[name] = str(data[name])
     data["files"] = list(data["files"])
     path = tmp_path / "swap.json"
     path.write_text(json.dumps(data))
     assert Settings.load(path) == world.settings
+    # A file that an older release wrote.
+    del data["watch_dir"]
+    path.write_text(json.dumps(data))
+    assert Settings.load(path).watch_dir == Path("/run/airlift")
     path.write_text(json.dumps({**data, "colour": "blue"}))
     with pytest.raises(SwapError, match="settings"):
         Settings.load(path)
@@ -178,7 +183,7 @@ def test_a_second_switch_to_the_same_changes_nothing(serving: World) -> None:
     serving.switch()
     assert not serving.switch()["changed"]
     assert serving.events() == [("switch", "intent"), ("switch", "done")]
-    assert serving.calls.count("kill") == 1
+    assert serving.calls.count("hup") == 1
 
 
 def test_a_rollback_is_a_switch_back(serving: World) -> None:

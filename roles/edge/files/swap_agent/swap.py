@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
 
-from swap_agent import lease
+from swap_agent import lease, watch
 from swap_agent.journal import Journal
 from swap_agent.nginx import Edge, engine, fingerprint
 from swap_agent.state import COLOURS, State, SwapError, now, sync_directory
@@ -33,7 +34,8 @@ def put_in_place(edge: Edge, state: State) -> State:
             if previous is None:
                 raise
             edge.point(previous)
-            engine("kill", "--signal", "HUP", edge.settings.container)
+            with contextlib.suppress(SwapError):
+                edge.hup()
             raise SwapError(f"{error}; generation {before} is back in service") from error
     result.save(edge.settings.state_file)
     edge.prune()
@@ -193,5 +195,6 @@ def show(edge: Edge) -> dict[str, Any]:
         "lease": dataclasses.asdict(holder) if holder and holder.left() > 0 else None,
         "unfinished": journal_of(edge).open_steps(),
         "last_run": journal_of(edge).last_end(),
+        **watch.shown(edge.settings.watch_dir),
         "now": now(),
     }
