@@ -37,8 +37,9 @@ def group(*outs: bool) -> list[Replica]:
         for number, out in enumerate(outs, 1)
     ]
     for one in found:
+        one.answered = 0
         if not one.out:
-            one.good(0, "t")
+            one.good(1, "t")
     return found
 
 
@@ -46,7 +47,7 @@ def see(one: Replica, said: str) -> None:
     """Let a replica answer: `+` is 200, `-` a failure."""
     for letter in said:
         if letter == "+":
-            one.good(1.0, "t")
+            one.good(one.answered + 1, "t")
         else:
             one.bad("why")
 
@@ -127,9 +128,19 @@ def test_a_late_answer_is_a_success_and_its_silence_no_failure() -> None:
         one.good(second + 0.9, "t")
         one.silent(sent=second, why="no answer")
         assert judge([one, other], "now") == []
-    assert one.successes == 26
+    assert one.successes > replicas.SUCCESSES
     for second in range(31, 34):
         one.silent(sent=second, why="no answer")
+    assert judge([one, other], "now") == [one]
+
+
+def test_answers_that_were_held_up_together_are_one_success() -> None:
+    one, other = group(True, False)
+    for _ in range(6):
+        one.good(100.0, "t")
+    assert one.successes == 1
+    assert judge([one, other], "now") == []
+    see(one, "++")
     assert judge([one, other], "now") == [one]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swap_agent import nginx, probe, swap, watch
+from swap_agent import nginx, probe, replicas, swap, watch
 from swap_agent.nginx import Edge
 from swap_agent.refusal import Refusal
 from swap_agent.state import SwapError, exclusive
@@ -88,6 +88,7 @@ def site(serving: World, services: list[Service], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(probe, "PATIENCE", 0.05)
     monkeypatch.setattr(probe, "LIFETIME", 2.0)
     monkeypatch.setattr(watch, "INTERVAL", 0.02)
+    monkeypatch.setattr(replicas, "APART", 0.01)
     lines = [f"    server {one.address}; # app-{n}\n" for n, one in enumerate(services, 1)]
     others = [line.replace("127.0.0.1", "127.0.0.9") for line in lines]
     backups = [line.replace(";", " backup;", 1) for line in others]

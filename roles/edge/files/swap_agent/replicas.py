@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 #: So many failures in a row take a replica out, so many successes bring it back.
 FAILURES = 3
 SUCCESSES = 3
+#: Answers that come together, after a host was frozen, are one success.
+APART = 0.5
 #: A server of the upstream file, as the role writes it.
 _SERVER = re.compile(
     r"^(?P<head>\s*server (?P<address>[^\s;]+)(?P<options>[^;#]*?))"
@@ -112,7 +114,8 @@ class Replica:
 
     def good(self, clock: float, time: str) -> None:
         """Count an answer 200, however late it came."""
-        self.failures, self.successes = 0, self.successes + 1
+        self.failures = 0
+        self.successes += clock - self.answered >= APART
         self.answered, self.last = clock, time
 
     def bad(self, why: str) -> None:
