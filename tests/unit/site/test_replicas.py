@@ -8,7 +8,7 @@ import jinja2
 import pytest
 import yaml
 from swap_agent import replicas
-from swap_agent.replicas import Replica, blocked, downs, judge, marked, servers
+from swap_agent.replicas import Replica, blocked, downs, judge, marked, servers, urgent
 
 from tests.unit.roles.conftest import ROLES
 
@@ -82,6 +82,19 @@ def test_the_last_one_stays() -> None:
     see(one, "+++")
     assert judge([one, other], "now") == [one, other], "there is another one again"
     assert (one.out, other.out) == (False, True)
+
+
+def test_if_those_in_service_fail_the_first_answer_brings_one_back() -> None:
+    one, other = group(True, False)
+    see(one, "+")
+    assert judge([one, other], "now") == []
+    see(other, "-")
+    assert judge([one, other], "now") == [one]
+    assert not urgent([one, other], ())
+    # Its mark is still there, and nobody else answers: that cannot wait.
+    assert urgent([one, other], {one.address})
+    see(other, "+")
+    assert not urgent([one, other], {one.address})
 
 
 def test_if_all_fail_all_stay_even_if_one_is_earlier() -> None:

@@ -7,10 +7,7 @@ import contextlib
 import http.server
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swap_agent import nginx, probe, replicas, swap, watch
+from swap_agent import probe, replicas, swap, watch
 from swap_agent.nginx import Edge
 from swap_agent.refusal import Refusal
 from swap_agent.state import SwapError, exclusive
@@ -209,6 +206,19 @@ def test_it_comes_back_by_itself_and_nginx_is_told_at_most_every_ten_seconds(
     ).read_text()
 
 
+def test_the_only_one_that_is_well_does_not_wait_for_the_next_reload(
+    site: World, services: list[Service]
+) -> None:
+    made = watching(site)
+    services[1].status = 503
+    until(site, made, lambda: hups(site) == 1)
+    # Hosts that are restarted one after the other: it is back, and now the other one goes.
+    services[1].status = 200
+    services[0].status = 503
+    until(site, made, lambda: hups(site) > 1 and site.edge.out() != {services[1].address})
+    until(site, made, lambda: made.refusal.now <= {services[0].address})  # type: ignore[attr-defined]
+
+
 def test_a_slow_200_is_a_success(
     site: World, services: list[Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,49 +382,6 @@ def test_it_ends_when_its_own_files_change(tmp_path: Path, monkeypatch: pytest.M
         await asyncio.wait_for(waiting, 10)
 
     asyncio.run(go())
-
-
-# ---------------------------------------------------------------- the signal itself
-def test_the_signal_goes_to_the_process_and_not_through_the_engine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(tmp_path)
-    told = tmp_path / "told"
-    code = (
-        "import pathlib, signal, sys\n"
-        "signal.signal(signal.SIGHUP, lambda *_: pathlib.Path(sys.argv[1]).touch())\n"
-        "print(flush=True)\n"
-        "while True: signal.pause()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(told)], stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout
-        process.stdout.readline()
-        said = [str(process.pid)] * 2
-
-        def engine(*arguments: str, **_: Any) -> subprocess.CompletedProcess[str]:
-            assert arguments[0] == "inspect", "a signal through the engine is a stop by hand to it"
-            return subprocess.CompletedProcess(arguments, 0, f"{said.pop(0)}\n", "")
-
-        monkeypatch.setattr(nginx, "engine", engine)
-        world.edge.hup()
-        deadline = time.monotonic() + 10
-        while not told.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        told.unlink()
-        said = [str(process.pid), "1"]
-        with pytest.raises(SwapError, match="started again"):
-            world.edge.hup()
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    said = [str(process.pid)]
-    with pytest.raises(SwapError, match="cannot signal airlift-edge"):
-        world.edge.hup()
-    said = ["0"]
-    with pytest.raises(SwapError, match="does not run"):
-        world.edge.hup()
 
 
 def test_a_port_that_speaks_something_else_is_no_replica(site: World) -> None:

@@ -151,10 +151,43 @@ class Edge:
         sync_directory(self.settings.root)
 
     def _container(self) -> tuple[bool, str]:
-        form = "{{.State.Running}} {{.Image}}"
-        shown = engine("inspect", "--format", form, self.settings.container)
+        shown = self._inspect("{{.State.Running}} {{.Image}}")
         running, _, image = shown.stdout.strip().partition(" ")
         return shown.returncode == 0 and running == "true", image
+
+    def _inspect(self, form: str) -> subprocess.CompletedProcess[str]:
+        return engine("inspect", "--format", form, self.settings.container)
+
+    def _first_process(self) -> tuple[int, str]:
+        """Return the pid of the container's first process, 0 for none, and its restart policy."""
+        shown = self._inspect("{{.State.Pid}} {{.HostConfig.RestartPolicy.Name}}")
+        pid, _, policy = shown.stdout.strip().partition(" ")
+        return (int(pid) if pid.isdigit() else 0), policy
+
+    def hup(self) -> None:
+        """Send SIGHUP to Nginx.
+
+        Not with `docker kill`: the engine takes a container that was sent any signal that way for
+        one that was stopped by hand, and `unless-stopped` does not start it after a reboot.
+        """
+        pid, policy = self._first_process()
+        if policy not in {"", "always"}:
+            # Left by a release that did send signals through the engine.
+            engine("update", "--restart", "always", self.settings.container)
+        try:
+            handle = os.pidfd_open(pid)
+            try:
+                # The handle means one process for good; ask again whether it is Nginx's.
+                if self._first_process()[0] != pid:
+                    raise ProcessLookupError
+                signal.pidfd_send_signal(handle, signal.SIGHUP)
+            finally:
+                os.close(handle)
+        except (OSError, ValueError) as error:
+            raise SwapError(
+                f"cannot signal {self.settings.container}: it does not run, or ended just now; "
+                f"see: docker ps --all --filter name={self.settings.container}"
+            ) from error
 
     def running(self) -> bool:
         """Tell whether the Nginx container runs."""
@@ -192,35 +225,6 @@ class Edge:
                 return False
             time.sleep(0.1)
         return True
-
-    def _pid(self) -> int:
-        shown = engine("inspect", "--format", "{{.State.Pid}}", self.settings.container)
-        number = shown.stdout.strip()
-        return int(number) if shown.returncode == 0 and number.isdigit() else 0
-
-    def hup(self) -> None:
-        """Tell Nginx's process to read its configuration again.
-
-        Not through the engine: to it a container that got a signal by `docker kill` was stopped by
-        hand, and it would not start it again after a reboot.
-        """
-        name = self.settings.container
-        pid = self._pid()
-        if not pid:
-            raise SwapError(f"cannot signal {name}: it does not run")
-        try:
-            handle = os.pidfd_open(pid)
-        except OSError as error:
-            raise SwapError(f"cannot signal {name} (process {pid}): {error.strerror}") from error
-        try:
-            # The handle is of whatever has that number now; it counts if the container still has.
-            if self._pid() != pid:
-                raise SwapError(f"cannot signal {name}: it was started again at this moment")
-            signal.pidfd_send_signal(handle, signal.SIGHUP)
-        except OSError as error:
-            raise SwapError(f"cannot signal {name} (process {pid}): {error.strerror}") from error
-        finally:
-            os.close(handle)
 
     def reload(self, generation: int) -> None:
         """Tell Nginx to reload and believe only what it then serves."""

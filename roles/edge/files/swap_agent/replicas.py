@@ -94,6 +94,12 @@ def blocked(text: str, out: Collection[str]) -> set[str]:
     return found
 
 
+def urgent(group: Sequence[Replica], held: Collection[str]) -> bool:
+    """Say whether one that is well still has its mark while none without a mark is well."""
+    well = {one.address for one in group if one.well}
+    return bool(well) and well <= set(held)
+
+
 @dataclasses.dataclass
 class Replica:
     """One server and what its answers said of late."""
@@ -145,12 +151,13 @@ def judge(group: Sequence[Replica], time: str) -> list[Replica]:
     """Take out and bring back what has to be; return what changed.
 
     One is taken out only while another is well: the last one stays, and if the cause is behind all
-    of them (Postgres restarts), all stay.
+    of them (Postgres restarts), all stay. If those in service fail, one answer brings one back.
     """
     before = [replica.out for replica in group]
     alone = all(before)
+    enough = 1 if all(one.failures for one in group if not one.out) else SUCCESSES
     for replica in group:
-        if replica.out and (alone or replica.successes >= SUCCESSES):
+        if replica.out and (alone or replica.successes >= enough):
             replica.turn(time, out=False)
     for replica in group:
         others = any(other.well for other in group if other is not replica)

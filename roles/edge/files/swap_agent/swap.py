@@ -34,7 +34,7 @@ def put_in_place(edge: Edge, state: State) -> State:
             if previous is None:
                 raise
             edge.point(previous)
-            with contextlib.suppress(SwapError):
+            with contextlib.suppress(SwapError):  # the first error says what is wrong
                 edge.hup()
             raise SwapError(f"{error}; generation {before} is back in service") from error
     result.save(edge.settings.state_file)

@@ -21,7 +21,7 @@ from typing import Any
 from swap_agent import probe
 from swap_agent.nginx import GENERATION_FILE, Edge
 from swap_agent.refusal import Refusal
-from swap_agent.replicas import Replica, blocked, downs, judge, marked, servers
+from swap_agent.replicas import Replica, blocked, downs, judge, marked, servers, urgent
 from swap_agent.state import COLOURS, BusyError, SwapError, exclusive, now
 
 INTERVAL = 1.0
@@ -97,10 +97,14 @@ class Watch:
         finally:
             asked.cancel()
 
+    def groups(self) -> list[list[Replica]]:
+        """Return the replicas of the colour that serves, and those that stand by."""
+        there = list(self.board.values())
+        return [[one for one in there if one.backup is backup] for backup in (False, True)]
+
     def judge(self) -> None:
         """Decide of each group, and wake up what acts if there is a change."""
-        for backup in (False, True):
-            group = [one for one in self.board.values() if one.backup is backup]
+        for group in self.groups():
             for replica in judge(group, now()):
                 word = f"out: {replica.why}" if replica.out else "back"
                 _log(f"{replica.name} ({replica.address}) is {word}")
@@ -116,7 +120,12 @@ class Watch:
         if generation != self.generation:
             # Whoever brought it about has told Nginx, the marks that came along included.
             self.generation, self.served = generation, held
-        if downs(marked(text, out)) == held == self.served or clock < self.reloaded + RELOADS:
+        if downs(marked(text, out)) == held == self.served:
+            return
+        # Waiting would be an outage if nobody else serves.
+        if clock < self.reloaded + RELOADS and not any(
+            urgent(group, held) for group in self.groups()
+        ):
             return
         try:
             # Never in the middle of a switch; it does not wait for this, nor this for it.
