@@ -158,8 +158,16 @@ def _swaps(results: dict[str, Any]) -> str:
 {results["swap_requests"]} requests were sent and {results["swap_failed"]} failed (goal: 0).
 A rollback had the old release serving {results["rollback_seconds"]:.1f} s after the command
 was typed, Ansible's start included (goal: below 15 s). The site's hosts, the jump host and the
-clients share these cores.
+clients share these cores.{_sick(results)}
 """
+
+
+def _sick(results: dict[str, Any]) -> str:
+    if "sick_replica_failed" not in results:
+        return ""
+    return f"""
+With one app host frozen, {results["sick_replica_failed"]} of {results["sick_replica_requests"]}
+requests failed that were sent later than 5 s after it froze (goal: 0)."""
 
 
 def _jobs(results: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bundle import engine
+from scripts import sick
 from scripts.journey import Journey
 from scripts.roundtrip import Delivered, RoundTrip
 
@@ -63,6 +64,8 @@ def _measure(journey: Journey, say: Callable[[str], None]) -> dict[str, Any]:
     second = _seconds(journey.install)
     say("images of a whole host, by both ways")
     ours, theirs = _whole_host(journey)
+    say("an app host freezes under load")
+    frozen = sick.measure(journey, "frozen", seconds=20)
     trip = RoundTrip(journey)
     say("the next release")
     trip.bring()
@@ -88,6 +91,8 @@ def _measure(journey: Journey, say: Callable[[str], None]) -> dict[str, Any]:
         "swaps": 4,
         "swap_failed": trip.result.failed,
         "swap_p99_ratio": max(phase.latency.p99 for phase in swaps) / steady.p99,
+        "sick_replica_failed": frozen.failed,
+        "sick_replica_requests": frozen.result.phases[sick.SICK].sent,
         "rollback_seconds": rollback,
         "upgrade_seconds": trip.seconds["upgrade"],
         "upgrade_bytes": most.bytes,

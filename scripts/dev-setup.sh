@@ -34,6 +34,7 @@ packages_for() {
     certificates) echo ca-certificates ;;
     mkfs.vfat) echo dosfstools ;;
     mcopy) echo mtools ;;
+    nft) echo nftables ;;
     *) echo "$1" ;;
   esac
 }
@@ -163,7 +164,7 @@ make_venv() {
 
 suite=
 for_tests=()
-if [ "${1:-}" = --tests ]; then for_tests=(docker-registry skopeo); fi
+if [ "${1:-}" = --tests ]; then for_tests=(docker-registry skopeo nft); fi
 mapfile -t missing < <(missing_tools)
 if [ "${1:-}" = --check ]; then
   [ ${#missing[@]} -eq 0 ] || echo "missing: ${missing[*]}"

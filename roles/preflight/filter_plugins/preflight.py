@@ -41,6 +41,14 @@ def preflight_ports(
     return sorted(int(ports[name]) for name in names - set(keep) if name in ports)
 
 
+def preflight_second_hosts(
+    groups: Mapping[str, Sequence[str]], zones: Mapping[str, str], single: Sequence[str]
+) -> list[str]:
+    """Return each zone that may have one host and has several, with their names."""
+    members = {zone: list(groups.get(zones[zone], [])) for zone in single}
+    return [f"{zone} has {', '.join(hosts)}" for zone, hosts in members.items() if len(hosts) > 1]
+
+
 def preflight_image_bytes(
     manifest: Mapping[str, Any],
     components: Sequence[str],

@@ -51,6 +51,9 @@ class Desk:
             (release / "bundle").symlink_to(ROOT / "bundle")
             schema = {"head": serial, "lowest_compatible": 1}
             manifest = {"version": version, "serial": serial, "schema": schema}
+            manifest |= {
+                "components": {"app": dict.fromkeys(("manifest_digest", "config_digest"), "x")}
+            }
             (release / "manifest.json").write_text(json.dumps(manifest))
         self._inventory()
         self._agent()
@@ -96,7 +99,9 @@ class Desk:
         where = shlex.quote(str(ROLES / "edge/files"))
         program(self.agent, f'#!/bin/sh\nPYTHONPATH={where} exec {shlex.join(words)} "$@"\n')
         (self.root / "bin").mkdir()
-        program(self.root / "bin/docker", f"#!/bin/sh\necho '{json.dumps(SCHEMA)}'\n")
+        # It has a database and no container of the service.
+        text = f"#!/bin/sh\n[ \"$1\" = container ] && exit 1\necho '{json.dumps(SCHEMA)}'\n"
+        program(self.root / "bin/docker", text)
 
     def make_agent_old(self) -> None:
         """Have the agent of release 1.0.0, which knows less."""

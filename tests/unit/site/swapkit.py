@@ -37,6 +37,7 @@ class World:
             reload_timeout=0.0,
             drain_timeout=0.0,
             agent_timeout=0.0,
+            watch_dir=root / "run",
         )
         self.edge = Edge(self.settings)
         for name in (

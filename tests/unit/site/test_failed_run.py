@@ -30,7 +30,7 @@ PARTS = {
     "postgres": ["main"],
     "redis": ["main"],
     "app": ["main", "database"],
-    "edge": ["main", "prove"],
+    "edge": ["main", "prove", "served"],
     "monitoring": ["main", "host"],
 }
 #: What a task of these roles does when it is the one to fail, on one host.

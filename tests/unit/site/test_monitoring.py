@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from bundle import engine
+from tests.unit.app.appkit import image_of
 from tests.unit.roles.conftest import ROLES, ROOT, load, plugin
 
 MONITORING = ROLES / "monitoring"
@@ -124,3 +127,73 @@ def test_the_files_are_where_the_role_looks(tmp_path: Path) -> None:
     ).read_text()
     for name in re.findall(r"builtin\.file', '([^']+)'", tasks):
         assert (MONITORING / "files" / name).is_file(), name
+
+
+RULE_TESTS = """
+rule_files: [/rules/alerts.yml]
+evaluation_interval: 15s
+tests:
+  - interval: 15s
+    input_series:
+      - series: airlift_replica_in_service{host="edge-1",replica="app-1",colour="blue"}
+        values: 1x80
+      - series: airlift_replica_in_service{host="edge-1",replica="app-2",colour="blue"}
+        values: 1x3 0x10 1x60
+      - series: airlift_edge_watch_timestamp_seconds{host="edge-1"}
+        values: 0+15x20 300x60
+      - series: up{host="edge-1",job="nginx"}
+        values: 1x80
+      - series: up{host="edge-2",job="nginx"}
+        values: 1x80
+      - series: up{host="edge-1",job="node"}
+        values: 1x80
+      - series: up{host="edge-2",job="node"}
+        values: 0x20 1x60
+    alert_rule_test:
+      - {eval_time: 1m15s, alertname: ReplicaOutOfService, exp_alerts: []}
+      - eval_time: 2m
+        alertname: ReplicaOutOfService
+        exp_alerts:
+          - exp_labels: {host: edge-1, replica: app-2, colour: blue, severity: warning}
+      - {eval_time: 4m, alertname: ReplicaOutOfService, exp_alerts: []}
+      - {eval_time: 5m, alertname: EdgeWatcherStopped, exp_alerts: []}
+      - eval_time: 8m
+        alertname: EdgeWatcherStopped
+        exp_alerts:
+          - exp_labels: {host: edge-1, severity: critical}
+          # It never wrote anything, and its host answers.
+          - exp_labels: {host: edge-2, job: nginx, severity: critical}
+"""
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_the_alerts_about_replicas_fire_and_end(tmp_path: Path) -> None:
+    tests = yaml.safe_load(RULE_TESTS)
+    texts = {
+        rule["alert"]: rule["annotations"]
+        for rule in rules()
+        if rule.get("alert") in {"ReplicaOutOfService", "EdgeWatcherStopped"}
+    }
+    assert len(texts) == 2
+    for test in tests["tests"][0]["alert_rule_test"]:
+        for expected in test["exp_alerts"]:
+            annotations = dict(texts[test["alertname"]])
+            for key, text in annotations.items():
+                for name, value in expected["exp_labels"].items():
+                    text = text.replace(f"{{{{ $labels.{name} }}}}", value)  # noqa: PLW2901
+                annotations[key] = text
+            expected["exp_annotations"] = annotations
+    (tmp_path / "tests.yml").write_text(yaml.safe_dump(tests))
+    volumes = [f"--volume={MONITORING / 'files/rules'}:/rules:ro", f"--volume={tmp_path}:/tests:ro"]
+    command = ["run", "--rm", "--network=none", *volumes, "--entrypoint=promtool"]
+    command += ["--user=0:0", image_of("prometheus"), "test", "rules", "/tests/tests.yml"]
+    engine.run(command, what="promtool")
+
+
+def test_only_the_edge_has_the_directory_that_node_exporter_reads() -> None:
+    edge = yaml.safe_load((ROLES / "edge/vars/main.yml").read_text())
+    ours = yaml.safe_load((MONITORING / "vars/main.yml").read_text())
+    (option,) = ours["monitoring_edge_metrics"]
+    assert option == f"--collector.textfile.directory=/host{edge['edge_watch_dir']}"
+    assert not any("textfile" in word for word in ours["monitoring_node_exporter_command"])

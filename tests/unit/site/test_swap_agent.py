@@ -30,7 +30,7 @@ def test_nginx_may_enter_whatever_the_callers_umask_is(
 ) -> None:
     """Whose configuration of sudo says umask 0077: Nginx is another user."""
     settings = dataclasses.asdict(world.settings) | {"root": str(world.settings.root)}
-    settings |= {"state_file": str(world.settings.state_file)}
+    settings |= {name: str(settings[name]) for name in ("state_file", "watch_dir")}
     (tmp_path / "swap.json").write_text(json.dumps(settings))
     words = ["--settings", str(tmp_path / "swap.json"), "apply", "--release", "1.0.0"]
     monkeypatch.setattr(sys, "argv", ["airlift-swap", *words, "--serial", "1"])
@@ -161,11 +161,16 @@ def test_a_damaged_state_is_an_error_not_a_new_site(world: World) -> None:
 
 def test_settings_come_from_the_file_that_the_role_writes(world: World, tmp_path: Path) -> None:
     data = {**dataclasses.asdict(world.settings)}
-    data["root"], data["state_file"] = str(data["root"]), str(data["state_file"])
+    for name in ("root", "state_file", "watch_dir"):
+        data[name] = str(data[name])
     data["files"] = list(data["files"])
     path = tmp_path / "swap.json"
     path.write_text(json.dumps(data))
     assert Settings.load(path) == world.settings
+    # A file that an older release wrote.
+    del data["watch_dir"]
+    path.write_text(json.dumps(data))
+    assert Settings.load(path).watch_dir == Path("/run/airlift")
     path.write_text(json.dumps({**data, "colour": "blue"}))
     with pytest.raises(SwapError, match="settings"):
         Settings.load(path)

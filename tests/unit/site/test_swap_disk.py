@@ -77,6 +77,7 @@ def world(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(nginx, "engine", made.engine)
     monkeypatch.setattr(swap, "engine", made.engine)
     monkeypatch.setattr(nginx, "started", lambda _: "1")
+    monkeypatch.setattr(Edge, "hup", lambda _: made.hup())
     monkeypatch.setattr(Edge, "answered", lambda _: made.serving)
     monkeypatch.setattr("socket.gethostname", lambda: "edge-1")
     made.apply()

@@ -188,6 +188,7 @@ def test_who_is_at_work_is_told_with_a_command_that_ends_it(
     settings = tmp_path / "swap.json"
     raw = dataclasses.asdict(site.settings)
     raw |= {"root": str(raw["root"]), "state_file": str(raw["state_file"])}
+    raw["watch_dir"] = str(raw["watch_dir"])
     settings.write_text(json.dumps(raw))
     monkeypatch.setattr("sys.argv", ["airlift-swap", "--settings", str(settings), *words[2:]])
     __main__.main()

@@ -13,6 +13,10 @@ service, so that one rename replaces all of it and a reboot finds either the old
     /var/lib/airlift/swap/state.json   active colour, release, generation, since; what stands by
     /var/lib/airlift/swap/journal      what was begun and what was done, a JSON object a line
     /var/lib/airlift/swap/lease.json   who may change the site now, and until when
+    /run/airlift/                      what the watch saw last (replicas.json, replicas.prom)
+
+One command is a daemon: `watch` asks each replica every second and keeps requests from those that
+are not ready. It marks them in the live tree, which is no new generation.
 
 Every command starts from what is there, not from what an earlier run meant to do.
 Answers are one JSON object on standard output. Exit codes: 0 done, 1 refused or failed, 2 usage,

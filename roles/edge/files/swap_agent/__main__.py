@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import swap_agent
-from swap_agent import reserve, runs, swap
+from swap_agent import reserve, runs, swap, watch
 from swap_agent.journal import VERBS
 from swap_agent.lease import SECONDS, HeldError
 from swap_agent.nginx import Edge
@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     wanted.add_argument("--serial", required=True, type=int)
     commands.add_parser("verify", help="prove that Nginx serves the live configuration")
     commands.add_parser("show", help="what is recorded, what is served, who is at work")
+    commands.add_parser("watch", help="the daemon: keep requests from replicas that are not ready")
     one = _of_run(commands, "lock", "begin a run: take or prolong the right to change the site")
     one.add_argument("--owner", required=True)
     one.add_argument("--verb", required=True, choices=VERBS)
@@ -156,7 +157,11 @@ def main() -> None:
     given = parser().parse_args()
     try:
         with in_words():
-            said = respond(Edge(Settings.load(given.settings)), given)
+            edge = Edge(Settings.load(given.settings))
+            if given.command == "watch":
+                watch.run(edge, given.settings)
+                return
+            said = respond(edge, given)
     except HeldError as error:
         print(json.dumps({"holder": dataclasses.asdict(error.lease)}, sort_keys=True))
         print(f"airlift-swap: {error}", file=sys.stderr)

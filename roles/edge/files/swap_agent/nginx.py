@@ -10,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Collection
 from pathlib import Path
 
+from swap_agent.replicas import downs, marked
 from swap_agent.state import NoRoomError, Settings, State, SwapError, sync_directory, write_synced
 
 GENERATION_FILE = "generation.conf"
@@ -80,7 +82,11 @@ class Edge:
             target = staged / name
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
             facts = source.stat()
-            write_synced(target, source.read_bytes(), facts.st_mode & 0o777)
+            body = source.read_bytes()
+            if name == UPSTREAM_FILE:
+                # What is out stays out: the mark is the watch's, not the generation's.
+                body = marked(body.decode(), self.out()).encode()
+            write_synced(target, body, facts.st_mode & 0o777)
             os.chown(target, facts.st_uid, facts.st_gid)
         line = f'map "" $airlift_generation {{ default "{generation}"; }}\n'
         line += f'map "" $airlift_colour {{ default "{state.active}"; }}\n'
@@ -88,6 +94,36 @@ class Edge:
         for directory in (staged, *(path for path in staged.rglob("*") if path.is_dir())):
             sync_directory(directory)
         return staged
+
+    def upstream(self) -> str:
+        """Return the live upstream file; empty when there is none."""
+        try:
+            return (self.live / UPSTREAM_FILE).read_text()
+        except OSError:
+            return ""
+
+    def out(self) -> set[str]:
+        """Return the addresses that are marked in the live tree: no request goes there."""
+        return downs(self.upstream())
+
+    def mark(self, out: Collection[str]) -> None:
+        """Mark these servers in the live tree and no others; Nginx knows after `hup`.
+
+        No new generation, and no rehearsal by `test`: only the word `down` comes and goes, and
+        Nginx keeps what it has if it cannot read a file.
+        """
+        path = self.live.resolve() / UPSTREAM_FILE
+        before = path.read_text()
+        after = marked(before, out)
+        if after == before:
+            return
+        facts = path.stat()
+        # Beside the trees: what a power cut leaves is then no part of a generation.
+        staged = self.settings.root / "upstream.new"
+        write_synced(staged, after.encode(), facts.st_mode & 0o777)
+        os.chown(staged, facts.st_uid, facts.st_gid)
+        staged.rename(path)
+        sync_directory(path.parent)
 
     def test(self, tree: Path) -> None:
         """Let the very Nginx that will serve the tree judge it, in a container of its own."""
@@ -251,10 +287,13 @@ def content(tree: Path) -> dict[str, Path]:
 
 
 def fingerprint(files: dict[str, Path]) -> str:
-    """Return one hash over names, modes, owners and contents."""
+    """Return one hash over names, modes, owners and contents, whoever is out at the moment."""
     total = hashlib.sha256()
     for name in sorted(files):
         facts = files[name].stat()
         head = f"{name}\0{facts.st_mode & 0o777:o}\0{facts.st_uid}\0".encode()
-        total.update(head + hashlib.sha256(files[name].read_bytes()).digest())
+        body = files[name].read_bytes()
+        if name == UPSTREAM_FILE:
+            body = marked(body.decode(), ()).encode()
+        total.update(head + hashlib.sha256(body).digest())
     return total.hexdigest()

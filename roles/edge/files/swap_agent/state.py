@@ -52,6 +52,10 @@ def in_words(path: Path | None = None) -> Iterator[None]:
         raise kind(f"cannot {what} {named}: {why}; {_cure(error, named)}") from error
 
 
+class BusyError(SwapError):
+    """Another agent process is at work on this host."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What the role tells the agent about this host."""
@@ -69,13 +73,16 @@ class Settings:
     #: How long one agent waits for another; above drain_timeout.
     agent_timeout: float = 180.0
     keep_trees: int = 3
+    #: What the watch saw last, for others to read; it goes with a reboot.
+    watch_dir: Path = Path("/run/airlift")
 
     @classmethod
     def load(cls, path: Path) -> Settings:
         """Read the settings file that the role writes."""
         try:
             raw = json.loads(path.read_text())
-            raw["root"], raw["state_file"] = Path(raw["root"]), Path(raw["state_file"])
+            for name in {"root", "state_file", "watch_dir"} & set(raw):
+                raw[name] = Path(raw[name])
             raw["files"] = tuple(raw["files"])
             return cls(**raw)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -164,24 +171,26 @@ def replace_synced(path: Path, body: bytes, suffix: str = ".new") -> None:
 
 
 @contextlib.contextmanager
-def exclusive(settings: Settings) -> Iterator[None]:
+def exclusive(settings: Settings, patience: float | None = None) -> Iterator[None]:
     """Let one agent process work at a time; the lock goes with the process, however it ends.
 
     A controller that was killed leaves its agent at work: the next run waits for it to finish.
+    `patience` is how long it waits, in seconds.
     """
     lock = settings.state_file.with_name("agent.lock")
     with in_words(lock):
         lock.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         handle = lock.open("w")
     with handle:
-        deadline = time.monotonic() + settings.agent_timeout
+        patience = settings.agent_timeout if patience is None else patience
+        deadline = time.monotonic() + patience
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise SwapError(
+                if time.monotonic() >= deadline:
+                    raise BusyError(
                         "another airlift-swap is at work on this host; see: ps -C airlift-swap -f"
                     ) from error
                 time.sleep(0.5)

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from swap_agent import lease
+from swap_agent import lease, watch
 from swap_agent.journal import Journal
 from swap_agent.nginx import Edge, engine, fingerprint
 from swap_agent.state import COLOURS, NoRoomError, State, SwapError, in_words, now, sync_directory
@@ -231,5 +231,6 @@ def show(edge: Edge) -> dict[str, Any]:
         "unfinished": journal_of(edge).open_steps(),
         "last_run": journal_of(edge).last_end(),
         "seen": before,
+        **watch.shown(edge.settings.watch_dir),
         "now": now(),
     }

@@ -1,0 +1,77 @@
+"""New connections to replicas that are out are refused on this host, by a table of its own.
+
+After a reload Nginx's old workers serve open connections for a while and know nothing of the mark,
+and a reload may have to wait. A connection that is refused at once was never a request: Nginx asks
+the next server, whatever the method. What is established is left alone, it may still be answered.
+The host's own probes do not pass here. The elements expire, so a dead daemon blocks nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import subprocess
+from collections.abc import Collection
+
+TABLE = "airlift_replicas"
+#: Seconds that a block lasts, and after which it is renewed.
+LASTS = 15.0
+RENEWED = 5.0
+
+
+def ruleset(out: Collection[str]) -> str:
+    """Return the script that makes the table say this and nothing else, in one transaction."""
+    gone = f"table inet {TABLE}\ndelete table inet {TABLE}\n"
+    elements = ", ".join(address.replace(":", " . ") for address in sorted(out))
+    if not elements:
+        return gone
+    # Before the destination is translated: a published port of this very host is one address too.
+    return f"""{gone}table inet {TABLE} {{
+	set out {{
+		type ipv4_addr . inet_service
+		flags timeout
+		timeout {LASTS:.0f}s
+		elements = {{ {elements} }}
+	}}
+	chain refuse {{
+		type filter hook prerouting priority mangle
+		iifname != "lo" ct state new ip daddr . tcp dport @out reject with tcp reset
+	}}
+}}
+"""
+
+
+def _numeric(address: str) -> bool:
+    try:
+        return bool(ipaddress.IPv4Address(address.rpartition(":")[0]))
+    except ValueError:
+        return False
+
+
+class Refusal:
+    """The table as it was last loaded."""
+
+    def __init__(self) -> None:
+        self._held: set[str] = set()
+        self._until = float("-inf")
+
+    def keep(self, out: Collection[str], clock: float) -> str:
+        """Refuse connections to these, and to nothing else; return what went wrong."""
+        wanted = {address for address in out if _numeric(address)}
+        if wanted == self._held and (not wanted or clock < self._until):
+            return ""
+        try:
+            done = subprocess.run(
+                ["nft", "-f", "-"],
+                input=ruleset(wanted),
+                capture_output=True,
+                text=True,
+                timeout=5,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"cannot refuse connections, the marks have to do: {error}"
+        if done.returncode != 0:
+            said = " ".join(done.stderr.split())[:200]
+            return f"cannot refuse connections, the marks have to do: nft: {said}"
+        self._held, self._until = wanted, clock + RENEWED
+        return ""

@@ -1,0 +1,305 @@
+"""The daemon: asks every replica each second, and keeps requests from those that are not ready.
+
+Nginx itself notices only what fails while it passes a request, and a frozen host takes connections
+and answers nothing. Here a replica that fails three times in a row gets the mark `down` in the live
+tree, and the mark goes after three successes; Nginx then reloads. That is no new generation.
+Standing by, after a start or without a running Nginx, nothing is changed: what is seen comes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import sys
+import time
+from collections.abc import Coroutine, Iterable
+from pathlib import Path
+from typing import Any
+
+from swap_agent import probe
+from swap_agent.nginx import GENERATION_FILE, Edge
+from swap_agent.refusal import Refusal
+from swap_agent.replicas import Replica, blocked, downs, judge, marked, servers, urgent
+from swap_agent.state import COLOURS, BusyError, SwapError, exclusive, now
+
+INTERVAL = 1.0
+#: Nginx reloads at most once in so many seconds.
+RELOADS = 10.0
+#: What was seen longer ago is not of a watch that works.
+STALE = 10.0
+STATE = "replicas.json"
+METRICS = "replicas.prom"
+
+
+class Watch:
+    """The replicas of the live tree, and what Nginx was told of them."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+        self.board: dict[str, Replica] = {}
+        self.colour = COLOURS[0]
+        self.refusal = Refusal()
+        self.clock = time.monotonic
+        self.news = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._said: dict[str, str] = {}
+        before = _read(edge.settings.watch_dir / STATE)
+        self.reloads = int(before.get("reloads", 0))
+        # The clock is the same for every process until the next boot, and then the file is gone.
+        self.reloaded = float(before.get("reloaded", "-inf"))
+        self._taken_out: dict[str, int] = before.get("taken_out", {})
+        #: The marks that Nginx runs with: a watch that died may not have told it the last ones.
+        self.generation = edge.live_generation()
+        same = before.get("generation") == self.generation
+        self.served = set(before["served"]) if same else edge.out()
+
+    # ------------------------------------------------------------------ seeing
+    def refresh(self) -> None:
+        """Take over what the live tree says: servers come and go with generations."""
+        there = servers(self.edge.upstream())
+        with contextlib.suppress(OSError):
+            text = (self.edge.live / GENERATION_FILE).read_text()
+            found = re.search(r'\$airlift_colour { default "(\w+)"', text)
+            self.colour = found[1] if found else self.colour
+        board = {}
+        for server in there:
+            old = self.board.get(server.address)
+            board[server.address] = Replica(
+                server.name, server.address, server.backup, server.down, now()
+            )
+            if old:
+                old.name, old.backup = server.name, server.backup
+                board[server.address] = old
+            else:
+                board[server.address].taken_out = self._taken_out.get(server.address, 0)
+        self.board = board
+
+    async def probe(self, replica: Replica) -> None:
+        """Ask a replica once and count what came of it."""
+        sent = self.clock()
+        asked = asyncio.ensure_future(probe.ask(replica.address))
+        try:
+            done, _ = await asyncio.wait({asked}, timeout=probe.PATIENCE)
+            if not done:
+                replica.silent(sent, f"no answer in {probe.PATIENCE:.0f} s")
+                self.judge()
+                await asyncio.wait({asked}, timeout=probe.LIFETIME - probe.PATIENCE)
+            if not asked.done():
+                return
+            why = asked.result()
+            if not why:
+                replica.good(self.clock(), now())
+            elif done:
+                replica.bad(why)
+            self.judge()
+        finally:
+            asked.cancel()
+
+    def groups(self) -> list[list[Replica]]:
+        """Return the replicas of the colour that serves, and those that stand by."""
+        there = list(self.board.values())
+        return [[one for one in there if one.backup is backup] for backup in (False, True)]
+
+    def judge(self) -> None:
+        """Decide of each group, and wake up what acts if there is a change."""
+        for group in self.groups():
+            for replica in judge(group, now()):
+                word = f"out: {replica.why}" if replica.out else "back"
+                _log(f"{replica.name} ({replica.address}) is {word}")
+                self._taken_out[replica.address] = replica.taken_out
+                self.news.set()
+
+    # ------------------------------------------------------------------ acting
+    def act(self, out: set[str]) -> None:
+        """Bring blocks and marks to what was decided, as far as that may be done now."""
+        text, clock = self.edge.upstream(), self.clock()
+        self._note("refusal", self.refusal.keep(blocked(text, out), clock))
+        held, generation = downs(text), self.edge.live_generation()
+        if generation != self.generation:
+            # Whoever brought it about has told Nginx, the marks that came along included.
+            self.generation, self.served = generation, held
+        if downs(marked(text, out)) == held == self.served:
+            return
+        # Waiting would be an outage if nobody else serves.
+        if clock < self.reloaded + RELOADS and not any(
+            urgent(group, held) for group in self.groups()
+        ):
+            return
+        try:
+            # Never in the middle of a switch; it does not wait for this, nor this for it.
+            with exclusive(self.edge.settings, patience=0):
+                if not self.edge.running():
+                    return
+                self.edge.mark(out)
+                self.edge.hup()
+                self.served, self.reloaded = self.edge.out(), self.clock()
+                self.reloads += 1
+        except BusyError:
+            return
+        except (SwapError, OSError) as error:
+            self._note("marks", str(error))
+            return
+        self._note("marks", "")
+        self._note("refusal", self.refusal.keep(blocked(self.edge.upstream(), out), self.clock()))
+
+    def _note(self, about: str, problem: str) -> None:
+        """Write a problem to the unit's log once, not every second."""
+        if problem and self._said.get(about) != problem:
+            _log(problem)
+        self._said[about] = problem
+
+    # ------------------------------------------------------------------ telling
+    def tell(self) -> None:
+        """Write down what is seen, for `show` and for Prometheus' node exporter."""
+        directory = self.edge.settings.watch_dir
+        try:
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            _put(directory / STATE, json.dumps(self._seen(), indent=1, sort_keys=True) + "\n")
+            _put(directory / METRICS, "\n".join(self._metrics()) + "\n")
+        except OSError as error:
+            # The work goes on; that nothing is told any more is what the alert is for.
+            self._note("telling", f"cannot write to {directory}: {error.strerror}")
+
+    def _seen(self) -> dict[str, Any]:
+        seen = {
+            "checked": now(),
+            "clock": self.clock(),
+            "reloads": self.reloads,
+            "taken_out": self._taken_out,
+            "generation": self.generation,
+            "served": sorted(self.served),
+            "replicas": self._group(backup=False),
+            "standby_replicas": self._group(backup=True),
+        }
+        if self.reloads:
+            seen["reloaded"] = self.reloaded
+        return seen
+
+    def _colour(self, replica: Replica) -> str:
+        return COLOURS[COLOURS.index(self.colour) - 1] if replica.backup else self.colour
+
+    def _group(self, *, backup: bool) -> dict[str, dict[str, str | None]]:
+        return {
+            one.name: {
+                "colour": self._colour(one),
+                "state": "out" if one.out else "in",
+                "since": one.since,
+                "why": one.why if one.out or one.failures else "",
+                "last": one.last,
+            }
+            for one in self.board.values()
+            if one.backup is backup
+        }
+
+    def _metrics(self) -> Iterable[str]:
+        yield "# TYPE airlift_edge_watch_timestamp_seconds gauge"
+        yield f"airlift_edge_watch_timestamp_seconds {time.time():.3f}"
+        yield "# TYPE airlift_edge_watch_reloads_total counter"
+        yield f"airlift_edge_watch_reloads_total {self.reloads}"
+        values = (
+            ("airlift_replica_in_service", "gauge", lambda one: int(not one.out)),
+            ("airlift_replica_failures_in_a_row", "gauge", lambda one: one.failures),
+            ("airlift_replica_taken_out_total", "counter", lambda one: one.taken_out),
+        )
+        for name, kind, value in values:
+            yield f"# TYPE {name} {kind}"
+            for one in self.board.values():
+                labels = f'replica="{one.name}",colour="{self._colour(one)}"'
+                yield f"{name}{{{labels}}} {value(one)}"
+
+    # ------------------------------------------------------------------ the daemon
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def seeing(self) -> None:
+        """Ask all replicas each second, whether or not those before have answered."""
+        while True:
+            self.refresh()
+            for replica in self.board.values():
+                self._start(self.probe(replica))
+            self.tell()
+            await asyncio.sleep(INTERVAL)
+
+    async def acting(self) -> None:
+        """Act when something changed, and each second on what could not be done before."""
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.news.wait(), INTERVAL)
+            self.news.clear()
+            out = {one.address for one in self.board.values() if one.out}
+            # The engine may take its time; the replicas are asked meanwhile.
+            await asyncio.get_running_loop().run_in_executor(None, self.act, out)
+
+    async def outdated(self, of: tuple[Path, ...]) -> None:
+        """Return when the agent's own files are others than at the start."""
+        first = last = _stamp(of)
+        while True:
+            await asyncio.sleep(INTERVAL)
+            found = _stamp(of)
+            # Once they have been the same for a while, all of them are there.
+            if found == last != first:
+                return
+            last = found
+
+
+async def _daemon(edge: Edge, settings: Path) -> None:
+    watch = Watch(edge)
+    work = {asyncio.ensure_future(part) for part in (watch.seeing(), watch.acting())}
+    work.add(asyncio.ensure_future(watch.outdated((Path(__file__).parent, settings))))
+    done, others = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
+        task.cancel()
+    for task in done:
+        task.result()
+    _log("the agent's files have changed: starting again")
+
+
+def run(edge: Edge, settings: Path) -> None:
+    """Work until the agent's files change; the unit then starts the new ones."""
+    asyncio.run(_daemon(edge, settings))
+
+
+def shown(directory: Path) -> dict[str, Any]:
+    """Return what the watch saw last, for `show`."""
+    seen = _read(directory / STATE)
+    alive = bool(seen) and 0 <= time.monotonic() - float(seen["clock"]) < STALE
+    return {
+        "replicas": seen.get("replicas", {}),
+        "standby_replicas": seen.get("standby_replicas", {}),
+        "watcher": {"alive": alive, "checked": seen.get("checked")},
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what was written last; empty if that is nothing, or nothing whole."""
+    try:
+        found = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+    return found if "clock" in found else {}
+
+
+def _put(path: Path, text: str) -> None:
+    """Replace a file in one step; it need not survive a power cut."""
+    fresh = path.with_suffix(f"{path.suffix}.new")
+    fresh.write_text(text)
+    fresh.chmod(0o644)
+    fresh.replace(path)
+
+
+def _stamp(paths: tuple[Path, ...]) -> list[tuple[str, int, int]]:
+    files = [file for path in paths for file in ([path] if path.is_file() else path.glob("*.py"))]
+    found = []
+    for file in sorted(files):
+        with contextlib.suppress(OSError):
+            facts = file.stat()
+            found.append((str(file), facts.st_mtime_ns, facts.st_size))
+    return found
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,132 @@
+"""A sick app host under load: what clients notice, what the edge does, and that it returns."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.journey import Journey, JourneyError
+from scripts.lab import Lab
+from scripts.load.report import Result
+
+HOST = "app-2"
+#: After so many seconds no request may go to a sick replica.
+GRACE = 5.0
+#: Phases of the load; a request belongs to the one in which it was sent.
+STEADY, GRACED, SICK, BACK = "steady", f"sick, first {GRACE:.0f} s", "sick", "back"
+
+_CUT = """nft "table inet airlift_test { chain cut {
+type filter hook prerouting priority raw; ip saddr $1 tcp dport 5432 drop; }; }"
+"""
+
+
+@contextlib.contextmanager
+def frozen(lab: Lab) -> Iterator[None]:
+    """The host stands still: its kernel takes connections, nobody answers."""
+    lab.docker("pause", lab.name(HOST))
+    try:
+        yield
+    finally:
+        lab.docker("unpause", lab.name(HOST))
+
+
+@contextlib.contextmanager
+def cut_from_postgres(lab: Lab) -> Iterator[None]:
+    """What the host sends to Postgres is lost without a word."""
+    address = lab.console(HOST, "hostname --all-ip-addresses").output.split()[0]
+    lab.console("data-1", _CUT, address)
+    try:
+        yield
+    finally:
+        lab.console("data-1", "nft delete table inet airlift_test")
+
+
+@contextlib.contextmanager
+def without_service(lab: Lab) -> Iterator[None]:
+    """The service's processes are gone, and stay away."""
+    name = f"airlift-app-{replicas(lab)[HOST]['colour']}"
+    lab.console(HOST, 'docker kill "$1"', name)
+    try:
+        yield
+    finally:
+        lab.console(HOST, 'docker start "$1"', name)
+
+
+@contextlib.contextmanager
+def slowed(lab: Lab) -> Iterator[None]:
+    """All that the host sends goes through a narrow pipe: answers are late, but they are right."""
+    lab.console(HOST, "tc qdisc add dev eth0 root tbf rate 256kbit burst 3000 latency 4s")
+    try:
+        yield
+    finally:
+        lab.console(HOST, "tc qdisc del dev eth0 root")
+
+
+SICKNESSES: dict[str, Callable[[Lab], AbstractContextManager[None]]] = {
+    "frozen": frozen,
+    "cut from Postgres": cut_from_postgres,
+    "without service": without_service,
+    "slowed": slowed,
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What clients noticed, and what the agent said while the host was sick."""
+
+    result: Result
+    shown: dict[str, Any]
+
+    @property
+    def failed(self) -> int:
+        """Requests that failed although they were sent after the first seconds, or before."""
+        phases = self.result.phases.items()
+        return sum(phase.failed for name, phase in phases if name != GRACED)
+
+
+def show(lab: Lab) -> dict[str, Any]:
+    """Return what the agent on the edge says."""
+    found: dict[str, Any] = json.loads(lab.console("edge-1", "airlift-swap show").output)
+    return found
+
+
+def replicas(lab: Lab) -> dict[str, dict[str, str]]:
+    """Return the replicas as the watch on the edge sees them."""
+    found: dict[str, dict[str, str]] = show(lab)["replicas"]
+    return found
+
+
+def healthy(lab: Lab, *, seconds: float = 60) -> None:
+    """Wait until the edge sends requests to every replica."""
+    deadline = time.monotonic() + seconds
+    while not (seen := replicas(lab)) or any(one["state"] == "out" for one in seen.values()):
+        if time.monotonic() > deadline:
+            message = f"not all replicas serve after {seconds:.0f} s: {seen}"
+            raise JourneyError(message)
+        time.sleep(0.5)
+
+
+def measure(
+    journey: Journey, sickness: str = "frozen", *, seconds: float = 15, rate: float = 30
+) -> Found:
+    """Make one app host sick for a while under load, and wait until it serves again."""
+    lab = journey.lab
+    healthy(lab)
+    with journey.load(rate) as load:
+        load.phase(STEADY)
+        time.sleep(3)
+        load.phase(GRACED)
+        with SICKNESSES[sickness](lab):
+            time.sleep(GRACE)
+            load.phase(SICK)
+            time.sleep(seconds)
+            shown = show(lab)
+        healthy(lab)
+        load.phase(BACK)
+        time.sleep(3)
+    return Found(load.result, shown)

@@ -1,0 +1,285 @@
+"""The watch with the product's own Nginx, and with the kernel's packet filter."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from swap_agent import watch
+from swap_agent.nginx import Edge
+from swap_agent.refusal import TABLE, Refusal, ruleset
+from swap_agent.state import Settings, State
+from swap_agent.watch import Watch
+
+from bundle import engine
+from tests.unit.app.appkit import free_port, image_of
+from tests.unit.roles.conftest import ROOT
+
+#: A replica in a process of its own, so that it can be frozen: it says its port, then serves.
+REPLICA = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = str(self.server.server_address[1]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
+NGINX = """
+pid /tmp/pid; daemon off; error_log /dev/stderr warn; worker_shutdown_timeout 5s;
+worker_processes 2;
+events {{}}
+http {{
+  include generation.conf;
+  include upstream.conf;
+  client_body_temp_path /tmp/b; proxy_temp_path /tmp/p; fastcgi_temp_path /tmp/f;
+  uwsgi_temp_path /tmp/u; scgi_temp_path /tmp/s; access_log off;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_next_upstream error timeout; proxy_read_timeout 2s;
+    }}
+    location = /_swap/gen {{ return 200 "$airlift_generation\\n"; }}
+  }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def replica() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-c", REPLICA]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+
+
+def ask(port: int, method: str) -> str:
+    """Send one request on a connection of its own; return the port of the replica, or the error."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, "/", body=b"x" if method == "POST" else None)
+        answer = connection.getresponse()
+        return answer.read().decode() if answer.status == 200 else f"HTTP {answer.status}"
+    except OSError as error:
+        return type(error).__name__
+    finally:
+        connection.close()
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_requests_leave_a_frozen_replica_and_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "RELOADS", 3.0)
+    port = free_port()
+    name = f"watch-test-{uuid.uuid4().hex[:8]}"
+    user = f"{os.getuid()}:{os.getgid()}"
+    settings = Settings(
+        root=tmp_path / "edge",
+        state_file=tmp_path / "swap/state.json",
+        files=("nginx.conf",),
+        container=name,
+        image=image_of("nginx"),
+        user=user,
+        probe_address="127.0.0.1",
+        probe_port=port,
+        watch_dir=tmp_path / "run",
+    )
+    edge = Edge(settings)
+    with replica() as (frozen, sick), replica() as (_, well):
+        (edge.desired / "upstreams").mkdir(parents=True)
+        (edge.desired / "nginx.conf").write_text(NGINX.format(port=port))
+        lines = "".join(f"    server 127.0.0.1:{p}; # app-{p}\n" for p in (sick, well))
+        block = f"upstream app {{\n    zone app 64k;\n{lines}    keepalive 8;\n}}\n"
+        (edge.desired / "upstreams/blue.conf").write_text(block)
+        tree = edge.stage(1, State("blue", None, "1.0.0", 1, 1, "now"))
+        edge.point(tree.rename(tree.with_name("000001")))
+        script = ["run", "--detach", "--rm", "--name", name, "--network", "host", "--user", user]
+        script += ["--volume", f"{settings.root}:/etc/nginx:ro", "--tmpfs", "/tmp:mode=1777"]  # noqa: S108
+        script += ["--entrypoint", "nginx", settings.image, "-c", "/etc/nginx/live/nginx.conf"]
+        engine.run(script, what="docker run")
+        made, stop = Watch(edge), asyncio.Event()
+        # The packet filter of this machine is not this test's.
+        monkeypatch.setattr(made.refusal, "keep", lambda *_: "")
+        loop = asyncio.new_event_loop()
+
+        async def daemon() -> None:
+            tasks = [asyncio.ensure_future(part) for part in (made.seeing(), made.acting())]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+        def both(methods: int = 40) -> set[str]:
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                verbs = ["GET", "POST"] * (methods // 2)
+                return set(pool.map(lambda verb: ask(port, verb), verbs))
+
+        thread = threading.Thread(target=lambda: loop.run_until_complete(daemon()))
+        try:
+            wait_for(lambda: both(2) <= {sick, well} and both() == {sick, well})
+            thread.start()
+            workers = edge.workers()
+            frozen.send_signal(signal.SIGSTOP)
+            wait_for(lambda: made.reloads == 1 and not workers & edge.workers())
+            assert edge.out() == {f"127.0.0.1:{sick}"}
+            # All of them, writing ones too: nothing is sent to it any more, so nothing fails.
+            assert both(200) == {well}
+            assert edge.answered() == 1
+            frozen.send_signal(signal.SIGCONT)
+            wait_for(lambda: made.reloads == 2)
+            wait_for(lambda: both() == {sick, well})
+        finally:
+            if thread.ident:
+                loop.call_soon_threadsafe(stop.set)
+                thread.join()
+            loop.close()
+            engine.run(["rm", "--force", name], what="docker rm")
+
+
+def wait_for(check: object, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+#: In a network namespace of its own stands the edge; a second one is its container's.
+TWO_HOSTS = r"""
+import os, socket, subprocess, sys, threading, time
+sys.path.insert(0, sys.argv[1])
+from swap_agent.refusal import Refusal, TABLE
+
+def run(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+inner = subprocess.Popen(["unshare", "--net", "sleep", "60"])
+here = os.readlink("/proc/self/ns/net")
+while os.readlink(f"/proc/{inner.pid}/ns/net") == here:
+    time.sleep(0.01)
+inside = ["nsenter", "--target", str(inner.pid), "--net"]
+run("ip", "link", "set", "lo", "up")
+run("ip", "link", "add", "out0", "type", "veth", "peer", "name", "in0", "netns", str(inner.pid))
+run("ip", "addr", "add", "10.9.8.1/24", "dev", "out0")
+run("ip", "link", "set", "out0", "up")
+run(*inside, "ip", "addr", "add", "10.9.8.2/24", "dev", "in0")
+run(*inside, "ip", "link", "set", "in0", "up")
+servers = [socket.create_server(("10.9.8.1", port)) for port in (8001, 8002)]
+
+CONNECT = '''
+import socket, sys
+try:
+    socket.create_connection(("10.9.8.1", int(sys.argv[1])), timeout=5)
+    print("open")
+except OSError as error:
+    print(type(error).__name__)
+'''
+
+def from_container(port):
+    return run(*inside, sys.executable, "-c", CONNECT, str(port)).strip()
+
+def from_host(port):
+    return run(sys.executable, "-c", CONNECT, str(port)).strip()
+
+try:
+    # As on every host: something looks at the state of connections from the start.
+    run("nft", "table inet host { chain input { "
+        "type filter hook input priority filter; ct state established accept; }; }")
+    refusal, told = Refusal(), []
+    # What is open already stays open.
+    keeper = subprocess.Popen([*inside, sys.executable, "-c", '''
+import socket, sys
+one = socket.create_connection(("10.9.8.1", 8001), timeout=5)
+print(flush=True)
+sys.stdin.readline()
+one.sendall(b"still there")
+'''], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    keeper.stdout.readline()
+    kept, _ = servers[0].accept()
+    told.append([from_container(8001), from_container(8002)])
+    said = refusal.keep({"10.9.8.1:8001", "name.example:8001"}, 0.0)
+    assert said == "", said
+    told.append([from_container(8001), from_container(8002), from_host(8001)])
+    keeper.stdin.write(b"\n")
+    keeper.stdin.close()
+    kept.settimeout(10)
+    told.append(kept.recv(99).decode())
+    # Renewed, although somebody flushed it; and it expires by itself.
+    run("nft", "flush", "ruleset")
+    assert refusal.keep({"10.9.8.1:8001"}, 1.0) == ""
+    told.append(from_container(8001))
+    assert refusal.keep({"10.9.8.1:8001"}, 6.0) == ""
+    told.append(from_container(8001))
+    assert "expires" in run("nft", "list", "table", "inet", TABLE)
+    assert refusal.keep(set(), 7.0) == ""
+    told.append(from_container(8001))
+    told.append(TABLE in run("nft", "list", "tables"))
+    print(told)
+finally:
+    inner.kill()
+"""
+
+
+@pytest.mark.skipif(
+    os.getuid() != 0 or not shutil.which("nft") or not shutil.which("unshare"),
+    reason="needs root and nft",
+)
+def test_new_connections_from_containers_are_refused_and_no_others() -> None:
+    command = ["unshare", "--net", sys.executable, "-c", TWO_HOSTS]
+    done = subprocess.run(
+        [*command, str(ROOT / "roles/edge/files")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    refused = "ConnectionRefusedError"
+    assert eval(done.stdout) == [  # noqa: S307 - of the program above
+        ["open", "open"],
+        [refused, "open", "open"],
+        "still there",
+        "open",
+        refused,
+        "open",
+        False,
+    ]
+
+
+def test_without_nft_the_marks_have_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = Refusal().keep({"10.0.2.2:8001"}, 0.0)
+    assert "the marks have to do" in said
+    (tmp_path / "nft").write_text("#!/bin/sh\necho no such kernel >&2; exit 1\n")
+    (tmp_path / "nft").chmod(0o755)
+    assert "nft: no such kernel" in Refusal().keep({"10.0.2.2:8001"}, 0.0)
+
+
+def test_the_table_is_its_own() -> None:
+    defaults = (ROOT / "roles/firewall/vars/main.yml").read_text()
+    assert f"firewall_table: {TABLE}" not in defaults
+    assert ruleset(()) == f"table inet {TABLE}\ndelete table inet {TABLE}\n"
