@@ -295,3 +295,10 @@ def test_the_play_refuses(tmp_path: Path) -> None:
         in said
     )
     assert "/1.1.0 && ./venv/bin/ansible-playbook -i" in said
+    # The release that serves, and every app host down: told in one sentence.
+    state |= {"release": "1.0.0", "serial": 1}
+    (tmp_path / "data" / "swap" / "state.json").write_text(json.dumps(state))
+    down = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    (jump.site / "group_vars" / "app.yml").write_text(yaml.safe_dump(down))
+    said = jump.play("key_add=a", fails=True)
+    assert "no app host answers (app-1, app-2): nothing was changed" in said
