@@ -33,7 +33,7 @@ sys.exit(done.returncode)
 
 
 class Desk:
-    """A jump host whose only host is itself."""
+    """A jump host whose hosts are itself: an app host that comes first, and one for the rest."""
 
     def __init__(self, root: Path, every: float = 30.0) -> None:
         self.root = root
@@ -67,7 +67,6 @@ class Desk:
                 copy.write_text(text.replace("EVERY = 30.0", f"EVERY = {every}"))
 
     def _inventory(self) -> None:
-        hosts: dict[str, Any] = {"hosts": {"edge-1": {}}}
         facts = {
             "ansible_connection": "local",
             "ansible_become": False,
@@ -78,10 +77,14 @@ class Desk:
             "site_mgmt_addresses": ["127.0.0.1"],
             "site_data_dir": str(self.root / "data"),
         }
-        zones: dict[str, Any] = dict.fromkeys(("dmz", "app", "data", "monitor"), hosts)
+        edge: dict[str, Any] = {"hosts": {"edge-1": {}}}
+        zones: dict[str, Any] = {"app": {"hosts": {"app-1": {}}}}
+        zones |= dict.fromkeys(("dmz", "data", "monitor"), edge)
         site = self.root / "site"
         site.mkdir()
-        (site / "hosts.yml").write_text(yaml.safe_dump({**zones, "all": {"vars": facts}}))
+        (site / "hosts.yml").write_text(
+            yaml.safe_dump({**zones, "all": {"vars": facts}}, sort_keys=False)
+        )
 
     def _agent(self) -> None:
         settings = {
@@ -177,8 +180,8 @@ def program(path: Path, text: str) -> None:
 
 
 def command(name: str, *words: str) -> dict[str, Any]:
-    """Return a task that runs a command."""
-    return {"name": name, "ansible.builtin.command": {"argv": list(words)}}
+    """Return a task that runs a command, once."""
+    return {"name": name, "ansible.builtin.command": {"argv": list(words)}, "run_once": True}
 
 
 def role(tasks: str, **variables: Any) -> dict[str, Any]:
