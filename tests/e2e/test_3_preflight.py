@@ -124,6 +124,13 @@ WRONG = [
         ("app_web_concurrency",),
         settings=add("app_web_concurrency: many"),
     ),
+    Wrong(
+        "a second edge",
+        "site",
+        "zones",
+        ("dmz has edge-1, monitor-1",),
+        settings=f"echo 'dmz: {{hosts: {{monitor-1: }}}}' > {BAD}/second.yml",
+    ),
     Wrong("a host that is down", "app-2", "reachable", ("172.30.2.12",), hosts=powered_off),
     Wrong("a port that is taken", "edge-1", "ports", ("443",), hosts=port_taken),
     Wrong(

@@ -153,7 +153,7 @@ def hang(one: Service) -> None:
     [
         (refuse, "connection refused"),
         (unready, "HTTP 503, postgres: not available (refused)"),
-        (hang, "no answer in 0 s"),
+        (hang, "no answer"),
     ],
 )
 def test_a_sick_replica_gets_the_mark_and_show_says_why(

@@ -83,7 +83,7 @@ class Watch:
         try:
             done, _ = await asyncio.wait({asked}, timeout=probe.PATIENCE)
             if not done:
-                replica.silent(sent, f"no answer in {probe.PATIENCE:.0f} s")
+                replica.silent(sent, "no answer")
                 self.judge()
                 await asyncio.wait({asked}, timeout=probe.LIFETIME - probe.PATIENCE)
             if not asked.done():
