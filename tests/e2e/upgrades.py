@@ -166,7 +166,7 @@ def nothing_is_left_over(journey: Journey) -> None:
     assert (
         edge("edge-1", "find /etc/airlift/edge -name '*.staged' -o -name 'live.new'").output == ""
     )
-    assert edge("edge-1", "find /var/lib/airlift/swap -name '*.new'").output == ""
+    assert edge("edge-1", "find /var/lib/airlift/swap -name '*.new' -o -name '*.beat'").output == ""
     folder = "/var/lib/airlift/backup"
     assert data("data-1", f"find {folder} -name '*.part' -o -name scratch").output == ""
     for host in HOSTS:
