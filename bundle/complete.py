@@ -134,7 +134,9 @@ def _plugins(documents: Mapping[str, Any], files: Collection[str]) -> Iterator[s
             there.add(f"{parts[0]}.{parts[1]}.{Path(parts[-1]).stem}")
     for name, document in documents.items():
         for key, value in _walk(document):
-            asked = [key] if _FQCN.fullmatch(key) else []
+            # A module takes options or words: a number or a list stands under a setting's name.
+            called = _FQCN.fullmatch(key) and not isinstance(value, int | float | list)
+            asked = [key] if called else []
             if isinstance(value, str):
                 asked += _PLUGIN.findall(value)
             for plugin in asked:

@@ -77,38 +77,35 @@ def _of_run(
 
 def answer(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
     """Do what a command asks; return its answer."""
-    match given.command:
-        case "apply":
-            return swap.apply(edge, given.release, given.serial)
-        case "verify":
-            return swap.verify(edge)
-        case "lock":
-            return runs.begin(
-                edge,
-                run=given.run,
-                owner=given.owner,
-                verb=given.verb,
-                seconds=given.seconds,
-                instead_of=given.instead_of,
-                data=given.data,
-            )
-        case "step":
-            return runs.step(edge, run=given.run, name=given.name)
-        case "switch":
-            return swap.switch(
-                edge,
-                run=given.run,
-                to=given.to,
-                release=given.release,
-                serial=given.serial,
-                warm=given.warm,
-            )
-        case "retire":
-            return swap.retire(edge, run=given.run)
-        case "undo":
-            return swap.undo(edge, run=given.run)
-        case _:
-            return runs.end(edge, run=given.run, why=given.failed, data=given.data)
+    if given.command == "apply":
+        return swap.apply(edge, given.release, given.serial)
+    if given.command == "verify":
+        return swap.verify(edge)
+    if given.command == "lock":
+        return runs.begin(
+            edge,
+            run=given.run,
+            owner=given.owner,
+            verb=given.verb,
+            seconds=given.seconds,
+            instead_of=given.instead_of,
+            data=given.data,
+        )
+    if given.command == "step":
+        return runs.step(edge, run=given.run, name=given.name)
+    if given.command == "switch":
+        return swap.switch(
+            edge,
+            run=given.run,
+            to=given.to,
+            release=given.release,
+            serial=given.serial,
+            warm=given.warm,
+        )
+    if given.command in ("retire", "undo"):
+        act = swap.retire if given.command == "retire" else swap.undo
+        return act(edge, run=given.run)
+    return runs.end(edge, run=given.run, why=given.failed, data=given.data)
 
 
 def obey(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
