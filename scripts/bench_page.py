@@ -158,7 +158,7 @@ def _swaps(results: dict[str, Any]) -> str:
 {results["swap_requests"]} requests were sent and {results["swap_failed"]} failed (goal: 0).
 A rollback had the old release serving {results["rollback_seconds"]:.1f} s after the command
 was typed, Ansible's start included (goal: below 15 s). The site's hosts, the jump host and the
-clients share these cores.{_sick(results)}
+clients share these cores.{_sick(results)}{_recovery(results)}
 """
 
 
@@ -168,6 +168,14 @@ def _sick(results: dict[str, Any]) -> str:
     return f"""
 With one app host frozen, {results["sick_replica_failed"]} of {results["sick_replica_requests"]}
 requests failed that were sent later than 5 s after it froze (goal: 0)."""
+
+
+def _recovery(results: dict[str, Any]) -> str:
+    if "reboot_recovery_seconds" not in results:
+        return ""
+    return f"""
+After a power cut of all hosts at once the site served {results["reboot_recovery_seconds"]:.0f} s
+after they started, with nobody there (goal: 90 s at most)."""
 
 
 def _jobs(results: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bundle import engine
-from scripts import sick
+from scripts import power, sick
 from scripts.journey import Journey
 from scripts.roundtrip import Delivered, RoundTrip
 
@@ -78,6 +78,9 @@ def _measure(journey: Journey, say: Callable[[str], None]) -> dict[str, Any]:
     trip.upgrade()
     trip.rollback()
     trip.stop_clients()
+    say("a power cut of all hosts")
+    power.cut(journey, journey.hosts())
+    recovery = power.until_it_serves(journey)
     say("the peer's way")
     component = journey.facts.manifest["components"]["app"]
     full = sum(layer["size"] for layer in component["layers"])
@@ -93,6 +96,7 @@ def _measure(journey: Journey, say: Callable[[str], None]) -> dict[str, Any]:
         "swap_p99_ratio": max(phase.latency.p99 for phase in swaps) / steady.p99,
         "sick_replica_failed": frozen.failed,
         "sick_replica_requests": frozen.result.phases[sick.SICK].sent,
+        "reboot_recovery_seconds": recovery,
         "rollback_seconds": rollback,
         "upgrade_seconds": trip.seconds["upgrade"],
         "upgrade_bytes": most.bytes,

@@ -5,11 +5,11 @@ Nobody is there: no playbook is run between the cut and the moment when the site
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 import pytest
 
+from scripts import power
 from scripts.journey import Journey, recap
 from scripts.lab import Done
 from tests.e2e.support import HOSTS
@@ -24,31 +24,10 @@ class Story:
 
     before: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
     after: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
-    #: Seconds until it served; None if it never did.
-    served: float | None = None
+    #: Seconds until it served.
+    served: float = 0.0
     status: str = ""
     done: dict[str, Done] = field(default_factory=dict)
-
-
-def cut_power(journey: Journey, hosts: list[str]) -> None:
-    """Take the power from machines at one moment, and give it back."""
-    names = [journey.lab.name(host) for host in hosts]
-    journey.lab.docker("kill", "--signal", "KILL", *names)
-    journey.lab.docker("start", *names)
-
-
-def until_it_serves(journey: Journey, seconds: float) -> float | None:
-    """Return after how many seconds the site answers as ready, None if not within the time."""
-    start = time.monotonic()
-    while time.monotonic() - start < seconds:
-        try:
-            status, _, said = journey.request("GET", "/health/ready", key=False)
-        except OSError:
-            status, said = 0, {}
-        if status == 200 and said["status"] == "ready":
-            return time.monotonic() - start
-        time.sleep(0.5)
-    return None
 
 
 def everything(journey: Journey) -> dict[str, dict[str, tuple[str, str]]]:
@@ -63,8 +42,8 @@ def story(installed: Journey) -> Story:
     journey.play("upgrade", *NO_PREFLIGHT)
     serves(journey, "1.1.0", "green")
     story.before = everything(journey)
-    cut_power(journey, HOSTS)
-    story.served = until_it_serves(journey, 180)
+    power.cut(journey, HOSTS)
+    story.served = power.until_it_serves(journey)
     story.after = everything(journey)
     story.status = " ".join(journey.status().output.split())
     rotate(journey, "postgres_app_password", "redis_app_password")
@@ -74,7 +53,7 @@ def story(installed: Journey) -> Story:
 
 
 def test_it_serves_again_with_nobody_there(story: Story) -> None:
-    assert story.served is not None
+    assert story.served
     print(f"served {story.served:.0f} s after the engines' start")
 
 

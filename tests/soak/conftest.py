@@ -1,5 +1,52 @@
-"""The journey's fixtures, for the long proofs on the lab."""
+"""The journey's fixtures, for the long proofs on the lab; and what they found, for docs/proofs."""
 
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections import defaultdict
+
+import pytest
+
+from scripts.lab import ROOT
 from tests.e2e.conftest import carried, imported, installed, journey, placed, raised
 
 __all__ = ["carried", "imported", "installed", "journey", "placed", "raised"]
+
+PROOFS = ROOT / "docs" / "proofs"
+
+
+def _tree() -> str:
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Write a page per file of tests: what was tried, on which tree, and what came of it."""
+    if os.environ.get("AIRLIFT_PROOFS") != "1":
+        return
+    found: dict[str, list[str]] = defaultdict(list)
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.getreports(outcome):
+            if report.when == "call" or outcome == "error":
+                path, _, name = report.nodeid.partition("::")
+                name = name.partition("[")[2].rstrip("]") or name
+                row = f"| {name.replace('_', ' ')} | {outcome} | {report.duration:.0f} s |"
+                found[path.rpartition("test_")[2].removesuffix(".py")].append(row)
+    PROOFS.mkdir(exist_ok=True)
+    for name, rows in found.items():
+        page = [
+            f"# {name.replace('_', ' ').capitalize()}",
+            "",
+            f"Tree {_tree()}, {time.strftime('%Y-%m-%d', time.gmtime())}, one machine with "
+            f"{os.cpu_count()} cores. `AIRLIFT_PROOFS=1 make soak` makes it, from "
+            f"tests/soak/test_{name}.py.",
+            "",
+            "| what | outcome | time |",
+            "|---|---|---|",
+            *rows,
+        ]
+        (PROOFS / f"{name}.md").write_text("\n".join(page) + "\n")

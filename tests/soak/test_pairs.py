@@ -1,0 +1,174 @@
+"""Whatever happens to an upgraded site, it can go back, forward again, and be installed.
+
+Each change is made before each of three operations: rollback, upgrade, install. After each of them
+status finds nothing wrong, and a client is served. One named part of `make soak`:
+
+    AIRLIFT_SOAK=1 pytest tests/soak/test_pairs.py [-k CHANGE]
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from scripts import power
+from scripts.journey import SITE, Journey
+from scripts.lab import Done
+from tests.e2e.support import HOSTS
+from tests.e2e.upgrades import APP_HOSTS, NO_PREFLIGHT, offer, rotate
+
+GONE = "app-2"
+SETTINGS = f"{SITE}/group_vars/all/main.yml"
+INVENTORY = f"{SITE}/hosts.yml"
+#: A host as it comes: no container, no image, nothing of ours.
+BARE = """
+docker ps --all --quiet | xargs --no-run-if-empty docker rm --force
+docker system prune --all --force
+rm -rf /etc/airlift /var/lib/airlift
+"""
+OPERATIONS = ("rollback", "upgrade", "install")
+
+pytestmark = pytest.mark.timeout(4 * 3600)
+
+
+def serving(journey: Journey) -> str:
+    """Return the release that serves."""
+    shown = json.loads(journey.lab.console("edge-1", "airlift-swap show").output)
+    return str(shown["release"])
+
+
+def play(journey: Journey, operation: str, *, check: bool = True) -> Done:
+    """Run an operation from the directory of the release that it belongs to."""
+    release = serving(journey) if operation == "install" else "1.1.0"
+    return journey.play(operation, *NO_PREFLIGHT, release=release, check=check)
+
+
+def until_well(journey: Journey, seconds: float = 180) -> None:
+    """Wait until status finds nothing wrong: health checks take their time after a start."""
+    deadline = time.monotonic() + seconds
+    while True:
+        journey.play("status", release=serving(journey))
+        report = json.loads(journey.lab.read("jump", f"{SITE}/.airlift/status.json"))
+        if report["verdict"] == "ok":
+            return
+        assert time.monotonic() < deadline, report["problems"]
+        time.sleep(3)
+
+
+# ---------------------------------------------------------------- what happens to a site
+def installed_again(journey: Journey) -> None:
+    play(journey, "install")
+
+
+def setting_changed(journey: Journey) -> None:
+    settings = yaml.safe_load(journey.lab.read("jump", SETTINGS))
+    settings["app_baseline_score"] = 0.5 if settings.get("app_baseline_score") != 0.5 else 0.25
+    journey.lab.ssh(f"cat > {SETTINGS}", stdin=yaml.safe_dump(settings, sort_keys=False))
+    play(journey, "install")
+
+
+def passwords_changed(journey: Journey) -> None:
+    rotate(journey, "postgres_app_password", "redis_app_password")
+    play(journey, "install")
+
+
+def certificates_renewed(journey: Journey) -> None:
+    script = f"find {SITE}/.airlift/tls -mindepth 2 -name '*.crt' -print -delete"
+    assert journey.lab.ssh(script).output
+    play(journey, "install")
+
+
+def containers_pruned(journey: Journey) -> None:
+    for host in APP_HOSTS:
+        journey.lab.console(host, "docker container prune --force")
+    shown = json.loads(journey.lab.console("edge-1", "airlift-swap show").output)
+    # What a rash hand takes as well.
+    journey.lab.console("app-1", 'docker rm --force "$1"', f"airlift-app-{shown['standby']}")
+
+
+def images_pruned(journey: Journey) -> None:
+    for host in APP_HOSTS:
+        journey.lab.console(host, "docker image prune --all --force")
+
+
+def host_added(journey: Journey) -> None:
+    inventory = yaml.safe_load(journey.lab.read("jump", INVENTORY))
+    added = inventory["app"]["hosts"].pop(GONE)
+    journey.lab.ssh(f"cat > {INVENTORY}", stdin=yaml.safe_dump(inventory, sort_keys=False))
+    play(journey, "install")
+    journey.lab.console(GONE, BARE)
+    inventory["app"]["hosts"][GONE] = added
+    journey.lab.ssh(f"cat > {INVENTORY}", stdin=yaml.safe_dump(inventory, sort_keys=False))
+    play(journey, "install")
+
+
+def host_gone(journey: Journey) -> None:
+    journey.lab.docker("pause", journey.lab.name(GONE))
+    # The edge has seen it by then.
+    time.sleep(6)
+
+
+def engines_restarted(journey: Journey) -> None:
+    for host in HOSTS:
+        journey.lab.console(host, "systemctl restart docker")
+    power.until_it_serves(journey)
+
+
+def rebooted(journey: Journey) -> None:
+    for host in HOSTS:
+        journey.lab.docker("restart", journey.lab.name(host))
+    power.until_it_serves(journey)
+    power.cut(journey, HOSTS)
+    power.until_it_serves(journey)
+
+
+CHANGES: list[Callable[[Journey], None]] = [
+    installed_again,
+    setting_changed,
+    passwords_changed,
+    certificates_renewed,
+    containers_pruned,
+    images_pruned,
+    host_added,
+    host_gone,
+    engines_restarted,
+    rebooted,
+]
+
+
+@pytest.fixture(scope="module")
+def upgraded(installed: Journey) -> Journey:
+    offer(installed)
+    installed.play("upgrade", *NO_PREFLIGHT)
+    return installed
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_it_goes_back_forward_and_is_installed(
+    upgraded: Journey, change: Callable[[Journey], None]
+) -> None:
+    journey = upgraded
+    if serving(journey) != "1.1.0":  # what an earlier failure left
+        play(journey, "upgrade")
+    for operation in OPERATIONS:
+        change(journey)
+        done = play(journey, operation, check=False)
+        if change is host_gone:
+            journey.lab.docker("unpause", journey.lab.name(GONE))
+            if operation == "rollback":
+                # It goes without the host, and says what is left to do.
+                assert done.code == 0, done.output[-3000:]
+                assert f"{GONE} did not answer and was left as it is" in done.output
+                play(journey, "install")
+            else:
+                assert done.code != 0
+                assert GONE in done.output
+                done = play(journey, operation, check=False)
+        assert done.code == 0, done.output[-3000:]
+        journey.smoke()
+        until_well(journey)
+    assert serving(journey) == "1.1.0"
