@@ -1,0 +1,117 @@
+"""Reboots and power cuts in every state of a site: it serves again by itself, as it was.
+
+One named part of `make soak`: `make soak-power`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from scripts import power
+from scripts.journey import SITE, Journey
+from tests.e2e.support import HOSTS
+from tests.e2e.upgrades import NO_PREFLIGHT, kill_in, offer, services
+
+pytestmark = pytest.mark.timeout(4 * 3600)
+
+
+def rollback(journey: Journey) -> None:
+    journey.play("rollback", *NO_PREFLIGHT, release="1.1.0")
+
+
+def upgrade(journey: Journey) -> None:
+    offer(journey)
+    journey.play("upgrade", *NO_PREFLIGHT, release="1.1.0")
+
+
+def retired(journey: Journey) -> None:
+    upgrade(journey)
+    journey.play("retire", *NO_PREFLIGHT, release="1.1.0")
+
+
+def half_upgraded(journey: Journey) -> None:
+    """The new colour runs and serves, the workers are being changed; then the operator is gone."""
+    rollback(journey)
+    killed, where = kill_in(journey, "upgrade", "workers", 1.0)
+    assert killed.code == 255
+    assert where in {"workers", "finish"}
+
+
+#: In this order: each state is made from the one before.
+STATES: dict[str, Callable[[Journey], object]] = {
+    "installed": lambda _: None,
+    "upgraded": upgrade,
+    "rolled back": rollback,
+    "retired": retired,
+    "in the middle of an upgrade": half_upgraded,
+}
+
+
+def containers(journey: Journey) -> dict[str, dict[str, tuple[str, str]]]:
+    """Return host: service: (state, release)."""
+    return {host: services(journey, host) for host in HOSTS}
+
+
+def restarted(host: str) -> Callable[[Journey], None]:
+    """Return the orderly reboot of one host."""
+
+    def restart(journey: Journey) -> None:
+        journey.lab.docker("restart", journey.lab.name(host))
+
+    return restart
+
+
+def engines(journey: Journey) -> None:
+    for host in HOSTS:
+        journey.lab.console(host, "systemctl restart docker")
+
+
+CUTS: dict[str, Callable[[Journey], None]] = {
+    **{f"reboot of {host}": restarted(host) for host in HOSTS},
+    "power cut of all hosts": lambda journey: power.cut(journey, HOSTS),
+    "engines restarted": engines,
+}
+
+
+def served(journey: Journey) -> tuple[str, str]:
+    """Return colour and release that the edge serves."""
+    shown = json.loads(journey.lab.console("edge-1", "airlift-swap show").output)
+    return shown["active"], shown["release"]
+
+
+def until_well(journey: Journey, *, unfinished: bool) -> None:
+    """Wait until status finds nothing but what was cut off before."""
+    deadline = time.monotonic() + 180
+    while True:
+        journey.play("status")
+        report = json.loads(journey.lab.read("jump", f"{SITE}/.airlift/status.json"))
+        problems = [one["found"] for one in report["problems"]]
+        if unfinished:
+            problems = [
+                one for one in problems if "cut off" not in one and "interrupted" not in one
+            ]
+        if not problems:
+            return
+        assert time.monotonic() < deadline, problems
+        time.sleep(3)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_it_serves_again_as_it_was(installed: Journey, state: str) -> None:
+    journey = installed
+    STATES[state](journey)
+    before, colour = containers(journey), served(journey)
+    for name, cut in CUTS.items():
+        cut(journey)
+        seconds = power.until_it_serves(journey)
+        print(f"{state}, {name}: served after {seconds:.0f} s")
+        assert served(journey) == colour
+        deadline = time.monotonic() + 60
+        while (after := containers(journey)) != before:
+            assert time.monotonic() < deadline, (name, after)
+            time.sleep(1)
+    until_well(journey, unfinished=state.startswith("in the middle"))
