@@ -62,6 +62,20 @@ def test_two_migrations_at_a_time_take_turns(empty_site: Site) -> None:
 
 
 @pytest.mark.docker
+def test_a_schema_of_a_later_release_is_left_alone(empty_site: Site) -> None:
+    """The state after a rollback: an installation must not trip over migrations it cannot know."""
+    empty_site.command("migrate")
+    with empty_site.connect() as connection:
+        connection.execute("INSERT INTO schema_version VALUES (9, 1)")
+        connection.execute("UPDATE alembic_version SET version_num = '0009'")
+    assert empty_site.command("migrate")[-1]["changed"] is False
+    with empty_site.connect() as connection:
+        connection.execute("UPDATE schema_version SET lowest_compatible = 9 WHERE version = 9")
+    lines = empty_site.command("migrate", fails=1)
+    assert "serves releases of schema 9 or later, this one is 1" in lines[-1]["reason"]
+
+
+@pytest.mark.docker
 def test_a_failed_migration_says_why(empty_site: Site) -> None:
     with empty_site.connect() as connection:
         connection.execute("CREATE TABLE items (wrong integer)")
