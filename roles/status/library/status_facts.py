@@ -92,7 +92,7 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
         facts["engine"] |= status_engine.about()
         facts["containers"], raw = status_engine.containers(time.time())
         facts["images"] = status_engine.images()
-        facts["logins"] = status_engine.logins(facts["containers"])
+        facts["logins"] = status_engine.logins(facts["containers"], given["logins"])
         facts["differences"] = status_engine.differences(raw, given["colours"], given["settings"])
         if given["database"]:
             facts["database"] = status_engine.database(
@@ -129,6 +129,7 @@ def main() -> None:
             "firewall": {"type": "dict", "default": {}},
             "colours": {"type": "list", "elements": "str", "default": []},
             "settings": {"type": "list", "elements": "str", "default": []},
+            "logins": {"type": "str", "required": True},
             "aside": {"type": "str", "default": ""},
             "database": {"type": "dict", "default": {}},
             "keys": {"type": "list", "elements": "str", "default": [], "no_log": True},

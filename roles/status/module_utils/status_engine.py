@@ -20,38 +20,6 @@ LATEST = """SELECT json_build_object('version', version, 'lowest_compatible', lo
  FROM schema_version ORDER BY version DESC LIMIT 1"""
 
 
-#: Runs in a container of the service: logs in anew, with what its process was given, as the
-#: connections of a pool outlive a password. Only libraries, so that it works in any release. That
-#: Redis is away is no refusal; readiness says it.
-LOGIN = """
-import json, os, pathlib
-import psycopg, redis
-
-def secret(name):
-    file = pathlib.Path("/run/secrets", name)
-    return file.read_text() if file.exists() else None
-
-found = {"postgres": "", "redis": ""}
-try:
-    url, password = os.environ["DATABASE_URL"], secret("database_password")
-    psycopg.connect(url, password=password, connect_timeout=5).close()
-except psycopg.Error as error:
-    found["postgres"] = str(error)
-url = os.environ.get("REDIS_URL")
-more = {"password": secret("redis_password"), "socket_timeout": 5, "socket_connect_timeout": 5}
-if url and url.startswith("rediss:"):
-    more["ssl_ca_certs"] = os.environ.get("REDIS_CA_FILE")
-try:
-    if url:
-        redis.Redis.from_url(url, **more).ping()
-except redis.AuthenticationError as error:
-    found["redis"] = str(error)
-except redis.RedisError:
-    pass
-print(json.dumps(found))
-"""
-
-
 class EngineError(Exception):
     """Why the engine does not answer, in a sentence."""
 
@@ -223,10 +191,10 @@ def differences(raw: list[dict[str, Any]], colours: list[str], settings: list[st
     return found + (["secrets"] if prints[0] != prints[1] else [])
 
 
-def login(container: str) -> dict[str, str]:
+def login(container: str, program: str) -> dict[str, str]:
     """Return the logins of a container of the service, each with why it is refused."""
     try:
-        done = docker("exec", container, "python", "-c", LOGIN)
+        done = docker("exec", container, "python", "-c", program)
         found = json.loads(done.stdout.strip().rpartition("\n")[2])
         return {str(name): short(str(error)) for name, error in dict(found).items()}
     except EngineError as error:
@@ -235,8 +203,8 @@ def login(container: str) -> dict[str, str]:
         return {"its services": reason_in(done.stderr) or "it says nothing of its logins"}
 
 
-def logins(found: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
-    """Return service: logins, of every colour and worker that runs."""
+def logins(found: list[dict[str, Any]], program: str) -> dict[str, dict[str, str]]:
+    """Return service: logins, of every colour and worker that runs; the program tries them."""
     running = [
         one
         for one in found
@@ -245,7 +213,7 @@ def logins(found: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
     if not running:
         return {}
     with ThreadPoolExecutor(len(running)) as pool:
-        tried = {one["service"]: pool.submit(login, one["name"]) for one in running}
+        tried = {one["service"]: pool.submit(login, one["name"], program) for one in running}
         return {service: result.result() for service, result in tried.items()}
 
 

@@ -34,6 +34,10 @@ options:
     description: Directory on the host with the container's secrets.
     type: path
     required: true
+  logins:
+    description: A program in Python that tries the logins inside the container, and prints them.
+    type: str
+    required: true
   seconds:
     description: How long one answer may take.
     type: int
@@ -48,6 +52,7 @@ EXAMPLES = r"""
     url: http://192.0.2.1:8001
     release: 1.0.0
     secrets: /etc/airlift/secrets/app-blue
+    logins: "{{ site_logins }}"
 """
 
 RETURN = r"""
@@ -69,46 +74,16 @@ from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
-#: Runs inside the container, with its Python, settings and secrets. It uses libraries only, so that
-#: it works with the code of any release. Prints nothing when both logins succeed. Redis that is
-#: away keeps nobody from serving; a refused login would.
-LOGINS = r"""
-import os, pathlib
-import psycopg, redis
-def secret(name):
-    file = pathlib.Path("/run/secrets", name)
-    return file.read_text() if file.exists() else None
-try:
-    url, password = os.environ["DATABASE_URL"], secret("database_password")
-    with psycopg.connect(url, password=password, connect_timeout=SECONDS) as one:
-        one.execute("SELECT 1")
-except psycopg.Error as error:
-    print("Postgres refuses its login:", " ".join(str(error).split()))
-url = os.environ.get("REDIS_URL")
-options = {"password": secret("redis_password"), "socket_connect_timeout": SECONDS}
-options["socket_timeout"] = SECONDS
-if url and url.startswith("rediss:"):
-    options["ssl_ca_certs"] = os.environ.get("REDIS_CA_FILE")
-try:
-    if url:
-        redis.Redis.from_url(url, **options).ping()
-except redis.AuthenticationError as error:
-    print("Redis refuses its login:", error)
-except redis.RedisError:
-    pass
-"""
-
 
 class NotAbleError(Exception):
     """Why the colour could not serve, in a sentence."""
 
 
-def docker(*arguments: str, seconds: float, said: str = "") -> subprocess.CompletedProcess[str]:
+def docker(*arguments: str, seconds: float) -> subprocess.CompletedProcess[str]:
     """Run the engine's client."""
     try:
         return subprocess.run(
             ["docker", *arguments],
-            input=said,
             capture_output=True,
             text=True,
             timeout=seconds,
@@ -169,15 +144,18 @@ def check_answer(options: dict[str, Any]) -> None:
 
 def check_logins(options: dict[str, Any]) -> None:
     """Refuse credentials that a new connection could not use."""
-    name, seconds = options["container"], options["seconds"]
+    name = options["container"]
     tried = docker(
-        *("exec", "--interactive", name, "python", "-"),
-        said=LOGINS.replace("SECONDS", str(seconds)),
-        seconds=2 * seconds + 10,
+        *("exec", name, "python", "-c", options["logins"]), seconds=2 * options["seconds"] + 10
     )
-    said = " ".join((tried.stdout if tried.returncode == 0 else tried.stderr).split())[-200:]
-    if said or tried.returncode != 0:
-        raise NotAbleError(f"{name}: {said or 'its logins could not be tried'}")
+    try:
+        refused = dict(json.loads(tried.stdout))
+    except (ValueError, TypeError):
+        said = " ".join(tried.stderr.split())[-200:]
+        raise NotAbleError(f"{name}: its logins could not be tried: {said}") from None
+    for service, why in refused.items():
+        if why:
+            raise NotAbleError(f"{name} cannot log in to {service}: {' '.join(why.split())[:200]}")
 
 
 def main() -> None:
@@ -189,6 +167,7 @@ def main() -> None:
             "url": {"type": "str", "required": True},
             "release": {"type": "str", "required": True},
             "secrets": {"type": "path", "required": True, "no_log": False},
+            "logins": {"type": "str", "required": True},
             "seconds": {"type": "int", "default": 5},
         },
         supports_check_mode=True,

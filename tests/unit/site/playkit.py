@@ -49,6 +49,7 @@ class Desk:
             release = root / "releases" / version
             (release / "playbooks").mkdir(parents=True)
             (release / "bundle").symlink_to(ROOT / "bundle")
+            (release / "roles").symlink_to(self.roles)
             schema = {"head": serial, "lowest_compatible": 1}
             manifest = {"version": version, "serial": serial, "schema": schema}
             manifest |= {

@@ -150,7 +150,7 @@ def test_every_container_of_the_service_logs_in_anew(programs: Programs) -> None
     programs.answer("docker", "exec airlift-app-blue python -c", out=f"{said}\n")
     programs.answer("docker", "exec airlift-app-green python -c", err="exec failed: no python")
     found = shown(programs, raw("app-blue"), raw("app-green"), raw("worker-blue", "paused"))
-    assert engine.logins(found) == {
+    assert engine.logins(found, "program") == {
         "app-blue": {"postgres": "FATAL: password authentication failed", "redis": ""},
         "app-green": {"its services": "exec failed: no python"},
     }
