@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import testinfra
@@ -47,6 +48,20 @@ def test_no_tunnel_is_left(host: testinfra.host.Host) -> None:
     assert not host.socket("tcp://127.0.0.1:5479").is_listening
 
 
+def reload_sshd(host: testinfra.host.Host, change: str) -> None:
+    """Change sshd's configuration; it listens anew, and refuses connections for a moment."""
+    host.check_output(f"{change} && systemctl reload ssh && sleep 2")
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            host.check_output("true")
+        except RuntimeError:  # testinfra's, when ssh finds nobody
+            assert time.monotonic() < deadline
+            time.sleep(1)
+        else:
+            return
+
+
 def test_where_sshd_forbids_forwarding_images_are_streamed(
     host: testinfra.host.Host, converge: Run
 ) -> None:
@@ -54,12 +69,12 @@ def test_where_sshd_forbids_forwarding_images_are_streamed(
     host.check_output("docker rm --force airlift-demo")
     # Under every name, or it would not be gone.
     host.check_output("docker image rm --force $(docker image ls --quiet --no-trunc)")
-    host.check_output(f"echo 'AllowTcpForwarding no' > {rule} && systemctl reload ssh")
+    reload_sshd(host, f"echo 'AllowTcpForwarding no' > {rule}")
     try:
         refused = converge("images", "--extra-vars", "images_way=registry")
         streamed = converge("images")
     finally:
-        host.check_output(f"rm {rule} && systemctl reload ssh")
+        reload_sshd(host, f"rm {rule}")
     assert refused.returncode != 0
     assert "allow it (AllowTcpForwarding)" in " ".join(refused.stdout.split())
     assert streamed.returncode == 0, streamed.stdout
