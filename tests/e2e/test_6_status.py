@@ -70,19 +70,13 @@ def test_a_limited_look_compares_with_what_serves(installed: Journey) -> None:
     ("breaking", "mending", "cause", "effect"),
     [
         (
-            "sysctl -w net.ipv4.ip_forward=0",
-            "sysctl -w net.ipv4.ip_forward=1",
-            f"{HOST} does not pass packets on (net.ipv4.ip_forward is 0)",
-            f"the edge does not reach app-blue on {HOST}",
-        ),
-        (
             "nft flush ruleset",
             "nft -f /etc/airlift/firewall.nft && systemctl restart docker",
             f"the container engine's rules for port 8001, 8003 are gone on {HOST}",
             f"the firewall table of {HOST} is missing",
         ),
     ],
-    ids=["forwarding", "rules"],
+    ids=["rules"],
 )
 def test_the_host_and_the_cause_are_named(
     installed: Journey, breaking: str, mending: str, cause: str, effect: str

@@ -5,6 +5,7 @@ Nobody is there: no playbook is run between the cut and the moment when the site
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -35,6 +36,16 @@ def everything(journey: Journey) -> dict[str, dict[str, tuple[str, str]]]:
     return {host: services(journey, host) for host in HOSTS}
 
 
+def settled(journey: Journey, seconds: float = 120) -> str:
+    """Return what status says once nothing is starting any more, in one line."""
+    deadline = time.monotonic() + seconds
+    while True:
+        said = " ".join(journey.status().output.split())
+        if "everything is as it should be" in said or time.monotonic() > deadline:
+            return said
+        time.sleep(5)
+
+
 @pytest.fixture(scope="module")
 def story(installed: Journey) -> Story:
     journey, story = installed, Story()
@@ -45,7 +56,7 @@ def story(installed: Journey) -> Story:
     power.cut(journey, HOSTS)
     story.served = power.until_it_serves(journey)
     story.after = everything(journey)
-    story.status = " ".join(journey.status().output.split())
+    story.status = settled(journey)
     rotate(journey, "postgres_app_password", "redis_app_password")
     story.done["install"] = journey.play("install", *NO_PREFLIGHT)
     story.done["rollback"] = journey.play("rollback")
