@@ -127,16 +127,16 @@ def rebooted(journey: Journey) -> None:
 
 
 CHANGES: list[Callable[[Journey], None]] = [
-    installed_again,
-    setting_changed,
-    passwords_changed,
-    certificates_renewed,
     containers_pruned,
+    host_gone,
+    rebooted,
+    passwords_changed,
+    engines_restarted,
     images_pruned,
     host_added,
-    host_gone,
-    engines_restarted,
-    rebooted,
+    certificates_renewed,
+    setting_changed,
+    installed_again,
 ]
 
 
