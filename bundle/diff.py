@@ -17,7 +17,7 @@ from bundle.errors import COPY_AGAIN, AirliftError, Kind
 from bundle.manifest import Manifest, Member
 from bundle.sshsig import Trust, Verdict
 from bundle.store import Home
-from bundle.verify import Opened, authenticate, opened
+from bundle.verify import Opened, opened
 
 MAX_DOCUMENT = 64 << 20
 
@@ -42,10 +42,9 @@ class Side:
 def load(path: Path, *, trust: Trust | None, home: Home) -> Side:
     """Read a side; the documents in it are compared with the manifest's hashes."""
     if path.is_dir():
-        raw, signatures = installed.read(path)
-        verdict = authenticate(raw, signatures, trust, home)[1] if trust else None
-        parsed = manifest.parse(raw)
-        return Side(path, parsed, verdict, tuple(signatures), _from_folder(path, parsed))
+        known = installed.known(path, trust=trust, home=home)
+        documents = _from_folder(path, known.manifest)
+        return Side(path, known.manifest, known.verdict, known.signatures, documents)
     with opened(path, trust=trust, home=None) as bundle:
         documents = _from_bundle(bundle)
         return Side(path, bundle.manifest, bundle.verdict, bundle.signatures, documents)

@@ -18,11 +18,12 @@ from typing import Any, NoReturn
 
 import jinja2
 
-from bundle import manifest, members, signers
+from bundle import installed, manifest, members, signers
 from bundle.errors import AirliftError, Kind
+from bundle.installed import Known
 from bundle.report import size
 from bundle.sshsig import Verdict
-from bundle.store import now
+from bundle.store import Home, now
 from bundle.verify import Opened
 
 NAME = "dossier.html"
@@ -93,6 +94,19 @@ def read_bundle(bundle: Opened) -> About:
         return members.read(bundle, path)
 
     return _read(read, {path: sizes[path] for path in sorted(sizes) if path.startswith("about/")})
+
+
+def read_release(release: Known, home: Home) -> About:
+    """The same from an imported release."""
+    known = {member.path: member for member in release.manifest.contents}
+
+    def read(path: str) -> bytes | None:
+        if path not in known or known[path].size >= _LIMIT:
+            return None
+        return installed.file_of(release, home, known[path]).read_bytes()
+
+    sizes = {path: known[path].size for path in sorted(known) if path.startswith("about/")}
+    return _read(read, sizes)
 
 
 def render(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bundle import delta, diff, manifest, verify
+from bundle import delta, diff, inspect, installed, manifest, verify
 from bundle.cli import Answer
 from bundle.options import add_trust, home_of, required_trust
 from bundle.output import check_replaces, writes_to
@@ -29,7 +29,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
             "dossier airlift-1.1.0-amd64.tar --previous /opt/airlift/current",
         ),
     )
-    one.add_argument("bundle", type=Path, help="bundle file, or the index of its parts")
+    one.add_argument(
+        "bundle", type=Path, help="bundle file, the index of its parts, or an imported release"
+    )
     one.add_argument(
         "--previous",
         type=Path,
@@ -60,12 +62,18 @@ def _dossier(arguments: argparse.Namespace) -> Answer:
             for path in (arguments.previous, arguments.bundle)
         ]
         changes = diff.compare(*sides)
-    with verify.opened(arguments.bundle, trust=trust, home=home, to_use=False) as bundle:
-        assert bundle.verdict is not None  # noqa: S101 - `opened` was given a trust
-        data, about = bundle.manifest.data, dossier.read_bundle(bundle)
-        signed = dossier.verified(bundle.verdict, bundle.sha256)
-        left_out = delta.describe(bundle.manifest) if bundle.manifest.bases else ""
-        version = bundle.manifest.version
+    if arguments.bundle.is_dir():
+        release = installed.known(arguments.bundle, trust=trust, home=home)
+        subject, about = inspect.of_release(release), dossier.read_release(release, home)
+    else:
+        with verify.opened(arguments.bundle, trust=trust, home=home, to_use=False) as bundle:
+            subject, about = inspect.of_bundle(bundle), dossier.read_bundle(bundle)
+    assert subject.verdict is not None  # noqa: S101 - there is a trust
+    signed = dossier.verified(subject.verdict, subject.sha256)
+    # An imported release has what its delta left out.
+    carried = not arguments.bundle.is_dir() and subject.manifest.bases
+    left_out = delta.describe(subject.manifest) if carried else ""
+    data, version = subject.manifest.data, subject.manifest.version
     page = dossier.render(data, about, signed, changes=changes, delta=left_out).encode("utf-8")
     path = arguments.output or Path(f"{manifest.PRODUCT}-{version}-dossier.html")
     with writes_to(path, continues=False):

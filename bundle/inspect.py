@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from bundle import delta
+from bundle.installed import Known
+from bundle.manifest import Manifest
 from bundle.report import facts as pairs
 from bundle.report import size, table
 from bundle.sshsig import Verdict
@@ -15,7 +18,31 @@ from bundle.verify import Opened
 HIDDEN = ("members", "left_out", "format")
 
 
-def facts(bundle: Opened) -> dict[str, Any]:
+class Subject(NamedTuple):
+    """What is looked at: a bundle, or an imported release."""
+
+    manifest: Manifest
+    sha256: str
+    #: Bytes of the bundle's file, or of all that the release is made of.
+    size: int
+    signatures: int
+    verdict: Verdict | None
+
+
+def of_bundle(bundle: Opened) -> Subject:
+    """Return a bundle as a subject."""
+    found = bundle.manifest, bundle.sha256, bundle.source.size
+    return Subject(*found, len(bundle.signatures), bundle.verdict)
+
+
+def of_release(release: Known) -> Subject:
+    """Return an imported release as a subject; a delta's counts with what it left out."""
+    digest = hashlib.sha256(release.raw_manifest).hexdigest()
+    size = sum(member.size for member in release.manifest.contents)
+    return Subject(release.manifest, digest, size, len(release.signatures), release.verdict)
+
+
+def facts(bundle: Subject) -> dict[str, Any]:
     """What `--json` prints."""
     data = bundle.manifest.data
     uses = _layer_uses(data["components"])
@@ -33,7 +60,7 @@ def facts(bundle: Opened) -> dict[str, Any]:
         "delta": delta.facts(bundle.manifest),
         "release_sha256": bundle.manifest.release_sha256,
         "manifest_sha256": bundle.sha256,
-        "bundle_size": bundle.source.size,
+        "bundle_size": bundle.size,
         "member_count": len(bundle.manifest.members),
         "sizes": dict(sorted(groups.items())),
         "layers": {
@@ -43,13 +70,13 @@ def facts(bundle: Opened) -> dict[str, Any]:
             "bytes_saved": sum(sizes[digest] * (count - 1) for digest, count in uses.items()),
         },
         "signers": [signer.as_dict() for signer in verdict.signers] if verdict else [],
-        "signatures": len(bundle.signatures),
+        "signatures": bundle.signatures,
         "trusted": verdict is not None,
         "contents_hashed": False,
     }
 
 
-def text(bundle: Opened) -> str:
+def text(bundle: Subject) -> str:
     """What a person reads."""
     data = bundle.manifest.data
     known = facts(bundle)
@@ -63,7 +90,7 @@ def text(bundle: Opened) -> str:
             f"{data['schema']['head']}, runs on {data['schema']['lowest_compatible']} or newer",
         ),
         ("manifest", f"sha256 {bundle.sha256}"),
-        ("size", f"{size(bundle.source.size)} in {known['member_count']} members"),
+        ("size", f"{size(bundle.size)} in {known['member_count']} members"),
     ]
     if bundle.manifest.bases:
         head.append(("delta", delta.describe(bundle.manifest)))

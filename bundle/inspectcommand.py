@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from bundle import inspect, verify
+from bundle import inspect, installed, verify
 from bundle.cli import Answer
 from bundle.errors import AirliftError, Kind
 from bundle.options import add_trust, home_of, required_trust, trust_of
@@ -28,10 +28,16 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         _inspect,
         about="A quick look at images, versions, sizes and needs. Without a list of signers\n"
         "it says NOT CHECKED, and is good for looking only.",
-        examples=("inspect BUNDLE --allowed-signers allowed_signers", "inspect BUNDLE --json"),
+        examples=(
+            "inspect BUNDLE --allowed-signers allowed_signers",
+            "inspect BUNDLE --json",
+            "inspect /opt/airlift/current",
+        ),
     )
     what = one.add_mutually_exclusive_group(required=True)
-    what.add_argument("bundle", type=Path, nargs="?", help="bundle file, or its parts' index")
+    what.add_argument(
+        "bundle", type=Path, nargs="?", help="bundle file, its parts' index, or an imported release"
+    )
     what.add_argument(
         "--custody",
         type=Path,
@@ -55,8 +61,12 @@ def _inspect(arguments: argparse.Namespace) -> Answer:
     if arguments.cat is not None:
         return _cat(arguments, home)
     trust = trust_of(arguments, home)
-    with verify.opened(arguments.bundle, trust=trust, home=home, to_use=False) as bundle:
-        return Answer(inspect.text(bundle), inspect.facts(bundle))
+    if arguments.bundle.is_dir():
+        subject = inspect.of_release(installed.known(arguments.bundle, trust=trust, home=home))
+    else:
+        with verify.opened(arguments.bundle, trust=trust, home=home, to_use=False) as bundle:
+            subject = inspect.of_bundle(bundle)
+    return Answer(inspect.text(subject), inspect.facts(subject))
 
 
 def _inspect_custody(arguments: argparse.Namespace) -> Answer:
@@ -80,7 +90,7 @@ def _cat(arguments: argparse.Namespace, home: Home) -> Answer:
             where=f"--cat {arguments.cat}",
             fix="leave one of them out",
         )
-    if _SIGNED.fullmatch(arguments.cat):
+    if _SIGNED.fullmatch(arguments.cat) and not arguments.bundle.is_dir():
         index = index_of(arguments.bundle)
         words = ["tar", "-xOf", str(arguments.bundle), arguments.cat]
         if index is not None:
@@ -95,6 +105,12 @@ def _cat(arguments: argparse.Namespace, home: Home) -> Answer:
     trust = required_trust(arguments, home)
     from bundle import members  # noqa: PLC0415 - needed for --cat only
 
-    with verify.opened(arguments.bundle, trust=trust, home=home, to_use=False) as bundle:
-        members.cat(bundle, arguments.cat)
+    if arguments.bundle.is_dir():
+        release = installed.known(arguments.bundle, trust=trust, home=home)
+        member = members.named(release.manifest.contents, arguments.cat, where=release.folder)
+        with installed.file_of(release, home, member).open("rb") as source:
+            members.pour(source)
+    else:
+        with verify.opened(arguments.bundle, trust=trust, home=home, to_use=False) as bundle:
+            members.cat(bundle, arguments.cat)
     return Answer("", {})

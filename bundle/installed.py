@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from bundle import archive, manifest, sshsig
 from bundle.errors import AirliftError, Kind
@@ -39,6 +39,30 @@ def read(folder: Path) -> tuple[bytes, list[bytes]]:
         except OSError as error:
             _altered(path, f"cannot be read ({error.strerror})", RESTORE)
     return raw, signatures
+
+
+class Known(NamedTuple):
+    """An imported release whose manifest is known, and trusted if `verdict` is there."""
+
+    folder: Path
+    manifest: Manifest
+    raw_manifest: bytes
+    signatures: tuple[bytes, ...]
+    verdict: Verdict | None
+
+
+def known(folder: Path, *, trust: Trust | None, home: Home) -> Known:
+    """Read and authenticate a release's manifest; its files are not read yet."""
+    raw, signatures = read(folder)
+    verdict = authenticate(raw, signatures, trust, home)[1] if trust else None
+    return Known(folder, manifest.parse(raw), raw, tuple(signatures), verdict)
+
+
+def file_of(release: Known, home: Home, member: Member) -> Path:
+    """Return where a member lies, after its hash was compared."""
+    path = place(home, release.folder, member)
+    compare([(path, member)], progress=None)
+    return path
 
 
 def check(

@@ -7,6 +7,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import IO
 
 from bundle.errors import AirliftError, Kind
@@ -52,19 +54,21 @@ def cat(bundle: Opened, path: str) -> None:
     """Write a member to standard output: all of it, or nothing."""
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as target:
         spool(bundle, path, target)
-        try:
-            shutil.copyfileobj(target, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            # `| head` has seen enough. Nothing is left for the interpreter to flush.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pour(target)
+
+
+def pour(source: IO[bytes]) -> None:
+    """Write what is known to be good to standard output."""
+    try:
+        shutil.copyfileobj(source, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # `| head` has seen enough. Nothing is left for the interpreter to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def find(bundle: Opened, path: str) -> Member:
     """Return what the manifest says of a member."""
-    for member in bundle.manifest.members:
-        if member.path == path:
-            return member
     for absent in bundle.manifest.left_out:
         if absent.path == path:
             raise AirliftError(
@@ -74,11 +78,18 @@ def find(bundle: Opened, path: str) -> Member:
                 fix=f"name the bundle of release {absent.base}, or look below "
                 f"/opt/airlift/releases/{absent.base}/ on a jump host",
             )
-    known = [member.path for member in bundle.manifest.members]
-    near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
+    return named(bundle.manifest.members, path, where=bundle.source.path)
+
+
+def named(members: Sequence[Member], path: str, *, where: Path) -> Member:
+    """Return a member by its path, or name those that it may be meant for."""
+    for member in members:
+        if member.path == path:
+            return member
+    near = difflib.get_close_matches(path, [member.path for member in members], n=3, cutoff=0.5)
     raise AirliftError(
         Kind.USAGE,
-        f"the bundle has no member {path}",
-        where=str(bundle.source.path),
-        fix=f"such as: {', '.join(near)}" if near else "tar -tf BUNDLE lists all of them",
+        f"there is no member {path}",
+        where=str(where),
+        fix=f"such as: {', '.join(near)}" if near else "the manifest lists all of them",
     )

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from bundle import build, content, dossier, verify
+from bundle import bootstrap, build, content, dossier, verify
 from bundle.cli import main
 from bundle.errors import AirliftError, Kind
+from bundle.store import Home
 from tests.unit.bundle.aboutkit import (
     DEFAULT,
     Images,
@@ -26,7 +28,16 @@ from tests.unit.bundle.aboutkit import (
     subject,
     written,
 )
-from tests.unit.bundle.bundlekit import IDENTITY, TREE, Keys, Recipe, check, join, records
+from tests.unit.bundle.bundlekit import (
+    IDENTITY,
+    TREE,
+    Keys,
+    Recipe,
+    check,
+    join,
+    records,
+    run_import,
+)
 
 EVIL = "<script>alert(1)</script>"
 
@@ -408,3 +419,58 @@ def test_what_a_delta_leaves_out_is_said_where_it_is(dist: Dist, keys: Keys) -> 
     done = cat(dist.delta, "about/licences/redis.txt", keys)
     assert done.returncode == 2
     assert b"this delta does not carry about/licences/redis.txt: release 1.0.0" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def imported(dist: Dist, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Release 1.1.0 on a jump host, where it came as a delta."""
+    home = Home(tmp_path_factory.mktemp("home"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "make", lambda *_: None)
+        run_import(dist.old, keys.trust(), home)
+        run_import(dist.delta, keys.trust(), home)
+    return home.releases / "1.1.0"
+
+
+def test_an_imported_release_is_inspected_as_its_bundle_is(
+    dist: Dist, imported: Path, keys: Keys, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for path in (dist.delta, imported):
+        home = ["--home", str(imported.parent.parent)]
+        assert main(["inspect", str(path), "--json", *home, *trusted(keys)]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    for one in found:
+        del one["bundle_size"]
+    assert found[1] == found[0]
+    assert found[1]["trusted"] is True
+
+
+def test_the_page_of_an_imported_release_has_what_its_delta_left_out(
+    dist: Dist, imported: Path, keys: Keys, tmp_path: Path
+) -> None:
+    texts = []
+    for number, path in enumerate((dist.new, imported)):
+        out = tmp_path / f"{number}.html"
+        home = ["--home", str(imported.parent.parent)]
+        assert main(["dossier", str(path), "-o", str(out), *home, *trusted(keys)]) == 0
+        texts.append(re.findall(r"CVE-\d+-\d+|nginx 1\S+|sha256:\w+", out.read_text()))
+    assert texts[0]
+    assert texts[1] == texts[0]
+
+
+def test_an_imported_release_that_was_altered_makes_no_page(
+    imported: Path, keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "1.1.0"
+    shutil.copytree(imported, folder)
+    path = folder / "about/vulnerabilities.json"
+    path.write_bytes(path.read_bytes() + b" ")
+    home = ["--home", str(imported.parent.parent), *trusted(keys)]
+    for words in (
+        ["dossier", str(folder), "-o", str(tmp_path / "page.html")],
+        ["inspect", str(folder), "--cat", "about/vulnerabilities.json"],
+    ):
+        assert main([*words, *home]) == Kind.RELEASE_ALTERED.exit_code
+        assert "was altered" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()

@@ -145,11 +145,20 @@ tests:
         values: 1x80
       - series: up{host="edge-2",job="nginx"}
         values: 1x80
+      - series: nginx_up{host="edge-1"}
+        values: 1x7 0x8 1x60
       - series: up{host="edge-1",job="node"}
         values: 1x80
       - series: up{host="edge-2",job="node"}
         values: 0x20 1x60
     alert_rule_test:
+      - {eval_time: 1m45s, alertname: EdgeDown, exp_alerts: []}
+      # Within a minute of the first sample that says so, at two minutes.
+      - eval_time: 2m45s
+        alertname: EdgeDown
+        exp_alerts:
+          - exp_labels: {host: edge-1, severity: critical}
+      - {eval_time: 4m30s, alertname: EdgeDown, exp_alerts: []}
       - {eval_time: 1m15s, alertname: ReplicaOutOfService, exp_alerts: []}
       - eval_time: 2m
         alertname: ReplicaOutOfService
@@ -168,14 +177,14 @@ tests:
 
 @pytest.mark.docker
 @pytest.mark.slow
-def test_the_alerts_about_replicas_fire_and_end(tmp_path: Path) -> None:
+def test_the_alerts_of_the_edge_fire_and_end(tmp_path: Path) -> None:
     tests = yaml.safe_load(RULE_TESTS)
     texts = {
         rule["alert"]: rule["annotations"]
         for rule in rules()
-        if rule.get("alert") in {"ReplicaOutOfService", "EdgeWatcherStopped"}
+        if rule.get("alert") in {"ReplicaOutOfService", "EdgeWatcherStopped", "EdgeDown"}
     }
-    assert len(texts) == 2
+    assert len(texts) == 3
     for test in tests["tests"][0]["alert_rule_test"]:
         for expected in test["exp_alerts"]:
             annotations = dict(texts[test["alertname"]])
