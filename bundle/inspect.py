@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bundle import delta
-from bundle.installed import Known
 from bundle.manifest import Manifest
 from bundle.report import facts as pairs
 from bundle.report import size, table
 from bundle.sshsig import Verdict
 from bundle.verify import Opened
+
+if TYPE_CHECKING:  # a verification does without it
+    from bundle.installed import Known
 
 # Long lists, of which the answer has the sums.
 HIDDEN = ("members", "left_out", "format")
