@@ -83,11 +83,14 @@ def without_effects(problems: Sequence[Problem]) -> list[Problem]:
     ordered = sorted(dict.fromkeys(problems), key=lambda one: one.rank)
     down = {one.host for one in ordered if one.rank is Rank.HOST}
     broken = {(one.host, one.service) for one in ordered if one.rank in {Rank.DATA, Rank.SERVICE}}
+    # A standby that is gone is only a warning, and yet the cause of what Prometheus misses.
+    standby = {(one.host, one.service) for one in ordered if one.rank is Rank.WARNING}
+    causes = {Rank.REPLICA: broken, Rank.EXPORTER: broken | standby}
     return [
         one
         for one in ordered
-        if one.rank not in {Rank.REPLICA, Rank.EXPORTER}
-        or (one.host not in down and (one.host, one.service) not in broken)
+        if one.rank not in causes
+        or (one.host not in down and (one.host, one.service) not in causes[one.rank])
     ]
 
 

@@ -98,7 +98,7 @@ def target_of(findings: Findings, edge: Mapping[str, Any]) -> Target:
         faults = list(faults_of_standby(findings, edge, None)) if standby else []
         waits = f" ({standby}, warm until {edge['warm_until']})" if standby and not faults else ""
         line = f"way back: none further, the rollback led here; forward: {release}{waits}"
-        return Target(line, False, list(problems_of(findings, faults)))
+        return Target(line, False, list(problems_of(findings, edge, faults)))
     manifest = model.manifest_of(findings, release)
     if not manifest:
         return none(
@@ -122,11 +122,13 @@ def target_of(findings: Findings, edge: Mapping[str, Any]) -> Target:
         line = f"way back: {release} ({standby}) is warm until {edge['warm_until']}{late}: seconds"
         return Target(line, True, [])
     not_warm = "; ".join(fault for _, fault, _ in faults)
-    problems = [*problems_of(findings, faults), *found.problems]
+    problems = [*problems_of(findings, edge, faults), *found.problems]
     return Target(f"{found.line}; not warm: {not_warm}", False, problems)
 
 
-def problems_of(findings: Findings, faults: list[tuple[str, str, str]]) -> Iterator[Problem]:
+def problems_of(
+    findings: Findings, edge: Mapping[str, Any], faults: list[tuple[str, str, str]]
+) -> Iterator[Problem]:
     """Return the faults of a standby as warnings: an installation makes it true again, or cold.
 
     That a host did not answer is told already, or was meant so.
@@ -135,7 +137,9 @@ def problems_of(findings: Findings, faults: list[tuple[str, str, str]]) -> Itera
         if not model.facts_of(findings, host):
             continue
         found = f"the standby cannot serve at once: {fault}"
-        yield Problem(Rank.WARNING, host, found, said, limit=False)
+        yield Problem(
+            Rank.WARNING, host, found, said, limit=False, service=f"app-{edge['standby']}"
+        )
 
 
 def everyone_asked(findings: Findings) -> bool:

@@ -187,3 +187,12 @@ def test_a_repair_is_done_by_the_release_that_serves(found: Found) -> None:
     one_of(found, "data-1", "postgres")["state"] = "exited"
     said = text(found)
     assert "/1.1.0 && ansible-playbook playbooks/install.yml --limit data-1" in said
+
+
+def test_a_standby_that_is_gone_is_told_and_not_that_it_cannot_be_scraped(found: Found) -> None:
+    remove(found, "app-2", "app-blue")
+    down = {"job": "app", "host": "app-2", "instance": "app-2:8001", "colour": "blue"}
+    of(found, "mon-1")["answers"]["targets"]["down"] = [{**down, "error": "connection refused"}]
+    told = problems(found)
+    assert told == ["the standby cannot serve at once: app-blue is missing on app-2"]
+    assert report(found)["verdict"] == "warning"
