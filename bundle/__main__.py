@@ -2,6 +2,6 @@
 
 import sys
 
-from bundle.cli import main
+from bundle.cli.main import main
 
 sys.exit(main())

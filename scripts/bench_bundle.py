@@ -16,9 +16,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from bundle import engine, manifest, oci, sshsig
-from bundle.blobs import BlobCache
-from bundle.build import write
+from bundle.builder.build import write
+from bundle.builder.images import engine, layout
+from bundle.builder.images.blobs import BlobCache
+from bundle.format import manifest
+from bundle.trust import sshsig
 from scripts.lab import ROOT
 
 RUNS = 2
@@ -28,7 +30,7 @@ LARGE_MEMBERS, LARGE_MEMBER_BYTES = 12, 75_000_000
 #: Runs the verifier and tells its peak in kB. Not getrusage: that starts from what the parent used.
 VERIFY_AND_TELL_PEAK = """
 import re, sys
-from bundle.cli import main
+from bundle.cli.main import main
 code = main(sys.argv[1:])
 print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 sys.exit(code)
@@ -85,8 +87,8 @@ def vendor(about: dict[str, Any], work: Path) -> dict[str, float]:
 
     def export() -> None:
         blobs = BlobCache(work / "blobs")
-        images = oci.export(references, blobs, lambda _line: None)
-        oci.write_layout(work / "layout", dict(zip(names, images.values(), strict=True)), blobs)
+        images = layout.export(references, blobs, lambda _line: None)
+        layout.write_layout(work / "layout", dict(zip(names, images.values(), strict=True)), blobs)
 
     ours = timed(export, nothing_cached)
     size = sum(path.stat().st_size for path in (work / "layout/blobs/sha256").iterdir())

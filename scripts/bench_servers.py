@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bundle import cache, engine
+from bundle.builder import cache
+from bundle.builder.images import engine
 from scripts.bench_load import Running, running
 from tests.unit.app.appkit import Server, Site, free_port
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bundle import engine
+from bundle.builder.images import engine
 from scripts import power, sick
 from scripts.journey import Journey
 from scripts.roundtrip import Delivered, RoundTrip
@@ -21,7 +21,7 @@ _PEER = f"""ssh airlift-admin@"$2" '{_LOAD}' < "$1"
 _UNREGISTRY = """
 import subprocess, sys, time
 from pathlib import Path
-from bundle.registry import RegistryServer
+from bundle.jumphost.registry import RegistryServer
 host, image = sys.argv[1:]
 with RegistryServer(Path("/opt/airlift/store")) as server:
     tunnel = f"127.0.0.1:5990:127.0.0.1:{server.port}"

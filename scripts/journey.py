@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from bundle import engine
+from bundle.builder.images import engine
 from bundle.errors import Kind
 from scripts.facts import Facts, JourneyError, Recap, documented, recap
 from scripts.lab import ROOT, CommandError, Done, Lab, stream

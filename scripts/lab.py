@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from bundle import engine
+from bundle.builder.images import engine
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Called with each line that a long command prints.

@@ -17,7 +17,9 @@ from typing import Any
 
 import yaml
 
-from bundle import archive, manifest, sshsig
+from bundle.format import manifest
+from bundle.format.tar import Writer
+from bundle.trust import sshsig
 from scripts.journey import STICK, Journey
 from scripts.lab import ROOT, Done, Lab
 
@@ -224,7 +226,7 @@ def forge(
     if change is not None:
         raw = manifest.encode(json.loads(raw) | change)
     head = io.BytesIO()
-    writer = archive.Writer(head)
+    writer = Writer(head)
     writer.add(manifest.MANIFEST, raw)
     if key is not None:
         writer.add(manifest.SIGNATURE, sshsig.sign(raw, key))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from bundle import engine
+from bundle.builder.images import engine
 from scripts.journey import HOME, SITE, VAULT_PASSWORD, Journey
 from scripts.lab import Done
 from tests.e2e.support import HOSTS, kill_playbook

@@ -16,7 +16,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
-from bundle import engine, packages, systems  # noqa: E402
+from bundle.builder.hosts import packages, systems  # noqa: E402
+from bundle.builder.images import engine  # noqa: E402
 
 IMAGE = "airlift-lab/trixie"
 

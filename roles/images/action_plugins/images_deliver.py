@@ -23,7 +23,7 @@ RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
-from bundle.registry import RegistryServer  # noqa: E402
+from bundle.jumphost.registry import RegistryServer  # noqa: E402
 from roles.images.delivery import archive, ssh  # noqa: E402
 
 # Bytes sent to measure a link: few first, then enough that the session's start does not count.

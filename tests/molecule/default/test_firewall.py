@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import testinfra
 
-from bundle import engine
+from bundle.builder.images import engine
 from tests.molecule.default.conftest import ADDRESS, SSH, Run, connect, opens
 
 STRANGER = "172.26.2.11"

@@ -71,9 +71,9 @@ def free_port() -> int:
 @functools.cache
 def image_of(component: str) -> str:
     """The product's own image of a component, built from its recipe if the engine lacks it."""
-    from bundle import debian, imagelock  # noqa: PLC0415
+    from bundle.builder.images import debian, lockfile  # noqa: PLC0415
 
-    lock = imagelock.load(ROOT / "bundle" / "images.lock.yml")
+    lock = lockfile.load(ROOT / "bundle" / "images.lock.yml")
     recipe = lock.bases["python"][1] if component == "python" else _recipe(lock, component)
     with one_builder():
         return debian.make(lock, recipe, debian.base(lock, recipe.base, _quiet), _quiet)
@@ -82,7 +82,7 @@ def image_of(component: str) -> str:
 @contextlib.contextmanager
 def one_builder() -> Iterator[None]:
     """Several test processes at a time must not build the same image side by side."""
-    from bundle import cache  # noqa: PLC0415
+    from bundle.builder import cache  # noqa: PLC0415
 
     with (cache.root() / "unit-tests.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
@@ -100,7 +100,7 @@ def _quiet(_message: str) -> None:
 
 
 def _docker(*arguments: str) -> str:
-    from bundle import engine  # noqa: PLC0415
+    from bundle.builder.images import engine  # noqa: PLC0415
 
     return engine.run(arguments, what=f"docker {arguments[0]}").strip()
 
@@ -115,7 +115,7 @@ class Server:
     @classmethod
     @contextlib.contextmanager
     def start(cls) -> Iterator[Self]:
-        from bundle import engine  # noqa: PLC0415
+        from bundle.builder.images import engine  # noqa: PLC0415
 
         engine.require()
         server = cls(f"airlift-unit-{uuid.uuid4().hex[:12]}", free_port())

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from bundle import appimage, debian, engine, imagelock
+from bundle.builder.images import app, debian, engine, lockfile
 from tests.unit.app.appkit import ROOT, eventually, free_port, one_builder
 
-LOCK = imagelock.load(ROOT / "bundle" / "images.lock.yml")
+LOCK = lockfile.load(ROOT / "bundle" / "images.lock.yml")
 
 
 def test_the_dockerfile_and_the_example_pin_what_the_lock_pins() -> None:
@@ -41,7 +41,7 @@ def image() -> str:
     assert build is not None
     with one_builder():
         python = debian.make(LOCK, recipe, debian.base(LOCK, recipe.base, print), print)
-        return appimage.make(LOCK, build, python, print, version="1.0.0")
+        return app.make(LOCK, build, python, print, version="1.0.0")
 
 
 @pytest.fixture(scope="module")

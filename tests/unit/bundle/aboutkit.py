@@ -13,8 +13,9 @@ from typing import Any
 
 import zstandard
 
-from bundle import about
-from bundle.release import Release
+from bundle.builder.about import documents
+from bundle.builder.about.subject import Asked, Subject
+from bundle.builder.release import Release
 from tests.unit.bundle.bundlekit import FakeCollected, FakeSuppliers, image, sha
 
 DEP5 = """\
@@ -148,12 +149,12 @@ DEFAULT = {
 
 def subject(
     folder: Path, tree: Path, layers: dict[str, list[bytes]] | None = None, **asked: Any
-) -> about.Subject:
+) -> Subject:
     """What `build` gives to the parts of `about/`."""
     suppliers = FakeSuppliers()
     suppliers.wheels(tree / "requirements" / "controller.txt", folder / "wheels", print)
     suppliers.packages(folder / "packages", print)
-    return about.Subject(
+    return Subject(
         tree=tree,
         release=Release(
             version="1.0.0",
@@ -171,13 +172,13 @@ def subject(
         layout=folder / "layout",
         wheels=folder / "wheels",
         packages=folder / "packages",
-        asked=about.Asked(**asked),
+        asked=Asked(**asked),
     )
 
 
-def written(folder: Path, one: about.Subject) -> dict[str, bytes]:
+def written(folder: Path, one: Subject) -> dict[str, bytes]:
     """Let every part write; path below `about/`: bytes."""
-    files = about.write(one, folder / f"about-{sha(str(one).encode())[:8]}")
+    files = documents.write(one, folder / f"about-{sha(str(one).encode())[:8]}")
     return {path.removeprefix("about/"): file.read_bytes() for path, file in files.items()}
 
 

@@ -20,17 +20,22 @@ from typing import Any
 
 import pytest
 
-from bundle import bootstrap, build, importer, installed, manifest, pyz, sshsig, systems, verify
+from bundle.builder import build, verifier_pyz
+from bundle.builder.hosts import systems
 from bundle.errors import AirliftError
-from bundle.importer import Imported
-from bundle.sshsig import Trust
-from bundle.store import Home
+from bundle.format import manifest
+from bundle.jumphost import importer, installed, venv
+from bundle.jumphost.importer import Imported
+from bundle.jumphost.store import Home
+from bundle.trust import sshsig
+from bundle.trust.sshsig import Trust
+from bundle.verify import checks
 from tests.unit.bundle import debkit
 
 TREE = Path(__file__).resolve().parents[3]
 #: `make soak`: every step instead of every fifth, twenty times as many examples.
 SOAK = os.environ.get("AIRLIFT_SOAK") == "1"
-VERIFIER = pyz.make(TREE / "bundle")
+VERIFIER = verifier_pyz.make(TREE / "bundle")
 IDENTITY = "release@airlift.example"
 
 
@@ -364,9 +369,9 @@ def make_tree(folder: Path, requirements: bytes) -> Path:
     return folder
 
 
-def check(path: Path, trust: Trust, home: Home | None = None) -> verify.Opened:
-    with verify.opened(path, trust=trust, home=home) as bundle:
-        verify.check_members(bundle)
+def check(path: Path, trust: Trust, home: Home | None = None) -> checks.Opened:
+    with checks.opened(path, trust=trust, home=home) as bundle:
+        checks.check_members(bundle)
         return bundle
 
 
@@ -385,7 +390,7 @@ def fake_venv(release: Path, manifest_sha256: str) -> None:
     python = release / "venv" / "bin" / "python"
     python.write_text("#!/bin/sh\nexit 0\n")
     python.chmod(0o755)
-    (release / "venv" / bootstrap.MARKER).write_text(manifest_sha256)
+    (release / "venv" / venv.MARKER).write_text(manifest_sha256)
 
 
 def run_import(path: Path, trust: Trust, home: Home) -> Imported:
@@ -404,10 +409,10 @@ def assert_finished(home: Home, path: Path, trust: Trust, base: Path | None = No
     """Everything is in its place and nothing else is; of a delta's base, too."""
     releases, blobs = set(), set()
     for one in (path, base) if base else (path,):
-        with verify.opened(one, trust=trust, home=None) as bundle:
+        with checks.opened(one, trust=trust, home=None) as bundle:
             releases.add(bundle.manifest.version)
             blobs |= {m.sha256 for m in bundle.manifest.contents if m.is_blob}
-    with verify.opened(path, trust=trust, home=home) as bundle:
+    with checks.opened(path, trust=trust, home=home) as bundle:
         found = bundle.manifest
         assert bundle.accepted is not None
         assert installed.is_complete(home, home.release(found.version), bundle.raw_manifest, found)

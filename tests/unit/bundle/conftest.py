@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bundle import bootstrap, build, content, splitting
-from bundle.store import Home
+from bundle.builder import build, content
+from bundle.carry import split
+from bundle.jumphost import venv
+from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import FakeSuppliers, Keys, Recipe, fake_venv, make_tree
 from tests.unit.bundle.deltakit import Dist, make_dist
 
@@ -83,7 +85,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "make", fake_venv)
+    monkeypatch.setattr(venv, "make", fake_venv)
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +100,5 @@ def stick(big: Path, tmp_path: Path, keys: Keys) -> Path:
     """Its parts on a stick; the index."""
     out = tmp_path / "usb"
     key = keys.key()
-    splitting.split(
-        big, size=300_000, out=out, key=key, log=lambda _: None, progress=lambda _: None
-    )
+    split.split(big, size=300_000, out=out, key=key, log=lambda _: None, progress=lambda _: None)
     return out / "airlift-1.0.0-amd64.tar.parts"

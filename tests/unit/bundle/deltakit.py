@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from bundle import build, content
+from bundle.builder import build, content
 from bundle.errors import AirliftError
-from bundle.manifest import Manifest
-from bundle.store import Home
+from bundle.format.manifest import Manifest
+from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import FakeSuppliers, Keys, check, run_import, wheel
 
 NEW_LAYER = b"the new layer of app " * 100

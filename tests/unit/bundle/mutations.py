@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bundle import archive, sshsig
+from bundle.format import tar
+from bundle.trust import sshsig
 from tests.unit.bundle.bundlekit import Keys, Record, join, records
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -68,13 +69,13 @@ class Attack:
     def content(self, member: str | int, text: str, times: int = 1) -> None:
         """Another content, in full: header and padding fit."""
         at, new = self.index(member), text.encode("latin-1") * times
-        padded = new + bytes(archive.padding(len(new)))
-        self.parts[at] = Record(archive.header(self.parts[at].name, len(new)), padded)
+        padded = new + bytes(tar.padding(len(new)))
+        self.parts[at] = Record(tar.header(self.parts[at].name, len(new)), padded)
 
     def insert(self, at: int, path: str, text: str = "") -> None:
         new = text.encode("latin-1")
-        padded = new + bytes(archive.padding(len(new)))
-        self.parts.insert(at, Record(archive.header(path, len(new)), padded))
+        padded = new + bytes(tar.padding(len(new)))
+        self.parts.insert(at, Record(tar.header(path, len(new)), padded))
 
     def repeat(self, member: str | int, at: int) -> None:
         self.parts.insert(at, self.parts[self.index(member)])

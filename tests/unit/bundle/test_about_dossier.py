@@ -15,10 +15,13 @@ from typing import Any
 
 import pytest
 
-from bundle import bootstrap, build, content, dossier, verify
-from bundle.cli import main
+from bundle.builder import build, content
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
-from bundle.store import Home
+from bundle.jumphost import venv
+from bundle.jumphost.store import Home
+from bundle.review import dossier
+from bundle.verify import checks
 from tests.unit.bundle.aboutkit import (
     DEFAULT,
     Images,
@@ -115,7 +118,7 @@ def trusted(keys: Keys) -> list[str]:
 
 def told(path: Path, keys: Keys) -> dict[str, str]:
     """What the release says of itself; a delta leaves out what its base says, too."""
-    with verify.opened(path, trust=keys.trust(), home=None) as bundle:
+    with checks.opened(path, trust=keys.trust(), home=None) as bundle:
         return {m.path: m.sha256 for m in bundle.manifest.contents if m.path.startswith("about/")}
 
 
@@ -172,7 +175,7 @@ def test_what_the_page_says(dist: Dist, keys: Keys, capsys: pytest.CaptureFixtur
         "Not compared here",
     ):
         assert needle in shown, needle
-    with verify.opened(dist.new, trust=None, home=None) as bundle:
+    with checks.opened(dist.new, trust=None, home=None) as bundle:
         for component in bundle.manifest.components.values():
             assert component["manifest_digest"] in shown
 
@@ -408,7 +411,7 @@ def test_the_document_names_every_member(dist: Dist, keys: Keys) -> None:
 def test_the_page_is_made_with_what_a_jump_host_has(dist: Dist, keys: Keys, tmp_path: Path) -> None:
     """Ansible's own dependencies: nothing that only a builder has."""
     block = "import sys\nfor name in ('cyclonedx', 'debian', 'packageurl', 'zstandard', 'yaml'):\n"
-    block += "    sys.modules[name] = None\nfrom bundle.cli import main\nsys.exit(main())\n"
+    block += "    sys.modules[name] = None\nfrom bundle.cli.main import main\nsys.exit(main())\n"
     out = tmp_path / "page.html"
     command = [sys.executable, "-c", block, "dossier", str(dist.new), "-o", str(out)]
     subprocess.run([*command, *trusted(keys)], cwd=TREE, check=True, capture_output=True)
@@ -426,7 +429,7 @@ def imported(dist: Dist, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -
     """Release 1.1.0 on a jump host, where it came as a delta."""
     home = Home(tmp_path_factory.mktemp("home"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "make", lambda *_: None)
+        patch.setattr(venv, "make", lambda *_: None)
         run_import(dist.old, keys.trust(), home)
         run_import(dist.delta, keys.trust(), home)
     return home.releases / "1.1.0"

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bundle import debfiles, inventory, licensing, systems
-from bundle.inventory import Contents, Package
-from bundle.problems import Problem
+from bundle.builder.about import deb_apk, inventory, spdx
+from bundle.builder.about.inventory import Contents, Package
+from bundle.builder.hosts import systems
+from bundle.builder.problems import Problem
 from tests.unit.bundle.aboutkit import (
     OS_RELEASE,
     Link,
@@ -60,7 +61,7 @@ def test_an_image_tells_what_its_packages_files_hashed_to(tmp_path: Path) -> Non
         f"{sha(b'libc')}  libc6_2.41-12_amd64\n{sha(b'old')}  zlib1g_1:1.2-1_amd64\n"
         f"no hash  mawk_1.3_amd64\n"
     )
-    tree = {**debian("libc6 2.41-12", "mawk 1.3", "zlib1g 1:1.3-1"), debfiles.HASHES: lines}
+    tree = {**debian("libc6 2.41-12", "mawk 1.3", "zlib1g 1:1.3-1"), deb_apk.HASHES: lines}
     found = contents(tmp_path, tree)
     assert {package.name: package.sha256 for package in found.packages} == {
         "libc6": sha(b"libc"),
@@ -191,7 +192,7 @@ def test_an_apt_repository_with_a_real_package(tmp_path: Path) -> None:
     assert (
         found.licence == "(BSD-3-Clause OR LicenseRef-public-domain) AND GPL-2.0-or-later AND MIT"
     )
-    assert found.stated_in == debfiles.IN_PACKAGE
+    assert found.stated_in == deb_apk.IN_PACKAGE
     (tmp_path / "Packages").write_text("no index")
     with pytest.raises(Problem, match="index of packages"):
         inventory.of_repository(tmp_path, systems.load()[0])
@@ -231,11 +232,11 @@ def test_a_copyright_file_that_the_image_lacks_is_said_to_be_lacking(tmp_path: P
     ],
 )
 def test_licence_names(stated: str, expression: str) -> None:
-    assert licensing.normal(stated) == expression
+    assert spdx.normal(stated) == expression
 
 
 def test_all_licences_of_a_copyright_file() -> None:
     text = str(debian("x 1")["usr/share/doc/x/copyright"])
     wanted = "(BSD-3-Clause OR LicenseRef-public-domain) AND GPL-2.0-or-later AND MIT"
-    assert licensing.of_copyright(text) == wanted
-    assert licensing.of_copyright("prose that mentions the GPL-2") is None
+    assert spdx.of_copyright(text) == wanted
+    assert spdx.of_copyright("prose that mentions the GPL-2") is None

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle import layerfiles
-from bundle.layerfiles import Files
-from bundle.problems import Problem
+from bundle.builder.about import layer_files
+from bundle.builder.about.layer_files import Files
+from bundle.builder.problems import Problem
 from tests.unit.bundle.aboutkit import Link, Tree, lay_out, layer
 
 STATUS = "var/lib/dpkg/status"
@@ -18,7 +18,7 @@ DOC = "usr/share/doc"
 def merged(folder: Path, *trees: Tree, compression: str = "zstd") -> Files:
     layers = [layer(tree, compression) for tree in trees]
     component = lay_out(folder, {"x": layers})["x"]
-    return layerfiles.of_image(folder, [one["digest"] for one in component["layers"]])
+    return layer_files.of_image(folder, [one["digest"] for one in component["layers"]])
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip", "none"])
@@ -114,11 +114,11 @@ def test_a_layer_is_read_once_and_a_damaged_one_is_named(tmp_path: Path) -> None
     component = lay_out(tmp_path, {"x": [good]})["x"]
     digests = [one["digest"] for one in component["layers"]]
     blob = tmp_path / "blobs" / "sha256" / digests[0].removeprefix("sha256:")
-    assert layerfiles.of_image(tmp_path, digests).texts
+    assert layer_files.of_image(tmp_path, digests).texts
     blob.unlink()
-    assert layerfiles.of_image(tmp_path, digests).texts
+    assert layer_files.of_image(tmp_path, digests).texts
     for bad in (good[: len(good) // 2], b"no tar at all" * 99, b"\x28\xb5\x2f\xfd" + bytes(99)):
         path = tmp_path / "bad"
         path.write_bytes(bad)
         with pytest.raises(Problem, match="cannot be read"):
-            layerfiles.read(path)
+            layer_files.read(path)

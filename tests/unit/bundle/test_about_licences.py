@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from bundle import about, licences
+from bundle.builder.about import licences
+from bundle.builder.about.subject import Subject
 from tests.unit.bundle.aboutkit import debian, layer, parsed, subject, written
 from tests.unit.bundle.bundlekit import TREE, sha
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> about.Subject:
+def one(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> Subject:
     bare = debian("libc6 2.41-12", "bare 1.0", "base-files 13.8")
     del bare["usr/share/doc/bare/copyright"]
     bare["usr/share/common-licenses/GPL-3"] = "GNU GENERAL PUBLIC LICENSE\n"
@@ -31,7 +32,7 @@ def one(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> about.Subject:
 
 
 @pytest.fixture(scope="module")
-def files(one: about.Subject, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def files(one: Subject, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return written(tmp_path_factory.mktemp("out"), one)
 
 
@@ -85,7 +86,7 @@ def test_the_products_own_licence(files: dict[str, bytes], tmp_path: Path, tree:
 
 
 def test_the_statement_names_what_was_made_and_from_what(
-    one: about.Subject, files: dict[str, bytes]
+    one: Subject, files: dict[str, bytes]
 ) -> None:
     statement = parsed(files, "provenance.intoto.json")
     assert statement["_type"] == "https://in-toto.io/Statement/v1"

@@ -10,19 +10,20 @@ from typing import Any
 import pytest
 from cyclonedx.schema import SchemaVersion
 
-from bundle import about, inventory, sbom
+from bundle.builder.about import inventory, sbom
+from bundle.builder.about.subject import Subject
 from tests.unit.bundle.aboutkit import DEFAULT, debian, lay_out, layer, parsed, subject, written
 
 Document = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> about.Subject:
+def one(tmp_path_factory: pytest.TempPathFactory, tree: Path) -> Subject:
     return subject(tmp_path_factory.mktemp("sbom"), tree)
 
 
 @pytest.fixture(scope="module")
-def files(one: about.Subject, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def files(one: Subject, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return written(tmp_path_factory.mktemp("out"), one)
 
 
@@ -118,7 +119,7 @@ def test_the_collections_are_there_with_their_hash() -> None:
 
 
 def test_same_release_same_bytes_other_release_other_identity(
-    one: about.Subject,
+    one: Subject,
     files: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -153,7 +154,7 @@ def test_what_was_not_read_is_in_the_document(tmp_path: Path, tree: Path) -> Non
     assert faults(json.dumps(document)) is None
 
 
-def test_hashes_are_those_of_the_manifest(one: about.Subject, files: dict[str, bytes]) -> None:
+def test_hashes_are_those_of_the_manifest(one: Subject, files: dict[str, bytes]) -> None:
     image = lay_out(one.layout, DEFAULT)["app"]
     root = parsed(files, "sbom/app.cdx.json")["metadata"]["component"]
     assert root["hashes"] == [

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from bundle import about, build, debiantracker, pipaudit, vulnerabilities
-from bundle.cli import main
+from bundle.builder import build
+from bundle.builder.about import debian_tracker, documents, pip_audit, vulnerabilities
+from bundle.builder.about.inventory import Contents, Package
+from bundle.builder.about.pip_audit import Audit
+from bundle.builder.release import Release
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
-from bundle.inventory import Contents, Package
-from bundle.pipaudit import Audit
-from bundle.release import Release
 from tests.unit.bundle.aboutkit import debian, layer, parsed, subject, written
 from tests.unit.bundle.bundlekit import FakeSuppliers, Keys
 
@@ -89,7 +90,7 @@ def found(data: Path, version: str, distro: str = "trixie", **fields: Any) -> di
         source_version=version,
         **fields,
     )
-    matched = debiantracker.match(debiantracker.load(data), {"app": Contents((package,))})
+    matched = debian_tracker.match(debian_tracker.load(data), {"app": Contents((package,))})
     return {finding["id"]: finding for finding in matched}
 
 
@@ -144,7 +145,7 @@ def test_a_folder_of_files_and_their_names_in_the_report(data: Path, tmp_path: P
     (tmp_path / "second.json").write_text(
         json.dumps({"zlib": {"CVE-2026-0009": {"releases": {"trixie": {"status": "open"}}}}})
     )
-    tracker = debiantracker.load(tmp_path)
+    tracker = debian_tracker.load(tmp_path)
     assert set(tracker.entries) == {"openssl", "golang-golang-x-net", "zlib"}
     assert "tracker.json sha256:" in tracker.database
     assert "second.json sha256:" in tracker.database
@@ -204,7 +205,7 @@ def test_one_scanner_worked_and_what_it_could_not_know(
         "nginx": [layer(forky)],
         "odd": [layer({"x": "y"})],
     }
-    one = subject(tmp_path, tree, layers, tracker=debiantracker.load(data))
+    one = subject(tmp_path, tree, layers, tracker=debian_tracker.load(data))
     report = parsed(written(tmp_path, one), "vulnerabilities.json")
     assert set(report) == {"scanned", "reason", "scanner", "database", "findings"}
     assert report["scanned"] is True
@@ -241,7 +242,7 @@ LOCK = "airlifttiny==1.0 --hash=sha256:" + "0" * 64 + "\n"
 def test_a_service_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real pip-audit; its way out is a port where nobody listens."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    answer = pipaudit.run({"app": LOCK}, ["unreachable"])
+    answer = pip_audit.run({"app": LOCK}, ["unreachable"])
     assert answer.reason is not None
     assert answer.reason.startswith("pip-audit failed: ")
     assert not vulnerabilities.assess({}, None, answer)["scanned"]
@@ -251,10 +252,10 @@ def test_a_service_that_never_answers_is_given_up(
     silent_proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", silent_proxy)
-    monkeypatch.setattr(pipaudit, "_CONNECT_SECONDS", 60)
-    monkeypatch.setattr(pipaudit, "_WHOLE_SECONDS", 4)
+    monkeypatch.setattr(pip_audit, "_CONNECT_SECONDS", 60)
+    monkeypatch.setattr(pip_audit, "_WHOLE_SECONDS", 4)
     start = time.monotonic()
-    answer = pipaudit.run({"app": LOCK}, ["silent"])
+    answer = pip_audit.run({"app": LOCK}, ["silent"])
     assert time.monotonic() - start < 10
     assert answer.reason == "pip-audit's service did not answer within 4 s"
 
@@ -303,7 +304,7 @@ def test_what_pip_audit_finds_and_what_it_does_not_know(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     hashed = f"Jinja2[i18n]==2.4.1 ; python_version > '3' \\\n    --hash=sha256:{'0' * 64}\n"
     locks = {"app": LOCK + hashed, "jump-host": LOCK}
-    answer = pipaudit.run(locks, ["found"])
+    answer = pip_audit.run(locks, ["found"])
     assert answer.findings == (
         {
             "id": "CVE-2019-10906",
@@ -319,9 +320,9 @@ def test_what_pip_audit_finds_and_what_it_does_not_know(
     assert "Python packages unknown to the service: odd" in report["reason"]
     # A release is asked once: its delta must say the same as its full bundle.
     asked = count.read_text()
-    assert pipaudit.run(locks, ["found"]) == answer
+    assert pip_audit.run(locks, ["found"]) == answer
     assert count.read_text() == asked
-    pipaudit.run(locks, ["another release"])
+    pip_audit.run(locks, ["another release"])
     assert count.read_text() != asked
 
 
@@ -332,7 +333,7 @@ def test_unknown_packages_alone_are_not_a_green_answer(
     only = {"dependencies": [{"name": "odd", "skip_reason": "Dependency not found"}]}
     program(tmp_path, f"print({json.dumps(only)!r})\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    answer = pipaudit.run({"app": LOCK}, ["skipped"])
+    answer = pip_audit.run({"app": LOCK}, ["skipped"])
     assert answer.reason == "pip-audit's service knows none of the packages"
     assert not vulnerabilities.assess({}, None, answer)["scanned"]
 
@@ -340,7 +341,7 @@ def test_unknown_packages_alone_are_not_a_green_answer(
 def test_no_failure_of_it_fails_a_build(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     release = Release("9.9.9", 99, {}, {}, "2026-01-01T00:00:00Z", "unknown", ())
-    asked = about.ask(tree, release, (), None, True)
+    asked = documents.ask(tree, release, (), None, True)
     assert asked.audit is not None
     assert str(asked.audit.result(timeout=30).reason).startswith("pip-audit failed")
 

@@ -7,27 +7,27 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bundle import about_migrations, about_settings
+from bundle.builder.about import migrations, settings
 from bundle.errors import AirliftError, Kind
 from tests.unit.bundle.bundlekit import TREE, Keys, make_tree
 from tests.unit.bundle.deltakit import Suppliers, options, run_build
 
 
 def test_the_real_trees_settings_and_migrations() -> None:
-    found = about_settings.collect(TREE / "roles")
+    found = settings.collect(TREE / "roles")
     assert found["settings"]["app_colour"]["choices"] == ["blue", "green"]
     assert found["settings"]["app_colour"]["default"] == "blue"
     assert found["settings"]["postgres_owner_password"]["secret"] is True
     assert found["settings"]["site_name"]["required"] is True
     assert "default" not in found["settings"]["site_name"]
-    revisions = about_migrations.collect(TREE / about_migrations.VERSIONS)
+    revisions = migrations.collect(TREE / migrations.VERSIONS)
     head = yaml.safe_load((TREE / "bundle" / "release.yml").read_text())["schema"]["head"]
     assert [m["version"] for m in revisions] == list(range(1, head + 1))
 
 
 def test_migrations_that_do_not_lead_to_the_schema(tmp_path: Path, keys: Keys) -> None:
     tree = make_tree(tmp_path / "tree", b"")
-    versions = tree / about_migrations.VERSIONS
+    versions = tree / migrations.VERSIONS
     versions.mkdir(parents=True)
     (versions / "0002_x.py").write_text('revision = "0002"\ndown_revision = "0001"\n')
     with pytest.raises(AirliftError) as caught:

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bundle import build, content, pyz, release, verify
-from bundle.cli import main
+from bundle.builder import build, content, release, verifier_pyz
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
+from bundle.verify import checks
 from tests.unit.bundle.bundlekit import IDENTITY, TREE, FakeSuppliers, Keys, make_tree
 
 
@@ -46,7 +47,7 @@ def test_the_same_input_gives_the_same_bundle(
 
 
 def test_what_is_in_it(full: build.Built, keys: Keys) -> None:
-    with verify.opened(full.path, trust=keys.trust(), home=None) as bundle:
+    with checks.opened(full.path, trust=keys.trust(), home=None) as bundle:
         data = bundle.manifest.data
     paths = [member["path"] for member in data["members"]]
     assert paths[0] == "verify.pyz"
@@ -252,13 +253,13 @@ def test_the_collections_come_pruned_and_with_what_they_need() -> None:
 
 
 def test_the_verifier_needs_the_standard_library_only(tmp_path: Path) -> None:
-    raw = pyz.make(TREE / "bundle")
-    assert raw == pyz.make(TREE / "bundle")
+    raw = verifier_pyz.make(TREE / "bundle")
+    assert raw == verifier_pyz.make(TREE / "bundle")
     path = tmp_path / "verify.pyz"
     path.write_bytes(raw)
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-    assert "bundle/build.py" not in names
+    assert "bundle/builder/build.py" not in names
     # -S leaves site-packages away.
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(path), "--help"],

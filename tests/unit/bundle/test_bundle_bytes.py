@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bundle import build, sshsig
+from bundle.builder import build
 from bundle.errors import Kind
-from bundle.sshsig import Trust, Verdict
+from bundle.trust import sshsig
+from bundle.trust.sshsig import Trust, Verdict
 from tests.unit.bundle.bundlekit import SOAK, Keys, Recipe, check, records, refused
 
 PLACES = 20_000 if SOAK else 1_000

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bundle import build, custody, handover
-from bundle.cli import Answer
+from bundle.builder import build
+from bundle.cli.answer import Answer
+from bundle.cli.custody import recorded
 from bundle.errors import Kind
-from bundle.store import Home
+from bundle.jumphost.store import Home
+from bundle.trust import custody
 from tests.unit.bundle.bundlekit import TREE, Keys, assert_finished
 
 CARRYING = (TREE / "docs" / "CARRYING.md").read_text()
@@ -163,7 +165,7 @@ def test_a_build_begins_the_log(full: build.Built, tmp_path: Path) -> None:
     arguments = argparse.Namespace(
         command="build", who="Ann", custody=None, note="", sign=None, output=tmp_path
     )
-    answer = handover.recorded(lambda _: Answer("built", {"bundle": str(path)}), arguments)
+    answer = recorded(lambda _: Answer("built", {"bundle": str(path)}), arguments)
     (entry,) = custody.parse((tmp_path / f"{NAME}.custody").read_bytes()).entries
     assert (entry.data["done"], entry.data["who"]) == ("build", "Ann")
     assert entry.data["bundle"]["sha256"] == full.sha256

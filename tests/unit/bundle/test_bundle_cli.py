@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from bundle import build, report
-from bundle.cli import main, make_parser
+from bundle.builder import build
+from bundle.cli.main import main, make_parser
+from bundle.core import show
 from bundle.errors import Kind
-from bundle.store import Home
+from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import TREE, Keys, arguments
 
 BUNDLE = [sys.executable, "-m", "bundle"]
@@ -129,7 +130,7 @@ def test_exit_codes_are_listed() -> None:
 
 def loaded(*words: str) -> set[str]:
     """The modules that a command has loaded when it ends."""
-    code = "import atexit, sys\nfrom bundle.cli import main\n"
+    code = "import atexit, sys\nfrom bundle.cli.main import main\n"
     code += "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\nmain(sys.argv[1:])"
     command = [sys.executable, "-c", code, *words]
     done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=True)
@@ -138,13 +139,18 @@ def loaded(*words: str) -> set[str]:
 
 def test_a_command_loads_what_it_needs(small: Path, keys: Keys, home: Home) -> None:
     """What a verification loads is a good part of the time that it takes."""
-    needed = {f"bundle.{name}" for name in ("catalog", "cli", "errors", "report", "usage")}
+    needed = {"bundle.cli", "bundle.core", "bundle.errors", "bundle.core.show"}
+    needed |= {f"bundle.cli.{name}" for name in ("answer", "catalog", "main", "parser")}
     page = loaded("--help")
     assert {name for name in page if name.startswith("bundle.")} == needed
-    for name in ("archive", "delta", "inspect", "manifest", "options", "parts", "schema"):
-        needed.add(f"bundle.{name}")
-    for name in ("signers", "sshkeygen", "sshsig", "store", "unpacked", "verify", "verifycommand"):
-        needed.add(f"bundle.{name}")
+    needed |= {"bundle.cli.options", "bundle.cli.verify", "bundle.core.files", "bundle.core.schema"}
+    needed |= {"bundle.jumphost", "bundle.jumphost.store", "bundle.review", "bundle.review.inspect"}
+    for folder, names in {
+        "format": ("delta", "layer_size", "manifest", "parts", "tar"),
+        "trust": ("allowed_signers", "sshkeygen", "sshsig"),
+        "verify": ("checks",),
+    }.items():
+        needed |= {f"bundle.{folder}", *(f"bundle.{folder}.{name}" for name in names)}
     checked = loaded(*arguments("verify", small, keys, home))
     assert {name for name in checked if name.startswith("bundle.")} == needed
     # Ten times as long as named tuples, and `inspect` with it.
@@ -285,7 +291,7 @@ def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setenv("COLUMNS", "80")
     screen = Terminal()
-    progress = report.Progress("verifying", 1000 << 20, screen)
+    progress = show.Progress("verifying", 1000 << 20, screen)
     for _ in range(10):
         clock[0] += 1.0
         progress(50 << 20)
@@ -301,7 +307,7 @@ def test_a_log_gets_few_lines(seconds: int, lines: int, monkeypatch: pytest.Monk
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     log = io.StringIO()
-    progress = report.Progress("verifying", seconds * 1000, log)
+    progress = show.Progress("verifying", seconds * 1000, log)
     for _ in range(seconds * 10):
         clock[0] += 0.1
         progress(100)

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from bundle import bootstrap, installed
-from bundle.cli import main
+from bundle.cli.main import main
 from bundle.errors import AirliftError
-from bundle.store import Home
+from bundle.jumphost import installed, venv
+from bundle.jumphost.store import Home
 from tests.unit.bundle import mutations, stranger
 from tests.unit.bundle.bundlekit import (
     IDENTITY,
@@ -40,7 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Home:
     home = Home(folder / "airlift")
     older = Recipe("0.9.0", 1).make(folder / "older.tar", keys)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "make", fake_venv)
+        patch.setattr(venv, "make", fake_venv)
         run_import(older, keys.trust(), home)
     return home
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bundle import custody, sshsig
-from bundle.custody import Entry
 from bundle.errors import AirliftError, Kind
-from bundle.sshsig import Trust
+from bundle.trust import custody, sshsig
+from bundle.trust.custody import Entry
+from bundle.trust.sshsig import Trust
 from tests.unit.bundle.bundlekit import SOAK, Keys, sha
 
 NAME = "airlift-1.0.0-amd64.tar"

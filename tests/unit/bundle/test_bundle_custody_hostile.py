@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from bundle import custody, handover, verify
-from bundle.cli import main
+from bundle.cli.custody import evidence
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
-from bundle.store import Home
+from bundle.jumphost.store import Home
+from bundle.trust import custody
+from bundle.verify import checks
 from tests.unit.bundle.bundlekit import Keys, Recipe, arguments, sha
 from tests.unit.bundle.test_bundle_custody import NAME, facts
 
@@ -54,16 +56,16 @@ def test_what_never_ends_is_not_read(kind: str, tmp_path: Path) -> None:
     with pytest.raises(AirliftError, match="not a regular file") as caught:
         custody.read(path)
     assert caught.value.kind is Kind.CUSTODY
-    assert handover.evidence(path)["sha256"] is None
+    assert evidence(path)["sha256"] is None
     index = path.rename(tmp_path / f"{NAME}.parts")
-    assert handover.evidence(index)["parts"] == []
+    assert evidence(index)["parts"] == []
 
 
 def test_a_part_that_never_ends_is_null(stick: Path) -> None:
     part = min(stick.parent.glob("*.part-*"))
     part.unlink()
     os.mkfifo(part)
-    found = handover.evidence(stick)
+    found = evidence(stick)
     assert (found["sha256"], found["parts"][0], found["parts"][1] is None) == (None, None, False)
 
 
@@ -106,13 +108,13 @@ def test_an_entry_that_cannot_be_written_after_the_work(  # noqa: PLR0917 - fixt
     """The work is done, and is not to be done again."""
     place = tmp_path / "gone"
     place.mkdir()
-    check = verify.check_members
+    check = checks.check_members
 
     def pulled(*words: Any, **more: Any) -> None:
         check(*words, **more)
         shutil.rmtree(place)
 
-    monkeypatch.setattr(verify, "check_members", pulled)
+    monkeypatch.setattr(checks, "check_members", pulled)
     words = [*arguments("verify", bundle, keys, home), "--who", "Ann O"]
     assert main([*words, "--custody", str(place / "log"), "--json"]) == Kind.OUTPUT.exit_code
     error = json.loads(capsys.readouterr().out)["error"]
@@ -138,6 +140,6 @@ def test_the_key_that_signed_is_named(
 
 
 def test_evidence_of_a_file_is_that_of_its_bytes(bundle: Path) -> None:
-    found = handover.evidence(bundle)
+    found = evidence(bundle)
     assert found["sha256"] == sha(bundle.read_bytes())
     assert found["bytes"] == bundle.stat().st_size

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from bundle import bootstrap, build, installed, sshsig
-from bundle import since as delta_bases
-from bundle.cli import main
+from bundle.builder import build
+from bundle.builder import since as delta_bases
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
-from bundle.store import Home
+from bundle.jumphost import installed, venv
+from bundle.jumphost.store import Home
+from bundle.trust import sshsig
 from tests.unit.bundle.bundlekit import (
     Keys,
     Recipe,
@@ -111,7 +113,7 @@ def test_a_delta_on_its_base_gives_what_the_full_bundle_gives(
     found = [everything(home.release("1.1.0")) for home in homes.values()]
     for one in found:
         # The manifests say how they came; the environment notes the manifest.
-        for name in ("manifest.json", "manifest.sig", f"venv/{bootstrap.MARKER}"):
+        for name in ("manifest.json", "manifest.sig", f"venv/{venv.MARKER}"):
             one.pop(name)
     assert found[0] == found[1]
     assert everything(homes["full"].blobs) == everything(homes["delta"].blobs)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from bundle import bootstrap, build, complete, importer, installed
-from bundle import since as delta_bases
+from bundle.builder import build, completeness
+from bundle.builder import since as delta_bases
 from bundle.errors import AirliftError, Kind
-from bundle.manifest import Member
-from bundle.store import Home
+from bundle.format.manifest import Member
+from bundle.jumphost import importer, installed, venv
+from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import (
     FakeSuppliers,
     Keys,
@@ -161,7 +162,7 @@ def test_the_disk_that_a_delta_needs(
     new = [m for m in delta.members if not (m.is_blob and m.sha256 in here)]
     wheels = sum(m.size for m in delta.left_out if m.path.startswith("wheels/"))
     assert wheels
-    needed = sum(m.size for m in new) + 4096 * len(new) + wheels * bootstrap.GROWTH
+    needed = sum(m.size for m in new) + 4096 * len(new) + wheels * venv.GROWTH
     needed += importer.MARGIN
     monkeypatch.setattr(importer, "free_bytes", lambda _: needed - 1)
     with pytest.raises(AirliftError) as caught:
@@ -177,7 +178,7 @@ def test_a_python_for_which_the_bases_wheels_are_not(
 ) -> None:
     """The wheels that decide it are not in the delta."""
     # No build of today makes such a wheelhouse.
-    monkeypatch.setattr(complete, "check", lambda *_: None)
+    monkeypatch.setattr(completeness, "check", lambda *_: None)
     suppliers = Suppliers()
     suppliers.wheelhouse = (
         {"x-1-cp38-cp38-manylinux_2_17_x86_64.whl": wheel("x", "1", {})[1]},
@@ -188,7 +189,7 @@ def test_a_python_for_which_the_bases_wheels_are_not(
     delta = run_build(wanted, suppliers)
     assert not [m for m in delta.manifest.members if m.path.startswith("wheels/")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "check_python", lambda _: None)
+        patch.setattr(venv, "check_python", lambda _: None)
         run_import(base.path, keys.trust(), home)
     with pytest.raises(AirliftError) as caught:
         run_import(delta.path, keys.trust(), home)
@@ -218,7 +219,7 @@ def test_by_hand_a_delta_makes_a_working_environment(
     assert done.returncode == Kind.NEEDS_BASE.exit_code
     assert not home.root.exists()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "make", fake_venv)
+        patch.setattr(venv, "make", fake_venv)
         run_import(full.path, keys.trust(), home)
     done = shell(block("by hand"), env, desk)
     assert done.returncode == 0, done.stdout + done.stderr

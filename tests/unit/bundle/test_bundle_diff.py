@@ -12,10 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from bundle import about, build, diff, diff_about
-from bundle.cli import main
+from bundle.builder import build
+from bundle.builder.about.documents import PARTS, Part
+from bundle.builder.about.subject import Subject
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
-from bundle.store import Home
+from bundle.jumphost.store import Home
+from bundle.review import diff
+from bundle.review.documents import DOCUMENTS, vulnerabilities
 from tests.unit.bundle.bundlekit import (
     TREE,
     FakeSuppliers,
@@ -80,8 +84,8 @@ def _scan(findings: list[dict[str, Any]]) -> dict[str, Any]:
     return {"scanned": True, "reason": None, "scanner": "scanner 1.0", "findings": findings}
 
 
-def _writer(documents: dict[str, Any]) -> about.Part:
-    def part(_: about.Subject, folder: Path) -> None:
+def _writer(documents: dict[str, Any]) -> Part:
+    def part(_: Subject, folder: Path) -> None:
         for name, document in documents.items():
             path = folder / name
             path.parent.mkdir(exist_ok=True)
@@ -124,11 +128,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Pair:
     (new / "README.md").write_text("# Airlift, new\n")
     (new / "docs" / "NEW.md").write_text("x")
     (new / "docs" / "TRUST.md").unlink()
-    parts = about.PARTS
+    parts = PARTS
 
     def make(tree: Path, documents: dict[str, Any], suppliers: Suppliers, **more: Any) -> Path:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(about, "PARTS", (*parts, _writer(documents)))
+            patch.setattr("bundle.builder.about.documents.PARTS", (*parts, _writer(documents)))
             return run_build(options(tree, folder, keys, **more), suppliers).path
 
     first = make(
@@ -242,7 +246,7 @@ def test_bill_of_materials_and_vulnerabilities(pair: Pair) -> None:
 def test_what_was_not_scanned_is_not_called_fixed() -> None:
     unscanned = {"scanned": False, "reason": "no scanner here", "scanner": None, "findings": []}
     for pair in ((_scan(OLD_FLAWS), unscanned), (unscanned, _scan(OLD_FLAWS))):
-        found = diff_about.vulnerabilities(*pair)
+        found = vulnerabilities(*pair)
         assert list(found) == ["unknown"]
         assert "no scanner here" in found["unknown"]
 
@@ -307,13 +311,13 @@ def test_what_a_delta_leaves_out_of_about(
 
 def test_releases_without_these_documents(craft: Craft) -> None:
     found = _diff(craft(Recipe()), craft(Recipe("1.1.0", 2)))
-    for name, document in diff_about.DOCUMENTS.items():
+    for name, document in DOCUMENTS.items():
         assert found[name] == {"unknown": f"release 1.0.0 does not have {document.path}"}
 
 
 @pytest.mark.parametrize("text", [b"{}", b"[]", b"null", b"{", b"[" * 100_000, b'{"settings": 1}'])
 def test_documents_of_another_form(text: bytes, craft: Craft) -> None:
-    path = diff_about.DOCUMENTS["settings"].path
+    path = DOCUMENTS["settings"].path
     found = _diff(
         craft(Recipe(files={path: text})), craft(Recipe("1.1.0", 2, files={path: text + b" "}))
     )
@@ -391,7 +395,7 @@ def test_warnings(
 def test_nothing_that_is_shown_moves_the_cursor(
     craft: Craft, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = diff_about.DOCUMENTS["migrations"].path
+    path = DOCUMENTS["migrations"].path
     evil = {"revision": "1", "title": "x\x1b[2J\nWARNING: none"}
     files = [json.dumps({"migrations": found}).encode() for found in ([], [evil])]
     a, b = (craft(Recipe(f"1.{n}.0", n + 1, files={path: text})) for n, text in enumerate(files))

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bundle import importer, joining, splitting
-from bundle.cli import main
+from bundle.carry import join, split
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
-from bundle.store import Home
+from bundle.jumphost import importer
+from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import Keys, arguments, assert_finished, everything, run_import
 
 NAME = "airlift-1.0.0-amd64.tar"
@@ -54,10 +55,8 @@ def test_too_little_room_is_known_before_anything_is_written(
     with disk(tmp_path / "disk", "2m") as small:
         home = Home(small / "airlift")
         for action in (
-            lambda: joining.join([stick], out=small, trust=None, log=nothing, progress=nothing),
-            lambda: splitting.split(
-                big, size=SIZE, out=small, key=None, log=nothing, progress=nothing
-            ),
+            lambda: join.join([stick], out=small, trust=None, log=nothing, progress=nothing),
+            lambda: split.split(big, size=SIZE, out=small, key=None, log=nothing, progress=nothing),
             lambda: run_import(stick, keys.trust(), home),
         ):
             with pytest.raises(AirliftError) as caught:
@@ -76,8 +75,8 @@ def test_a_disk_that_fills_up_meanwhile(big: Path, stick: Path, keys: Keys, tmp_
             fill(small)
 
         for action in (
-            lambda p: joining.join([stick], out=small, trust=None, log=nothing, progress=p),
-            lambda p: splitting.split(
+            lambda p: join.join([stick], out=small, trust=None, log=nothing, progress=p),
+            lambda p: split.split(
                 big, size=SIZE, out=small / "parts", key=None, log=nothing, progress=p
             ),
             lambda p: importer.run(stick, trust=keys.trust(), home=home, log=nothing, progress=p),

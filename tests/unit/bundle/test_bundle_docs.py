@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle import build, sums
+from bundle.builder import build, sums
 from bundle.errors import Kind
-from bundle.store import Home
+from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import TREE, Keys, join, records
 
 TEXT = (TREE / "docs" / "TRUST.md").read_text()

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bundle import manifest, signers, sshsig, verify
 from bundle.errors import AirliftError, Kind
+from bundle.format import manifest
+from bundle.trust import allowed_signers, sshsig
+from bundle.verify import checks
 from tests.unit.bundle.bundlekit import SOAK, Keys
 
 fuzz = settings(
@@ -55,7 +57,7 @@ def _places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @fuzz
 @given(data=st.data())
 def test_a_manifest_with_anything_anywhere(data: st.DataObject, small: Path) -> None:
-    with verify.opened(small, trust=None, home=None) as bundle:
+    with checks.opened(small, trust=None, home=None) as bundle:
         found = json.loads(bundle.raw_manifest)
     place = data.draw(st.sampled_from(_places(found)[1:]))
     target = found
@@ -112,7 +114,7 @@ LINES = st.lists(st.lists(WORDS, max_size=6).map(" ".join), max_size=4).map("\n"
 def test_any_bytes_as_a_list(raw: bytes, tmp_path: Path) -> None:
     path = tmp_path / "list"
     path.write_bytes(raw)
-    for read in (signers.load, signers.load_revoked):
+    for read in (allowed_signers.load, allowed_signers.load_revoked):
         judged(lambda read=read: read(path), Kind.SIGNERS_FILE)  # type: ignore[misc]
 
 
@@ -123,6 +125,6 @@ def test_any_bytes_as_a_bundle(raw: bytes, tmp_path: Path, keys: Keys) -> None:
     path = tmp_path / "bundle.tar"
     path.write_bytes(raw)
     kinds = Kind.UNREADABLE, Kind.CUT_SHORT, Kind.STRUCTURE, Kind.ALTERED
-    with pytest.raises(AirliftError) as caught, verify.opened(path, trust=keys.trust(), home=None):
+    with pytest.raises(AirliftError) as caught, checks.opened(path, trust=keys.trust(), home=None):
         pass
     assert caught.value.kind in kinds

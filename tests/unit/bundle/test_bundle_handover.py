@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bundle import custody, sshsig
-from bundle.cli import main
+from bundle.cli.main import main
 from bundle.errors import Kind
-from bundle.store import Home
+from bundle.jumphost.store import Home
+from bundle.trust import custody, sshsig
 from tests.unit.bundle.bundlekit import Keys, Recipe, arguments, everything, sha
 from tests.unit.bundle.test_bundle_custody import NAME, facts
 

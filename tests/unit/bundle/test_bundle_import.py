@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from bundle import build, content, importer
-from bundle.cli import main
+from bundle.builder import build, content
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
-from bundle.sshsig import Trust
-from bundle.store import Home, required_signers
+from bundle.jumphost import importer
+from bundle.jumphost.store import Home, required_signers
+from bundle.trust.sshsig import Trust
 from tests.unit.bundle.bundlekit import (
     FakeSuppliers,
     Keys,

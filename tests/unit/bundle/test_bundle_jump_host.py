@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from bundle import custody, importer, installed, verify
-from bundle.cli import main
+from bundle.cli.main import main
+from bundle.core.files import write_atomic
 from bundle.errors import AirliftError, Kind
-from bundle.sshsig import Trust
-from bundle.store import Home, required_signers, write_atomic
+from bundle.jumphost import importer, installed
+from bundle.jumphost.store import Home, required_signers
+from bundle.trust import custody
+from bundle.trust.sshsig import Trust
+from bundle.verify import checks
 from tests.unit.bundle import stranger
 from tests.unit.bundle.bundlekit import IDENTITY, Keys, Recipe, refused, run_import, sha
 
@@ -94,7 +97,7 @@ def test_what_a_stranger_signs_for_something_else_counts_for_nothing(
     craft: Craft, keys: Keys
 ) -> None:
     both = craft(Recipe(keys=("release", "stranger")))
-    with verify.opened(both, trust=keys.trust(), home=None) as bundle:
+    with checks.opened(both, trust=keys.trust(), home=None) as bundle:
         assert bundle.verdict is not None
         assert len(bundle.verdict.ignored) == 1
 
@@ -160,7 +163,7 @@ def test_keys_are_judged_at_the_right_hour_in_summer_too(
         dates = f'namespaces="airlift-bundle",valid-before="2026{month}01220000Z"'
         at = time.mktime((2026, int(month), 1, 21, 30, 0, 0, 0, 0)) - time.timezone
         trust = keys.trust(keys.line(options=dates), at=at)
-        with verify.opened(small, trust=trust, home=None) as bundle:
+        with checks.opened(small, trust=trust, home=None) as bundle:
             assert bundle.verdict is not None
         late = trust._replace(at=at + 3600)
         assert refused(small, late).kind is Kind.EXPIRED

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bundle import signers, sshsig
-from bundle.cli import main
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
-from bundle.sshsig import Trust
+from bundle.trust import allowed_signers, sshsig
+from bundle.trust.sshsig import Trust
 from tests.unit.bundle.bundlekit import IDENTITY, Keys, Recipe
 from tests.unit.bundle.test_bundle_signers import Craft, refused, verdict
 
@@ -47,7 +47,7 @@ def test_ssh_keygen_agrees_with_our_reading_of_a_plain_list(tmp_path: Path, keys
     plain.write_text(f"# x\r\n{sshsig.public_key(keys.key())}\tcomment\r\n")
     (tmp_path / "m").write_bytes(b"x")
     (tmp_path / "s").write_bytes(sshsig.sign(b"x", keys.key()))
-    (tmp_path / "r").write_bytes(signers.load_revoked(plain).for_ssh_keygen)
+    (tmp_path / "r").write_bytes(allowed_signers.load_revoked(plain).for_ssh_keygen)
     command = [
         "ssh-keygen",
         "-Y",

@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 
-from bundle import bootstrap, build, importer, installed, sshsig, verify
-from bundle.sshsig import Trust
-from bundle.store import Home
+from bundle.builder import build
+from bundle.jumphost import importer, installed, venv
+from bundle.jumphost.store import Home
+from bundle.trust import sshsig
+from bundle.trust.sshsig import Trust
+from bundle.verify import checks
 from tests.unit.bundle.bundlekit import (
     SOAK,
     TREE,
@@ -39,7 +42,7 @@ STEPS: list[tuple[Any, str]] = [
     *((os, name) for name in ("unlink", "rmdir", "close", "link")),
     *((Path, name) for name in ("rename", "replace", "write_bytes", "symlink_to")),
     (importer, "sync_filesystem"),
-    (bootstrap, "make"),
+    (venv, "make"),
 ]
 
 
@@ -96,9 +99,9 @@ def killed_at(step: int, path: Path, trust: Trust, home: Home) -> int | None:
     """Import in such a child."""
 
     def prepare() -> None:
-        bootstrap.make = fake_venv
+        venv.make = fake_venv
         # ssh-keygen's pipes and temporary files would be most of the steps.
-        with verify.opened(path, trust=trust, home=None) as bundle:
+        with checks.opened(path, trust=trust, home=None) as bundle:
             known = bundle.verdict
         sshsig.verify = lambda *_: known  # type: ignore[assignment]
 
@@ -122,7 +125,7 @@ def test_killed_anywhere_the_same_command_finishes(small: Path, keys: Keys, tmp_
         if home.current.is_symlink():
             # Whatever is current is complete.
             installed.check(home.current, trust=trust, home=home)
-            assert (home.current / "venv" / bootstrap.MARKER).is_file()
+            assert (home.current / "venv" / venv.MARKER).is_file()
         elif home.accepted.exists() and not list(home.accepted.iterdir()):
             assert not home.releases.exists() or not list(home.releases.iterdir())
         run_import(small, trust, home)
@@ -169,7 +172,7 @@ def test_a_killed_delta_is_finished_too(craft: Craft, keys: Keys, tmp_path: Path
 def test_a_rerun_does_not_write_what_is_staged(small: Path, keys: Keys, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     step = 30
-    with verify.opened(small, trust=keys.trust(), home=None) as bundle:
+    with checks.opened(small, trust=keys.trust(), home=None) as bundle:
         staged = home.incoming / bundle.sha256 / "blobs"
     while not staged.is_dir() or not any(path.suffix != ".part" for path in staged.iterdir()):
         step += 3
@@ -185,8 +188,8 @@ def test_a_killed_import_takes_its_pip_along(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     child = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     code = (
-        "import sys; from pathlib import Path; from bundle import bootstrap;"
-        f"bootstrap._run([sys.executable, '-c', {child!r}], Path({str(tmp_path)!r}))"
+        "import sys; from pathlib import Path; from bundle.jumphost import venv;"
+        f"venv._run([sys.executable, '-c', {child!r}], Path({str(tmp_path)!r}))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=TREE)
     while not (note.exists() and note.read_text()):

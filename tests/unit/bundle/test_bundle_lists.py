@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bundle import receipt, signers, sshsig
-from bundle.cli import main
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
-from bundle.store import Acceptance, Home
+from bundle.jumphost import receipt
+from bundle.jumphost.store import Acceptance, Home
+from bundle.trust import allowed_signers, sshsig
 from tests.unit.bundle.bundlekit import Keys, Recipe, arguments
 
 BLOB = base64.b64decode("AAAAC3NzaC1lZDI1NTE5AAAAIA==") + bytes(32)
@@ -25,7 +26,7 @@ def line_of(kind: str, blob: bytes) -> str:
 def test_a_plain_list_of_revoked_keys_has_whole_keys(tmp_path: Path) -> None:
     path = tmp_path / "revoked"
     path.write_text("# stolen\n\n" + line_of("ssh-ed25519", BLOB))
-    assert signers.load_revoked(path).names(BLOB)
+    assert allowed_signers.load_revoked(path).names(BLOB)
     kind = "ssh-ed25519-cert-v01@openssh.com"
     certificate = len(kind).to_bytes(4, "big") + kind.encode() + BLOB[15:]
     for text in (
@@ -38,7 +39,7 @@ def test_a_plain_list_of_revoked_keys_has_whole_keys(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(AirliftError) as caught:
-            signers.load_revoked(path)
+            allowed_signers.load_revoked(path)
         assert caught.value.kind is Kind.SIGNERS_FILE, text
 
 
@@ -50,15 +51,15 @@ def test_a_krl_that_is_cut_revokes_nobody_unseen(
     command = ["ssh-keygen", "-q", "-k", "-f", str(path), f"{keys.key()}.pub"]
     subprocess.run(command, check=True)
     whole = path.read_bytes()
-    assert signers.load_revoked(path).raw == whole
+    assert allowed_signers.load_revoked(path).raw == whole
     # The comment is the last string of the header.
     header = whole[:40] + len(comment).to_bytes(4, "big") + comment
     path.write_bytes(header + whole[44:])
-    signers.load_revoked(path)
+    allowed_signers.load_revoked(path)
     for raw in (header, header[:-1], header[:20]):
         path.write_bytes(raw)
         with pytest.raises(AirliftError, match="cut short") as caught:
-            signers.load_revoked(path)
+            allowed_signers.load_revoked(path)
         assert caught.value.kind is Kind.SIGNERS_FILE
 
 
@@ -71,11 +72,11 @@ def test_a_list_of_signers_holds_nothing_that_cannot_be_seen(
     for text in (hidden + line, f"# a comment{hidden}\n{line}", line.rstrip() + hidden):
         path.write_bytes(text.encode())
         with pytest.raises(AirliftError) as caught:
-            signers.load(path)
+            allowed_signers.load(path)
         assert caught.value.kind is Kind.SIGNERS_FILE
         assert f"U+{code:04X}" in caught.value.what
     path.write_bytes(f"# Zoë's\tlist\r\n{line}".encode())
-    assert len(signers.load(path).keys) == 1
+    assert len(allowed_signers.load(path).keys) == 1
 
 
 def test_all_dates_of_a_key_are_shown(tmp_path: Path, keys: Keys) -> None:
@@ -85,7 +86,7 @@ def test_all_dates_of_a_key_are_shown(tmp_path: Path, keys: Keys) -> None:
 
     def shown(*options: str) -> str:
         path.write_text("".join(keys.line(options=each) for each in options))
-        return signers.load(path).validity("release@airlift.example", blob)
+        return allowed_signers.load(path).validity("release@airlift.example", blob)
 
     assert shown(old, new, old) == "until 20250101 or from 20260101"
     assert shown(new) == "from 20260101"

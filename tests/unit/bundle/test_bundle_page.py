@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bundle import archive, build, manifest, sshsig
-from bundle.cli import make_parser
+from bundle.builder import build
+from bundle.cli.main import make_parser
+from bundle.format import manifest, tar
+from bundle.trust import sshsig
 from tests.unit.bundle import stranger
 from tests.unit.bundle.bundlekit import IDENTITY, TREE, Keys, Recipe, records
 from tests.unit.bundle.test_bundle_manifest import BAD_DELTAS, BAD_MANIFESTS
@@ -47,8 +49,8 @@ def test_the_header_is_the_one_that_is_written() -> None:
     assert [int(row[0]) for row in table] == [
         sum(int(row[1]) for row in table[:index]) for index in range(len(table))
     ]
-    assert sum(int(row[1]) for row in table) == archive.BLOCK
-    head = archive.header("content/ansible.cfg", 10)
+    assert sum(int(row[1]) for row in table) == tar.BLOCK
+    head = tar.header("content/ansible.cfg", 10)
     for offset, length, field, said in table:
         found = head[int(offset) : int(offset) + int(length)]
         fixed = [part.encode() for part in names(said)]

@@ -16,11 +16,16 @@ from typing import Any
 
 import pytest
 
-from bundle import archive, joining, parts, splitting, verify
-from bundle.cli import main
+from bundle.carry import join as joining
+from bundle.carry import split as splitting
+from bundle.carry.join import Joined, _Partial
+from bundle.carry.split import parse_size
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
-from bundle.parts import Index
-from bundle.store import Home
+from bundle.format import parts, tar
+from bundle.format.parts import Index
+from bundle.jumphost.store import Home
+from bundle.verify import checks
 from tests.unit.bundle.bundlekit import (
     VERIFIER,
     Keys,
@@ -53,7 +58,7 @@ def split(path: Path, out: Path, key: Path | None = None, size: int = SIZE) -> I
     )
 
 
-def join(*paths: Path, out: Path, keys: Keys | None = None) -> joining.Joined:
+def join(*paths: Path, out: Path, keys: Keys | None = None) -> Joined:
     trust = keys.trust() if keys else None
     return joining.join(paths, out=out, trust=trust, log=lambda _: None, progress=lambda _: None)
 
@@ -153,7 +158,7 @@ def test_a_bundle_that_was_bad_before_it_was_split_is_not_blamed_on_a_part(
     part = tmp_path / "usb" / f"{NAME}.part-04"
     flip(part, 5000)
     pieces = list(index.parts)
-    with archive.Source(part) as source:
+    with tar.Source(part) as source:
         pieces[3] = parts.Piece(part.name, SIZE, parts.sha256_of(source))
     place = tmp_path / "usb" / index.name
     place.write_bytes(Index(index.bundle, tuple(pieces)).encode())
@@ -261,7 +266,7 @@ def test_killed_anywhere_the_same_command_finishes(
         # A finished split is not done again, a join may be.
         if command == "join" or not (out / last).exists():
             result = action()
-            assert result == index or isinstance(result, joining.Joined)
+            assert result == index or isinstance(result, Joined)
             kept.add(getattr(result, "kept_parts", 0))
         assert everything(out) == wanted
         shutil.rmtree(out)
@@ -287,14 +292,14 @@ def test_an_existing_file_is_not_replaced(stick: Path, bundle: Path, tmp_path: P
 
 
 def test_sizes(bundle: Path, tmp_path: Path) -> None:
-    assert splitting.parse_size("3900M") == 3_900_000_000 < parts.FAT_LIMIT
-    assert [splitting.parse_size(text) for text in ("7", "7k", "7G")] == [7, 7000, 7 * 10**9]
+    assert parse_size("3900M") == 3_900_000_000 < parts.FAT_LIMIT
+    assert [parse_size(text) for text in ("7", "7k", "7G")] == [7, 7000, 7 * 10**9]
     for text in ("", "0", "-1", "1.5G", "4GB", "3900m", "\u0661k"):
         with pytest.raises(ValueError, match="is not a size"):
-            splitting.parse_size(text)
+            parse_size(text)
     error = failed(lambda: split(bundle, tmp_path, size=100_000))
     assert (error.kind, "must hold the verifier" in error.what) == (Kind.USAGE, True)
-    smallest = splitting.parse_size(error.fix.split()[1])
+    smallest = parse_size(error.fix.split()[1])
     split(bundle, tmp_path / "smallest", size=smallest)
     first = tmp_path / "smallest" / f"{NAME}.part-01"
     command = ["tar", "--occurrence=1", "-xOf", str(first), "verify.pyz"]
@@ -362,7 +367,7 @@ def test_join_asks_the_bundle_who_signed_it(
 def test_two_joins_at_once(stick: Path, tmp_path: Path) -> None:
     index = parts.read_index(stick)
     partial = tmp_path / f"{NAME}.partial"
-    with joining._Partial.opened(partial, index):
+    with _Partial.opened(partial, index):
         assert failed(lambda: join(stick, out=tmp_path)).kind is Kind.LOCKED
     assert not partial.exists()
 
@@ -394,7 +399,7 @@ def test_the_verifier_from_the_first_part_imports_the_parts(
 def test_import_from_parts(stick: Path, bundle: Path, keys: Keys, home: Home) -> None:
     run_import(stick, keys.trust(), home)
     assert_finished(home, bundle, keys.trust())
-    with verify.opened(stick, trust=None, home=None) as opened:
+    with checks.opened(stick, trust=None, home=None) as opened:
         assert not opened.source.whole
 
 

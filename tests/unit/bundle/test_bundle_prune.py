@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from bundle import delta, installed, prune
-from bundle.cli import main
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
-from bundle.manifest import Manifest
-from bundle.store import Home
+from bundle.format.manifest import Manifest
+from bundle.jumphost import bases, installed, prune
+from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import SOAK, Keys, Recipe, check, everything, run_import
 from tests.unit.bundle.deltakit import refused_unchanged, snapshot
 from tests.unit.bundle.test_bundle_kill import Dying
@@ -171,13 +171,13 @@ def test_a_prune_between_the_check_and_the_import_is_noticed(
     site: dict[str, Path], craft: Craft, home: Home, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = craft(_recipe(4, since=_recipe(0)))
-    contents = delta.check_contents
+    contents = bases.check_contents
 
     def hash_and_prune(*args: object) -> None:
         contents(*args)  # type: ignore[arg-type]
         prune.apply(home)
 
-    monkeypatch.setattr(delta, "check_contents", hash_and_prune)
+    monkeypatch.setattr(bases, "check_contents", hash_and_prune)
     with pytest.raises(AirliftError) as caught:
         run_import(late, keys.trust(), home)
     assert caught.value.kind is Kind.NEEDS_BASE

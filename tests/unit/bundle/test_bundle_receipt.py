@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from bundle import bootstrap, build, receipt, sshsig
-from bundle import since as delta_bases
-from bundle.cli import main
+from bundle.builder import build
+from bundle.builder import since as delta_bases
+from bundle.builder.release import Release
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
-from bundle.manifest import encode
-from bundle.release import Release
-from bundle.store import Home
+from bundle.format.manifest import encode
+from bundle.jumphost import receipt, venv
+from bundle.jumphost.store import Home
+from bundle.trust import sshsig
 from tests.unit.bundle.bundlekit import Keys, Recipe, assert_finished, fake_venv, run_import
 from tests.unit.bundle.deltakit import (
     NEW_LAYER,
@@ -64,7 +66,7 @@ def taken(dist: Dist, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> d
     """What a site says that has release 1.0.0."""
     home = Home(tmp_path_factory.mktemp("site"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "make", fake_venv)
+        patch.setattr(venv, "make", fake_venv)
         run_import(dist.base, keys.trust(), home)
     return _taken(home)
 

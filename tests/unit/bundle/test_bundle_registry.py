@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from bundle.errors import Kind
-from bundle.registry import RegistryServer
+from bundle.jumphost.registry import RegistryServer
 from tests.unit.bundle.bundlekit import sha
 
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bundle import build, content, verify
+from bundle.builder import build, content
+from bundle.verify import checks
 from tests.unit.bundle.bundlekit import (
     SOAK,
     TREE,
@@ -41,7 +42,7 @@ class Light(FakeSuppliers):
 BUILD = """
 import os, sys
 from pathlib import Path
-from bundle import build, content
+from bundle.builder import build, content
 from tests.unit.bundle.test_bundle_repeat import Light
 umask, backwards, tree, out, key = sys.argv[1:]
 os.umask(int(umask, 8))
@@ -134,8 +135,8 @@ def test_a_build_killed_anywhere_is_done_by_the_same_command(
         seen.add((path.exists(), bool(list(out.glob(".build-*"))) if out.exists() else False))
         if path.exists():
             # What has its name is whole.
-            with verify.opened(path, trust=keys.trust(), home=None) as bundle:
-                verify.check_members(bundle)
+            with checks.opened(path, trust=keys.trust(), home=None) as bundle:
+                checks.check_members(bundle)
         build.build(options(out), Light(), log=lambda _: None)
         assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
         shutil.rmtree(out)
@@ -148,7 +149,7 @@ def test_a_build_leaves_that_of_another_process_alone(
     """Two versions may be built into one folder at once."""
     out = tmp_path / "out"
     out.mkdir()
-    code = "import sys; from pathlib import Path; from bundle.workspace import workspace\n"
+    code = "import sys; from pathlib import Path; from bundle.builder.workspace import workspace\n"
     code += "with workspace(Path(sys.argv[1])) as folder:\n    print(folder, flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(out)],

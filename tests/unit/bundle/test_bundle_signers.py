@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from bundle import archive, countersign, manifest, sshsig, verify
+from bundle.builder import countersign
 from bundle.errors import AirliftError, Kind
-from bundle.sshsig import Trust, Verdict
+from bundle.format import manifest, tar
+from bundle.trust import sshsig
+from bundle.trust.sshsig import Trust, Verdict
+from bundle.verify import checks
 from tests.unit.bundle.bundlekit import Keys, Recipe, join, records
 
 Craft = Callable[[Recipe], Path]
 
 
 def verdict(path: Path, trust: Trust) -> Verdict:
-    with verify.opened(path, trust=trust, home=None) as bundle:
+    with checks.opened(path, trust=trust, home=None) as bundle:
         assert bundle.verdict is not None
         return bundle.verdict
 
@@ -109,7 +112,7 @@ def test_a_signature_for_another_purpose(small: Path, tmp_path: Path, keys: Keys
 def _with_signature(small: Path, folder: Path, signature: bytes) -> Path:
     parts = records(small.read_bytes())
     size = len(signature)
-    parts[1].header = archive.header("manifest.sig", size)
+    parts[1].header = tar.header("manifest.sig", size)
     parts[1].data = signature.ljust(size + -size % 512, b"\0")
     path = folder / "changed.tar"
     path.write_bytes(join(parts))
@@ -225,7 +228,7 @@ def test_countersigning(craft: Craft, tmp_path: Path, keys: Keys) -> None:
     lines = keys.line(), keys.line("second", identity="security@airlift.example")
     assert refused(path, keys.trust(*lines, required=2)).kind is Kind.TOO_FEW_SIGNERS
     # The second signer works on his own machine, with nothing but OpenSSH.
-    with verify.opened(path, trust=None, home=None) as bundle:
+    with checks.opened(path, trust=None, home=None) as bundle:
         (tmp_path / "manifest.json").write_bytes(bundle.raw_manifest)
     command = ["ssh-keygen", "-q", "-Y", "sign", "-n", "airlift-bundle"]
     command += ["-f", str(keys.key("second")), str(tmp_path / "manifest.json")]

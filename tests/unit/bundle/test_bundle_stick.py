@@ -13,10 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from bundle import archive, build, importer, joining, output, parts, splitting, verify
-from bundle.cli import main
+from bundle.builder import build
+from bundle.carry import join, split
+from bundle.cli.main import main
+from bundle.core import output
 from bundle.errors import AirliftError, Kind
-from bundle.store import Home
+from bundle.format import parts, tar
+from bundle.jumphost import importer
+from bundle.jumphost.store import Home
+from bundle.verify import checks
 from tests.unit.bundle.bundlekit import (
     TREE,
     Keys,
@@ -88,7 +93,7 @@ def test_a_fat_stick_carries_every_file_that_is_written_to_one(
     assert suffixes == wanted
     assert main(arguments("import", back / f"{NAME}.parts", keys, home)) == 0
     assert_finished(home, full.path, keys.trust())
-    joined = joining.join(
+    joined = join.join(
         [back / f"{NAME}.parts"], out=tmp_path / "out", trust=None, log=nothing, progress=nothing
     )
     assert joined.path.read_bytes() == full.path.read_bytes()
@@ -124,7 +129,7 @@ def test_a_name_that_a_stick_cannot_hold_is_refused(name: str, big: Path, tmp_pa
     path = tmp_path / name
     path.symlink_to(big)
     with pytest.raises(AirliftError) as caught:
-        splitting.split(path, size=SIZE, out=tmp_path, key=None, log=nothing, progress=nothing)
+        split.split(path, size=SIZE, out=tmp_path, key=None, log=nothing, progress=nothing)
     assert caught.value.kind is Kind.USAGE
 
 
@@ -144,9 +149,9 @@ def test_no_part_is_larger_than_fat_allows(
     )
     if real.returncode == 0:
         assert output.filesystem(tmp_path) == real.stdout.strip()
-    monkeypatch.setattr(splitting, "filesystem", lambda _: "vfat")
+    monkeypatch.setattr(split, "filesystem", lambda _: "vfat")
     with pytest.raises(AirliftError) as caught:
-        splitting.split(
+        split.split(
             big, size=parts.FAT_LIMIT + 1, out=tmp_path, key=None, log=nothing, progress=nothing
         )
     assert (caught.value.kind, caught.value.fix) == (Kind.USAGE, "--size 3900M")
@@ -241,7 +246,7 @@ def test_an_import_goes_on_after_it_was_killed(
 def test_a_bad_part_does_not_cost_what_was_stored(
     big: Path, stick: Path, keys: Keys, home: Home
 ) -> None:
-    with verify.opened(big, trust=None, home=None) as opened:
+    with checks.opened(big, trust=None, home=None) as opened:
         number, start = divmod(opened.offsets[-1], SIZE)
     last = stick.with_name(f"{NAME}.part-{number + 1:02d}")
     data = last.read_bytes()
@@ -271,11 +276,11 @@ def test_a_stored_blob_that_was_damaged_is_replaced(big: Path, keys: Keys, home:
 
 def test_a_join_goes_on_after_the_stick_was_pulled(big: Path, tmp_path: Path) -> None:
     usb, size = tmp_path / "usb", 1_500_000
-    splitting.split(big, size=size, out=usb, key=None, log=nothing, progress=nothing)
+    split.split(big, size=size, out=usb, key=None, log=nothing, progress=nothing)
 
-    def action(progress: Callable[[int], None]) -> joining.Joined:
+    def action(progress: Callable[[int], None]) -> join.Joined:
         index = usb / f"{NAME}.parts"
-        return joining.join([index], out=tmp_path, trust=None, log=nothing, progress=progress)
+        return join.join([index], out=tmp_path, trust=None, log=nothing, progress=progress)
 
     # In the middle of the second part.
     part = usb / f"{NAME}.part-02"
@@ -289,21 +294,22 @@ def test_a_stick_that_does_not_keep_what_was_written(big: Path, tmp_path: Path) 
     """The parts are read again before their index is written."""
     first = tmp_path / "usb" / f".{NAME}.split" / f"{NAME}.part-01"
 
+    written: list[bytes] = []
+
     def progress(_: int) -> None:
-        if first.with_name(f"{NAME}.part-02").exists():
-            first.write_bytes(first.read_bytes()[:-1] + b"?")
+        if not written and first.with_name(f"{NAME}.part-02").exists():
+            written.append(first.read_bytes())
+            first.write_bytes(written[0][:-1] + bytes([written[0][-1] ^ 0xFF]))
 
     with pytest.raises(AirliftError) as caught:
-        splitting.split(
-            big, size=SIZE, out=tmp_path / "usb", key=None, log=nothing, progress=progress
-        )
+        split.split(big, size=SIZE, out=tmp_path / "usb", key=None, log=nothing, progress=progress)
     assert (caught.value.kind, caught.value.fix) == (Kind.OUTPUT, "use another stick")
     assert not list((tmp_path / "usb").iterdir())
 
 
 def test_what_the_system_says_of_a_failing_medium() -> None:
     """A file whose first byte cannot be read: EIO from the kernel itself."""
-    with archive.Source(Path("/proc/self/mem")) as source, pytest.raises(AirliftError) as caught:
+    with tar.Source(Path("/proc/self/mem")) as source, pytest.raises(AirliftError) as caught:
         source.read(0, 512)
     assert caught.value.kind is Kind.UNREADABLE
     assert "byte 0: Input/output error; was the stick pulled?" in caught.value.what

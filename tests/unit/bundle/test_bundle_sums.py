@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle import countersign, sshsig, sums
+from bundle.builder import countersign, sums
 from bundle.errors import AirliftError, Kind
+from bundle.trust import sshsig
 from tests.unit.bundle.bundlekit import Keys, Recipe, sha
 
 OLD, NEW = "airlift-1.0.0-amd64.tar", "airlift-1.1.0-amd64.tar"

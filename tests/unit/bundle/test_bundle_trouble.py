@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle import installed
 from bundle.errors import AirliftError, Kind
-from bundle.store import Home
+from bundle.jumphost import installed
+from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import (
     TREE,
     Keys,
@@ -66,7 +66,7 @@ def test_a_disk_that_fills_during_an_import(craft: Craft, keys: Keys, disk: Path
                 while out.write(bytes(1 << 20)):
                     pass
 
-    from bundle import importer  # noqa: PLC0415 - beside its only use
+    from bundle.jumphost import importer  # noqa: PLC0415 - beside its only use
 
     with pytest.raises(AirliftError) as caught:
         importer.run(newer, trust=keys.trust(), home=home, log=print, progress=fill)
@@ -106,15 +106,15 @@ def test_a_disk_that_cannot_be_written(craft: Craft, keys: Keys, disk: Path) -> 
 SLOW_IMPORT = """
 import sys, time
 from pathlib import Path
-from bundle import bootstrap
-from bundle.cli import main
+from bundle.jumphost import venv
+from bundle.cli.main import main
 from tests.unit.bundle.bundlekit import fake_venv
 
 def slow(release, manifest_sha256):
     time.sleep(0.5)
     fake_venv(release, manifest_sha256)
 
-bootstrap.make = slow
+venv.make = slow
 sys.exit(main(sys.argv[1:]))
 """
 

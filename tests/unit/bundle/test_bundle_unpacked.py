@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import AirliftError, Kind
-from bundle.store import Home
-from bundle.unpacked import Unpacked
+from bundle.format.layer_size import Unpacked
+from bundle.jumphost.store import Home
 from scripts.bench_bundle import VERIFY_AND_TELL_PEAK
 from tests.unit.bundle.bundlekit import (
     TREE,

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bundle import archive, sshsig
 from bundle.errors import AirliftError, Kind
-from bundle.store import Acceptance, Home
+from bundle.format import tar
+from bundle.jumphost.store import Acceptance, Home
+from bundle.trust import sshsig
 from scripts.bench_bundle import VERIFY_AND_TELL_PEAK
 from tests.unit.bundle.bundlekit import (
     SOAK,
@@ -58,7 +59,7 @@ Mutation = Callable[[list[Record]], bytes]
 
 def _insert(at: int, header: Callable[[Record], Record], data: bytes = b"") -> Mutation:
     def change(parts: list[Record]) -> bytes:
-        new = header(Record(archive.header("content/evil", len(data)), data))
+        new = header(Record(tar.header("content/evil", len(data)), data))
         return join([*parts[:at], new, *parts[at:]])
 
     return change
@@ -102,7 +103,7 @@ def _in_gap(index: int) -> Mutation:
 
 def _pax(text: bytes) -> Callable[[Record], Record]:
     body = f"{len(text) + 3} ".encode() + text + b"\n"
-    head = Record(archive.header("PaxHeaders/x", len(body)), body.ljust(512, b"\0"))
+    head = Record(tar.header("PaxHeaders/x", len(body)), body.ljust(512, b"\0"))
     return lambda _: head.changed(156, b"x")
 
 
@@ -318,7 +319,7 @@ def small_with_hole(folder: Path, keys: Keys) -> Path:
     path = Recipe(edit=edit).make(folder / "hole.tar", keys)
     with path.open("r+b") as stream:
         stream.seek(-1024, 2)
-        stream.write(archive.header("packages/big.deb", size))
+        stream.write(tar.header("packages/big.deb", size))
         stream.truncate(stream.tell() + size + 1024)
     return path
 

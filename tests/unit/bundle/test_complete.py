@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle import complete, content, imagelock, systems
+from bundle.builder import completeness, content
+from bundle.builder.hosts import systems
+from bundle.builder.images import lockfile
 from bundle.errors import AirliftError, Kind
 from tests.unit.bundle.bundlekit import TREE
 
@@ -18,7 +20,7 @@ class Members:
     """Members of a bundle as a build collects them, without the network."""
 
     def __init__(self, folder: Path) -> None:
-        lock = imagelock.load(TREE / "bundle" / "images.lock.yml")
+        lock = lockfile.load(TREE / "bundle" / "images.lock.yml")
         self.folder = folder
         self.files = content.collect(TREE)
         self.absent = {name for name, pin in lock.images.items() if pin.absent}
@@ -43,7 +45,7 @@ class Members:
             del self.files[member]
 
     def check(self, tree: Path = TREE) -> None:
-        complete.check(tree, self.files, self.components, self.absent)
+        completeness.check(tree, self.files, self.components, self.absent)
 
     def lacks(self, tree: Path = TREE) -> str:
         with pytest.raises(AirliftError) as caught:

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from bundle import cache, debiantracker, inventory, maker, packages, systems, vulnerabilities
-from bundle.diff import _package
-from bundle.maker import UnreachableError, WrongKeyError
-from bundle.problems import Problem
-from bundle.systems import System
+from bundle.builder import cache
+from bundle.builder.about import debian_tracker, inventory, vulnerabilities
+from bundle.builder.hosts import maker_repository, packages, systems
+from bundle.builder.hosts.maker_repository import UnreachableError, WrongKeyError
+from bundle.builder.hosts.systems import System
+from bundle.builder.problems import Problem
+from bundle.review.diff import _package
 from tests.unit.bundle.bundlekit import TREE, sha
 
 Gpg = Callable[..., bytes]
@@ -120,13 +122,13 @@ def test_the_makers_key_and_source_go_to_the_recipe(gpg: Gpg, site: tuple[Path, 
     (folder / "gpg").write_bytes(key)
     deb = at(find("debian-12"), url, fingerprint(gpg, "maker"))
     assert deb.repository
-    assert maker.files(deb.repository, deb) == {
+    assert maker_repository.files(deb.repository, deb) == {
         "maker.asc": key,
         "maker.list": f"deb [signed-by=/recipe/maker.asc] {url} bookworm stable\n".encode(),
     }
     rpm = at(find("rhel-9"), url, fingerprint(gpg, "maker"))
     assert rpm.repository
-    files = maker.files(rpm.repository, rpm)
+    files = maker_repository.files(rpm.repository, rpm)
     assert f"baseurl={url}\nenabled=1\ngpgcheck=1\n".encode() in files["maker.repo"]
 
 
@@ -200,7 +202,7 @@ def test_a_package_of_the_maker_is_not_taken_for_the_distributions(tmp_path: Pat
     (folder / "Packages").write_text(index)
     found = inventory.of_repositories(tmp_path, systems.load())["engine/debian-12"]
     assert [package.vendor for package in found.packages] == ["debian", "maker.example"]
-    tracker = debiantracker.Tracker({}, "x", frozenset({"bookworm"}))
+    tracker = debian_tracker.Tracker({}, "x", frozenset({"bookworm"}))
     report = vulnerabilities._not_covered(tracker, {"engine/debian-12": found})
     assert report == ["maker.example bookworm was not scanned: the tracker's data do not have it"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import engine
+from bundle.builder.images import engine
 from tests.unit.images.imagekit import Registry, StandInEngine, running_registry
 
 

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bundle import cache, debfiles, debian, engine, imagelock, packages, sources, systems, wheels
-from bundle.imagelock import ImageLock
-from bundle.sources import Collected
+from bundle.builder import cache
+from bundle.builder.about import deb_apk
+from bundle.builder.hosts import packages, systems, wheels
+from bundle.builder.images import collect, debian, engine, lockfile
+from bundle.builder.images.collect import Collected
+from bundle.builder.images.lockfile import ImageLock
 
 pytestmark = [
     pytest.mark.docker,
@@ -37,7 +40,7 @@ def shared_cache() -> Path:
 
 @pytest.fixture(scope="session")
 def lock(tree: Path) -> ImageLock:
-    return imagelock.load(tree / "bundle" / "images.lock.yml")
+    return lockfile.load(tree / "bundle" / "images.lock.yml")
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +48,7 @@ def product(
     engine_here: None, shared_cache: Path, lock: ImageLock, tmp_path_factory: pytest.TempPathFactory
 ) -> Collected:
     layout = tmp_path_factory.mktemp("product") / "layout"
-    return sources.collect(lock.path, "debian", "1.2.3", layout, log=print)
+    return collect.collect(lock.path, "debian", "1.2.3", layout, log=print)
 
 
 def run(image: str, script: str, *options: str, user: str = "0:0") -> str:
@@ -128,7 +131,7 @@ def test_images_bring_no_rights_and_nothing_of_the_builder(name: str) -> None:
 @pytest.mark.usefixtures("product")
 def test_every_package_has_the_hash_of_its_file(name: str) -> None:
     installed = "dpkg-query -W -f '${Package}_${Version}_${Architecture}\\n' | sort -u"
-    recorded = f"sed -En 's/^[0-9a-f]{{64}}  //p' /{debfiles.HASHES}"
+    recorded = f"sed -En 's/^[0-9a-f]{{64}}  //p' /{deb_apk.HASHES}"
     packages = run(ours(name), installed).split()
     assert len(packages) > 50
     assert set(packages) <= set(run(ours(name), recorded).split())

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle import imagelock
-from bundle.imagelock import ImageLock
-from bundle.problems import Problem
+from bundle.builder.images import lockfile
+from bundle.builder.images.lockfile import ImageLock
+from bundle.builder.problems import Problem
 
 COMPONENTS = {
     *("app", "postgres", "redis", "nginx", "prometheus", "alertmanager", "node-exporter"),
@@ -20,7 +20,7 @@ COMPONENTS = {
 
 @pytest.fixture(scope="module")
 def lock(tree: Path) -> ImageLock:
-    return imagelock.load(tree / "bundle" / "images.lock.yml")
+    return lockfile.load(tree / "bundle" / "images.lock.yml")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_the_products_lock(lock: ImageLock) -> None:
     assert set(lock.images) == COMPONENTS
     assert [name for name, pin in lock.images.items() if pin.absent] == ["grafana"]
     assert lock.hosts == ["docker.io", "quay.io"]
-    assert {zone for pin in lock.images.values() for zone in pin.zones} == set(imagelock.ZONES)
+    assert {zone for pin in lock.images.values() for zone in pin.zones} == set(lockfile.ZONES)
 
 
 def test_no_tag_floats(lock: ImageLock) -> None:
@@ -99,9 +99,9 @@ def test_a_mistake_is_named(copied: Path, before: str, after: str, message: str)
     assert before in text
     copied.write_text(text.replace(before, after, 1))
     with pytest.raises(Problem, match=message):
-        imagelock.load(copied)
+        lockfile.load(copied)
 
 
 def test_a_lock_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"cannot read the image lock .*nothing\.yml"):
-        imagelock.load(tmp_path / "nothing.yml")
+        lockfile.load(tmp_path / "nothing.yml")

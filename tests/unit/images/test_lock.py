@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bundle import cli, imagelock, lock, machine, registries
-from bundle.blobs import BlobCache
+from bundle.builder import machine
+from bundle.builder.images import lockfile, relock, upstream
+from bundle.builder.images.blobs import BlobCache
+from bundle.builder.images.lockfile import Upstream
+from bundle.builder.problems import Problem
+from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
-from bundle.imagelock import Upstream
-from bundle.problems import Problem
 from tests.unit.images.imagekit import Registry, TinyImage, tar
 
 ZERO = "sha256:" + "0" * 64
@@ -79,7 +81,7 @@ images:
 
 
 def run(*words: str | Path) -> int:
-    return cli.main(["lock", *map(str, words)])
+    return main(["lock", *map(str, words)])
 
 
 def test_everything_behind_a_tag_is_written_and_nothing_else(file: Path) -> None:
@@ -90,7 +92,7 @@ def test_everything_behind_a_tag_is_written_and_nothing_else(file: Path) -> None
     kept = [line for line in before if ZERO not in line]
     written = iter(after)
     assert all(line in written for line in kept)
-    one = imagelock.load(file).images["one"].upstream
+    one = lockfile.load(file).images["one"].upstream
     assert one is not None
     assert sorted(one.platforms) == ["amd64", "arm64"]
     arm, amd = both("one")[1:]
@@ -127,7 +129,7 @@ def test_check_writes_nothing_and_fails_when_a_tag_moved(
 
 def test_a_name_that_is_not_there_is_refused(file: Path) -> None:
     with pytest.raises(Problem, match="pins no image named three") as caught:
-        lock.ask(file, ["three"])
+        relock.ask(file, ["three"])
     assert "base, one, two" in caught.value.fix
 
 
@@ -135,7 +137,7 @@ def test_one_image_that_cannot_be_asked_leaves_the_lock_alone(file: Path) -> Non
     file.write_text(file.read_text().replace("library/two", "library/gone"))
     before = file.read_bytes()
     with pytest.raises(AirliftError, match=r"library/gone:v2\.0"):
-        lock.write(file, lock.ask(file))
+        relock.write(file, relock.ask(file))
     assert file.read_bytes() == before
 
 
@@ -145,29 +147,29 @@ def test_a_single_image_is_no_pin(registry: Registry) -> None:
     copy += ["--dest-tls-verify=false", f"docker://{registry.host}/library/one:v2.0"]
     subprocess.run([*copy, f"docker://{registry.host}/library/single:v2.0"], check=True)
     with pytest.raises(Problem, match="is a single image, not an index of several"):
-        registries.resolve(Upstream("docker.io/library/single", "v2.0", ZERO))
+        upstream.resolve(Upstream("docker.io/library/single", "v2.0", ZERO))
 
 
 def test_a_lock_that_contradicts_itself_stops_a_build(file: Path) -> None:
     run("--file", file)
-    pins = imagelock.load(file).images
+    pins = lockfile.load(file).images
     one, two = pins["one"].upstream, pins["two"].upstream
     assert one is not None
     assert two is not None
     mixed = Upstream(one.image, one.tag, one.digest, platforms=two.platforms)
     with pytest.raises(Problem, match="the lock's platforms are not those of its digest"):
-        registries.pull(mixed, BlobCache(), lambda _: None)
-    registries.pull(one, BlobCache(), lambda _: None)
+        upstream.pull(mixed, BlobCache(), lambda _: None)
+    upstream.pull(one, BlobCache(), lambda _: None)
 
 
 def test_an_arm_machine_gets_the_image_for_arm(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run("--file", file)
-    one = imagelock.load(file).images["one"].upstream
+    one = lockfile.load(file).images["one"].upstream
     assert one is not None
-    here = registries.pull(one, BlobCache(), lambda _: None)
+    here = upstream.pull(one, BlobCache(), lambda _: None)
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert (machine.architecture(), machine.wheel_architecture()) == ("arm64", "aarch64")
-    there = registries.pull(one, BlobCache(), lambda _: None)
+    there = upstream.pull(one, BlobCache(), lambda _: None)
     assert there.config_digest == one.platforms["arm64"].config != here.config_digest
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     with pytest.raises(Problem, match="this machine is riscv64"):

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from bundle import oci
-from bundle.blobs import BlobCache, DamagedBlobError, Layer
-from bundle.problems import Problem
+from bundle.builder.images.blobs import BlobCache, DamagedBlobError, Layer
+from bundle.builder.images.layout import export, write_layout
+from bundle.builder.problems import Problem
 from tests.unit.images.imagekit import (
     StandInEngine,
     TinyImage,
@@ -55,7 +55,7 @@ def test_every_layout_of_docker_save_gives_the_same_images(
 ) -> None:
     archive, ids = saved()
     stand_in.holds({"app": APP, "data": DATA}, archive, {"app": ids[0], "data": ids[1]})
-    images = oci.export(["app", "data"], BlobCache(), keep)
+    images = export(["app", "data"], BlobCache(), keep)
     assert [layer.diff_id for layer in images["app"].layers] == APP.diff_ids
     assert images["app"].config_digest == APP.id
     assert images["data"].config_digest == DATA.id
@@ -67,11 +67,11 @@ def test_layout_is_complete_shares_layers_and_has_nothing_else(
 ) -> None:
     holds_both(stand_in)
     blobs = BlobCache()
-    images = oci.export(["app", "data"], blobs, keep)
+    images = export(["app", "data"], blobs, keep)
     layout = tmp_path / "layout"
     (layout / "blobs" / "sha256").mkdir(parents=True)
     (layout / "blobs" / "sha256" / ("0" * 64)).write_text("of an earlier build")
-    oci.write_layout(layout, images, blobs)
+    write_layout(layout, images, blobs)
 
     found = {path.name for path in (layout / "blobs" / "sha256").iterdir()}
     wanted = {d.removeprefix("sha256:") for image in images.values() for d in image.blobs}
@@ -90,7 +90,7 @@ def test_layers_unpack_to_what_the_engine_has_and_the_config_keeps_every_byte(
 ) -> None:
     holds_both(stand_in)
     blobs = BlobCache()
-    image = oci.export(["app"], blobs, keep)["app"]
+    image = export(["app"], blobs, keep)["app"]
     for layer, plain in zip(image.layers, APP.layers, strict=True):
         packed = blobs.path(layer.digest).read_bytes()
         stream = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed))
@@ -106,18 +106,16 @@ def test_two_builders_make_the_same_bytes(stand_in: StandInEngine, tmp_path: Pat
     seen = []
     for name in ("one", "two"):
         blobs = BlobCache(tmp_path / name)
-        oci.write_layout(
-            tmp_path / f"{name}-layout", oci.export(["app", "data"], blobs, keep), blobs
-        )
+        write_layout(tmp_path / f"{name}-layout", export(["app", "data"], blobs, keep), blobs)
         seen.append(snapshot(tmp_path / f"{name}-layout"))
     assert seen[0] == seen[1]
 
 
 def test_known_images_are_not_saved_again(stand_in: StandInEngine) -> None:
     holds_both(stand_in)
-    first = oci.export(["app", "data"], BlobCache(), keep)
+    first = export(["app", "data"], BlobCache(), keep)
     assert stand_in.saves == 1
-    assert oci.export(["app", "data"], BlobCache(), keep) == first
+    assert export(["app", "data"], BlobCache(), keep) == first
     assert stand_in.saves == 1
 
 
@@ -125,7 +123,7 @@ def test_only_a_new_layer_is_compressed(
     stand_in: StandInEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holds_both(stand_in)
-    oci.export(["app"], BlobCache(), keep)
+    export(["app"], BlobCache(), keep)
     compressed: list[str] = []
     original = BlobCache.compress
 
@@ -134,7 +132,7 @@ def test_only_a_new_layer_is_compressed(
         return original(blobs, plain, diff_id)
 
     monkeypatch.setattr(BlobCache, "compress", counted)
-    oci.export(["app", "data"], BlobCache(), keep)
+    export(["app", "data"], BlobCache(), keep)
     assert compressed == [DATA.diff_ids[1]]
 
 
@@ -142,21 +140,21 @@ def test_a_layer_that_the_engine_lost_is_named(stand_in: StandInEngine) -> None:
     other = TinyImage([BASE], env=APP.env)
     stand_in.holds({"app": APP}, saved_classic([other]), {})
     with pytest.raises(Problem, match=f"layer {APP.diff_ids[1]} is missing or damaged"):
-        oci.export(["app"], BlobCache(), keep)
+        export(["app"], BlobCache(), keep)
 
 
 def test_a_save_that_is_cut_short_is_refused(stand_in: StandInEngine) -> None:
     stand_in.holds({"app": APP}, saved_classic([APP])[:100_000], {})
     with pytest.raises(Problem, match="docker save failed"):
-        oci.export(["app"], BlobCache(), keep)
+        export(["app"], BlobCache(), keep)
     holds_both(stand_in)
-    assert oci.export(["app"], BlobCache(), keep)["app"].config_digest == APP.id
+    assert export(["app"], BlobCache(), keep)["app"].config_digest == APP.id
 
 
 def test_an_image_that_is_not_there_is_named(stand_in: StandInEngine) -> None:
     holds_both(stand_in)
     with pytest.raises(Problem, match="no image nothing"):
-        oci.export(["app", "nothing"], BlobCache(), keep)
+        export(["app", "nothing"], BlobCache(), keep)
 
 
 def test_a_damaged_blob_never_reaches_a_layout_and_is_made_anew(
@@ -164,29 +162,29 @@ def test_a_damaged_blob_never_reaches_a_layout_and_is_made_anew(
 ) -> None:
     holds_both(stand_in)
     blobs = BlobCache()
-    images = oci.export(["app"], blobs, keep)
+    images = export(["app"], blobs, keep)
     victim = blobs.path(images["app"].layers[0].digest)
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 1
     victim.write_bytes(content)
     with pytest.raises(DamagedBlobError, match="damaged on this disk"):
-        oci.write_layout(tmp_path / "layout", images, blobs)
+        write_layout(tmp_path / "layout", images, blobs)
     assert not victim.exists()
-    again = oci.export(["app"], blobs, keep)
-    oci.write_layout(tmp_path / "layout", again, blobs)
+    again = export(["app"], blobs, keep)
+    write_layout(tmp_path / "layout", again, blobs)
     assert again == images
 
 
 def test_a_layout_needs_the_disk_once_or_lies_on_another(stand_in: StandInEngine) -> None:
     holds_both(stand_in)
     blobs = BlobCache()
-    images = oci.export(["app"], blobs, keep)
+    images = export(["app"], blobs, keep)
     with (
         tempfile.TemporaryDirectory(dir=blobs.directory) as beside,
         tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere,
     ):
         for folder, same in ((beside, True), (elsewhere, False)):
-            oci.write_layout(Path(folder), images, blobs)
+            write_layout(Path(folder), images, blobs)
             for digest in images["app"].blobs:
                 placed = Path(folder, "blobs", "sha256", digest.removeprefix("sha256:"))
                 assert placed.samefile(blobs.path(digest)) is same
@@ -196,5 +194,5 @@ def test_a_layout_needs_the_disk_once_or_lies_on_another(stand_in: StandInEngine
 def test_nothing_is_left_in_the_cache_but_results(stand_in: StandInEngine) -> None:
     holds_both(stand_in)
     blobs = BlobCache()
-    oci.export(["app", "data"], blobs, keep)
+    export(["app", "data"], blobs, keep)
     assert not list(blobs.directory.rglob(".*"))

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bundle import engine, oci, registries, sources
-from bundle.blobs import BlobCache
-from bundle.imagelock import Upstream
-from bundle.problems import Problem
+from bundle.builder.images import collect, engine
+from bundle.builder.images.blobs import BlobCache
+from bundle.builder.images.layout import write_layout
+from bundle.builder.images.lockfile import Upstream
+from bundle.builder.images.upstream import pull
+from bundle.builder.problems import Problem
 from tests.unit.images.imagekit import TRUE, Registry, TinyImage, sha256, tar
 
 pytestmark = pytest.mark.docker
@@ -51,13 +53,13 @@ def test_this_platforms_image_byte_for_byte(
 ) -> None:
     digest = registry.push("library/one", "1.0", both("one"))
     blobs = BlobCache()
-    pulled = registries.pull(Upstream("docker.io/library/one", "1.0", digest), blobs, notes.append)
+    pulled = pull(Upstream("docker.io/library/one", "1.0", digest), blobs, notes.append)
     wanted = image(words="one")
     assert pulled.config_digest == wanted.id
     assert [layer.diff_id for layer in pulled.layers] == wanted.diff_ids
     assert pulled.unpacked_size == sum(map(len, wanted.layers))
 
-    oci.write_layout(tmp_path / "layout", {"one": pulled}, blobs)
+    write_layout(tmp_path / "layout", {"one": pulled}, blobs)
     placed = list((tmp_path / "layout" / "blobs" / "sha256").iterdir())
     assert len(placed) == 4
     for path in placed:
@@ -71,9 +73,9 @@ def test_the_second_pull_asks_for_the_tag_only(registry: Registry, notes: list[s
     upstream = Upstream(
         "docker.io/library/one", "1.0", registry.push("library/one", "1.0", both("one"))
     )
-    first = registries.pull(upstream, BlobCache(), notes.append)
+    first = pull(upstream, BlobCache(), notes.append)
     said = len(notes)
-    assert registries.pull(upstream, BlobCache(), notes.append) == first
+    assert pull(upstream, BlobCache(), notes.append) == first
     assert len(notes) == said
 
 
@@ -82,10 +84,10 @@ def test_a_tag_that_moved_stops_the_build_even_when_the_image_is_cached(
 ) -> None:
     old = registry.push("library/moving", "1.0", both("old"))
     pin = Upstream("docker.io/library/moving", "1.0", old)
-    registries.pull(pin, BlobCache(), notes.append)
+    pull(pin, BlobCache(), notes.append)
     new = registry.push("library/moving", "1.0", both("new"))
     with pytest.raises(Problem) as caught:
-        registries.pull(pin, BlobCache(), notes.append)
+        pull(pin, BlobCache(), notes.append)
     assert "docker.io/library/moving:1.0 is no longer what was pinned" in caught.value.message
     assert old in caught.value.message
     assert new in caught.value.message
@@ -95,7 +97,7 @@ def test_a_tag_that_moved_stops_the_build_even_when_the_image_is_cached(
 def test_a_missing_image_is_named(notes: list[str]) -> None:
     pin = Upstream("quay.io/nobody/nothing", "9", "sha256:" + "1" * 64)
     with pytest.raises(Problem) as caught:
-        registries.pull(pin, BlobCache(), notes.append)
+        pull(pin, BlobCache(), notes.append)
     assert "quay.io/nobody/nothing:9@sha256:1111" in caught.value.message
     assert "does not exist there" in caught.value.message
     assert "--source debian" in caught.value.fix
@@ -111,11 +113,11 @@ def test_a_blob_that_the_registry_damaged_is_refused(registry: Registry, notes: 
     pin = Upstream("docker.io/library/broken", "1.0", digest)
     blobs = BlobCache()
     with pytest.raises(Problem, match=r"docker\.io/library/broken:1\.0"):
-        registries.pull(pin, blobs, notes.append)
+        pull(pin, blobs, notes.append)
     assert blobs.image(digest) is None
     assert not [p for p in blobs.directory.rglob("*") if p.is_file() and p.stat().st_size > 1 << 19]
     stored.write_bytes(good)
-    assert registries.pull(pin, blobs, notes.append).config_digest == image(words="broken").id
+    assert pull(pin, blobs, notes.append).config_digest == image(words="broken").id
 
 
 def test_layers_that_are_not_the_configs_are_refused(registry: Registry, notes: list[str]) -> None:
@@ -126,15 +128,13 @@ def test_layers_that_are_not_the_configs_are_refused(registry: Registry, notes: 
 
     digest = registry.push("library/lying", "1.0", [Lying([PROGRAM])])
     with pytest.raises(Problem, match="unpacks to"):
-        registries.pull(
-            Upstream("docker.io/library/lying", "1.0", digest), BlobCache(), notes.append
-        )
+        pull(Upstream("docker.io/library/lying", "1.0", digest), BlobCache(), notes.append)
 
 
 def test_no_image_for_this_platform_is_named(registry: Registry, notes: list[str]) -> None:
     digest = registry.push("library/arm", "1.0", both("arm")[:1])
     with pytest.raises(Problem, match="has no image for linux/amd64"):
-        registries.pull(Upstream("docker.io/library/arm", "1.0", digest), BlobCache(), notes.append)
+        pull(Upstream("docker.io/library/arm", "1.0", digest), BlobCache(), notes.append)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def small_product(registry: Registry, tmp_path: Path, monkeypatch: pytest.Monkey
     def no_wheels(_requirements: Path, _controller: Path, dest: Path, **_named: object) -> None:
         (dest / "it.whl").write_text("wheel")
 
-    monkeypatch.setattr("bundle.wheels.collect_app", no_wheels)
+    monkeypatch.setattr("bundle.builder.hosts.wheels.collect_app", no_wheels)
 
     def pin(name: str) -> dict[str, str]:
         digest = registry.push(f"library/{name}", "v2.0", both(name))
@@ -174,7 +174,7 @@ def small_product(registry: Registry, tmp_path: Path, monkeypatch: pytest.Monkey
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setattr(
-        "bundle.appimage._files",
+        "bundle.builder.images.app._files",
         lambda tree, _build: {
             name: (tree / name).read_bytes() for name in ("Dockerfile", "app/main.py")
         },
@@ -188,7 +188,7 @@ def test_a_whole_product_from_a_registry(
     small_product: Path, tmp_path: Path, notes: list[str]
 ) -> None:
     layout = tmp_path / "layout"
-    got = sources.collect(small_product, "auto", "3.2.1", layout, log=notes.append)
+    got = collect.collect(small_product, "auto", "3.2.1", layout, log=notes.append)
     assert got.image_source == "registry"
     assert got.absent == {}
     assert sorted(got.components) == ["one", "only-there", "tiny-app"]
@@ -207,7 +207,7 @@ def test_a_whole_product_from_a_registry(
     assert engine.image_id("airlift/tiny-app:registry")
 
     said = len(notes)
-    again = sources.collect(small_product, "registry", "3.2.1", layout, log=notes.append)
+    again = collect.collect(small_product, "registry", "3.2.1", layout, log=notes.append)
     assert again == got
     assert len(notes) == said, f"the second time does no work: {notes[said:]}"
 
@@ -219,4 +219,4 @@ def test_an_image_whose_probe_fails_is_refused(
     text = small_product.read_text().replace("- /true", "- /false")
     small_product.write_text(text)
     with pytest.raises(Problem, match=r"trying `/false` in airlift-upstream/.* failed"):
-        sources.collect(small_product, "registry", "3.2.1", tmp_path / "l", log=notes.append)
+        collect.collect(small_product, "registry", "3.2.1", tmp_path / "l", log=notes.append)

@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from bundle import appimage, cache, debian, engine, imagelock, registries, sources, wheels
-from bundle.imagelock import ImageLock, Upstream
-from bundle.problems import Problem
+from bundle.builder import cache
+from bundle.builder.hosts import wheels
+from bundle.builder.images import collect, debian, engine, lockfile, upstream
+from bundle.builder.images.app import _files
+from bundle.builder.images.lockfile import ImageLock, Upstream
+from bundle.builder.problems import Problem
 from tests.unit.images.imagekit import free_port
 
 
 @pytest.fixture
 def lock(tree: Path) -> ImageLock:
-    return imagelock.load(tree / "bundle" / "images.lock.yml")
+    return lockfile.load(tree / "bundle" / "images.lock.yml")
 
 
 @pytest.mark.parametrize(
@@ -37,12 +40,12 @@ def lock(tree: Path) -> ImageLock:
 )
 def test_drift_compares_upstream_versions(found: str, tag: str, expected: str | None) -> None:
     pin = Upstream("docker.io/library/it", tag, "sha256:" + "0" * 64)
-    assert sources.drift("debian", found, pin) == expected
+    assert collect.drift("debian", found, pin) == expected
 
 
 def test_an_unknown_source_is_refused(lock: ImageLock) -> None:
     with pytest.raises(Problem, match="unknown image source 'debain'"):
-        sources.choose(lock, "debain", print)
+        collect.choose(lock, "debain", print)
 
 
 def test_auto_takes_debian_quickly_where_nothing_answers(
@@ -50,7 +53,7 @@ def test_auto_takes_debian_quickly_where_nothing_answers(
 ) -> None:
     monkeypatch.setenv("AIRLIFT_REGISTRY_MIRROR", f"127.0.0.1:{free_port()}")
     begun = time.monotonic()
-    assert sources.choose(lock, "auto", notes.append) == "debian"
+    assert collect.choose(lock, "auto", notes.append) == "debian"
     assert time.monotonic() - begun < 3
     assert "cannot be reached" in notes[0]
 
@@ -61,13 +64,13 @@ def test_auto_takes_registries_where_they_answer(
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setenv("AIRLIFT_REGISTRY_MIRROR", f"{address}/proxy")
-        assert sources.choose(lock, "auto", notes.append) == "registry"
+        assert collect.choose(lock, "auto", notes.append) == "registry"
 
 
 def test_one_registry_that_is_missing_is_enough_for_debian() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         there, missing = f"127.0.0.1:{server.getsockname()[1]}", f"127.0.0.1:{free_port()}"
-        assert registries.unreachable([there, missing]) == [missing]
+        assert upstream.unreachable([there, missing]) == [missing]
 
 
 def test_a_name_that_takes_for_ever_to_look_up_does_not_delay(
@@ -75,7 +78,7 @@ def test_a_name_that_takes_for_ever_to_look_up_does_not_delay(
 ) -> None:
     monkeypatch.setattr(socket, "create_connection", lambda *_args, **_named: time.sleep(20))
     begun = time.monotonic()
-    assert registries.unreachable(["registry.example", "other.example"]) == [
+    assert upstream.unreachable(["registry.example", "other.example"]) == [
         "other.example",
         "registry.example",
     ]
@@ -92,7 +95,7 @@ def test_behind_a_proxy_the_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError
 
     monkeypatch.setattr(socket, "create_connection", refuse)
-    registries.unreachable(["registry.example", "inside.example:5000"])
+    upstream.unreachable(["registry.example", "inside.example:5000"])
     assert sorted(asked) == [("inside.example", 5000), ("proxy.example", 3128)]
 
 
@@ -142,7 +145,7 @@ def test_the_app_is_built_from_what_git_knows(tmp_path: Path, lock: ImageLock) -
     (tmp_path / "app" / "gone.py").unlink()
     build = lock.images["app"].build
     assert build is not None
-    files = appimage._files(tmp_path, build)
+    files = _files(tmp_path, build)
     assert sorted(files) == ["Dockerfile", "app/main.py", "app/new.py"]
 
 
@@ -150,7 +153,7 @@ def test_outside_a_clone_the_app_build_says_so(tmp_path: Path, lock: ImageLock) 
     build = lock.images["app"].build
     assert build is not None
     with pytest.raises(Problem, match="cannot list the files"):
-        appimage._files(tmp_path, build)
+        _files(tmp_path, build)
 
 
 def test_the_apps_wheels_bring_pips_own_from_the_controllers_lock(

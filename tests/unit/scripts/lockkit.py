@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from bundle import cache, wheels
+from bundle.builder import cache
+from bundle.builder.hosts import wheels
 from tests.unit.bundle.bundlekit import wheel
 
 ROOT = Path(__file__).resolve().parents[3]

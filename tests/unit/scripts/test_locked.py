@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bundle import bootstrap
 from bundle.errors import AirliftError, Kind
+from bundle.jumphost import venv
 from tests.unit.scripts import lockkit
 from tests.unit.scripts.lockkit import LOCKED, PIPS, ROOT, Index, environment, installed, pip_wheel
 
@@ -220,7 +220,7 @@ def release(folder: Path, index: Index, lock: str, pip: str) -> Path:
         (folder / name).mkdir(parents=True)
     for file in (*index.files.glob("*.whl"), pip_wheel(pip)):
         shutil.copy(file, folder / "wheels")
-    (folder / bootstrap.REQUIREMENTS).write_text(lock)
+    (folder / venv.REQUIREMENTS).write_text(lock)
     (folder / "bundle" / "__init__.py").touch()
     return folder
 
@@ -228,9 +228,9 @@ def release(folder: Path, index: Index, lock: str, pip: str) -> Path:
 @pytest.mark.parametrize("pip", PIPS)
 def test_a_jump_host_has_what_is_locked(pip: str, index: Index, tmp_path: Path) -> None:
     made = release(tmp_path / "release", index, index.lock(), pip)
-    bootstrap.make(made, "0" * 64)
+    venv.make(made, "0" * 64)
     assert installed(made / "venv" / "bin" / "python") == AS_LOCKED
-    assert bootstrap.is_complete(made, "0" * 64)
+    assert venv.is_complete(made, "0" * 64)
 
 
 @pytest.mark.parametrize("pip", PIPS)
@@ -239,9 +239,9 @@ def test_a_jump_host_refuses_wheels_that_do_not_fit_together(
 ) -> None:
     made = release(tmp_path / "release", index, index.lock("probe-plain"), pip)
     with pytest.raises(AirliftError) as caught:
-        bootstrap.make(made, "0" * 64)
+        venv.make(made, "0" * 64)
     assert caught.value.kind is Kind.BOOTSTRAP
     assert caught.value.what.startswith("the wheels of this release do not fit together: ")
     assert UNFIT in caught.value.what
     assert caught.value.fix.startswith("ask the vendor for a complete bundle")
-    assert not bootstrap.is_complete(made, "0" * 64)
+    assert not venv.is_complete(made, "0" * 64)

@@ -15,8 +15,8 @@ RULE = {"--no-deps", "--require-hashes"}
 #: Where pip is called. A new place belongs here; after an install, check that all fits together.
 PLACES = {
     "Dockerfile",
-    "bundle/bootstrap.py",
-    "bundle/wheels.py",
+    "bundle/jumphost/venv.py",
+    "bundle/builder/hosts/wheels.py",
     "scripts/locked-install.sh",
     "tests/unit/images/test_debian_images.py",
 }

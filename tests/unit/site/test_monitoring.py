@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bundle import engine
+from bundle.builder.images import engine
 from tests.unit.app.appkit import image_of
 from tests.unit.roles.conftest import ROLES, ROOT, load, plugin
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from bundle import engine
+from bundle.builder.images import engine
 from tests.unit.app.appkit import eventually, image_of
 from tests.unit.roles.conftest import ROLES, plugin
 

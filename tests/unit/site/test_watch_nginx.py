@@ -24,7 +24,7 @@ from swap_agent.refusal import TABLE, Refusal, ruleset
 from swap_agent.state import Settings, State
 from swap_agent.watch import Watch
 
-from bundle import engine
+from bundle.builder.images import engine
 from tests.unit.app.appkit import free_port, image_of
 from tests.unit.roles.conftest import ROOT
 

@@ -1,0 +1,1 @@
+"""The documents of a release: SBOMs, licences, vulnerabilities, provenance."""

@@ -1,0 +1,367 @@
+"""Builds a bundle: collects, writes the manifest, signs it, writes the tar, checks the result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bundle.builder import completeness, content, machine, release, since, sums, verifier_pyz
+from bundle.builder.about import documents
+from bundle.builder.about.subject import Asked, Subject
+from bundle.builder.workspace import workspace
+from bundle.core.files import fsync_directory, sha256, sha256_bytes
+from bundle.errors import AirliftError, Kind
+from bundle.format import manifest, tar
+from bundle.format.manifest import Manifest
+from bundle.trust import sshsig
+from bundle.trust.sshsig import Trust
+from bundle.verify.checks import check_members, opened
+
+Log = Callable[[str], None]
+
+
+class Collected(Protocol):
+    """What the image sources hand over, beside the OCI layout that they filled."""
+
+    @property
+    def image_source(self) -> str:
+        """`debian` or `registry`."""
+
+    @property
+    def components(self) -> dict[str, dict[str, Any]]:
+        """The manifest's components."""
+
+    @property
+    def absent(self) -> dict[str, dict[str, str]]:
+        """What this source cannot supply, with the reason."""
+
+
+class Suppliers(Protocol):
+    """Where images, packages and wheels come from."""
+
+    def images(self, lock: Path, source: str, version: str, layout: Path, log: Log) -> Collected:
+        """Fill an OCI layout."""
+
+    def packages(self, dest: Path, log: Log) -> dict[str, dict[str, str]]:
+        """Fill a folder for each operating system; return what is absent."""
+
+    def wheels(self, requirements: Path, dest: Path, log: Log) -> None:
+        """Fill a wheelhouse."""
+
+    def zones(self, lock: Path) -> dict[str, tuple[str, ...]]:
+        """The zones of each component."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller wants."""
+
+    tree: Path
+    out: Path
+    keys: tuple[Path, ...]
+    identity: str
+    version: str | None = None
+    serial: int | None = None
+    source: str = "auto"
+    # Bundles and site receipts whose members need not travel again: the result is a delta.
+    since: tuple[Path, ...] = ()
+    # Who may sign receipts.
+    receipt_signers: Path | None = None
+    # What Debian's security tracker publishes: a file, or a folder of such files.
+    vulnerability_data: Path | None = None
+    # Whether to ask pip-audit's service.
+    audit: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was made."""
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+    manifest_sha256: str
+    allowed_signers: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """What the manifest says of images, and of all that is absent."""
+
+    image_source: str
+    components: dict[str, dict[str, Any]]
+    absent: dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A member and where its bytes are."""
+
+    path: str
+    source: Path | bytes
+    size: int
+    sha256: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {"path": self.path, "size": self.size, "sha256": self.sha256}
+
+
+def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
+    """Make `airlift-VERSION-amd64.tar` in the output folder, whole or not at all.
+
+    With bases it is `airlift-VERSION-since-BASE-amd64.tar`, the same without what they have.
+    """
+    lines = _check_keys(options)
+    wanted = release.load(options.tree, version=options.version, serial=options.serial)
+    for note in wanted.notes:
+        log(f"note: {note}")
+    bases = since.load(options.since, wanted, machine.architecture(), options.receipt_signers)
+    for line in bases.said:
+        log(f"receipt {line}")
+    if options.source != "auto":
+        since.check_source(bases, options.source)
+    asked = documents.ask(options.tree, wanted, lines, options.vulnerability_data, options.audit)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with workspace(options.out) as work:
+        files, collected = _collect(options, wanted, suppliers, work, asked=asked, log=log)
+        since.check_source(bases, collected.image_source)
+        log(f"hashing {len(files)} files")
+        entries = _entries(options.tree, files)
+        lock = options.tree / "bundle" / "images.lock.yml"
+        left_out = since.left_out(bases, {entry.path: entry.sha256 for entry in entries})
+        for note in since.notes(bases, left_out):
+            log(f"note: {note}")
+        data = _manifest(wanted, collected, suppliers.zones(lock), entries, left_out)
+        raw = manifest.encode(data)
+        parsed = manifest.parse(raw)
+        log("signing")
+        signatures = [sshsig.sign(raw, key) for key in options.keys]
+        newest = parsed.bases[0].version if parsed.bases else None
+        name = manifest.bundle_name(parsed.version, machine.architecture(), newest)
+        draft = work / name
+        carried = [e for e in entries if e.path not in left_out]
+        write(draft, raw, signatures, [(e.path, e.source, e.size) for e in carried])
+        log("verifying the result")
+        sha256 = self_check(draft, lines, work)
+        draft.replace(options.out / name)
+    fsync_directory(options.out)
+    total = sums.write(options.out, name, options.keys[0])
+    return Built(options.out / name, parsed, total, sha256, lines, wanted.notes)
+
+
+def write(
+    path: Path,
+    raw: bytes,
+    signatures: Sequence[bytes],
+    members: Iterable[tuple[str, Path | bytes, int]],
+) -> None:
+    """Write the archive."""
+    with path.open("xb") as out:
+        writer = tar.Writer(out)
+        writer.add(manifest.MANIFEST, raw)
+        for number, signature in enumerate(signatures, 1):
+            suffix = "" if number == 1 else f".{number}"
+            writer.add(manifest.SIGNATURE + suffix, signature)
+        for name, source, size in members:
+            if isinstance(source, bytes):
+                writer.add(name, source)
+            else:
+                writer.add_file(name, source, size)
+        writer.finish()
+
+
+def self_check(path: Path, lines: Sequence[str], work: Path) -> str:
+    """Verify a bundle as a client would; nothing leaves that a client would refuse."""
+    signers = work / "allowed_signers"
+    signers.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    required = len({line.split()[-1] for line in lines})
+    with opened(path, trust=Trust(signers, required=required), home=None) as bundle:
+        check_members(bundle)
+        return bundle.sha256
+
+
+def allowed_signers_line(key: Path, identity: str) -> str:
+    """What a client's list needs for this key."""
+    return f'{identity} namespaces="{sshsig.NAMESPACE}" {sshsig.public_key(key)}'
+
+
+def _check_keys(options: Options) -> tuple[str, ...]:
+    """Find out now, not after minutes of work, that a key is missing or locked."""
+    if not options.keys:
+        raise AirliftError(
+            Kind.SIGNING,
+            "there is no signing key; a bundle is always signed",
+            where="--key or AIRLIFT_SIGNING_KEY",
+            fix=sshsig.MAKE_A_KEY,
+        )
+    if len(options.keys) > sshsig.MAX_SIGNATURES:
+        raise AirliftError(
+            Kind.SIGNING,
+            f"more than {sshsig.MAX_SIGNATURES} keys",
+            where="--key",
+            fix="use fewer",
+        )
+    lines = []
+    for key in options.keys:
+        if not key.is_file():
+            raise AirliftError(
+                Kind.SIGNING,
+                "the signing key does not exist",
+                where=str(key),
+                fix=sshsig.MAKE_A_KEY,
+            )
+        line = allowed_signers_line(key, options.identity)
+        # A hardware key wants a touch for every signature: ask for one only.
+        if not line.split()[2].startswith("sk-"):
+            sshsig.sign(b"", key, namespace="airlift-try")
+        lines.append(line)
+    return tuple(lines)
+
+
+def _collect(
+    options: Options,
+    wanted: release.Release,
+    suppliers: Suppliers,
+    work: Path,
+    *,
+    asked: Asked,
+    log: Log,
+) -> tuple[dict[str, Path], Collected]:
+    tree = options.tree
+    files = content.collect(tree)
+    requirements = tree / "requirements" / "controller.txt"
+    log("wheels for the jump host")
+    suppliers.wheels(requirements, work / "wheels", log)
+    log("container engine packages")
+    absent = suppliers.packages(work / "packages", log)
+    log(f"images (source: {options.source})")
+    layout = work / "layout"
+    lock = tree / "bundle" / "images.lock.yml"
+    collected = suppliers.images(lock, options.source, wanted.version, layout, log)
+    files |= _folder(work / "wheels", "wheels")
+    files |= _folder(work / "packages", "packages")
+    absent = {**collected.absent, **absent}
+    subject = Subject(
+        tree=tree,
+        release=wanted,
+        architecture=machine.architecture(),
+        image_source=collected.image_source,
+        components=collected.components,
+        absent=absent,
+        layout=layout,
+        wheels=work / "wheels",
+        packages=work / "packages",
+        asked=asked,
+    )
+    log("what is inside: bills of materials, licences, vulnerabilities, provenance")
+    files |= documents.write(subject, work / "about")
+    for name in ("oci-layout", "index.json"):
+        files[f"oci/{name}"] = layout / name
+    for digest in sorted(_needed_blobs(collected.components)):
+        files[f"blobs/sha256/{digest}"] = layout / "blobs" / "sha256" / digest
+    for member, file in files.items():
+        if not file.is_file():
+            raise AirliftError(
+                Kind.BUILD_INPUT,
+                f"{member} was not made",
+                where=str(file),
+                fix="delete the cache (~/.cache/airlift) and build again",
+            )
+    completeness.check(tree, files, collected.components, absent)
+    return files, _Gathered(collected.image_source, collected.components, absent)
+
+
+def _folder(folder: Path, prefix: str) -> dict[str, Path]:
+    found = {
+        f"{prefix}/{path.relative_to(folder).as_posix()}": path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    if not found:
+        raise AirliftError(
+            Kind.BUILD_INPUT,
+            f"no {prefix.partition('/')[0]} were collected",
+            where=str(folder),
+            fix="delete the cache (~/.cache/airlift) and build again",
+        )
+    return found
+
+
+def _needed_blobs(components: dict[str, dict[str, Any]]) -> set[str]:
+    digests: set[str] = set()
+    for component in components.values():
+        digests |= {component["manifest_digest"], component["config_digest"]}
+        digests |= {layer["digest"] for layer in component["layers"]}
+    return {digest.removeprefix("sha256:") for digest in digests}
+
+
+def _entries(tree: Path, files: dict[str, Path]) -> list[_Entry]:
+    """Hash everything, on all cores; verify.pyz stands first, then one fixed order."""
+    verifier = verifier_pyz.make(tree / "bundle")
+    paths = sorted(files, key=manifest.order)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        digests = list(pool.map(lambda path: sha256(files[path]), paths))
+    entries = [_Entry(manifest.VERIFIER, verifier, len(verifier), sha256_bytes(verifier))]
+    entries += [
+        _Entry(path, files[path], files[path].stat().st_size, digest)
+        for path, digest in zip(paths, digests, strict=True)
+    ]
+    return entries
+
+
+def _manifest(
+    wanted: release.Release,
+    collected: Collected,
+    zones_of: dict[str, tuple[str, ...]],
+    entries: Sequence[_Entry],
+    left_out: Mapping[str, since.Base],
+) -> dict[str, Any]:
+    used = {base.version: base for base in left_out.values()}
+    return {
+        "format": manifest.FORMAT,
+        "product": manifest.PRODUCT,
+        "version": wanted.version,
+        "serial": wanted.serial,
+        "created": wanted.created,
+        "architecture": machine.architecture(),
+        "revision": wanted.revision,
+        "upgrade": wanted.upgrade,
+        "schema": wanted.schema,
+        "image_source": collected.image_source,
+        "components": collected.components,
+        "absent": collected.absent,
+        "zones": zones(collected.components, zones_of),
+        "bases": [base.as_dict() for base in since.newest_first(used.values())],
+        "left_out": [
+            {**entry.as_dict(), "base": left_out[entry.path].version}
+            for entry in entries
+            if entry.path in left_out
+        ],
+        "members": [entry.as_dict() for entry in entries if entry.path not in left_out],
+    }
+
+
+def zones(
+    components: dict[str, dict[str, Any]], zones_of: dict[str, tuple[str, ...]]
+) -> dict[str, dict[str, int]]:
+    """The disk that each zone's images need, every shared layer once.
+
+    Unpacked layers, plus the compressed ones, which the containerd store keeps. A layer's unpacked
+    size is not known alone, so the image's own ratio stands for it.
+    """
+    needed: dict[str, dict[str, int]] = {}
+    for name, component in components.items():
+        packed = sum(layer["size"] for layer in component["layers"]) or 1
+        for zone in zones_of.get(name, ()):
+            layers = needed.setdefault(zone, {})
+            for layer in component["layers"]:
+                unpacked = layer["size"] * component["unpacked_size"] // packed
+                size = layer["size"] + unpacked
+                layers[layer["digest"]] = max(layers.get(layer["digest"], 0), size)
+    return {zone: {"bytes": sum(layers.values())} for zone, layers in sorted(needed.items())}

@@ -1,0 +1,77 @@
+"""Adds a further signer's signature to a finished bundle; its content stays as it is."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from pathlib import Path
+
+from bundle.builder import sums
+from bundle.core.files import fsync_directory
+from bundle.errors import AirliftError, Kind
+from bundle.format import manifest, tar
+from bundle.trust import sshsig
+from bundle.verify.checks import check_members, opened
+
+
+def add(path: Path, *, key: Path | None, signature: Path | None) -> int:
+    """Sign with a key, or take a signature made on the signer's own machine.
+
+    Every byte is checked against the manifest first: nobody vouches for a damaged bundle. The new
+    file takes the old one's place at once. SHA256SUMS is renewed when there is a key to sign it.
+    """
+    with opened(path, trust=None, home=None) as bundle:
+        if not bundle.source.whole:
+            raise AirliftError(
+                Kind.SIGNING,
+                "a signature is added to the bundle file, not to its parts",
+                where=str(path),
+                fix=f"python -m bundle join {shlex.quote(str(path))}, sign that file, and split it "
+                "again",
+            )
+        check_members(bundle)
+        if signature is not None:
+            new = signature.read_bytes()
+        elif key is not None:
+            new = sshsig.sign(bundle.raw_manifest, key)
+        else:
+            raise AirliftError(
+                Kind.SIGNING,
+                "there is neither a key nor a signature to add",
+                where="--key, --signature or AIRLIFT_SIGNING_KEY",
+                fix=sshsig.MAKE_A_KEY,
+            )
+        sshsig.check_fits(bundle.raw_manifest, new)
+        signatures = [*bundle.signatures, new]
+        fingerprints = [sshsig.parse(raw, "a signature").fingerprint for raw in signatures]
+        if len(set(fingerprints)) < len(fingerprints):
+            raise AirliftError(
+                Kind.SIGNING,
+                f"the key {fingerprints[-1]} has signed this bundle already",
+                where=str(path),
+                fix="nothing is to be done",
+            )
+        if len(fingerprints) > sshsig.MAX_SIGNATURES:
+            raise AirliftError(
+                Kind.SIGNING,
+                f"the bundle has {sshsig.MAX_SIGNATURES} signatures, and no room for more",
+                where=str(path),
+                fix="build it again, and have only those sign whom its clients ask for",
+            )
+        start = bundle.offsets[0] - tar.BLOCK
+        with tempfile.TemporaryDirectory(prefix=".sign-", dir=path.parent) as folder:
+            draft = Path(folder, path.name)
+            with draft.open("xb") as out:
+                writer = tar.Writer(out)
+                writer.add(manifest.MANIFEST, bundle.raw_manifest)
+                for number, raw in enumerate(signatures, 1):
+                    suffix = "" if number == 1 else f".{number}"
+                    writer.add(manifest.SIGNATURE + suffix, raw)
+                writer.add_rest(path, start)
+            with opened(draft, trust=None, home=None) as again:
+                check_members(again)
+            draft.replace(path)
+    fsync_directory(path.parent)
+    if key is not None:
+        sums.write(path.parent, path.name, key)
+    return len(signatures)

@@ -1,0 +1,142 @@
+"""What hosts without a network install: for each operating system, a repository of its packages."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+
+from bundle.builder import cache
+from bundle.builder.hosts import maker_repository, systems
+from bundle.builder.hosts.maker_repository import UnreachableError, WrongKeyError
+from bundle.builder.hosts.systems import System
+from bundle.builder.images import debian, engine, lockfile, upstream
+from bundle.builder.problems import Problem
+
+Log = Callable[[str], None]
+
+_LOCK = Path(__file__).parents[2] / "images.lock.yml"
+#: Asking who can be reached costs seconds once, not once a system.
+_AT_ONCE = 4
+_FAILED = "fetching them failed where this bundle was built; its log says why"
+
+
+def collect(
+    dest: Path, *, file: Path = systems.FILE, lock: Path = _LOCK, log: Log | None = None
+) -> dict[str, dict[str, str]]:
+    """Fill `dest/ID-VERSION` for each system; return those left out, as the manifest's `absent`.
+
+    A system is left out, with the reason, where the build need not have it and its packages cannot
+    be had here. A required system's failure, and a key that is not the maker's, end the build.
+    """
+    wanted = systems.load(file)
+    absent = {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        pending = [pool.submit(fetch, one, dest / one.folder, lock=lock, log=log) for one in wanted]
+        for system, one in zip(wanted, pending, strict=True):
+            try:
+                one.result()
+            except WrongKeyError:
+                raise
+            except Problem as problem:
+                if system.required:
+                    raise
+                known = isinstance(problem, UnreachableError)
+                absent[system.absent_name] = {"reason": problem.what if known else _FAILED}
+                if log:
+                    log(f"note: no packages for {system.name}: {problem.what}")
+    return absent
+
+
+def fetch(system: System, dest: Path, *, lock: Path = _LOCK, log: Log | None = None) -> None:
+    r"""Fill `dest` with a system's packages and their index, from the cache where they are there.
+
+    `*.deb`, `Packages` and `Release`, or `*.rpm`, `repodata/` and `Packages`. A host with no way
+    out installs from it; its own list of mirrors is left alone. With deb, `airlift.list` holds
+    `deb [trusted=yes] file:/PATH ./`: the bundle's signature covers every file already.
+
+        O="-o Dir::Etc::sourcelist=/etc/airlift/airlift.list -o Dir::Etc::sourceparts=-"
+        apt-get $O -o APT::Get::List-Cleanup=0 update
+        DEBIAN_FRONTEND=noninteractive apt-get $O install --yes --no-install-recommends \
+            docker.io docker-cli nftables iptables python3-requests apparmor ca-certificates
+    """
+    images = lockfile.load(lock)
+    recipes = debian.recipes_of(images)
+    context = {
+        "Dockerfile": (recipes / "packages.Dockerfile").read_bytes(),
+        "make_repository": (recipes / f"make_{system.format}_repository").read_bytes(),
+    }
+    base = system.base
+    base_key = debian.base_key(images, base.suite) if base.suite else [base.image, base.tag]
+    texts = {name: text.decode() for name, text in context.items()}
+    repository = system.repository and asdict(system.repository)
+    what = cache.key([texts, base_key, images.as_of, system.packages, repository])
+
+    def fill(folder: Path) -> None:
+        # First what is quick: no base is made for a system that is left out.
+        if base.registry and upstream.unreachable([base.registry]):
+            message = f"{base.registry} could not be reached where this bundle was built"
+            raise UnreachableError(message)
+        extra = maker_repository.files(system.repository, system) if system.repository else {}
+        engine.require()
+        if log:
+            log(f"packages for {system.name}: downloading")
+        start = f"{base.image}:{base.tag}"
+        if base.suite:
+            start = debian.base(images, base.suite, log or _quiet)
+        reference = f"airlift-build/packages:{what}"
+        engine.build(
+            debian.context_of(context | extra, images.epoch),
+            reference,
+            dockerfile="Dockerfile",
+            arguments={
+                "BASE_IMAGE": start,
+                "SOURCE_DATE_EPOCH": str(images.epoch),
+                "PACKAGES": " ".join(system.packages),
+            },
+        )
+        try:
+            _take_out(reference, folder)
+        finally:
+            engine.remove(reference)
+
+    found = cache.folder("packages", what, fill)
+    cache.copy_folder(found, dest)
+
+
+def _take_out(image: str, folder: Path) -> None:
+    command = [*engine.docker(), "run", "--rm", "--network", "none", image]
+    with tempfile.TemporaryFile(dir=folder.parent) as stream:
+        done = subprocess.run(
+            [*command, "tar", "-C", "/packages", "-c", "."],
+            stdout=stream,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise Problem(f"taking the packages out failed: {done.stderr.decode(errors='replace')}")
+        stream.seek(0)
+        with tarfile.open(fileobj=stream) as archive:
+            for member in archive:
+                content = archive.extractfile(member) if member.isfile() else None
+                if content is not None:
+                    path = folder / _inside(member.name)
+                    path.parent.mkdir(exist_ok=True)
+                    path.write_bytes(content.read())
+    if not (folder / "Packages").is_file():
+        raise Problem("the packages image holds no index")
+
+
+def _inside(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise Problem(f"the packages image has a file outside of its folder: {name}")
+    return path
+
+
+def _quiet(_message: str) -> None:
+    """Say nothing."""

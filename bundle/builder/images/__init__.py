@@ -1,0 +1,1 @@
+"""Container images: from registries or from Debian packages, as one OCI layout."""

@@ -1,0 +1,77 @@
+"""The product's own image, built from the repository's Dockerfile without a package index.
+
+The build context is put together here: what git knows, and the lock's wheels in `wheels/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bundle.builder import cache, release
+from bundle.builder.hosts import wheels
+from bundle.builder.images import debian, engine
+from bundle.builder.images.lockfile import AppBuild, ImageLock
+from bundle.builder.problems import Problem
+
+Log = Callable[[str], None]
+
+_KEEP_OLD = 3
+
+
+def make(
+    lock: ImageLock, recipe: AppBuild, base_image: str, log: Log, *, version: str = "dev"
+) -> str:
+    """Return the app image on a base (`airlift-build/NAME:HASH`), built when something changed."""
+    tree = lock.path.parent.parent
+    files = _files(tree, recipe)
+    if recipe.dockerfile not in files:
+        raise Problem(f"{tree / recipe.dockerfile} does not exist; the app image is built from it")
+    with tempfile.TemporaryDirectory(dir=cache.root()) as folder:
+        wheelhouse = Path(folder)
+        controller = tree / "requirements" / "controller.txt"
+        wheels.collect_app(tree / recipe.requirements, controller, wheelhouse, log=log)
+        for path in sorted(wheelhouse.iterdir()):
+            files[f"wheels/{path.name}"] = path.read_bytes()
+    content = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    arguments = {
+        "BASE_IMAGE": base_image,
+        "SOURCE_DATE_EPOCH": str(lock.epoch),
+        # In the image's config alone: a new version of the same code shares every layer.
+        "VERSION": version,
+        "REVISION": release.revision_of(tree),
+    }
+    what = cache.key([content, recipe.dockerfile, arguments, engine.image_id(base_image)])
+    reference = f"airlift-build/{recipe.name}:{what}"
+    if not engine.image_id(reference):
+        log(f"image {recipe.name}: building")
+        engine.build(
+            debian.context_of(files, lock.epoch),
+            reference,
+            dockerfile=recipe.dockerfile,
+            arguments=arguments,
+        )
+        engine.prune_tags(f"airlift-build/{recipe.name}", keep=_KEEP_OLD, current=reference)
+    return reference
+
+
+def _files(tree: Path, recipe: AppBuild) -> dict[str, bytes]:
+    """Return what the Dockerfile may copy: known to git or new, never what git ignores."""
+    command = ["git", "-C", str(tree), "ls-files", "-z", "--cached", "--others"]
+    listed = subprocess.run(
+        [*command, "--exclude-standard", "--", *recipe.context],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        raise Problem(
+            f"cannot list the files of {tree}: {listed.stderr.strip()}",
+            fix="a bundle is built in a clone of the repository",
+        )
+    # A name that git still lists may be deleted in the work tree.
+    names = [name for name in listed.stdout.split("\0") if name and (tree / name).is_file()]
+    return {name: (tree / name).read_bytes() for name in sorted(set(names))}

@@ -1,0 +1,54 @@
+"""Where a bundle's images, packages and wheels really come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bundle.builder.build import Collected, Log
+from bundle.builder.hosts import packages, wheels
+from bundle.builder.images import app, collect, debian, engine, lockfile
+from bundle.builder.images.blobs import BlobCache
+from bundle.builder.images.upstream import load
+from bundle.errors import AirliftError, Kind
+
+
+class Real:
+    """The suppliers of `python -m bundle build`."""
+
+    def images(self, lock: Path, source: str, version: str, layout: Path, log: Log) -> Collected:
+        """Fill an OCI layout from registries or from Debian."""
+        return collect.collect(lock, source, version, layout, log=log)
+
+    def packages(self, dest: Path, log: Log) -> dict[str, dict[str, str]]:
+        """Fill a repository of the engine's packages for each system; return what is absent."""
+        return packages.collect(dest, log=log)
+
+    def wheels(self, requirements: Path, dest: Path, log: Log) -> None:
+        """Fill the jump host's wheelhouse."""
+        wheels.collect(requirements, dest, log=log)
+
+    def zones(self, lock: Path) -> dict[str, tuple[str, ...]]:
+        """The zones of each component, from the image lock."""
+        return {name: image.zones for name, image in lockfile.load(lock).images.items()}
+
+
+def app_image(lock: Path, name: str, source: str, tag: str, log: Log) -> None:
+    """Build one of the product's own images alone, and give it a tag in the local engine."""
+    pins = lockfile.load(lock)
+    pin = pins.images.get(name)
+    if pin is None or pin.build is None:
+        own = ", ".join(sorted(key for key, image in pins.images.items() if image.build))
+        raise AirliftError(
+            Kind.BUILD_INPUT,
+            f"{name} is not an image that is built from this tree",
+            where=str(lock),
+            fix=f"one of: {own}",
+        )
+    engine.require()
+    upstream, recipe = pins.bases[pin.build.base]
+    if collect.choose(pins, source, log) == "registry":
+        base = load(upstream, BlobCache(), log)
+    else:
+        base = debian.make(pins, recipe, debian.base(pins, recipe.base, log), log)
+    version = tag.rpartition(":")[2]
+    engine.tag(app.make(pins, pin.build, base, log, version=version), tag)

@@ -1,0 +1,76 @@
+"""Every command: who needs it, what it does in a line, and the module that has it.
+
+The module is loaded when its command is asked for: to load all of them takes longer than to check
+a small bundle.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import NamedTuple
+
+COURIER, OPERATOR, ENGINEER, ANYBODY = "courier", "operator", "engineer", "anybody"
+ROLES = {
+    COURIER: "courier and security officer, who carry and check",
+    OPERATOR: "operator, who imports on the jump host",
+    ENGINEER: "release engineer, who builds online",
+    ANYBODY: "anybody",
+}
+
+
+class Command(NamedTuple):
+    """What is known of a command before its module is loaded."""
+
+    role: str
+    text: str
+    #: It has `register`, which adds its commands to a parser.
+    module: str
+
+
+#: By name, in the order of the first page of help.
+COMMANDS = {
+    "verify": Command(
+        COURIER, "check signatures and every byte; write nothing", "bundle.cli.verify"
+    ),
+    "inspect": Command(
+        COURIER, "show what is inside; members are not hashed", "bundle.cli.inspect"
+    ),
+    "import": Command(
+        OPERATOR, "verify, store, and make the release current", "bundle.cli.import_release"
+    ),
+    "exit-codes": Command(ANYBODY, "list what each exit code means", "bundle.cli.exit_codes"),
+    "build": Command(ENGINEER, "build and sign a bundle", "bundle.cli.vendor"),
+    "dossier": Command(
+        COURIER,
+        "one offline page: who signed, what is inside, what changed",
+        "bundle.cli.dossier",
+    ),
+    "sign": Command(ENGINEER, "add another signer's signature to a bundle", "bundle.cli.vendor"),
+    "split": Command(
+        COURIER, "write a bundle in parts that a FAT32 stick can hold", "bundle.cli.carry"
+    ),
+    "join": Command(COURIER, "make a bundle file from its parts", "bundle.cli.carry"),
+    "image": Command(ENGINEER, "build the product's own image alone", "bundle.cli.vendor"),
+    "lock": Command(ENGINEER, "write what the locked tags name now", "bundle.cli.vendor"),
+    "receipt": Command(
+        OPERATOR, "sign a list of what this jump host has, for a small delta", "bundle.cli.stock"
+    ),
+    "diff": Command(
+        COURIER,
+        "what changes between two releases, and how much is to be carried",
+        "bundle.cli.stock",
+    ),
+    "prune": Command(
+        OPERATOR, "remove releases and blobs that no kept release needs", "bundle.cli.stock"
+    ),
+    "serve": Command(
+        OPERATOR, "serve the store as a registry on the loopback", "bundle.cli.vendor"
+    ),
+    "completion": Command(ANYBODY, "print a completion script for a shell", "bundle.cli.vendor"),
+}
+
+
+def here() -> dict[str, Command]:
+    """The commands that this copy of the program has: `verify.pyz` carries a few of them."""
+    found = {module: find_spec(module) for module in {one.module for one in COMMANDS.values()}}
+    return {name: one for name, one in COMMANDS.items() if found[one.module]}

@@ -1,0 +1,94 @@
+"""`bundle import`: verify, store, and make the release current."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from bundle.cli.answer import Answer
+from bundle.cli.options import add_custody, add_trust, home_of, required_trust
+from bundle.cli.parser import add_command
+from bundle.core.show import Progress, facts
+from bundle.jumphost import importer
+from bundle.jumphost.store import Home
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    one = add_command(
+        commands,
+        "import",
+        _import,
+        about="Everything that `verify` does, in the same pass in which the bundle is stored;\n"
+        "nothing of it is used before all of it is good. Killed or short of disk, the\n"
+        "same command continues. The first import keeps the list of signers.",
+        examples=(
+            "import /media/usb/airlift-1.0.0-amd64.tar --allowed-signers allowed_signers",
+            "import /media/usb/airlift-1.1.0-since-1.0.0-amd64.tar",
+        ),
+    )
+    one.add_argument("bundle", type=Path, help="bundle file, or the index NAME.parts of its parts")
+    add_trust(one)
+    add_custody(one)
+
+
+def _import(arguments: argparse.Namespace) -> Answer:
+    home = home_of(arguments)
+    trust = required_trust(arguments, home)
+    progress = Progress("verifying and storing", _length(arguments.bundle))
+    start = time.monotonic()
+
+    def log(text: str) -> None:
+        progress.clear()
+        print(f"{time.monotonic() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    try:
+        done = importer.run(arguments.bundle, trust=trust, home=home, log=log, progress=progress)
+    finally:
+        progress.finish()
+    data = {
+        "version": done.version,
+        "serial": done.serial,
+        "already_imported": done.already,
+        "restored": done.restored,
+        "release": str(done.release),
+        "signers": [signer.as_dict() for signer in done.signers],
+        "ignored": list(done.ignored),
+        "accepted": done.accepted,
+        "new_bytes": done.new_bytes,
+    }
+    state = "is already imported" if done.already else "is imported and current"
+    if done.restored:
+        state = f"is whole; {home.current.readlink().name} stays current: back goes rollback.yml"
+    rows = [("trusted", str(signer)) for signer in done.signers]
+    rows += [("not counted", reason) for reason in done.ignored]
+    rows += [("accepted", done.accepted), ("release", str(done.release))]
+    rows.append(("signers", f"{home.trust / 'allowed_signers'}, used from now on"))
+    return Answer(
+        f"airlift {done.version}, serial {done.serial}, {state}\n{facts(rows)}\n\n{_next(home)}",
+        data,
+    )
+
+
+def _length(path: Path) -> int:
+    """About what there is to read; whether it is a bundle is asked later."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _next(home: Home) -> str:
+    sites = sorted(p.name for p in home.sites.iterdir()) if home.sites.is_dir() else []
+    lines = ["Next:", f"  cd {home.current}"]
+    if not sites:
+        example = home.sites / "CLIENT"
+        lines.append(f"  mkdir -p {home.sites} && cp -r inventories/example {example}")
+        lines.append(f"  # fill in {example}: hosts.yml, group_vars/all/main.yml, vault.yml")
+    for site in sites or ["CLIENT"]:
+        for verb in ("preflight", "install"):
+            playbook = f"playbooks/{verb}.yml"
+            lines.append(f"  ./venv/bin/ansible-playbook -i {home.sites / site} {playbook}")
+    return "\n".join(lines)

@@ -1,0 +1,130 @@
+"""The command line: finds the command, runs it, and says what came of it.
+
+`verify.pyz` carries verify, inspect and import; a source tree has more.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bundle.cli import catalog
+from bundle.cli.answer import Command
+from bundle.cli.parser import Parser, Top, names_custody, program
+from bundle.core.show import RED, fold, open_streams, paint, say
+from bundle.errors import AirliftError, Kind
+
+HELP = ("-h", "--help")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; return its exit code."""
+    open_streams()
+    words = sys.argv[1:] if argv is None else argv
+    name = next((word for word in words if not word.startswith("-")), "")
+    if not words:
+        make_parser(only=HELP[0]).print_help()
+        return Kind.USAGE.exit_code
+    try:
+        with _signals_as_errors():
+            arguments = make_parser(only=words[0]).parse_args(words)
+            name = arguments.command
+            command: Command = arguments.run
+            if names_custody(arguments):
+                from bundle.cli import custody  # noqa: PLC0415 - seldom asked for, and large
+
+                answer = custody.recorded(command, arguments)
+            else:
+                answer = command(arguments)
+        if arguments.json:
+            _say_answer(json.dumps({"ok": True, "command": name, **answer.data}, indent=1))
+        elif answer.text:
+            _say_answer(answer.text)
+    except AirliftError as error:
+        return _fail(error, name, words)
+    except KeyboardInterrupt:
+        what = "stopped; nothing half-done is used"
+        return _fail(AirliftError(Kind.INTERRUPTED, what, fix="run it again"), name, words)
+    except OSError as error:
+        from bundle.core.files import write_failed  # noqa: PLC0415 - not for every page of help
+
+        return _fail(write_failed(error, Path.cwd()), name, words)
+    return 0
+
+
+def _say_answer(text: str) -> None:
+    try:
+        say(text)
+    except OSError as error:
+        # Whoever reads the exit code only would take it for a good answer.
+        what = f"the answer cannot be written: {error.strerror}"
+        raise AirliftError(Kind.OUTPUT, what) from error
+
+
+def _fail(error: AirliftError, command: str, words: list[str]) -> int:
+    if "--json" in words:
+        found = {"ok": False, "command": command, "error": error.as_dict()}
+        with suppress(OSError):
+            say(json.dumps(found, indent=1))
+    # What was handed in is refused; other errors are this machine's, or its user's.
+    refused = 10 <= error.kind.exit_code < 40
+    head = f"airlift {command}".strip() + ": " + ("REFUSED: " if refused else "")
+    # The lines after the first hold commands: those stay in one piece, for whoever copies them.
+    what, *rest = str(error).split("\n")
+    said = fold(head + what, sys.stderr).replace("REFUSED:", paint("REFUSED:", RED, sys.stderr), 1)
+    # The exit code is that of the refusal, whether or not anybody can be told of it.
+    with suppress(OSError):
+        say("\n".join((said, *rest)), sys.stderr)
+    return error.kind.exit_code
+
+
+@contextmanager
+def _signals_as_errors() -> Iterator[None]:
+    """Let `kill` and a closed terminal end a command as Ctrl-C does, with its cleaning up."""
+
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # Under nohup it stays ignored.
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def make_parser(only: str | None = None) -> Top:
+    """All commands with their options, as `main` understands them.
+
+    If only one of them is wanted, or nothing but the first page of help, the rest is not loaded.
+    """
+    parser = Top(
+        prog=program(),
+        description="Airlift bundles: a release in one signed file, for a place with no internet.",
+    )
+    commands: Any = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser
+    )
+    parser.commands = commands
+    known = catalog.here()
+    if only in known:
+        modules = [known[only].module]
+    elif only in HELP:
+        modules = []
+    else:
+        modules = list(dict.fromkeys(command.module for command in known.values()))
+    for module in modules:
+        import_module(module).register(commands)
+    return parser

@@ -1,0 +1,116 @@
+"""`bundle verify`: a bundle, or an imported release, against its signed manifest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from bundle.cli.answer import Answer
+from bundle.cli.options import add_custody, add_trust, home_of, required_trust
+from bundle.cli.parser import add_command
+from bundle.core.show import GREEN, Progress, facts, paint, size
+from bundle.format import delta
+from bundle.jumphost.store import Acceptance, Home, now
+from bundle.review import inspect
+from bundle.trust.sshsig import Verdict
+from bundle.verify import checks
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    one = add_command(
+        commands,
+        "verify",
+        _verify,
+        about="Run it when a bundle arrives, and whenever you doubt a copy. It says who signed,\n"
+        "with which key, and what is inside. A release that was imported is checked\n"
+        "against its signed manifest, file by file, when you name its directory.",
+        examples=(
+            "verify /media/usb/airlift-1.0.0-amd64.tar --allowed-signers allowed_signers",
+            "verify BUNDLE --identity release@airlift.example --require-signers 2",
+            "verify /opt/airlift/current",
+        ),
+    )
+    one.add_argument(
+        "bundle",
+        type=Path,
+        help="bundle file, the index NAME.parts of its parts, or the directory of a release",
+    )
+    add_trust(one)
+    add_custody(one)
+
+
+def _verify(arguments: argparse.Namespace) -> Answer:
+    home = home_of(arguments)
+    trust = required_trust(arguments, home)
+    progress = Progress("verifying")
+    if arguments.bundle.is_dir():
+        from bundle.jumphost import installed  # noqa: PLC0415 - a bundle's file needs nothing of it
+
+        found, verdict, accepted = installed.check(
+            arguments.bundle, trust=trust, home=home, progress=progress
+        )
+        # However it came here, all of it was hashed.
+        members, lacks = found.contents, []
+    else:
+        with checks.opened(arguments.bundle, trust=trust, home=home) as bundle:
+            progress.total = bundle.manifest.total_size
+            checks.check_members(bundle, progress=progress)
+            found, accepted = bundle.manifest, bundle.accepted
+            members = found.members
+            lacks = [("delta", delta.describe(found))] if found.bases else []
+            assert bundle.verdict is not None  # noqa: S101 - `opened` was given a trust
+            verdict = bundle.verdict
+    seconds = progress.finish()
+    total = sum(member.size for member in members)
+    judged = _judged(accepted)
+    rows = [*inspect.origin(found.data), *inspect.signers(verdict), ("judged", judged)]
+    rows += inspect.inside(found.data)
+    rows.append(("members", f"{len(members)}, {size(total)}, {seconds:.1f} s"))
+    rows += lacks + _accepted_rows(home, accepted)
+    good = paint("GOOD", GREEN, sys.stdout)
+    title = f"{good}: airlift {found.version}, serial {found.serial}: every byte is what was signed"
+    return Answer(
+        f"{title}\n{facts(rows)}",
+        {
+            "version": found.version,
+            "serial": found.serial,
+            "created": found.data["created"],
+            "revision": found.data["revision"],
+            "architecture": found.data["architecture"],
+            "image_source": found.data["image_source"],
+            "components": {name: c["version"] for name, c in found.components.items()},
+            "absent": found.data["absent"],
+            **_trusted(verdict),
+            "judged": judged,
+            "members": len(members),
+            "bytes": total,
+            "delta": delta.facts(found),
+            "seconds": round(seconds, 3),
+            "accepted": accepted.accepted if accepted else None,
+        },
+    )
+
+
+def _judged(accepted: Acceptance | None) -> str:
+    """At which time the keys' dates were looked at: a signature carries none of its own."""
+    if accepted is not None:
+        return f"keys as of {accepted.accepted}, when this jump host accepted it"
+    return f"keys as of {now()}, by this machine's clock"
+
+
+def _trusted(verdict: Verdict) -> dict[str, Any]:
+    signers = [signer.as_dict() for signer in verdict.signers]
+    return {"signers": signers, "ignored": list(verdict.ignored)}
+
+
+def _accepted_rows(home: Home, accepted: Acceptance | None) -> list[tuple[str, str]]:
+    if accepted is None:
+        return []
+    rows = [("accepted", f"on this jump host at {accepted.accepted}")]
+    newest = home.acceptances()[-1]
+    if newest.serial > accepted.serial:
+        rows.append(("older than", f"{newest.version}, serial {newest.serial}, accepted here too"))
+    return rows

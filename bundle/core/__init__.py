@@ -1,0 +1,1 @@
+"""Files, output, shapes of data, and what people see; imports `errors` only."""

@@ -1,0 +1,280 @@
+"""A bundle in parts: the index that lies beside them, and reading the parts as one file.
+
+The index says which part is bad; it decides nothing else. Whether the bundle is good is decided by
+its own signed manifest, in parts as in one piece.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bundle.core import schema as s
+from bundle.core.files import read_file
+from bundle.core.show import Progress
+from bundle.errors import AirliftError, Kind
+from bundle.format import tar
+
+SUFFIX = ".parts"
+SIGNATURE_SUFFIX = ".sig"
+#: Two digits in a name: `cat NAME.part-*` gives them in order.
+MAX_PARTS = 99
+#: The largest file that FAT32 can hold.
+FAT_LIMIT = (4 << 30) - 1
+_MAX_INDEX = 1 << 16
+#: A name that every file system of a stick can hold, and no program takes for an option.
+NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}"
+#: What is said of a part whose bytes are not those that were split.
+BAD = "is bad, its SHA-256 is not the one in the index"
+_PART = re.compile(rf"({NAME})\.part-\d\d")
+BUFFER = 1 << 20
+
+_FILE = {"bytes": s.integer(1), "name": s.text(NAME), "sha256": s.text(r"[0-9a-f]{64}")}
+_SHAPE = s.record(
+    bundle=s.record(**_FILE),
+    format=s.integer(1, 1),
+    parts=s.array(s.record(**_FILE)),
+)
+# Refusals that a bad part explains. Those of a signature concern the beginning only.
+_CONTENT = (Kind.UNREADABLE, Kind.CUT_SHORT, Kind.ALTERED, Kind.STRUCTURE)
+_BEGINNING = (Kind.UNSIGNED, Kind.UNKNOWN_SIGNER, Kind.BAD_SIGNATURE)
+
+
+class Piece(NamedTuple):
+    """A file as the index names it: a part, or the bundle that the parts are."""
+
+    name: str
+    size: int
+    sha256: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the index says of it."""
+        return {"bytes": self.size, "name": self.name, "sha256": self.sha256}
+
+
+class Index(NamedTuple):
+    """All parts of a bundle, in order."""
+
+    bundle: Piece
+    parts: tuple[Piece, ...]
+
+    @property
+    def name(self) -> str:
+        """The index's own file name."""
+        return self.bundle.name + SUFFIX
+
+    def starts(self) -> list[int]:
+        """Where each part begins in the bundle."""
+        return [0, *accumulate(part.size for part in self.parts)][:-1]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        whole = {"bytes": self.bundle.size, "sha256": self.bundle.sha256}
+        return {**whole, "parts": [part.as_dict() for part in self.parts]}
+
+    def encode(self) -> bytes:
+        """The only bytes that say this; one line for each file, so that `sed` reads it too."""
+        lines = [f"  {json.dumps(part.as_dict())}" for part in self.parts]
+        text = (
+            f'{{\n "bundle": {json.dumps(self.bundle.as_dict())},\n "format": 1,\n "parts": [\n'
+            + ",\n".join(lines)
+            + "\n ]\n}\n"
+        )
+        return text.encode("ascii")
+
+
+def part_name(bundle: str, number: int) -> str:
+    """The file name of a part; the first is number 1."""
+    return f"{bundle}.part-{number:02d}"
+
+
+def index_of(path: Path) -> Path | None:
+    """The index that this path means, if it names an index or a part."""
+    if path.name.endswith(SUFFIX):
+        return path
+    if match := _PART.fullmatch(path.name):
+        return path.with_name(match[1] + SUFFIX)
+    return None
+
+
+def signature_of(index: Path) -> Path:
+    """Where the signature of an index lies."""
+    return index.with_name(index.name + SIGNATURE_SUFFIX)
+
+
+def read_index(path: Path) -> Index:
+    """Read an index, strictly: what is not written as `Index.encode` writes it is refused."""
+    try:
+        raw = read_file(path, _MAX_INDEX)
+        data = json.loads(raw)
+        _SHAPE(data, "")
+        bundle, *parts = (
+            Piece(each["name"], each["bytes"], each["sha256"])
+            for each in (data["bundle"], *data["parts"])
+        )
+        index = Index(bundle, tuple(parts))
+        _check(index, raw)
+    except OSError as error:
+        what = f"the index of the parts cannot be read: {error.strerror}"
+        raise _bad_index(path, what) from error
+    except (ValueError, RecursionError) as error:
+        raise _bad_index(path, f"the index of the parts was altered: {error}") from error
+    return index
+
+
+def _check(index: Index, raw: bytes) -> None:
+    names = [part_name(index.bundle.name, n) for n in range(1, len(index.parts) + 1)]
+    problem = ""
+    if [part.name for part in index.parts] != names or not 1 <= len(names) <= MAX_PARTS:
+        problem = "its parts are not numbered from 01 on"
+    elif sum(part.size for part in index.parts) != index.bundle.size:
+        problem = "its parts are together not as long as the bundle"
+    elif index.encode() != raw:
+        problem = "it is not written as `split` writes it"
+    if problem:
+        raise ValueError(problem)
+
+
+def _bad_index(path: Path, what: str) -> AirliftError:
+    return AirliftError(
+        Kind.PART,
+        f"{what}: copy it again",
+        where=str(path),
+        fix=f"cp FROM/{path.name} {path.parent}/  (FROM: where the parts were made), "
+        "then run this command again",
+    )
+
+
+def bad_parts(index: Index, folder: Path, problems: Mapping[int, str]) -> AirliftError:
+    """Name each part that is missing or bad, and the command that copies it again."""
+    said = [f"part {n} {what}: copy part {n} again" for n, what in sorted(problems.items())]
+    files = " ".join(f"FROM/{index.parts[n - 1].name}" for n in sorted(problems))
+    return AirliftError(
+        Kind.PART,
+        f"of {len(index.parts)} parts, " + "; ".join(said),
+        where=str(folder / index.name),
+        fix=f"cp {files} {folder}/  (FROM: where the parts were made), "
+        "then run this command again; the other parts can stay",
+    )
+
+
+def wrong_size(source: tar.Source, part: Piece) -> str:
+    """What is said of a part that was not copied to its end, or is another file."""
+    return f"has {source.size} bytes in place of {part.size}"
+
+
+class PartsSource(tar.Source):
+    """The parts of a bundle, read as the one file that they were."""
+
+    whole = False
+
+    def __init__(self, path: Path, index: Index) -> None:
+        self.path = path
+        self.index = index
+        self.size = index.bundle.size
+        self._starts = index.starts()
+        self._unreadable = False
+        problems: dict[int, str] = {}
+        with ExitStack() as stack:
+            self._parts: list[tar.Source] = []
+            for number, part in enumerate(index.parts, 1):
+                place = path.with_name(part.name)
+                try:
+                    source = stack.enter_context(tar.Source(place))
+                except AirliftError:
+                    exists = os.path.lexists(place)
+                    problems[number] = "cannot be opened" if exists else "is missing"
+                    continue
+                if source.size != part.size:
+                    problems[number] = wrong_size(source, part)
+                self._parts.append(source)
+            if problems:
+                raise bad_parts(index, path.parent, problems)
+            self._open = stack.pop_all()
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def readinto(self, offset: int, view: memoryview) -> int:
+        """Fill as much of the view as one part gives; 0 at the end of the last."""
+        if offset >= self.size:
+            return 0
+        number = bisect_right(self._starts, offset)
+        part = self._parts[number - 1]
+        start = offset - self._starts[number - 1]
+        try:
+            return part.readinto(start, view[: part.size - start])
+        except AirliftError as error:
+            self._unreadable = True
+            what = f"part {number} of {len(self._parts)} cannot be read: {error.what}"
+            fix = f"{error.fix}, or copy part {number} again"
+            raise AirliftError(error.kind, what, where=error.where, fix=fix) from error
+
+    def blame(self, error: AirliftError) -> AirliftError:
+        """Name the bad parts in place of what they made wrong further inside."""
+        if self._unreadable or error.kind not in (*_CONTENT, *_BEGINNING):
+            return error
+        chosen = self._parts[:1] if error.kind in _BEGINNING else self._parts
+        problems = {}
+        progress = Progress("looking for the bad part")
+        for number, part in enumerate(chosen, 1):
+            try:
+                found = sha256_of(part, progress)
+            except AirliftError as unreadable:
+                problems[number] = f"cannot be read ({unreadable.what})"
+                continue
+            if found != self.index.parts[number - 1].sha256:
+                problems[number] = BAD
+        progress.finish()
+        if problems:
+            return bad_parts(self.index, self.path.parent, problems)
+        if error.kind in _BEGINNING:
+            return error
+        fix = "copying does not help, each part is as the index says: ask whoever split the bundle"
+        return AirliftError(error.kind, error.what, where=error.where, fix=fix)
+
+
+def open_source(path: Path) -> tar.Source:
+    """Open a bundle: the file itself, or its parts by their index or by any one of them."""
+    index = index_of(path)
+    if index is not None:
+        return PartsSource(index, read_index(index))
+    beside = path.with_name(path.name + SUFFIX)
+    if not path.exists() and beside.exists():
+        raise AirliftError(
+            Kind.UNREADABLE,
+            "the bundle lies there in parts",
+            where=str(path),
+            fix=f"name {beside} in its place, or join them first",
+        )
+    return tar.Source(path)
+
+
+def pieces(source: tar.Source, start: int, size: int) -> Iterable[memoryview]:
+    """A stretch of a source, in pieces that are valid until the next one."""
+    buffer = memoryview(bytearray(BUFFER))
+    end = start + size
+    while start < end:
+        count = source.readinto(start, buffer[: min(end - start, BUFFER)])
+        if count == 0:
+            return
+        yield buffer[:count]
+        start += count
+
+
+def sha256_of(source: tar.Source, progress: Callable[[int], None] | None = None) -> str:
+    """The hash of everything in a source."""
+    digest = hashlib.sha256()
+    for piece in pieces(source, 0, source.size):
+        digest.update(piece)
+        if progress is not None:
+            progress(len(piece))
+    return digest.hexdigest()

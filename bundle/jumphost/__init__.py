@@ -1,0 +1,1 @@
+"""The jump host's directory: import, what is installed, prune, receipt, registry."""

@@ -1,0 +1,345 @@
+"""Imports a bundle: verifies and stores it in one pass, then makes the release usable.
+
+The order is in `docs/TRUST.md`. Whatever is interrupted, the same command continues.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.core.files import (
+    free_bytes,
+    fsync_directory,
+    is_file_of,
+    link_atomic,
+    remove,
+    sync_filesystem,
+    write_atomic,
+    write_failed,
+)
+from bundle.core.show import size
+from bundle.errors import AirliftError, Kind
+from bundle.format import manifest
+from bundle.format.manifest import Member
+from bundle.jumphost import bases, installed, venv
+from bundle.jumphost.store import REPLACED, Acceptance, Home, as_strict, now, required_signers
+from bundle.trust.sshsig import Signer, Trust, Verdict
+from bundle.verify.checks import Opened, Output, Progress, authenticate, check_members, opened
+
+MARGIN = 64 << 20
+#: Refusals of the file itself: nothing of it is kept. An interrupted import does keep its part.
+BAD_BUNDLE = (Kind.CUT_SHORT, Kind.ALTERED, Kind.STRUCTURE)
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did."""
+
+    version: str
+    serial: int
+    release: Path
+    signers: tuple[Signer, ...]
+    ignored: tuple[str, ...]
+    accepted: str
+    already: bool
+    # An older release that was accepted once is whole again; it is not made current.
+    restored: bool
+    new_bytes: int
+
+
+def run(path: Path, *, trust: Trust, home: Home, log: Log, progress: Progress) -> Imported:
+    """Import a bundle, or finish an import that was interrupted."""
+    try:
+        with opened(path, trust=trust, home=home) as bundle:
+            _check_base(bundle, home, log, progress)
+            # Only now: what is refused leaves not even an empty directory behind.
+            home.create()
+            with home.lock():
+                # By now it may ask for more: another import may have come between.
+                trust = as_strict(trust, home)
+                _, verdict = authenticate(bundle.raw_manifest, bundle.signatures, trust, home)
+                bundle = bundle._replace(verdict=verdict)  # noqa: PLW2901 - the same, judged again
+                return _Import(bundle, trust, home, log, progress).run()
+    except OSError as error:
+        raise write_failed(error, home.root) from error
+
+
+def _check_base(bundle: Opened, home: Home, log: Log, progress: Progress) -> None:
+    """Refuse a delta on a jump host without what it leaves out.
+
+    Each member is hashed, once for a release: it was good when it came, which may be years ago.
+    """
+    parsed = bundle.manifest
+    if not parsed.left_out or _is_complete(bundle, home):
+        return
+    bases.check_present(parsed, home)
+    log(f"hashing {len(parsed.left_out)} members that are here already")
+    bases.check_contents(parsed, home, progress)
+
+
+def _is_complete(bundle: Opened, home: Home) -> bool:
+    """Whether it was accepted here and all of the release is there."""
+    release = home.release(bundle.manifest.version)
+    return home.acceptance_of(bundle.sha256) is not None and installed.is_complete(
+        home, release, bundle.raw_manifest, bundle.manifest
+    )
+
+
+class _Import:
+    def __init__(
+        self, bundle: Opened, trust: Trust, home: Home, log: Log, progress: Progress
+    ) -> None:
+        self.bundle = bundle
+        self.trust = trust
+        self.home = home
+        self.log = log
+        self.progress = progress
+        self.manifest = bundle.manifest
+        # Asked again under the lock: another import may have accepted it since it was opened.
+        self.accepted = home.acceptance_of(bundle.sha256)
+        self.release = home.release(bundle.manifest.version)
+        self.staged = home.incoming / bundle.sha256
+        self.staged_release = self.staged / "release"
+        self.staged_blobs = self.staged / "blobs"
+
+    def run(self) -> Imported:
+        """Do what is not done yet."""
+        # `opened` lets pass what was accepted before; import also wants it to be the newest.
+        restored = self._is_older()
+        if not restored:
+            self.home.check_history(
+                self.manifest.serial, self.manifest.version, self.manifest.release_sha256
+            )
+        self._check_disks()
+        self._put_back()
+        venv.check_python(m.path for m in self._wheels)
+        complete = _is_complete(self.bundle, self.home)
+        ready = complete and venv.is_complete(self.release, self.bundle.sha256)
+        already = ready and (restored or self._current() == self.release)
+        new_bytes = 0
+        if not complete:
+            # Again under the lock: a prune may have come between.
+            bases.check_present(self.manifest, self.home)
+            new_bytes = self._check_space()
+            self._store()
+        record = self._accept()
+        if not complete:
+            self._publish()
+        if not ready:
+            self.log("making the virtual environment, offline")
+            venv.make(self.release, self.bundle.sha256)
+            sync_filesystem(self.release)
+        if restored:
+            self.log(f"release {self.manifest.version} is whole; current stays, for it is newer")
+        elif not already:
+            link_atomic(os.path.relpath(self.release, self.home.root), self.home.current)
+        self._clean()
+        verdict = self.bundle.verdict
+        assert verdict is not None  # noqa: S101 - `opened` was given a trust
+        return Imported(
+            self.manifest.version,
+            self.manifest.serial,
+            self.release,
+            verdict.signers,
+            verdict.ignored,
+            record.accepted,
+            already,
+            restored,
+            new_bytes,
+        )
+
+    def _is_older(self) -> bool:
+        """Whether it was accepted here once, and is only to be repaired: the way back needs it."""
+        newest = max((record.serial for record in self.home.acceptances()), default=0)
+        return self.accepted is not None and self.manifest.serial < newest
+
+    def _check_disks(self) -> None:
+        """Nothing can be renamed from one file system to another."""
+        folders = (self.home.incoming, self.home.releases, self.home.blobs)
+        if len({folder.stat().st_dev for folder in folders}) > 1:
+            raise AirliftError(
+                Kind.HOME,
+                "Airlift's directory is on several file systems, and must be on one",
+                where=", ".join(map(str, folders)),
+                fix=f"mount one file system at {self.home.root}, or use --home",
+            )
+
+    def _put_back(self) -> None:
+        """Undo what `_publish` had begun when it was killed between its two steps."""
+        for old in self.home.releases.glob(f"{REPLACED}*"):
+            release = self.home.release(old.name.removeprefix(REPLACED))
+            if not release.exists():
+                old.rename(release)
+
+    def _current(self) -> Path | None:
+        try:
+            return self.home.root / self.home.current.readlink()
+        except OSError:
+            return None
+
+    def _check_space(self) -> int:
+        new = [m for m in self.manifest.members if self._stored(m) is None]
+        new_bytes = sum(member.size for member in new)
+        # However they come, they are unpacked into the environment.
+        wheels = sum(m.size for m in self._wheels)
+        blocks = 4096 * len(new)
+        needed = new_bytes + blocks + wheels * venv.GROWTH + MARGIN
+        free = free_bytes(self.home.root)
+        if free < needed:
+            raise AirliftError(
+                Kind.NO_SPACE,
+                f"import needs {needed >> 20} MiB, {free >> 20} MiB are free",
+                where=str(self.home.root),
+                fix=f"free {(needed - free >> 20) + 1} MiB there, or use --home on a larger disk",
+            )
+        return new_bytes
+
+    @property
+    def _wheels(self) -> list[Member]:
+        return [m for m in self.manifest.contents if m.path.startswith("wheels/")]
+
+    def _stored(self, member: Member) -> Path | None:
+        """Where this blob lies in full length already: from earlier releases, or staged."""
+        if not member.is_blob:
+            return None
+        for path in (self.home.blob(member.sha256), self.staged_blobs / member.sha256):
+            with suppress(FileNotFoundError):
+                if is_file_of(path, member.size):
+                    return path
+        return None
+
+    def _have(self, member: Member) -> bool:
+        """Whether it need not be read from the bundle: what lies here is hashed in its place."""
+        path = self._stored(member)
+        if path is None:
+            return False
+        with path.open("rb") as stream:
+            good = hashlib.file_digest(stream, "sha256").hexdigest() == member.sha256
+        if not good:
+            self.log(f"{path} was damaged on this disk: it is replaced by the bundle's")
+        return good
+
+    def _store(self) -> None:
+        """Hash every member and stage what is new; then move the blobs, which are all good."""
+        for leftover in self.home.incoming.iterdir():
+            if leftover != self.staged:
+                remove(leftover)
+        shutil.rmtree(self.staged_release, ignore_errors=True)
+        self.staged_blobs.mkdir(parents=True, exist_ok=True)
+        for folder in {(self.staged_release / m.release_path).parent for m in self._release_files}:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.log(f"verifying and storing {len(self.manifest.members)} members")
+        if here := [m for m in self.manifest.members if self._stored(m)]:
+            count = size(sum(m.size for m in here))
+            self.log(f"{len(here)} of them ({count}) are here: hashed here, not read again")
+        try:
+            check_members(self.bundle, sink=self._sink, have=self._have, progress=self.progress)
+        except AirliftError as error:
+            # One part is copied again alone, and this command goes on.
+            if error.kind in BAD_BUNDLE and self.bundle.source.whole:
+                self._clean()
+            raise
+        bases.link_left_out(self.manifest, self.home, self.staged_release)
+        (self.staged_release / manifest.MANIFEST).write_bytes(self.bundle.raw_manifest)
+        for number, signature in enumerate(self.bundle.signatures, 1):
+            name = manifest.SIGNATURE if number == 1 else f"{manifest.SIGNATURE}.{number}"
+            (self.staged_release / name).write_bytes(signature)
+        sync_filesystem(self.staged)
+        for blob in sorted(self.staged_blobs.iterdir()):
+            if blob.suffix != ".part":
+                blob.replace(self.home.blob(blob.name))
+        fsync_directory(self.home.blobs)
+
+    @property
+    def _release_files(self) -> list[Member]:
+        return [member for member in self.manifest.contents if not member.is_blob]
+
+    def _sink(self, member: Member) -> Output:
+        if member.is_blob:
+            return _File(self.staged_blobs / member.sha256, durable=True)
+        return _File(self.staged_release / member.release_path, durable=False)
+
+    def _accept(self) -> Acceptance:
+        """Record the decision and keep the lists by which it was made."""
+        verdict = self.bundle.verdict
+        assert verdict is not None  # noqa: S101 - `opened` was given a trust
+        keep_trust(self.home, self.trust, verdict, self.log)
+        if self.accepted is not None:
+            return self.accepted
+        record = Acceptance(
+            serial=self.manifest.serial,
+            version=self.manifest.version,
+            accepted=now(),
+            manifest_sha256=self.bundle.sha256,
+            release_sha256=self.manifest.release_sha256,
+            signers=verdict.signers,
+        )
+        self.home.accept(record)
+        return record
+
+    def _publish(self) -> None:
+        """Put the release directory in its place: all of it or nothing."""
+        old = self.release.with_name(REPLACED + self.release.name)
+        shutil.rmtree(old, ignore_errors=True)
+        if self.release.exists():
+            # Accepted before, but damaged since: replaced as a whole.
+            self.release.rename(old)
+        self.staged_release.rename(self.release)
+        fsync_directory(self.home.releases)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _clean(self) -> None:
+        shutil.rmtree(self.staged, ignore_errors=True)
+
+
+class _File:
+    """A staged file; it has its final name only when its hash was right."""
+
+    def __init__(self, path: Path, *, durable: bool) -> None:
+        self._path = path
+        self._durable = durable
+        # No member's name begins with a dot.
+        self._part = path.with_name(f".{path.name}.part")
+        self._fd = os.open(
+            self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
+        )
+
+    def write(self, data: memoryview) -> None:
+        """Write all of it."""
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+    def commit(self) -> None:
+        """Give it its name. Big blobs are flushed one by one: a later run does not repeat them."""
+        if self._durable:
+            os.fsync(self._fd)
+        os.close(self._fd)
+        self._part.replace(self._path)
+
+    def abort(self) -> None:
+        """Drop it."""
+        os.close(self._fd)
+        self._part.unlink(missing_ok=True)
+
+
+def keep_trust(home: Home, trust: Trust, verdict: Verdict, log: Log) -> None:
+    """Keep the lists by which the bundle was judged, for later commands."""
+    lists = {"allowed_signers": verdict.allowed_signers, "revoked": verdict.revoked}
+    for name, new in lists.items():
+        kept = home.trust / name
+        old = kept.read_bytes() if kept.exists() else None
+        if new is None or new == old:
+            continue
+        if old is not None:
+            write_atomic(kept.with_name(f"{name}.old"), old)
+            log(f"{kept} has a new content; the former one is in {kept}.old")
+        write_atomic(kept, new)
+    if trust.required > required_signers(home):
+        write_atomic(home.trust / "required_signers", f"{trust.required}\n".encode())

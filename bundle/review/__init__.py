@@ -1,0 +1,1 @@
+"""What is inside a bundle and what changed, for people who decide."""

@@ -1,0 +1,257 @@
+"""The release dossier: one page that a security officer reads in a browser without a network.
+
+It is made twice from the same template: when a bundle is built, and by `bundle dossier` from any
+bundle's members, then with the signers that were really verified.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jinja2
+
+from bundle.core.show import size
+from bundle.errors import AirliftError, Kind
+from bundle.format import manifest
+from bundle.jumphost import installed
+from bundle.jumphost.installed import Known
+from bundle.jumphost.store import Home, now
+from bundle.trust import allowed_signers
+from bundle.trust.sshsig import Verdict
+from bundle.verify import members
+from bundle.verify.checks import Opened
+
+NAME = "dossier.html"
+#: What the page is made of, by the name that it has here.
+_ABOUT = {
+    "licences": "about/licences.json",
+    "vulnerabilities": "about/vulnerabilities.json",
+    "provenance": "about/provenance.intoto.json",
+}
+_DOCS = {"trust": "content/docs/TRUST.md", "architecture": "content/docs/ARCHITECTURE.md"}
+_LIMIT = 32 << 20
+
+About = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Signed:
+    """Who signs: what was intended when the bundle was made, or what was verified."""
+
+    verified: bool
+    rows: tuple[dict[str, str], ...]
+    ignored: tuple[str, ...] = ()
+    # Of what was verified: which bundle it is, and when that was.
+    manifest_sha256: str = ""
+    moment: str = ""
+
+
+def intended(lines: Iterable[str]) -> Signed:
+    """The keys that a build was given, from their lines of allowed_signers."""
+    rows = []
+    for line in lines:
+        head, kind, key = line.rsplit(maxsplit=2)
+        identity = head.rsplit(maxsplit=1)[0]
+        try:
+            fingerprint = allowed_signers.fingerprint(base64.b64decode(key, validate=True))
+        except binascii.Error:
+            fingerprint = "unknown"
+        rows.append({"identity": identity, "fingerprint": fingerprint, "key_type": kind})
+    return Signed(verified=False, rows=tuple(rows))
+
+
+def verified(verdict: Verdict, manifest_sha256: str) -> Signed:
+    """The signers that were found good, just now."""
+    rows = tuple({k: str(v) for k, v in s.as_dict().items()} for s in verdict.signers)
+    return Signed(True, rows, tuple(verdict.ignored), manifest_sha256, now())
+
+
+def read_folder(folder: Path, tree: Path) -> About:
+    """What the page is made of, while a bundle is built: `about/` so far, and the docs."""
+
+    def read(path: str) -> bytes | None:
+        top, _, rest = path.partition("/")
+        file = (folder if top == "about" else tree) / rest
+        return file.read_bytes() if file.is_file() else None
+
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    sizes = {f"about/{p.relative_to(folder).as_posix()}": p.stat().st_size for p in files}
+    return _read(read, sizes)
+
+
+def read_bundle(bundle: Opened) -> About:
+    """The same from a bundle's members, each compared with its hash."""
+    sizes = {m.path: m.size for m in bundle.manifest.members}
+
+    def read(path: str) -> bytes | None:
+        if sizes.get(path, _LIMIT) >= _LIMIT:
+            return None
+        return members.read(bundle, path)
+
+    return _read(read, {path: sizes[path] for path in sorted(sizes) if path.startswith("about/")})
+
+
+def read_release(release: Known, home: Home) -> About:
+    """The same from an imported release."""
+    known = {member.path: member for member in release.manifest.contents}
+
+    def read(path: str) -> bytes | None:
+        if path not in known or known[path].size >= _LIMIT:
+            return None
+        return installed.file_of(release, home, known[path]).read_bytes()
+
+    sizes = {path: known[path].size for path in sorted(known) if path.startswith("about/")}
+    return _read(read, sizes)
+
+
+def render(
+    release: Mapping[str, Any],
+    about: About,
+    signed: Signed,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    delta: str = "",
+) -> str:
+    """Make the page from a manifest's data and what `read_folder` or `read_bundle` found.
+
+    `delta` says of a bundle that leaves something out what that is.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["size"] = size
+    try:
+        inside, issues = _inside(about), _issues(about)
+        return environment.get_template("dossier.html.j2").render(
+            release=release,
+            about=about,
+            signed=signed,
+            changes=changes,
+            delta=delta,
+            commands=_commands(release, about),
+            images=_images(release["components"], about),
+            packages=len({(r["package"], r["version"]) for o in inside for r in o["rows"]}),
+            inside=inside,
+            issues=issues,
+            severities=Counter(issue["severity"] for issue in issues),
+        )
+    except (jinja2.TemplateError, KeyError, TypeError, AttributeError, ValueError) as error:
+        _refuse(f"what the bundle says of itself has another form: {error}")
+
+
+def _read(read: Callable[[str], bytes | None], sizes: Mapping[str, int]) -> About:
+    found: About = {"files": dict(sizes)}
+    for name, path in _ABOUT.items():
+        raw = read(path)
+        try:
+            found[name] = None if raw is None else json.loads(raw)
+        except ValueError as error:
+            _refuse(f"{path} is not JSON: {error}")
+    docs = {name: (read(path) or b"").decode("utf-8", "replace") for name, path in _DOCS.items()}
+    found["commands"] = [block for t in ("settings", "by hand") if (block := _block(docs, t))]
+    found["flows"] = _flows(docs["architecture"])
+    return found
+
+
+def _block(docs: Mapping[str, str], title: str) -> str:
+    """A command of docs/TRUST.md, where a test runs it as it is written."""
+    match = re.search(rf"<!-- {title} -->\n```sh\n(.*?)```", docs["trust"], re.DOTALL)
+    return match[1] if match else ""
+
+
+def _flows(text: str) -> list[list[str]]:
+    """The rows of the table of flows in docs/ARCHITECTURE.md."""
+    part = text.partition("<!-- flows")[2].partition("<!-- end of flows")[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def _commands(release: Mapping[str, Any], about: About) -> list[str]:
+    """The commands for this release: the document's example names another."""
+    name = manifest.bundle_name(release["version"], release["architecture"])
+    return [re.sub(r"airlift-[\w.-]+\.tar", name, block) for block in about["commands"]]
+
+
+def _images(components: Mapping[str, dict[str, Any]], about: About) -> list[dict[str, Any]]:
+    counts = {one["component"]: len(one["rows"]) for one in _inside(about)}
+    uses = Counter(
+        digest
+        for component in components.values()
+        for digest in {layer["digest"] for layer in component["layers"]}
+    )
+    return [
+        {
+            "name": name,
+            **{k: component[k] for k in ("version", "manifest_digest", "pinned", "drift")},
+            "layers": len(component["layers"]),
+            "shared": sum(1 for layer in component["layers"] if uses[layer["digest"]] > 1),
+            "size": sum({x["digest"]: x["size"] for x in component["layers"]}.values()),
+            "packages": counts.get(name),
+        }
+        for name, component in sorted(components.items())
+    ]
+
+
+def _inside(about: About) -> list[dict[str, Any]]:
+    """The packages of each component, and which licences are stated how often."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in (about["licences"] or {"packages": []})["packages"]:
+        rows.setdefault(row["component"], []).append(row)
+    return [
+        {
+            "component": name,
+            "rows": rows[name],
+            "licences": _licences(row["licence"] for row in rows[name]).most_common(8),
+            "unstated": sum(1 for row in rows[name] if row["licence"] == "not stated"),
+        }
+        for name in sorted(rows)
+    ]
+
+
+def _licences(expressions: Iterable[str]) -> Counter[str]:
+    """How many packages name each licence."""
+    words = (set(re.split(r"[()\s]+", expression)) for expression in expressions)
+    skipped = {"", "AND", "OR", "WITH", "not", "stated"}
+    return Counter(sorted(word for each in words for word in each - skipped))
+
+
+def _issues(about: About) -> list[dict[str, Any]]:
+    """Each known vulnerability once, the most severe first, with all that it is in."""
+    found: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for one in (about["vulnerabilities"] or {"findings": []})["findings"]:
+        key = (one["id"], one["severity"] or "not stated")
+        sets = found.setdefault(key, {"packages": set(), "components": set(), "fixed_in": set()})
+        sets["packages"].add(f"{one['package']} {one['version']}")
+        sets["components"].add(one["component"])
+        sets["fixed_in"].add(one["fixed_in"] or "not fixed")
+    return [
+        {"id": key[0], "severity": key[1], **{k: sorted(v) for k, v in found[key].items()}}
+        for key in sorted(found, key=lambda key: (_rank(key[1]), key))
+    ]
+
+
+def _rank(severity: str) -> int:
+    order = ("critical", "high", "medium", "low", "not stated", "not yet assigned", "undetermined")
+    return order.index(severity) if severity in order else len(order)
+
+
+def _refuse(what: str) -> NoReturn:
+    raise AirliftError(
+        Kind.MANIFEST,
+        what,
+        where="about/",
+        fix="use the version of Airlift that the bundle carries, or look at the members with "
+        "inspect --cat",
+    )

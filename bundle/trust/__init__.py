@@ -1,0 +1,1 @@
+"""Who signed: lists of signers, SSH signatures, the custody log."""

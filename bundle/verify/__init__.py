@@ -1,0 +1,1 @@
+"""Whether a bundle is what was signed: every byte is hashed once, nothing is written."""

@@ -1,0 +1,305 @@
+"""The order of checks, as `docs/TRUST.md` gives it: nothing is used before it is trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from bundle.errors import COPY_AGAIN, AirliftError, Kind
+from bundle.format import manifest, parts, tar
+from bundle.format.layer_size import Unpacked
+from bundle.format.manifest import Manifest, Member
+from bundle.jumphost.store import Acceptance, Home
+from bundle.trust import sshsig
+from bundle.trust.sshsig import Trust, Verdict
+
+BUFFER = 1 << 20
+Progress = Callable[[int], None]
+
+
+class Output(Protocol):
+    """Somewhere to put a member while it is hashed; used only after all are good."""
+
+    def write(self, data: memoryview) -> None:
+        """Take a piece."""
+
+    def commit(self) -> None:
+        """All pieces came and the hash is right."""
+
+    def abort(self) -> None:
+        """Forget the pieces."""
+
+
+Sink = Callable[[Member], Output | None]
+#: Whether a member lies here already, whole and hashed: the bundle's copy need not be read.
+Have = Callable[[Member], bool]
+
+
+class Opened(NamedTuple):
+    """A bundle whose manifest is known, and trusted if `verdict` is there."""
+
+    source: tar.Source
+    manifest: Manifest
+    raw_manifest: bytes
+    signatures: tuple[bytes, ...]
+    verdict: Verdict | None
+    accepted: Acceptance | None
+    offsets: tuple[int, ...]
+
+    @property
+    def sha256(self) -> str:
+        """The manifest's own hash: the bundle's identity."""
+        return hashlib.sha256(self.raw_manifest).hexdigest()
+
+
+def read_preamble(source: tar.Source) -> tar.Preamble:
+    """Read the manifest and its signatures; nobody is believed yet."""
+    return tar.read_preamble(
+        source,
+        manifest=manifest.MANIFEST,
+        signature=manifest.SIGNATURE,
+        limit=manifest.MAX_BYTES,
+        signatures=sshsig.MAX_SIGNATURES,
+        next_member=manifest.VERIFIER,
+    )
+
+
+@contextmanager
+def opened(
+    path: Path, *, trust: Trust | None, home: Home | None, to_use: bool = True
+) -> Iterator[Opened]:
+    """Authenticate the manifest and check the archive's structure; members are not read yet.
+
+    Without `trust` nobody is asked who signed: good enough to look, never to use. What is not
+    `to_use` may be older than what was accepted here.
+    """
+    with parts.open_source(path) as source, _explained(source):
+        preamble = read_preamble(source)
+        raw = preamble.manifest
+        accepted, verdict = None, None
+        if trust is not None:
+            accepted, verdict = authenticate(raw, preamble.signatures, trust, home)
+        parsed = manifest.parse(raw)
+        if to_use and trust is not None and home is not None and accepted is None:
+            home.check_history(parsed.serial, parsed.version, parsed.release_sha256)
+        offsets = tar.locate(source, parsed.members, preamble.end)
+        yield Opened(source, parsed, raw, preamble.signatures, verdict, accepted, tuple(offsets))
+
+
+@contextmanager
+def _explained(source: tar.Source) -> Iterator[None]:
+    """Let a source in parts say which of them is bad."""
+    try:
+        yield
+    except AirliftError as error:
+        better = source.blame(error)
+        if better is error:
+            raise
+        raise better from error
+
+
+def authenticate(
+    raw: bytes, signatures: Sequence[bytes], trust: Trust, home: Home | None
+) -> tuple[Acceptance | None, Verdict]:
+    """Find out who signed; keys are judged at the time when this host accepted the manifest."""
+    accepted = home.acceptance_of(hashlib.sha256(raw).hexdigest()) if home else None
+    if accepted is not None:
+        trust = trust._replace(at=accepted.time)
+    names = [
+        manifest.SIGNATURE if i == 0 else f"{manifest.SIGNATURE}.{i + 1}"
+        for i in range(len(signatures))
+    ]
+    return accepted, sshsig.verify(raw, list(zip(names, signatures, strict=True)), trust)
+
+
+def check_members(
+    bundle: Opened,
+    *,
+    only: str | None = None,
+    sink: Sink | None = None,
+    have: Have | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Read every member (or `only` one), but what the caller has, and compare its hash.
+
+    Several at a time.
+
+    One thread a core: hashing is what takes the time, and the members are independent. The largest
+    come first so that the cores finish together.
+    """
+    members = zip(bundle.manifest.members, bundle.offsets, strict=True)
+    places = [
+        _Place(number, member, offset)
+        for number, (member, offset) in enumerate(members)
+        if only in (None, member.path)
+    ]
+    _Pool(bundle, sink, have, progress).run(_jobs(places))
+
+
+def _layers(found: Manifest) -> dict[str, int]:
+    """The SHA-256 of each layer, and how large the smallest image that has it may get."""
+    most: dict[str, int] = {}
+    for component in found.components.values():
+        for layer in component["layers"]:
+            sha256, limit = layer["digest"].removeprefix("sha256:"), component["unpacked_size"]
+            most[sha256] = min(limit, most.get(sha256, limit))
+    return most
+
+
+class _Place(NamedTuple):
+    """A member, its number, and where its data begin."""
+
+    number: int
+    member: Member
+    offset: int
+
+    @property
+    def end(self) -> int:
+        """Where they end."""
+        return self.offset + self.member.size
+
+
+# Members in a row that are read at once.
+_Run = list[_Place]
+
+
+def _jobs(places: Sequence[_Place]) -> list[list[_Run]]:
+    """What threads take in turn, the largest first: one large member, or all the small ones.
+
+    A system call for each of hundreds of small files, and a change of threads, cost more than
+    their hashes. So they are read many at once, and by one thread.
+    """
+    runs: list[_Run] = []
+    for place in places:
+        if runs and place.end - runs[-1][0].offset <= BUFFER:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    jobs = [[run] for run in runs if len(run) == 1]
+    if small := [run for run in runs if len(run) > 1]:
+        jobs.append(small)
+    return sorted(jobs, key=lambda job: -sum(run[-1].end - run[0].offset for run in job))
+
+
+class _Pool:
+    """Worker threads over one list of jobs; the first error in archive order is raised."""
+
+    def __init__(
+        self,
+        bundle: Opened,
+        sink: Sink | None,
+        have: Have | None,
+        progress: Progress | None,
+    ) -> None:
+        self._source = bundle.source
+        self._layers = _layers(bundle.manifest)
+        self._sink = sink
+        self._have = have
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._errors: list[tuple[int, BaseException]] = []
+
+    def run(self, jobs: list[list[_Run]]) -> None:
+        """Do all of them."""
+        count = min(len(os.sched_getaffinity(0)), 4)
+        left = iter(jobs)
+        threads = [
+            threading.Thread(target=self._work, args=(left,), daemon=True) for _ in range(count)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self._stop.set()
+            raise
+        if self._errors:
+            raise min(self._errors, key=lambda item: item[0])[1]
+
+    def _work(self, jobs: Iterator[list[_Run]]) -> None:
+        buffer = memoryview(bytearray(BUFFER))
+        while not self._stop.is_set():
+            with self._lock:
+                job = next(jobs, None)
+            if job is None:
+                return
+            for run in job:
+                if not self._stop.is_set():
+                    self._check_run(run, buffer)
+
+    def _check_run(self, run: _Run, buffer: memoryview) -> None:
+        place = run[0]
+        start = place.offset
+        try:
+            if len(run) == 1:
+                self._check(place, self._pieces(place, buffer))
+                return
+            self._fill(start, buffer[: run[-1].end - start])
+            for place in run:
+                self._check(place, [buffer[place.offset - start : place.end - start]])
+        except BaseException as error:
+            self._errors.append((place.number, error))
+            self._stop.set()
+
+    def _fill(self, offset: int, view: memoryview) -> None:
+        """Read as many bytes as the view has; those of a bundle of the right length are there."""
+        done = 0
+        while done < len(view):
+            done += self._source.readinto(offset + done, view[done:])
+
+    def _pieces(self, place: _Place, buffer: memoryview) -> Iterator[memoryview]:
+        """A member's data, until another thread met an error."""
+        offset = place.offset
+        while offset < place.end and not self._stop.is_set():
+            count = self._source.readinto(offset, buffer[: min(place.end - offset, BUFFER)])
+            yield buffer[:count]
+            offset += count
+
+    def _check(self, place: _Place, pieces: Iterable[memoryview]) -> None:
+        member = place.member
+        if self._have is not None and self._have(member):
+            self._report(member.size)
+            return
+        digest = hashlib.sha256()
+        limit = self._layers.get(member.sha256) if member.is_blob else None
+        unpacked = None if limit is None else Unpacked(member.path, limit)
+        output = self._sink(member) if self._sink else None
+        try:
+            left = member.size
+            for piece in pieces:
+                digest.update(piece)
+                if unpacked is not None:
+                    unpacked.feed(piece)
+                if output is not None:
+                    output.write(piece)
+                left -= len(piece)
+                self._report(len(piece))
+            if left:
+                return
+            if digest.hexdigest() != member.sha256:
+                raise AirliftError(
+                    Kind.ALTERED,
+                    f"{member.path} was altered: its SHA-256 is not the one that was signed",
+                    where=f"{self._source.path}, bytes {place.offset} to {place.end}",
+                    fix=COPY_AGAIN,
+                )
+            if unpacked is not None:
+                unpacked.check()
+            if output is not None:
+                output.commit()
+                output = None
+        finally:
+            if output is not None:
+                output.abort()
+
+    def _report(self, count: int) -> None:
+        if self._progress is not None:
+            with self._lock:
+                self._progress(count)
