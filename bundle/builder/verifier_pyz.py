@@ -35,6 +35,7 @@ CARRIED = (
     "jumphost/bases",
     "jumphost/importer",
     "jumphost/installed",
+    "jumphost/kept_trust",
     "jumphost/store",
     "jumphost/venv",
     "review/__init__",

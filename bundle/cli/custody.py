@@ -169,7 +169,8 @@ def _record_refusal(log: _Log, arguments: argparse.Namespace, error: AirliftErro
 def _append_done(log: _Log, arguments: argparse.Namespace, subject: Path) -> custody.Entry:
     """Write down what is done; if that fails, nobody shall take the work for undone."""
     try:
-        return _append(log, arguments, subject, "good", "")
+        restored = ", ".join(getattr(arguments, "restore_signer", ()))
+        return _append(log, arguments, subject, "good", restored and f"restored signer {restored}")
     except AirliftError as error:
         fix = error.fix
         if error.kind in {Kind.OUTPUT, Kind.NO_SPACE}:

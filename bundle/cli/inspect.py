@@ -77,7 +77,8 @@ def _inspect_custody(arguments: argparse.Namespace) -> Answer:
 
     # Only a list that is named: the one that is kept here is of those who sign bundles.
     signers = arguments.allowed_signers
-    trust = Trust(signers, revoked=arguments.revoked) if signers else None
+    revoked = (arguments.revoked,) if arguments.revoked else ()
+    trust = Trust(signers, revoked=revoked) if signers else None
     text, data, problems = shown(arguments.custody, trust)
     if problems:
         print(text, file=sys.stderr)

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from bundle.errors import AirliftError, Kind
-from bundle.jumphost.store import DEFAULT_HOME, Home, as_strict
+from bundle.jumphost.kept_trust import RESTORE, as_strict
+from bundle.jumphost.store import DEFAULT_HOME, Home
 from bundle.trust.sshsig import CUSTODY, Trust
 
 
@@ -30,7 +31,18 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         "--require-signers", type=positive, metavar="M", help="different keys that must sign"
     )
     parser.add_argument(
-        "--revoked", type=Path, metavar="FILE", help="revoked keys: a KRL, or one public key a line"
+        "--revoked",
+        type=Path,
+        metavar="FILE",
+        help="more revoked keys: a KRL, or one public key per line; an import keeps them",
+    )
+    parser.add_argument(
+        RESTORE,
+        action="append",
+        default=[],
+        metavar="SHA256:…",
+        help="accept that the named list brings back this key, which was removed or revoked here; "
+        "a revoked key still counts for nothing",
     )
     add_home(parser)
 
@@ -60,7 +72,9 @@ def trust_of(arguments: argparse.Namespace, home: Home) -> Trust | None:
     if signers is None:
         return None
     required = arguments.require_signers or 1
-    named = Trust(signers, tuple(arguments.identity), arguments.revoked, required)
+    revoked = (arguments.revoked,) if arguments.revoked else ()
+    restored = frozenset(arguments.restore_signer)
+    named = Trust(signers, tuple(arguments.identity), revoked, required, restored=restored)
     return as_strict(named, home)
 
 

@@ -20,16 +20,15 @@ from bundle.core.files import (
     link_atomic,
     remove,
     sync_filesystem,
-    write_atomic,
     write_failed,
 )
 from bundle.core.show import size
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest
 from bundle.format.manifest import Member
-from bundle.jumphost import bases, installed, venv
-from bundle.jumphost.store import REPLACED, Acceptance, Home, as_strict, now, required_signers
-from bundle.trust.sshsig import Signer, Trust, Verdict
+from bundle.jumphost import bases, installed, kept_trust, venv
+from bundle.jumphost.store import REPLACED, Acceptance, Home, now
+from bundle.trust.sshsig import Signer, Trust
 from bundle.verify.checks import Opened, Output, Progress, authenticate, check_members, opened
 
 MARGIN = 64 << 20
@@ -63,7 +62,7 @@ def run(path: Path, *, trust: Trust, home: Home, log: Log, progress: Progress) -
             home.create()
             with home.lock():
                 # By now it may ask for more: another import may have come between.
-                trust = as_strict(trust, home)
+                trust = kept_trust.as_strict(trust, home)
                 _, verdict = authenticate(bundle.raw_manifest, bundle.signatures, trust, home)
                 bundle = bundle._replace(verdict=verdict)  # noqa: PLW2901 - the same, judged again
                 return _Import(bundle, trust, home, log, progress).run()
@@ -270,7 +269,7 @@ class _Import:
         """Record the decision and keep the lists by which it was made."""
         verdict = self.bundle.verdict
         assert verdict is not None  # noqa: S101 - `opened` was given a trust
-        keep_trust(self.home, self.trust, verdict, self.log)
+        kept_trust.keep(self.home, self.trust, verdict, self.log)
         if self.accepted is not None:
             return self.accepted
         record = Acceptance(
@@ -327,19 +326,3 @@ class _File:
         """Drop it."""
         os.close(self._fd)
         self._part.unlink(missing_ok=True)
-
-
-def keep_trust(home: Home, trust: Trust, verdict: Verdict, log: Log) -> None:
-    """Keep the lists by which the bundle was judged, for later commands."""
-    lists = {"allowed_signers": verdict.allowed_signers, "revoked": verdict.revoked}
-    for name, new in lists.items():
-        kept = home.trust / name
-        old = kept.read_bytes() if kept.exists() else None
-        if new is None or new == old:
-            continue
-        if old is not None:
-            write_atomic(kept.with_name(f"{name}.old"), old)
-            log(f"{kept} has a new content; the former one is in {kept}.old")
-        write_atomic(kept, new)
-    if trust.required > required_signers(home):
-        write_atomic(home.trust / "required_signers", f"{trust.required}\n".encode())

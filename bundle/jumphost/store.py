@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from bundle.core.files import REMEDIES, is_file_of, write_atomic
 from bundle.errors import AirliftError, Kind
-from bundle.trust.sshsig import Signer, Trust
+from bundle.trust.sshsig import Signer
 
 DEFAULT_HOME = "/opt/airlift"
 #: How a damaged release is called while the whole one takes its place.
@@ -196,32 +196,6 @@ def seconds(moment: str) -> float:
     from datetime import datetime  # noqa: PLC0415 - only where something was accepted
 
     return datetime.fromisoformat(moment).timestamp()
-
-
-def required_signers(home: Home) -> int:
-    """How many different keys this jump host asks for."""
-    path = home.trust / "required_signers"
-    if not os.path.lexists(path):
-        return 1
-    try:
-        return max(1, int(path.read_text(encoding="ascii")))
-    except (OSError, ValueError) as error:
-        raise AirliftError(
-            Kind.HOME,
-            "the number of required signers cannot be read",
-            where=str(path),
-            fix="write a whole number into it, such as 2",
-        ) from error
-
-
-def as_strict(trust: Trust, home: Home) -> Trust:
-    """At least what this jump host asks for: its number of keys, and its list of revoked ones."""
-    revoked = home.trust / "revoked"
-    return trust._replace(
-        required=max(trust.required, required_signers(home)),
-        # Whatever lies there is meant as the list: what cannot be read as one is refused later.
-        revoked=trust.revoked or (revoked if os.path.lexists(revoked) else None),
-    )
 
 
 def _read_acceptance(path: Path) -> Acceptance:

@@ -8,7 +8,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from bundle.core.files import read_file
 from bundle.errors import AirliftError, Kind
+
+#: A list is written by people; an endless file is none.
+MAX_BYTES = 4 << 20
 
 # What a line may say beside identity and key, as OpenSSH 8.8 knows it.
 _OPTION = re.compile(r'([a-z-]+)="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
@@ -84,7 +88,7 @@ def fingerprint(blob: bytes) -> str:
 
 def _read(path: Path, what: str, fix: str) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, MAX_BYTES)
     except OSError as error:
         raise AirliftError(
             Kind.SIGNERS_FILE,
@@ -97,7 +101,11 @@ def _read(path: Path, what: str, fix: str) -> bytes:
 def load(path: Path) -> AllowedSigners:
     """Read the list; refuse what would trust more people than it names."""
     fix = "name it with --allowed-signers; it comes from the vendor, not on the stick"
-    raw = _read(path, "allowed signers", fix)
+    return parse(path, _read(path, "allowed signers", fix))
+
+
+def parse(path: Path, raw: bytes) -> AllowedSigners:
+    """Read the bytes of a list; `path` is where an error says that it is."""
     keys: list[AllowedKey] = []
     try:
         # ssh-keygen knows no other ends of lines.

@@ -40,12 +40,15 @@ class Trust(NamedTuple):
 
     allowed_signers: Path
     identities: tuple[str, ...] = ()
-    revoked: Path | None = None
+    # Lists of revoked keys; a key that any of them has counts for nothing.
+    revoked: tuple[Path, ...] = ()
     required: int = 1
     # Seconds since 1970; None means now. Set for what was accepted earlier.
     at: float | None = None
     # What the signature must have been made for.
     namespace: str = NAMESPACE
+    # Fingerprints of keys that may come back; `bundle.jumphost.kept_trust` asks for them.
+    restored: frozenset[str] = frozenset()
 
 
 class Signer(NamedTuple):
@@ -77,7 +80,7 @@ class Verdict(NamedTuple):
     ignored: tuple[str, ...]
     # The very lists by which this was decided.
     allowed_signers: bytes
-    revoked: bytes | None
+    revoked: tuple[Revoked, ...]
 
 
 class Signature(NamedTuple):
@@ -213,7 +216,7 @@ MAKE_A_KEY = (
 def verify(message: bytes, signatures: Sequence[tuple[str, bytes]], trust: Trust) -> Verdict:
     """Check all signatures; succeed when enough different known keys made good ones."""
     allowed = load_signers(trust.allowed_signers)
-    revoked = load_revoked(trust.revoked) if trust.revoked else None
+    revoked = tuple(load_revoked(path) for path in trust.revoked)
     good: dict[str, Signer] = {}
     problems: list[AirliftError] = []
     for name, raw in signatures:
@@ -238,14 +241,14 @@ def verify(message: bytes, signatures: Sequence[tuple[str, bytes]], trust: Trust
             fix="ask the vendor for the bundle with all signatures",
         )
     ignored = tuple(problem.what for problem in problems)
-    return Verdict(tuple(good.values()), ignored, allowed.raw, revoked.raw if revoked else None)
+    return Verdict(tuple(good.values()), ignored, allowed.raw, revoked)
 
 
 def _verify_one(
     message: bytes,
     signature: Signature,
     allowed: AllowedSigners,
-    revoked: Revoked | None,
+    revoked: tuple[Revoked, ...],
     trust: Trust,
 ) -> Signer:
     key = f"{signature.key_type} key {signature.fingerprint}"
@@ -275,15 +278,14 @@ def _verify_one(
             where=f"{signature.name}, {allowed.path}",
             fix="check --identity, or ask the vendor who signs",
         )
-    if revoked is not None and revoked.names(signature.blob):
-        raise _is_revoked(signature, key, revoked)
+    for one in revoked:
+        if is_revoked(one, signature.key_type, signature.blob):
+            raise _is_revoked(signature, key, one)
     stderr = b""
     for identity in wanted:
         command = ["-Y", "verify", "-I", identity, "-n", trust.namespace]
         # The very bytes that were checked above, whatever happens to the files meanwhile.
         files: list[str | bytes] = ["-f", allowed.raw, "-s", signature.raw]
-        if revoked is not None:
-            files += ["-r", revoked.for_ssh_keygen]
         if trust.at is not None:
             # Local time without a suffix is what every OpenSSH from 8.8 understands. It knows no
             # summer: an hour later than it is would be another answer.
@@ -296,15 +298,11 @@ def _verify_one(
             return Signer(identity, signature.fingerprint, signature.key_type, valid)
         stderr += result.stderr
     key = f"{key} of {' or '.join(wanted)}"
-    raise _explanation(signature, key, stderr.decode(errors="replace"), revoked, trust)
+    raise _explanation(signature, key, stderr.decode(errors="replace"), trust)
 
 
-def _explanation(
-    signature: Signature, key: str, stderr: str, revoked: Revoked | None, trust: Trust
-) -> AirliftError:
+def _explanation(signature: Signature, key: str, stderr: str, trust: Trust) -> AirliftError:
     where = f"{signature.name}, {trust.allowed_signers}"
-    if revoked is not None and _krl_has(revoked, signature):
-        return _is_revoked(signature, key, revoked)
     if "unknown key option" in stderr:
         # The list itself was read before, and has no options but those that 8.8 knows.
         return sshkeygen.too_old("it does not understand the dates in the list of signers")
@@ -348,11 +346,15 @@ def _is_revoked(signature: Signature, key: str, revoked: Revoked) -> AirliftErro
     )
 
 
-def _krl_has(revoked: Revoked, signature: Signature) -> bool:
+def is_revoked(revoked: Revoked, key_type: str, blob: bytes) -> bool:
+    """Say whether a list has this key; ssh-keygen reads a KRL.
+
+    Raises:
+        AirliftError: the KRL cannot be read.
+    """
     if revoked.keys is not None:
-        return False
-    blob = base64.b64encode(signature.blob).decode()
-    key = f"{signature.key_type} {blob}\n".encode("ascii")
+        return revoked.names(blob)
+    key = f"{key_type} {base64.b64encode(blob).decode()}\n".encode("ascii")
     result = sshkeygen.run(["-Q", "-f", revoked.raw, key])
     if result.returncode != 0 and b"REVOKED" not in result.stdout:
         raise AirliftError(

@@ -67,6 +67,8 @@ class Keys:
         return path
 
     def trust(self, *lines: str, **options: Any) -> Trust:
+        if isinstance(revoked := options.get("revoked"), Path):
+            options["revoked"] = (revoked,)
         return Trust(self.signers(*lines), **options)
 
 

@@ -144,7 +144,13 @@ def test_a_command_loads_what_it_needs(small: Path, keys: Keys, home: Home) -> N
     page = loaded("--help")
     assert {name for name in page if name.startswith("bundle.")} == needed
     needed |= {"bundle.cli.options", "bundle.cli.verify", "bundle.core.files", "bundle.core.schema"}
-    needed |= {"bundle.jumphost", "bundle.jumphost.store", "bundle.review", "bundle.review.inspect"}
+    needed |= {
+        "bundle.jumphost",
+        "bundle.jumphost.kept_trust",
+        "bundle.jumphost.store",
+        "bundle.review",
+        "bundle.review.inspect",
+    }
     for folder, names in {
         "format": ("delta", "layer_size", "manifest", "parts", "tar"),
         "trust": ("allowed_signers", "sshkeygen", "sshsig"),

@@ -221,7 +221,7 @@ def test_a_signature_counts_for_the_person_whom_the_entry_names(
     command = ["ssh-keygen", "-q", "-k", "-f", str(krl), f"{keys.key('ann')}.pub"]
     subprocess.run(command, check=True)
     right = keys.signers(keys.line("ann", "ann@example.org", namespace))
-    assert "is revoked" in custody.check_signatures(chain, Trust(right, revoked=krl))[1]
+    assert "is revoked" in custody.check_signatures(chain, Trust(right, revoked=(krl,)))[1]
 
 
 def test_a_bundle_signature_is_no_custody_signature(

@@ -15,7 +15,8 @@ from bundle.builder import build, content
 from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost import importer
-from bundle.jumphost.store import Home, required_signers
+from bundle.jumphost.kept_trust import required_signers
+from bundle.jumphost.store import Home
 from bundle.trust.sshsig import Trust
 from tests.unit.bundle.bundlekit import (
     FakeSuppliers,

@@ -14,7 +14,8 @@ from bundle.cli.main import main
 from bundle.core.files import write_atomic
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost import importer, installed
-from bundle.jumphost.store import Home, required_signers
+from bundle.jumphost.kept_trust import required_signers
+from bundle.jumphost.store import Home
 from bundle.trust import custody
 from bundle.trust.sshsig import Trust
 from bundle.verify import checks

@@ -1,0 +1,162 @@
+"""Whom this jump host trusts: the lists that its imports keep. This trust only grows stricter.
+
+Revoked keys of all lists count together, whatever a later command names. A list of signers may
+lose a key; one that brings a lost or revoked key back is refused, unless somebody says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from bundle.core.files import write_atomic
+from bundle.errors import AirliftError, Kind
+from bundle.jumphost.store import Home
+from bundle.trust import allowed_signers, sshsig
+from bundle.trust.allowed_signers import Revoked, fingerprint
+from bundle.trust.sshsig import Trust, Verdict
+
+#: What an operator types once the vendor has said that the key is good again.
+RESTORE = "--restore-signer"
+
+
+def required_signers(home: Home) -> int:
+    """How many different keys this jump host asks for."""
+    path = home.trust / "required_signers"
+    if not os.path.lexists(path):
+        return 1
+    try:
+        return max(1, int(path.read_text(encoding="ascii")))
+    except (OSError, ValueError) as error:
+        raise AirliftError(
+            Kind.HOME,
+            "the number of required signers cannot be read",
+            where=str(path),
+            fix="write a whole number into it, such as 2",
+        ) from error
+
+
+def revocations(home: Home) -> tuple[Path, ...]:
+    """Return the kept lists of revoked keys: a plain one, and each KRL, which cannot be merged."""
+    first, more = home.trust / "revoked", home.trust / "revoked.d"
+    # Whatever lies there is meant as a list: what cannot be read as one is refused later.
+    kept = [first] if os.path.lexists(first) else []
+    if os.path.lexists(more):
+        kept += sorted(path for path in more.iterdir() if path.suffix != ".part")
+    return tuple(kept)
+
+
+def as_strict(trust: Trust, home: Home) -> Trust:
+    """Return at least what this jump host asks for.
+
+    Raises:
+        AirliftError: the named list of signers brings back a key that was removed or revoked here.
+    """
+    named = [path for path in trust.revoked if path not in revocations(home)]
+    trust = trust._replace(
+        required=max(trust.required, required_signers(home)),
+        revoked=(*revocations(home), *named),
+    )
+    _check_returning(trust, home)
+    return trust
+
+
+def keep(home: Home, trust: Trust, verdict: Verdict, log: Callable[[str], None]) -> None:
+    """Keep the lists by which a bundle was judged, for later commands."""
+    kept = home.trust / "allowed_signers"
+    old = kept.read_bytes() if kept.exists() else None
+    new = verdict.allowed_signers
+    if old is not None and old != new:
+        # First what was lost: cut off here, nothing is forgotten.
+        _remember_removed(home, trust, old, new)
+        write_atomic(kept.with_name(f"{kept.name}.old"), old)
+        log(f"{kept} has a new content; the former one is in {kept}.old")
+    if old != new:
+        write_atomic(kept, new)
+    for one in verdict.revoked:
+        _keep_revoked(home, one)
+    if trust.required > required_signers(home):
+        write_atomic(home.trust / "required_signers", f"{trust.required}\n".encode())
+
+
+def _keep_revoked(home: Home, new: Revoked) -> None:
+    """Add to what is kept; nothing that is revoked here is ever taken out."""
+    first = home.trust / "revoked"
+    if new.path in revocations(home):
+        return
+    known = allowed_signers.load_revoked(first) if first.exists() else None
+    if known is None:
+        write_atomic(first, new.raw)
+    elif known.keys is not None and new.keys is not None:
+        if more := [key for key in new.keys if key not in known.keys]:
+            text = known.raw.rstrip(b"\n") + b"\n" + new._replace(keys=tuple(more)).for_ssh_keygen
+            write_atomic(first, text)
+    elif new.raw != known.raw:
+        folder = home.trust / "revoked.d"
+        folder.mkdir(mode=0o755, exist_ok=True)
+        write_atomic(folder / hashlib.sha256(new.raw).hexdigest()[:16], new.raw)
+
+
+def _removed(home: Home) -> Path:
+    return home.trust / "removed_signers"
+
+
+def _remember_removed(home: Home, trust: Trust, old: bytes, new: bytes) -> None:
+    """Write down the keys that the new list no longer has; forget those that came back."""
+    kept = home.trust / "allowed_signers"
+    now = {key.blob for key in allowed_signers.parse(trust.allowed_signers, new).keys}
+    gone = {
+        (key.key_type, key.blob)
+        for key in allowed_signers.parse(kept, old).keys
+        if key.blob not in now
+    }
+    before = set(_keys_of(_removed(home)))
+    after = {key for key in before | gone if key[1] not in now}
+    if after != before:
+        empty = Revoked(kept, b"", tuple(sorted(after)))
+        text = b"# Keys of earlier lists of signers; one comes back by --restore-signer only.\n"
+        write_atomic(_removed(home), text + empty.for_ssh_keygen)
+
+
+def _keys_of(path: Path) -> tuple[tuple[str, bytes], ...]:
+    """Return the keys of a plain list that may be missing, or hold comments only."""
+    if not os.path.lexists(path):
+        return ()
+    lines = path.read_bytes().splitlines()
+    if all(line.startswith(b"#") for line in lines):
+        return ()
+    return allowed_signers.load_revoked(path).keys or ()
+
+
+def _check_returning(trust: Trust, home: Home) -> None:
+    """Refuse a list of signers that has a key again which was removed or revoked here."""
+    kept = home.trust / "allowed_signers"
+    if not kept.exists() or trust.allowed_signers == kept:
+        return
+    named = allowed_signers.load(trust.allowed_signers)
+    known = {key.blob for key in allowed_signers.load(kept).keys}
+    fresh = [key for key in named.keys if key.blob not in known]
+    removed = {blob for _, blob in _keys_of(_removed(home))}
+    lists = [allowed_signers.load_revoked(path) for path in revocations(home)] if fresh else []
+    for key in fresh:
+        mark = fingerprint(key.blob)
+        if mark in trust.restored:
+            continue
+        why = "was removed from the list of this jump host" if key.blob in removed else ""
+        if any(sshsig.is_revoked(one, key.key_type, key.blob) for one in lists):
+            why = "is revoked on this jump host"
+        if why:
+            raise _comes_back(trust.allowed_signers, key.identities, mark, why)
+
+
+def _comes_back(path: Path, names: Iterable[str], mark: str, why: str) -> AirliftError:
+    return AirliftError(
+        Kind.SIGNERS_FILE,
+        f"the list of allowed signers brings back the key {mark} of {', '.join(names)}, "
+        f"which {why}",
+        where=str(path),
+        fix="ask the vendor for the current list; if the vendor confirms this key through a "
+        f"separate channel, add: {RESTORE} {mark}",
+    )
