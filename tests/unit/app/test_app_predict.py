@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from app.http.hot import endpoints
+from app.jobs.processing import Processor
 from app.main import create_app
 from app.predict.artefacts import load_models
 from app.predict.cache import Answer, AnswerCache, Key
@@ -20,6 +22,8 @@ from app.predict.router import router
 from app.predict.schemas import PredictRequest
 from app.predict.service import Predictor
 from app.settings import Settings
+from app.sources.base import Collection
+from app.sources.schemas import Selection
 from tests.unit.app.appkit import JSON, Client
 
 FOLDER = Path(__file__).resolve().parents[3] / "app" / "models"
@@ -52,6 +56,42 @@ def test_a12_a_text_gets_a_label_and_a_probability(client: Client) -> None:
     )
     assert sum(body["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert (body["model"], body["model_version"]) == ("sentiment", "1.0.0")
+
+
+@pytest.mark.parametrize(
+    "text", ["😀", "Это ужасно!", "これは良い", "12345", "!!!", "cafe\u0301"], ids=ascii
+)
+def test_a_text_without_a_known_word_is_neutral_and_says_so(client: Client, text: str) -> None:
+    body = client.post("/predict", json={"text": text}).json()
+    assert (body["label"], body["coverage"]) == ("neutral", 0)
+    assert set(body["probabilities"].values()) == {body["probability"]} == {0.333333}
+    (item,) = client.post("/predict/batch", json={"items": [{"text": text}]}).json()["predictions"]
+    assert item == body
+
+
+def test_coverage_is_the_share_of_words_that_the_model_knows(client: Client) -> None:
+    def coverage(text: str) -> float:
+        found: float = client.post("/predict", json={"text": text}).json()["coverage"]
+        return found
+
+    assert coverage("I love it!") == coverage("aint :)") == 1
+    assert coverage("I love отзыв xyzzyplugh !!!") == 0.5
+    assert "coverage" not in client.post("/predict", json={"data": [1, 2, 3, 4]}).json()
+
+
+def test_composed_and_decomposed_texts_get_one_answer_at_both_doors(client: Client) -> None:
+    models = load_models(FOLDER)
+    for text in ("A naïve fiancée, not good", "H\u0331 İ good, résumé bad", "Å great cliché"):
+        forms = [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]
+        answers = [client.post("/predict", json={"text": form}).json() for form in forms]
+        assert answers[0] == answers[1]
+        batch = Collection(iter([[(n, {"text": form}) for n, form in enumerate(forms)]]), {})
+        processor = Processor(models, Selection(), batch)
+        list(processor.steps())
+        (part,) = processor.parts
+        assert [row[3:5] for row in json.loads(part)] == [
+            [answers[0]["label"], answers[0]["probability"]]
+        ] * 2
 
 
 def test_a13_four_numbers_get_a_class_and_probabilities(client: Client) -> None:
