@@ -19,9 +19,9 @@ from app.http.auth import DOCS_ASSETS, PUBLIC, KeyStore, scopes_of
 from app.http.drain import Drain
 from app.http.gate import GateMiddleware
 from app.http.health import Health
-from app.http.hot import HotEndpoints, endpoints
 from app.http.limits import LimitsMiddleware
 from app.http.middleware import RequestMiddleware
+from app.http.plain import plain
 from app.http.ratelimit import RateLimiter
 from app.http.root import router as root_router
 from app.http.routes import UNMATCHED, RouteTable
@@ -40,6 +40,8 @@ from app.reports.router import router as reports_router
 from app.settings import Settings, get_settings
 from app.sources import registry
 
+# Their endpoints take the request and nothing else, so the framework need not call them.
+PLAIN = (predict_router, health.router, root_router)
 # The busiest first: routes are tried in this order.
 ROUTERS = (predict_router, jobs_router, reports_router, items_router, health.router, root_router)
 
@@ -83,6 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     for router in ROUTERS:
         app.include_router(router)
+    app.router.routes[:0] = plain(*PLAIN, openapi.router)
     problems.install(app, frozenset(registry.CONFIGS))
     _install_unavailable(app)
     openapi.install(app)
@@ -99,7 +102,6 @@ def _add_layers(app: FastAPI, settings: Settings, database: Database) -> None:
     limiter = app.state.limiter = RateLimiter(settings)
     table = RouteTable([*paths, *PUBLIC], prefixes=[DOCS_ASSETS])
     # The last one added is the outermost.
-    app.add_middleware(HotEndpoints, endpoints=endpoints(*ROUTERS, openapi.router))
     app.add_middleware(LimitsMiddleware, settings=settings)
     app.add_middleware(GateMiddleware, keys=keys, limiter=limiter, needed=scopes_of(paths))
     app.add_middleware(

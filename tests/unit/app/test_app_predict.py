@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client import REGISTRY
+from starlette.routing import Route
 
-from app.http.hot import endpoints
+from app.http.plain import plain
+from app.items.router import router as items_router
 from app.jobs.processing import Processor
 from app.main import create_app
 from app.predict.artefacts import load_models
@@ -275,18 +277,16 @@ def test_a_body_that_is_not_declared_as_json_is_refused(client: Client, kind: st
     assert answer.json()["errors"][0]["field"] == "body"
 
 
-def test_the_short_way_and_the_frameworks_way_give_the_same(settings: Settings) -> None:
+def test_the_plain_routes_and_the_frameworks_way_give_the_same(settings: Settings) -> None:
     assert {
         ("GET", "/predict"),
         ("POST", "/predict"),
         ("POST", "/predict/batch"),
         ("GET", "/model/info"),
-    } == set(endpoints(router))
+    } == {(method, route.path) for route in plain(router) for method in route.methods or ()}
     short, long = create_app(settings), create_app(settings)
-    long.user_middleware = [
-        m for m in long.user_middleware if getattr(m.cls, "__name__", "") != "HotEndpoints"
-    ]
-    assert len(long.user_middleware) == len(short.user_middleware) - 1
+    long.router.routes[:] = [route for route in long.router.routes if type(route) is not Route]
+    assert len(long.router.routes) <= len(short.router.routes) - 4
     for path in ("/predict", "/predict/batch"):
         for body in ({"text": "good"}, {"items": [{"text": "good"}]}, {}, {"text": 5}, [1]):
             one, other = (Client(app).post(path, json=body) for app in (short, long))
@@ -296,6 +296,11 @@ def test_the_short_way_and_the_frameworks_way_give_the_same(settings: Settings) 
             assert one.headers == other.headers or one.status_code == 422
             assert one.json().get("errors") == other.json().get("errors")
             assert one.json().get("label") == other.json().get("label")
+
+
+def test_an_endpoint_that_needs_the_framework_gets_no_plain_route() -> None:
+    with pytest.raises(TypeError, match=r"/items takes more than the request"):
+        plain(items_router)
 
 
 def damaged(tmp_path: Path, settings: Settings) -> Settings:
