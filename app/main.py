@@ -16,6 +16,7 @@ from app.db.pool import Database, DatabaseUnavailableError
 from app.db.redis import RedisGate
 from app.http import health, openapi, problems
 from app.http.auth import DOCS_ASSETS, PUBLIC, KeyStore, scopes_of
+from app.http.context import context_of
 from app.http.drain import Drain
 from app.http.gate import GateMiddleware
 from app.http.health import Health
@@ -149,7 +150,7 @@ def publish(settings: Settings, models: Models | ModelError) -> None:
 
 def _install_unavailable(app: FastAPI) -> None:
     async def on_unavailable(request: Request, error: Exception) -> Response:
-        request.scope["airlift.error"] = "postgres-unavailable"
+        context_of(request.scope).error = "postgres-unavailable"
         app_logging.get_logger("app").warning("Postgres is not available", reason=str(error))
         configured = request.app.state.database.configured
         detail = "try again in a few seconds" if configured else str(error)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.http.answers import answer, encoded
-from app.http.context import caller, owner_filter
+from app.http.context import caller, context_of, owner_filter
 from app.http.problems import Problem, ProblemDetail, field_problem
 from app.jobs.listing import Place, Selection
 from app.jobs.schemas import (
@@ -67,7 +67,7 @@ async def trigger(
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise field_problem("Idempotency-Key", "must be 1 to 200 visible ASCII characters")
     taken = await _service(request).trigger(
-        body, caller(request), idempotency_key, request.scope.get("airlift.request_id")
+        body, caller(request), idempotency_key, context_of(request.scope).request_id or None
     )
     status_url = f"/api/v1/jobs/status/{taken.id}"
     headers = {"location": status_url}
