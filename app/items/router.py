@@ -16,10 +16,10 @@ from pydantic import (
 )
 
 from app.db.pool import Database
+from app.db.values import storable
 from app.http.answers import answer, encoded
 from app.http.context import caller, owner_filter
 from app.http.problems import ProblemDetail
-from app.sources.schemas import storable
 
 router = APIRouter(tags=["items"])
 
