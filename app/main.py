@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.redis = redis
     state.drain = drain
     state.queue = QueueWatch(database, settings.queue_age_degraded_seconds)
-    state.health = Health(settings, drain, database, redis, models, queue=state.queue)
+    state.health = Health(settings, drain, database, redis, models, queue=state.queue.finding)
     state.renderer = Renderer(database)
     state.jobs = JobService(
         database, HintSender(redis), registry.build(settings), settings.job_max_attempts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -15,7 +15,6 @@ from app.db.pool import Database, DatabaseUnavailableError
 from app.db.redis import RedisGate, RedisUnavailableError
 from app.flight import SingleFlight
 from app.http.drain import Drain
-from app.jobs.watch import QueueWatch
 from app.observability import metrics
 from app.predict.artefacts import ModelError, Models
 from app.settings import Settings
@@ -55,7 +54,7 @@ class Health:
         redis: RedisGate,
         models: Models | ModelError,
         *,
-        queue: QueueWatch,
+        queue: Callable[[], str | None],
     ) -> None:
         self._identity = {"release": settings.release, "colour": settings.colour}
         self._drain = drain
@@ -89,7 +88,7 @@ class Health:
             "models": str(self._models) if isinstance(self._models, ModelError) else _OK,
             "redis": redis,
         }
-        checks["queue"] = self._queue.finding() or _OK
+        checks["queue"] = self._queue() or _OK
         draining = self._drain.active
         if draining:
             checks["drain"] = "this process takes no new work"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.http.answers import answer, encoded
 from app.http.context import caller, context_of, owner_filter
-from app.http.problems import Problem, ProblemDetail, field_problem
+from app.http.problems import ProblemDetail, field_problem
+from app.jobs.answers import ANSWERS, ANSWERS_OF_FINISHED, unfinished
 from app.jobs.listing import Place, Selection
 from app.jobs.schemas import (
     Accepted,
@@ -27,18 +28,6 @@ router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 _EVERY = JobQuery()
 
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    404: {"model": ProblemDetail, "description": "There is no such job"},
-    503: {"model": ProblemDetail, "description": "Postgres is not available"},
-}
-#: What is said of a job's result or report if it is not there.
-ANSWERS_OF_FINISHED: dict[int | str, dict[str, Any]] = {
-    **_ANSWERS,
-    202: {"model": JobStatus, "description": "The job is not finished"},
-    409: {"model": ProblemDetail, "description": "The job failed"},
-    410: {"model": ProblemDetail, "description": "The job was cancelled"},
-}
-
 
 def _service(request: Request) -> JobService:
     service: JobService = request.app.state.jobs
@@ -52,7 +41,7 @@ def _service(request: Request) -> JobService:
     summary="Start a collection job",
     responses={
         422: {"model": ProblemDetail, "description": "A field is wrong or a source is refused"},
-        503: _ANSWERS[503],
+        503: ANSWERS[503],
     },
 )
 async def trigger(
@@ -88,7 +77,7 @@ async def trigger(
     summary="List jobs, newest first",
     responses={
         422: {"model": ProblemDetail, "description": "A filter or the cursor is wrong"},
-        503: _ANSWERS[503],
+        503: ANSWERS[503],
     },
 )
 async def list_jobs(request: Request, query: Annotated[JobQuery, Query()] = _EVERY) -> Response:
@@ -117,7 +106,7 @@ async def list_jobs(request: Request, query: Annotated[JobQuery, Query()] = _EVE
     response_model=JobStatus,
     summary="Cancel a job",
     responses={
-        **_ANSWERS,
+        **ANSWERS,
         409: {"model": ProblemDetail, "description": "The job is finished; `state` says how"},
     },
 )
@@ -133,7 +122,7 @@ async def cancel(request: Request, job_id: uuid.UUID) -> Response:
     "/status/{job_id}",
     response_model=JobStatus,
     summary="How a job is doing",
-    responses=_ANSWERS,
+    responses=ANSWERS,
 )
 async def status(request: Request, job_id: uuid.UUID) -> Response:
     """State, attempts, times and progress."""
@@ -156,25 +145,3 @@ async def result(request: Request, job_id: uuid.UUID) -> Response:
     # The result as it is stored: it was JSON already.
     body = f'{done.model_dump_json()[:-1]},"result":{row["result"]}}}'
     return encoded(body.encode())
-
-
-def unfinished(job: JobStatus) -> Response | None:
-    """The answer for a job that has no result, or may have none yet; None if it succeeded."""
-    if job.status in ("queued", "running"):
-        return answer(job, 202, {"retry-after": "1"})
-    if job.status == "cancelled":
-        raise Problem(410, "job-cancelled", "The job was cancelled", "it has no result")
-    if job.status in ("failed", "dead"):
-        reason = job.error.message if job.error else "unknown"
-        raise Problem(
-            409,
-            f"job-{job.status}",
-            "The job failed" if job.status == "failed" else "The job is dead, it ends here",
-            reason,
-            extra={
-                "job_id": str(job.job_id),
-                "attempts": job.attempts,
-                "error": job.error.model_dump() if job.error else None,
-            },
-        )
-    return None
