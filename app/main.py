@@ -34,6 +34,7 @@ from app.jobs.watch import QueueWatch
 from app.observability import logging as app_logging
 from app.observability import metrics
 from app.predict.artefacts import ModelError, Models, try_models
+from app.predict.router import BODIES
 from app.predict.router import router as predict_router
 from app.predict.service import Predictor
 from app.reports.renderer import Renderer
@@ -89,7 +90,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes[:0] = plain(*PLAIN, openapi.router)
     problems.install(app, frozenset(registry.CONFIGS))
     _install_unavailable(app)
-    openapi.install(app)
+    openapi.install(app, BODIES)
 
     _add_layers(app, settings, database)
     return app

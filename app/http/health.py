@@ -16,7 +16,6 @@ from app.db.redis import RedisGate, RedisUnavailableError
 from app.flight import SingleFlight
 from app.http.drain import Drain
 from app.observability import metrics
-from app.predict.artefacts import ModelError, Models
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -44,7 +43,10 @@ class Readiness(BaseModel):
 
 
 class Health:
-    """What probes and scrapes of one process are told."""
+    """What probes and scrapes of one process are told.
+
+    `models` are the loaded models, or the exception that says why there are none.
+    """
 
     def __init__(
         self,
@@ -52,7 +54,7 @@ class Health:
         drain: Drain,
         database: Database,
         redis: RedisGate,
-        models: Models | ModelError,
+        models: object,
         *,
         queue: Callable[[], str | None],
     ) -> None:
@@ -85,7 +87,7 @@ class Health:
         checks = {
             "postgres": postgres,
             "schema": schema_state,
-            "models": str(self._models) if isinstance(self._models, ModelError) else _OK,
+            "models": str(self._models) if isinstance(self._models, Exception) else _OK,
             "redis": redis,
         }
         checks["queue"] = self._queue() or _OK

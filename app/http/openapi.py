@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
+from pydantic import BaseModel
 
 from app.http.auth import scopes_of
 from app.http.examples import EXAMPLES, PROBLEMS, Example, problem
 from app.http.problems import MEDIA_TYPE, ProblemDetail
-from app.predict.router import BODIES
 
 TAGS = [
     {"name": "predict", "description": "Sentiment of texts, class of numeric rows."},
@@ -95,18 +96,21 @@ def encode(document: dict[str, Any]) -> Response:
     return Response(body, media_type="application/json", headers={"etag": etag, **_CACHED})
 
 
-def install(app: FastAPI) -> None:
-    """Give the application's OpenAPI document errors, examples, headers and the key's scopes."""
+def install(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
+    """Give the application's OpenAPI document errors, examples, headers and the key's scopes.
+
+    `bodies` are those that endpoints read by themselves, so that FastAPI does not know them.
+    """
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _build(app)
+            app.openapi_schema = _build(app, bodies)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _build(app: FastAPI) -> dict[str, Any]:
+def _build(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
     result = get_openapi(
         title=app.title,
         version=app.version,
@@ -119,7 +123,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    for body in BODIES:
+    for body in bodies:
         definition = body.model_json_schema(ref_template="#/components/schemas/{model}")
         definition.pop("$defs", None)
         schemas[body.__name__] = definition
