@@ -64,6 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=openapi.TAGS,
         static_url=DOCS_ASSETS,
         redirect_slashes=False,
+        generate_unique_id_function=openapi.operation_id,
         lifespan=_lifespan,
         # Looks for an exporter on each request, and there is none.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},

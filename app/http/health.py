@@ -150,8 +150,8 @@ def _health(request: Request) -> Health:
     return health
 
 
-@router.get("/health", response_model=Alive, summary="The process answers")
-@router.get("/healthz", response_model=Alive, summary="The process answers (alias)")
+@router.get("/health", name="alive", response_model=Alive, summary="The process answers")
+@router.get("/healthz", name="healthz", response_model=Alive, summary="The process answers (alias)")
 @router.get("/health/live", response_model=Alive, summary="The process answers (alias)")
 async def live(request: Request) -> Response:
     """Liveness: touches no dependency."""
@@ -172,6 +172,7 @@ async def ready(request: Request) -> JSONResponse:
 
 @router.get(
     "/metrics",
+    name="metrics",
     response_class=Response,
     summary="Prometheus metrics of all processes of this container",
     responses={200: {"content": {"text/plain": {}}}},

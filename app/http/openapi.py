@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from app.http.auth import scopes_of
@@ -94,6 +95,11 @@ def encode(document: dict[str, Any]) -> Response:
     body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     return Response(body, media_type="application/json", headers={"etag": etag, **_CACHED})
+
+
+def operation_id(route: APIRoute) -> str:
+    """What generated clients call an operation: its group and its name, such as `jobs_trigger`."""
+    return "_".join([*map(str, route.tags), route.name])
 
 
 def install(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:

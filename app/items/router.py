@@ -60,7 +60,9 @@ def _database(request: Request) -> Database:
     return database
 
 
-@router.get("/items", response_model=list[Item], summary="List items", responses=_ANSWERS)
+@router.get(
+    "/items", name="list", response_model=list[Item], summary="List items", responses=_ANSWERS
+)
 async def list_items(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=500, description="How many at most.")] = 100,
@@ -81,6 +83,7 @@ async def list_items(
 
 @router.post(
     "/items",
+    name="create",
     status_code=201,
     response_model=Item,
     summary="Store an item",

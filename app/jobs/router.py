@@ -73,6 +73,7 @@ async def trigger(
 
 @router.get(
     "",
+    name="list",
     response_model=JobPage,
     summary="List jobs, newest first",
     responses={
