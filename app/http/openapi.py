@@ -40,8 +40,9 @@ and is answered in bounded time: 413, 400, 408, 503 or 504 otherwise.
 path is a 404, a wrong method a 405 with `Allow`. Each answer carries `X-Request-ID`; tell it to
 the operator when something goes wrong.
 
-**Pages.** Lists are sorted by a key that never changes and take `limit` and `after`: the next page
-begins after the last entry of this one. A page shorter than `limit` is the last.
+**Pages.** Lists are sorted by a key that never changes and take `limit` and a cursor, the place
+after which a page begins. Jobs: send `next_cursor` as `cursor`; it is null on the last page. Items:
+send the last `id` as `after`; a page shorter than `limit` is the last.
 
 **Versions.** `info.version` is the release (SemVer). Paths under `/api/v1` and those without a
 version keep their meaning within a major release: fields and endpoints are only added, so readers

@@ -66,7 +66,9 @@ def _database(request: Request) -> Database:
 async def list_items(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=500, description="How many at most.")] = 100,
-    after: Annotated[int, Query(ge=0, le=2**63 - 1, description="Only ids above this.")] = 0,
+    after: Annotated[
+        int, Query(ge=0, le=2**63 - 1, description="The cursor: the last `id` of the page before.")
+    ] = 0,
 ) -> Response:
     """Items in the order in which they were stored."""
     client = owner_filter(request)

@@ -12,7 +12,7 @@ from app.http.answers import answer, encoded
 from app.http.context import caller, context_of, owner_filter
 from app.http.problems import ProblemDetail, field_problem
 from app.jobs.answers import ANSWERS, ANSWERS_OF_FINISHED, unfinished
-from app.jobs.listing import Place, Selection
+from app.jobs.listing import Cursor, Selection
 from app.jobs.schemas import (
     Accepted,
     JobFinished,
@@ -84,7 +84,7 @@ async def trigger(
 async def list_jobs(request: Request, query: Annotated[JobQuery, Query()] = _EVERY) -> Response:
     """The caller's own jobs; a page is not disturbed by jobs that are accepted meanwhile."""
     try:
-        after = None if query.cursor is None else Place.of(query.cursor)
+        cursor = None if query.cursor is None else Cursor.of(query.cursor)
     except ValueError as error:
         raise field_problem("cursor", str(error)) from None
     selection = Selection(
@@ -94,10 +94,10 @@ async def list_jobs(request: Request, query: Annotated[JobQuery, Query()] = _EVE
         query.created_from,
         query.created_before,
     )
-    rows, rest = await _service(request).page(selection, after, query.limit)
+    rows, following = await _service(request).page(selection, cursor, query.limit)
     page = JobPage(
         jobs=[status_of(row) for row in rows],
-        next_cursor=None if rest is None else rest.cursor(),
+        next_cursor=None if following is None else following.text(),
     )
     return answer(page)
 
