@@ -11,7 +11,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from app import keys as key_commands
+from app import key_commands
 
 if TYPE_CHECKING:
     from app.settings import Settings

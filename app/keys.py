@@ -1,85 +1,10 @@
-"""`python -m app.keys add|revoke|list|sync`: another door to `python -m app keys`.
-
-The commands run as the owner of the tables; the service's own user may only read them.
-"""
+"""`python -m app.keys add|revoke|list|sync`: another door to `python -m app keys`."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
-
-    from app.settings import Settings
-
-
-def add_commands(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Put the commands on a command line; health checks read them, so nothing heavy is imported."""
-    sync = commands.add_parser("sync", help="make the keys equal to a file's")
-    sync.add_argument(
-        "file",
-        type=Path,
-        help='[{"client": "…", "key_sha256": "…", "scopes": ["…"], "rate_limit_per_min": 1, '
-        '"label": "…"}]; the last three may be left out',
-    )
-    add = commands.add_parser("add", help="make a key; it is printed once and never again")
-    add.add_argument("client", help="who is going to use it")
-    add.add_argument("--scope", action="append", help="what it is good for; every scope if none")
-    add.add_argument("--rate-limit", type=int, help="requests a minute instead of the service's")
-    add.add_argument("--label", help="a word to tell keys of one client apart")
-    revoke = commands.add_parser("revoke", help="take a key out of use")
-    revoke.add_argument("id", help="as `list` shows it")
-    listing = commands.add_parser("list", help="show the keys' ids, clients and rights, no keys")
-    listing.add_argument("--json", action="store_true", help="for programs")
-
-
-def run(options: argparse.Namespace, settings: Settings) -> None:
-    """Run one command; raises `KeysError` if it could not be done."""
-    from app.db import keys  # noqa: PLC0415 - brings psycopg
-
-    match options.keys_command:
-        case "sync":
-            keys.sync(settings, options.file)
-        case "add":
-            key_id, key = keys.add(
-                settings,
-                options.client,
-                scopes=options.scope,
-                rate_limit_per_min=options.rate_limit,
-                label=options.label,
-            )
-            # The key alone on standard output, so that it can go straight to where it belongs.
-            print(key)
-            print(f"id {key_id}; the key is not shown again", file=sys.stderr)
-        case "revoke":
-            client = keys.revoke(settings, options.id)
-            print(f"{options.id} of {client} is revoked", file=sys.stderr)
-        case "list":
-            _show(keys.listing(settings), as_json=options.json)
-
-
-def _show(rows: list[dict[str, object]], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows, default=str))
-        return
-    names = ("id", "client", "label", "scopes", "rate_limit_per_min", "origin", "revoked_at")
-    table = [names, *(tuple(_cell(row[name]) for name in names) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        print("  ".join(map(str.ljust, line, widths)).rstrip())
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return "-" if value is None else str(value)
-
+from app.__main__ import main
 
 if __name__ == "__main__":
-    from app.__main__ import main  # the other door
-
     sys.exit(main(["keys", *sys.argv[1:]]))

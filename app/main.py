@@ -16,12 +16,13 @@ from app.db.pool import Database, DatabaseUnavailableError
 from app.db.redis import RedisGate
 from app.http import health, openapi, problems
 from app.http.auth import DOCS_ASSETS, PUBLIC, KeyStore, scopes_of
+from app.http.context import context_of
 from app.http.drain import Drain
 from app.http.gate import GateMiddleware
 from app.http.health import Health
-from app.http.hot import HotEndpoints, endpoints
 from app.http.limits import LimitsMiddleware
 from app.http.middleware import RequestMiddleware
+from app.http.plain import plain
 from app.http.ratelimit import RateLimiter
 from app.http.root import router as root_router
 from app.http.routes import UNMATCHED, RouteTable
@@ -33,6 +34,7 @@ from app.jobs.watch import QueueWatch
 from app.observability import logging as app_logging
 from app.observability import metrics
 from app.predict.artefacts import ModelError, Models, try_models
+from app.predict.router import BODIES
 from app.predict.router import router as predict_router
 from app.predict.service import Predictor
 from app.reports.renderer import Renderer
@@ -40,6 +42,8 @@ from app.reports.router import router as reports_router
 from app.settings import Settings, get_settings
 from app.sources import registry
 
+# Their endpoints take the request and nothing else, so the framework need not call them.
+PLAIN = (predict_router, health.router, root_router)
 # The busiest first: routes are tried in this order.
 ROUTERS = (predict_router, jobs_router, reports_router, items_router, health.router, root_router)
 
@@ -60,6 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=openapi.TAGS,
         static_url=DOCS_ASSETS,
         redirect_slashes=False,
+        generate_unique_id_function=openapi.operation_id,
         lifespan=_lifespan,
         # Looks for an exporter on each request, and there is none.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
@@ -75,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.redis = redis
     state.drain = drain
     state.queue = QueueWatch(database, settings.queue_age_degraded_seconds)
-    state.health = Health(settings, drain, database, redis, models, queue=state.queue)
+    state.health = Health(settings, drain, database, redis, models, queue=state.queue.finding)
     state.renderer = Renderer(database)
     state.jobs = JobService(
         database, HintSender(redis), registry.build(settings), settings.job_max_attempts
@@ -83,9 +88,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     for router in ROUTERS:
         app.include_router(router)
+    app.router.routes[:0] = plain(*PLAIN, openapi.router)
     problems.install(app, frozenset(registry.CONFIGS))
     _install_unavailable(app)
-    openapi.install(app)
+    openapi.install(app, BODIES)
 
     _add_layers(app, settings, database)
     return app
@@ -99,7 +105,6 @@ def _add_layers(app: FastAPI, settings: Settings, database: Database) -> None:
     limiter = app.state.limiter = RateLimiter(settings)
     table = RouteTable([*paths, *PUBLIC], prefixes=[DOCS_ASSETS])
     # The last one added is the outermost.
-    app.add_middleware(HotEndpoints, endpoints=endpoints(*ROUTERS, openapi.router))
     app.add_middleware(LimitsMiddleware, settings=settings)
     app.add_middleware(GateMiddleware, keys=keys, limiter=limiter, needed=scopes_of(paths))
     app.add_middleware(
@@ -147,7 +152,7 @@ def publish(settings: Settings, models: Models | ModelError) -> None:
 
 def _install_unavailable(app: FastAPI) -> None:
     async def on_unavailable(request: Request, error: Exception) -> Response:
-        request.scope["airlift.error"] = "postgres-unavailable"
+        context_of(request.scope).error = "postgres-unavailable"
         app_logging.get_logger("app").warning("Postgres is not available", reason=str(error))
         configured = request.app.state.database.configured
         detail = "try again in a few seconds" if configured else str(error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ _TOKENS = re.compile(TOKEN)
 
 def normalise(text: str) -> str:
     """What two texts must share to be the same to the model."""
-    return text.lower().replace("\u2019", "'")
+    lower = unicodedata.normalize("NFC", text).lower()
+    return unicodedata.normalize("NFC", lower).replace("\u2019", "'")
 
 
 def vectorizer(**options: Any) -> TfidfVectorizer:

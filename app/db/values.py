@@ -8,6 +8,19 @@ from typing import Any
 from psycopg.types.json import Json, Jsonb
 
 
+def storable(value: str) -> str:
+    """Text that Postgres can keep: no NUL and no half of a surrogate pair."""
+    if "\x00" in value:
+        msg = "must not hold a NUL character"
+        raise ValueError(msg)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        msg = "must be valid Unicode text"
+        raise ValueError(msg) from None
+    return value
+
+
 def clean(value: Any) -> Any:
     """The same value without what `jsonb` cannot keep: NUL, lone surrogates, NaN, infinity."""
     if isinstance(value, str):

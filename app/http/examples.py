@@ -100,6 +100,7 @@ _LOVED = {
     "label": "positive",
     "probability": 0.970579,
     "probabilities": {"negative": 0.011906, "neutral": 0.017515, "positive": 0.970579},
+    "coverage": 1.0,
     "model": "sentiment",
     "model_version": "1.0.0",
 }
@@ -119,6 +120,7 @@ _PREDICT: dict[tuple[str, str], tuple[Example, ...]] = {
                 "label": "positive",
                 "probability": 0.610102,
                 "probabilities": {"negative": 0.202564, "neutral": 0.187334, "positive": 0.610102},
+                "coverage": 1.0,
                 "model": "sentiment",
                 "model_version": "1.0.0",
             },
@@ -176,10 +178,12 @@ _RESULT = {
         "mean_probability": 0.9032,
         "confidence": {"0.9 or more": 1, "0.8 to 0.9": 1, "0.6 to 0.8": 0, "below 0.6": 0},
         "mean_positive": 0.5136,
+        "mean_coverage": 1.0,
+        "no_known_word": 0,
     },
     "sample": [
-        {"record": 0, "sentiment": "positive", "probability": 0.970579},
-        {"record": 1, "sentiment": "negative", "probability": 0.835806},
+        {"record": 0, "sentiment": "positive", "probability": 0.970579, "coverage": 1.0},
+        {"record": 1, "sentiment": "negative", "probability": 0.835806, "coverage": 1.0},
     ],
 }
 _NO_CLASS = {"class": None, "class_probability": None}

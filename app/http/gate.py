@@ -11,6 +11,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.auth import Credential, KeyStore, is_public
+from app.http.context import context_of
 from app.http.problems import Problem, refuse
 from app.http.ratelimit import RateLimiter, Verdict, address_name, key_name
 
@@ -72,7 +73,7 @@ class GateMiddleware:
             credential = await self._keys.authenticate(scope)
         except Problem as problem:
             return None, problem
-        scope["airlift.client"] = credential.client
+        context_of(scope).client = credential.client
         return credential, None
 
     async def _count(self, scope: Scope, credential: Credential | None) -> Verdict | None:
@@ -83,7 +84,7 @@ class GateMiddleware:
         return await self._limiter.take(key_name(credential.key_id), limit)
 
     def _authorise(self, scope: Scope, credential: Credential) -> Problem | None:
-        needed = self._needed.get(scope["airlift.endpoint"])
+        needed = self._needed.get(context_of(scope).endpoint)
         if needed is None or needed in credential.scopes:
             return None
         return Problem(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -15,9 +15,7 @@ from app.db.pool import Database, DatabaseUnavailableError
 from app.db.redis import RedisGate, RedisUnavailableError
 from app.flight import SingleFlight
 from app.http.drain import Drain
-from app.jobs.watch import QueueWatch
 from app.observability import metrics
-from app.predict.artefacts import ModelError, Models
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -45,7 +43,10 @@ class Readiness(BaseModel):
 
 
 class Health:
-    """What probes and scrapes of one process are told."""
+    """What probes and scrapes of one process are told.
+
+    `models` are the loaded models, or the exception that says why there are none.
+    """
 
     def __init__(
         self,
@@ -53,9 +54,9 @@ class Health:
         drain: Drain,
         database: Database,
         redis: RedisGate,
-        models: Models | ModelError,
+        models: object,
         *,
-        queue: QueueWatch,
+        queue: Callable[[], str | None],
     ) -> None:
         self._identity = {"release": settings.release, "colour": settings.colour}
         self._drain = drain
@@ -86,10 +87,10 @@ class Health:
         checks = {
             "postgres": postgres,
             "schema": schema_state,
-            "models": str(self._models) if isinstance(self._models, ModelError) else _OK,
+            "models": str(self._models) if isinstance(self._models, Exception) else _OK,
             "redis": redis,
         }
-        checks["queue"] = self._queue.finding() or _OK
+        checks["queue"] = self._queue() or _OK
         draining = self._drain.active
         if draining:
             checks["drain"] = "this process takes no new work"
@@ -149,8 +150,8 @@ def _health(request: Request) -> Health:
     return health
 
 
-@router.get("/health", response_model=Alive, summary="The process answers")
-@router.get("/healthz", response_model=Alive, summary="The process answers (alias)")
+@router.get("/health", name="alive", response_model=Alive, summary="The process answers")
+@router.get("/healthz", name="healthz", response_model=Alive, summary="The process answers (alias)")
 @router.get("/health/live", response_model=Alive, summary="The process answers (alias)")
 async def live(request: Request) -> Response:
     """Liveness: touches no dependency."""
@@ -171,6 +172,7 @@ async def ready(request: Request) -> JSONResponse:
 
 @router.get(
     "/metrics",
+    name="metrics",
     response_class=Response,
     summary="Prometheus metrics of all processes of this container",
     responses={200: {"content": {"text/plain": {}}}},

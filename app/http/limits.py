@@ -13,6 +13,7 @@ import re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.auth import is_public
+from app.http.context import context_of, header
 from app.http.problems import FieldError, Problem, refuse
 from app.observability import metrics
 from app.settings import Settings
@@ -20,14 +21,6 @@ from app.settings import Settings
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-
-
-def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first header of a name (in lower case)."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return None
 
 
 def too_deep(body: bytes, most: int) -> bool:
@@ -113,9 +106,9 @@ class LimitsMiddleware:
             not announced.isdigit() or len(announced) > 18 or int(announced) > self._most_bytes
         ):
             raise _too_large(self._most_bytes)
-        scope["airlift.uploading"] = True
+        context_of(scope).uploading = True
         body = await self._read(receive)
-        scope["airlift.uploading"] = False
+        context_of(scope).uploading = False
         if too_deep(body, self._most_levels):
             raise Problem(
                 400,

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.limits import header
+from app.http.context import RequestContext, context_of, header
 from app.http.problems import Problem
 from app.http.routes import RouteTable
 from app.observability import metrics
@@ -45,8 +45,9 @@ class RequestMiddleware:
             return
         started = time.perf_counter()
         request_id = self._request_id(scope)
-        scope["airlift.request_id"] = request_id
-        endpoint = scope["airlift.endpoint"] = self._routes.template(scope["path"])
+        context = context_of(scope)
+        context.request_id = request_id
+        endpoint = context.endpoint = self._routes.template(scope["path"])
         answer = _Answer(send, request_id)
         tokens = structlog.contextvars.bind_contextvars(request_id=request_id)
         self._in_flight.change(1)
@@ -64,7 +65,7 @@ class RequestMiddleware:
                 await self._answer_error(caught, scope, receive, answer)
         finally:
             self._in_flight.change(-1)
-            self._account(scope, endpoint, answer.status, time.perf_counter() - started, error)
+            self._account(scope, context, answer.status, time.perf_counter() - started, error)
             structlog.contextvars.reset_contextvars(**tokens)
 
     @staticmethod
@@ -83,7 +84,7 @@ class RequestMiddleware:
             f"there was no answer within {self._timeout:g} s; what the request began may be done",
             headers={"retry-after": "5"},
         )
-        if scope.get("airlift.uploading"):
+        if context_of(scope).uploading:
             problem = Problem(
                 408,
                 "upload-timeout",
@@ -92,7 +93,7 @@ class RequestMiddleware:
                 headers={"connection": "close"},
             )
         metrics.REFUSED.labels(problem.slug).inc()
-        scope["airlift.error"] = problem.slug
+        context_of(scope).error = problem.slug
         if answer.started:
             # Half an answer: the server closes the connection, so nobody takes it for a whole one.
             answer.status = problem.status
@@ -104,7 +105,7 @@ class RequestMiddleware:
     ) -> None:
         if answer.started:
             return
-        scope["airlift.error"] = type(error).__name__
+        context_of(scope).error = type(error).__name__
         problem = Problem(
             500,
             "internal",
@@ -116,28 +117,28 @@ class RequestMiddleware:
     def _account(
         self,
         scope: Scope,
-        endpoint: str,
+        context: RequestContext,
         status: int,
         seconds: float,
         error: BaseException | None,
     ) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-        counter, histogram = metrics.request_series(method, endpoint, status)
+        counter, histogram = metrics.request_series(method, context.endpoint, status)
         counter.inc()
         histogram.observe(seconds)
         if status >= 500 or error is not None:
-            kind = scope.get("airlift.error") or (type(error).__name__ if error else "unknown")
-            metrics.ERRORS.labels(endpoint, kind).inc()
+            kind = context.error or (type(error).__name__ if error else "unknown")
+            metrics.ERRORS.labels(context.endpoint, kind).inc()
         fields: dict[str, Any] = {
             "method": method,
-            "route": endpoint,
+            "route": context.endpoint,
             "status": status,
             "duration_ms": round(seconds * 1000, 2),
-            "client": scope.get("airlift.client"),
+            "client": context.client,
             "peer": (scope.get("client") or ("",))[0],
         }
         if error is None and status < 500:
-            self._access.write(request_id=scope["airlift.request_id"], **fields)
+            self._access.write(request_id=context.request_id, **fields)
         elif error is not None:
             self._log.error("request failed", exc_info=error, **fields)
         else:

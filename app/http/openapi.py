@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from app.http.auth import scopes_of
 from app.http.examples import EXAMPLES, PROBLEMS, Example, problem
 from app.http.problems import MEDIA_TYPE, ProblemDetail
-from app.predict.router import BODIES
 
 TAGS = [
     {"name": "predict", "description": "Sentiment of texts, class of numeric rows."},
@@ -38,8 +40,9 @@ and is answered in bounded time: 413, 400, 408, 503 or 504 otherwise.
 path is a 404, a wrong method a 405 with `Allow`. Each answer carries `X-Request-ID`; tell it to
 the operator when something goes wrong.
 
-**Pages.** Lists are sorted by a key that never changes and take `limit` and `after`: the next page
-begins after the last entry of this one. A page shorter than `limit` is the last.
+**Pages.** Lists are sorted by a key that never changes and take `limit` and a cursor, the place
+after which a page begins. Jobs: send `next_cursor` as `cursor`; it is null on the last page. Items:
+send the last `id` as `after`; a page shorter than `limit` is the last.
 
 **Versions.** `info.version` is the release (SemVer). Paths under `/api/v1` and those without a
 version keep their meaning within a major release: fields and endpoints are only added, so readers
@@ -95,18 +98,26 @@ def encode(document: dict[str, Any]) -> Response:
     return Response(body, media_type="application/json", headers={"etag": etag, **_CACHED})
 
 
-def install(app: FastAPI) -> None:
-    """Give the application's OpenAPI document errors, examples, headers and the key's scopes."""
+def operation_id(route: APIRoute) -> str:
+    """What generated clients call an operation: its group and its name, such as `jobs_trigger`."""
+    return "_".join([*map(str, route.tags), route.name])
+
+
+def install(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
+    """Give the application's OpenAPI document errors, examples, headers and the key's scopes.
+
+    `bodies` are those that endpoints read by themselves, so that FastAPI does not know them.
+    """
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _build(app)
+            app.openapi_schema = _build(app, bodies)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _build(app: FastAPI) -> dict[str, Any]:
+def _build(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
     result = get_openapi(
         title=app.title,
         version=app.version,
@@ -119,7 +130,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    for body in BODIES:
+    for body in bodies:
         definition = body.model_json_schema(ref_template="#/components/schemas/{model}")
         definition.pop("$defs", None)
         schemas[body.__name__] = definition

@@ -18,6 +18,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from structlog.contextvars import get_contextvars
 
+from app.http.context import context_of
+
 MEDIA_TYPE = "application/problem+json"
 _MAX_FIELD_ERRORS = 20
 # What FastAPI says of a body that its JSON parser gave up on for any reason but its syntax.
@@ -103,7 +105,7 @@ async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -
 def _note(problem: Problem, scope: Scope) -> None:
     """Say in the scope what a 5xx answer is about, for the metric of errors."""
     if problem.status >= 500:
-        scope["airlift.error"] = problem.slug
+        context_of(scope).error = problem.slug
 
 
 def unavailable(what: str, detail: str, *, retry_after: int = 5) -> Problem:
@@ -191,7 +193,7 @@ def _from_http(error: HTTPException) -> Problem:
 
 def _methods(request: Request) -> str:
     """What the path takes; the framework names the methods of its first route only."""
-    endpoint = request.scope.get("airlift.endpoint", "")
+    endpoint = context_of(request.scope).endpoint
     methods = request.app.openapi()["paths"].get(endpoint, {"get": None})
     return ", ".join(sorted(method.upper() for method in methods))
 

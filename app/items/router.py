@@ -16,10 +16,10 @@ from pydantic import (
 )
 
 from app.db.pool import Database
+from app.db.values import storable
 from app.http.answers import answer, encoded
 from app.http.context import caller, owner_filter
 from app.http.problems import ProblemDetail
-from app.sources.schemas import storable
 
 router = APIRouter(tags=["items"])
 
@@ -60,11 +60,15 @@ def _database(request: Request) -> Database:
     return database
 
 
-@router.get("/items", response_model=list[Item], summary="List items", responses=_ANSWERS)
+@router.get(
+    "/items", name="list", response_model=list[Item], summary="List items", responses=_ANSWERS
+)
 async def list_items(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=500, description="How many at most.")] = 100,
-    after: Annotated[int, Query(ge=0, le=2**63 - 1, description="Only ids above this.")] = 0,
+    after: Annotated[
+        int, Query(ge=0, le=2**63 - 1, description="The cursor: the last `id` of the page before.")
+    ] = 0,
 ) -> Response:
     """Items in the order in which they were stored."""
     client = owner_filter(request)
@@ -81,6 +85,7 @@ async def list_items(
 
 @router.post(
     "/items",
+    name="create",
     status_code=201,
     response_model=Item,
     summary="Store an item",

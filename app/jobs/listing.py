@@ -28,22 +28,22 @@ CURSOR = "^AA[A-Za-z0-9_-]{30}$"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A job's place in the order of the list."""
+class Cursor:
+    """A job's place in the order of the list, and where the next page starts."""
 
     created_at: dt.datetime
     id: uuid.UUID
 
-    def cursor(self) -> str:
+    def text(self) -> str:
         """The place in the form that clients hand back."""
         micros = (self.created_at - _EPOCH) // _MICROSECOND
         return base64.urlsafe_b64encode(_FORM.pack(micros, self.id.bytes)).decode("ascii")
 
     @classmethod
-    def of(cls, cursor: str) -> Place:
-        """Read a cursor; raises ValueError for anything that `cursor` did not write."""
+    def of(cls, text: str) -> Cursor:
+        """Read a cursor; raises ValueError for anything that `text` did not write."""
         try:
-            raw = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
+            raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
             micros, identity = _FORM.unpack(raw)
             return cls(_EPOCH + micros * _MICROSECOND, uuid.UUID(bytes=identity))
         except (UnicodeEncodeError, binascii.Error, struct.error, OverflowError) as error:
@@ -62,9 +62,9 @@ class Selection:
 
 
 async def page(
-    database: Database, selection: Selection, after: Place | None, limit: int
-) -> tuple[list[DictRow], Place | None]:
-    """Up to `limit` jobs that come after a place, and the place for the next page, if any."""
+    database: Database, selection: Selection, cursor: Cursor | None, limit: int
+) -> tuple[list[DictRow], Cursor | None]:
+    """Up to `limit` jobs that come after a cursor, and the cursor of the next page, if any."""
     conditions: list[tuple[str, Any]] = []
     if selection.client is not None:
         conditions.append(("client = %s", selection.client))
@@ -78,9 +78,9 @@ async def page(
         conditions.append(("created_at < %s", selection.created_before))
     parameters = [value for _condition, value in conditions]
     where = [condition for condition, _value in conditions]
-    if after is not None:
+    if cursor is not None:
         where.append("(created_at, id) < (%s, %s)")
-        parameters += [after.created_at, after.id]
+        parameters += [cursor.created_at, cursor.id]
     rows = await database.fetch_all(
         f"""SELECT {COLUMNS} FROM jobs WHERE {" AND ".join(where) or "true"}
             ORDER BY created_at DESC, id DESC LIMIT %s""",  # noqa: S608 - constants
@@ -90,4 +90,4 @@ async def page(
     if len(rows) <= limit:
         return rows, None
     last = rows[limit - 1]
-    return rows[:limit], Place(last["created_at"], last["id"])
+    return rows[:limit], Cursor(last["created_at"], last["id"])

@@ -1,4 +1,4 @@
-"""What happens to collected records: checked, normalised, classified, summed up.
+"""What happens to collected records: checked, classified, summed up.
 
 Records come in batches and leave as rows of the report, packed a thousand at a time, so that the
 memory a job takes hardly grows with its source. An entry that cannot be used is a row too, with
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -53,11 +52,16 @@ class _Tally:
     counts: Counter[str] = field(default_factory=Counter)
     bands: Counter[str] = field(default_factory=Counter)
     certainty: float = 0.0
+    coverage: float = 0.0
+    unknown: int = 0
     scores: float = 0.0
 
     def add(self, prediction: Prediction) -> None:
         self.counts[prediction.label] += 1
         self.certainty += prediction.probability
+        if prediction.coverage is not None:
+            self.coverage += prediction.coverage
+            self.unknown += not prediction.coverage
         self.bands[next(name for low, name in BANDS if prediction.probability >= low)] += 1
 
     def summary(self, model: TextModel | TabularModel) -> dict[str, Any]:
@@ -167,6 +171,7 @@ class Processor:
             found: dict[str, Any] = {"record": self._entries}
             if text:
                 found |= {"sentiment": text.label, "probability": text.probability}
+                found["coverage"] = text.coverage
             if tabular:
                 found |= {"class": tabular.label, "class_probability": tabular.probability}
             self._sample.append(found)
@@ -189,7 +194,7 @@ class Processor:
         if reason is not None or not isinstance(text, str):
             errors.append(self._skip(line, reason or "no text", self._text))
             return None
-        prediction = self._models.sentiment.predict(normalise(text))
+        prediction = self._models.sentiment.predict(text)
         self._sentiment.add(prediction)
         self._sentiment.scores += prediction.probabilities[self._models.sentiment.labels[-1]]
         return prediction
@@ -233,6 +238,8 @@ class Processor:
                 "field": self._text,
                 **summary,
                 "mean_positive": round(self._sentiment.scores / total, 4) if total else None,
+                "mean_coverage": round(self._sentiment.coverage / total, 4) if total else None,
+                "no_known_word": self._sentiment.unknown,
             }
         if self._features is not None:
             result["tabular"] = {
@@ -245,11 +252,6 @@ class Processor:
 
 def _closable(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
     yield from batches
-
-
-def normalise(text: str) -> str:
-    """A text in one form: composed characters, no space around it."""
-    return unicodedata.normalize("NFC", text).strip()
 
 
 def _unusable(text: Any) -> str | None:

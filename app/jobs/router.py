@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from app.http.answers import answer, encoded
-from app.http.context import caller, owner_filter
-from app.http.problems import Problem, ProblemDetail, field_problem
-from app.jobs.listing import Place, Selection
+from app.http.context import caller, context_of, owner_filter
+from app.http.problems import ProblemDetail, field_problem
+from app.jobs.answers import ANSWERS, ANSWERS_OF_FINISHED, unfinished
+from app.jobs.listing import Cursor, Selection
 from app.jobs.schemas import (
     Accepted,
     JobFinished,
@@ -27,18 +28,6 @@ router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 _EVERY = JobQuery()
 
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    404: {"model": ProblemDetail, "description": "There is no such job"},
-    503: {"model": ProblemDetail, "description": "Postgres is not available"},
-}
-#: What is said of a job's result or report if it is not there.
-ANSWERS_OF_FINISHED: dict[int | str, dict[str, Any]] = {
-    **_ANSWERS,
-    202: {"model": JobStatus, "description": "The job is not finished"},
-    409: {"model": ProblemDetail, "description": "The job failed"},
-    410: {"model": ProblemDetail, "description": "The job was cancelled"},
-}
-
 
 def _service(request: Request) -> JobService:
     service: JobService = request.app.state.jobs
@@ -52,7 +41,7 @@ def _service(request: Request) -> JobService:
     summary="Start a collection job",
     responses={
         422: {"model": ProblemDetail, "description": "A field is wrong or a source is refused"},
-        503: _ANSWERS[503],
+        503: ANSWERS[503],
     },
 )
 async def trigger(
@@ -67,7 +56,7 @@ async def trigger(
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise field_problem("Idempotency-Key", "must be 1 to 200 visible ASCII characters")
     taken = await _service(request).trigger(
-        body, caller(request), idempotency_key, request.scope.get("airlift.request_id")
+        body, caller(request), idempotency_key, context_of(request.scope).request_id or None
     )
     status_url = f"/api/v1/jobs/status/{taken.id}"
     headers = {"location": status_url}
@@ -84,17 +73,18 @@ async def trigger(
 
 @router.get(
     "",
+    name="list",
     response_model=JobPage,
     summary="List jobs, newest first",
     responses={
         422: {"model": ProblemDetail, "description": "A filter or the cursor is wrong"},
-        503: _ANSWERS[503],
+        503: ANSWERS[503],
     },
 )
 async def list_jobs(request: Request, query: Annotated[JobQuery, Query()] = _EVERY) -> Response:
     """The caller's own jobs; a page is not disturbed by jobs that are accepted meanwhile."""
     try:
-        after = None if query.cursor is None else Place.of(query.cursor)
+        cursor = None if query.cursor is None else Cursor.of(query.cursor)
     except ValueError as error:
         raise field_problem("cursor", str(error)) from None
     selection = Selection(
@@ -104,10 +94,10 @@ async def list_jobs(request: Request, query: Annotated[JobQuery, Query()] = _EVE
         query.created_from,
         query.created_before,
     )
-    rows, rest = await _service(request).page(selection, after, query.limit)
+    rows, following = await _service(request).page(selection, cursor, query.limit)
     page = JobPage(
         jobs=[status_of(row) for row in rows],
-        next_cursor=None if rest is None else rest.cursor(),
+        next_cursor=None if following is None else following.text(),
     )
     return answer(page)
 
@@ -117,7 +107,7 @@ async def list_jobs(request: Request, query: Annotated[JobQuery, Query()] = _EVE
     response_model=JobStatus,
     summary="Cancel a job",
     responses={
-        **_ANSWERS,
+        **ANSWERS,
         409: {"model": ProblemDetail, "description": "The job is finished; `state` says how"},
     },
 )
@@ -133,7 +123,7 @@ async def cancel(request: Request, job_id: uuid.UUID) -> Response:
     "/status/{job_id}",
     response_model=JobStatus,
     summary="How a job is doing",
-    responses=_ANSWERS,
+    responses=ANSWERS,
 )
 async def status(request: Request, job_id: uuid.UUID) -> Response:
     """State, attempts, times and progress."""
@@ -156,25 +146,3 @@ async def result(request: Request, job_id: uuid.UUID) -> Response:
     # The result as it is stored: it was JSON already.
     body = f'{done.model_dump_json()[:-1]},"result":{row["result"]}}}'
     return encoded(body.encode())
-
-
-def unfinished(job: JobStatus) -> Response | None:
-    """The answer for a job that has no result, or may have none yet; None if it succeeded."""
-    if job.status in ("queued", "running"):
-        return answer(job, 202, {"retry-after": "1"})
-    if job.status == "cancelled":
-        raise Problem(410, "job-cancelled", "The job was cancelled", "it has no result")
-    if job.status in ("failed", "dead"):
-        reason = job.error.message if job.error else "unknown"
-        raise Problem(
-            409,
-            f"job-{job.status}",
-            "The job failed" if job.status == "failed" else "The job is dead, it ends here",
-            reason,
-            extra={
-                "job_id": str(job.job_id),
-                "attempts": job.attempts,
-                "error": job.error.model_dump() if job.error else None,
-            },
-        )
-    return None

@@ -141,10 +141,10 @@ class JobService:
                 )
 
     async def page(
-        self, selection: listing.Selection, after: listing.Place | None, limit: int
-    ) -> tuple[Sequence[DictRow], listing.Place | None]:
+        self, selection: listing.Selection, cursor: listing.Cursor | None, limit: int
+    ) -> tuple[Sequence[DictRow], listing.Cursor | None]:
         """A page of jobs and the place where the next one starts."""
-        return await listing.page(self._database, selection, after, limit)
+        return await listing.page(self._database, selection, cursor, limit)
 
     async def find(self, job_id: uuid.UUID, client: str | None) -> DictRow:
         """A job's row; another client's job is as unknown as one that never was."""

@@ -234,7 +234,7 @@ def _http_app(worker: Worker) -> FastAPI:
         worker.database,
         worker.redis,
         worker.models,
-        queue=worker.queue,
+        queue=worker.queue.finding,
     )
     return app
 

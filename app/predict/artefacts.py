@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 FORMAT = 2
+#: The label of a text that the model knows nothing of.
+NEUTRAL = "neutral"
 
 
 class ModelError(Exception):
@@ -25,11 +28,23 @@ class ModelError(Exception):
 
 
 class Prediction(NamedTuple):
-    """The likeliest label and the probability of each."""
+    """The likeliest label and the probability of each.
+
+    `coverage` is the share of a text's words that the model knows; rows of numbers have none.
+    """
 
     label: str
     probability: float
     probabilities: dict[str, float]
+    coverage: float | None = None
+
+
+class Judgement(NamedTuple):
+    """What the model says of a text: a label, the probability of each, the share of known words."""
+
+    label: str
+    probabilities: list[float]
+    coverage: float
 
 
 def _softmax(scores: Sequence[float]) -> list[float]:
@@ -48,13 +63,6 @@ class _Classifier:
         self.version = str(info["version"])
         self.labels = labels
 
-    def _prediction(self, probabilities: list[float]) -> Prediction:
-        best = probabilities.index(max(probabilities))
-        rounded = [round(value, 6) for value in probabilities]
-        return Prediction(
-            self.labels[best], rounded[best], dict(zip(self.labels, rounded, strict=True))
-        )
-
 
 class TextModel(_Classifier):
     """TF-IDF over words and pairs of words and what rated words add up to, then a softmax.
@@ -71,6 +79,9 @@ class TextModel(_Classifier):
         if len(self.labels) != 3 or {len(row) for row in self._lexicon} != {7}:
             msg = "three labels and seven features of rated words are expected"
             raise ValueError(msg)
+        if NEUTRAL not in self.labels:
+            msg = f"a label {NEUTRAL!r} is expected, for texts that the model knows nothing of"
+            raise ValueError(msg)
         weights = zip(*(row[: len(terms)] for row in rows), strict=True)
         self._terms: dict[str, tuple[float, tuple[float, float, float]]] = dict(
             zip(terms, zip(artefact["idf"], weights, strict=True), strict=True)
@@ -85,12 +96,42 @@ class TextModel(_Classifier):
     @staticmethod
     def normalise(text: str) -> str:
         """What two texts must share to be the same to the model."""
-        return text.lower().replace("\u2019", "'")
+        if text.isascii():
+            return text.lower()
+        # Composed before and after: in lower case more pairs have a composed form (H and a line
+        # below), and a normalised text must stay as it is when it is normalised again.
+        lower = unicodedata.normalize("NFC", text).lower()
+        return unicodedata.normalize("NFC", lower).replace("\u2019", "'")
 
-    def probabilities(self, text: str) -> list[float]:
-        """The probability of each label, in the order of `labels`."""
+    def judge(self, text: str) -> Judgement:
+        """A label, with what it rests on; without a known word it is neutral, and a mere guess."""
         text = self.normalise(text)
         tokens = self._token.findall(text)
+        coverage = self._coverage(tokens)
+        if not coverage:
+            return Judgement(NEUTRAL, [1 / 3] * 3, 0.0)
+        probabilities = self._probabilities(text, tokens)
+        return Judgement(
+            self.labels[probabilities.index(max(probabilities))], probabilities, coverage
+        )
+
+    def _coverage(self, tokens: Sequence[str]) -> float:
+        """The share of the words that the model learnt or has a rating of.
+
+        Emoticons are words; exclamation and question marks are not, since every language has them.
+        """
+        words = [token for token in tokens if token[0] not in "!?"]
+        if not words:
+            return 0.0
+        known = (self._terms, self._ratings, self._negations)
+        return sum(any(word in some for some in known) for word in words) / len(words)
+
+    def probabilities(self, text: str) -> list[float]:
+        """The probability of each label, in the order of `labels`: the arithmetic alone."""
+        text = self.normalise(text)
+        return self._probabilities(text, self._token.findall(text))
+
+    def _probabilities(self, text: str, tokens: Sequence[str]) -> list[float]:
         terms = self._terms
         counts: dict[str, int] = {}
         for term in (*tokens, *map(" ".join, pairwise(tokens))):
@@ -140,7 +181,10 @@ class TextModel(_Classifier):
 
     def predict(self, text: str) -> Prediction:
         """Classify one text."""
-        return self._prediction(self.probabilities(text))
+        label, probabilities, coverage = self.judge(text)
+        rounded = [round(value, 6) for value in probabilities]
+        found = dict(zip(self.labels, rounded, strict=True))
+        return Prediction(label, found[label], found, round(coverage, 6))
 
 
 class TabularModel(_Classifier):
@@ -168,7 +212,12 @@ class TabularModel(_Classifier):
 
     def predict(self, values: Sequence[float]) -> Prediction:
         """Classify one row of features."""
-        return self._prediction(self.probabilities(values))
+        probabilities = self.probabilities(values)
+        best = probabilities.index(max(probabilities))
+        rounded = [round(value, 6) for value in probabilities]
+        return Prediction(
+            self.labels[best], rounded[best], dict(zip(self.labels, rounded, strict=True))
+        )
 
 
 @dataclass(frozen=True, slots=True)

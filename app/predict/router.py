@@ -68,6 +68,7 @@ async def baseline(request: Request) -> JSONResponse:
 
 @router.post(
     "/predict",
+    name="one",
     response_model=SentimentAnswer | TabularAnswer,
     summary="Classify a text or a row",
     responses={200: {"headers": _CACHE}, **_WRONG},

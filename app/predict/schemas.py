@@ -74,6 +74,13 @@ class SentimentAnswer(BaseModel):
     probabilities: dict[str, float] = Field(
         examples=[{"negative": 0.02, "neutral": 0.07, "positive": 0.91}]
     )
+    coverage: float = Field(
+        examples=[0.88],
+        description=(
+            "The share of the text's words that the model knows. At 0 the label is `neutral` and "
+            "each probability a third: the model knows nothing of such a text."
+        ),
+    )
     model: str = Field(examples=["sentiment"])
     model_version: str = Field(examples=["1.0.0"])
 

@@ -62,11 +62,15 @@ class Report:
                 (kind, name, model[name])
                 for name in ("model", "version", "looked_at", "classified", "mean_probability")
             ]
+            # Of texts only, and not of jobs that an older release ran.
+            facts += [(kind, name, model[name]) for name in COVERAGE if name in model]
             facts += [(f"{kind} labels", label, n) for label, n in model["counts"].items()]
             facts += [(f"{kind} confidence", band, n) for band, n in model["confidence"].items()]
         return facts
 
 
+#: How much of the texts the model knows: the mean share of words, and texts without any.
+COVERAGE = ("mean_coverage", "no_known_word")
 _TOTALS = ("collected", "processed", "rejected")
 
 

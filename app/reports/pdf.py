@@ -87,6 +87,16 @@ def _story(report: Report, rows: Sequence[Row]) -> list[Flowable]:
         ]
         story.append(Spacer(1, 2 * mm))
         story.append(_pairs([(f"probability {k}", n) for k, n in model["confidence"].items()]))
+        if "no_known_word" in model:
+            share = f"{(model['mean_coverage'] or 0) * 100:.1f} %"
+            story.append(
+                _pairs(
+                    [
+                        ("known words of a text, mean", share),
+                        ("texts without any, neutral", model["no_known_word"]),
+                    ]
+                )
+            )
         looked = f"Model {model['model']} {model['version']}, looking at {model['looked_at']}."
         story += [_Line(line, 8, _MUTED) for line in _wrapped(looked, _WIDTH, 8)]
     if result["errors"]["reasons"]:

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from app.db.pool import Database
 from app.http.context import owner_filter
 from app.http.problems import ProblemDetail
-from app.jobs.router import ANSWERS_OF_FINISHED, unfinished
+from app.jobs.answers import ANSWERS_OF_FINISHED, unfinished
 from app.jobs.service import JobService, status_of
 from app.reports import document, page, tables
 from app.reports.renderer import Renderer

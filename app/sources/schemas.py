@@ -8,19 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-
-def storable(value: str) -> str:
-    """Text that Postgres can keep: no NUL and no half of a surrogate pair."""
-    if "\x00" in value:
-        msg = "must not hold a NUL character"
-        raise ValueError(msg)
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        msg = "must be valid Unicode text"
-        raise ValueError(msg) from None
-    return value
-
+from app.db.values import storable
 
 Text = Annotated[str, AfterValidator(storable)]
 Name = Annotated[Text, Field(min_length=1, max_length=200)]

@@ -354,3 +354,16 @@ def test_app_main_has_an_app_for_tools_that_look_for_it() -> None:
     assert isinstance(module.app, FastAPI)
     with pytest.raises(AttributeError):
         _ = module.nothing
+
+
+def test_a18_generated_clients_get_short_names_of_operations(app: FastAPI) -> None:
+    paths = app.openapi()["paths"]
+    names = [
+        operation["operationId"] for methods in paths.values() for operation in methods.values()
+    ]
+    assert sorted(names) == [
+        *("health_alive", "health_healthz", "health_live", "health_metrics", "health_ready"),
+        *("health_root", "items_create", "items_list", "jobs_cancel", "jobs_list", "jobs_report"),
+        *("jobs_result", "jobs_status", "jobs_trigger", "predict_baseline", "predict_batch"),
+        *("predict_info", "predict_one"),
+    ]

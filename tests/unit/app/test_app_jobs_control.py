@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.jobs.listing import Place
+from app.jobs.listing import Cursor
 from tests.unit.app.appkit import Process, Site, eventually, sample
 from tests.unit.app.gate import Gate, allow
 
@@ -209,8 +209,8 @@ def test_a10_a_wrong_filter_is_named(web: Process, query: str, field: str) -> No
 def test_a_cursor_survives_the_way_there_and_back(shared: Site) -> None:
     with shared.connect() as connection:
         moment = connection.execute("SELECT '1969-12-31 23:59:59.999999+00'::timestamptz")
-        place = Place(moment.fetchone()[0], uuid.uuid4())
-    assert Place.of(place.cursor()) == place
+        cursor = Cursor(moment.fetchone()[0], uuid.uuid4())
+    assert Cursor.of(cursor.text()) == cursor
 
 
 @pytest.mark.slow

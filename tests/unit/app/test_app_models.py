@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,16 @@ def test_sentiment_equals_scikit_learn_on_thousands_of_texts() -> None:
     found = np.array([LOADED.sentiment.probabilities(text) for text in texts])
     assert float(np.abs(found - expected).max()) < 1e-9
     assert len(set(found.argmax(axis=1).tolist())) == 3
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(max_size=60), st.lists(WORDS, max_size=10).map(" ".join)))
+def test_a_text_is_one_text_in_whatever_form_it_is_composed(text: str) -> None:
+    model = LOADED.sentiment
+    normal = model.normalise(text)
+    assert model.normalise(normal) == normal
+    for form in ("NFC", "NFD"):
+        assert model.normalise(unicodedata.normalize(form, text)) == normal
 
 
 @settings(max_examples=200, deadline=None)

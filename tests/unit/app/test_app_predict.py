@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client import REGISTRY
+from starlette.routing import Route
 
-from app.http.hot import endpoints
+from app.http.plain import plain
+from app.items.router import router as items_router
+from app.jobs.processing import Processor
 from app.main import create_app
 from app.predict.artefacts import load_models
 from app.predict.cache import Answer, AnswerCache, Key
@@ -20,6 +24,8 @@ from app.predict.router import router
 from app.predict.schemas import PredictRequest
 from app.predict.service import Predictor
 from app.settings import Settings
+from app.sources.base import Collection
+from app.sources.schemas import Selection
 from tests.unit.app.appkit import JSON, Client
 
 FOLDER = Path(__file__).resolve().parents[3] / "app" / "models"
@@ -52,6 +58,42 @@ def test_a12_a_text_gets_a_label_and_a_probability(client: Client) -> None:
     )
     assert sum(body["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert (body["model"], body["model_version"]) == ("sentiment", "1.0.0")
+
+
+@pytest.mark.parametrize(
+    "text", ["😀", "Это ужасно!", "これは良い", "12345", "!!!", "cafe\u0301"], ids=ascii
+)
+def test_a_text_without_a_known_word_is_neutral_and_says_so(client: Client, text: str) -> None:
+    body = client.post("/predict", json={"text": text}).json()
+    assert (body["label"], body["coverage"]) == ("neutral", 0)
+    assert set(body["probabilities"].values()) == {body["probability"]} == {0.333333}
+    (item,) = client.post("/predict/batch", json={"items": [{"text": text}]}).json()["predictions"]
+    assert item == body
+
+
+def test_coverage_is_the_share_of_words_that_the_model_knows(client: Client) -> None:
+    def coverage(text: str) -> float:
+        found: float = client.post("/predict", json={"text": text}).json()["coverage"]
+        return found
+
+    assert coverage("I love it!") == coverage("aint :)") == 1
+    assert coverage("I love отзыв xyzzyplugh !!!") == 0.5
+    assert "coverage" not in client.post("/predict", json={"data": [1, 2, 3, 4]}).json()
+
+
+def test_composed_and_decomposed_texts_get_one_answer_at_both_doors(client: Client) -> None:
+    models = load_models(FOLDER)
+    for text in ("A naïve fiancée, not good", "H\u0331 İ good, résumé bad", "Å great cliché"):
+        forms = [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]
+        answers = [client.post("/predict", json={"text": form}).json() for form in forms]
+        assert answers[0] == answers[1]
+        batch = Collection(iter([[(n, {"text": form}) for n, form in enumerate(forms)]]), {})
+        processor = Processor(models, Selection(), batch)
+        list(processor.steps())
+        (part,) = processor.parts
+        assert [row[3:5] for row in json.loads(part)] == [
+            [answers[0]["label"], answers[0]["probability"]]
+        ] * 2
 
 
 def test_a13_four_numbers_get_a_class_and_probabilities(client: Client) -> None:
@@ -235,18 +277,16 @@ def test_a_body_that_is_not_declared_as_json_is_refused(client: Client, kind: st
     assert answer.json()["errors"][0]["field"] == "body"
 
 
-def test_the_short_way_and_the_frameworks_way_give_the_same(settings: Settings) -> None:
+def test_the_plain_routes_and_the_frameworks_way_give_the_same(settings: Settings) -> None:
     assert {
         ("GET", "/predict"),
         ("POST", "/predict"),
         ("POST", "/predict/batch"),
         ("GET", "/model/info"),
-    } == set(endpoints(router))
+    } == {(method, route.path) for route in plain(router) for method in route.methods or ()}
     short, long = create_app(settings), create_app(settings)
-    long.user_middleware = [
-        m for m in long.user_middleware if getattr(m.cls, "__name__", "") != "HotEndpoints"
-    ]
-    assert len(long.user_middleware) == len(short.user_middleware) - 1
+    long.router.routes[:] = [route for route in long.router.routes if type(route) is not Route]
+    assert len(long.router.routes) <= len(short.router.routes) - 4
     for path in ("/predict", "/predict/batch"):
         for body in ({"text": "good"}, {"items": [{"text": "good"}]}, {}, {"text": 5}, [1]):
             one, other = (Client(app).post(path, json=body) for app in (short, long))
@@ -256,6 +296,11 @@ def test_the_short_way_and_the_frameworks_way_give_the_same(settings: Settings) 
             assert one.headers == other.headers or one.status_code == 422
             assert one.json().get("errors") == other.json().get("errors")
             assert one.json().get("label") == other.json().get("label")
+
+
+def test_an_endpoint_that_needs_the_framework_gets_no_plain_route() -> None:
+    with pytest.raises(TypeError, match=r"/items takes more than the request"):
+        plain(items_router)
 
 
 def damaged(tmp_path: Path, settings: Settings) -> Settings:

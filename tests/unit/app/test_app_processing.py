@@ -10,6 +10,8 @@ import pytest
 
 from app.jobs.processing import Processor, Row
 from app.predict.artefacts import load_models
+from app.reports import page, pdf
+from app.reports.document import COVERAGE, Report, build
 from app.sources.base import Collection, Entry, Fault, PermanentSourceError
 from app.sources.schemas import Selection
 
@@ -41,6 +43,40 @@ def test_texts_are_found_classified_and_summed_up() -> None:
     assert result["records"]["skipped"] == {"no text": 2, "text too long": 1}
     assert [entry["record"] for entry in result["sample"]] == [0, 1, 5]
     assert "love" not in json.dumps(result)
+
+
+def test_what_the_model_knows_of_the_texts_is_summed_up_and_reported() -> None:
+    processor = worked([(n, {"text": text}) for n, text in enumerate(["I love it", "отзыв", "😀"])])
+    result = processor.result()
+    assert result["sentiment"]["mean_coverage"] == 0.3333
+    assert result["sentiment"]["no_known_word"] == 2
+    assert result["sentiment"]["counts"] == {"negative": 0, "neutral": 2, "positive": 1}
+    assert [entry["coverage"] for entry in result["sample"]] == [1, 0, 0]
+    moments = dict.fromkeys(("created_at", "started_at", "finished_at"))
+    report = build({"id": "j", "source_type": "file", "attempts": 1, **moments}, result)
+    facts = report.facts()
+    assert ("sentiment", "mean_coverage", 0.3333) in facts
+    assert ("sentiment", "no_known_word", 2) in facts
+    shown = page.render(report, rows(processor)).decode()
+    assert "Words that the model knows: 33.3 %" in shown
+    assert "Texts without any: 2, counted as neutral." in shown
+    assert pdf.render(report, rows(processor)) != pdf.render(_older(report), rows(processor))
+
+
+def _older(report: Report) -> Report:
+    """The report of a job that a release ran which knew nothing of coverage."""
+    known = report.result["sentiment"].items()
+    sentiment = {name: value for name, value in known if name not in COVERAGE}
+    return Report(report.job, {**report.result, "sentiment": sentiment})
+
+
+def test_a_job_of_an_older_release_still_has_its_report() -> None:
+    processor = worked([(1, {"text": "I love it"})])
+    moments = dict.fromkeys(("created_at", "started_at", "finished_at"))
+    row = {"id": "j", "source_type": "file", "attempts": 1, **moments}
+    report = _older(build(row, processor.result()))
+    assert not [name for _part, name, _value in report.facts() if name in COVERAGE]
+    assert "Words that the model knows" not in page.render(report, rows(processor)).decode()
 
 
 def test_rows_are_classified() -> None:
