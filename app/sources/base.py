@@ -92,7 +92,7 @@ class Source(Protocol):
     def needs(self, config: Any) -> str | None:
         """What a worker must have, or None if any worker will do."""
 
-    def available(self) -> list[str]:
+    async def available(self) -> list[str]:
         """The needs that this process can meet."""
 
     async def collect(self, config: Any, client: str) -> Collection:
