@@ -17,7 +17,7 @@ from psycopg import errors
 
 from app.db.pool import Database
 
-HEAD = 1
+HEAD = 2
 LOWEST_COMPATIBLE = 1
 
 

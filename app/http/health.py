@@ -17,6 +17,7 @@ from app.flight import SingleFlight
 from app.http.drain import Drain
 from app.observability import metrics
 from app.settings import Settings
+from app.threads import alone
 
 T = TypeVar("T")
 _OK = "ok"
@@ -74,7 +75,7 @@ class Health:
 
     async def exposition(self) -> bytes:
         """The metrics of all processes; scrapes at one time share a collection."""
-        return await self._collections.run(None, lambda: asyncio.to_thread(metrics.render))
+        return await self._collections.run(None, lambda: alone("metrics", metrics.render))
 
     async def ready(self) -> tuple[int, dict[str, Any]]:
         """The status code and the body of a readiness answer; probes at one time share a look."""

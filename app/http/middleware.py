@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -56,6 +57,7 @@ class RequestMiddleware:
         limit = asyncio.timeout(None if endpoint in _LIVENESS else self._timeout)
         try:
             async with limit:
+                answer.moved = lambda: limit.reschedule(self._later(limit))
                 await self._app(scope, receive, answer.send)
         except Exception as caught:
             if limit.expired():
@@ -67,6 +69,12 @@ class RequestMiddleware:
             self._in_flight.change(-1)
             self._account(scope, context, answer.status, time.perf_counter() - started, error)
             structlog.contextvars.reset_contextvars(**tokens)
+
+    def _later(self, limit: asyncio.Timeout) -> float | None:
+        """The time that an answer has for its next piece: a long one may take longer than that."""
+        if limit.when() is None:
+            return None
+        return asyncio.get_running_loop().time() + self._timeout
 
     @staticmethod
     def _request_id(scope: Scope) -> str:
@@ -167,13 +175,14 @@ class _InFlight:
 class _Answer:
     """Passes an answer on and remembers whether and how it started."""
 
-    __slots__ = ("_header", "_send", "started", "status")
+    __slots__ = ("_header", "_send", "moved", "started", "status")
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
         self._header = (b"x-request-id", request_id.encode("ascii"))
         self.started = False
         self.status = 500
+        self.moved: Callable[[], None] | None = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -182,3 +191,5 @@ class _Answer:
             # A new list: an answer that is sent again and again has one list of headers.
             message = {**message, "headers": [*message["headers"], self._header]}
         await self._send(message)
+        if self.moved is not None and message.get("more_body"):
+            self.moved()

@@ -28,6 +28,7 @@ _MAX_TEXT = 20_000
 _MAX_VALUE = 1e9
 
 
+NOT_UTF8 = "text not UTF-8: save the source as UTF-8 (in Excel: CSV UTF-8)"
 # How sure a model is, in bands: the report's columns.
 BANDS = ((0.9, "0.9 or more"), (0.8, "0.8 to 0.9"), (0.6, "0.6 to 0.8"), (0.0, "below 0.6"))
 
@@ -259,8 +260,10 @@ def _unusable(text: Any) -> str | None:
         return "no text"
     if len(text) > _MAX_TEXT:
         return "text too long"
-    # NUL, halves of surrogate pairs, bytes that were no UTF-8.
-    return None if clean(text) == text else "text not valid"
+    # NUL, halves of surrogate pairs, bytes that were no UTF-8 (mostly a cp1252 export).
+    if clean(text) == text:
+        return None
+    return NOT_UTF8 if any("\udc80" <= one <= "\udcff" for one in text) else "text not valid"
 
 
 def _identity(value: Any) -> str | None:

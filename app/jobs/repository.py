@@ -46,6 +46,25 @@ class NewJob:
     request_id: str | None
 
 
+# How many due jobs of each need a claim looks at: as many workers may take one at the same moment.
+_HEADS = 32
+# Each need has its own place in the index `jobs_due_by_need`, so jobs that wait for another host
+# are never read, however many they are. No need is the empty one.
+_DUE = """SELECT head.id, head.run_after
+    FROM generate_series(%s::int, %s::int) AS version
+    CROSS JOIN unnest(%s::text[]) AS need
+    CROSS JOIN LATERAL (
+        SELECT id, run_after FROM jobs
+        WHERE state = 'queued' AND payload_version = version
+          AND coalesce(needs, '') = need AND run_after <= now()
+        ORDER BY run_after, id LIMIT %s) AS head"""
+
+
+def _due(available: Sequence[str], most: int) -> tuple[Any, ...]:
+    """The parameters of `_DUE`."""
+    return PAYLOAD_OLDEST, PAYLOAD_VERSION, ["", *available], most
+
+
 COLUMNS = """id, client, source_type, state, attempts, max_attempts, processed, total, error,
     created_at, started_at, finished_at, run_after"""
 
@@ -120,31 +139,31 @@ async def get_with_result(
     )
 
 
+CLAIM = f"""WITH due AS MATERIALIZED ({_DUE} ORDER BY head.run_after, head.id)
+    UPDATE jobs SET state = 'running', attempts = attempts + 1,
+        lease_epoch = lease_epoch + 1, lease_owner = %s,
+        lease_expires_at = now() + make_interval(secs => %s),
+        started_at = coalesce(started_at, now()), processed = 0, total = NULL,
+        updated_at = now()
+    WHERE id = (
+        SELECT jobs.id FROM due JOIN jobs ON jobs.id = due.id
+        WHERE jobs.state = 'queued' AND jobs.run_after <= now()
+        ORDER BY due.run_after, due.id
+        FOR UPDATE OF jobs SKIP LOCKED LIMIT 1)
+    RETURNING id, lease_epoch AS epoch, client, source_type, config, attempts,
+        max_attempts, request_id"""  # noqa: S608 - constants
+
+
+def claim_parameters(owner: str, lease_seconds: float, available: Sequence[str]) -> tuple[Any, ...]:
+    """The parameters of `CLAIM`."""
+    return *_due(available, _HEADS), owner, lease_seconds
+
+
 async def claim(
     database: Database, *, owner: str, lease_seconds: float, available: Sequence[str]
 ) -> Claim | None:
     """Take the job that is due longest and that this worker can run, if there is one."""
-    row = await database.fetch_one(
-        """UPDATE jobs SET state = 'running', attempts = attempts + 1,
-               lease_epoch = lease_epoch + 1, lease_owner = %s,
-               lease_expires_at = now() + make_interval(secs => %s),
-               started_at = coalesce(started_at, now()), processed = 0, total = NULL,
-               updated_at = now()
-           WHERE id = (
-               SELECT id FROM jobs
-               WHERE state = 'queued' AND run_after <= now()
-                 AND (needs IS NULL OR needs = ANY(%s))
-                 AND payload_version BETWEEN %s AND %s
-               ORDER BY run_after, id
-               FOR UPDATE SKIP LOCKED LIMIT 1)
-           RETURNING id, lease_epoch AS epoch, client, source_type, config, attempts,
-               max_attempts, request_id""",
-        owner,
-        lease_seconds,
-        list(available),
-        PAYLOAD_OLDEST,
-        PAYLOAD_VERSION,
-    )
+    row = await database.fetch_one(CLAIM, *claim_parameters(owner, lease_seconds, available))
     return None if row is None else Claim(**row)
 
 
@@ -272,16 +291,17 @@ async def cancel(database: Database, job_id: uuid.UUID, client: str | None) -> D
     )
 
 
+DUE_SECONDS = f"SELECT extract(epoch FROM now() - min(run_after)) AS oldest FROM ({_DUE}) AS due"  # noqa: S608
+
+
+def due_parameters(available: Sequence[str]) -> tuple[Any, ...]:
+    """The parameters of `DUE_SECONDS`."""
+    return _due(available, 1)
+
+
 async def due_seconds(database: Database, available: Sequence[str]) -> float:
     """How long the job has waited that is due longest among those that such a worker can run."""
-    row = await database.fetch_one(
-        """SELECT extract(epoch FROM now() - min(run_after)) AS oldest FROM jobs
-           WHERE state = 'queued' AND run_after <= now()
-             AND (needs IS NULL OR needs = ANY(%s)) AND payload_version BETWEEN %s AND %s""",
-        list(available),
-        PAYLOAD_OLDEST,
-        PAYLOAD_VERSION,
-    )
+    row = await database.fetch_one(DUE_SECONDS, *due_parameters(available))
     return float(row["oldest"] or 0) if row is not None else 0.0
 
 

@@ -23,6 +23,7 @@ from app.predict.artefacts import Models
 from app.settings import Settings
 from app.sources.base import PermanentSourceError, RefusedSourceError, Source, SourceError
 from app.sources.registry import CONFIGS
+from app.threads import alone
 
 log = get_logger("app.worker")
 # The lease is renewed at least this often: progress shows, and a cancelled job stops, so soon.
@@ -145,7 +146,8 @@ class Runner:
         steps = processor.steps()
         try:
             # In a thread and in steps: a long computation must not hold up heartbeats and probes.
-            while (done := await asyncio.to_thread(next, steps, None)) is not None:
+            # Each job has a thread of its own: one that hangs holds up no other job either.
+            while (done := await alone("job-step", lambda: next(steps, None))) is not None:
                 progress.processed = done
         finally:
             # A step that still runs cannot be closed; it ends soon, and what it read from with it.

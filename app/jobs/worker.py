@@ -113,7 +113,7 @@ class Worker:
                 await self._wait_for_room()
                 continue
             try:
-                available = self._available()
+                available = await self._available()
                 failpoints.reached("claim.before")
                 held = await repository.claim(
                     self.database,
@@ -136,9 +136,10 @@ class Worker:
             metrics.WORKER_RUNNING.set(len(self._running))
             task.add_done_callback(self._ended)
 
-    def _available(self) -> list[str]:
+    async def _available(self) -> list[str]:
         """The needs of jobs that this worker can meet now."""
-        return sorted({need for source in self._sources.values() for need in source.available()})
+        found = [await source.available() for source in self._sources.values()]
+        return sorted({need for needs in found for need in needs})
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -159,7 +160,7 @@ class Worker:
         while True:
             await asyncio.sleep(every)
             try:
-                waited = await repository.due_seconds(self.database, self._available())
+                waited = await repository.due_seconds(self.database, await self._available())
             except Exception as error:
                 log.debug("the queue's age is not known", reason=repr(error)[:300])
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import json
 import uuid
@@ -15,6 +14,7 @@ from app.db.pool import Database
 from app.flight import SingleFlight
 from app.jobs.processing import Row
 from app.reports import document, page
+from app.threads import Lane
 
 #: Job, when it ended (nothing of it changes after that), and form.
 Key = tuple[uuid.UUID, dt.datetime, str]
@@ -37,7 +37,7 @@ class Renderer:
         self._bytes = 0
         self._kept: OrderedDict[Key, bytes] = OrderedDict()
         self._flights = SingleFlight[Key, bytes]()
-        self._turn = asyncio.Semaphore(1)
+        self._lane = Lane("report", 1)
 
     async def body(self, form: str, row: DictRow) -> bytes:
         """The report of a job that succeeded, from its row and result, as HTML or PDF."""
@@ -70,8 +70,7 @@ class Renderer:
         render, most = _way(key[2])
         report = document.build(row, json.loads(row["result"]))
         rows = await document.first_rows(self._database, row, most)
-        async with self._turn:
-            body = await asyncio.to_thread(render, report, rows)
+        body = await self._lane.run(lambda: render(report, rows))
         self._keep(key, body)
         return body
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
@@ -11,6 +10,7 @@ from typing import Any
 
 from app.jobs.processing import Row
 from app.reports.document import COLUMNS, Report
+from app.threads import alone
 
 # A spreadsheet takes a cell that begins with one of these for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -56,7 +56,7 @@ async def as_json(report: Report, parts: AsyncIterator[list[Row]]) -> AsyncItera
 
 async def _written(write: Callable[[list[Row]], bytes], part: list[Row]) -> bytes:
     """A part as text: a large one beside the event loop, a small one costs less than a thread."""
-    return write(part) if len(part) <= _FEW else await asyncio.to_thread(write, part)
+    return write(part) if len(part) <= _FEW else await alone("report-part", lambda: write(part))
 
 
 def _csv_rows(part: list[Row]) -> bytes:

@@ -6,13 +6,13 @@ neither public nor in one of the site's networks is blocked, in whatever form it
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import socket
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from app.sources.base import RefusedSourceError, TransientSourceError
+from app.threads import alone
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -98,9 +98,9 @@ async def resolve(host: str, port: int, networks: Sequence[Network]) -> str:
     """The address to connect to; a host that is an address is one that the site's list names."""
     if literal(host) is not None:
         return host
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # Not with the event loop's few threads for names: connections to Postgres need them.
+        found = await alone("name", lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     except (OSError, UnicodeError):
         raise TransientSourceError(
             "name-not-found", "the source's name cannot be resolved"

@@ -30,6 +30,7 @@ from app.sources.base import (
 from app.sources.intake import Intake
 from app.sources.parse import Format, parse
 from app.sources.schemas import ApiConfig
+from app.threads import alone
 
 _REDIRECTS = 3
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -76,7 +77,7 @@ class ApiSource:
         """Any worker will do."""
         return None
 
-    def available(self) -> list[str]:
+    async def available(self) -> list[str]:
         """Nothing special."""
         return []
 
@@ -135,7 +136,8 @@ class ApiSource:
         return Collection(batches, origin)
 
     async def _fetch(self, target: httpx.URL) -> tuple[bytes, str]:
-        context = ssl.create_default_context(cafile=str(self._ca_file) if self._ca_file else None)
+        ca_file = str(self._ca_file) if self._ca_file else None
+        context = await alone("ca", lambda: ssl.create_default_context(cafile=ca_file))
         client = httpx.AsyncClient(
             transport=_PinningTransport(self._networks, context),
             trust_env=False,

@@ -71,6 +71,9 @@ class Refusal:
     code: str = "source_refused"
 
 
+EVERYBODY = "*"
+
+
 class Access:
     """Which clients may use which source; one that is not listed is everybody's."""
 
@@ -80,7 +83,7 @@ class Access:
     def allows(self, source: str, client: str) -> bool:
         """Whether `client` may use `source`, such as `database:crm`."""
         listed = self._clients.get(source)
-        return listed is None or client in listed
+        return listed is None or client in listed or EVERYBODY in listed
 
 
 class Source(Protocol):
@@ -92,7 +95,7 @@ class Source(Protocol):
     def needs(self, config: Any) -> str | None:
         """What a worker must have, or None if any worker will do."""
 
-    def available(self) -> list[str]:
+    async def available(self) -> list[str]:
         """The needs that this process can meet."""
 
     async def collect(self, config: Any, client: str) -> Collection:

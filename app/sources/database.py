@@ -82,7 +82,7 @@ class DatabaseSource:
         """Any worker will do."""
         return None
 
-    def available(self) -> list[str]:
+    async def available(self) -> list[str]:
         """Nothing special."""
         return []
 

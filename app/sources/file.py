@@ -29,6 +29,7 @@ from app.sources.base import (
 from app.sources.intake import Intake
 from app.sources.parse import Format, parse
 from app.sources.schemas import FileConfig
+from app.threads import alone
 
 _FORMATS: dict[str, Format] = {
     ".csv": "csv",
@@ -36,6 +37,10 @@ _FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
+
+
+# A root that takes longer to say that it is there cannot be worked with.
+_LOOK_SECONDS = 1.0
 
 
 class FileSource:
@@ -47,6 +52,7 @@ class FileSource:
         self._roots = dict(roots)
         self._limits = limits
         self._access = access or Access()
+        self._looks: dict[str, asyncio.Task[bool]] = {}
 
     def check(self, config: FileConfig, client: str) -> Refusal | None:
         """What is wrong with a configuration before any file is looked at."""
@@ -66,13 +72,36 @@ class FileSource:
         """A root belongs to the hosts that have it mounted; only their workers run the job."""
         return f"root:{config.root}"
 
-    def available(self) -> list[str]:
-        """The needs that this host can meet now."""
-        return [f"root:{name}" for name, path in self._roots.items() if path.is_dir()]
+    async def available(self) -> list[str]:
+        """The needs that this host can meet now.
+
+        A root that does not answer in time (a network mount without its server) is not there. It
+        is asked again once that look ends, so a mount that hangs costs one thread and no more.
+        """
+        looks = {name: self._look(name, path) for name, path in self._roots.items()}
+        if looks:
+            await asyncio.wait(looks.values(), timeout=_LOOK_SECONDS)
+        return [f"root:{name}" for name, look in looks.items() if look.done() and look.result()]
+
+    def _look(self, name: str, path: Path) -> asyncio.Task[bool]:
+        look = self._looks.get(name)
+        if look is None:
+            look = self._looks[name] = asyncio.create_task(
+                alone(f"root-{name}", lambda: _is_dir(path))
+            )
+            look.add_done_callback(lambda _look: self._looks.pop(name, None))
+        return look
 
     async def collect(self, config: FileConfig, client: str) -> Collection:
         """Open the file; off the event loop, disks may be slow."""
-        return await asyncio.to_thread(self._collect, config, client)
+        try:
+            async with asyncio.timeout(self._limits.timeout_seconds):
+                return await alone("file-open", lambda: self._collect(config, client))
+        except TimeoutError:
+            seconds = self._limits.timeout_seconds
+            raise TransientSourceError(
+                "timeout", f"the root {config.root} did not answer within {seconds:g} s"
+            ) from None
 
     def _collect(self, config: FileConfig, client: str) -> Collection:
         root = self._roots.get(config.root)
@@ -95,6 +124,13 @@ class FileSource:
             records_path=config.records_path,
         )
         return Collection(_unchanged(stream, batches, where), origin)
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False  # a mount whose server went away says so
 
 
 def _unchanged(stream: BinaryIO, batches: Iterator[Batch], where: str) -> Iterator[Batch]:

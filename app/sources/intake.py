@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 from typing import IO, Any
@@ -41,12 +42,15 @@ class Intake(io.RawIOBase):
         return len(data)
 
     def text(self) -> io.TextIOWrapper:
-        """The bytes as UTF-8, with or without a byte-order mark.
+        """The bytes as UTF-8, with or without a byte-order mark, or as UTF-16 with one.
 
         A byte that is no UTF-8 becomes a lone surrogate, so that it spoils its own record and not
         the whole source.
         """
         buffered = io.BufferedReader(self, _CHUNK)
+        if buffered.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            # Excel's "Unicode text". Halves of surrogate pairs stay, and spoil their own record.
+            return io.TextIOWrapper(buffered, "utf-16", errors="surrogatepass", newline="")
         return io.TextIOWrapper(
             buffered, encoding="utf-8-sig", errors="surrogateescape", newline=""
         )

@@ -16,6 +16,8 @@ from app.sources.jsonlist import MAX_CHARACTERS, MAX_DEPTH, JsonList, NoListErro
 Format = Literal["csv", "json", "jsonl"]
 BATCH = 250
 _MAX_COLUMNS = 500
+# For the whole process. A field may be as long as a record of JSON, not the library's 131,072.
+csv.field_size_limit(MAX_CHARACTERS)
 _UNDECODED = frozenset(map(chr, range(0xDC80, 0xDD00)))
 
 TOO_LARGE = Fault("too large or too deeply nested")
@@ -35,7 +37,16 @@ def parse(
         entries = _jsonl(text)
     else:
         entries = _json(text, records_path)
-    return batched(entries, limits.max_records)
+    return batched(_decoded(entries), limits.max_records)
+
+
+def _decoded(entries: Iterator[Entry]) -> Iterator[Entry]:
+    try:
+        yield from entries
+    except UnicodeDecodeError:
+        raise PermanentSourceError(
+            "bad-utf-16", "the source is UTF-16 and ends within a character"
+        ) from None
 
 
 def batched(entries: Iterable[Entry], most: int, size: int = BATCH) -> Iterator[Batch]:
@@ -103,7 +114,15 @@ def _header(row: list[str]) -> list[str]:
     if not any(header):
         raise PermanentSourceError("empty", "the CSV has no header line")
     if not _UNDECODED.isdisjoint("".join(header)):
-        raise PermanentSourceError("not-utf-8", "the CSV is not UTF-8")
+        raise PermanentSourceError(
+            "not-utf-8", "the CSV is not UTF-8: save it as UTF-8 (in Excel: CSV UTF-8)"
+        )
+    if any("\x00" in name for name in header):
+        raise PermanentSourceError(
+            "not-utf-8",
+            "the CSV looks like UTF-16 without a byte-order mark: save it as UTF-8 "
+            "(in Excel: CSV UTF-8)",
+        )
     if len(header) > _MAX_COLUMNS:
         raise PermanentSourceError(
             "too-many-columns", f"the CSV has more than {_MAX_COLUMNS} columns"
@@ -138,6 +157,8 @@ def _json(text: io.TextIOWrapper, path: str | None) -> Iterator[Entry]:
         raise _no_records() from None
     except NoListError:
         raise _no_records() from None
+    except UnicodeDecodeError:
+        raise
     except ValueError as error:
         raise PermanentSourceError("bad-json", f"the data is not JSON: {error}") from None
 

@@ -125,7 +125,7 @@ def test_the_old_colour_serves_and_nothing_is_left(
 
 def test_the_database_is_as_before(installed: Journey, stopped: tuple[Bad, Done]) -> None:
     assert stopped
-    assert sql(installed, "SELECT max(version) FROM schema_version") == ["1"]
+    assert sql(installed, "SELECT max(version) FROM schema_version") == ["2"]
     columns = "SELECT column_name FROM information_schema.columns WHERE table_name = 'items'"
     assert "owner" not in sql(installed, columns)
 
@@ -169,7 +169,7 @@ def test_a_plan_changes_nothing(offered: Journey) -> None:
     said = " ".join(done.output.split())
     for words in (
         "release 1.0.0 (serial 2) to 1.1.0",
-        "schema from 1 to 2; serves releases of schema 1 or later, so 1.0.0 goes on",
+        "schema from 2 to 3; serves releases of schema 1 or later, so 1.0.0 goes on",
         "new colour green on app-1, app-2; blue serves on",
         "way back blue stays warm for 24 h: rollback.yml",
     ):
@@ -180,7 +180,7 @@ def test_a_plan_changes_nothing(offered: Journey) -> None:
         for seen in ("now", "watcher", "replicas", "standby_replicas"):
             del one[seen]
     assert after == before
-    assert sql(offered, "SELECT max(version) FROM schema_version") == ["1"]
+    assert sql(offered, "SELECT max(version) FROM schema_version") == ["2"]
 
 
 def test_a_migration_does_not_wait_for_a_lock_that_a_client_holds(
@@ -193,5 +193,5 @@ def test_a_migration_does_not_wait_for_a_lock_that_a_client_holds(
     assert "another session holds a table that the migration needs" in last_sentence(done)
     assert "lab serves release 1.0.0 (blue) as before" in last_sentence(done)
     serves(offered, "1.0.0", "blue")
-    assert sql(offered, "SELECT max(version) FROM schema_version") == ["1"]
+    assert sql(offered, "SELECT max(version) FROM schema_version") == ["2"]
     assert recap(done.output).failed == 1

@@ -108,9 +108,9 @@ def trip(installed: Journey) -> Trip:
         load.phase("install")
         play(journey, trip, "install", "install", *NO_PREFLIGHT)
         load.phase("refused")
-        sql(journey, "INSERT INTO schema_version VALUES (3, 2)")
+        sql(journey, "INSERT INTO schema_version VALUES (4, 3)")
         trip.refused = journey.play("rollback", *NO_PREFLIGHT, check=False)
-        sql(journey, "DELETE FROM schema_version WHERE version = 3")
+        sql(journey, "DELETE FROM schema_version WHERE version = 4")
         load.phase("retire")
         play(journey, trip, "retire", "retire", *NO_PREFLIGHT)
         trip.statuses["retired"] = status(journey)
@@ -231,7 +231,7 @@ def test_a_rollback_that_the_schema_forbids_is_refused(trip: Trip) -> None:
     assert trip.refused.code == 2
     said = " ".join(trip.refused.output.split())
     assert (
-        "release 1.0.0 is of schema 1; the database's schema 3 serves releases of schema 2" in said
+        "release 1.0.0 is of schema 2; the database's schema 4 serves releases of schema 3" in said
     )
     assert recap(trip.refused.output).changed == 0
 
@@ -271,7 +271,7 @@ def test_every_backup_is_from_before_the_migrations(installed: Journey, trip: Tr
     """Runs that came later made none: it would push out the one that is needed."""
     assert trip
     utc = "to_char(applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
-    migrated = sql(installed, f"SELECT {utc} FROM schema_version WHERE version = 2")[0]
+    migrated = sql(installed, f"SELECT {utc} FROM schema_version WHERE version = 3")[0]
     folder = "/var/lib/airlift/backup"
     script = f"cd {folder} && for f in 1.0.0-to-1.1.0-*.json; do cat $f; printf '\\036'; done"
     records = installed.lab.console("data-1", script).output.split("\036")[:-1]

@@ -27,7 +27,7 @@ def test_a_backup_is_restored_by_the_documented_commands(installed: Journey) -> 
     words, count = re.subn(r"DUMP=\S+", f"DUMP={FOLDER}/{record['dump']}", words)
     assert count == 1
     installed.lab.ssh("ssh airlift-admin@172.30.3.10 bash -eu -s", stdin=words)
-    assert sql(installed, "SELECT max(version) FROM schema_version") == ["1"]
+    assert sql(installed, "SELECT max(version) FROM schema_version") == ["2"]
     stored = {name.rpartition(".")[2]: found["rows"] for name, found in record["tables"].items()}
     for table in ("items", "jobs", "api_keys"):
         assert sql(installed, f"SELECT count(*) FROM {table}") == [str(stored[table])], table

@@ -17,6 +17,7 @@ import pytest
 from app.sources import addresses
 from app.sources.api import ApiSource
 from app.sources.base import (
+    Access,
     Collection,
     Fault,
     Limits,
@@ -158,7 +159,7 @@ def test_only_regular_files_are_read(root: Path) -> None:
 
 def test_only_hosts_that_have_a_root_run_its_jobs(root: Path) -> None:
     source = FileSource({"inbox": root, "elsewhere": root / "not-mounted"}, LIMITS)
-    assert source.available() == ["root:inbox"]
+    assert anyio.run(source.available) == ["root:inbox"]
     assert source.needs(FileConfig(root="elsewhere", path="a.csv")) == "root:elsewhere"
 
 
@@ -317,3 +318,42 @@ def test_a_name_is_resolved_once_and_that_address_is_used(
     found = Found(anyio.run(source.collect, config, CLIENT))
     assert len(found.records) == 2
     assert asked == ["data.client.example"]
+
+
+def test_a_csv_field_may_be_as_long_as_json_allows(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "LIMITS", Limits(2_000_000, 100, 2))
+    long = "x" * 400_000
+    (root / "a.csv").write_text(f"text\n{long}\n")
+    assert collect(root, "a.csv").records == [{"text": long}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_files_as_excel_saves_them_are_read(root: Path, encoding: str, form: str) -> None:
+    text = "text\nGrüße 😀\n" if form == "csv" else '{"text": "Grüße 😀"}\n'
+    (root / f"a.{form}").write_bytes(text.encode(encoding))
+    assert collect(root, f"a.{form}").records == [{"text": "Grüße 😀"}]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("größe\nx\n".encode("cp1252"), "save it as UTF-8"),
+        ("text\nx\n".encode("utf-16-le"), "looks like UTF-16 without a byte-order mark"),
+        ("text\nx\n".encode("utf-16") + b"x", "ends within a character"),
+    ],
+)
+def test_an_encoding_that_is_not_read_is_refused_with_one_sentence(
+    root: Path, data: bytes, said: str
+) -> None:
+    (root / "a.csv").write_bytes(data)
+    with pytest.raises(PermanentSourceError, match=said):
+        collect(root, "a.csv")
+
+
+def test_a_star_opens_a_listed_source_to_every_client() -> None:
+    access = Access({"root:inbox": ["*"], "root:other": ["billing"]})
+    assert access.allows("root:inbox", "anyone")
+    assert not access.allows("root:other", "anyone")

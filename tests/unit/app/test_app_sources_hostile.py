@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import socket
 import threading
@@ -121,12 +120,11 @@ def test_b8_a_name_may_not_lead_to_what_is_blocked(
 ) -> None:
     """Names are the client's own to answer for, so each answer is judged when it is used."""
 
-    async def answer(*_arguments: Any, **_named: Any) -> list[Any]:
+    def answer(*_arguments: Any, **_named: Any) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 8443))]
 
     async def collect() -> None:
-        loop = asyncio.get_running_loop()
-        monkeypatch.setattr(loop, "getaddrinfo", answer)
+        monkeypatch.setattr(socket, "getaddrinfo", answer)
         source = ApiSource(ALLOWED, LIMITS, networks=NETWORKS)
         await source.collect(ApiConfig(url="http://data.client.example:8443/"), "billing")
 

@@ -1,0 +1,25 @@
+"""An index that finds due jobs by what they need: a claim never reads another host's rows."""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Build it beside the jobs that come in meanwhile; a try that was cut off left it invalid."""
+    with op.get_context().autocommit_block():
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS jobs_due_by_need")
+        op.execute(
+            """CREATE INDEX CONCURRENTLY jobs_due_by_need
+               ON jobs (payload_version, (coalesce(needs, '')), run_after, id)
+               WHERE state = 'queued'"""
+        )
+    op.execute("INSERT INTO schema_version (version, lowest_compatible) VALUES (2, 1)")
+
+
+def downgrade() -> None:
+    """Never: going back is done by restoring a backup."""
+    raise NotImplementedError("a migration is not undone; restore the backup taken before it")
