@@ -17,7 +17,7 @@ LAYERS = (
     {"http"},
     {"db"},
     {"observability"},
-    {"settings", "flight", "failpoints"},
+    {"settings", "flight", "failpoints", "threads"},
 )
 # The form of a database that a site registers is a setting and a schema of sources alike.
 ALLOWED = {("app.settings", "app.sources.schemas")}
