@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bundle.builder import wheels
 from bundle.builder.build import Collected, Log
-from bundle.builder.hosts import packages, wheels
+from bundle.builder.hosts import packages
 from bundle.builder.images import app, collect, debian, engine, lockfile
 from bundle.builder.images.blobs import BlobCache
 from bundle.builder.images.upstream import load

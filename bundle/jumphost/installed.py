@@ -12,10 +12,10 @@ from bundle.core.files import is_file_of, read_file
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest, tar
 from bundle.format.manifest import Manifest, Member
-from bundle.jumphost.store import Acceptance, Home
+from bundle.jumphost.store import Home
 from bundle.trust import sshsig
 from bundle.trust.sshsig import Trust, Verdict
-from bundle.verify.checks import BUFFER, Progress, authenticate
+from bundle.verify.checks import BUFFER, Accepted, Progress, authenticate
 
 RESTORE = "import the same bundle again to restore"
 
@@ -69,7 +69,7 @@ def file_of(release: Known, home: Home, member: Member) -> Path:
 
 def check(
     folder: Path, *, trust: Trust, home: Home, progress: Progress | None = None
-) -> tuple[Manifest, Verdict, Acceptance | None]:
+) -> tuple[Manifest, Verdict, Accepted | None]:
     """Compare every file of a release, and every blob it needs, with its signed manifest.
 
     What a delta left out is needed like all else.

@@ -11,8 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bundle.builder import cache, release
-from bundle.builder.hosts import wheels
+from bundle.builder import cache, release, wheels
 from bundle.builder.images import debian, engine
 from bundle.builder.images.lockfile import AppBuild, ImageLock
 from bundle.builder.problems import Problem
