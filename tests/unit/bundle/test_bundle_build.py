@@ -259,7 +259,7 @@ def test_the_verifier_needs_the_standard_library_only(tmp_path: Path) -> None:
     path.write_bytes(raw)
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-    assert "bundle/builder/build.py" not in names
+    assert not [name for name in names if name.startswith("bundle/builder/")]
     # -S leaves site-packages away.
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(path), "--help"],

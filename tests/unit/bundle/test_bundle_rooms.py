@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from bundle.builder import verifier_pyz
+from bundle.cli import catalog
 from tests.unit.bundle.bundlekit import TREE
 
 #: From the ground up: a room imports from the lines above its own, and from itself.
@@ -86,12 +88,16 @@ def wrong_arrows(found: Imports) -> list[str]:
 
 def foreign(found: Imports) -> list[str]:
     """The modules that travel, and what they import beside the standard library."""
-    lines = {name for names in TRAVELS for name in names}
+    rooms = {name for names in TRAVELS for name in names}
+    return libraries(found, (m for m in found if m != "bundle" and room(m)[1] in rooms))
+
+
+def libraries(found: Imports, modules: Iterable[str]) -> list[str]:
+    """What modules import that is neither here nor in the standard library."""
     return [
         f"{module} imports {other}"
-        for module, others in sorted(found.items())
-        if module != "bundle" and room(module)[1] in lines
-        for other in sorted(others)
+        for module in sorted(modules)
+        for other in sorted(found[module])
         if other.partition(".")[0] not in {"bundle", *sys.stdlib_module_names}
     ]
 
@@ -130,6 +136,17 @@ def test_nobody_imports_the_command_line_but_main(found: Imports) -> None:
 
 def test_what_travels_needs_the_standard_library_only(found: Imports) -> None:
     assert foreign(found) == []
+
+
+def test_the_verifier_offers_what_needs_no_library(found: Imports) -> None:
+    assert {f"bundle.{name}" for name in verifier_pyz.ROOMS} | {"bundle.errors"} == {
+        name for names in (*TRAVELS, ("bundle.review",), ("bundle.cli",)) for name in names
+    }
+    offered = {one.module for one in catalog.COMMANDS.values() if one.carried}
+    needed = {"bundle.cli.main", *offered}
+    needed |= set[str]().union(*(reach(found, module) for module in needed))
+    assert libraries(found, needed) == []
+    assert not [module for module in needed if module.startswith("bundle.builder")]
 
 
 def test_no_module_imports_itself_by_a_way_round(found: Imports) -> None:
