@@ -166,8 +166,7 @@ def write(
         writer = tar.Writer(out)
         writer.add(manifest.MANIFEST, raw)
         for number, signature in enumerate(signatures, 1):
-            suffix = "" if number == 1 else f".{number}"
-            writer.add(manifest.SIGNATURE + suffix, signature)
+            writer.add(manifest.signature_name(number), signature)
         for name, source, size in members:
             if isinstance(source, bytes):
                 writer.add(name, source)

@@ -249,8 +249,7 @@ class _Import:
         bases.link_left_out(self.manifest, self.home, self.staged_release)
         (self.staged_release / manifest.MANIFEST).write_bytes(self.bundle.raw_manifest)
         for number, signature in enumerate(self.bundle.signatures, 1):
-            name = manifest.SIGNATURE if number == 1 else f"{manifest.SIGNATURE}.{number}"
-            (self.staged_release / name).write_bytes(signature)
+            (self.staged_release / manifest.signature_name(number)).write_bytes(signature)
         sync_filesystem(self.staged)
         for blob in sorted(self.staged_blobs.iterdir()):
             if blob.suffix != ".part":

@@ -33,7 +33,7 @@ def read(folder: Path) -> tuple[bytes, list[bytes]]:
             fix="name a bundle file, or a directory below /opt/airlift/releases",
         ) from error
     while len(signatures) < sshsig.MAX_SIGNATURES:
-        path = folder / f"{manifest.SIGNATURE}.{len(signatures) + 1}"
+        path = folder / manifest.signature_name(len(signatures) + 1)
         if not os.path.lexists(path):
             break
         try:
@@ -126,7 +126,7 @@ def is_complete(home: Home, folder: Path, raw: bytes, parsed: Manifest) -> bool:
 def _unlisted(folder: Path, parsed: Manifest, signatures: int) -> Iterator[Path]:
     known = {member.release_path for member in parsed.contents if not member.is_blob}
     known |= {manifest.MANIFEST, manifest.SIGNATURE}
-    known |= {f"{manifest.SIGNATURE}.{number}" for number in range(2, signatures + 1)}
+    known |= {manifest.signature_name(number) for number in range(2, signatures + 1)}
     for root, folders, files in os.walk(folder):
         base = Path(root)
         if base == folder:

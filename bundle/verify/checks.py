@@ -87,7 +87,7 @@ def read_preamble(source: tar.Source) -> tar.Preamble:
     return tar.read_preamble(
         source,
         manifest=manifest.MANIFEST,
-        signature=manifest.SIGNATURE,
+        signature=manifest.signature_name,
         limit=manifest.MAX_BYTES,
         signatures=sshsig.MAX_SIGNATURES,
         next_member=manifest.VERIFIER,
@@ -135,10 +135,7 @@ def authenticate(
     accepted = home.acceptance_of(hashlib.sha256(raw).hexdigest()) if home else None
     if accepted is not None:
         trust = trust._replace(at=accepted.time)
-    names = [
-        manifest.SIGNATURE if i == 0 else f"{manifest.SIGNATURE}.{i + 1}"
-        for i in range(len(signatures))
-    ]
+    names = [manifest.signature_name(number) for number in range(1, len(signatures) + 1)]
     return accepted, sshsig.verify(raw, list(zip(names, signatures, strict=True)), trust)
 
 
