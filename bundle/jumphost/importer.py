@@ -5,7 +5,6 @@ The order is in `docs/TRUST.md`. Whatever is interrupted, the same command conti
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from bundle.core.files import (
     is_file_of,
     link_atomic,
     remove,
+    sha256,
     sync_filesystem,
     write_atomic,
     write_failed,
@@ -220,8 +220,7 @@ class _Import:
         path = self._stored(member)
         if path is None:
             return False
-        with path.open("rb") as stream:
-            good = hashlib.file_digest(stream, "sha256").hexdigest() == member.sha256
+        good = sha256(path) == member.sha256
         if not good:
             self.log(f"{path} was damaged on this disk: it is replaced by the bundle's")
         return good
