@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from bundle.builder import completeness, content, machine, release, since, sums,
 from bundle.builder.about import documents
 from bundle.builder.about.subject import Asked, Subject
 from bundle.builder.workspace import workspace
+from bundle.core.events import Log
 from bundle.core.files import fsync_directory, sha256, sha256_bytes
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest, tar
@@ -20,8 +21,6 @@ from bundle.format.manifest import Manifest
 from bundle.trust import sshsig
 from bundle.trust.sshsig import Trust
 from bundle.verify.checks import check_members, opened
-
-Log = Callable[[str], None]
 
 
 class Collected(Protocol):

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundle.core.events import Log, Progress
 from bundle.core.files import (
     free_bytes,
     fsync_directory,
@@ -30,12 +30,11 @@ from bundle.format.manifest import Member
 from bundle.jumphost import bases, installed, venv
 from bundle.jumphost.store import REPLACED, Acceptance, Home, as_strict, now, required_signers
 from bundle.trust.sshsig import Signer, Trust, Verdict
-from bundle.verify.checks import Opened, Output, Progress, authenticate, check_members, opened
+from bundle.verify.checks import Opened, Output, authenticate, check_members, opened
 
 MARGIN = 64 << 20
 #: Refusals of the file itself: nothing of it is kept. An interrupted import does keep its part.
 BAD_BUNDLE = (Kind.CUT_SHORT, Kind.ALTERED, Kind.STRUCTURE)
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)

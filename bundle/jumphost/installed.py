@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from bundle.core.events import Progress
 from bundle.core.files import is_file_of, read_file
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest, tar
@@ -15,7 +16,7 @@ from bundle.format.manifest import Manifest, Member
 from bundle.jumphost.store import Home
 from bundle.trust import sshsig
 from bundle.trust.sshsig import Trust, Verdict
-from bundle.verify.checks import BUFFER, Accepted, Progress, authenticate
+from bundle.verify.checks import BUFFER, Accepted, authenticate
 
 RESTORE = "import the same bundle again to restore"
 

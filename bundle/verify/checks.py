@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from bundle.core.events import Progress
 from bundle.errors import COPY_AGAIN, AirliftError, Kind
 from bundle.format import manifest, parts, tar
 from bundle.format.layer_size import Unpacked
@@ -18,7 +19,6 @@ from bundle.trust import sshsig
 from bundle.trust.sshsig import Trust, Verdict
 
 BUFFER = 1 << 20
-Progress = Callable[[int], None]
 
 
 class Accepted(Protocol):

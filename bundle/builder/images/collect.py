@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,7 @@ from bundle.builder.images.blobs import BlobCache, DamagedBlobError, Image
 from bundle.builder.images.layout import export, write_layout
 from bundle.builder.images.lockfile import ImageLock, ImagePin, Recipe, Upstream
 from bundle.builder.problems import Problem
-
-Log = Callable[[str], None]
+from bundle.core.events import Log
 
 SOURCES = ("auto", "registry", "debian")
 
