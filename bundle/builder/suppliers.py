@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bundle.builder import wheels
-from bundle.builder.build import Collected
+from bundle.builder.collected import Collected
 from bundle.builder.hosts import packages
 from bundle.builder.images import app, collect, debian, engine, lockfile
 from bundle.builder.images.blobs import BlobCache

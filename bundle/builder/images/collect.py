@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundle.builder.collected import Collected
 from bundle.builder.images import app as app_image
 from bundle.builder.images import debian, engine, lockfile, probes
 from bundle.builder.images import upstream as registries
@@ -20,15 +21,6 @@ from bundle.core.events import Log
 SOURCES = ("auto", "registry", "debian")
 
 _AT_ONCE = 2
-
-
-@dataclass(frozen=True)
-class Collected:
-    """What a bundle's manifest says of its images; the layout holds their blobs."""
-
-    image_source: str
-    components: dict[str, dict[str, Any]]
-    absent: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
