@@ -4,6 +4,6 @@ A room imports from the rooms below it, never the other way:
 
     cli > builder > review > jumphost, carry > verify > format, trust > core > errors
 
-All but the builder travels as `verify.pyz`. From `errors` to `carry` nothing but the standard
+What `verify.pyz` offers is in it with its rooms. From `errors` to `carry` nothing but the standard
 library is imported. `tests/unit/bundle/test_bundle_rooms.py` holds this.
 """
