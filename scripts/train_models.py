@@ -33,7 +33,7 @@ from sklearn.preprocessing import StandardScaler
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from app.predict.artefacts import load_models
-from bundle.builder.hosts import wheels
+from bundle.builder import wheels
 from scripts import model_card
 from scripts.sklearn_models import NEGATED_WORDS, NEGATIONS, SQUASH, TOKEN
 from scripts.train_sentiment import FOLDS, LABELS, SEED, Sentences, Served, evaluate, spread

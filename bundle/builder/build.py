@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from bundle.builder import completeness, content, machine, release, since, sums, verifier_pyz
 from bundle.builder.about import documents
 from bundle.builder.about.subject import Asked, Subject
+from bundle.builder.collected import Collected
 from bundle.builder.workspace import workspace
+from bundle.core.events import Log
 from bundle.core.files import fsync_directory, sha256, sha256_bytes
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest, tar
@@ -20,24 +22,6 @@ from bundle.format.manifest import Manifest
 from bundle.trust import sshsig
 from bundle.trust.sshsig import Trust
 from bundle.verify.checks import check_members, opened
-
-Log = Callable[[str], None]
-
-
-class Collected(Protocol):
-    """What the image sources hand over, beside the OCI layout that they filled."""
-
-    @property
-    def image_source(self) -> str:
-        """`debian` or `registry`."""
-
-    @property
-    def components(self) -> dict[str, dict[str, Any]]:
-        """The manifest's components."""
-
-    @property
-    def absent(self) -> dict[str, dict[str, str]]:
-        """What this source cannot supply, with the reason."""
 
 
 class Suppliers(Protocol):
@@ -87,15 +71,6 @@ class Built:
     manifest_sha256: str
     allowed_signers: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Gathered:
-    """What the manifest says of images, and of all that is absent."""
-
-    image_source: str
-    components: dict[str, dict[str, Any]]
-    absent: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -166,8 +141,7 @@ def write(
         writer = tar.Writer(out)
         writer.add(manifest.MANIFEST, raw)
         for number, signature in enumerate(signatures, 1):
-            suffix = "" if number == 1 else f".{number}"
-            writer.add(manifest.SIGNATURE + suffix, signature)
+            writer.add(manifest.signature_name(number), signature)
         for name, source, size in members:
             if isinstance(source, bytes):
                 writer.add(name, source)
@@ -274,7 +248,7 @@ def _collect(
                 fix="delete the cache (~/.cache/airlift) and build again",
             )
     completeness.check(tree, files, collected.components, absent)
-    return files, _Gathered(collected.image_source, collected.components, absent)
+    return files, replace(collected, absent=absent)
 
 
 def _folder(folder: Path, prefix: str) -> dict[str, Path]:

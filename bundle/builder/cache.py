@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bundle.core.files import sha256
+
 _CHUNK = 1 << 20
 _UNUSED_DAYS = 45
 
@@ -30,12 +32,6 @@ def key(value: Any) -> str:
     """Return a short name for a JSON value: the same value, the same name."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def sha256_file(path: Path) -> str:
-    """Return the hexadecimal sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
@@ -110,4 +106,4 @@ def forget_unused(directory: Path) -> None:
 
 def _fingerprints(place: Path) -> dict[str, str]:
     files = (path for path in sorted(place.rglob("*")) if path.is_file())
-    return {path.relative_to(place).as_posix(): sha256_file(path) for path in files}
+    return {path.relative_to(place).as_posix(): sha256(path) for path in files}

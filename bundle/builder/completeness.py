@@ -17,10 +17,11 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from bundle.builder.hosts import systems
+from bundle.builder.wheels import CONTROLLER_PYTHONS
 from bundle.errors import AirliftError, Kind
 
 #: The Pythons of a jump host, as minor versions of 3.
-PYTHONS = (11, 12, 13)
+PYTHONS = tuple(int(version.removeprefix("3.")) for version in CONTROLLER_PYTHONS)
 _BUILTIN = "ansible.builtin."
 _FQCN = re.compile(r"[a-z_]\w*\.[a-z_]\w*\.[a-z_]\w*")
 _PLUGIN = re.compile(rf"(?:\|\s*|\bis (?:not )?|\b(?:lookup|query|q)\(\s*['\"])({_FQCN.pattern})\b")

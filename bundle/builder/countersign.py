@@ -65,8 +65,7 @@ def add(path: Path, *, key: Path | None, signature: Path | None) -> int:
                 writer = tar.Writer(out)
                 writer.add(manifest.MANIFEST, bundle.raw_manifest)
                 for number, raw in enumerate(signatures, 1):
-                    suffix = "" if number == 1 else f".{number}"
-                    writer.add(manifest.SIGNATURE + suffix, raw)
+                    writer.add(manifest.signature_name(number), raw)
                 writer.add_rest(path, start)
             with opened(draft, trust=None, home=None) as again:
                 check_members(again)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bundle.builder.build import Collected, Log
-from bundle.builder.hosts import packages, wheels
+from bundle.builder import wheels
+from bundle.builder.collected import Collected
+from bundle.builder.hosts import packages
 from bundle.builder.images import app, collect, debian, engine, lockfile
 from bundle.builder.images.blobs import BlobCache
 from bundle.builder.images.upstream import load
+from bundle.core.events import Log
 from bundle.errors import AirliftError, Kind
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from bundle.core.events import Log, Progress
 from bundle.core.files import fsync_directory
 from bundle.core.output import check_space, flush, writes_to
 from bundle.errors import AirliftError, Kind
@@ -30,9 +31,6 @@ from bundle.format.parts import (
 )
 from bundle.trust import sshsig
 from bundle.trust.sshsig import Trust, Verdict
-from bundle.verify.checks import Progress
-
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from bundle.core.events import Log, Progress
 from bundle.core.files import fsync_directory, write_atomic
 from bundle.core.output import check_space, filesystem, flush, writes_to
 from bundle.errors import AirliftError, Kind
@@ -29,10 +29,9 @@ from bundle.format.parts import (
     signature_of,
 )
 from bundle.trust import sshsig
-from bundle.verify.checks import Progress, check_members, opened
+from bundle.verify.checks import check_members, opened
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
-Log = Callable[[str], None]
 
 
 def parse_size(text: str) -> int:

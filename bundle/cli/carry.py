@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-import time
 from pathlib import Path
 
 from bundle.carry import join, split
 from bundle.cli.answer import Answer
 from bundle.cli.options import add_custody, add_trust, home_of, trust_of
 from bundle.cli.parser import add_command
-from bundle.core.show import Progress, size, table
+from bundle.core.show import Narrator, Progress, size, table
 from bundle.trust.sshsig import Signer, Trust
 from bundle.verify.checks import opened
 
@@ -75,31 +73,19 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-class _Narrator:
-    """Says on stderr what is being done, and shows how far it is."""
-
-    def __init__(self, what: str) -> None:
-        self.progress = Progress(what)
-        self._start = time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        self.progress.clear()
-        print(f"{time.monotonic() - self._start:6.1f} s  {text}", file=sys.stderr, flush=True)
-
-
 def _split(arguments: argparse.Namespace) -> Answer:
     out = arguments.output or arguments.bundle.parent
     given = arguments.key or os.environ.get("AIRLIFT_SIGNING_KEY")
-    log = _Narrator("splitting")
+    progress = Progress("splitting")
     index = split.split(
         arguments.bundle,
         size=arguments.size,
         out=out,
         key=Path(given).expanduser() if given else None,
-        log=log,
-        progress=log.progress,
+        log=Narrator(progress),
+        progress=progress,
     )
-    log.progress.finish()
+    progress.finish()
     rows = [(part.name, size(part.size), part.sha256) for part in index.parts]
     rows.append((index.bundle.name, size(index.bundle.size), index.bundle.sha256))
     place = out / index.name
@@ -123,16 +109,16 @@ def _signers_of(bundle: Path, trust: Trust | None) -> tuple[Signer, ...]:
 
 
 def _join(arguments: argparse.Namespace) -> Answer:
-    log = _Narrator("joining")
+    progress = Progress("joining")
     trust = trust_of(arguments, home_of(arguments))
     done = join.join(
         arguments.bundle,
         out=arguments.output,
         trust=trust,
-        log=log,
-        progress=log.progress,
+        log=Narrator(progress),
+        progress=progress,
     )
-    log.progress.finish()
+    progress.finish()
     index_signers = done.verdict.signers if done.verdict else ()
     signers = _signers_of(done.path, trust)
     rows = [

@@ -25,20 +25,27 @@ class Command(NamedTuple):
     text: str
     #: It has `register`, which adds its commands to a parser.
     module: str
+    #: Whether `verify.pyz` offers it, too.
+    carried: bool = False
 
 
 #: By name, in the order of the first page of help.
 COMMANDS = {
     "verify": Command(
-        COURIER, "check signatures and every byte; write nothing", "bundle.cli.verify"
+        COURIER, "check signatures and every byte; write nothing", "bundle.cli.verify", carried=True
     ),
     "inspect": Command(
-        COURIER, "show what is inside; members are not hashed", "bundle.cli.inspect"
+        COURIER, "show what is inside; members are not hashed", "bundle.cli.inspect", carried=True
     ),
     "import": Command(
-        OPERATOR, "verify, store, and make the release current", "bundle.cli.import_release"
+        OPERATOR,
+        "verify, store, and make the release current",
+        "bundle.cli.import_release",
+        carried=True,
     ),
-    "exit-codes": Command(ANYBODY, "list what each exit code means", "bundle.cli.exit_codes"),
+    "exit-codes": Command(
+        ANYBODY, "list what each exit code means", "bundle.cli.exit_codes", carried=True
+    ),
     "build": Command(ENGINEER, "build and sign a bundle", "bundle.cli.vendor"),
     "dossier": Command(
         COURIER,
@@ -71,6 +78,6 @@ COMMANDS = {
 
 
 def here() -> dict[str, Command]:
-    """The commands that this copy of the program has: `verify.pyz` carries a few of them."""
-    found = {module: find_spec(module) for module in {one.module for one in COMMANDS.values()}}
-    return {name: one for name, one in COMMANDS.items() if found[one.module]}
+    """The commands that this copy of the program offers: of `verify.pyz`, a few of them."""
+    whole = find_spec("bundle.builder") is not None
+    return {name: one for name, one in COMMANDS.items() if whole or one.carried}

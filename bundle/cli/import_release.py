@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from pathlib import Path
 
 from bundle.cli.answer import Answer
 from bundle.cli.options import add_custody, add_trust, home_of, required_trust
 from bundle.cli.parser import add_command
-from bundle.core.show import Progress, facts
+from bundle.core.show import Narrator, Progress, facts
 from bundle.jumphost import importer
 from bundle.jumphost.store import Home
 
@@ -38,12 +36,7 @@ def _import(arguments: argparse.Namespace) -> Answer:
     home = home_of(arguments)
     trust = required_trust(arguments, home)
     progress = Progress("verifying and storing", _length(arguments.bundle))
-    start = time.monotonic()
-
-    def log(text: str) -> None:
-        progress.clear()
-        print(f"{time.monotonic() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
-
+    log = Narrator(progress)
     try:
         done = importer.run(arguments.bundle, trust=trust, home=home, log=log, progress=progress)
     finally:

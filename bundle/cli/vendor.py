@@ -15,7 +15,7 @@ from bundle.cli.answer import Answer
 from bundle.cli.main import make_parser
 from bundle.cli.options import add_custody
 from bundle.cli.parser import add_command
-from bundle.core.show import size, table
+from bundle.core.show import Narrator, size, table
 from bundle.errors import AirliftError, Kind
 from bundle.format.delta import describe, facts
 from bundle.jumphost.store import DEFAULT_HOME
@@ -170,10 +170,6 @@ def _build(arguments: argparse.Namespace) -> Answer:
     from bundle.builder import build, suppliers  # noqa: PLC0415 - needs PyYAML and an engine
 
     start = time.monotonic()
-
-    def log(text: str) -> None:
-        print(f"{time.monotonic() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
-
     built = build.build(
         build.Options(
             tree=TREE,
@@ -189,7 +185,7 @@ def _build(arguments: argparse.Namespace) -> Answer:
             audit=True,
         ),
         suppliers.Real(),
-        log=log,
+        log=Narrator(),
     )
     rows = [
         ("bundle", str(built.path)),

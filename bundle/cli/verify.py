@@ -12,10 +12,11 @@ from bundle.cli.options import add_custody, add_trust, home_of, required_trust
 from bundle.cli.parser import add_command
 from bundle.core.show import GREEN, Progress, facts, paint, size
 from bundle.format import delta
-from bundle.jumphost.store import Acceptance, Home, now
+from bundle.jumphost.store import Home, now
 from bundle.review import inspect
 from bundle.trust.sshsig import Verdict
 from bundle.verify import checks
+from bundle.verify.checks import Accepted
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -94,7 +95,7 @@ def _verify(arguments: argparse.Namespace) -> Answer:
     )
 
 
-def _judged(accepted: Acceptance | None) -> str:
+def _judged(accepted: Accepted | None) -> str:
     """At which time the keys' dates were looked at: a signature carries none of its own."""
     if accepted is not None:
         return f"keys as of {accepted.accepted}, when this jump host accepted it"
@@ -106,7 +107,7 @@ def _trusted(verdict: Verdict) -> dict[str, Any]:
     return {"signers": signers, "ignored": list(verdict.ignored)}
 
 
-def _accepted_rows(home: Home, accepted: Acceptance | None) -> list[tuple[str, str]]:
+def _accepted_rows(home: Home, accepted: Accepted | None) -> list[tuple[str, str]]:
     if accepted is None:
         return []
     rows = [("accepted", f"on this jump host at {accepted.accepted}")]

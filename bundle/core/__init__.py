@@ -1,1 +1,5 @@
-"""Files, output, shapes of data, and what people see; imports `errors` only."""
+"""Files, output, the shape of data, and what people see in a terminal.
+
+Knows nothing of bundles. Whatever is read may be anybody's: it is opened as a regular file and with
+a limit. Whatever is written is whole after a power cut, or not there.
+"""

@@ -159,3 +159,17 @@ class Progress:
         """Clear the line; return the seconds."""
         self.clear()
         return time.monotonic() - self._start
+
+
+class Narrator:
+    """Says on stderr what is being done and since when, and makes room above the progress."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self._progress = progress
+        self._start = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        """A line."""
+        if self._progress is not None:
+            self._progress.clear()
+        print(f"{time.monotonic() - self._start:6.1f} s  {text}", file=sys.stderr, flush=True)

@@ -359,6 +359,11 @@ def version_order(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.partition("-")[0].split("."))
 
 
+def signature_name(number: int) -> str:
+    """The name of a signature's file, in a bundle and in a release; the first is number 1."""
+    return SIGNATURE if number == 1 else f"{SIGNATURE}.{number}"
+
+
 def is_version(value: str) -> bool:
     """Whether a text is a SemVer version as manifests have it."""
     return re.fullmatch(VERSION, value) is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn, Protocol
 
@@ -177,7 +177,13 @@ def total_size(sizes: Iterable[tuple[str, int]]) -> int:
 
 
 def read_preamble(
-    source: Source, *, manifest: str, signature: str, limit: int, signatures: int, next_member: str
+    source: Source,
+    *,
+    manifest: str,
+    signature: Callable[[int], str],
+    limit: int,
+    signatures: int,
+    next_member: str,
 ) -> Preamble:
     """Read the manifest and its signatures, which stand first; nothing else is touched."""
     path, size = _parse(source.read(0, BLOCK)) or ("", 0)
@@ -192,7 +198,7 @@ def read_preamble(
     body, offset = _small_member(source, 0, manifest, size, limit)
     found: list[bytes] = []
     while len(found) < signatures:
-        wanted = signature if not found else f"{signature}.{len(found) + 1}"
+        wanted = signature(len(found) + 1)
         parsed = _parse(source.read(offset, BLOCK))
         if parsed is None and found:
             # Not "too few signers": what follows may well be a damaged signature.
@@ -206,11 +212,11 @@ def read_preamble(
         if parsed is not None and parsed[0] == next_member:
             raise AirliftError(
                 Kind.UNSIGNED,
-                f"the bundle is not signed: no {signature} follows {manifest}",
+                f"the bundle is not signed: no {signature(1)} follows {manifest}",
                 where=str(source.path),
                 fix="use only a bundle that the vendor signed",
             )
-        _explain(source, offset, signature, None)
+        _explain(source, offset, signature(1), None)
     return Preamble(body, tuple(found), offset)
 
 

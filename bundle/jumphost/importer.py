@@ -5,20 +5,20 @@ The order is in `docs/TRUST.md`. Whatever is interrupted, the same command conti
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundle.core.events import Log, Progress
 from bundle.core.files import (
     free_bytes,
     fsync_directory,
     is_file_of,
     link_atomic,
     remove,
+    sha256,
     sync_filesystem,
     write_failed,
 )
@@ -29,12 +29,11 @@ from bundle.format.manifest import Member
 from bundle.jumphost import bases, installed, kept_trust, venv
 from bundle.jumphost.store import REPLACED, Acceptance, Home, now
 from bundle.trust.sshsig import Signer, Trust
-from bundle.verify.checks import Opened, Output, Progress, authenticate, check_members, opened
+from bundle.verify.checks import Opened, Output, authenticate, check_members, opened
 
 MARGIN = 64 << 20
 #: Refusals of the file itself: nothing of it is kept. An interrupted import does keep its part.
 BAD_BUNDLE = (Kind.CUT_SHORT, Kind.ALTERED, Kind.STRUCTURE)
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -219,8 +218,7 @@ class _Import:
         path = self._stored(member)
         if path is None:
             return False
-        with path.open("rb") as stream:
-            good = hashlib.file_digest(stream, "sha256").hexdigest() == member.sha256
+        good = sha256(path) == member.sha256
         if not good:
             self.log(f"{path} was damaged on this disk: it is replaced by the bundle's")
         return good
@@ -248,8 +246,7 @@ class _Import:
         bases.link_left_out(self.manifest, self.home, self.staged_release)
         (self.staged_release / manifest.MANIFEST).write_bytes(self.bundle.raw_manifest)
         for number, signature in enumerate(self.bundle.signatures, 1):
-            name = manifest.SIGNATURE if number == 1 else f"{manifest.SIGNATURE}.{number}"
-            (self.staged_release / name).write_bytes(signature)
+            (self.staged_release / manifest.signature_name(number)).write_bytes(signature)
         sync_filesystem(self.staged)
         for blob in sorted(self.staged_blobs.iterdir()):
             if blob.suffix != ".part":

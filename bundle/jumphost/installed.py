@@ -8,14 +8,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from bundle.core.events import Progress
 from bundle.core.files import is_file_of, read_file
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest, tar
 from bundle.format.manifest import Manifest, Member
-from bundle.jumphost.store import Acceptance, Home
+from bundle.jumphost.store import Home
 from bundle.trust import sshsig
 from bundle.trust.sshsig import Trust, Verdict
-from bundle.verify.checks import BUFFER, Progress, authenticate
+from bundle.verify.checks import BUFFER, Accepted, authenticate
 
 RESTORE = "import the same bundle again to restore"
 
@@ -33,7 +34,7 @@ def read(folder: Path) -> tuple[bytes, list[bytes]]:
             fix="name a bundle file, or a directory below /opt/airlift/releases",
         ) from error
     while len(signatures) < sshsig.MAX_SIGNATURES:
-        path = folder / f"{manifest.SIGNATURE}.{len(signatures) + 1}"
+        path = folder / manifest.signature_name(len(signatures) + 1)
         if not os.path.lexists(path):
             break
         try:
@@ -69,7 +70,7 @@ def file_of(release: Known, home: Home, member: Member) -> Path:
 
 def check(
     folder: Path, *, trust: Trust, home: Home, progress: Progress | None = None
-) -> tuple[Manifest, Verdict, Acceptance | None]:
+) -> tuple[Manifest, Verdict, Accepted | None]:
     """Compare every file of a release, and every blob it needs, with its signed manifest.
 
     What a delta left out is needed like all else.
@@ -126,7 +127,7 @@ def is_complete(home: Home, folder: Path, raw: bytes, parsed: Manifest) -> bool:
 def _unlisted(folder: Path, parsed: Manifest, signatures: int) -> Iterator[Path]:
     known = {member.release_path for member in parsed.contents if not member.is_blob}
     known |= {manifest.MANIFEST, manifest.SIGNATURE}
-    known |= {f"{manifest.SIGNATURE}.{number}" for number in range(2, signatures + 1)}
+    known |= {manifest.signature_name(number) for number in range(2, signatures + 1)}
     for root, folders, files in os.walk(folder):
         base = Path(root)
         if base == folder:

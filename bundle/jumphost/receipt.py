@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from bundle.core import schema as s
+from bundle.core.events import Progress
 from bundle.core.files import sha256, write_atomic
 from bundle.core.output import writes_to
 from bundle.errors import AirliftError, Kind
@@ -25,7 +26,6 @@ FORMAT = 1
 NAMESPACE = sshsig.RECEIPT
 #: What every receipt begins with.
 BEGINNING = b'{\n "created": "'
-Progress = Callable[[int], None]
 
 _SHAPE = s.record(
     format=s.integer(FORMAT, FORMAT),

@@ -10,16 +10,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from bundle.core.events import Progress
 from bundle.errors import COPY_AGAIN, AirliftError, Kind
 from bundle.format import manifest, parts, tar
 from bundle.format.layer_size import Unpacked
 from bundle.format.manifest import Manifest, Member
-from bundle.jumphost.store import Acceptance, Home
 from bundle.trust import sshsig
 from bundle.trust.sshsig import Trust, Verdict
 
 BUFFER = 1 << 20
-Progress = Callable[[int], None]
+
+
+class Accepted(Protocol):
+    """The record of a bundle that was trusted here before."""
+
+    @property
+    def serial(self) -> int:
+        """The release's serial."""
+
+    @property
+    def accepted(self) -> str:
+        """When that was, for people."""
+
+    @property
+    def time(self) -> float:
+        """The same in seconds since 1970."""
+
+
+class History(Protocol):
+    """What a host remembers of the bundles that it accepted."""
+
+    def acceptance_of(self, manifest_sha256: str) -> Accepted | None:
+        """The record of exactly this manifest."""
+
+    def check_history(self, serial: int, version: str, release_sha256: str) -> None:
+        """Refuse what is older than, or contradicts, what was accepted."""
 
 
 class Output(Protocol):
@@ -48,7 +73,7 @@ class Opened(NamedTuple):
     raw_manifest: bytes
     signatures: tuple[bytes, ...]
     verdict: Verdict | None
-    accepted: Acceptance | None
+    accepted: Accepted | None
     offsets: tuple[int, ...]
 
     @property
@@ -62,7 +87,7 @@ def read_preamble(source: tar.Source) -> tar.Preamble:
     return tar.read_preamble(
         source,
         manifest=manifest.MANIFEST,
-        signature=manifest.SIGNATURE,
+        signature=manifest.signature_name,
         limit=manifest.MAX_BYTES,
         signatures=sshsig.MAX_SIGNATURES,
         next_member=manifest.VERIFIER,
@@ -71,7 +96,7 @@ def read_preamble(source: tar.Source) -> tar.Preamble:
 
 @contextmanager
 def opened(
-    path: Path, *, trust: Trust | None, home: Home | None, to_use: bool = True
+    path: Path, *, trust: Trust | None, home: History | None, to_use: bool = True
 ) -> Iterator[Opened]:
     """Authenticate the manifest and check the archive's structure; members are not read yet.
 
@@ -104,16 +129,13 @@ def _explained(source: tar.Source) -> Iterator[None]:
 
 
 def authenticate(
-    raw: bytes, signatures: Sequence[bytes], trust: Trust, home: Home | None
-) -> tuple[Acceptance | None, Verdict]:
+    raw: bytes, signatures: Sequence[bytes], trust: Trust, home: History | None
+) -> tuple[Accepted | None, Verdict]:
     """Find out who signed; keys are judged at the time when this host accepted the manifest."""
     accepted = home.acceptance_of(hashlib.sha256(raw).hexdigest()) if home else None
     if accepted is not None:
         trust = trust._replace(at=accepted.time)
-    names = [
-        manifest.SIGNATURE if i == 0 else f"{manifest.SIGNATURE}.{i + 1}"
-        for i in range(len(signatures))
-    ]
+    names = [manifest.signature_name(number) for number in range(1, len(signatures) + 1)]
     return accepted, sshsig.verify(raw, list(zip(names, signatures, strict=True)), trust)
 
 

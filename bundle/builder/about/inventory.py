@@ -18,6 +18,7 @@ from bundle.builder.about import deb_apk, layer_files, python_packages, spdx
 from bundle.builder.about.layer_files import Files
 from bundle.builder.hosts.systems import System
 from bundle.builder.problems import Problem
+from bundle.core.files import sha256
 
 #: Components that are not images, by the name that they have in every table here.
 JUMP_HOST = "jump-host"
@@ -112,7 +113,7 @@ def _known(fields: dict[str, Any]) -> Package:
 def of_wheels(folder: Path) -> Contents:
     """List the wheels of a folder; their licence texts travel inside of them."""
     packages = [
-        Package(**python_packages.of_wheel(path), sha256=cache.sha256_file(path), file=path.name)
+        Package(**python_packages.of_wheel(path), sha256=sha256(path), file=path.name)
         for path in sorted(folder.glob("*.whl"))
     ]
     return Contents(tuple(packages))

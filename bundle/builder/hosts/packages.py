@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
@@ -16,8 +15,7 @@ from bundle.builder.hosts.maker_repository import UnreachableError, WrongKeyErro
 from bundle.builder.hosts.systems import System
 from bundle.builder.images import debian, engine, lockfile, upstream
 from bundle.builder.problems import Problem
-
-Log = Callable[[str], None]
+from bundle.core.events import Log
 
 _LOCK = Path(__file__).parents[2] / "images.lock.yml"
 #: Asking who can be reached costs seconds once, not once a system.

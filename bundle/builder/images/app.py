@@ -8,16 +8,13 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-from bundle.builder import cache, release
-from bundle.builder.hosts import wheels
+from bundle.builder import cache, release, wheels
 from bundle.builder.images import debian, engine
 from bundle.builder.images.lockfile import AppBuild, ImageLock
 from bundle.builder.problems import Problem
-
-Log = Callable[[str], None]
+from bundle.core.events import Log
 
 _KEEP_OLD = 3
 

@@ -21,6 +21,7 @@ import zstandard
 
 from bundle.builder import cache
 from bundle.builder.problems import Problem
+from bundle.core.files import sha256
 
 #: Chosen by measurement on the product's images: 0.849 of gzip -6's size. Long matches looked for
 #: twice as often (rate 7) make 0.844 of it in 1.08 times the CPU time, level 5 makes 0.854 in 0.99
@@ -107,7 +108,7 @@ class BlobCache:
 
     def adopt(self, file: Path, digest: str) -> int:
         """Keep a downloaded blob after checking its digest, and return its size."""
-        found = f"sha256:{cache.sha256_file(file)}"
+        found = f"sha256:{sha256(file)}"
         if found != digest:
             raise Problem(
                 f"the registry sent bytes that are not the blob {digest}",
@@ -180,7 +181,7 @@ class BlobCache:
             os.link(source, target)
         except OSError:  # another file system, or another owner
             shutil.copyfile(source, target)
-        if f"sha256:{cache.sha256_file(target)}" != digest:
+        if f"sha256:{sha256(target)}" != digest:
             target.unlink()
             source.unlink()
             raise DamagedBlobError(

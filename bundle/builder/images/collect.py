@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundle.builder.collected import Collected
 from bundle.builder.images import app as app_image
 from bundle.builder.images import debian, engine, lockfile, probes
 from bundle.builder.images import upstream as registries
@@ -15,21 +16,11 @@ from bundle.builder.images.blobs import BlobCache, DamagedBlobError, Image
 from bundle.builder.images.layout import export, write_layout
 from bundle.builder.images.lockfile import ImageLock, ImagePin, Recipe, Upstream
 from bundle.builder.problems import Problem
-
-Log = Callable[[str], None]
+from bundle.core.events import Log
 
 SOURCES = ("auto", "registry", "debian")
 
 _AT_ONCE = 2
-
-
-@dataclass(frozen=True)
-class Collected:
-    """What a bundle's manifest says of its images; the layout holds their blobs."""
-
-    image_source: str
-    components: dict[str, dict[str, Any]]
-    absent: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)

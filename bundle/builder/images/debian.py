@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, cast
 
@@ -19,8 +18,7 @@ from bundle.builder import cache
 from bundle.builder.images import engine
 from bundle.builder.images.lockfile import ImageLock, Recipe
 from bundle.builder.problems import Problem
-
-Log = Callable[[str], None]
+from bundle.core.events import Log
 
 # Tags per image in the local engine: going back to another branch then costs nothing.
 _KEEP_OLD = 3

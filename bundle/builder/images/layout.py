@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -24,8 +24,7 @@ from bundle.builder import machine
 from bundle.builder.images import engine
 from bundle.builder.images.blobs import BlobCache, Image, Layer, plain_stream
 from bundle.builder.problems import Problem
-
-Log = Callable[[str], None]
+from bundle.core.events import Log
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"

@@ -24,7 +24,6 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,9 +32,8 @@ from bundle.builder.images import engine
 from bundle.builder.images.blobs import BlobCache, Image, Layer, measure, plain_stream
 from bundle.builder.images.lockfile import Platform, Upstream
 from bundle.builder.problems import Problem
+from bundle.core.events import Log
 from bundle.format.manifest import ARCHITECTURES
-
-Log = Callable[[str], None]
 
 MIRROR = "AIRLIFT_REGISTRY_MIRROR"
 

@@ -15,8 +15,9 @@ import zstandard
 
 from bundle.builder.about import documents
 from bundle.builder.about.subject import Asked, Subject
+from bundle.builder.collected import Collected
 from bundle.builder.release import Release
-from tests.unit.bundle.bundlekit import FakeCollected, FakeSuppliers, image, sha
+from tests.unit.bundle.bundlekit import FakeSuppliers, image, sha
 
 DEP5 = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -110,8 +111,8 @@ class Images(FakeSuppliers):
 
     def images(
         self, lock: Path, source: str, version: str, layout: Path, log: Callable[[str], None]
-    ) -> FakeCollected:
-        return FakeCollected("debian", lay_out(layout, self.layers), {})
+    ) -> Collected:
+        return Collected("debian", lay_out(layout, self.layers), {})
 
 
 def lay_out(layout: Path, layers: dict[str, list[bytes]]) -> dict[str, dict[str, Any]]:

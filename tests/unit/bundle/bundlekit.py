@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from bundle.builder import build, verifier_pyz
+from bundle.builder.collected import Collected
 from bundle.builder.hosts import systems
 from bundle.errors import AirliftError
 from bundle.format import manifest
@@ -296,13 +297,6 @@ def wheelhouse() -> tuple[dict[str, bytes], bytes]:
     return {name: data, tool[0]: tool[1]}, requirements
 
 
-@dataclass
-class FakeCollected:
-    image_source: str
-    components: dict[str, dict[str, Any]]
-    absent: dict[str, dict[str, str]]
-
-
 class FakeSuppliers:
     """Stands for registries, Debian and the package index."""
 
@@ -313,7 +307,7 @@ class FakeSuppliers:
 
     def images(
         self, lock: Path, source: str, version: str, layout: Path, log: Callable[[str], None]
-    ) -> FakeCollected:
+    ) -> Collected:
         components, blobs = default_components(self.app_layer, self.base_layer)
         folder = layout / "blobs" / "sha256"
         folder.mkdir(parents=True)
@@ -323,7 +317,7 @@ class FakeSuppliers:
         (folder / sha(b"stray")).write_bytes(b"stray")
         (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
         (layout / "index.json").write_text("{}")
-        return FakeCollected("debian", components, {"grafana": {"reason": "not in Debian"}})
+        return Collected("debian", components, {"grafana": {"reason": "not in Debian"}})
 
     def packages(self, dest: Path, log: Callable[[str], None]) -> dict[str, dict[str, str]]:
         debkit.repository(dest / "debian-13")

@@ -19,6 +19,7 @@ from bundle.builder.about.inventory import Contents, Package
 from bundle.builder.about.pip_audit import Audit
 from bundle.builder.release import Release
 from bundle.cli.main import main
+from bundle.core.events import Log
 from bundle.errors import AirliftError, Kind
 from tests.unit.bundle.aboutkit import debian, layer, parsed, subject, written
 from tests.unit.bundle.bundlekit import FakeSuppliers, Keys
@@ -171,7 +172,7 @@ def test_bad_data_is_refused_before_any_work(
     text: str, tmp_path: Path, tree: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Never(FakeSuppliers):
-        def wheels(self, requirements: Path, dest: Path, log: build.Log) -> None:
+        def wheels(self, requirements: Path, dest: Path, log: Log) -> None:
             raise AssertionError
 
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")

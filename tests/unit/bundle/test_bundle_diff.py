@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bundle.builder import build
 from bundle.builder.about.documents import PARTS, Part
 from bundle.builder.about.subject import Subject
 from bundle.cli.main import main
+from bundle.core.events import Log
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost.store import Home
 from bundle.review import diff
@@ -153,7 +153,7 @@ class Newer(Suppliers):
         super().__init__(NEW_LAYER)
         self.wheelhouse = dict([wheel("airlifttiny", "1.1", {})]), b""
 
-    def packages(self, dest: Path, log: build.Log) -> dict[str, dict[str, str]]:
+    def packages(self, dest: Path, log: Log) -> dict[str, dict[str, str]]:
         absent = FakeSuppliers.packages(self, dest, log)
         dest = dest / "debian-13"
         (dest / "docker.io_26.1.5+dfsg1-9+b4_amd64.deb").rename(dest / "docker.io_27_amd64.deb")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from bundle.builder import cache
+from bundle.builder import cache, wheels
 from bundle.builder.about import deb_apk
-from bundle.builder.hosts import packages, systems, wheels
+from bundle.builder.collected import Collected
+from bundle.builder.hosts import packages, systems
 from bundle.builder.images import collect, debian, engine, lockfile
-from bundle.builder.images.collect import Collected
 from bundle.builder.images.lockfile import ImageLock
 
 pytestmark = [

@@ -144,7 +144,7 @@ def small_product(registry: Registry, tmp_path: Path, monkeypatch: pytest.Monkey
     def no_wheels(_requirements: Path, _controller: Path, dest: Path, **_named: object) -> None:
         (dest / "it.whl").write_text("wheel")
 
-    monkeypatch.setattr("bundle.builder.hosts.wheels.collect_app", no_wheels)
+    monkeypatch.setattr("bundle.builder.wheels.collect_app", no_wheels)
 
     def pin(name: str) -> dict[str, str]:
         digest = registry.push(f"library/{name}", "v2.0", both(name))

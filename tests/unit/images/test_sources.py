@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.builder import cache
-from bundle.builder.hosts import wheels
+from bundle.builder import cache, wheels
 from bundle.builder.images import collect, debian, engine, lockfile, upstream
 from bundle.builder.images.app import _files
 from bundle.builder.images.lockfile import ImageLock, Upstream

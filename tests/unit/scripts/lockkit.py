@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.builder import cache
-from bundle.builder.hosts import wheels
+from bundle.builder import cache, wheels
 from tests.unit.bundle.bundlekit import wheel
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -16,7 +16,7 @@ RULE = {"--no-deps", "--require-hashes"}
 PLACES = {
     "Dockerfile",
     "bundle/jumphost/venv.py",
-    "bundle/builder/hosts/wheels.py",
+    "bundle/builder/wheels.py",
     "scripts/locked-install.sh",
     "tests/unit/images/test_debian_images.py",
 }

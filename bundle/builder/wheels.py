@@ -6,13 +6,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from bundle.builder import cache, machine
 from bundle.builder.problems import Problem
-
-Log = Callable[[str], None]
+from bundle.core.events import Log
 
 #: The jump host's Python: Debian 12 has 3.11, Ubuntu 24.04 and RHEL 9 3.12, Debian 13 3.13.
 CONTROLLER_PYTHONS = ("3.11", "3.12", "3.13")
