@@ -38,7 +38,9 @@ def frozen(lab: Lab) -> Iterator[None]:
 @contextlib.contextmanager
 def cut_from_postgres(lab: Lab) -> Iterator[None]:
     """What the host sends to Postgres is lost without a word."""
-    address = lab.console(HOST, "hostname --all-ip-addresses").output.split()[0]
+    # The address of its network: those of the engine's own networks come first.
+    found = json.loads(lab.console(HOST, "ip -json -4 address show dev eth0").output)
+    address = found[0]["addr_info"][0]["local"]
     lab.console("data-1", _CUT, address)
     try:
         yield

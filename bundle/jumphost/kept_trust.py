@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
+from bundle.core.events import Log
 from bundle.core.files import write_atomic
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost.store import Home
@@ -63,7 +64,7 @@ def as_strict(trust: Trust, home: Home) -> Trust:
     return trust
 
 
-def keep(home: Home, trust: Trust, verdict: Verdict, log: Callable[[str], None]) -> None:
+def keep(home: Home, trust: Trust, verdict: Verdict, log: Log) -> None:
     """Keep the lists by which a bundle was judged, for later commands."""
     kept = home.trust / "allowed_signers"
     old = kept.read_bytes() if kept.exists() else None

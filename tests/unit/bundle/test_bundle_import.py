@@ -66,7 +66,9 @@ def test_a_jump_host_is_set_up_from_the_bundle_alone(  # noqa: PLR0917 - fixture
     assert_finished(home, full.path, keys.trust())
 
     python = home.current / "venv" / "bin" / "python"
-    code = "import airlifttiny, bundle.registry; print(airlifttiny.ANSWER, bundle.__file__)"
+    code = (
+        "import airlifttiny, bundle.jumphost.registry; print(airlifttiny.ANSWER, bundle.__file__)"
+    )
     answer = subprocess.run(
         [python, "-c", code], cwd="/", capture_output=True, text=True, check=True
     ).stdout.split()
