@@ -160,7 +160,7 @@ def check_members(
         for number, (member, offset) in enumerate(members)
         if only in (None, member.path)
     ]
-    _Pool(bundle, sink, have, progress).run(_jobs(places))
+    _Pool(bundle, sink, have, progress).run(places)
 
 
 def _layers(found: Manifest) -> dict[str, int]:
@@ -226,26 +226,62 @@ class _Pool:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._errors: list[tuple[int, BaseException]] = []
+        # What was found good, by number: a thread that dies has told nobody.
+        self._good: dict[int, int] = {}
 
-    def run(self, jobs: list[list[_Run]]) -> None:
-        """Do all of them."""
+    def run(self, places: Sequence[_Place]) -> None:
+        """Check all of them; what was not checked to its end is not good."""
         count = min(len(os.sched_getaffinity(0)), 4)
-        left = iter(jobs)
-        threads = [
-            threading.Thread(target=self._work, args=(left,), daemon=True) for _ in range(count)
-        ]
-        for thread in threads:
-            thread.start()
+        left = iter(_jobs(places))
+        started: list[threading.Thread] = []
         try:
-            for thread in threads:
+            for _ in range(count):
+                thread = threading.Thread(target=self._work, args=(left,), daemon=True)
+                if not self._start(thread, places, alone=not started):
+                    break
+                started.append(thread)
+            for thread in started:
                 thread.join()
         except BaseException:
             self._stop.set()
             raise
         if self._errors:
-            raise min(self._errors, key=lambda item: item[0])[1]
+            first = min(self._errors, key=lambda item: item[0])[1]
+            if isinstance(first, AirliftError | KeyboardInterrupt | OSError):
+                raise first
+            raise self._cut_off(places, str(first) or type(first).__name__) from first
+        if self._good != {place.number: place.member.size for place in places}:
+            raise self._cut_off(places, "a thread ended before its work")
+
+    def _start(self, thread: threading.Thread, places: Sequence[_Place], *, alone: bool) -> bool:
+        """Start a thread; without another one all is done, only later."""
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if alone:
+                raise self._cut_off(places, str(error)) from error
+            return False
+        return True
+
+    def _cut_off(self, places: Sequence[_Place], why: str) -> AirliftError:
+        total = sum(place.member.size for place in places)
+        return AirliftError(
+            Kind.UNREADABLE,
+            f"the check ended early ({why}): {len(self._good)} of {len(places)} members, "
+            f"{sum(self._good.values())} of {total} bytes were hashed",
+            where=str(self._source.path),
+            fix="free memory on this machine and run the same command again",
+        )
 
     def _work(self, jobs: Iterator[list[_Run]]) -> None:
+        try:
+            self._take(jobs)
+        except BaseException as error:
+            # Whatever it is: an error that nobody notes would pass for a good member.
+            self._errors.append((len(self._good), error))
+            self._stop.set()
+
+    def _take(self, jobs: Iterator[list[_Run]]) -> None:
         buffer = memoryview(bytearray(BUFFER))
         while not self._stop.is_set():
             with self._lock:
@@ -287,6 +323,7 @@ class _Pool:
     def _check(self, place: _Place, pieces: Iterable[memoryview]) -> None:
         member = place.member
         if self._have is not None and self._have(member):
+            self._good[place.number] = member.size
             self._report(member.size)
             return
         digest = hashlib.sha256()
@@ -317,6 +354,7 @@ class _Pool:
             if output is not None:
                 output.commit()
                 output = None
+            self._good[place.number] = member.size - left
         finally:
             if output is not None:
                 output.abort()
