@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 import zstandard
 
 from bundle.builder.about import documents
 from bundle.builder.about.subject import Asked, Subject
 from bundle.builder.collected import Collected
 from bundle.builder.release import Release
-from tests.unit.bundle.bundlekit import FakeSuppliers, image, sha
+from tests.unit.bundle.bundlekit import TREE, FakeSuppliers, image, sha
 
 DEP5 = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -160,7 +161,7 @@ def subject(
         release=Release(
             version="1.0.0",
             serial=1,
-            schema={"head": 1, "lowest_compatible": 1},
+            schema=yaml.safe_load((TREE / "bundle" / "release.yml").read_text())["schema"],
             upgrade={"minimum_version": "1.0.0", "required_stops": []},
             created="2026-01-01T00:00:00Z",
             revision="0123456789abcdef0123456789abcdef01234567",

@@ -39,14 +39,14 @@ from tests.unit.bundle.bundlekit import (
 )
 
 NAME = "airlift-1.0.0-amd64.tar"
-SIZE = 300_000
+SIZE = 400_000
 
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Path:
     """A bundle of five parts, most of it in one blob."""
     recipe = Recipe(
-        app_layer=random.Random(1).randbytes(900_000),
+        app_layer=random.Random(1).randbytes(1_300_000),
         files={"packages/debian-13/a.deb": random.Random(2).randbytes(200_000)},
     )
     return recipe.make(tmp_path_factory.mktemp("vendor") / NAME, keys)
@@ -284,7 +284,7 @@ def test_an_existing_file_is_not_replaced(stick: Path, bundle: Path, tmp_path: P
     assert error.kind is Kind.OUTPUT
     # What it says helps.
     subprocess.run(["sh", "-c", error.fix.split("or: ")[1].split(";")[0]], check=True)
-    split(bundle, stick.parent, size=400_000)
+    split(bundle, stick.parent, size=500_000)
     assert sorted(everything(stick.parent)) == [
         *(f"{NAME}.part-0{number}" for number in range(1, 5)),
         f"{NAME}.parts",
@@ -314,7 +314,7 @@ def test_sizes(bundle: Path, tmp_path: Path) -> None:
         ('"format": 1', '"format": 1, "more": 1'),
         ("part-02", "part-03"),
         ("part-02", "../p-02"),
-        ('"bytes": 300000', '"bytes": 300001'),
+        ('"bytes": 400000', '"bytes": 400001'),
         ("\n  {", "\n   {"),
     ],
 )
