@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bundle.cli.answer import Answer
 from bundle.cli.options import add_custody, add_trust, home_of, required_trust
@@ -17,6 +17,9 @@ from bundle.review import inspect
 from bundle.trust.sshsig import Verdict
 from bundle.verify import checks
 from bundle.verify.checks import Accepted
+
+if TYPE_CHECKING:
+    from bundle.jumphost.environment import Checked
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,14 +50,18 @@ def _verify(arguments: argparse.Namespace) -> Answer:
     home = home_of(arguments)
     trust = required_trust(arguments, home)
     progress = Progress("verifying")
+    more: dict[str, Any] = {}
     if arguments.bundle.is_dir():
-        from bundle.jumphost import installed  # noqa: PLC0415 - a bundle's file needs nothing of it
+        # A bundle's file needs nothing of them.
+        from bundle.jumphost import environment, installed  # noqa: PLC0415
 
         found, verdict, accepted = installed.check(
             arguments.bundle, trust=trust, home=home, progress=progress
         )
+        made = environment.check(arguments.bundle.resolve())
         # However it came here, all of it was hashed.
-        members, lacks = found.contents, []
+        members, lacks = found.contents, _environment_rows(made)
+        more = {"environment": made._asdict()}
     else:
         with checks.opened(arguments.bundle, trust=trust, home=home) as bundle:
             progress.total = bundle.manifest.total_size
@@ -91,6 +98,7 @@ def _verify(arguments: argparse.Namespace) -> Answer:
             "delta": delta.facts(found),
             "seconds": round(seconds, 3),
             "accepted": accepted.accepted if accepted else None,
+            **more,
         },
     )
 
@@ -100,6 +108,11 @@ def _judged(accepted: Accepted | None) -> str:
     if accepted is not None:
         return f"keys as of {accepted.accepted}, when this jump host accepted it"
     return f"keys as of {now()}, by this machine's clock"
+
+
+def _environment_rows(made: Checked) -> list[tuple[str, str]]:
+    words = f"{made.files} files as in the signed wheels, {made.compiled} compiled as their sources"
+    return [("environment", words), ("not checked", "; ".join(made.not_checked))]
 
 
 def _trusted(verdict: Verdict) -> dict[str, Any]:

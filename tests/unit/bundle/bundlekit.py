@@ -384,8 +384,10 @@ def fake_venv(release: Path, manifest_sha256: str) -> None:
     """Stands for the seconds that a real virtual environment takes."""
     (release / "venv" / "bin").mkdir(parents=True, exist_ok=True)
     python = release / "venv" / "bin" / "python"
-    python.write_text("#!/bin/sh\nexit 0\n")
-    python.chmod(0o755)
+    python.symlink_to("/bin/true")
+    packages = release / "venv" / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True, exist_ok=True)
+    (release / "venv" / "pyvenv.cfg").write_text("include-system-site-packages = false\n")
     (release / "venv" / venv.MARKER).write_text(manifest_sha256)
 
 

@@ -100,5 +100,5 @@ def stick(big: Path, tmp_path: Path, keys: Keys) -> Path:
     """Its parts on a stick; the index."""
     out = tmp_path / "usb"
     key = keys.key()
-    split.split(big, size=300_000, out=out, key=key, log=lambda _: None, progress=lambda _: None)
+    split.split(big, size=400_000, out=out, key=key, log=lambda _: None, progress=lambda _: None)
     return out / "airlift-1.0.0-amd64.tar.parts"

@@ -92,7 +92,7 @@ def test_a_place_that_is_not_there_is_refused_before_the_work(
     assert "its directory does not exist" in shown.err
     assert f"mkdir -p '{log.parent}'" in shown.err
     # `split` makes the directory itself.
-    split = ["split", str(bundle), "--size", "300k", "-o", str(log.parent), "--who", "Bob"]
+    split = ["split", str(bundle), "--size", "400k", "-o", str(log.parent), "--who", "Bob"]
     assert main([*split, "--custody", str(log)]) == 0
     assert len(custody.parse(log.read_bytes()).entries) == 1
 

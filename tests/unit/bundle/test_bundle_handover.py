@@ -93,7 +93,7 @@ def test_a_refusal_is_written_down_too(
 def test_split_and_join_take_the_log_along(stick: Path, log: Path, tmp_path: Path) -> None:
     custody.append(log, facts(1), key=None)
     usb, desk = tmp_path / "usb2", tmp_path / "desk"
-    command = ["split", str(stick), "--size", "300k", "-o", str(usb), "--who", "Bob"]
+    command = ["split", str(stick), "--size", "400k", "-o", str(usb), "--who", "Bob"]
     assert main(command) == 0
     index = usb / f"{NAME}.parts"
     assert main(["join", str(index), "-o", str(desk), "--who", "Cy"]) == 0

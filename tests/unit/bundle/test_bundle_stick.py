@@ -32,7 +32,7 @@ from tests.unit.bundle.bundlekit import (
 )
 
 NAME = "airlift-1.0.0-amd64.tar"
-SIZE = 300_000
+SIZE = 400_000
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 

@@ -1,0 +1,259 @@
+"""Checks a release's virtual environment against its signed wheels, and every compiled file.
+
+Wheels are members of the bundle; what they hold is compared by the hashes in their RECORD. pip
+writes some files of its own, which are compared by what they say. A compiled file (`.pyc`) is what
+Python really runs, so it is compared with its source, wherever in the release it lies.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import csv
+import hashlib
+import io
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from bundle.errors import AirliftError, Kind
+from bundle.jumphost.venv import MARKER
+
+#: What is outside of the release, or is never run by it.
+NOT_CHECKED = ("the system's Python and its standard library", "bin/activate*")
+
+# A program of pip's: with this beginning it runs one function, and does nothing else.
+_PROGRAM = """
+import sys
+from {module} import {function}
+if __name__ == '__main__':
+    sys.argv[0] = sys.argv[0].removesuffix('.exe')
+    sys.exit({call}())
+"""
+# A path that is too long or has blanks is given to Python by a shell.
+_LONG = re.compile(r"#!/bin/sh\n'''exec' (\"?)([^\n\"]+)\1 \"\$0\" \"\$@\"\n' '''\n")
+_BY_PIP = ("INSTALLER", "RECORD", "REQUESTED", "direct_url.json")
+_COMPILED = re.compile(r"(?P<stem>.+)\.(?P<tag>[a-z]+-\d+)(?:\.opt-(?P<level>[12]))?\.pyc")
+
+# In a process of its own: a damaged file can end the one that reads it.
+_COMPARE = """
+import importlib.util, marshal, sys
+for line in sys.stdin.read().splitlines():
+    level, compiled, source = line.split("\\t")
+    raw = open(compiled, "rb").read()
+    text = open(source, "rb").read()
+    code = compile(text, source, "exec", dont_inherit=True, optimize=int(level))
+    same = raw[:4] == importlib.util.MAGIC_NUMBER
+    try:
+        same = same and marshal.loads(raw[16:]) == code
+    except (EOFError, TypeError, ValueError):
+        same = False
+    if not same:
+        print(compiled)
+        break
+else:
+    print("good")
+"""
+
+
+class Checked(NamedTuple):
+    """What was looked at, and what was not."""
+
+    files: int
+    compiled: int
+    not_checked: tuple[str, ...]
+
+
+def check(release: Path) -> Checked:
+    """Compare the environment with the wheels, and compiled files with their sources.
+
+    The wheels and the other members have been compared with the manifest before.
+
+    Raises:
+        AirliftError: something is missing, was altered, or is of no wheel.
+    """
+    venv = release / "venv"
+    if not (venv / MARKER).is_file():
+        compiled, others = _check_compiled(release)
+        return Checked(0, compiled, (*others, "the environment, which was not made yet"))
+    packages = _packages(venv)
+    known = _of_wheels(release, venv, packages)
+    for path, digest in known.items():
+        _compare(venv, path, digest)
+    programs = dict(_programs(packages, known))
+    for path in _files(venv):
+        if path not in known and not _is_made(path, release, packages, programs):
+            _wrong(venv, path, "is not part of the environment: no wheel of this release has it")
+    for name, function in programs.items():
+        _check_program(venv, venv / "bin" / name, function)
+    compiled, others = _check_compiled(release)
+    return Checked(len(known), compiled, (*others, *NOT_CHECKED))
+
+
+def _packages(venv: Path) -> Path:
+    found = [path for path in (venv / "lib").glob("python3.*/site-packages") if path.is_dir()]
+    if len(found) != 1:
+        _wrong(venv, venv / "lib", f"holds {len(found)} directories of packages, not one")
+    return found[0]
+
+
+def _of_wheels(release: Path, venv: Path, packages: Path) -> dict[Path, str | None]:
+    """Map each file that a wheel brings to its hash; None for one that pip writes anew."""
+    wheels = [zipfile.ZipFile(path) for path in sorted((release / "wheels").glob("*.whl"))]
+    known: dict[Path, str | None] = {}
+    for info in sorted(packages.glob("*.dist-info")):
+        wheel = _wheel_of(info, wheels)
+        if wheel is None:
+            _wrong(venv, info, "is not part of the environment: no wheel of this release has it")
+        rows = csv.reader(io.StringIO(wheel.read(f"{info.name}/RECORD").decode()))
+        for name, digest, _ in rows:
+            place, is_script = _place(name, venv, packages)
+            known[place] = None if is_script or not digest else digest
+    return known
+
+
+def _wheel_of(info: Path, wheels: list[zipfile.ZipFile]) -> zipfile.ZipFile | None:
+    """Return the wheel that was installed: of several, the one for this Python."""
+    try:
+        mine = (info / "WHEEL").read_bytes()
+    except OSError:
+        return None
+    name = f"{info.name}/WHEEL"
+    fits = (one for one in wheels if name in one.namelist() and one.read(name) == mine)
+    return next(fits, None)
+
+
+def _place(name: str, venv: Path, packages: Path) -> tuple[Path, bool]:
+    """Where pip puts a wheel's file, and whether it is a script, whose first line pip writes."""
+    top, _, rest = name.partition("/")
+    if not top.endswith(".data"):
+        return packages / name, False
+    scheme, _, inner = rest.partition("/")
+    roots = {"purelib": packages, "platlib": packages, "scripts": venv / "bin", "data": venv}
+    return roots.get(scheme, venv / "include") / inner, scheme == "scripts"
+
+
+def _programs(packages: Path, known: Mapping[Path, str | None]) -> Iterator[tuple[str, str]]:
+    """Yield (name, function) of the programs that pip makes of what wheels declare."""
+    for info in packages.glob("*.dist-info"):
+        path = info / "entry_points.txt"
+        if path not in known:
+            continue
+        section = ""
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("["):
+                section = line.strip("[] ")
+            elif section == "console_scripts" and "=" in line:
+                name, _, function = line.partition("=")
+                yield name.strip(), function.partition("[")[0].strip()
+                if name.strip() == "pip":
+                    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+                    yield f"pip{version}", function.strip()
+
+
+def _is_made(path: Path, release: Path, packages: Path, programs: Mapping[str, str]) -> bool:
+    """Whether Python's venv, pip or the import made it; what runs of it is checked elsewhere."""
+    venv = release / "venv"
+    if path.parent.name == "__pycache__":
+        return True
+    if path.parent.suffix == ".dist-info" and path.parent.parent == packages:
+        return path.name in _BY_PIP
+    if path == packages / "airlift.pth":
+        return path.read_text(encoding="utf-8") == f"{release}\n"
+    if path.parent == venv / "bin":
+        if path.is_symlink():
+            return re.fullmatch(r"python(3(\.\d+)?)?", path.name) is not None
+        return path.name in programs or path.name.lower().startswith("activate")
+    if path == venv / "pyvenv.cfg":
+        # Else packages of the system would come first.
+        return "include-system-site-packages = false\n" in path.read_text(encoding="utf-8")
+    return path in {venv / MARKER, venv / "lib64"}
+
+
+def _files(venv: Path) -> Iterator[Path]:
+    for root, folders, files in os.walk(venv):
+        base = Path(root)
+        yield from (base / name for name in [*files, *folders] if (base / name).is_symlink())
+        yield from (base / name for name in sorted(files) if not (base / name).is_symlink())
+
+
+def _compare(venv: Path, path: Path, digest: str | None) -> None:
+    try:
+        if path.is_symlink():
+            _wrong(venv, path, "is a symbolic link")
+        raw = path.read_bytes()
+    except OSError as error:
+        _wrong(venv, path, f"cannot be read ({error.strerror})")
+    if digest is None:
+        return
+    kind, _, wanted = digest.partition("=")
+    found = base64.urlsafe_b64encode(hashlib.new(kind, raw).digest()).rstrip(b"=").decode()
+    if found != wanted:
+        _wrong(venv, path, "was altered: its hash is not the one in its wheel")
+
+
+def _check_program(venv: Path, path: Path, function: str) -> None:
+    module, _, name = function.partition(":")
+    wanted = _PROGRAM.format(module=module, function=name.partition(".")[0], call=name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        _wrong(venv, path, "cannot be read")
+    first, _, rest = text.partition("\n")
+    python = first.removeprefix("#!")
+    if long := _LONG.match(text):
+        python, rest = long[2], text[long.end() :]
+    try:
+        same = ast.dump(ast.parse(rest)) == ast.dump(ast.parse(wanted))
+    except (SyntaxError, ValueError, RecursionError):
+        same = False
+    if not same or Path(python) != venv / "bin" / Path(python).name or "python" not in python:
+        _wrong(venv, path, "was altered: pip makes another program")
+
+
+def _check_compiled(release: Path) -> tuple[int, tuple[str, ...]]:
+    """Compare compiled files with their sources; return how many, and what could not be."""
+    lines: list[str] = []
+    strange = 0
+    for folder in sorted(release.rglob("__pycache__")):
+        for path in sorted(folder.iterdir()):
+            match = _COMPILED.fullmatch(path.name)
+            source = folder.parent / f"{match['stem']}.py" if match else None
+            if match is None or source is None or not source.is_file() or path.is_symlink():
+                _foreign(path)
+            if match["tag"] == sys.implementation.cache_tag:
+                lines.append(f"{int(match['level'] or 0)}\t{path}\t{source}")
+            else:
+                strange += 1
+    command = [sys.executable, "-I", "-S", "-c", _COMPARE]
+    done = subprocess.run(
+        command, input="\n".join(lines), capture_output=True, text=True, check=False
+    )
+    answer = done.stdout.strip()
+    if answer != "good":
+        _foreign(Path(answer) if answer else release)
+    others = (f"{strange} files compiled for another Python",) if strange else ()
+    return len(lines), others
+
+
+def _foreign(path: Path) -> NoReturn:
+    raise AirliftError(
+        Kind.RELEASE_ALTERED,
+        f"{path.name} is not what its source gives when it is compiled",
+        where=str(path),
+        fix=f"find out who put it there; then: rm {path}",
+    )
+
+
+def _wrong(venv: Path, path: Path, what: str) -> NoReturn:
+    raise AirliftError(
+        Kind.RELEASE_ALTERED,
+        f"{path.name} {what}",
+        where=str(path),
+        fix=f"find out who changed it; then: rm -r {venv}, and import the same bundle again",
+    )
