@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     request_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
     max_concurrent_requests: int = Field(default=200, ge=1)
     concurrency_wait_seconds: float = Field(default=1.0, gt=0, le=60)
+    # As much, and as long, as the edge takes: it answers first.
+    max_head_bytes: int = Field(default=32_768, ge=1024)
+    head_timeout_seconds: float = Field(default=15.0, gt=0, le=600)
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     max_json_depth: int = Field(default=32, ge=4, le=200)
     max_text_length: int = Field(default=20_000, ge=1)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import http.client
 import json
+import socket
 import uuid
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,19 @@ def test_good_keys_pass_and_others_do_not(web: Process) -> None:
         assert answer.status_code == 401
     two = [("x-api-key", "first-key-of-one"), ("x-api-key", "the-key-of-two")]
     assert web.http.get("/predict", headers=two).status_code == 401
+
+
+@pytest.mark.docker
+def test_a_key_in_a_trailer_is_no_key(web: Process) -> None:
+    host, _, port = web.url.removeprefix("http://").partition(":")
+    request = (
+        b"POST /predict HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        b'10\r\n{"text": "good"}\r\n0\r\nx-api-key: first-key-of-one\r\n\r\n'
+    )
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
 
 
 @pytest.mark.docker
