@@ -8,9 +8,12 @@ from pathlib import Path
 from bundle.cli.answer import Answer
 from bundle.cli.options import add_custody, add_trust, home_of, required_trust
 from bundle.cli.parser import add_command
+from bundle.core.files import open_regular
 from bundle.core.show import Narrator, Progress, facts
 from bundle.jumphost import importer
 from bundle.jumphost.store import Home
+
+_FIRST = ("preflight.yml", "install.yml")
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -74,14 +77,31 @@ def _length(path: Path) -> int:
 
 
 def _next(home: Home) -> str:
-    sites = sorted(p.name for p in home.sites.iterdir()) if home.sites.is_dir() else []
+    """What to type now: an installed site is upgraded, another one installed."""
+    folders = sorted(home.sites.glob("*/hosts.yml")) if home.sites.is_dir() else []
+    sites = [path.parent for path in folders]
     lines = ["Next:", f"  cd {home.current}"]
     if not sites:
         example = home.sites / "CLIENT"
         lines.append(f"  mkdir -p {home.sites} && cp -r inventories/example {example}")
         lines.append(f"  # fill in {example}: hosts.yml, group_vars/all/main.yml, vault.yml")
-    for site in sites or ["CLIENT"]:
-        for verb in ("preflight", "install"):
-            playbook = f"playbooks/{verb}.yml"
-            lines.append(f"  ./venv/bin/ansible-playbook -i {home.sites / site} {playbook}")
+    for site in sites or [home.sites / "CLIENT"]:
+        installed = (site / ".airlift" / "tls" / "ca.pem").exists()
+        words = ("upgrade.yml --check", "upgrade.yml") if installed else _FIRST
+        command = f"./venv/bin/ansible-playbook -i {site}{_vault_option(site)}"
+        lines += [f"  {command} playbooks/{playbook}" for playbook in words]
     return "\n".join(lines)
+
+
+def _vault_option(site: Path) -> str:
+    """The option that opens a site's secrets: of the label that its encrypted files have."""
+    for path in sorted((site / "group_vars").rglob("*.yml")):
+        try:
+            with open_regular(path) as stream:
+                head = stream.readline(200).decode("ascii", "replace").strip().split(";")
+        except OSError:
+            continue
+        if head[0] == "$ANSIBLE_VAULT":
+            return f" --vault-id {head[3] if len(head) > 3 else ''}@prompt"
+    # Not encrypted yet, or not there: as the documents name it, after the site.
+    return f" --vault-id {site.name}@prompt"
