@@ -154,9 +154,13 @@ class _Import:
         )
 
     def _is_older(self) -> bool:
-        """Whether it was accepted here once, and is only to be repaired: the way back needs it."""
+        """Whether its release was accepted here once, and is only to be repaired.
+
+        A rollback needs it; the bundle that repairs it may be another one than the one that came.
+        """
         newest = max((record.serial for record in self.home.acceptances()), default=0)
-        return self.accepted is not None and self.manifest.serial < newest
+        known = self.home.accepted_release(self.manifest.release_sha256)
+        return known and self.manifest.serial < newest
 
     def _check_disks(self) -> None:
         """Nothing can be renamed from one file system to another."""

@@ -117,15 +117,20 @@ class Home:
                 return record
         return None
 
+    def accepted_release(self, release_sha256: str) -> bool:
+        """Say whether a bundle of exactly this release was accepted here, full or delta."""
+        return any(record.release_sha256 == release_sha256 for record in self.acceptances())
+
     def check_history(self, serial: int, version: str, release_sha256: str) -> None:
         """Refuse what is older than, or contradicts, what was accepted here.
 
-        A release may come again in another bundle: a delta first, the full one for a repair.
+        A release may come again in another bundle, whatever was accepted since: a delta first, the
+        full one for a repair.
         """
         records = self.acceptances()
+        if self.accepted_release(release_sha256):
+            return
         for record in records:
-            if record.release_sha256 == release_sha256:
-                continue
             if record.serial == serial or record.version == version:
                 raise AirliftError(
                     Kind.CONFLICT,

@@ -236,6 +236,26 @@ def test_the_guard_against_older_and_other_releases_stays(
     assert refused_unchanged(older, keys, home).kind is Kind.OLDER
 
 
+def test_a_release_that_came_as_a_delta_is_repaired_by_its_full_bundle(
+    dist: Dist, craft: Craft, keys: Keys, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one that `verify` names, though a newer release was accepted since."""
+    run_import(dist.base, keys.trust(), home)
+    run_import(dist.delta, keys.trust(), home)
+    newest = craft(Recipe("2.0.0", 5))
+    run_import(newest, keys.trust(), home)
+    damaged = home.release("1.1.0")
+    blob = next(home.blobs.iterdir())
+    blob.write_bytes(b"")
+    (damaged / "ansible.cfg").unlink()
+    words = ["verify", str(damaged), "--home", str(home.root), "--json"]
+    assert main(words) == Kind.RELEASE_ALTERED.exit_code
+    assert main(["import", str(dist.full), "--home", str(home.root)]) == 0
+    capsys.readouterr()
+    assert main(words) == 0, capsys.readouterr().out
+    assert str(home.current.readlink()) == "releases/2.0.0"
+
+
 def test_a_delta_of_a_delta_and_of_several_bases(
     dist: Dist, tree: Path, tmp_path: Path, keys: Keys, home: Home
 ) -> None:
