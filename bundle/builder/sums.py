@@ -6,11 +6,13 @@ import base64
 import re
 from pathlib import Path
 
-from bundle.core.files import sha256, write_atomic
+from bundle.core.files import read_file, sha256, write_atomic
 from bundle.errors import AirliftError
+from bundle.format import tar
 from bundle.trust import sshsig
 
 NAME = "SHA256SUMS"
+MAX_BYTES = 4 << 20
 _LINE = re.compile(r"([0-9a-f]{64})  (airlift-[A-Za-z0-9._-]+)")
 
 
@@ -32,8 +34,11 @@ def _vouched_for(folder: Path, key: Path) -> dict[str, str]:
     existing, signature = folder / NAME, folder / f"{NAME}.sig"
     if not (existing.is_file() and signature.is_file()):
         return {}
-    raw = existing.read_bytes()
-    if not _signed_by(raw, signature.read_bytes(), key):
+    try:
+        raw, signed = read_file(existing, MAX_BYTES), read_file(signature, tar.MAX_SIGNATURE)
+    except OSError:
+        return {}
+    if not _signed_by(raw, signed, key):
         return {}
     lines = (_LINE.fullmatch(line) for line in raw.decode("ascii", "replace").splitlines())
     listed = {line[2]: line[1] for line in lines if line}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bundle.core.events import Log, Progress
-from bundle.core.files import fsync_directory
+from bundle.core.files import fsync_directory, read_file
 from bundle.core.output import check_space, flush, writes_to
 from bundle.errors import AirliftError, Kind
 from bundle.format import tar
@@ -248,7 +248,16 @@ def _check_signature(place: Path, index: Index, trust: Trust | None, log: Log) -
         return None
     # One is enough here: what a site demands of a bundle is asked of its manifest.
     trust = trust._replace(required=1)
-    return sshsig.verify(index.encode(), [(signature.name, signature.read_bytes())], trust)
+    try:
+        raw = read_file(signature, tar.MAX_SIGNATURE)
+    except OSError as error:
+        raise AirliftError(
+            Kind.UNSIGNED,
+            f"the signature of the index cannot be read: {error.strerror}",
+            where=str(signature),
+            fix=f"copy {signature.name} again",
+        ) from error
+    return sshsig.verify(index.encode(), [(signature.name, raw)], trust)
 
 
 def _check_existing(target: Path, index: Index) -> None:

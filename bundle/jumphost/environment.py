@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from bundle.core.files import read_file
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost.venv import MARKER
 
@@ -37,6 +38,8 @@ if __name__ == '__main__':
 """
 # A path that is too long or has blanks is given to Python by a shell.
 _LONG = re.compile(r"#!/bin/sh\n'''exec' (\"?)([^\n\"]+)\1 \"\$0\" \"\$@\"\n' '''\n")
+#: Bytes of a file that a wheel may bring; none of a bundle comes near.
+_LIMIT = 1 << 30
 _BY_PIP = ("INSTALLER", "RECORD", "REQUESTED", "direct_url.json")
 _COMPILED = re.compile(r"(?P<stem>.+)\.(?P<tag>[a-z]+-\d+)(?:\.opt-(?P<level>[12]))?\.pyc")
 
@@ -120,7 +123,7 @@ def _of_wheels(release: Path, venv: Path, packages: Path) -> dict[Path, str | No
 def _wheel_of(info: Path, wheels: list[zipfile.ZipFile]) -> zipfile.ZipFile | None:
     """Return the wheel that was installed: of several, the one for this Python."""
     try:
-        mine = (info / "WHEEL").read_bytes()
+        mine = read_file(info / "WHEEL", _LIMIT)
     except OSError:
         return None
     name = f"{info.name}/WHEEL"
@@ -164,14 +167,14 @@ def _is_made(path: Path, release: Path, packages: Path, programs: Mapping[str, s
     if path.parent.suffix == ".dist-info" and path.parent.parent == packages:
         return path.name in _BY_PIP
     if path == packages / "airlift.pth":
-        return path.read_text(encoding="utf-8") == f"{release}\n"
+        return _read(venv, path) == f"{release}\n".encode()
     if path.parent == venv / "bin":
         if path.is_symlink():
             return re.fullmatch(r"python(3(\.\d+)?)?", path.name) is not None
         return path.name in programs or path.name.lower().startswith("activate")
     if path == venv / "pyvenv.cfg":
         # Else packages of the system would come first.
-        return "include-system-site-packages = false\n" in path.read_text(encoding="utf-8")
+        return b"include-system-site-packages = false\n" in _read(venv, path)
     return path in {venv / MARKER, venv / "lib64"}
 
 
@@ -182,13 +185,17 @@ def _files(venv: Path) -> Iterator[Path]:
         yield from (base / name for name in sorted(files) if not (base / name).is_symlink())
 
 
-def _compare(venv: Path, path: Path, digest: str | None) -> None:
+def _read(venv: Path, path: Path) -> bytes:
     try:
         if path.is_symlink():
             _wrong(venv, path, "is a symbolic link")
-        raw = path.read_bytes()
+        return read_file(path, _LIMIT)
     except OSError as error:
         _wrong(venv, path, f"cannot be read ({error.strerror})")
+
+
+def _compare(venv: Path, path: Path, digest: str | None) -> None:
+    raw = _read(venv, path)
     if digest is None:
         return
     kind, _, wanted = digest.partition("=")
@@ -201,7 +208,7 @@ def _check_program(venv: Path, path: Path, function: str) -> None:
     module, _, name = function.partition(":")
     wanted = _PROGRAM.format(module=module, function=name.partition(".")[0], call=name)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, _LIMIT).decode()
     except (OSError, ValueError):
         _wrong(venv, path, "cannot be read")
     first, _, rest = text.partition("\n")

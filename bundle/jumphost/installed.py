@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from bundle.core.events import Progress
-from bundle.core.files import is_file_of, read_file
+from bundle.core.files import is_file_of, open_regular, read_file
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest, tar
 from bundle.format.manifest import Manifest, Member
@@ -145,7 +145,7 @@ def _compare(path: Path, member: Member, progress: Progress | None, restore: str
     try:
         if path.is_symlink():
             _altered(path, "is a symbolic link", restore)
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             while data := stream.read(BUFFER):
                 digest.update(data)
                 if progress is not None:

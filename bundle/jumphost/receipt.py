@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 
 from bundle.core import schema as s
 from bundle.core.events import Progress
-from bundle.core.files import sha256, write_atomic
+from bundle.core.files import open_regular, read_file, sha256, write_atomic
 from bundle.core.output import writes_to
 from bundle.errors import AirliftError, Kind
-from bundle.format import manifest
+from bundle.format import manifest, tar
 from bundle.format.manifest import Manifest, Member
 from bundle.format.parts import index_of
 from bundle.jumphost import installed
@@ -23,6 +23,8 @@ from bundle.trust import sshsig
 from bundle.trust.sshsig import Signer, Trust
 
 FORMAT = 1
+#: Some thousand members a release have 1 MB.
+MAX_BYTES = 256 << 20
 NAMESPACE = sshsig.RECEIPT
 #: What every receipt begins with.
 BEGINNING = b'{\n "created": "'
@@ -134,7 +136,7 @@ def is_receipt(path: Path) -> bool:
     if index_of(path) is not None:
         return False
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return stream.read(1) == b"{"
     except OSError:
         return False
@@ -171,8 +173,8 @@ def read(path: Path, signers: Path | None) -> Receipt:
 def _authenticate(path: Path, trust: Trust) -> tuple[bytes, Signer]:
     beside = signature_of(path)
     try:
-        raw = path.read_bytes()
-        signature = beside.read_bytes()
+        raw = read_file(path, MAX_BYTES)
+        signature = read_file(beside, tar.MAX_SIGNATURE)
     except OSError as error:
         _refuse(
             path,
