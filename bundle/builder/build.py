@@ -59,6 +59,8 @@ class Options:
     vulnerability_data: Path | None = None
     # Whether to ask pip-audit's service.
     audit: bool = False
+    # Whether files that are not committed may travel.
+    allow_dirty: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
     With bases it is `airlift-VERSION-since-BASE-amd64.tar`, the same without what they have.
     """
     lines = _check_keys(options)
+    if not options.allow_dirty:
+        release.check_committed(options.tree)
     wanted = release.load(options.tree, version=options.version, serial=options.serial)
     for note in wanted.notes:
         log(f"note: {note}")

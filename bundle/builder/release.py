@@ -22,6 +22,9 @@ _SHAPE = s.record(
     upgrade=s.record(minimum_version=s.text(), required_stops=s.array(s.text())),
 )
 
+# Files that an error names.
+_NAMED = 5
+
 
 @dataclass(frozen=True)
 class Release:
@@ -70,6 +73,27 @@ def load(tree: Path, *, version: str | None, serial: int | None) -> Release:
         created=_created(tree),
         revision=revision,
         notes=tuple(notes),
+    )
+
+
+def check_committed(tree: Path) -> None:
+    """Refuse a tree with changes that nobody committed: what git does not know may be a secret.
+
+    Raises:
+        AirliftError: files are changed, or new.
+    """
+    changed = _git(tree, "status", "--porcelain", "--untracked-files=all").splitlines()
+    if not changed:
+        return
+    names = [line.strip().partition(" ")[2].strip() for line in changed]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    raise AirliftError(
+        Kind.BUILD_INPUT,
+        f"the tree has {len(names)} files that are not committed: "
+        f"{', '.join(names[:_NAMED])}{more}",
+        where=str(tree),
+        fix="commit them, move them away, or add them to .gitignore; to carry them as they are: "
+        "--allow-dirty",
     )
 
 

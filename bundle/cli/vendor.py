@@ -43,6 +43,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     one.add_argument("--source", choices=["auto", "registry", "debian"], default="auto")
     one.add_argument("-o", "--output", type=Path, default=Path("dist"), metavar="DIR")
     one.add_argument(
+        "--allow-dirty",
+        action="store_true",
+        help="let files travel that are changed or new and not committed",
+    )
+    one.add_argument(
         "--since",
         type=Path,
         nargs="+",
@@ -183,6 +188,7 @@ def _build(arguments: argparse.Namespace) -> Answer:
             receipt_signers=arguments.receipt_signers,
             vulnerability_data=arguments.vulnerability_data,
             audit=True,
+            allow_dirty=arguments.allow_dirty,
         ),
         suppliers.Real(),
         log=Narrator(),

@@ -43,7 +43,7 @@ def made_for_it(installed: Journey, receipt: Path) -> Path:
     argv = [sys.executable, "-m", "bundle", "build", "--version", NEXT, "--serial", "50"]
     argv += ["--source", installed.source, "--key", str(installed.cache / "signing_key")]
     argv += ["--identity", IDENTITY, "--output", str(receipt.parent), "--since", str(receipt)]
-    argv += ["--receipt-signers", str(receipt.with_name("signers"))]
+    argv += ["--receipt-signers", str(receipt.with_name("signers")), "--allow-dirty"]
     stream(argv, what="the build", listen=installed.listen)
     (made,) = receipt.parent.glob("*.tar")
     target = f"{DESK}/{made.name}"
@@ -103,6 +103,6 @@ def test_a_receipt_that_was_altered_is_refused(installed: Journey, receipt: Path
     path.with_name("altered.json.sig").write_bytes(receipt.with_name("site.json.sig").read_bytes())
     argv = [sys.executable, "-m", "bundle", "build", "--since", str(path), "--json"]
     argv += ["--key", str(installed.cache / "signing_key")]
-    argv += ["--receipt-signers", str(receipt.with_name("signers"))]
+    argv += ["--receipt-signers", str(receipt.with_name("signers")), "--allow-dirty"]
     done = stream(argv, what="the build", listen=installed.listen, check=False)
     assert done.code == Kind.BAD_SIGNATURE.exit_code

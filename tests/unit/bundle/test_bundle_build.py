@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -206,8 +207,12 @@ def test_git_decides_what_belongs_to_the_tree(
     wanted = release.load(tree, version=None, serial=None)
     assert wanted.created == "2023-11-14T22:13:20Z"
     assert re.fullmatch(r"[0-9a-f]{40}-dirty", wanted.revision)
+    with pytest.raises(AirliftError, match="2 files that are not committed: ") as caught:
+        release.check_committed(tree)
+    assert {"README.md", "roles/new.yml"} == set(caught.value.what.split(": ")[1].split(", "))
     subprocess.run([*git, "add", "."], cwd=tree, check=True)
     subprocess.run([*git, "commit", "-qm", "y"], cwd=tree, env=env, check=True)
+    release.check_committed(tree)
     assert re.fullmatch(r"[0-9a-f]{40}", release.load(tree, version=None, serial=None).revision)
 
 
@@ -289,3 +294,24 @@ def test_inspect(full: build.Built, keys: Keys, capsys: pytest.CaptureFixture[st
     assert found["layers"]["bytes_saved"] == 5400
     assert found["components"]["app"]["version"] == "1.2.3"
     assert found["serial"] == 1
+
+
+def test_what_git_does_not_know_is_not_signed(
+    tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: a secret of a client that lay in the tree."""
+    monkeypatch.setattr(content, "COLLECTIONS", ())
+    suppliers = FakeSuppliers()
+    tree = make_tree(tmp_path / "tree", suppliers.wheelhouse[1])
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], cwd=tree, check=True)
+    secret = tree / "inventories" / "example" / "customer_secret.yml"
+    secret.write_text("postgres_password: x\n")
+    options = build.Options(tree=tree, out=tmp_path, keys=(keys.key(),), identity="x")
+    with pytest.raises(AirliftError, match=r"inventories/example/customer_secret\.yml") as caught:
+        build.build(options, suppliers, log=lambda _: None)
+    assert (caught.value.kind, list(tmp_path.glob("*.tar"))) == (Kind.BUILD_INPUT, [])
+    built = build.build(replace(options, allow_dirty=True), suppliers, log=lambda _: None)
+    names = {member.path for member in built.manifest.contents}
+    assert "content/inventories/example/customer_secret.yml" in names
