@@ -1,8 +1,9 @@
 """The inner ASGI layer: a body in bounds, and a place among the requests that run.
 
-The body is read whole before the application sees the request, so a slow upload holds no place,
-and what is too large, too slow or nested too deeply is refused in one spot. Places are limited
-for each process; who finds none waits for a moment and is then told to come back.
+The body is read whole before the application sees the request, so what is too large, too slow or
+nested too deeply is refused in one spot. A request takes its place before its body is read: bodies
+that are held are memory, whoever sends them how slowly. Places are limited for each process; who
+finds none waits for a moment and is then told to come back.
 """
 
 from __future__ import annotations
@@ -87,25 +88,31 @@ class LimitsMiddleware:
             await self._app(scope, receive, send)
             return
         try:
-            receive = await self._with_body(scope, receive)
+            self._check_announced(scope)
             await self._places.enter()
         except Problem as problem:
-            metrics.REFUSED.labels(problem.slug).inc()
-            await refuse(problem, scope, receive, send)
+            await _refuse(problem, scope, receive, send)
             return
         try:
+            try:
+                receive = await self._with_body(scope, receive)
+            except Problem as problem:
+                await _refuse(problem, scope, receive, send)
+                return
             await self._app(scope, receive, send)
         finally:
             self._places.leave()
 
-    async def _with_body(self, scope: Scope, receive: Receive) -> Receive:
+    def _check_announced(self, scope: Scope) -> None:
         announced = header(scope, b"content-length")
-        if announced is None and header(scope, b"transfer-encoding") is None:
-            return receive
         if announced is not None and (
             not announced.isdigit() or len(announced) > 18 or int(announced) > self._most_bytes
         ):
             raise _too_large(self._most_bytes)
+
+    async def _with_body(self, scope: Scope, receive: Receive) -> Receive:
+        if header(scope, b"content-length") is None and header(scope, b"transfer-encoding") is None:
+            return receive
         context_of(scope).uploading = True
         body = await self._read(receive)
         context_of(scope).uploading = False
@@ -142,6 +149,11 @@ class LimitsMiddleware:
             parts.append(part)
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    metrics.REFUSED.labels(problem.slug).inc()
+    await refuse(problem, scope, receive, send)
 
 
 def _too_large(limit: int) -> Problem:

@@ -7,7 +7,7 @@ import itertools
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -302,9 +302,12 @@ def test_b3_a_place_is_given_back_by_those_who_fail(settings: Settings) -> None:
 
 @pytest.mark.docker
 @pytest.mark.slow
-def test_b3_a_slow_upload_is_cut_off_and_holds_no_place(shared: Site) -> None:
+def test_b3_a_slow_upload_is_cut_off_and_counts_as_a_running_request(shared: Site) -> None:
     web = shared.serve(
-        WEB_CONCURRENCY="1", REQUEST_TIMEOUT_SECONDS="1.5", MAX_CONCURRENT_REQUESTS="1"
+        WEB_CONCURRENCY="1",
+        REQUEST_TIMEOUT_SECONDS="1.5",
+        MAX_CONCURRENT_REQUESTS="1",
+        CONCURRENCY_WAIT_SECONDS="0.1",
     )
     host, port = web.url.removeprefix("http://").split(":")
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
@@ -314,14 +317,49 @@ def test_b3_a_slow_upload_is_cut_off_and_holds_no_place(shared: Site) -> None:
     ):
         with socket.create_connection((host, int(port)), timeout=10) as connection:
             connection.sendall(head + framing)
-            assert web.http.get("/predict").status_code == 200
+            eventually(lambda: web.http.get("/predict").status_code == 503)
+            assert web.http.get("/health/ready").status_code == 200
             answer = b""
             while part := connection.recv(65536):
                 answer += part
             assert answer.startswith(b"HTTP/1.1 408 ")
             assert b"application/problem+json" in answer
+        assert web.http.get("/predict").status_code == 200
     # Nobody reads the rest: the connection was closed, which is how recv came to an end.
     assert sample(web, 'app_requests_refused_total{limit="upload-timeout"}') == 2
+
+
+def test_b3_no_more_bodies_are_held_than_requests_may_run(settings: Settings) -> None:
+    update = {"max_concurrent_requests": 3, "concurrency_wait_seconds": 0.05}
+    app = create_app(settings.model_copy(update=update))
+
+    async def run() -> None:
+        end = asyncio.Event()
+        begun = 0
+
+        async def slowly() -> AsyncIterator[bytes]:
+            nonlocal begun
+            begun += 1
+            yield b'{"text": '
+            await end.wait()
+            yield b'"good"}'
+
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            sending = [
+                asyncio.create_task(client.post("/predict", content=slowly(), headers=JSON))
+                for _ in range(20)
+            ]
+            for refused in itertools.islice(asyncio.as_completed(sending), 17):
+                assert (await refused).status_code == 503
+            # Those that were refused did not even begin.
+            assert begun == 3
+            end.set()
+            answers = [(await task).status_code for task in sending]
+            assert sorted(answers) == [200] * 3 + [503] * 17
+            assert (await client.get("/predict")).status_code == 200
+
+    asyncio.run(run())
 
 
 # ---------------------------------------------------------------- depth
