@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.types import Scope
 
@@ -41,7 +42,13 @@ PUBLIC = frozenset(
     }
 )
 _CACHED_KEYS = 4096
+#: What is no key has a place of its own: whoever guesses pushes no good key out.
+_CACHED_MISSES = 256
 _MAX_KEY = 512
+
+T = TypeVar("T")
+#: Entered around a look-up of a key that nobody knows.
+Hold = Callable[[], AbstractAsyncContextManager[object]]
 
 log = get_logger("app.auth")
 
@@ -61,17 +68,24 @@ class KeyStore:
     def __init__(self, database: Database, cache_seconds: float) -> None:
         self._database = database
         self._seconds = cache_seconds
-        self._cache: OrderedDict[bytes, tuple[float, Credential | None]] = OrderedDict()
+        self._good: OrderedDict[bytes, tuple[float, Credential]] = OrderedDict()
+        self._wrong: OrderedDict[bytes, float] = OrderedDict()
         self._asked = SingleFlight[bytes, Credential | None]()
 
-    async def authenticate(self, scope: Scope) -> Credential:
-        """The credential of a request; raises a 401 problem, the same whatever is wrong."""
+    async def authenticate(self, scope: Scope, hold: Hold = nullcontext) -> Credential:
+        """The credential of a request; raises a 401 problem, the same whatever is wrong.
+
+        `hold` is entered before Postgres is asked about a key that was never good here. It may
+        refuse with a problem, so that guesses cost no look-up.
+        """
         keys = [value for name, value in scope["headers"] if name == b"x-api-key"]
         if len(keys) != 1 or not 0 < len(keys[0]) <= _MAX_KEY:
             metrics.AUTHENTICATIONS.labels("missing").inc()
             raise _unauthorised()
         try:
-            credential = await self._find(bytes(keys[0]))
+            credential = await self._find(bytes(keys[0]), hold)
+        except Problem:
+            raise
         except DatabaseUnavailableError as error:
             metrics.AUTHENTICATIONS.labels("unavailable").inc()
             raise unavailable("Authentication", "keys cannot be checked now") from error
@@ -86,27 +100,44 @@ class KeyStore:
         metrics.AUTHENTICATIONS.labels("accepted").inc()
         return credential
 
-    async def _find(self, key: bytes) -> Credential | None:
+    async def _find(self, key: bytes, hold: Hold) -> Credential | None:
         digest = hashlib.sha256(key).digest()
         now = time.monotonic()
-        cached = self._cache.get(digest)
-        if cached is not None and cached[0] > now:
-            return cached[1]
+        known = self._good.get(digest)
+        if known is not None and known[0] > now:
+            return known[1]
+        if self._wrong.get(digest, now) > now:
+            return None
         # When a busy key's entry runs out, a hundred requests would ask at once.
-        return await self._asked.run(digest, lambda: self._ask(digest))
+        return await self._asked.run(digest, lambda: self._ask(digest, hold))
 
-    async def _ask(self, digest: bytes) -> Credential | None:
+    async def _ask(self, digest: bytes, hold: Hold) -> Credential | None:
+        # One that was good is asked about again without a hold, however much its address is at.
+        async with nullcontext() if digest in self._good else hold():
+            credential = await self._look_up(digest)
+        until = time.monotonic() + self._seconds
+        if credential is None:
+            self._good.pop(digest, None)
+            _keep(self._wrong, digest, until, _CACHED_MISSES)
+        else:
+            self._wrong.pop(digest, None)
+            _keep(self._good, digest, (until, credential), _CACHED_KEYS)
+        return credential
+
+    async def _look_up(self, digest: bytes) -> Credential | None:
         row = await self._database.fetch_one(
             """SELECT client, id, scopes, rate_limit_per_min FROM api_keys
                WHERE key_hash = %s AND revoked_at IS NULL""",
             digest,
         )
-        credential = None if row is None else _credential(row)
-        self._cache[digest] = (time.monotonic() + self._seconds, credential)
-        self._cache.move_to_end(digest)
-        if len(self._cache) > _CACHED_KEYS:
-            self._cache.popitem(last=False)
-        return credential
+        return None if row is None else _credential(row)
+
+
+def _keep(cache: OrderedDict[bytes, T], digest: bytes, value: T, most: int) -> None:
+    cache[digest] = value
+    cache.move_to_end(digest)
+    if len(cache) > most:
+        cache.popitem(last=False)
 
 
 def _credential(row: Mapping[str, Any]) -> Credential:

@@ -5,7 +5,8 @@ Nothing of a body is read before: whoever has no key, no right or no requests le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -49,9 +50,10 @@ class GateMiddleware:
         credential, refusal = await self._authenticate(scope)
         if refusal is None or refusal.status == 401:
             verdict = await self._count(scope, credential)
-            if verdict is not None:
+            if verdict is not None and verdict.allowed:
                 send = _with_headers(send, verdict)
-                refusal = refusal if verdict.allowed else _too_often(verdict, credential)
+            elif verdict is not None:
+                refusal = _too_often(verdict, credential)
         if refusal is None and credential is not None:
             refusal = self._authorise(scope, credential)
         if refusal is not None:
@@ -70,16 +72,23 @@ class GateMiddleware:
         if self._keys is None:
             return None, None
         try:
-            credential = await self._keys.authenticate(scope)
+            credential = await self._keys.authenticate(scope, lambda: self._hold(scope))
         except Problem as problem:
             return None, problem
         context_of(scope).client = credential.client
         return credential, None
 
+    @asynccontextmanager
+    async def _hold(self, scope: Scope) -> AsyncIterator[None]:
+        """Let Postgres be asked about a key while the address has requests left."""
+        async with self._limiter.hold(_address(scope), self._limiter.default) as verdict:
+            if verdict is not None and not verdict.allowed:
+                raise _too_often(verdict, None)
+            yield
+
     async def _count(self, scope: Scope, credential: Credential | None) -> Verdict | None:
         if credential is None:
-            host = (scope.get("client") or ("",))[0]
-            return await self._limiter.take(address_name(host), self._limiter.default)
+            return await self._limiter.take(_address(scope), self._limiter.default)
         limit = credential.rate_limit_per_min or self._limiter.default
         return await self._limiter.take(key_name(credential.key_id), limit)
 
@@ -96,12 +105,20 @@ class GateMiddleware:
         )
 
 
-def _with_headers(send: Send, verdict: Verdict) -> Send:
-    headers = (
-        (b"ratelimit-limit", b"%d" % verdict.limit),
-        (b"ratelimit-remaining", b"%d" % verdict.remaining),
-        (b"ratelimit-reset", b"%d" % verdict.reset),
+def _address(scope: Scope) -> str:
+    return address_name((scope.get("client") or ("",))[0])
+
+
+def _numbers(verdict: Verdict) -> tuple[tuple[str, int], ...]:
+    return (
+        ("ratelimit-limit", verdict.limit),
+        ("ratelimit-remaining", verdict.remaining),
+        ("ratelimit-reset", verdict.reset),
     )
+
+
+def _with_headers(send: Send, verdict: Verdict) -> Send:
+    headers = [(name.encode(), b"%d" % value) for name, value in _numbers(verdict)]
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -119,5 +136,8 @@ def _too_often(verdict: Verdict, credential: Credential | None) -> Problem:
         "rate-limited",
         "Too many requests",
         f"{whose} may send {verdict.limit} requests a minute; try again in {verdict.reset} s",
-        headers={"retry-after": str(verdict.reset)},
+        headers={
+            "retry-after": str(verdict.reset),
+            **{name: str(value) for name, value in _numbers(verdict)},
+        },
     )

@@ -15,7 +15,8 @@ import asyncio
 import hashlib
 import ipaddress
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -26,8 +27,9 @@ from app.observability import metrics
 from app.observability.logging import get_logger
 from app.settings import Settings
 
-# KEYS are who asks, ARGV their limits; three numbers come back for each: whether it may pass,
-# how many more may follow at once, and the milliseconds until an old request stops counting.
+# KEYS are who asks, ARGV their limits, or -1 to give one back; three numbers come back for each:
+# whether it may pass, how many more may follow at once, and the milliseconds until an old request
+# stops counting.
 _SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -36,6 +38,15 @@ local slot = math.floor(now / width)
 local answer = {}
 for n, key in ipairs(KEYS) do
     local used, oldest, gone = 0, slot, {}
+    if tonumber(ARGV[n]) < 0 then
+        -- What was held is given back; it was taken in this slot, or in the one before.
+        for number = slot, slot - 1, -1 do
+            if tonumber(redis.call('HGET', key, number) or '0') > 0 then
+                redis.call('HINCRBY', key, number, -1)
+                break
+            end
+        end
+    end
     local slots = redis.call('HGETALL', key)
     for i = 1, #slots, 2 do
         local number = tonumber(slots[i])
@@ -66,6 +77,7 @@ _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _REST_SECONDS = 2.0
 _SECONDS_BETWEEN_WARNINGS = 30.0
 _MOST_AT_ONCE = 128
+_GIVE_BACK = -1
 
 log = get_logger("app.ratelimit")
 
@@ -104,17 +116,34 @@ class RateLimiter:
 
     async def take(self, who: str, limit: int) -> Verdict | None:
         """Count one request of `who`; None if Redis cannot say, and the request passes."""
+        verdict = await self._say(who, limit)
+        outcome = "unchecked" if verdict is None else "allowed" if verdict.allowed else "limited"
+        metrics.RATE_LIMIT.labels(outcome).inc()
+        return verdict
+
+    @asynccontextmanager
+    async def hold(self, who: str, limit: int) -> AsyncIterator[Verdict | None]:
+        """Take one of `who` for as long as something costly is done for them.
+
+        Whether it may be done is the verdict's `allowed`; None if Redis cannot say.
+        """
+        verdict = await self._say(who, limit)
+        if verdict is not None and not verdict.allowed:
+            metrics.RATE_LIMIT.labels("limited").inc()
+        try:
+            yield verdict
+        finally:
+            if verdict is not None and verdict.allowed:
+                await self._say(who, _GIVE_BACK)
+
+    async def _say(self, who: str, limit: int) -> Verdict | None:
         if self._client is None or (not self._well and self._resting()):
-            metrics.RATE_LIMIT.labels("unchecked").inc()
             return None
         asked = _Asked(who, limit, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
         if self._sender is None:
             self._sender = asyncio.create_task(self._send())
-        verdict = await asked.verdict
-        outcome = "unchecked" if verdict is None else "allowed" if verdict.allowed else "limited"
-        metrics.RATE_LIMIT.labels(outcome).inc()
-        return verdict
+        return await asked.verdict
 
     def _resting(self) -> bool:
         # While one batch finds out whether Redis is back, nobody else waits for it.

@@ -11,12 +11,16 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from psycopg.rows import DictRow
 from pydantic import SecretStr
 
 from app.db.pool import Database
 from app.http.auth import PUBLIC, KeyStore
+from app.http.gate import GateMiddleware
+from app.http.problems import Problem
+from app.http.ratelimit import RateLimiter
 from app.main import create_app
 from app.settings import Settings
 from tests.unit.app.appkit import PASSWORD, Client, Process, Site, eventually, sample
@@ -249,3 +253,93 @@ def test_requests_that_wait_for_the_same_key_ask_once(shared: Site) -> None:
     assert {one.client for one in found[1:30]} == {"one"}
     assert {one.client for one in found[30:60]} == {"two"}
     assert {one.status for one in found[60:]} == {401}
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.mark.docker
+def test_guessed_keys_are_limited_before_postgres_is_asked(shared: Site) -> None:
+    """400 keys of one address with a limit of 20; a client beside them is not held up."""
+    shared.command("keys", "sync", write_keys(shared.folder / "keys.json", KEYS))
+    settings = Settings(
+        database_url=shared.environment["DATABASE_URL"],
+        database_password=SecretStr(PASSWORD),
+        redis_url=f"redis://127.0.0.1:{shared.redis.port}/14",
+        redis_password=SecretStr(PASSWORD),
+        rate_limit_per_min=20,
+    )
+
+    async def run() -> None:
+        database = Counted(settings, application="test")
+        await database.open()
+        limiter = RateLimiter(settings)
+        assert limiter._client is not None
+        await limiter._client.flushdb()
+        gate = GateMiddleware(
+            _nothing, keys=KeyStore(database, cache_seconds=0.05), limiter=limiter, needed={}
+        )
+        transport = httpx.ASGITransport(app=gate, client=("192.0.2.7", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+
+            async def ask(value: str) -> int:
+                return (await client.get("/predict", headers=key(value))).status_code
+
+            try:
+                assert await ask("first-key-of-one") == 200
+                assert database.asked == 1
+                for together in (40, 360):
+                    keys = [f"guess-{together}-{number}" for number in range(together)]
+                    answers = await asyncio.gather(*(ask(value) for value in keys))
+                    assert set(answers) <= {401, 429}
+                # Each of the first 20 may have been asked about while another gave back.
+                assert 20 <= database.asked <= 45
+                # A key that was good here is asked about again, whoever shares its address.
+                await asyncio.sleep(0.1)
+                asked = database.asked
+                assert await ask("first-key-of-one") == 200
+                assert database.asked == asked + 1
+                # Another one has to wait.
+                answer = await client.get("/predict", headers=key("the-key-of-two"))
+                assert answer.status_code == 429
+                assert answer.headers["ratelimit-limit"] == "20"
+                assert answer.headers["retry-after"] == answer.headers["ratelimit-reset"]
+            finally:
+                await limiter.close()
+                await database.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.docker
+def test_guesses_push_no_good_key_out(shared: Site) -> None:
+    shared.command("keys", "sync", write_keys(shared.folder / "keys.json", KEYS))
+    settings = Settings(
+        database_url=shared.environment["DATABASE_URL"], database_password=SecretStr(PASSWORD)
+    )
+
+    def scope(value: str) -> dict[str, Any]:
+        return {"type": "http", "headers": [(b"x-api-key", value.encode())]}
+
+    async def run() -> None:
+        database = Counted(settings, application="test")
+        await database.open()
+        keys = KeyStore(database, cache_seconds=60)
+        try:
+            await keys.authenticate(scope("first-key-of-one"))
+            for number in range(5000):
+                with pytest.raises(Problem):
+                    await keys.authenticate(scope(f"guess-{number}"))
+            asked = database.asked
+            await keys.authenticate(scope("first-key-of-one"))
+            assert database.asked == asked
+            # What was wrong a moment ago is remembered, too.
+            with pytest.raises(Problem):
+                await keys.authenticate(scope("guess-4999"))
+            assert database.asked == asked
+        finally:
+            await database.close()
+
+    asyncio.run(run())
