@@ -175,7 +175,8 @@ def _is_made(path: Path, release: Path, packages: Path, programs: Mapping[str, s
     if path == venv / "pyvenv.cfg":
         # Else packages of the system would come first.
         return b"include-system-site-packages = false\n" in _read(venv, path)
-    return path in {venv / MARKER, venv / "lib64"}
+    # Python 3.13 tells git to ignore an environment.
+    return path in {venv / MARKER, venv / "lib64", venv / ".gitignore"}
 
 
 def _files(venv: Path) -> Iterator[Path]:

@@ -384,6 +384,7 @@ def fake_venv(release: Path, manifest_sha256: str) -> None:
     """Stands for the seconds that a real virtual environment takes."""
     (release / "venv" / "bin").mkdir(parents=True, exist_ok=True)
     python = release / "venv" / "bin" / "python"
+    python.unlink(missing_ok=True)
     python.symlink_to("/bin/true")
     packages = release / "venv" / "lib" / "python3.11" / "site-packages"
     packages.mkdir(parents=True, exist_ok=True)

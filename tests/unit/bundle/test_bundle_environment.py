@@ -64,6 +64,12 @@ def test_a_release_as_it_was_imported_is_good(
     assert any("system's Python" in one for one in found["not_checked"])
 
 
+def test_what_newer_pythons_put_into_an_environment_is_good(home: Home) -> None:
+    """3.13 writes a file for git."""
+    (home.current / "venv" / ".gitignore").write_text("# Created by venv\n*\n")
+    assert verify(home) == 0
+
+
 def test_compiled_files_of_use_are_good(home: Home) -> None:
     """What the release's own programs leave when they run."""
     python = home.current / "venv" / "bin" / "python"
