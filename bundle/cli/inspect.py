@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bundle.cli.answer import Answer
 from bundle.cli.custody import shown
-from bundle.cli.options import add_trust, home_of, required_trust, trust_of
+from bundle.cli.options import add_trust, home_of, required_trust, revoked_of, trust_of
 from bundle.cli.parser import add_command
 from bundle.errors import AirliftError, Kind
 from bundle.format.parts import index_of, part_name
@@ -77,8 +77,7 @@ def _inspect_custody(arguments: argparse.Namespace) -> Answer:
 
     # Only a list that is named: the one that is kept here is of those who sign bundles.
     signers = arguments.allowed_signers
-    revoked = (arguments.revoked,) if arguments.revoked else ()
-    trust = Trust(signers, revoked=revoked) if signers else None
+    trust = Trust(signers, revoked=revoked_of(arguments)) if signers else None
     text, data, problems = shown(arguments.custody, trust)
     if problems:
         print(text, file=sys.stderr)

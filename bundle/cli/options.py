@@ -63,6 +63,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def revoked_of(arguments: argparse.Namespace) -> tuple[Path, ...]:
+    """The list of revoked keys that the operator named, if any."""
+    return (arguments.revoked,) if arguments.revoked else ()
+
+
 def trust_of(arguments: argparse.Namespace, home: Home) -> Trust | None:
     """Whom the operator named, or whom this jump host knows from its first import."""
     signers = arguments.allowed_signers
@@ -72,9 +77,9 @@ def trust_of(arguments: argparse.Namespace, home: Home) -> Trust | None:
     if signers is None:
         return None
     required = arguments.require_signers or 1
-    revoked = (arguments.revoked,) if arguments.revoked else ()
     restored = frozenset(arguments.restore_signer)
-    named = Trust(signers, tuple(arguments.identity), revoked, required, restored=restored)
+    identities, revoked = tuple(arguments.identity), revoked_of(arguments)
+    named = Trust(signers, identities, revoked, required, restored=restored)
     return as_strict(named, home)
 
 

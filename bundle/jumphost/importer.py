@@ -158,9 +158,9 @@ class _Import:
 
         A rollback needs it; the bundle that repairs it may be another one than the one that came.
         """
-        newest = max((record.serial for record in self.home.acceptances()), default=0)
-        known = self.home.accepted_release(self.manifest.release_sha256)
-        return known and self.manifest.serial < newest
+        records = self.home.acceptances()
+        known = any(one.release_sha256 == self.manifest.release_sha256 for one in records)
+        return known and self.manifest.serial < records[-1].serial
 
     def _check_disks(self) -> None:
         """Nothing can be renamed from one file system to another."""

@@ -122,13 +122,8 @@ def _remember_removed(home: Home, trust: Trust, old: bytes, new: bytes) -> None:
 
 
 def _keys_of(path: Path) -> tuple[tuple[str, bytes], ...]:
-    """Return the keys of a plain list that may be missing, or hold comments only."""
-    if not os.path.lexists(path):
-        return ()
-    lines = path.read_bytes().splitlines()
-    if all(line.startswith(b"#") for line in lines):
-        return ()
-    return allowed_signers.load_revoked(path).keys or ()
+    """Return the keys of a plain list that may be missing."""
+    return (allowed_signers.load_revoked(path).keys or ()) if os.path.lexists(path) else ()
 
 
 def _check_returning(trust: Trust, home: Home) -> None:

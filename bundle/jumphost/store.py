@@ -117,10 +117,6 @@ class Home:
                 return record
         return None
 
-    def accepted_release(self, release_sha256: str) -> bool:
-        """Say whether a bundle of exactly this release was accepted here, full or delta."""
-        return any(record.release_sha256 == release_sha256 for record in self.acceptances())
-
     def check_history(self, serial: int, version: str, release_sha256: str) -> None:
         """Refuse what is older than, or contradicts, what was accepted here.
 
@@ -128,7 +124,7 @@ class Home:
         full one for a repair.
         """
         records = self.acceptances()
-        if self.accepted_release(release_sha256):
+        if any(record.release_sha256 == release_sha256 for record in records):
             return
         for record in records:
             if record.serial == serial or record.version == version:

@@ -209,6 +209,11 @@ def test_without_a_database_nobody_gets_in() -> None:
     assert client.get("/health").status_code == 200
 
 
+def scope(value: str) -> dict[str, Any]:
+    """A request with this key, as a layer sees it."""
+    return {"type": "http", "headers": [(b"x-api-key", value.encode())]}
+
+
 class Counted(Database):
     """The real database; counts what it is asked."""
 
@@ -225,9 +230,6 @@ def test_requests_that_wait_for_the_same_key_ask_once(shared: Site) -> None:
     settings = Settings(
         database_url=shared.environment["DATABASE_URL"], database_password=SecretStr(PASSWORD)
     )
-
-    def scope(value: str) -> dict[str, Any]:
-        return {"type": "http", "headers": [(b"x-api-key", value.encode())]}
 
     async def run() -> tuple[list[Any], int]:
         database = Counted(settings, application="test")
@@ -319,9 +321,6 @@ def test_guesses_push_no_good_key_out(shared: Site) -> None:
     settings = Settings(
         database_url=shared.environment["DATABASE_URL"], database_password=SecretStr(PASSWORD)
     )
-
-    def scope(value: str) -> dict[str, Any]:
-        return {"type": "http", "headers": [(b"x-api-key", value.encode())]}
 
     async def run() -> None:
         database = Counted(settings, application="test")
