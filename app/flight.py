@@ -7,7 +7,7 @@ one that was complete before they asked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -37,26 +37,50 @@ class SingleFlight(Generic[K, T]):
 
 
 class Together(Generic[Q, T]):
-    """Asks for all who wait at the same time in one batch, one batch after the other."""
+    """Asks for all who wait at the same time, `most` of them in one batch, one batch at a time."""
 
-    def __init__(self, ask: Callable[[list[Q]], Coroutine[Any, Any, T]]) -> None:
+    def __init__(
+        self, ask: Callable[[list[Q]], Coroutine[Any, Any, Sequence[T]]], most: int
+    ) -> None:
         self._ask = ask
-        self._waiting: list[Q] = []
-        self._running: asyncio.Task[T] | None = None
-        self._next: asyncio.Task[T] | None = None
+        self._most = most
+        self._waiting: list[tuple[Q, asyncio.Future[T]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is being asked for."""
+        return self._sender is not None
 
     async def ask(self, question: Q) -> T:
-        """What came of the batch with this question in it."""
-        self._waiting.append(question)
-        if self._next is None:
-            self._next = asyncio.create_task(self._send(self._running))
-        return await asyncio.shield(self._next)
+        """The answer to this question, or the error of the batch that it was in."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, answer))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send())
+        return await answer
 
-    async def _send(self, before: asyncio.Task[T] | None) -> T:
+    async def _send(self) -> None:
+        batch: list[tuple[Q, asyncio.Future[T]]] = []
         try:
-            if before is not None and not before.done():
-                await asyncio.wait({before})
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                await self._settle(batch)
         finally:
-            batch, self._waiting = self._waiting, []
-            self._running, self._next = self._next, None
-        return await self._ask(batch)
+            self._sender = None
+            # Whatever went wrong, nobody is left waiting.
+            for _, answer in (*batch, *self._waiting):
+                answer.cancel()
+            self._waiting.clear()
+
+    async def _settle(self, batch: list[tuple[Q, asyncio.Future[T]]]) -> None:
+        try:
+            answers = await self._ask([question for question, _ in batch])
+        except Exception as error:
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(error)
+        else:
+            for (_, answer), outcome in zip(batch, answers, strict=True):
+                if not answer.done():
+                    answer.set_result(outcome)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import NoScriptError
 
 from app.db.redis import UNAVAILABLE, connect
+from app.flight import Together
 from app.observability import metrics
 from app.observability.logging import get_logger
 from app.settings import Settings
@@ -97,7 +98,6 @@ class Verdict(NamedTuple):
 class _Asked(NamedTuple):
     who: str
     limit: int
-    verdict: asyncio.Future[Verdict | None]
 
 
 class RateLimiter:
@@ -108,8 +108,7 @@ class RateLimiter:
         self.configured = settings.redis_url is not None
         self._timeout = settings.redis_timeout_seconds
         self._client = connect(settings, timeout=self._timeout) if self.configured else None
-        self._waiting: list[_Asked] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._asked = Together[_Asked, Verdict | None](self._ask, most=_MOST_AT_ONCE)
         self._well = True
         self._resting_until = 0.0
         self._warned_at = float("-inf")
@@ -137,48 +136,26 @@ class RateLimiter:
                 await self._say(who, _GIVE_BACK)
 
     async def _say(self, who: str, limit: int) -> Verdict | None:
-        if self._client is None or (not self._well and self._resting()):
+        # While one batch finds out whether Redis is back, nobody else waits for it.
+        if self._client is None or (self._asked.busy and not self._well) or self._resting():
             return None
-        asked = _Asked(who, limit, asyncio.get_running_loop().create_future())
-        self._waiting.append(asked)
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send())
-        return await asked.verdict
+        return await self._asked.ask(_Asked(who, limit))
 
     def _resting(self) -> bool:
-        # While one batch finds out whether Redis is back, nobody else waits for it.
-        return self._sender is not None or time.monotonic() < self._resting_until
+        return not self._well and time.monotonic() < self._resting_until
 
-    async def _send(self) -> None:
-        """Ask for everybody who waits, and for those who came meanwhile."""
-        batch: list[_Asked] = []
-        try:
-            while self._waiting:
-                batch = self._waiting[:_MOST_AT_ONCE]
-                del self._waiting[:_MOST_AT_ONCE]
-                verdicts = await self._ask(batch)
-                if verdicts is None:
-                    break
-                for asked, verdict in zip(batch, verdicts, strict=True):
-                    if not asked.verdict.done():
-                        asked.verdict.set_result(verdict)
-        finally:
-            self._sender = None
-            # Whatever went wrong, nobody is left waiting.
-            for asked in (*batch, *self._waiting):
-                if not asked.verdict.done():
-                    asked.verdict.set_result(None)
-            self._waiting.clear()
-
-    async def _ask(self, batch: list[_Asked]) -> list[Verdict] | None:
-        """The verdicts of one round trip; None if Redis did not answer in time, or not well."""
+    async def _ask(self, batch: list[_Asked]) -> list[Verdict | None]:
+        """The verdicts of one round trip; None each if Redis did not answer in time, or well."""
+        unknown: list[Verdict | None] = [None] * len(batch)
+        if self._resting():  # the batch before this one found out
+            return unknown
         arguments = [len(batch), *(asked.who for asked in batch), *(asked.limit for asked in batch)]
         try:
             async with asyncio.timeout(self._timeout):
                 numbers = await self._evaluate(arguments)
         except UNAVAILABLE as error:
             self._fail(error)
-            return None
+            return unknown
         if not self._well:
             self._well = True
             log.info("requests are limited again")

@@ -24,6 +24,7 @@ from app.settings import Settings
 
 _GROUP = "workers"
 _MAX_LENGTH = 10_000
+_MOST_AT_ONCE = 1000
 log = get_logger("app.jobs.hints")
 
 
@@ -37,7 +38,7 @@ class HintSender:
 
     def __init__(self, gate: RedisGate) -> None:
         self._gate = gate
-        self._hints = Together[Command, bool](self._send)
+        self._hints = Together[Command, bool](self._send, most=_MOST_AT_ONCE)
 
     async def send(self, job_id: str, needs: str | None = None) -> bool:
         """Tell the workers that a job is due; False if Redis did not take it."""
@@ -45,15 +46,15 @@ class HintSender:
             ("XADD", stream(needs), "MAXLEN", "~", _MAX_LENGTH, "*", "job", job_id)
         )
 
-    async def _send(self, hints: list[Command]) -> bool:
+    async def _send(self, hints: list[Command]) -> list[bool]:
         try:
             await self._gate.run(*hints)
         except RedisUnavailableError as error:
             metrics.HINTS.labels("failed").inc(len(hints))
             log.warning("hint not sent, a worker will find the job by itself", reason=str(error))
-            return False
+            return [False] * len(hints)
         metrics.HINTS.labels("sent").inc(len(hints))
-        return True
+        return [True] * len(hints)
 
 
 class HintListener:

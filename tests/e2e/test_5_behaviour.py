@@ -261,6 +261,23 @@ def test_b3_no_body_of_any_form_passes(client: httpx.Client, name: str, chunked:
     refused(client.post("/predict", content=parts if chunked else content))
 
 
+@pytest.mark.parametrize(
+    ("status", "path", "headers"),
+    [
+        pytest.param(431, "/predict", {"X-Large": "a" * 9_000}, id="header"),
+        pytest.param(431, "/predict", {f"X-{n}": "a" * 4_000 for n in range(10)}, id="headers"),
+        pytest.param(414, "/predict?q=" + "a" * 9_000, {}, id="request line"),
+    ],
+)
+def test_a_head_that_is_too_large_is_refused_at_the_edge(
+    client: httpx.Client, status: int, path: str, headers: dict[str, str]
+) -> None:
+    answer = client.get(path, headers=headers)
+    assert answer.status_code == answer.json()["status"] == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+
+
 @pytest.mark.parametrize("number", range(len(FOR_ONE)))
 def test_a_field_that_is_wrong_is_named(client: httpx.Client, number: int) -> None:
     path, body, field = FOR_ONE[number]

@@ -79,12 +79,12 @@ def test_who_waits_at_the_same_time_is_asked_for_together() -> None:
         batches: list[list[int]] = []
         gate = asyncio.Event()
 
-        async def ask(batch: list[int]) -> int:
+        async def ask(batch: list[int]) -> list[int]:
             batches.append(batch)
             await gate.wait()
-            return len(batch)
+            return [10 * question for question in batch]
 
-        together = Together[int, int](ask)
+        together = Together[int, int](ask, most=4)
         first = [asyncio.create_task(together.ask(n)) for n in range(3)]
         await asyncio.sleep(0.01)
         # These came while the first batch was under way, and one of them gives up.
@@ -92,9 +92,27 @@ def test_who_waits_at_the_same_time_is_asked_for_together() -> None:
         await asyncio.sleep(0)
         second[0].cancel()
         gate.set()
-        assert await asyncio.gather(*first) == [3, 3, 3]
-        assert await asyncio.gather(*second[1:]) == [5] * 4
-        assert batches == [[0, 1, 2], [3, 4, 5, 6, 7]]
+        assert await asyncio.gather(*first) == [0, 10, 20]
+        assert await asyncio.gather(*second[1:]) == [40, 50, 60, 70]
+        assert batches == [[0, 1, 2], [3, 4, 5, 6], [7]]
+        assert not together.busy
+
+    asyncio.run(run())
+
+
+def test_a_batch_that_fails_fails_for_those_in_it_only() -> None:
+    async def run() -> None:
+        async def ask(batch: list[int]) -> list[int]:
+            if 1 in batch:
+                raise ValueError("once")
+            return batch
+
+        together = Together[int, int](ask, most=2)
+        found = await asyncio.gather(
+            *(together.ask(n) for n in (0, 1, 2, 3, 4)), return_exceptions=True
+        )
+        assert [type(each) for each in found[:2]] == [ValueError] * 2
+        assert found[2:] == [2, 3, 4]
 
     asyncio.run(run())
 
