@@ -23,7 +23,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bundle.builder import cache
-from bundle.core.show import table
+from bundle.core.text import table
 from scripts import bench_page
 from scripts.bench_bundle import peers, vendor, verification
 from scripts.bench_site import site

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bundle.core.show import size
+from bundle.core.text import size
 from scripts.lab import ROOT
 
 RESULTS = ROOT / "docs" / "benchmarks"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bundle.core.show import size, table
+from bundle.core.text import size, table
 from scripts.journey import EDGE, CommandError, Journey, JourneyError
 from scripts.lab import ROOT
 from scripts.roundtrip import RoundTrip, parts

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from bundle.builder import completeness, content, machine, release, since, sums, verifier_pyz
+from bundle.builder import completeness, content, delta_bases, machine, release, sums, verifier_pyz
 from bundle.builder.about import documents
 from bundle.builder.about.subject import Asked, Subject
 from bundle.builder.collected import Collected
@@ -100,21 +100,21 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
     wanted = release.load(options.tree, version=options.version, serial=options.serial)
     for note in wanted.notes:
         log(f"note: {note}")
-    bases = since.load(options.since, wanted, machine.architecture(), options.receipt_signers)
+    bases = delta_bases.load(options.since, wanted, machine.architecture(), options.receipt_signers)
     for line in bases.said:
         log(f"receipt {line}")
     if options.source != "auto":
-        since.check_source(bases, options.source)
+        delta_bases.check_source(bases, options.source)
     asked = documents.ask(options.tree, wanted, lines, options.vulnerability_data, options.audit)
     options.out.mkdir(parents=True, exist_ok=True)
     with workspace(options.out) as work:
         files, collected = _collect(options, wanted, suppliers, work, asked=asked, log=log)
-        since.check_source(bases, collected.image_source)
+        delta_bases.check_source(bases, collected.image_source)
         log(f"hashing {len(files)} files")
         entries = _entries(options.tree, files)
         lock = options.tree / "bundle" / "images.lock.yml"
-        left_out = since.left_out(bases, {entry.path: entry.sha256 for entry in entries})
-        for note in since.notes(bases, left_out):
+        left_out = delta_bases.left_out(bases, {entry.path: entry.sha256 for entry in entries})
+        for note in delta_bases.notes(bases, left_out):
             log(f"note: {note}")
         data = _manifest(wanted, collected, suppliers.zones(lock), entries, left_out)
         raw = manifest.encode(data)
@@ -298,7 +298,7 @@ def _manifest(
     collected: Collected,
     zones_of: dict[str, tuple[str, ...]],
     entries: Sequence[_Entry],
-    left_out: Mapping[str, since.Base],
+    left_out: Mapping[str, delta_bases.Base],
 ) -> dict[str, Any]:
     used = {base.version: base for base in left_out.values()}
     return {
@@ -315,7 +315,7 @@ def _manifest(
         "components": collected.components,
         "absent": collected.absent,
         "zones": zones(collected.components, zones_of),
-        "bases": [base.as_dict() for base in since.newest_first(used.values())],
+        "bases": [base.as_dict() for base in delta_bases.newest_first(used.values())],
         "left_out": [
             {**entry.as_dict(), "base": left_out[entry.path].version}
             for entry in entries

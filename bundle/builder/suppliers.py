@@ -7,7 +7,7 @@ from pathlib import Path
 from bundle.builder import wheels
 from bundle.builder.collected import Collected
 from bundle.builder.hosts import packages
-from bundle.builder.images import app, collect, debian, engine, lockfile
+from bundle.builder.images import app, collect, engine, lockfile, recipes
 from bundle.builder.images.blobs import BlobCache
 from bundle.builder.images.upstream import load
 from bundle.core.events import Log
@@ -51,6 +51,6 @@ def app_image(lock: Path, name: str, source: str, tag: str, log: Log) -> None:
     if collect.choose(pins, source, log) == "registry":
         base = load(upstream, BlobCache(), log)
     else:
-        base = debian.make(pins, recipe, debian.base(pins, recipe.base, log), log)
+        base = recipes.make(pins, recipe, recipes.base(pins, recipe.base, log), log)
     version = tag.rpartition(":")[2]
     engine.tag(app.make(pins, pin.build, base, log, version=version), tag)

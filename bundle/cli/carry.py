@@ -10,7 +10,8 @@ from bundle.carry import join, split
 from bundle.cli.answer import Answer
 from bundle.cli.options import add_custody, add_trust, home_of, trust_of
 from bundle.cli.parser import add_command
-from bundle.core.show import Narrator, Progress, size, table
+from bundle.cli.terminal import Narrator, Progress
+from bundle.core.text import size, table
 from bundle.trust.sshsig import Signer, Trust
 from bundle.verify.checks import opened
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bundle.cli.terminal import Progress
 from bundle.core.files import open_regular
-from bundle.core.show import Progress, table
+from bundle.core.text import table
 from bundle.errors import AirliftError, Kind
 from bundle.format.parts import BUFFER, SUFFIX, index_of, open_source, read_index
 from bundle.jumphost.store import now

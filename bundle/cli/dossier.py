@@ -10,7 +10,7 @@ from bundle.cli.options import add_trust, home_of, required_trust
 from bundle.cli.parser import add_command
 from bundle.core.files import write_atomic
 from bundle.core.output import check_replaces, writes_to
-from bundle.core.show import size
+from bundle.core.text import size
 from bundle.format import manifest
 from bundle.format.delta import describe
 from bundle.jumphost import installed

@@ -6,7 +6,7 @@ import argparse
 
 from bundle.cli.answer import Answer
 from bundle.cli.parser import add_command
-from bundle.core.show import table
+from bundle.core.text import table
 from bundle.errors import Kind
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from bundle.cli.answer import Answer
 from bundle.cli.options import add_custody, add_trust, home_of, required_trust
 from bundle.cli.parser import add_command
+from bundle.cli.terminal import Narrator, Progress, columns, searching
 from bundle.core.files import open_regular
-from bundle.core.show import Narrator, Progress, facts
+from bundle.core.text import facts
 from bundle.jumphost import importer
 from bundle.jumphost.store import Home
 
@@ -41,7 +43,14 @@ def _import(arguments: argparse.Namespace) -> Answer:
     progress = Progress("verifying and storing", _length(arguments.bundle))
     log = Narrator(progress)
     try:
-        done = importer.run(arguments.bundle, trust=trust, home=home, log=log, progress=progress)
+        done = importer.run(
+            arguments.bundle,
+            trust=trust,
+            home=home,
+            log=log,
+            progress=progress,
+            searching=searching,
+        )
     finally:
         progress.finish()
     data = {
@@ -62,8 +71,9 @@ def _import(arguments: argparse.Namespace) -> Answer:
     rows += [("not counted", reason) for reason in done.ignored]
     rows += [("accepted", done.accepted), ("release", str(done.release))]
     rows.append(("signers", f"{home.trust / 'allowed_signers'}, used from now on"))
+    head = f"airlift {done.version}, serial {done.serial}, {state}"
     return Answer(
-        f"airlift {done.version}, serial {done.serial}, {state}\n{facts(rows)}\n\n{_next(home)}",
+        f"{head}\n{facts(rows, columns(sys.stdout))}\n\n{_next(home)}",
         data,
     )
 

@@ -12,6 +12,7 @@ from bundle.cli.answer import Answer
 from bundle.cli.custody import shown
 from bundle.cli.options import add_trust, home_of, required_trust, revoked_of, trust_of
 from bundle.cli.parser import add_command
+from bundle.cli.terminal import columns
 from bundle.errors import AirliftError, Kind
 from bundle.format.parts import index_of, part_name
 from bundle.jumphost import installed
@@ -69,7 +70,7 @@ def _inspect(arguments: argparse.Namespace) -> Answer:
     else:
         with checks.opened(arguments.bundle, trust=trust, home=home, to_use=False) as bundle:
             subject = inspect.of_bundle(bundle)
-    return Answer(inspect.text(subject), inspect.facts(subject))
+    return Answer(inspect.text(subject, columns(sys.stdout)), inspect.facts(subject))
 
 
 def _inspect_custody(arguments: argparse.Namespace) -> Answer:

@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 from bundle.cli import catalog
 from bundle.cli.answer import Command
 from bundle.cli.parser import Parser, Top, names_custody, program
-from bundle.core.show import RED, fold, open_streams, paint, say
+from bundle.cli.terminal import RED, clear, columns, open_streams, paint, say
+from bundle.core.text import fold
 from bundle.errors import AirliftError, Kind
 
 HELP = ("-h", "--help")
@@ -78,9 +79,12 @@ def _fail(error: AirliftError, command: str, words: list[str]) -> int:
     head = f"airlift {command}".strip() + ": " + ("REFUSED: " if refused else "")
     # The lines after the first hold commands: those stay in one piece, for whoever copies them.
     what, *rest = str(error).split("\n")
-    said = fold(head + what, sys.stderr).replace("REFUSED:", paint("REFUSED:", RED, sys.stderr), 1)
+    said = fold(head + what, columns(sys.stderr)).replace(
+        "REFUSED:", paint("REFUSED:", RED, sys.stderr), 1
+    )
     # The exit code is that of the refusal, whether or not anybody can be told of it.
     with suppress(OSError):
+        clear(sys.stderr)
         say("\n".join((said, *rest)), sys.stderr)
     return error.kind.exit_code
 

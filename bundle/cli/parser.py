@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from bundle.cli import catalog
-from bundle.core.show import say
+from bundle.cli.terminal import say
 from bundle.errors import AirliftError, Kind
 
 RANGES = (

@@ -9,8 +9,9 @@ from pathlib import Path
 from bundle.cli.answer import Answer
 from bundle.cli.options import add_home, add_trust, home_of, positive, trust_of
 from bundle.cli.parser import add_command
+from bundle.cli.terminal import Progress
 from bundle.core.output import check_replaces
-from bundle.core.show import Progress, size, table
+from bundle.core.text import size, table
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost import prune, receipt
 from bundle.review import diff, diff_text

@@ -15,7 +15,8 @@ from bundle.cli.answer import Answer
 from bundle.cli.main import make_parser
 from bundle.cli.options import add_custody
 from bundle.cli.parser import add_command
-from bundle.core.show import Narrator, size, table
+from bundle.cli.terminal import Narrator
+from bundle.core.text import size, table
 from bundle.errors import AirliftError, Kind
 from bundle.format.delta import describe, facts
 from bundle.jumphost.store import DEFAULT_HOME

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from bundle.cli.answer import Answer
 from bundle.cli.options import add_custody, add_trust, home_of, required_trust
 from bundle.cli.parser import add_command
-from bundle.core.show import GREEN, Progress, facts, paint, size
+from bundle.cli.terminal import GREEN, Progress, columns, paint, searching
+from bundle.core.text import facts, size
 from bundle.format import delta
 from bundle.jumphost.store import Home, now
 from bundle.review import inspect
@@ -63,7 +64,7 @@ def _verify(arguments: argparse.Namespace) -> Answer:
         members, lacks = found.contents, _environment_rows(made)
         more = {"environment": made._asdict()}
     else:
-        with checks.opened(arguments.bundle, trust=trust, home=home) as bundle:
+        with checks.opened(arguments.bundle, trust=trust, home=home, searching=searching) as bundle:
             progress.total = bundle.manifest.total_size
             checks.check_members(bundle, progress=progress)
             found, accepted = bundle.manifest, bundle.accepted
@@ -81,7 +82,7 @@ def _verify(arguments: argparse.Namespace) -> Answer:
     good = paint("GOOD", GREEN, sys.stdout)
     title = f"{good}: airlift {found.version}, serial {found.serial}: every byte is what was signed"
     return Answer(
-        f"{title}\n{facts(rows)}",
+        f"{title}\n{facts(rows, columns(sys.stdout))}",
         {
             "version": found.version,
             "serial": found.serial,

@@ -8,3 +8,10 @@ from collections.abc import Callable
 Log = Callable[[str], None]
 #: So many more bytes are done.
 Progress = Callable[[int], None]
+#: The progress of a search that nobody expected, when it begins.
+Searching = Callable[[], Progress]
+
+
+def unseen() -> Progress:
+    """The progress of a search that is not shown."""
+    return lambda _: None

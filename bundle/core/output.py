@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bundle.core.files import free_bytes, open_regular, write_failed
-from bundle.core.show import size
+from bundle.core.text import size
 from bundle.errors import AirliftError, Kind
 
 #: What a file system needs beside the bytes: names, tables.

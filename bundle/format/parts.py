@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundle.core import schema as s
+from bundle.core.events import Searching
 from bundle.core.files import read_file
-from bundle.core.show import Progress
 from bundle.errors import AirliftError, Kind
 from bundle.format import tar
 
@@ -218,13 +218,13 @@ class PartsSource(tar.Source):
             fix = f"{error.fix}, or copy part {number} again"
             raise AirliftError(error.kind, what, where=error.where, fix=fix) from error
 
-    def blame(self, error: AirliftError) -> AirliftError:
+    def blame(self, error: AirliftError, searching: Searching) -> AirliftError:
         """Name the bad parts in place of what they made wrong further inside."""
         if self._unreadable or error.kind not in (*_CONTENT, *_BEGINNING):
             return error
         chosen = self._parts[:1] if error.kind in _BEGINNING else self._parts
         problems = {}
-        progress = Progress("looking for the bad part")
+        progress = searching()
         for number, part in enumerate(chosen, 1):
             try:
                 found = sha256_of(part, progress)
@@ -233,7 +233,6 @@ class PartsSource(tar.Source):
                 continue
             if found != self.index.parts[number - 1].sha256:
                 problems[number] = BAD
-        progress.finish()
         if problems:
             return bad_parts(self.index, self.path.parent, problems)
         if error.kind in _BEGINNING:

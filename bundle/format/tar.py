@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn, Protocol
 
+from bundle.core.events import Searching
 from bundle.errors import COPY_AGAIN, AirliftError, Kind
 
 BLOCK = 512
@@ -117,7 +118,7 @@ class Source:
         """Let the next read come from the medium, not from memory."""
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def blame(self, error: AirliftError) -> AirliftError:
+    def blame(self, error: AirliftError, searching: Searching) -> AirliftError:
         """Say more of a refusal than can be seen at the place of its error."""
         return error
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bundle.core.events import Progress
-from bundle.core.show import size
+from bundle.core.text import size
 from bundle.errors import AirliftError, Kind
 from bundle.format.delta import names_of
 from bundle.format.manifest import Base, Manifest, Member, bundle_name

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.core.events import Log, Progress
+from bundle.core.events import Log, Progress, Searching, unseen
 from bundle.core.files import (
     free_bytes,
     fsync_directory,
@@ -22,7 +22,7 @@ from bundle.core.files import (
     sync_filesystem,
     write_failed,
 )
-from bundle.core.show import size
+from bundle.core.text import size
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest
 from bundle.format.manifest import Member
@@ -52,10 +52,18 @@ class Imported:
     new_bytes: int
 
 
-def run(path: Path, *, trust: Trust, home: Home, log: Log, progress: Progress) -> Imported:
+def run(
+    path: Path,
+    *,
+    trust: Trust,
+    home: Home,
+    log: Log,
+    progress: Progress,
+    searching: Searching = unseen,
+) -> Imported:
     """Import a bundle, or finish an import that was interrupted."""
     try:
-        with opened(path, trust=trust, home=home) as bundle:
+        with opened(path, trust=trust, home=home, searching=searching) as bundle:
             _check_base(bundle, home, log, progress)
             # Only now: what is refused leaves not even an empty directory behind.
             home.create()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bundle.core.show import size, table
+from bundle.core.text import size, table
 
 Rows = list[tuple[str, str]]
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import jinja2
 
-from bundle.core.show import size
+from bundle.core.text import size
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest
 from bundle.jumphost import installed

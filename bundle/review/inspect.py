@@ -6,8 +6,8 @@ import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bundle.core.show import facts as pairs
-from bundle.core.show import size, table
+from bundle.core.text import facts as pairs
+from bundle.core.text import size, table
 from bundle.format import delta
 from bundle.format.manifest import Manifest
 from bundle.trust.sshsig import Verdict
@@ -78,8 +78,8 @@ def facts(bundle: Subject) -> dict[str, Any]:
     }
 
 
-def text(bundle: Subject) -> str:
-    """What a person reads."""
+def text(bundle: Subject, columns: int | None = None) -> str:
+    """What a person reads, on so many columns."""
     data = bundle.manifest.data
     known = facts(bundle)
     stops = ", ".join(data["upgrade"]["required_stops"]) or "none"
@@ -100,12 +100,13 @@ def text(bundle: Subject) -> str:
         head.append(("SIGNED BY", "NOT CHECKED: name the signers with --allowed-signers"))
     else:
         head += signers(bundle.verdict)
-    parts = [pairs(head), _components(data["components"])]
+    parts = [pairs(head, columns), _components(data["components"])]
     parts += [_shared(known)]
     if drift := [(name, c["drift"]) for name, c in data["components"].items() if c["drift"]]:
         parts.append(table(drift, ["component", "drift from the pin"]))
     if data["absent"]:
-        parts.append(pairs([(f"no {name}", a["reason"]) for name, a in data["absent"].items()]))
+        absent = [(f"no {name}", a["reason"]) for name, a in data["absent"].items()]
+        parts.append(pairs(absent, columns))
     zones = [(name, size(zone["bytes"])) for name, zone in data["zones"].items()]
     groups = [(name, size(count)) for name, count in known["sizes"].items()]
     parts.append(table(zones, ["zone", "images need"]))

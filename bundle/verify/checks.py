@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from bundle.core.events import Progress
+from bundle.core.events import Progress, Searching, unseen
 from bundle.errors import COPY_AGAIN, AirliftError, Kind
 from bundle.format import manifest, parts, tar
 from bundle.format.layer_size import Unpacked
@@ -96,14 +96,19 @@ def read_preamble(source: tar.Source) -> tar.Preamble:
 
 @contextmanager
 def opened(
-    path: Path, *, trust: Trust | None, home: History | None, to_use: bool = True
+    path: Path,
+    *,
+    trust: Trust | None,
+    home: History | None,
+    to_use: bool = True,
+    searching: Searching = unseen,
 ) -> Iterator[Opened]:
     """Authenticate the manifest and check the archive's structure; members are not read yet.
 
     Without `trust` nobody is asked who signed: good enough to look, never to use. What is not
     `to_use` may be older than what was accepted here.
     """
-    with parts.open_source(path) as source, _explained(source):
+    with parts.open_source(path) as source, _explained(source, searching):
         preamble = read_preamble(source)
         raw = preamble.manifest
         accepted, verdict = None, None
@@ -117,12 +122,12 @@ def opened(
 
 
 @contextmanager
-def _explained(source: tar.Source) -> Iterator[None]:
+def _explained(source: tar.Source, searching: Searching) -> Iterator[None]:
     """Let a source in parts say which of them is bad."""
     try:
         yield
     except AirliftError as error:
-        better = source.blame(error)
+        better = source.blame(error, searching)
         if better is error:
             raise
         raise better from error

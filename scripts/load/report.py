@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bundle.core.show import table
+from bundle.core.text import table
 
 _SHOWN_FAILURES = 20
 

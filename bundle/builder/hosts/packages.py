@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 from bundle.builder import cache
-from bundle.builder.hosts import maker_repository, systems
-from bundle.builder.hosts.maker_repository import UnreachableError, WrongKeyError
+from bundle.builder.hosts import engine_repository, systems
+from bundle.builder.hosts.engine_repository import UnreachableError, WrongKeyError
 from bundle.builder.hosts.systems import System
-from bundle.builder.images import debian, engine, lockfile, upstream
+from bundle.builder.images import engine, lockfile, recipes, upstream
 from bundle.builder.problems import Problem
 from bundle.core.events import Log
 
@@ -63,13 +63,13 @@ def fetch(system: System, dest: Path, *, lock: Path = _LOCK, log: Log | None = N
             docker.io docker-cli nftables iptables python3-requests apparmor ca-certificates
     """
     images = lockfile.load(lock)
-    recipes = debian.recipes_of(images)
+    places = recipes.recipes_of(images)
     context = {
-        "Dockerfile": (recipes / "packages.Dockerfile").read_bytes(),
-        "make_repository": (recipes / f"make_{system.format}_repository").read_bytes(),
+        "Dockerfile": (places / "packages.Dockerfile").read_bytes(),
+        "make_repository": (places / f"make_{system.format}_repository").read_bytes(),
     }
     base = system.base
-    base_key = debian.base_key(images, base.suite) if base.suite else [base.image, base.tag]
+    base_key = recipes.base_key(images, base.suite) if base.suite else [base.image, base.tag]
     texts = {name: text.decode() for name, text in context.items()}
     repository = system.repository and asdict(system.repository)
     what = cache.key([texts, base_key, images.as_of, system.packages, repository])
@@ -79,16 +79,16 @@ def fetch(system: System, dest: Path, *, lock: Path = _LOCK, log: Log | None = N
         if base.registry and upstream.unreachable([base.registry]):
             message = f"{base.registry} could not be reached where this bundle was built"
             raise UnreachableError(message)
-        extra = maker_repository.files(system.repository, system) if system.repository else {}
+        extra = engine_repository.files(system.repository, system) if system.repository else {}
         engine.require()
         if log:
             log(f"packages for {system.name}: downloading")
         start = f"{base.image}:{base.tag}"
         if base.suite:
-            start = debian.base(images, base.suite, log or _quiet)
+            start = recipes.base(images, base.suite, log or _quiet)
         reference = f"airlift-build/packages:{what}"
         engine.build(
-            debian.context_of(context | extra, images.epoch),
+            recipes.context_of(context | extra, images.epoch),
             reference,
             dockerfile="Dockerfile",
             arguments={

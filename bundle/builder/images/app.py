@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from bundle.builder import cache, release, wheels
-from bundle.builder.images import debian, engine
+from bundle.builder.images import engine, recipes
 from bundle.builder.images.lockfile import AppBuild, ImageLock
 from bundle.builder.problems import Problem
 from bundle.core.events import Log
@@ -46,7 +46,7 @@ def make(
     if not engine.image_id(reference):
         log(f"image {recipe.name}: building")
         engine.build(
-            debian.context_of(files, lock.epoch),
+            recipes.context_of(files, lock.epoch),
             reference,
             dockerfile=recipe.dockerfile,
             arguments=arguments,

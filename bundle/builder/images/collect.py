@@ -10,7 +10,7 @@ from typing import Any
 
 from bundle.builder.collected import Collected
 from bundle.builder.images import app as app_image
-from bundle.builder.images import debian, engine, lockfile, probes
+from bundle.builder.images import engine, lockfile, probes, recipes
 from bundle.builder.images import upstream as registries
 from bundle.builder.images.blobs import BlobCache, DamagedBlobError, Image
 from bundle.builder.images.layout import export, write_layout
@@ -93,22 +93,22 @@ def _from_debian(lock: ImageLock, version: str, blobs: BlobCache, log: Log) -> d
     references: dict[str, str] = {}
     versions: dict[str, tuple[str, str | None]] = {}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        bases = {suite: pool.submit(debian.base, lock, suite, log) for suite in lock.suites}
+        bases = {suite: pool.submit(recipes.base, lock, suite, log) for suite in lock.suites}
 
         def make(pin: ImagePin) -> None:
             if pin.build:
                 upstream, recipe = lock.bases[pin.build.base]
-                base = debian.make(lock, recipe, bases[recipe.base].result(), log)
+                base = recipes.make(lock, recipe, bases[recipe.base].result(), log)
                 reference = app_image.make(lock, pin.build, base, log, version=version)
                 probes.prove(reference, engine.image_id(reference) or "", pin)
-                found = debian.version_of(base, recipe)
+                found = recipes.version_of(base, recipe)
                 drifted = drift(f"debian {recipe.package}", found, upstream)
                 versions[pin.name] = (version, drifted)
             else:
                 recipe, upstream = _both(pin)
-                reference = debian.make(lock, recipe, bases[recipe.base].result(), log)
+                reference = recipes.make(lock, recipe, bases[recipe.base].result(), log)
                 probes.prove(reference, engine.image_id(reference) or "", pin)
-                found = debian.version_of(reference, recipe)
+                found = recipes.version_of(reference, recipe)
                 versions[pin.name] = (found, drift("debian", found, upstream))
             engine.tag(reference, f"airlift/{pin.name}:debian")
             references[pin.name] = reference

@@ -12,7 +12,7 @@ RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
-from bundle.core.show import size, table  # noqa: E402
+from bundle.core.text import size, table  # noqa: E402
 
 
 def about(seconds: float) -> str:

@@ -71,12 +71,12 @@ def free_port() -> int:
 @functools.cache
 def image_of(component: str) -> str:
     """The product's own image of a component, built from its recipe if the engine lacks it."""
-    from bundle.builder.images import debian, lockfile  # noqa: PLC0415
+    from bundle.builder.images import lockfile, recipes  # noqa: PLC0415
 
     lock = lockfile.load(ROOT / "bundle" / "images.lock.yml")
     recipe = lock.bases["python"][1] if component == "python" else _recipe(lock, component)
     with one_builder():
-        return debian.make(lock, recipe, debian.base(lock, recipe.base, _quiet), _quiet)
+        return recipes.make(lock, recipe, recipes.base(lock, recipe.base, _quiet), _quiet)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bundle.builder.images import app, debian, engine, lockfile
+from bundle.builder.images import app, engine, lockfile, recipes
 from tests.unit.app.appkit import ROOT, eventually, free_port, one_builder
 
 LOCK = lockfile.load(ROOT / "bundle" / "images.lock.yml")
@@ -40,7 +40,7 @@ def image() -> str:
     build = LOCK.images["app"].build
     assert build is not None
     with one_builder():
-        python = debian.make(LOCK, recipe, debian.base(LOCK, recipe.base, print), print)
+        python = recipes.make(LOCK, recipe, recipes.base(LOCK, recipe.base, print), print)
         return app.make(LOCK, build, python, print, version="1.0.0")
 
 

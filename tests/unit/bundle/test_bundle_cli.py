@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from bundle.builder import build
+from bundle.cli import terminal
 from bundle.cli.main import main, make_parser
-from bundle.core import show
 from bundle.errors import Kind
 from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import TREE, Keys, arguments
@@ -139,8 +139,8 @@ def loaded(*words: str) -> set[str]:
 
 def test_a_command_loads_what_it_needs(small: Path, keys: Keys, home: Home) -> None:
     """What a verification loads is a good part of the time that it takes."""
-    needed = {"bundle.cli", "bundle.core", "bundle.errors", "bundle.core.show"}
-    needed |= {f"bundle.cli.{name}" for name in ("answer", "catalog", "main", "parser")}
+    needed = {"bundle.cli", "bundle.core", "bundle.errors", "bundle.core.text"}
+    needed |= {f"bundle.cli.{name}" for name in ("answer", "catalog", "main", "parser", "terminal")}
     page = loaded("--help")
     assert {name for name in page if name.startswith("bundle.")} == needed
     needed |= {"bundle.cli.options", "bundle.cli.verify"}
@@ -298,7 +298,7 @@ def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setenv("COLUMNS", "80")
     screen = Terminal()
-    progress = show.Progress("verifying", 1000 << 20, screen)
+    progress = terminal.Progress("verifying", 1000 << 20, screen)
     for _ in range(10):
         clock[0] += 1.0
         progress(50 << 20)
@@ -314,7 +314,7 @@ def test_a_log_gets_few_lines(seconds: int, lines: int, monkeypatch: pytest.Monk
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     log = io.StringIO()
-    progress = show.Progress("verifying", seconds * 1000, log)
+    progress = terminal.Progress("verifying", seconds * 1000, log)
     for _ in range(seconds * 10):
         clock[0] += 0.1
         progress(100)
@@ -322,6 +322,15 @@ def test_a_log_gets_few_lines(seconds: int, lines: int, monkeypatch: pytest.Monk
     written = log.getvalue().splitlines()
     assert abs(len(written) - lines) <= 1, written
     assert all("\r" not in line and "\033" not in line for line in written)
+
+
+def test_a_refusal_takes_the_place_of_a_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    assert main(["verify", str(tmp_path / "none"), "--home", str(tmp_path)]) != 0
+    assert screen.getvalue().startswith("\r\033[Kairlift verify: ")
 
 
 def test_main_returns_for_usage_errors_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.builder import build, completeness
-from bundle.builder import since as delta_bases
+from bundle.builder import build, completeness, delta_bases
 from bundle.errors import AirliftError, Kind
 from bundle.format.manifest import Member
 from bundle.jumphost import importer, installed, venv

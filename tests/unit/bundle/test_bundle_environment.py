@@ -32,8 +32,9 @@ EVIL = "raise SystemExit('planted code ran')\n"
 def made(full: build.Built, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A jump host with a real environment; tests work on copies in its place."""
     home = Home(tmp_path_factory.mktemp("made") / "airlift")
-    quiet = {"log": lambda _: None, "progress": lambda _: None}
-    importer.run(full.path, trust=keys.trust(), home=home, **quiet)
+    importer.run(
+        full.path, trust=keys.trust(), home=home, log=lambda _: None, progress=lambda _: None
+    )
     shutil.copytree(home.root, home.root.with_name("copy"), symlinks=True)
     return home
 

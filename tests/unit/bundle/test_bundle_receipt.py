@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from bundle.builder import build
-from bundle.builder import since as delta_bases
+from bundle.builder import build, delta_bases
 from bundle.builder.release import Release
 from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind

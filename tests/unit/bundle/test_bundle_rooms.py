@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 #: What travels, and needs nothing but the standard library.
 TRAVELS = LAYERS[:5]
 #: Whatever a release says of itself follows from files: never from an engine or a registry.
-MAKERS = ("app", "collect", "debian", "engine", "layout", "probes", "relock", "upstream")
+MAKERS = ("app", "collect", "engine", "layout", "probes", "recipes", "relock", "upstream")
 
 Imports = Mapping[str, set[str]]
 

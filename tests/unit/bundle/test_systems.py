@@ -16,8 +16,8 @@ import pytest
 
 from bundle.builder import cache
 from bundle.builder.about import debian_tracker, inventory, vulnerabilities
-from bundle.builder.hosts import maker_repository, packages, systems
-from bundle.builder.hosts.maker_repository import UnreachableError, WrongKeyError
+from bundle.builder.hosts import engine_repository, packages, systems
+from bundle.builder.hosts.engine_repository import UnreachableError, WrongKeyError
 from bundle.builder.hosts.systems import System
 from bundle.builder.problems import Problem
 from bundle.review.diff import _package
@@ -122,13 +122,13 @@ def test_the_makers_key_and_source_go_to_the_recipe(gpg: Gpg, site: tuple[Path, 
     (folder / "gpg").write_bytes(key)
     deb = at(find("debian-12"), url, fingerprint(gpg, "maker"))
     assert deb.repository
-    assert maker_repository.files(deb.repository, deb) == {
+    assert engine_repository.files(deb.repository, deb) == {
         "maker.asc": key,
         "maker.list": f"deb [signed-by=/recipe/maker.asc] {url} bookworm stable\n".encode(),
     }
     rpm = at(find("rhel-9"), url, fingerprint(gpg, "maker"))
     assert rpm.repository
-    files = maker_repository.files(rpm.repository, rpm)
+    files = engine_repository.files(rpm.repository, rpm)
     assert f"baseurl={url}\nenabled=1\ngpgcheck=1\n".encode() in files["maker.repo"]
 
 

@@ -16,7 +16,7 @@ from bundle.builder import cache, wheels
 from bundle.builder.about import deb_apk
 from bundle.builder.collected import Collected
 from bundle.builder.hosts import packages, systems
-from bundle.builder.images import collect, debian, engine, lockfile
+from bundle.builder.images import collect, engine, lockfile, recipes
 from bundle.builder.images.lockfile import ImageLock
 
 pytestmark = [
@@ -204,7 +204,7 @@ def test_python_has_its_whole_standard_library(lock: ImageLock) -> None:
 def test_an_older_host_without_a_network_gets_an_engine(lock: ImageLock, tmp_path: Path) -> None:
     system = systems.load()[0]
     packages.fetch(system, tmp_path / "packages")
-    base = debian.base(lock, system.base.suite, print)
+    base = recipes.base(lock, system.base.suite, print)
     # An earlier point release, whose TLS library is older than what the new openssl asks for.
     said = run_writable(
         base,
@@ -241,7 +241,7 @@ def test_a_jump_host_without_a_network_gets_ansible(
     controller = tree / "requirements" / "controller.txt"
     wheels.collect(controller, tmp_path / "wheels")
     _, recipe = lock.bases["python"]
-    python = debian.make(lock, recipe, debian.base(lock, recipe.base, print), print)
+    python = recipes.make(lock, recipe, recipes.base(lock, recipe.base, print), print)
     said = run_writable(
         python,
         "python3 -m venv --without-pip /opt/venv; PIP=$(echo /wheels/pip-*.whl);"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bundle.builder import cache, wheels
-from bundle.builder.images import collect, debian, engine, lockfile, upstream
+from bundle.builder.images import collect, engine, lockfile, recipes, upstream
 from bundle.builder.images.app import _files
 from bundle.builder.images.lockfile import ImageLock, Upstream
 from bundle.builder.problems import Problem
@@ -120,8 +120,8 @@ def test_an_engine_that_is_down_is_one_sentence_and_a_fix(
 
 
 def test_a_context_depends_on_the_files_alone() -> None:
-    one = debian.context_of({"b": b"2", "a": b"1"}, 1_000)
-    assert one == debian.context_of({"a": b"1", "b": b"2"}, 1_000)
+    one = recipes.context_of({"b": b"2", "a": b"1"}, 1_000)
+    assert one == recipes.context_of({"a": b"1", "b": b"2"}, 1_000)
     with tarfile.open(fileobj=io.BytesIO(one)) as archive:
         assert [(member.name, member.mtime) for member in archive] == [("a", 1_000), ("b", 1_000)]
 

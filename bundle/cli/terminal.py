@@ -1,73 +1,26 @@
-"""What people see in a terminal or a log: sizes, tables, colours, progress."""
+"""What people see in a terminal or a log: colours, progress, what is being done."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Sequence
 from typing import TextIO
 
+from bundle.core.text import duration, size
+
 GREEN, RED = "32", "31"
+_CLEAR = "\r\033[K"
 #: A log gets a line when so many seconds have passed since the last, and so much is done.
 LOG_SECONDS, LOG_SHARE = 10.0, 0.1
 #: ... and one anyway when so many seconds have passed: slow is not stuck.
 LOG_PATIENCE = 60.0
 
 
-def size(count: int) -> str:
-    """Bytes for people."""
-    value = float(count)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.2f} GB"
-
-
-def duration(seconds: float) -> str:
-    """A time left, as far as anybody cares."""
-    whole = int(seconds + 0.5)
-    if whole < 90:
-        return f"{whole} s"
-    return f"{(whole + 30) // 60} min" if whole < 5400 else f"{whole / 3600:.1f} h"
-
-
-def table(rows: Sequence[Sequence[str]], heads: Sequence[str] | None = None) -> str:
-    """Columns as wide as their longest cell."""
-    lines = [*([heads] if heads else []), *rows]
-    if not lines:
-        return ""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    out = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
-    if heads:
-        out.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(line.rstrip() for line in out)
-
-
-def facts(rows: Sequence[tuple[str, str]]) -> str:
-    """Names and what they are; on a terminal, long ones are folded under themselves."""
-    width = max(len(name) for name, _ in rows) + 2
-    folded = (fold(value, sys.stdout, width).split("\n") for _, value in rows)
-    lines = [
-        (name if first else "").ljust(width) + line
-        for (name, _), parts in zip(rows, folded, strict=True)
-        for first, line in zip((True, *[False] * len(parts)), parts, strict=False)
-    ]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def fold(text: str, stream: TextIO, used: int = 0) -> str:
-    """Break a text between words for a terminal, of which so many columns are taken."""
+def columns(stream: TextIO) -> int | None:
+    """How wide a terminal is; None for anything else."""
     if not stream.isatty():
-        return text
-    import textwrap  # noqa: PLC0415 - for terminals only
-
-    room = max(_columns() - used, 30)
-    return "\n".join(textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False))
-
-
-def _columns() -> int:
+        return None
     import shutil  # noqa: PLC0415 - for terminals only
 
     return shutil.get_terminal_size().columns
@@ -105,6 +58,13 @@ def open_streams() -> None:
             setattr(sys, name, os.fdopen(fd, "w" if number else "r", encoding="utf-8"))
 
 
+def clear(stream: TextIO) -> None:
+    """Make room for another line where a progress may stand."""
+    if stream.isatty():
+        stream.write(_CLEAR)
+        stream.flush()
+
+
 class Progress:
     """How far it is: a line that moves on a terminal, a few quiet lines in a log."""
 
@@ -124,7 +84,7 @@ class Progress:
         waited = moment - self._shown
         if self._moving:
             if waited > 0.2:
-                self._show(moment, "\r\033[K", "")
+                self._show(moment, _CLEAR, "")
         elif waited > LOG_PATIENCE or (
             waited > LOG_SECONDS and self._done - self._shown_done >= self.total * LOG_SHARE
         ):
@@ -134,7 +94,7 @@ class Progress:
         self._shown, self._shown_done = moment, self._done
         text = self.line(moment - self._start)
         if self._moving:
-            text = text[: _columns() - 1]
+            text = text[: (columns(self._stream) or 80) - 1]
         self._stream.write(before + text + after)
         self._stream.flush()
 
@@ -151,14 +111,17 @@ class Progress:
 
     def clear(self) -> None:
         """Make room for another line."""
-        if self._moving:
-            self._stream.write("\r\033[K")
-            self._stream.flush()
+        clear(self._stream)
 
     def finish(self) -> float:
         """Clear the line; return the seconds."""
         self.clear()
         return time.monotonic() - self._start
+
+
+def searching() -> Progress:
+    """The progress of a search for what is bad in a bundle that came in parts."""
+    return Progress("looking for the bad part")
 
 
 class Narrator:
