@@ -18,10 +18,14 @@ PROOFS = ROOT / "docs" / "proofs"
 
 
 def _tree() -> str:
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(
-        words, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    """Return the tree that was tried; the pages that are written here do not make it another."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", ":!docs/proofs")
+    return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
