@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ class Home:
                 Kind.HOME,
                 f"Airlift's directory cannot be made: {error.strerror}",
                 where=str(error.filename or self.root),
-                fix=f'sudo install -d -o "$USER" {self.root}',
+                fix=f'sudo install -d -o "$USER" {shlex.quote(str(self.root))}',
             ) from error
 
     def blob(self, sha256: str) -> Path:
