@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import NoReturn
@@ -155,5 +156,6 @@ def _refuse_existing(out: Path, name: str) -> NoReturn:
         Kind.OUTPUT,
         "parts of this bundle are there already, and their index",
         where=str(out / f"{name}{SUFFIX}"),
-        fix=f"use them, or: cd {out} && rm {name}.part-?? {name}{SUFFIX}*; or name another -o DIR",
+        fix=f"use them, or: cd {shlex.quote(str(out))} && rm {name}.part-?? {name}{SUFFIX}*; "
+        "or name another -o DIR",
     )

@@ -12,6 +12,7 @@ from bundle.cli.options import add_custody, add_trust, home_of, trust_of
 from bundle.cli.parser import add_command
 from bundle.cli.terminal import Narrator, Progress
 from bundle.core.text import size, table
+from bundle.jumphost.store import DEFAULT_HOME
 from bundle.trust.sshsig import Signer, Trust
 from bundle.verify.checks import opened
 
@@ -95,7 +96,7 @@ def _split(arguments: argparse.Namespace) -> Answer:
         f"{_count(len(index.parts))} in {out}, index {signed}\n"
         f"{table(rows, ['file', 'size', 'sha256'])}\n\n"
         f"Carry {index.bundle.name}.* together. On the jump host, import reads the parts:\n"
-        f"  import {Path('STICK', index.name)}",
+        f"  {DEFAULT_HOME}/current/venv/bin/python -m bundle import STICK/{index.name}",
         {"index": str(place), "signed": bool(given), **index.as_dict()},
     )
 

@@ -7,17 +7,18 @@ import hashlib
 import os
 import shlex
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bundle.cli.parser import program
 from bundle.cli.terminal import Progress
 from bundle.core.files import open_regular
 from bundle.core.text import table
 from bundle.errors import AirliftError, Kind
 from bundle.format.parts import BUFFER, SUFFIX, index_of, open_source, read_index
-from bundle.jumphost.store import now
+from bundle.jumphost.store import DEFAULT_HOME, now
 from bundle.trust import custody, sshsig
 from bundle.trust.sshsig import Trust
 from bundle.verify.checks import read_preamble
@@ -175,14 +176,21 @@ def _append_done(log: _Log, arguments: argparse.Namespace, subject: Path) -> cus
     except AirliftError as error:
         fix = error.fix
         if error.kind in {Kind.OUTPUT, Kind.NO_SPACE}:
-            words = ["verify", str(subject), "--who", arguments.who]
-            fix = f"for an entry of what is there now: python -m bundle {shlex.join(words)}"
+            words = shlex.join(["verify", str(subject), *_same_options(arguments)])
+            fix = f"for an entry of what is there now: {program()} {words}"
         raise AirliftError(
             error.kind,
             f"{arguments.command} was done; the custody log cannot be written: {error.what}",
             where=error.where,
             fix=fix,
         ) from error
+
+
+def _same_options(arguments: argparse.Namespace) -> Iterator[str]:
+    """The options of the command that `verify` has, too."""
+    for name in ("who", "note", "custody", "sign", "home", "allowed_signers", "revoked"):
+        if (value := getattr(arguments, name, None)) and value != Path(DEFAULT_HOME):
+            yield from (f"--{name.replace('_', '-')}", str(value))
 
 
 def _append(

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -148,8 +149,8 @@ def _bad_index(path: Path, what: str) -> AirliftError:
         Kind.PART,
         f"{what}: copy it again",
         where=str(path),
-        fix=f"cp FROM/{path.name} {path.parent}/  (FROM: where the parts were made), "
-        "then run this command again",
+        fix=f"cp FROM/{shlex.quote(path.name)} {shlex.quote(f'{path.parent}/')}"
+        "  (FROM: where the parts were made), then run this command again",
     )
 
 
@@ -161,7 +162,7 @@ def bad_parts(index: Index, folder: Path, problems: Mapping[int, str]) -> Airlif
         Kind.PART,
         f"of {len(index.parts)} parts, " + "; ".join(said),
         where=str(folder / index.name),
-        fix=f"cp {files} {folder}/  (FROM: where the parts were made), "
+        fix=f"cp {files} {shlex.quote(f'{folder}/')}  (FROM: where the parts were made), "
         "then run this command again; the other parts can stay",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def _pruned(bases: Sequence[Base], home: Home) -> str:
 def _repair(parsed: Manifest, bases: Sequence[Base], home: Home) -> str:
     """The command that brings what is missing; a base older than what is accepted cannot."""
     python = home.current / "venv" / "bin" / "python"
-    tool = f"{python} -m bundle" if python.exists() else "python3 -I verify.pyz"
+    tool = f"{shlex.quote(str(python))} -m bundle" if python.exists() else "python3 -I verify.pyz"
     full = f"{tool} import {parsed.full_name}, which carries everything"
     accepted = home.acceptances()
     if accepted and accepted[-1].serial > min(base.serial for base in bases):

@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -254,7 +255,7 @@ def _foreign(path: Path) -> NoReturn:
         Kind.RELEASE_ALTERED,
         f"{path.name} is not what its source gives when it is compiled",
         where=str(path),
-        fix=f"find out who put it there; then: rm {path}",
+        fix=f"find out who put it there; then: rm {shlex.quote(str(path))}",
     )
 
 
@@ -263,5 +264,7 @@ def _wrong(venv: Path, path: Path, what: str) -> NoReturn:
         Kind.RELEASE_ALTERED,
         f"{path.name} {what}",
         where=str(path),
-        fix=f"find out who changed it; then: rm -r {venv}, and import the same bundle again",
+        # The command last: a word after it would be one more thing to remove.
+        fix="find out who changed it; import the same bundle again, after this: "
+        f"rm -r {shlex.quote(str(venv))}",
     )

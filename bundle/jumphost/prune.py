@@ -43,7 +43,7 @@ class Plan:
 
 def plan(home: Home, *, keep: int = MINIMUM, also: Sequence[str] = ()) -> Plan:
     """Find out what may go. Refuses if it cannot know what a kept release needs."""
-    records = home.acceptances()
+    records = home.accepted_releases()
     kept = _kept(home, records, max(keep, MINIMUM), also)
     needed = {
         member.sha256
@@ -161,7 +161,7 @@ def _manifest_of(home: Home, record: Acceptance) -> Manifest:
 
 
 def _unclear(home: Home, record: Acceptance, what: str) -> AirliftError:
-    newest = record == home.acceptances()[-1]
+    newest = record == home.accepted_releases()[-1]
     return AirliftError(
         Kind.RELEASE_ALTERED,
         f"nothing was pruned: {what}",

@@ -68,7 +68,7 @@ def take(home: Home, *, contents: bool, progress: Progress) -> tuple[dict[str, A
     notes: list[str] = []
     check = _Check(home, contents, progress)
     releases = []
-    for record in home.acceptances():
+    for record in home.accepted_releases():
         parsed = _manifest_of(home, record, notes)
         if parsed is None:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ class Home:
                 Kind.HOME,
                 f"Airlift's directory cannot be made: {error.strerror}",
                 where=str(error.filename or self.root),
-                fix=f'sudo install -d -o "$USER" {self.root}',
+                fix=f'sudo install -d -o "$USER" {shlex.quote(str(self.root))}',
             ) from error
 
     def blob(self, sha256: str) -> Path:
@@ -92,12 +93,23 @@ class Home:
         return self.releases / version
 
     def acceptances(self) -> list[Acceptance]:
-        """Everything that was accepted here, by serial."""
+        """Every manifest that was accepted here, by serial, the first of a release first.
+
+        Whatever a record's name is: the first releases of Airlift named it after the serial.
+        """
         if not self.accepted.is_dir():
             self._check_never_used()
             return []
         names = (p for p in self.accepted.iterdir() if p.suffix == ".json")
-        return sorted((_read_acceptance(path) for path in names), key=lambda a: a.serial)
+        found = (_read_acceptance(path) for path in names)
+        return sorted(found, key=lambda one: (one.serial, one.time, one.manifest_sha256))
+
+    def accepted_releases(self) -> list[Acceptance]:
+        """Every release that was accepted here, by serial, whichever bundles brought it."""
+        first = dict[str, Acceptance]()
+        for record in self.acceptances():
+            first.setdefault(record.release_sha256, record)
+        return list(first.values())
 
     def _check_never_used(self) -> None:
         """Refuse to take a jump host that lost its records for one that never had any."""
@@ -148,9 +160,13 @@ class Home:
             )
 
     def accept(self, record: Acceptance) -> None:
-        """Write an acceptance record, durably."""
+        """Write an acceptance record, durably; none takes another's place.
+
+        A release comes as a full bundle and as deltas. Each has a manifest of its own, and was
+        accepted at a time of its own, by which keys are judged from then on.
+        """
         text = json.dumps(record.as_dict(), indent=1, sort_keys=True) + "\n"
-        write_atomic(self.accepted / f"{record.serial}.json", text.encode())
+        write_atomic(self.accepted / f"{record.manifest_sha256}.json", text.encode())
 
     @contextmanager
     def lock(self) -> Iterator[None]:

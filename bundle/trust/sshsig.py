@@ -142,13 +142,11 @@ def sign(message: bytes, key: Path, *, namespace: str = NAMESPACE) -> bytes:
     result = sshkeygen.run(["-Y", "sign", "-q", "-f", str(key), "-n", namespace], message)
     if result.returncode != 0:
         reason = sshkeygen.first_line(result.stderr)
-        fix = "for a .pub, add the key to ssh-agent: ssh-add KEY; for a private key, see that it "
+        fix = "for a .pub, add the key to ssh-agent: ssh-add KEY; a private key is yours, mode 0600"
         if "passphrase" in reason:
             quoted = shlex.quote(str(key))
             reason = "the key has a passphrase, and no ssh-agent holds it"
             fix = f'eval "$(ssh-agent)"; ssh-add {quoted}; then run the same command again'
-        else:
-            fix += "is mode 0600 and yours"
         raise AirliftError(
             Kind.SIGNING, f"ssh-keygen could not sign: {reason}", where=str(key), fix=fix
         )

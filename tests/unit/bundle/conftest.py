@@ -14,6 +14,7 @@ from bundle.jumphost import venv
 from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import FakeSuppliers, Keys, Recipe, fake_venv, make_tree
 from tests.unit.bundle.deltakit import Dist, make_dist
+from tests.unit.bundle.printed import Typed
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -81,6 +82,14 @@ def dist(tmp_path_factory: pytest.TempPathFactory, tree: Path, keys: Keys) -> Di
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "opt" / "airlift")
+
+
+@pytest.fixture
+def typed(keys: Keys, home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Typed:
+    """Somebody who does what the command line prints."""
+    desk = tmp_path / "desk"
+    desk.mkdir()
+    return Typed(keys, home, capsys, desk)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_verify_and_import_write_what_came_of_it(  # noqa: PLR0917 - fixtures
     assert first["host"] == socket.gethostname()
     assert (first["done"], second["done"]) == ("verify", "import")
     assert first["bundle"]["sha256"] == sha(stick.read_bytes())
-    record = json.loads((home.accepted / "1.json").read_bytes())
+    record = json.loads(next(home.accepted.iterdir()).read_bytes())
     assert first["bundle"]["manifest_sha256"] == record["manifest_sha256"]
     line = keys.line("ann", "ann@example.org", f'namespaces="{custody.NAMESPACE}"')
     inspect = ["inspect", "--custody", str(log)]

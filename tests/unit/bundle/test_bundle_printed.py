@@ -1,0 +1,55 @@
+"""Each fix and next command that `bundle/` can print has a state in which a test runs it."""
+
+from __future__ import annotations
+
+import re
+
+from bundle.cli import catalog
+from tests.unit.bundle import test_bundle_printed_carry, test_bundle_printed_site
+from tests.unit.bundle.bundlekit import TREE
+from tests.unit.bundle.printed import RUN, pattern, templates
+
+assert test_bundle_printed_carry
+assert test_bundle_printed_site
+
+#: Run by tests of their own.
+ELSEWHERE = {
+    "make setup, then .venv/bin/python -m bundle completion {}": "test_bundle_completion.py",
+    "PYTHONPATH={} {} -m bundle": "test_bundle_completion.py",
+    "PYTHONPATH={} {} -m bundle $argv": "test_bundle_completion.py",
+    'airlift-bundle() { PYTHONPATH={} {} -m bundle "$@"; }': "test_bundle_completion.py",
+    "$zsh_eval_context[-1] == eval": "test_bundle_completion.py",
+    "$zsh_eval_context[-1] == (eval|file)": "test_bundle_completion.py",
+}
+#: Names of commands in a sentence, for somebody else or for another day: nothing to type now.
+SENTENCES = {
+    "done; for import also: it was imported before",
+    "python -m bundle",
+    "python3 -I verify.pyz",
+    "ask the vendor for a bundle that was made by `python -m bundle build`",
+    "use only a bundle that was signed by `python -m bundle build`",
+}
+
+
+def test_every_printed_command_has_a_state_that_runs_it() -> None:
+    known = RUN | set(ELSEWHERE) | SENTENCES
+    new = {text: place for text, place in templates().items() if text not in known}
+    assert not new, "add a state that prints it and runs it"
+
+
+def test_every_state_is_of_something_that_is_printed() -> None:
+    assert not (RUN | set(ELSEWHERE) | SENTENCES) - set(templates())
+
+
+def test_what_is_named_in_sentences_exists() -> None:
+    for text in SENTENCES:
+        for name in re.findall(r"-m bundle (\w+)", text):
+            assert name in catalog.COMMANDS
+    for name in ELSEWHERE.values():
+        assert (TREE / "tests" / "unit" / "bundle" / name).is_file()
+    assert re.search(r"^setup:", (TREE / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_a_template_is_of_its_text_only() -> None:
+    assert pattern("rm -r {}, and").search("find it; rm -r /a b, and import")
+    assert not pattern("add --who NAME").search("add --whom NAME")
