@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from bundle.builder import completeness, content, machine, release, since, sums, verifier_pyz
+from bundle.builder import completeness, content, locks, machine, release, since, sums, verifier_pyz
 from bundle.builder.about import documents
 from bundle.builder.about.subject import Asked, Subject
 from bundle.builder.collected import Collected
@@ -128,9 +128,11 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
         write(draft, raw, signatures, [(e.path, e.source, e.size) for e in carried])
         log("verifying the result")
         sha256 = self_check(draft, lines, work)
-        draft.replace(options.out / name)
-    fsync_directory(options.out)
-    total = sums.write(options.out, name, options.keys[0])
+        # Of two builds of one release, the file that stays is the one that is listed.
+        with locks.folder(options.out):
+            draft.replace(options.out / name)
+            fsync_directory(options.out)
+            total = sums.write(options.out, name, options.keys[0])
     return Built(options.out / name, parsed, total, sha256, lines, wanted.notes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bundle.builder import wheels
+from bundle.builder import cache, wheels
 from bundle.builder.collected import Collected
 from bundle.builder.hosts import packages
 from bundle.builder.images import app, collect, debian, engine, lockfile
@@ -48,9 +48,10 @@ def app_image(lock: Path, name: str, source: str, tag: str, log: Log) -> None:
         )
     engine.require()
     upstream, recipe = pins.bases[pin.build.base]
-    if collect.choose(pins, source, log) == "registry":
-        base = load(upstream, BlobCache(), log)
-    else:
-        base = debian.make(pins, recipe, debian.base(pins, recipe.base, log), log)
-    version = tag.rpartition(":")[2]
-    engine.tag(app.make(pins, pin.build, base, log, version=version), tag)
+    with cache.in_use():
+        if collect.choose(pins, source, log) == "registry":
+            base = load(upstream, BlobCache(), log)
+        else:
+            base = debian.make(pins, recipe, debian.base(pins, recipe.base, log), log)
+        version = tag.rpartition(":")[2]
+        engine.tag(app.make(pins, pin.build, base, log, version=version), tag)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundle.builder import cache
 from bundle.builder.collected import Collected
 from bundle.builder.images import app as app_image
 from bundle.builder.images import debian, engine, lockfile, probes
@@ -41,14 +42,16 @@ def collect(lock: Path, source: str, version: str, layout: Path, *, log: Log) ->
     chosen = choose(pins, source, log)
     engine.require()
     blobs = BlobCache()
-    try:
-        supplied = _supply(pins, chosen, version, blobs, log)
-        _write(layout, supplied, blobs)
-    except DamagedBlobError as damage:
-        log(str(damage))
-        supplied = _supply(pins, chosen, version, blobs, log)
-        _write(layout, supplied, blobs)
-    blobs.forget_unused()
+    with cache.in_use():
+        try:
+            supplied = _supply(pins, chosen, version, blobs, log)
+            _write(layout, supplied, blobs)
+        except DamagedBlobError as damage:
+            log(str(damage))
+            supplied = _supply(pins, chosen, version, blobs, log)
+            _write(layout, supplied, blobs)
+    cache.when_unused(blobs.forget_unused)
+    cache.when_unused(engine.prune_own)
     absent = {
         name: {"reason": pin.absent}
         for name, pin in pins.images.items()
@@ -155,11 +158,8 @@ def _proven_upstream(pin: ImagePin, blobs: BlobCache, log: Log) -> Image:
         raise AssertionError(pin.name)
     image = registries.pull(pin.upstream, blobs, log)
     if not probes.proven(image.config_digest, pin):
-        reference = registries.load(pin.upstream, blobs, log)
-        try:
+        with registries.loaded(pin.upstream, image, blobs) as reference:
             probes.prove(reference, image.config_digest, pin)
-        finally:
-            engine.remove(reference)
     return image
 
 

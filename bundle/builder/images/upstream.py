@@ -24,6 +24,8 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -143,12 +145,30 @@ def pull(upstream: Upstream, blobs: BlobCache, log: Log) -> Image:
 
 
 def load(upstream: Upstream, blobs: BlobCache, log: Log) -> str:
-    """Pull an image and give it to the engine, byte for byte, under a name of its own."""
+    """Pull an image and give it to the engine, byte for byte; return its name there."""
     image = pull(upstream, blobs, log)
-    name = upstream.repository.rpartition("/")[2]
-    reference = f"airlift-upstream/{name}:{upstream.digest.removeprefix('sha256:')[:20]}"
-    if engine.image_id(reference):
-        return reference
+    reference = f"{_name(upstream)}:{upstream.digest.removeprefix('sha256:')[:20]}"
+    if not engine.image_id(reference):
+        _load(upstream, image, blobs, reference)
+    return reference
+
+
+@contextmanager
+def loaded(upstream: Upstream, image: Image, blobs: BlobCache) -> Iterator[str]:
+    """Have a pulled image in the engine, under a name that no other build uses or removes."""
+    reference = engine.own_name(_name(upstream))
+    _load(upstream, image, blobs, reference)
+    try:
+        yield reference
+    finally:
+        engine.remove(reference)
+
+
+def _name(upstream: Upstream) -> str:
+    return f"airlift-upstream/{upstream.repository.rpartition('/')[2]}"
+
+
+def _load(upstream: Upstream, image: Image, blobs: BlobCache, reference: str) -> None:
     config = blobs.path(image.config_digest).read_bytes()
     layers = [f"{layer.diff_id.removeprefix('sha256:')}/layer.tar" for layer in image.layers]
     entry = {"Config": "config.json", "RepoTags": [reference], "Layers": layers}
@@ -163,7 +183,6 @@ def load(upstream: Upstream, blobs: BlobCache, log: Log) -> str:
             _add(archive, "manifest.json", len(manifest), io.BytesIO(manifest))
         stream.seek(0)
         engine.run(["load", "--quiet"], stdin=stream, what=f"loading {upstream.image}")
-    return reference
 
 
 def _adopt(folder: Path, digest: str, upstream: Upstream, blobs: BlobCache) -> Image:

@@ -13,7 +13,7 @@ from bundle.builder.images import collect, engine
 from bundle.builder.images.blobs import BlobCache
 from bundle.builder.images.layout import write_layout
 from bundle.builder.images.lockfile import Upstream
-from bundle.builder.images.upstream import pull
+from bundle.builder.images.upstream import loaded, pull
 from bundle.builder.problems import Problem
 from tests.unit.images.imagekit import TRUE, Registry, TinyImage, sha256, tar
 
@@ -210,6 +210,22 @@ def test_a_whole_product_from_a_registry(
     again = collect.collect(small_product, "registry", "3.2.1", layout, log=notes.append)
     assert again == got
     assert len(notes) == said, f"the second time does no work: {notes[said:]}"
+
+
+@pytest.mark.usefixtures("_clean_engine")
+def test_a_build_that_ends_leaves_the_images_that_another_one_tries(
+    registry: Registry, notes: list[str]
+) -> None:
+    pin = Upstream("docker.io/library/one", "1.0", registry.push("library/one", "1.0", both("one")))
+    blobs = BlobCache()
+    image = pull(pin, blobs, notes.append)
+    with loaded(pin, image, blobs) as mine:
+        with loaded(pin, image, blobs) as others:
+            assert engine.image_id(others)
+        assert engine.image_id(others) is None
+        assert engine.image_id(mine)
+        engine.prune_own()
+        assert engine.image_id(mine), "only what is a day old was left by a killed build"
 
 
 @pytest.mark.usefixtures("_clean_engine")
