@@ -20,6 +20,8 @@ _SHAPE = s.record(
     serial=s.integer(1),
     schema=s.record(head=s.integer(0), lowest_compatible=s.integer(0)),
     upgrade=s.record(minimum_version=s.text(), required_stops=s.array(s.text())),
+    # Not `auto`: what a release is made of does not hang on who answers on the day.
+    images=s.record(source=s.text("registry|debian"), allow_absent=s.array(s.text())),
 )
 
 # Files that an error names.
@@ -37,6 +39,9 @@ class Release:
     created: str
     revision: str
     notes: tuple[str, ...]
+    # Where its images come from, and what it may lack.
+    source: str = "registry"
+    allow_absent: tuple[str, ...] = ()
 
 
 def load(tree: Path, *, version: str | None, serial: int | None) -> Release:
@@ -50,7 +55,7 @@ def load(tree: Path, *, version: str | None, serial: int | None) -> Release:
             Kind.BUILD_INPUT,
             f"release.yml cannot be used: {error}",
             where=str(path),
-            fix="it needs version, serial, schema and upgrade; see the comments in it",
+            fix="it needs version, serial, schema, upgrade and images; see the comments in it",
         ) from error
     wanted = version or data["version"]
     notes: list[str] = []
@@ -73,6 +78,8 @@ def load(tree: Path, *, version: str | None, serial: int | None) -> Release:
         created=_created(tree),
         revision=revision,
         notes=tuple(notes),
+        source=data["images"]["source"],
+        allow_absent=tuple(data["images"]["allow_absent"]),
     )
 
 

@@ -17,6 +17,10 @@ from bundle.errors import AirliftError, Kind
 class Real:
     """The suppliers of `python -m bundle build`."""
 
+    def settle(self, lock: Path, source: str, log: Log) -> tuple[str, dict[str, dict[str, str]]]:
+        """Return the source that `auto` is here, and the images that it cannot supply."""
+        return collect.settle(lock, source, log)
+
     def images(self, lock: Path, source: str, version: str, layout: Path, log: Log) -> Collected:
         """Fill an OCI layout from registries or from Debian."""
         return collect.collect(lock, source, version, layout, log=log)

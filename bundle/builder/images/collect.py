@@ -52,15 +52,17 @@ def collect(lock: Path, source: str, version: str, layout: Path, *, log: Log) ->
             _write(layout, supplied, blobs)
     cache.when_unused(blobs.forget_unused)
     cache.when_unused(engine.prune_own)
-    absent = {
-        name: {"reason": pin.absent}
-        for name, pin in pins.images.items()
-        if pin.absent and chosen == "debian"
-    }
     components = {
         name: _component(pins, pins.images[name], one) for name, one in sorted(supplied.items())
     }
-    return Collected(chosen, components, absent)
+    return Collected(chosen, components, _absent(pins, chosen))
+
+
+def settle(lock: Path, source: str, log: Log) -> tuple[str, dict[str, dict[str, str]]]:
+    """Return the source that `auto` is here, and the images that it cannot supply."""
+    pins = lockfile.load(lock)
+    chosen = choose(pins, source, log)
+    return chosen, _absent(pins, chosen)
 
 
 def choose(lock: ImageLock, source: str, log: Log) -> str:
@@ -75,6 +77,12 @@ def choose(lock: ImageLock, source: str, log: Log) -> str:
         return "debian"
     log("images from their registries")
     return "registry"
+
+
+def _absent(lock: ImageLock, source: str) -> dict[str, dict[str, str]]:
+    if source != "debian":
+        return {}
+    return {name: {"reason": pin.absent} for name, pin in lock.images.items() if pin.absent}
 
 
 def drift(source: str, found: str, pin: Upstream) -> str | None:
