@@ -13,7 +13,7 @@ import yaml
 
 from bundle.core import schema as s
 from bundle.errors import AirliftError, Kind
-from bundle.format import manifest
+from bundle.format import manifest, versions
 
 _SHAPE = s.record(
     version=s.text(),
@@ -109,7 +109,7 @@ def _serial(data: dict[str, Any], wanted: str, path: Path, notes: list[str]) -> 
     known, number = data["version"], int(data["serial"])
     if wanted == known:
         return number
-    if manifest.version_order(wanted) < manifest.version_order(known):
+    if versions.order(wanted) < versions.order(known):
         raise AirliftError(
             Kind.BUILD_INPUT,
             f"version {wanted} is older than {known} in release.yml, so its serial is not known",
