@@ -113,23 +113,18 @@ def _platform(upstream: Upstream, digest: str) -> Platform:
 
 
 def pull(upstream: Upstream, blobs: BlobCache, log: Log) -> Image:
-    """Return a pinned image for this platform; its tag must still mean what was pinned."""
-    index = _skopeo("inspect", ["--raw"], upstream, f":{upstream.tag}")
-    found = f"sha256:{hashlib.sha256(index).hexdigest()}"
-    if found != upstream.digest:
-        raise Problem(
-            f"{upstream.image}:{upstream.tag} is no longer what was pinned: the lock has "
-            f"{upstream.digest}, the registry now gives {found}",
-            fix="look at what changed upstream, then write the new digest into "
-            "bundle/images.lock.yml; a bundle is never built from an image that nobody chose",
-        )
+    """Return a pinned image for this platform, asked for by its digest only.
+
+    What its tag means by now, or whether it is still there, is no matter of a build: that changes
+    while the same release is built again. `bundle lock --check` asks.
+    """
     # What an index became depends on the machine.
     note = f"{upstream.digest}.{machine.architecture()}"
     known = blobs.image(note)
     if known is not None:
         return known
     log(f"pulling {upstream}")
-    digest = _for_platform(index, upstream)
+    digest = _for_platform(_index(upstream), upstream)
     with tempfile.TemporaryDirectory(dir=blobs.directory, prefix=".pull-") as folder:
         options = ["--quiet", "--preserve-digests", "--retry-times", "3"]
         _skopeo("copy", options, upstream, f"@{digest}", f"dir:{folder}")
@@ -142,6 +137,17 @@ def pull(upstream: Upstream, blobs: BlobCache, log: Log) -> Image:
         )
     blobs.remember(note, image)
     return image
+
+
+def _index(upstream: Upstream) -> bytes:
+    index = _skopeo("inspect", ["--raw"], upstream, f"@{upstream.digest}")
+    found = f"sha256:{hashlib.sha256(index).hexdigest()}"
+    if found != upstream.digest:
+        raise Problem(
+            f"{upstream}: the registry gives other bytes than the pinned digest, {found}",
+            fix="run the same command again; if it stays so, a registry or proxy is damaged",
+        )
+    return index
 
 
 def load(upstream: Upstream, blobs: BlobCache, log: Log) -> str:
