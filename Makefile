@@ -7,7 +7,6 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 PY := $(VENV)/bin/python
 VERSION ?= $(shell sed -n 's/^version: *//p' bundle/release.yml)
-SOURCE ?= auto
 DOCKER ?= $(firstword $(wildcard /usr/bin/docker) docker)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -49,8 +48,8 @@ lab-shell: ## a shell on a lab host: make lab-shell HOST=lab-jump
 
 # ---------------------------------------------------------------- the bundle
 .PHONY: bundle
-bundle: setup ## build and sign dist/airlift-VERSION-amd64.tar (VERSION=1.2.0 SOURCE=auto|registry|debian; key in AIRLIFT_SIGNING_KEY)
-	@$(PY) -m bundle build --version $(VERSION) --source $(SOURCE)
+bundle: setup ## build and sign dist/airlift-VERSION-amd64.tar (VERSION=1.2.0 SOURCE=auto|registry|debian ALLOW_ABSENT=grafana; key in AIRLIFT_SIGNING_KEY)
+	@$(PY) -m bundle build --version $(VERSION) $(if $(SOURCE),--source $(SOURCE)) $(if $(ALLOW_ABSENT),--allow-absent $(ALLOW_ABSENT))
 
 # ---------------------------------------------------------------- the service alone
 .PHONY: build

@@ -99,7 +99,7 @@ class Journey:
         argv = [sys.executable, "-m", "bundle", "build", "--version", version]
         argv += ["--source", self.source, "--key", str(self.cache / "signing_key")]
         # A trial of a tree that somebody works on; a release is built by `make bundle`.
-        argv += ["--allow-dirty"]
+        argv += ["--allow-dirty", "--allow-absent", "all"]
         if serial is not None:
             argv += ["--serial", str(serial)]
         if since is not None:

@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from bundle.builder import completeness, content, delta_bases, machine, release, sums, verifier_pyz
+from bundle.builder import (
+    completeness,
+    content,
+    delta_bases,
+    locks,
+    machine,
+    release,
+    sums,
+    verifier_pyz,
+)
 from bundle.builder.about import documents
 from bundle.builder.about.subject import Asked, Subject
 from bundle.builder.collected import Collected
@@ -26,6 +35,9 @@ from bundle.verify.checks import check_members, opened
 
 class Suppliers(Protocol):
     """Where images, packages and wheels come from."""
+
+    def settle(self, lock: Path, source: str, log: Log) -> tuple[str, dict[str, dict[str, str]]]:
+        """Return the source that `auto` is here, and the images that it cannot supply."""
 
     def images(self, lock: Path, source: str, version: str, layout: Path, log: Log) -> Collected:
         """Fill an OCI layout."""
@@ -50,7 +62,10 @@ class Options:
     identity: str
     version: str | None = None
     serial: int | None = None
-    source: str = "auto"
+    # Where images come from; without, what release.yml says.
+    source: str | None = None
+    # What may be absent besides what release.yml lets the release lack; `all` is everything.
+    allow_absent: tuple[str, ...] = ()
     # Bundles and site receipts whose members need not travel again: the result is a delta.
     since: tuple[Path, ...] = ()
     # Who may sign receipts.
@@ -103,16 +118,18 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
     bases = delta_bases.load(options.since, wanted, machine.architecture(), options.receipt_signers)
     for line in bases.said:
         log(f"receipt {line}")
-    if options.source != "auto":
-        delta_bases.check_source(bases, options.source)
+    lock = options.tree / "bundle" / "images.lock.yml"
+    source, absent = suppliers.settle(lock, options.source or wanted.source, log)
+    delta_bases.check_source(bases, source)
     asked = documents.ask(options.tree, wanted, lines, options.vulnerability_data, options.audit)
     options.out.mkdir(parents=True, exist_ok=True)
     with workspace(options.out) as work:
-        files, collected = _collect(options, wanted, suppliers, work, asked=asked, log=log)
-        delta_bases.check_source(bases, collected.image_source)
+        settled = replace(options, source=source)
+        files, collected = _collect(
+            settled, wanted, suppliers, work, absent=absent, asked=asked, log=log
+        )
         log(f"hashing {len(files)} files")
         entries = _entries(options.tree, files)
-        lock = options.tree / "bundle" / "images.lock.yml"
         left_out = delta_bases.left_out(bases, {entry.path: entry.sha256 for entry in entries})
         for note in delta_bases.notes(bases, left_out):
             log(f"note: {note}")
@@ -128,9 +145,11 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
         write(draft, raw, signatures, [(e.path, e.source, e.size) for e in carried])
         log("verifying the result")
         sha256 = self_check(draft, lines, work)
-        draft.replace(options.out / name)
-    fsync_directory(options.out)
-    total = sums.write(options.out, name, options.keys[0])
+        # Of two builds of one release, the file that stays is the one that is listed.
+        with locks.folder(options.out):
+            draft.replace(options.out / name)
+            fsync_directory(options.out)
+            total = sums.write(options.out, name, options.keys[0])
     return Built(options.out / name, parsed, total, sha256, lines, wanted.notes)
 
 
@@ -208,23 +227,24 @@ def _collect(
     suppliers: Suppliers,
     work: Path,
     *,
+    absent: dict[str, dict[str, str]],
     asked: Asked,
     log: Log,
 ) -> tuple[dict[str, Path], Collected]:
-    tree = options.tree
+    tree, source = options.tree, options.source or wanted.source
     files = content.collect(tree)
-    requirements = tree / "requirements" / "controller.txt"
-    log("wheels for the jump host")
-    suppliers.wheels(requirements, work / "wheels", log)
     log("container engine packages")
-    absent = suppliers.packages(work / "packages", log)
-    log(f"images (source: {options.source})")
+    absent = {**absent, **suppliers.packages(work / "packages", log)}
+    # Before what takes long.
+    completeness.check_absent(absent, {*wanted.allow_absent, *options.allow_absent})
+    log("wheels for the jump host")
+    suppliers.wheels(tree / "requirements" / "controller.txt", work / "wheels", log)
+    log(f"images (source: {source})")
     layout = work / "layout"
     lock = tree / "bundle" / "images.lock.yml"
-    collected = suppliers.images(lock, options.source, wanted.version, layout, log)
+    collected = suppliers.images(lock, source, wanted.version, layout, log)
     files |= _folder(work / "wheels", "wheels")
     files |= _folder(work / "packages", "packages")
-    absent = {**collected.absent, **absent}
     subject = Subject(
         tree=tree,
         release=wanted,

@@ -1,19 +1,26 @@
-"""The builder's cache: named by what it was made from, so it may be deleted at any time."""
+"""The builder's cache: named by what it was made from, so it may be deleted when no build runs.
+
+Builds share it: what has a name is made by one of them at a time, and nothing goes while one runs.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bundle.core.files import sha256
+from bundle.builder import locks
+from bundle.builder.problems import Problem
+from bundle.core.files import remove, sha256
 
 _CHUNK = 1 << 20
 _UNUSED_DAYS = 45
@@ -65,17 +72,41 @@ def read_json(path: Path) -> Any:
     return value
 
 
+@contextmanager
+def one_at_a_time(kind: str, name: str) -> Iterator[None]:
+    """Let one build look whether something is there, make it, and use it; others wait."""
+    with locks.file(_locks() / f"{kind}-{name}"):
+        yield
+
+
 def folder(kind: str, name: str, fill: Callable[[Path], None]) -> Path:
     """Return the cached folder `kind/name`; make it with `fill` when it is not there yet.
 
     A list of its files with their hashes is kept beside it: a damaged folder is made again.
     """
+    with one_at_a_time(kind, name):
+        return _made(kind, name, fill)
+
+
+def take(kind: str, name: str, fill: Callable[[Path], None], dest: Path) -> None:
+    """Copy the cached folder `kind/name`, made where it is missing; modes and times are not kept.
+
+    Another build that finds it damaged would take it away under the copy.
+    """
+    with one_at_a_time(kind, name):
+        source = _made(kind, name, fill)
+        shutil.copytree(source, dest, copy_function=shutil.copyfile, dirs_exist_ok=True)
+
+
+def _made(kind: str, name: str, fill: Callable[[Path], None]) -> Path:
     place = root() / kind / name
     listing = place.with_name(f"{name}.json")
     if place.is_dir() and read_json(listing) == _fingerprints(place):
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(dir=place.parent, prefix=".part-"))
+    for left in place.parent.glob(f".part-{name}-*"):  # by a build that was killed
+        remove(left)
+    staged = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".part-{name}-"))
     try:
         fill(staged)
         staged.chmod(0o755)
@@ -88,9 +119,66 @@ def folder(kind: str, name: str, fill: Callable[[Path], None]) -> Path:
     return place
 
 
-def copy_folder(source: Path, dest: Path) -> None:
-    """Copy a folder's files; their modes and times are not kept."""
-    shutil.copytree(source, dest, copy_function=shutil.copyfile, dirs_exist_ok=True)
+class _Users:
+    """The builds of this process, one to others; and what may go when none runs anywhere."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._running = 0
+        self._fd = -1
+        self._later: list[Callable[[], None]] = []
+
+    def enter(self) -> None:
+        with self._turn:
+            if self._running == 0:
+                path = _locks() / "in-use"
+                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                fcntl.flock(self._fd, fcntl.LOCK_SH)
+            self._running += 1
+
+    def leave(self) -> None:
+        with self._turn:
+            self._running -= 1
+            if self._running == 0:
+                os.close(self._fd)
+                self._tidy()
+
+    def later(self, job: Callable[[], None]) -> None:
+        with self._turn:
+            self._later.append(job)
+            if self._running == 0:
+                self._tidy()
+
+    def _tidy(self) -> None:
+        jobs, self._later = self._later, []
+        with locks.file(_locks() / "in-use", locks.AT_ONCE) as alone:
+            for job in jobs if alone else ():
+                with suppress(Problem):  # then a later build does it
+                    job()
+
+
+_USERS = _Users()
+
+
+@contextmanager
+def in_use() -> Iterator[None]:
+    """Keep what is cached, and the engine's images, for as long as a build counts on them."""
+    _USERS.enter()
+    try:
+        yield
+    finally:
+        _USERS.leave()
+
+
+def when_unused(job: Callable[[], None]) -> None:
+    """Remove something when no build runs that may need it; else a later build does."""
+    _USERS.later(job)
+
+
+def _locks() -> Path:
+    folder = root() / "locks"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def forget_unused(directory: Path) -> None:

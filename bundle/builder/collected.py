@@ -14,5 +14,5 @@ class Collected:
     image_source: str
     #: The manifest's components.
     components: dict[str, dict[str, Any]]
-    #: What cannot be supplied, with the reason.
+    #: What is absent, with the reason: images here, then what else a bundle lacks.
     absent: dict[str, dict[str, str]]

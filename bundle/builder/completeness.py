@@ -28,6 +28,27 @@ _PLUGIN = re.compile(rf"(?:\|\s*|\bis (?:not )?|\b(?:lookup|query|q)\(\s*['\"])(
 _IMAGE = re.compile(r"\bsite_images(?:\.([\w-]+)|\[['\"]([\w.-]+)['\"]\])")
 
 
+#: Allows whatever is absent.
+ALL = "all"
+
+
+def check_absent(absent: Mapping[str, Mapping[str, str]], allowed: Collection[str]) -> None:
+    """Refuse to leave out what nobody said may be: a registry may only be slow today.
+
+    `absent` is what cannot be had here, as the manifest has it.
+    """
+    missing = {} if ALL in allowed else {n: a for n, a in absent.items() if n not in allowed}
+    if missing:
+        lacks = "; ".join(f"{name} ({one['reason']})" for name, one in sorted(missing.items()))
+        raise AirliftError(
+            Kind.BUILD_INPUT,
+            f"the bundle would lack {lacks}",
+            where="images in bundle/release.yml",
+            fix="build where all of it can be had (--source registry has every image), or let the "
+            f"bundle go without: --allow-absent {' '.join(sorted(missing))}",
+        )
+
+
 class _Loader(yaml.CSafeLoader):
     """Reads Ansible's files; what a tag such as `!vault` hides asks for nothing."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
-from bundle.builder import sums
+from bundle.builder import locks, sums
 from bundle.core.files import fsync_directory
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest, tar
@@ -20,6 +21,12 @@ def add(path: Path, *, key: Path | None, signature: Path | None) -> int:
     Every byte is checked against the manifest first: nobody vouches for a damaged bundle. The new
     file takes the old one's place at once. SHA256SUMS is renewed when there is a key to sign it.
     """
+    # Two signers at once would each write a bundle without the other's signature.
+    with locks.folder(path.parent) if path.is_file() else nullcontext():
+        return _add(path, key, signature)
+
+
+def _add(path: Path, key: Path | None, signature: Path | None) -> int:
     with opened(path, trust=None, home=None) as bundle:
         if not bundle.source.whole:
             raise AirliftError(

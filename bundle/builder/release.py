@@ -13,13 +13,15 @@ import yaml
 
 from bundle.core import schema as s
 from bundle.errors import AirliftError, Kind
-from bundle.format import manifest
+from bundle.format import manifest, versions
 
 _SHAPE = s.record(
     version=s.text(),
     serial=s.integer(1),
     schema=s.record(head=s.integer(0), lowest_compatible=s.integer(0)),
     upgrade=s.record(minimum_version=s.text(), required_stops=s.array(s.text())),
+    # Not `auto`: what a release is made of does not hang on who answers on the day.
+    images=s.record(source=s.text("registry|debian"), allow_absent=s.array(s.text())),
 )
 
 # Files that an error names.
@@ -37,6 +39,9 @@ class Release:
     created: str
     revision: str
     notes: tuple[str, ...]
+    # Where its images come from, and what it may lack.
+    source: str = "registry"
+    allow_absent: tuple[str, ...] = ()
 
 
 def load(tree: Path, *, version: str | None, serial: int | None) -> Release:
@@ -50,7 +55,7 @@ def load(tree: Path, *, version: str | None, serial: int | None) -> Release:
             Kind.BUILD_INPUT,
             f"release.yml cannot be used: {error}",
             where=str(path),
-            fix="it needs version, serial, schema and upgrade; see the comments in it",
+            fix="it needs version, serial, schema, upgrade and images; see the comments in it",
         ) from error
     wanted = version or data["version"]
     notes: list[str] = []
@@ -73,6 +78,8 @@ def load(tree: Path, *, version: str | None, serial: int | None) -> Release:
         created=_created(tree),
         revision=revision,
         notes=tuple(notes),
+        source=data["images"]["source"],
+        allow_absent=tuple(data["images"]["allow_absent"]),
     )
 
 
@@ -102,7 +109,7 @@ def _serial(data: dict[str, Any], wanted: str, path: Path, notes: list[str]) -> 
     known, number = data["version"], int(data["serial"])
     if wanted == known:
         return number
-    if manifest.version_order(wanted) < manifest.version_order(known):
+    if versions.order(wanted) < versions.order(known):
         raise AirliftError(
             Kind.BUILD_INPUT,
             f"version {wanted} is older than {known} in release.yml, so its serial is not known",

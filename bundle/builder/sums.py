@@ -19,7 +19,8 @@ _LINE = re.compile(r"([0-9a-f]{64})  (airlift-[A-Za-z0-9._-]+)")
 def write(folder: Path, name: str, key: Path) -> str:
     """Sign the sum of this file, and again those that this very key has signed before.
 
-    Nobody vouches for what merely lies there: a line of somebody else is left out.
+    Nobody vouches for what merely lies there: a line of somebody else is left out. Whoever calls
+    holds the folder's lock: two at once would each lose the other's line.
     """
     sums = _vouched_for(folder, key) | {name: sha256(folder / name)}
     text = "".join(f"{digest}  {each}\n" for each, digest in sorted(sums.items())).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bundle.builder import wheels
+from bundle.builder import cache, wheels
 from bundle.builder.collected import Collected
 from bundle.builder.hosts import packages
 from bundle.builder.images import app, collect, engine, lockfile, recipes
@@ -16,6 +16,10 @@ from bundle.errors import AirliftError, Kind
 
 class Real:
     """The suppliers of `python -m bundle build`."""
+
+    def settle(self, lock: Path, source: str, log: Log) -> tuple[str, dict[str, dict[str, str]]]:
+        """Return the source that `auto` is here, and the images that it cannot supply."""
+        return collect.settle(lock, source, log)
 
     def images(self, lock: Path, source: str, version: str, layout: Path, log: Log) -> Collected:
         """Fill an OCI layout from registries or from Debian."""
@@ -48,9 +52,10 @@ def app_image(lock: Path, name: str, source: str, tag: str, log: Log) -> None:
         )
     engine.require()
     upstream, recipe = pins.bases[pin.build.base]
-    if collect.choose(pins, source, log) == "registry":
-        base = load(upstream, BlobCache(), log)
-    else:
-        base = recipes.make(pins, recipe, recipes.base(pins, recipe.base, log), log)
-    version = tag.rpartition(":")[2]
-    engine.tag(app.make(pins, pin.build, base, log, version=version), tag)
+    with cache.in_use():
+        if collect.choose(pins, source, log) == "registry":
+            base = load(upstream, BlobCache(), log)
+        else:
+            base = recipes.make(pins, recipe, recipes.base(pins, recipe.base, log), log)
+        version = tag.rpartition(":")[2]
+        engine.tag(app.make(pins, pin.build, base, log, version=version), tag)

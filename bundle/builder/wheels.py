@@ -54,7 +54,7 @@ def _fill(lock: str, pythons: tuple[str, ...], dest: Path, log: Log | None) -> N
                 log(f"wheels for CPython {python}")
             _download(lock, python, folder)
 
-    cache.copy_folder(cache.folder("wheels", name, fill), dest)
+    cache.take("wheels", name, fill, dest)
 
 
 def download(lock: str, folder: Path, *options: str) -> str | None:

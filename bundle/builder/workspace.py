@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from bundle.builder import locks
 
 PREFIX = ".build-"
 
@@ -22,26 +22,11 @@ def workspace(out: Path) -> Iterator[Path]:
     """
     with ExitStack() as held:
         # Nobody sweeps between the making of a folder and its lock.
-        with _locked(out, fcntl.LOCK_EX):
+        with locks.folder(out):
             for left in sorted(out.glob(f"{PREFIX}*")):
-                with _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB) as abandoned:
+                with locks.folder(left, locks.AT_ONCE) as abandoned:
                     if abandoned:
                         shutil.rmtree(left, ignore_errors=True)
             folder = held.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX, dir=out))
-            held.enter_context(_locked(Path(folder), fcntl.LOCK_EX))
+            held.enter_context(locks.folder(Path(folder)))
         yield Path(folder)
-
-
-@contextmanager
-def _locked(folder: Path, how: int) -> Iterator[bool]:
-    """Take the lock of a folder, if it is free; it dies with its process."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        free = True
-        try:
-            fcntl.flock(fd, how)
-        except BlockingIOError:
-            free = False
-        yield free
-    finally:
-        os.close(fd)

@@ -41,7 +41,21 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     one.add_argument("--version", help="default: the one in bundle/release.yml")
     one.add_argument("--serial", type=int, help="default: the one in bundle/release.yml")
-    one.add_argument("--source", choices=["auto", "registry", "debian"], default="auto")
+    one.add_argument(
+        "--source",
+        choices=["auto", "registry", "debian"],
+        help="where the images come from: pulled from registries, built from packages, or what "
+        "can be reached from here (default: the one in bundle/release.yml)",
+    )
+    one.add_argument(
+        "--allow-absent",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="let the bundle lack these, such as grafana or packages-rhel-9, or all that cannot "
+        "be had here; a build that would lack anything else is refused",
+    )
     one.add_argument("-o", "--output", type=Path, default=Path("dist"), metavar="DIR")
     one.add_argument(
         "--allow-dirty",
@@ -185,6 +199,7 @@ def _build(arguments: argparse.Namespace) -> Answer:
             version=arguments.version,
             serial=arguments.serial,
             source=arguments.source,
+            allow_absent=tuple(arguments.allow_absent),
             since=tuple(arguments.since),
             receipt_signers=arguments.receipt_signers,
             vulnerability_data=arguments.vulnerability_data,
@@ -194,11 +209,13 @@ def _build(arguments: argparse.Namespace) -> Answer:
         suppliers.Real(),
         log=Narrator(),
     )
+    absent = built.manifest.data["absent"]
     rows = [
         ("bundle", str(built.path)),
         ("size", size(built.path.stat().st_size)),
         *([("delta", describe(built.manifest))] if built.manifest.bases else []),
         ("sha256", built.sha256),
+        *([("absent", ", ".join(sorted(absent)))] if absent else []),
         ("time", f"{time.monotonic() - start:.1f} s"),
     ]
     lines = "\n".join(f"  {line}" for line in built.allowed_signers)
@@ -212,6 +229,7 @@ def _build(arguments: argparse.Namespace) -> Answer:
             "serial": built.manifest.serial,
             "delta": facts(built.manifest),
             "sha256": built.sha256,
+            "absent": sorted(absent),
             "manifest_sha256": built.manifest_sha256,
             "allowed_signers": list(built.allowed_signers),
             "notes": list(built.notes),

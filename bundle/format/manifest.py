@@ -354,11 +354,6 @@ def bundle_name(version: str, architecture: str, since: str | None = None) -> st
     return f"{PRODUCT}-{middle}-{architecture}.tar"
 
 
-def version_order(version: str) -> tuple[int, ...]:
-    """A version as a key to sort by; what follows a dash does not count."""
-    return tuple(int(part) for part in version.partition("-")[0].split("."))
-
-
 def signature_name(number: int) -> str:
     """The name of a signature's file, in a bundle and in a release; the first is number 1."""
     return SIGNATURE if number == 1 else f"{SIGNATURE}.{number}"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bundle.core.files import fsync_directory, remove
 from bundle.errors import AirliftError, Kind
-from bundle.format import manifest
+from bundle.format import manifest, versions
 from bundle.format.manifest import Manifest
 from bundle.jumphost import installed
 from bundle.jumphost.store import REPLACED, Acceptance, Home
@@ -135,7 +135,7 @@ def _check_named(also: Sequence[str], accepted: set[str], here: set[str]) -> Non
                 Kind.USAGE,
                 f"release {version} was {'pruned' if pruned else 'never accepted'} here",
                 where="--keep-release",
-                fix=f"one of: {', '.join(sorted(here, key=manifest.version_order))}",
+                fix=f"one of: {', '.join(sorted(here, key=versions.order))}",
             )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.errors import COPY_AGAIN, AirliftError, Kind
-from bundle.format import manifest, tar
+from bundle.format import manifest, tar, versions
 from bundle.format.manifest import Manifest, Member
 from bundle.jumphost import installed
 from bundle.jumphost.store import Home
@@ -197,13 +197,13 @@ def _schema(a: Manifest, b: Manifest) -> dict[str, Any]:
 
 def _upgrade(a: Manifest, b: Manifest) -> dict[str, Any]:
     """Whether A may go to B at once; the plan of `upgrade.yml` decides, this says it earlier."""
-    old, new = (manifest.version_order(m.version) for m in (a, b))
+    old, new = (versions.order(m.version) for m in (a, b))
     rules = b.data["upgrade"]
-    stops = [v for v in rules["required_stops"] if old < manifest.version_order(v) < new]
+    stops = [v for v in rules["required_stops"] if old < versions.order(v) < new]
     return {
         "minimum_version": rules["minimum_version"],
         "required_stops": rules["required_stops"],
-        "too_old": old < manifest.version_order(rules["minimum_version"]),
+        "too_old": old < versions.order(rules["minimum_version"]),
         "stops_between": stops,
         "backwards": a.serial > b.serial,
     }

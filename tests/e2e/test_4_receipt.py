@@ -43,7 +43,8 @@ def made_for_it(installed: Journey, receipt: Path) -> Path:
     argv = [sys.executable, "-m", "bundle", "build", "--version", NEXT, "--serial", "50"]
     argv += ["--source", installed.source, "--key", str(installed.cache / "signing_key")]
     argv += ["--identity", IDENTITY, "--output", str(receipt.parent), "--since", str(receipt)]
-    argv += ["--receipt-signers", str(receipt.with_name("signers")), "--allow-dirty"]
+    argv += ["--receipt-signers", str(receipt.with_name("signers"))]
+    argv += ["--allow-dirty", "--allow-absent", "all"]
     stream(argv, what="the build", listen=installed.listen)
     (made,) = receipt.parent.glob("*.tar")
     target = f"{DESK}/{made.name}"

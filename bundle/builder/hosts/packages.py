@@ -33,7 +33,7 @@ def collect(
     """
     wanted = systems.load(file)
     absent = {}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with cache.in_use(), ThreadPoolExecutor(_AT_ONCE) as pool:
         pending = [pool.submit(fetch, one, dest / one.folder, lock=lock, log=log) for one in wanted]
         for system, one in zip(wanted, pending, strict=True):
             try:
@@ -86,7 +86,8 @@ def fetch(system: System, dest: Path, *, lock: Path = _LOCK, log: Log | None = N
         start = f"{base.image}:{base.tag}"
         if base.suite:
             start = recipes.base(images, base.suite, log or _quiet)
-        reference = f"airlift-build/packages:{what}"
+        # A name of its own: it is removed, and another cache may be at the same engine.
+        reference = engine.own_name("airlift-build/packages")
         engine.build(
             recipes.context_of(context | extra, images.epoch),
             reference,
@@ -102,8 +103,7 @@ def fetch(system: System, dest: Path, *, lock: Path = _LOCK, log: Log | None = N
         finally:
             engine.remove(reference)
 
-    found = cache.folder("packages", what, fill)
-    cache.copy_folder(found, dest)
+    cache.take("packages", what, fill, dest)
 
 
 def _take_out(image: str, folder: Path) -> None:

@@ -16,8 +16,6 @@ from bundle.builder.images.lockfile import AppBuild, ImageLock
 from bundle.builder.problems import Problem
 from bundle.core.events import Log
 
-_KEEP_OLD = 3
-
 
 def make(
     lock: ImageLock, recipe: AppBuild, base_image: str, log: Log, *, version: str = "dev"
@@ -43,15 +41,16 @@ def make(
     }
     what = cache.key([content, recipe.dockerfile, arguments, engine.image_id(base_image)])
     reference = f"airlift-build/{recipe.name}:{what}"
-    if not engine.image_id(reference):
-        log(f"image {recipe.name}: building")
-        engine.build(
-            recipes.context_of(files, lock.epoch),
-            reference,
-            dockerfile=recipe.dockerfile,
-            arguments=arguments,
-        )
-        engine.prune_tags(f"airlift-build/{recipe.name}", keep=_KEEP_OLD, current=reference)
+    with cache.one_at_a_time(f"image-{recipe.name}", what):
+        if not engine.image_id(reference):
+            log(f"image {recipe.name}: building")
+            engine.build(
+                recipes.context_of(files, lock.epoch),
+                reference,
+                dockerfile=recipe.dockerfile,
+                arguments=arguments,
+            )
+            recipes.prune_later(f"airlift-build/{recipe.name}", reference)
     return reference
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -179,16 +179,22 @@ class BlobCache:
         source, target = self.path(digest), directory / digest.removeprefix("sha256:")
         try:
             os.link(source, target)
+        except FileNotFoundError as error:  # another build found it damaged
+            raise DamagedBlobError(
+                f"the cached blob {digest} is gone",
+                fix="run the same command again; it is made anew",
+            ) from error
         except OSError:  # another file system, or another owner
             shutil.copyfile(source, target)
         if f"sha256:{sha256(target)}" != digest:
             target.unlink()
-            source.unlink()
+            source.unlink(missing_ok=True)
             raise DamagedBlobError(
                 f"the cached blob {digest} was damaged on this disk and has been removed",
                 fix="run the same command again; it is made anew",
             )
-        os.utime(source)
+        with suppress(FileNotFoundError):
+            os.utime(source)
 
     def forget_unused(self) -> None:
         """Remove what no build has used for weeks."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundle.builder import cache
 from bundle.builder.collected import Collected
 from bundle.builder.images import app as app_image
 from bundle.builder.images import engine, lockfile, probes, recipes
@@ -41,23 +42,27 @@ def collect(lock: Path, source: str, version: str, layout: Path, *, log: Log) ->
     chosen = choose(pins, source, log)
     engine.require()
     blobs = BlobCache()
-    try:
-        supplied = _supply(pins, chosen, version, blobs, log)
-        _write(layout, supplied, blobs)
-    except DamagedBlobError as damage:
-        log(str(damage))
-        supplied = _supply(pins, chosen, version, blobs, log)
-        _write(layout, supplied, blobs)
-    blobs.forget_unused()
-    absent = {
-        name: {"reason": pin.absent}
-        for name, pin in pins.images.items()
-        if pin.absent and chosen == "debian"
-    }
+    with cache.in_use():
+        try:
+            supplied = _supply(pins, chosen, version, blobs, log)
+            _write(layout, supplied, blobs)
+        except DamagedBlobError as damage:
+            log(str(damage))
+            supplied = _supply(pins, chosen, version, blobs, log)
+            _write(layout, supplied, blobs)
+    cache.when_unused(blobs.forget_unused)
+    cache.when_unused(engine.prune_own)
     components = {
         name: _component(pins, pins.images[name], one) for name, one in sorted(supplied.items())
     }
-    return Collected(chosen, components, absent)
+    return Collected(chosen, components, _absent(pins, chosen))
+
+
+def settle(lock: Path, source: str, log: Log) -> tuple[str, dict[str, dict[str, str]]]:
+    """Return the source that `auto` is here, and the images that it cannot supply."""
+    pins = lockfile.load(lock)
+    chosen = choose(pins, source, log)
+    return chosen, _absent(pins, chosen)
 
 
 def choose(lock: ImageLock, source: str, log: Log) -> str:
@@ -72,6 +77,12 @@ def choose(lock: ImageLock, source: str, log: Log) -> str:
         return "debian"
     log("images from their registries")
     return "registry"
+
+
+def _absent(lock: ImageLock, source: str) -> dict[str, dict[str, str]]:
+    if source != "debian":
+        return {}
+    return {name: {"reason": pin.absent} for name, pin in lock.images.items() if pin.absent}
 
 
 def drift(source: str, found: str, pin: Upstream) -> str | None:
@@ -155,11 +166,8 @@ def _proven_upstream(pin: ImagePin, blobs: BlobCache, log: Log) -> Image:
         raise AssertionError(pin.name)
     image = registries.pull(pin.upstream, blobs, log)
     if not probes.proven(image.config_digest, pin):
-        reference = registries.load(pin.upstream, blobs, log)
-        try:
+        with registries.loaded(pin.upstream, image, blobs) as reference:
             probes.prove(reference, image.config_digest, pin)
-        finally:
-            engine.remove(reference)
     return image
 
 

@@ -6,8 +6,10 @@ import functools
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +19,9 @@ from bundle.builder.problems import Problem
 #: Docker's classic image config; enough of it for what is needed here.
 Inspection = dict[str, Any]
 
+# How the tag of a step's image begins; the time comes next.
+_OWN = "own-"
+_OWN_SECONDS = 86400
 _PLAIN_BUILDER_LAST = 22  # the CLI of engine 23 and newer needs the buildx plugin to use BuildKit
 
 
@@ -105,6 +110,11 @@ def tag(image: str, reference: str) -> None:
     run(["tag", image, reference], what=f"tagging {reference}")
 
 
+def own_name(repository: str) -> str:
+    """Return a reference for one step of one build; process numbers repeat between containers."""
+    return f"{repository}:{_OWN}{int(time.time())}-{secrets.token_hex(6)}"
+
+
 def remove(reference: str) -> None:
     """Take a name from an image; in use by a container, or gone meanwhile: either is fine."""
     subprocess.run([*docker(), "image", "rm", reference], capture_output=True, check=False)
@@ -168,6 +178,17 @@ def prune_tags(repository: str, *, keep: int, current: str) -> None:
     old = [name for name in listed if name != current][max(keep - 1, 0) :]
     for name in old:
         remove(name)
+
+
+def prune_own() -> None:
+    """Remove the images of steps whose builds were killed: no build takes a day."""
+    pattern = f"reference=airlift-*/*:{_OWN}*"
+    form = ["--format", "{{.Repository}}:{{.Tag}}"]
+    names = run(["image", "ls", "--filter", pattern, *form], what="listing images").split()
+    for name in names:
+        made = name.rpartition(f":{_OWN}")[2].partition("-")[0]
+        if made.isdigit() and int(made) < time.time() - _OWN_SECONDS:
+            remove(name)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ Nothing here names a mirror: mmdebstrap and apt use the distribution's own defau
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import shutil
@@ -40,10 +41,15 @@ def base_key(lock: ImageLock, suite: str) -> str:
 
 def base(lock: ImageLock, suite: str, log: Log) -> str:
     """Return the base image of a suite (`airlift-base/SUITE:HASH`), made where it is missing."""
-    reference = f"airlift-base/{suite}:{base_key(lock, suite)}"
-    helpers = _helpers(lock)
-    if engine.image_id(reference):
-        return reference
+    what = base_key(lock, suite)
+    reference = f"airlift-base/{suite}:{what}"
+    with cache.one_at_a_time(f"base-{suite}", what):
+        if not engine.image_id(reference):
+            _make_base(lock, suite, reference, log)
+    return reference
+
+
+def _make_base(lock: ImageLock, suite: str, reference: str, log: Log) -> None:
     if not shutil.which("mmdebstrap"):
         raise Problem(
             f"mmdebstrap, which makes the {suite} base image, is not installed",
@@ -51,15 +57,14 @@ def base(lock: ImageLock, suite: str, log: Log) -> str:
         )
     log(f"base image {suite}: mmdebstrap")
     # The tree goes to a name of its own first: a stream cut short must never become the base.
-    staged = f"airlift-base/{suite}:unfinished-{os.getpid()}"
+    staged = engine.own_name(f"airlift-base/{suite}")
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in helpers.items():
+        for name, text in _helpers(lock).items():
             (Path(folder) / name).write_text(text)
         _import([*_mmdebstrap(lock, Path(folder)), suite, "-"], staged, lock)
     engine.tag(staged, reference)
     engine.remove(staged)
-    engine.prune_tags(f"airlift-base/{suite}", keep=_KEEP_OLD, current=reference)
-    return reference
+    prune_later(f"airlift-base/{suite}", reference)
 
 
 def _import(command: list[str], reference: str, lock: ImageLock) -> None:
@@ -99,16 +104,23 @@ def make(lock: ImageLock, recipe: Recipe, base_image: str, log: Log) -> str:
     text = file.read_bytes()
     what = cache.key([text.decode(), base_image, lock.epoch])
     reference = f"airlift-build/{recipe.name}:{what}"
-    if not engine.image_id(reference):
-        log(f"image {recipe.name}: building from Debian packages")
-        engine.build(
-            context_of({"Dockerfile": text}, lock.epoch),
-            reference,
-            dockerfile="Dockerfile",
-            arguments={"BASE_IMAGE": base_image, "SOURCE_DATE_EPOCH": str(lock.epoch)},
-        )
-        engine.prune_tags(f"airlift-build/{recipe.name}", keep=_KEEP_OLD, current=reference)
+    with cache.one_at_a_time(f"image-{recipe.name}", what):
+        if not engine.image_id(reference):
+            log(f"image {recipe.name}: building from Debian packages")
+            engine.build(
+                context_of({"Dockerfile": text}, lock.epoch),
+                reference,
+                dockerfile="Dockerfile",
+                arguments={"BASE_IMAGE": base_image, "SOURCE_DATE_EPOCH": str(lock.epoch)},
+            )
+            prune_later(f"airlift-build/{recipe.name}", reference)
     return reference
+
+
+def prune_later(repository: str, current: str) -> None:
+    """Remove older images of a kind, once no build runs that may be about to save one."""
+    prune = functools.partial(engine.prune_tags, repository, keep=_KEEP_OLD, current=current)
+    cache.when_unused(prune)
 
 
 def version_of(image: str, recipe: Recipe) -> str:

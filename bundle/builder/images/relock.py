@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
 
+from bundle.builder import locks
 from bundle.builder.images import lockfile
 from bundle.builder.images.lockfile import Platform, Upstream
 from bundle.builder.images.upstream import require, resolve
@@ -81,6 +82,11 @@ def ask(path: Path, names: Iterable[str] = ()) -> list[Finding]:
 
 def write(path: Path, findings: Iterable[Finding]) -> None:
     """Bring the findings into the lock: all of them or none."""
+    with locks.folder(path.parent):
+        _write(path, findings)
+
+
+def _write(path: Path, findings: Iterable[Finding]) -> None:
     yaml = _yaml()
     tree = yaml.load(path.read_bytes())
     for finding in findings:

@@ -24,6 +24,8 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -111,23 +113,18 @@ def _platform(upstream: Upstream, digest: str) -> Platform:
 
 
 def pull(upstream: Upstream, blobs: BlobCache, log: Log) -> Image:
-    """Return a pinned image for this platform; its tag must still mean what was pinned."""
-    index = _skopeo("inspect", ["--raw"], upstream, f":{upstream.tag}")
-    found = f"sha256:{hashlib.sha256(index).hexdigest()}"
-    if found != upstream.digest:
-        raise Problem(
-            f"{upstream.image}:{upstream.tag} is no longer what was pinned: the lock has "
-            f"{upstream.digest}, the registry now gives {found}",
-            fix="look at what changed upstream, then write the new digest into "
-            "bundle/images.lock.yml; a bundle is never built from an image that nobody chose",
-        )
+    """Return a pinned image for this platform, asked for by its digest only.
+
+    What its tag means by now, or whether it is still there, is no matter of a build: that changes
+    while the same release is built again. `bundle lock --check` asks.
+    """
     # What an index became depends on the machine.
     note = f"{upstream.digest}.{machine.architecture()}"
     known = blobs.image(note)
     if known is not None:
         return known
     log(f"pulling {upstream}")
-    digest = _for_platform(index, upstream)
+    digest = _for_platform(_index(upstream), upstream)
     with tempfile.TemporaryDirectory(dir=blobs.directory, prefix=".pull-") as folder:
         options = ["--quiet", "--preserve-digests", "--retry-times", "3"]
         _skopeo("copy", options, upstream, f"@{digest}", f"dir:{folder}")
@@ -142,13 +139,42 @@ def pull(upstream: Upstream, blobs: BlobCache, log: Log) -> Image:
     return image
 
 
+def _index(upstream: Upstream) -> bytes:
+    index = _skopeo("inspect", ["--raw"], upstream, f"@{upstream.digest}")
+    found = f"sha256:{hashlib.sha256(index).hexdigest()}"
+    if found != upstream.digest:
+        raise Problem(
+            f"{upstream}: the registry gives other bytes than the pinned digest, {found}",
+            fix="run the same command again; if it stays so, a registry or proxy is damaged",
+        )
+    return index
+
+
 def load(upstream: Upstream, blobs: BlobCache, log: Log) -> str:
-    """Pull an image and give it to the engine, byte for byte, under a name of its own."""
+    """Pull an image and give it to the engine, byte for byte; return its name there."""
     image = pull(upstream, blobs, log)
-    name = upstream.repository.rpartition("/")[2]
-    reference = f"airlift-upstream/{name}:{upstream.digest.removeprefix('sha256:')[:20]}"
-    if engine.image_id(reference):
-        return reference
+    reference = f"{_name(upstream)}:{upstream.digest.removeprefix('sha256:')[:20]}"
+    if not engine.image_id(reference):
+        _load(upstream, image, blobs, reference)
+    return reference
+
+
+@contextmanager
+def loaded(upstream: Upstream, image: Image, blobs: BlobCache) -> Iterator[str]:
+    """Have a pulled image in the engine, under a name that no other build uses or removes."""
+    reference = engine.own_name(_name(upstream))
+    _load(upstream, image, blobs, reference)
+    try:
+        yield reference
+    finally:
+        engine.remove(reference)
+
+
+def _name(upstream: Upstream) -> str:
+    return f"airlift-upstream/{upstream.repository.rpartition('/')[2]}"
+
+
+def _load(upstream: Upstream, image: Image, blobs: BlobCache, reference: str) -> None:
     config = blobs.path(image.config_digest).read_bytes()
     layers = [f"{layer.diff_id.removeprefix('sha256:')}/layer.tar" for layer in image.layers]
     entry = {"Config": "config.json", "RepoTags": [reference], "Layers": layers}
@@ -163,7 +189,6 @@ def load(upstream: Upstream, blobs: BlobCache, log: Log) -> str:
             _add(archive, "manifest.json", len(manifest), io.BytesIO(manifest))
         stream.seek(0)
         engine.run(["load", "--quiet"], stdin=stream, what=f"loading {upstream.image}")
-    return reference
 
 
 def _adopt(folder: Path, digest: str, upstream: Upstream, blobs: BlobCache) -> Image:

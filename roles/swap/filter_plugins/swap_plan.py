@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+# The release directory: `bundle` is importable from it, whatever the controller has.
+RELEASE = str(Path(__file__).resolve().parents[3])
+if RELEASE not in sys.path:
+    sys.path.insert(0, RELEASE)
+
+from bundle.format.versions import order  # noqa: E402
 
 COLOURS = ("blue", "green")
 Findings = Mapping[str, Any]
@@ -16,11 +25,6 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} MB" if count < 1000 else f"{count / 1000:.1f} GB"
-
-
-def order(version: str) -> tuple[int, ...]:
-    """Return what versions are compared by; a pre-release counts as its release."""
-    return tuple(int(part) for part in version.partition("-")[0].split("."))
 
 
 def problems_of_release(found: Findings, edge: Mapping[str, Any]) -> list[str]:

@@ -106,6 +106,7 @@ class Images(FakeSuppliers):
     """Suppliers whose images are what the test says: layers by component, lowest first."""
 
     layers: dict[str, list[bytes]] = field(default_factory=dict)
+    absent: Mapping[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__()

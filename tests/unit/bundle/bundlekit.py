@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -300,10 +300,17 @@ def wheelhouse() -> tuple[dict[str, bytes], bytes]:
 class FakeSuppliers:
     """Stands for registries, Debian and the package index."""
 
+    absent: Mapping[str, dict[str, str]] = {"grafana": {"reason": "not in Debian"}}
+
     def __init__(self, extra_layer: bytes = b"") -> None:
         self.wheelhouse = wheelhouse()
         self.app_layer = extra_layer
         self.base_layer = BASE_LAYER
+
+    def settle(
+        self, lock: Path, source: str, log: Callable[[str], None]
+    ) -> tuple[str, dict[str, dict[str, str]]]:
+        return ("debian" if source == "auto" else source), dict(self.absent)
 
     def images(
         self, lock: Path, source: str, version: str, layout: Path, log: Callable[[str], None]
@@ -317,7 +324,7 @@ class FakeSuppliers:
         (folder / sha(b"stray")).write_bytes(b"stray")
         (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
         (layout / "index.json").write_text("{}")
-        return Collected("debian", components, {"grafana": {"reason": "not in Debian"}})
+        return Collected("debian", components, dict(self.absent))
 
     def packages(self, dest: Path, log: Callable[[str], None]) -> dict[str, dict[str, str]]:
         debkit.repository(dest / "debian-13")
@@ -342,6 +349,10 @@ systems:
 """
 
 
+#: What the stand-ins cannot supply.
+ABSENT = "allow_absent: [grafana, packages-debian-12]"
+
+
 def make_tree(folder: Path, requirements: bytes) -> Path:
     """A checkout in small: the real bundle package and a little of everything else."""
     ignore = shutil.ignore_patterns("__pycache__", "recipes")
@@ -360,6 +371,12 @@ def make_tree(folder: Path, requirements: bytes) -> Path:
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
+    settings = folder / "bundle" / "release.yml"
+    text = settings.read_text()
+    for there, here in (("source: registry", "source: debian"), ("allow_absent: []", ABSENT)):
+        assert there in text
+        text = text.replace(there, here)
+    settings.write_text(text)
     (folder / "requirements").mkdir()
     (folder / "requirements" / "controller.txt").write_bytes(requirements)
     return folder

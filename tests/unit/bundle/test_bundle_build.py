@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from bundle.builder import build, content, release, verifier_pyz
-from bundle.cli.main import main
+from bundle.builder import build, completeness, content, release, verifier_pyz
+from bundle.builder.suppliers import Real
+from bundle.cli.main import main, make_parser
 from bundle.core.events import Log
 from bundle.errors import AirliftError, Kind
 from bundle.verify import checks
-from tests.unit.bundle.bundlekit import IDENTITY, TREE, FakeSuppliers, Keys, make_tree
+from tests.unit.bundle.bundlekit import ABSENT, IDENTITY, TREE, FakeSuppliers, Keys, make_tree
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_the_same_input_gives_the_same_bundle(
     full: build.Built, tree: Path, tmp_path: Path, keys: Keys, suppliers: FakeSuppliers
 ) -> None:
     """Ed25519 signs alike each time; with other kinds only the signatures differ."""
-    wanted = dataclasses.replace(options(tree, tmp_path, keys.key()), identity=IDENTITY)
+    wanted = replace(options(tree, tmp_path, keys.key()), identity=IDENTITY)
     again = run(wanted, suppliers)
     assert again.path.read_bytes() == full.path.read_bytes()
     assert again.sha256 == full.sha256
@@ -245,6 +246,63 @@ def test_release_file_agrees_with_the_project() -> None:
     found = re.search(r'^version = "(.+)"$', (TREE / "pyproject.toml").read_text(), re.MULTILINE)
     assert found
     assert data["version"] == found[1]
+
+
+def test_a_release_has_every_image_and_its_source_is_written_down() -> None:
+    """What `build` without options takes: never what happens to answer on the day."""
+    parsed = make_parser().parse_args(["build", "--key", "x"])
+    assert (parsed.source, parsed.allow_absent) == (None, [])
+    wanted = release.load(TREE, version=None, serial=None)
+    lock = TREE / "bundle" / "images.lock.yml"
+    source, absent = Real().settle(lock, parsed.source or wanted.source, lambda _: None)
+    assert source == wanted.source == "registry"
+    completeness.check_absent(absent, wanted.allow_absent)
+    assert set(Real().settle(lock, "debian", lambda _: None)[1]) == {"grafana"}
+    made = subprocess.run(
+        ["make", "--dry-run", "bundle"], cwd=TREE, capture_output=True, text=True, check=True
+    )
+    command = made.stdout.rstrip().splitlines()[-1]
+    assert " bundle build " in command
+    assert "--source" not in command
+    assert "--allow-absent" not in command
+
+
+def test_auto_as_the_source_of_a_release_is_refused(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", b"")
+    file = tree / "bundle" / "release.yml"
+    file.write_text(file.read_text().replace("source: debian", "source: auto"))
+    with pytest.raises(AirliftError, match=r"release\.yml cannot be used: .*source"):
+        release.load(tree, version=None, serial=None)
+
+
+@pytest.mark.usefixtures("no_collections")
+@pytest.mark.parametrize("source", ["auto", "debian"])
+def test_a_build_that_would_lack_something_is_refused_before_long_work_unless_told(
+    source: str, tmp_path: Path, keys: Keys
+) -> None:
+    class NoWork(FakeSuppliers):
+        def wheels(self, requirements: Path, dest: Path, log: Callable[[str], None]) -> None:
+            raise AssertionError
+
+    tree = make_tree(tmp_path / "tree", FakeSuppliers().wheelhouse[1])
+    file = tree / "bundle" / "release.yml"
+    file.write_text(file.read_text().replace(ABSENT, "allow_absent: []"))
+    wanted = replace(options(tree, tmp_path / "out", keys.key()), source=source)
+    with pytest.raises(AirliftError) as caught:
+        build.build(wanted, NoWork(), log=lambda _: None)
+    assert caught.value.what == (
+        "the bundle would lack grafana (not in Debian); packages-debian-12 (no network)"
+    )
+    option = "--allow-absent grafana packages-debian-12"
+    assert caught.value.fix.endswith(option)
+    told = make_parser().parse_args(["build", *option.split()]).allow_absent
+    for allowed in (told, ["all"]):
+        wanted = replace(wanted, allow_absent=tuple(allowed))
+        built = build.build(wanted, FakeSuppliers(), log=lambda _: None)
+        assert set(built.manifest.data["absent"]) == {"grafana", "packages-debian-12"}
+    wanted = replace(wanted, allow_absent=("grafana",))
+    with pytest.raises(AirliftError, match=r"would lack packages-debian-12 \(no network\)\n"):
+        build.build(wanted, NoWork(), log=lambda _: None)
 
 
 def test_the_collections_come_pruned_and_with_what_they_need() -> None:

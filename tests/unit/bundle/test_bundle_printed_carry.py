@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from bundle.carry import split
 from bundle.cli.main import make_parser
 from bundle.format import manifest
 from bundle.trust import custody, sshkeygen, sshsig
-
 from tests.unit.bundle.bundlekit import TREE, Recipe, run_import
 from tests.unit.bundle.printed import Typed, runs
 

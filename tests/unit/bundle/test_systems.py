@@ -186,7 +186,7 @@ def test_a_folder_with_folders_is_cached_and_found_damaged(tmp_path: Path) -> No
         place = cache.folder("try", "rpm", fill)
     assert len(made) == 1
     (place / "repodata" / "repomd.xml").write_text("y")
-    cache.copy_folder(cache.folder("try", "rpm", fill), tmp_path / "copy")
+    cache.take("try", "rpm", fill, tmp_path / "copy")
     assert len(made) == 2
     assert (tmp_path / "copy" / "repodata" / "repomd.xml").read_text() == "x"
 

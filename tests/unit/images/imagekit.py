@@ -216,6 +216,11 @@ class Registry:
         )
         return digest
 
+    def untag(self, repository: str, tag: str) -> None:
+        """Take a tag away; what it named stays."""
+        top = self.directory / "data" / "docker" / "registry" / "v2" / "repositories"
+        shutil.rmtree(top / repository / "_manifests" / "tags" / tag)
+
     def blob(self, digest: str) -> Path:
         """Where the registry keeps a blob."""
         value = digest.removeprefix("sha256:")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from bundle.builder.images import collect, engine
 from bundle.builder.images.blobs import BlobCache
 from bundle.builder.images.layout import write_layout
 from bundle.builder.images.lockfile import Upstream
-from bundle.builder.images.upstream import pull
+from bundle.builder.images.upstream import loaded, pull, resolve
 from bundle.builder.problems import Problem
-from tests.unit.images.imagekit import TRUE, Registry, TinyImage, sha256, tar
+from tests.unit.images.imagekit import TRUE, Registry, TinyImage, free_port, sha256, tar
 
 pytestmark = pytest.mark.docker
 
@@ -69,29 +70,47 @@ def test_this_platforms_image_byte_for_byte(
     assert index["manifests"][0]["mediaType"] == pulled.media_type
 
 
-def test_the_second_pull_asks_for_the_tag_only(registry: Registry, notes: list[str]) -> None:
+def test_the_second_pull_asks_nobody(
+    registry: Registry, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     upstream = Upstream(
         "docker.io/library/one", "1.0", registry.push("library/one", "1.0", both("one"))
     )
     first = pull(upstream, BlobCache(), notes.append)
     said = len(notes)
+    monkeypatch.setenv("AIRLIFT_REGISTRY_MIRROR", f"127.0.0.1:{free_port()}")
     assert pull(upstream, BlobCache(), notes.append) == first
     assert len(notes) == said
 
 
-def test_a_tag_that_moved_stops_the_build_even_when_the_image_is_cached(
-    registry: Registry, notes: list[str]
+@pytest.mark.parametrize("now", ["moved", "vanished"])
+def test_a_pinned_image_is_pulled_whatever_its_tag_means_now(
+    now: str, registry: Registry, notes: list[str]
 ) -> None:
-    old = registry.push("library/moving", "1.0", both("old"))
-    pin = Upstream("docker.io/library/moving", "1.0", old)
-    pull(pin, BlobCache(), notes.append)
-    new = registry.push("library/moving", "1.0", both("new"))
-    with pytest.raises(Problem) as caught:
-        pull(pin, BlobCache(), notes.append)
-    assert "docker.io/library/moving:1.0 is no longer what was pinned" in caught.value.message
-    assert old in caught.value.message
-    assert new in caught.value.message
-    assert "images.lock.yml" in caught.value.fix
+    """A hotfix of an old release is built from what that release was built from."""
+    old = registry.push(f"library/{now}", "1.0", both("old"))
+    if now == "moved":
+        assert registry.push(f"library/{now}", "1.0", both("new")) != old
+    else:
+        registry.untag(f"library/{now}", "1.0")
+    pin = Upstream(f"docker.io/library/{now}", "1.0", old)
+    assert pull(pin, BlobCache(), notes.append).config_digest == image(words="old").id
+    if now == "moved":
+        assert resolve(pin)[0] != old, "`lock --check` sees it"
+
+
+def test_an_index_that_is_not_what_was_pinned_is_refused(
+    registry: Registry, notes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever brought it: here a skopeo that does not compare."""
+    digest = registry.push("library/swapped", "1.0", both("swapped"))
+    program = tmp_path / "bin" / "skopeo"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho '{}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with pytest.raises(Problem, match="gives other bytes than the pinned digest"):
+        pull(Upstream("docker.io/library/swapped", "1.0", digest), BlobCache(), notes.append)
 
 
 def test_a_missing_image_is_named(notes: list[str]) -> None:
@@ -210,6 +229,22 @@ def test_a_whole_product_from_a_registry(
     again = collect.collect(small_product, "registry", "3.2.1", layout, log=notes.append)
     assert again == got
     assert len(notes) == said, f"the second time does no work: {notes[said:]}"
+
+
+@pytest.mark.usefixtures("_clean_engine")
+def test_a_build_that_ends_leaves_the_images_that_another_one_tries(
+    registry: Registry, notes: list[str]
+) -> None:
+    pin = Upstream("docker.io/library/one", "1.0", registry.push("library/one", "1.0", both("one")))
+    blobs = BlobCache()
+    image = pull(pin, blobs, notes.append)
+    with loaded(pin, image, blobs) as mine:
+        with loaded(pin, image, blobs) as others:
+            assert engine.image_id(others)
+        assert engine.image_id(others) is None
+        assert engine.image_id(mine)
+        engine.prune_own()
+        assert engine.image_id(mine), "only what is a day old was left by a killed build"
 
 
 @pytest.mark.usefixtures("_clean_engine")

@@ -218,10 +218,24 @@ def test_versions_are_numbers_and_the_minimum_itself_will_do(found: dict[str, An
     assert "1.10.0 or later" in problem(found)
 
 
-def test_a_pre_release_counts_as_its_release(found: dict[str, Any]) -> None:
+def test_a_pre_release_comes_before_its_release(found: dict[str, Any]) -> None:
     found["edge"]["release"] = "1.0.5-rc.1"
     found["new"]["upgrade"]["minimum_version"] = "1.0.5"
+    assert problem(found).endswith("import and upgrade to 1.0.5 first")
+    found["edge"]["release"] = "1.0.5-rc.10"
+    found["new"]["upgrade"]["minimum_version"] = "1.0.5-rc.9"
     assert plan(found)["problems"] == []
+
+
+def test_a_stop_at_a_pre_release_is_between_as_semver_orders_it(found: dict[str, Any]) -> None:
+    found["edge"]["release"] = found["old"]["version"] = "1.1.0-rc.9"
+    found["new"] |= {"version": "1.1.0"}
+    found["new"]["upgrade"] |= {"required_stops": ["1.1.0-rc.10", "1.1.0-rc.2"]}
+    found["new"]["upgrade"]["minimum_version"] = "1.0.0"
+    assert problem(found) == (
+        "between 1.1.0-rc.9 and 1.1.0 the site has to stop at 1.1.0-rc.10: import and upgrade to "
+        "1.1.0-rc.10 first"
+    )
 
 
 def test_stops_between_are_named_and_no_others(found: dict[str, Any]) -> None:
