@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,11 +55,12 @@ class Collection:
     """What a source gives, a batch at a time, so that no size of source fills the memory.
 
     `batches` blocks and raises `SourceError`: it is pulled in a thread. `origin` is whole once it
-    is exhausted.
+    is exhausted. `foreign` says what is wrong if what was read is in another encoding as a whole.
     """
 
     batches: Iterator[Batch]
     origin: dict[str, Any]
+    foreign: Callable[[], str | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +76,23 @@ EVERYBODY = "*"
 
 
 class Access:
-    """Which clients may use which source; one that is not listed is everybody's."""
+    """Which clients may use which source.
 
-    def __init__(self, clients: dict[str, list[str]] | None = None) -> None:
-        self._clients = clients or {}
+    A source that is not listed is nobody's if the lists are `closed`, else everybody's.
+    """
+
+    def __init__(
+        self, clients: Mapping[str, Sequence[str]] | None = None, *, closed: bool = False
+    ) -> None:
+        self._clients = dict(clients or {})
+        self._closed = closed
 
     def allows(self, source: str, client: str) -> bool:
         """Whether `client` may use `source`, such as `database:crm`."""
         listed = self._clients.get(source)
-        return listed is None or client in listed or EVERYBODY in listed
+        if listed is None:
+            return not self._closed
+        return client in listed or EVERYBODY in listed
 
 
 class Source(Protocol):
