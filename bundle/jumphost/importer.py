@@ -127,8 +127,8 @@ class _Import:
         self._put_back()
         venv.check_python(m.path for m in self._wheels)
         complete = _is_complete(self.bundle, self.home)
-        ready = complete and venv.is_complete(self.release, self.bundle.sha256)
-        already = ready and (restored or self._current() == self.release)
+        ready = venv.is_complete(self.release, self.bundle.sha256)
+        already = complete and ready and (restored or self._current() == self.release)
         new_bytes = 0
         if not complete:
             # Again under the lock: a prune may have come between.
@@ -136,8 +136,9 @@ class _Import:
             new_bytes = self._check_space()
             self._store()
         record = self._accept()
-        if not complete:
+        if not complete and not self._is_whole():
             self._publish()
+            ready = False
         if not ready:
             self.log("making the virtual environment, offline")
             venv.make(self.release, self.bundle.sha256)
@@ -291,6 +292,13 @@ class _Import:
         )
         self.home.accept(record)
         return record
+
+    def _is_whole(self) -> bool:
+        """Whether only blobs were damaged: the release may be running this import."""
+        if not installed.is_whole(self.home, self.release, self.bundle.raw_manifest, self.manifest):
+            return False
+        shutil.rmtree(self.staged_release)
+        return True
 
     def _publish(self) -> None:
         """Put the release directory in its place: all of it or nothing."""

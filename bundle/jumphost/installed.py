@@ -124,6 +124,17 @@ def is_complete(home: Home, folder: Path, raw: bytes, parsed: Manifest) -> bool:
         return False
 
 
+def is_whole(home: Home, folder: Path, raw: bytes, parsed: Manifest) -> bool:
+    """Whether the directory has what was signed and nothing else; blobs are not looked at."""
+    try:
+        found, signatures = read(folder)
+        files = [(place(home, folder, m), m) for m in parsed.contents if not m.is_blob]
+        compare(files, progress=None)
+    except AirliftError:
+        return False
+    return found == raw and next(_unlisted(folder, parsed, len(signatures)), None) is None
+
+
 def _unlisted(folder: Path, parsed: Manifest, signatures: int) -> Iterator[Path]:
     known = {member.release_path for member in parsed.contents if not member.is_blob}
     known |= {manifest.MANIFEST, manifest.SIGNATURE}

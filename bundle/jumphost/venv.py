@@ -16,6 +16,8 @@ from bundle.errors import AirliftError, Kind
 REQUIREMENTS = "requirements/controller.txt"
 MARKER = ".airlift-complete"
 MINIMUM = (3, 11)
+# The system's Python, also where the release's own runs this: that one goes when it is made again.
+PYTHON = os.path.realpath(sys.executable)
 # A killed import must not leave a pip behind that writes into the next one's directory. Not a
 # `preexec_fn`: a Ctrl-C that comes while it runs can be lost in Python's fork hooks.
 _DIE_WITH_PARENT = """
@@ -76,7 +78,7 @@ def make(release: Path, manifest_sha256: str) -> None:
             fix="ask the vendor for a complete bundle",
         )
     # Debian without python3-venv has no ensurepip; pip runs from its own wheel instead.
-    _run([sys.executable, "-I", "-m", "venv", "--without-pip", str(venv)], release)
+    _run([PYTHON, "-I", "-m", "venv", "--without-pip", str(venv)], release)
     tool = [_python(release), "-I", str(pip[0] / "pip")]
     _run(
         [
@@ -131,7 +133,7 @@ def _run(
     (release / "venv").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tmp-", dir=release / "venv") as folder:
         result = subprocess.run(
-            [sys.executable, "-I", "-c", _DIE_WITH_PARENT, *command],
+            [PYTHON, "-I", "-c", _DIE_WITH_PARENT, *command],
             env={**env, "TMPDIR": folder},
             cwd=folder,
             stdin=subprocess.DEVNULL,

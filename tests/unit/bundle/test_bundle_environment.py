@@ -231,3 +231,33 @@ def test_files_of_another_python_are_said_not_to_be_checked(
     assert verify(home) == 0
     found = json.loads(capsys.readouterr().out)["environment"]
     assert "1 files compiled for another Python" in found["not_checked"]
+
+
+def damaged(home: Home, what: str) -> Path:
+    """Take a file away that the release needs, and return it."""
+    if what == "blob":
+        path = next(iter(sorted(home.blobs.iterdir())))
+    else:
+        path = home.current / "playbooks" / "install.yml"
+    path.unlink()
+    return path
+
+
+@pytest.mark.parametrize("what", ["blob", "file"])
+def test_a_release_repairs_itself(
+    home: Home, full: build.Built, what: str, keys: Keys, tmp_path: Path
+) -> None:
+    """By the command that is printed, which the release's own Python runs."""
+    lost = damaged(home, what)
+    marker = home.current / "venv" / ".airlift-complete"
+    before = marker.stat().st_mtime_ns
+    python = home.current / "venv" / "bin" / "python"
+    words = ["-m", "bundle", "import", str(full.path), "--home", str(home.root)]
+    done = subprocess.run(
+        [python, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert lost.is_file()
+    assert verify(home) == 0
+    # What was whole is left alone: it may be at work.
+    assert (marker.stat().st_mtime_ns == before) is (what == "blob")
