@@ -97,7 +97,7 @@ def _vault_option(site: Path) -> str:
     """The option that opens a site's secrets: of the label that its encrypted files have."""
     for path in sorted((site / "group_vars").rglob("*.yml")):
         try:
-            with open_regular(path) as stream:
+            with open_regular(path, None, links=True) as stream:
                 head = stream.readline(200).decode("ascii", "replace").strip().split(";")
         except OSError:
             continue

@@ -85,12 +85,16 @@ def say(text: str, stream: TextIO | None = None) -> None:
     try:
         print(text, file=stream, flush=True)
     except OSError as error:
-        # Python flushes once more at its end, which must not fail again.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
+        discard(stream)
         if not isinstance(error, BrokenPipeError):
             raise
+
+
+def discard(stream: TextIO) -> None:
+    """Let a stream lead nowhere: Python flushes once more at its end, which must not fail again."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def open_streams() -> None:

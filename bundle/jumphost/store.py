@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bundle.core.files import REMEDIES, is_file_of, write_atomic
+from bundle.core.files import REMEDIES, is_file_of, open_own, read_file, write_atomic
 from bundle.errors import AirliftError, Kind
 from bundle.trust.sshsig import Signer
 
 DEFAULT_HOME = "/opt/airlift"
 #: How a damaged release is called while the whole one takes its place.
 REPLACED = ".replaced-"
+_MAX_RECORD = 1 << 16
 
 
 class Acceptance(NamedTuple):
@@ -173,7 +174,7 @@ class Home:
         """Let one import or prune in; the lock dies with its process."""
         path = self.store / "lock"
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            stream = open_own(path)
         except OSError as error:
             raise AirliftError(
                 Kind.HOME,
@@ -181,7 +182,8 @@ class Home:
                 where=str(path),
                 fix=REMEDIES.get(error.errno or 0, f"import as the user who owns {self.root}"),
             ) from error
-        try:
+        with stream:
+            fd = stream.fileno()
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -195,8 +197,6 @@ class Home:
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"process {os.getpid()}, since {now()}\n".encode(), 0)
             yield
-        finally:
-            os.close(fd)
 
 
 def now() -> str:
@@ -217,7 +217,7 @@ def seconds(moment: str) -> float:
 
 def _read_acceptance(path: Path) -> Acceptance:
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_file(path, _MAX_RECORD))
         signers = tuple(
             Signer(s["identity"], s["fingerprint"], s["key_type"]) for s in data["signers"]
         )

@@ -26,7 +26,7 @@ class Suppliers(FakeSuppliers):
         super().__init__(app_layer)
         name, data = wheel("airlifttiny", "1.0", {"airlifttiny.py": b"ANSWER = 42\n"})
         self.wheelhouse = {name: data}, b""
-        self.base_layer = random.Random(1).randbytes(2 << 20)
+        self.base_layer = random.Random(1).randbytes(3 << 20)
 
 
 @dataclasses.dataclass(frozen=True)
