@@ -57,6 +57,7 @@ class Imported:
 def run(path: Path, *, trust: Trust, home: Home, log: Log, progress: Progress) -> Imported:
     """Import a bundle, or finish an import that was interrupted."""
     try:
+        home.check_can_run()
         with opened(path, trust=trust, home=home) as bundle:
             _check_base(bundle, home, log, progress)
             # Only now: what is refused leaves not even an empty directory behind.

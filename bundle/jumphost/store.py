@@ -19,6 +19,8 @@ from bundle.trust.sshsig import Signer
 DEFAULT_HOME = "/opt/airlift"
 #: How a damaged release is called while the whole one takes its place.
 REPLACED = ".replaced-"
+#: What a path may have beside letters and digits: nothing that a shell or a list of paths parts.
+_PLAIN = "/._-+@=,~"
 _MAX_RECORD = 1 << 16
 
 
@@ -64,6 +66,35 @@ class Home:
         self.current = root / "current"
         self.trust = root / "trust"
         self.sites = root / "sites"
+
+    def check_can_run(self) -> None:
+        """Refuse a place from which a release could not be run, before anything is accepted.
+
+        Python's environments and Ansible lead through shells, lists of paths and the first lines
+        of scripts: a path that one of them cuts in two is found by none.
+        """
+        for path in (self.root, self.root.resolve()):
+            if odd := next((char for char in str(path) if not _is_plain(char)), ""):
+                raise AirliftError(
+                    Kind.HOME,
+                    f"Airlift's directory has {odd!r} in its path, which the programs of a release "
+                    "cannot have there",
+                    where=str(path),
+                    fix=f"a path of letters, digits and {_PLAIN}, such as --home {DEFAULT_HOME}",
+                )
+        place = self.root.resolve()
+        while not place.exists():
+            place = place.parent
+        if os.statvfs(place).f_flag & os.ST_NOEXEC:
+            while not place.is_mount():
+                place = place.parent
+            raise AirliftError(
+                Kind.HOME,
+                f"the file system at {place} is mounted noexec: no program of a release can run "
+                "there",
+                where=str(self.root),
+                fix=f"sudo mount -o remount,exec {place}, or --home DIR on another file system",
+            )
 
     def create(self) -> None:
         """Make the directories that import owns; `sites/` is the operator's."""
@@ -197,6 +228,10 @@ class Home:
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"process {os.getpid()}, since {now()}\n".encode(), 0)
             yield
+
+
+def _is_plain(char: str) -> bool:
+    return char.isalnum() or char in _PLAIN
 
 
 def now() -> str:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 
 from bundle.cli import catalog
-from tests.unit.bundle import test_bundle_printed_carry, test_bundle_printed_site
+from tests.unit.bundle import (
+    test_bundle_home,
+    test_bundle_printed_carry,
+    test_bundle_printed_site,
+)
 from tests.unit.bundle.bundlekit import TREE
 from tests.unit.bundle.printed import RUN, pattern, templates
 
+assert test_bundle_home
 assert test_bundle_printed_carry
 assert test_bundle_printed_site
 
