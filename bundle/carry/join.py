@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bundle.core.events import Log, Progress
-from bundle.core.files import fsync_directory, read_file
+from bundle.core.files import fsync_directory, open_own, read_file
 from bundle.core.output import check_space, flush, writes_to
 from bundle.errors import AirliftError, Kind
 from bundle.format import tar
@@ -91,8 +91,8 @@ class _Partial:
     @contextmanager
     def opened(cls, path: Path, index: Index) -> Iterator[_Partial]:
         """Open or make the file, for one process only; an empty one does not stay."""
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        with os.fdopen(fd, "r+b", buffering=0) as stream:
+        with open_own(path) as stream:
+            fd = stream.fileno()
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Between opening and locking, another join may have given it its final name.

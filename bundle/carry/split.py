@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bundle.core.events import Log, Progress
-from bundle.core.files import fsync_directory, write_atomic
+from bundle.core.files import create, fsync_directory, write_atomic
 from bundle.core.output import check_space, filesystem, flush, writes_to
 from bundle.errors import AirliftError, Kind
 from bundle.format import tar
@@ -88,7 +88,7 @@ def _write_parts(source: tar.Source, name: str, size: int, work: Path, progress:
     for number, start in enumerate(range(0, source.size, size), 1):
         wanted = min(size, source.size - start)
         digest = hashlib.sha256()
-        with (work / part_name(name, number)).open("xb") as stream:
+        with create(work / part_name(name, number)) as stream:
             for piece in pieces(source, start, wanted):
                 stream.write(piece)
                 digest.update(piece)

@@ -187,8 +187,8 @@ def _append_done(log: _Log, arguments: argparse.Namespace, subject: Path) -> cus
 
 
 def _same_options(arguments: argparse.Namespace) -> Iterator[str]:
-    """The options of the command that `verify` has, too."""
-    for name in ("who", "note", "custody", "sign", "home", "allowed_signers", "revoked"):
+    """The options of the command that `verify` has, too; not the log that cannot be written."""
+    for name in ("who", "note", "sign", "home", "allowed_signers", "revoked"):
         if (value := getattr(arguments, name, None)) and value != Path(DEFAULT_HOME):
             yield from (f"--{name.replace('_', '-')}", str(value))
 
@@ -234,7 +234,7 @@ def _hashed(places: Iterable[Path]) -> tuple[int | None, str | None, list[str | 
     for place in places:
         alone = hashlib.sha256()
         try:
-            with open_regular(place) as stream:
+            with open_regular(place, None, links=True) as stream:
                 left = os.fstat(stream.fileno()).st_size
                 while data := stream.read(min(BUFFER, left)):
                     whole.update(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def _next(home: Home) -> str:
     for site in sites or [home.sites / "CLIENT"]:
         installed = (site / ".airlift" / "tls" / "ca.pem").exists()
         words = ("upgrade.yml --check", "upgrade.yml") if installed else _FIRST
-        command = f"./venv/bin/ansible-playbook -i {site}{_vault_option(site)}"
+        inventory = shlex.quote(str(site))
+        command = f"./venv/bin/ansible-playbook -i {inventory}{_vault_option(site)}"
         lines += [f"  {command} playbooks/{playbook}" for playbook in words]
     return "\n".join(lines)
 
@@ -107,11 +109,12 @@ def _vault_option(site: Path) -> str:
     """The option that opens a site's secrets: of the label that its encrypted files have."""
     for path in sorted((site / "group_vars").rglob("*.yml")):
         try:
-            with open_regular(path) as stream:
+            with open_regular(path, None, links=True) as stream:
                 head = stream.readline(200).decode("ascii", "replace").strip().split(";")
         except OSError:
             continue
         if head[0] == "$ANSIBLE_VAULT":
-            return f" --vault-id {head[3] if len(head) > 3 else ''}@prompt"
+            label = head[3] if len(head) > 3 else ""
+            return f" --vault-id {shlex.quote(f'{label}@prompt')}"
     # Not encrypted yet, or not there: as the documents name it, after the site.
-    return f" --vault-id {site.name}@prompt"
+    return f" --vault-id {shlex.quote(f'{site.name}@prompt')}"

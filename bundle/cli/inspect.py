@@ -13,6 +13,7 @@ from bundle.cli.custody import shown
 from bundle.cli.options import add_trust, home_of, required_trust, revoked_of, trust_of
 from bundle.cli.parser import add_command
 from bundle.cli.terminal import columns
+from bundle.core.files import open_regular
 from bundle.errors import AirliftError, Kind
 from bundle.format.parts import index_of, part_name
 from bundle.jumphost import installed
@@ -112,7 +113,7 @@ def _cat(arguments: argparse.Namespace, home: Home) -> Answer:
     if arguments.bundle.is_dir():
         release = installed.known(arguments.bundle, trust=trust, home=home)
         member = members.named(release.manifest.contents, arguments.cat, where=release.folder)
-        with installed.file_of(release, home, member).open("rb") as source:
+        with open_regular(installed.file_of(release, home, member), member.size) as source:
             members.pour(source)
     else:
         with checks.opened(arguments.bundle, trust=trust, home=home, to_use=False) as bundle:

@@ -38,10 +38,9 @@ def say(text: str, stream: TextIO | None = None) -> None:
     try:
         print(text, file=stream, flush=True)
     except OSError as error:
-        # Python flushes once more at its end, which must not fail again.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
+        from bundle.core.files import discard  # noqa: PLC0415 - for broken pipes only
+
+        discard(stream)
         if not isinstance(error, BrokenPipeError):
             raise
 

@@ -1,4 +1,7 @@
-"""Files: opened and read with care, written as a whole, hashed; and what a failed write means."""
+"""Files: opened and read with care, written as a whole, hashed; and what a failed write means.
+
+Nothing else in `bundle/` opens a file that somebody else may have put where it lies.
+"""
 
 from __future__ import annotations
 
@@ -8,49 +11,90 @@ import os
 import shutil
 import stat
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from bundle.errors import AirliftError, Kind
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file; a pipe or a device, which may never end, is not waited for.
+def open_regular(path: Path, limit: int | None, *, links: bool = False) -> BufferedReader:
+    """Open a file of which nothing is known yet, for reading.
+
+    Args:
+        path: what is not a regular file, such as a pipe or a device, is neither opened nor waited
+            for.
+        limit: the most bytes that it may have; nothing for whoever counts what is read.
+        links: whether it may be a symbolic link. That is for paths that a person names: what lies
+            beside or below them leads nowhere else.
 
     Raises:
-        OSError: it cannot be opened, or is something else.
+        OSError: it cannot be opened, is something else, or is too long.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISREG(mode):
-        return os.fdopen(fd, "rb")
-    os.close(fd)
-    if stat.S_ISDIR(mode):
+    # A device is not even opened: that alone can rewind a tape.
+    _check_regular(path, path.stat(follow_symlinks=links), limit)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    stream = os.fdopen(os.open(path, flags | (0 if links else os.O_NOFOLLOW)), "rb")
+    try:
+        _check_regular(path, os.fstat(stream.fileno()), limit)
+    except OSError:
+        stream.close()
+        raise
+    return stream
+
+
+def _check_regular(path: Path, status: os.stat_result, limit: int | None) -> None:
+    if stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, "it is a symbolic link", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    if limit is not None and status.st_size > limit:
+        raise _too_long(path, limit)
 
 
-def read_file(path: Path, limit: int) -> bytes:
-    """Read a small file of which nothing is known yet.
+def _too_long(path: Path, limit: int) -> OSError:
+    return OSError(errno.EFBIG, f"more than the {limit} bytes allowed", str(path))
+
+
+def read_file(path: Path, limit: int, *, links: bool = False) -> bytes:
+    """Read a small file of which nothing is known yet, as `open_regular` opens it.
 
     Raises:
         OSError: it cannot be read, is no regular file, or has more bytes than the limit.
     """
-    with open_regular(path) as stream:
+    with open_regular(path, limit, links=links) as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
-        raise OSError(errno.EFBIG, f"more than the {limit} bytes allowed", str(path))
+        raise _too_long(path, limit)
     return data
+
+
+def create(path: Path, mode: int = 0o666) -> BinaryIO:
+    """Make a new file in place of whatever is there, never through a link: a stick is anybody's."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    return os.fdopen(fd, "wb")
+
+
+def open_own(path: Path) -> BinaryIO:
+    """Open a file that goes on from run to run, unbuffered; it is made if it is not there."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW
+    stream = os.fdopen(os.open(path, flags, 0o644), "r+b", buffering=0)
+    try:
+        _check_regular(path, os.fstat(stream.fileno()), None)
+    except OSError:
+        stream.close()
+        raise
+    return stream
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace a file as a whole: after a power cut it is the old one or the new one."""
     temporary = path.with_name(path.name + ".part")
     try:
-        # Never through a link that somebody put there: a stick is anybody's.
-        temporary.unlink(missing_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        with os.fdopen(fd, "wb") as out:
+        with create(temporary) as out:
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
@@ -71,9 +115,14 @@ def link_atomic(target: str, link: Path) -> None:
     fsync_directory(link.parent)
 
 
+def open_directory(path: Path) -> int:
+    """Return a descriptor of a directory, to flush or to lock it."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
 def fsync_directory(path: Path) -> None:
     """Make renames inside a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = open_directory(path)
     try:
         os.fsync(fd)
     finally:
@@ -94,6 +143,13 @@ def sync_filesystem(path: Path) -> None:
             raise OSError(code, os.strerror(code), str(path))
     finally:
         os.close(fd)
+
+
+def discard(stream: TextIO) -> None:
+    """Let a stream lead nowhere: Python flushes once more at its end, which must not fail again."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def remove(path: Path) -> None:
@@ -148,7 +204,7 @@ REMEDIES = {
 
 def sha256(path: Path) -> str:
     """The hash of a whole file."""
-    with path.open("rb") as stream:
+    with open_regular(path, None, links=True) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -36,7 +36,7 @@ def check_replaces(path: Path, beginning: bytes, what: str) -> None:
     `beginning` is what every file of the kind begins with.
     """
     try:
-        with open_regular(path) as stream:
+        with open_regular(path, None, links=True) as stream:
             found = stream.read(len(beginning))
     except FileNotFoundError:
         return

@@ -1,16 +1,21 @@
 """How large a layer gets when an engine unpacks it, counted while its bytes pass: no bomb travels.
 
-An engine looks at a layer's first bytes, not at its media type, and so does this. zstd is not
-unpacked (a jump host's Python may not have it): its frames say how large they are, and a decoder
-stops there. gzip says too little, so it is unpacked, a bounded piece at a time.
+An engine looks at a layer's first bytes, not at its media type, and so does this. gzip says too
+little, so it is unpacked, a bounded piece at a time. Of zstd the blocks are walked: each has a most
+that it can give. Only where all of them together could be too much is the stream unpacked, once its
+hash was compared, and what comes out is counted. What a frame's head says is never believed; it can
+only refuse the layer.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from bundle.errors import AirliftError, Kind
+
+if TYPE_CHECKING:
+    from bundle.format.zstd import Read
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = 0xFD2FB528
@@ -19,9 +24,8 @@ _SKIPPABLE = 0x184D2A50
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 _SNIFF = 6
 _PIECE = 1 << 20
-# RFC 8878: no block is unpacked to more than this. Of a frame that does not say its size each block
-# counts for a quarter of it, which encoders fill.
-_BLOCK, _UNSAID = 128 << 10, 32 << 10
+# RFC 8878: no block is unpacked to more than this.
+_BLOCK = 128 << 10
 
 
 class Unpacked:
@@ -34,8 +38,10 @@ class Unpacked:
         self._path = path
         self._limit = limit
         self._refusal: AirliftError | None = None
-        #: Bytes of the layer as a tar file, so far.
+        #: Bytes of the layer as a tar file, so far; of zstd those that are sure, until `check`.
         self.size = 0
+        # What zstd blocks can give beside them.
+        self._more = 0
         self._start = b""
         self._kind = ""
         self._gzip = zlib.decompressobj(wbits=31)
@@ -43,7 +49,7 @@ class Unpacked:
         # Of a zstd stream: where in it the next piece begins.
         self._carried = b""
         self._skip = 0
-        self._in_frame = self._unsaid = False
+        self._in_frame = False
         self._checksum = 0
 
     def feed(self, piece: memoryview) -> None:
@@ -54,8 +60,11 @@ class Unpacked:
             except AirliftError as error:
                 self._refusal = error
 
-    def check(self) -> None:
-        """Refuse the layer if there was a reason, or if its stream did not end."""
+    def check(self, read: Read) -> None:
+        """Refuse the layer if there was a reason, or if its stream did not end.
+
+        `read` gives the layer again, whose hash is known to be right.
+        """
         if self._refusal is not None:
             raise self._refusal
         kind = self._kind or self._sniff()
@@ -63,6 +72,22 @@ class Unpacked:
             self._refuse("is no whole zstd stream")
         if kind == "gzip" and (self._in_member or not self._kind):
             self._refuse("is no whole gzip stream")
+        if self._more:
+            self._count(read)
+
+    def _count(self, read: Read) -> None:
+        """Let the size be what it is; or what it is at most, if even that is allowed."""
+        from bundle.format import zstd  # noqa: PLC0415 - ctypes is slow to load
+
+        most = self.size + self._more
+        if most <= self._limit:
+            self.size = most
+            return
+        self.size = 0
+        try:
+            self._add(zstd.count(read, self._limit))
+        except ValueError as error:
+            self._refuse(f"is no zstd stream: {error}")
 
     def _take(self, piece: memoryview) -> None:
         if not self._kind:
@@ -118,8 +143,9 @@ class Unpacked:
             return None
         if size:
             said = int.from_bytes(piece[start : start + size], "little")
-            self._add(said + 256 if size == 2 else said)
-        self._in_frame, self._unsaid, self._checksum = True, not size, flags & 4
+            # An engine would make room for it.
+            self._check_fits(said + 256 if size == 2 else said)
+        self._in_frame, self._checksum = True, flags & 4
         return start + size
 
     def _block(self, piece: memoryview, at: int) -> int | None:
@@ -131,9 +157,11 @@ class Unpacked:
             if kind == 3 or size > _BLOCK:
                 self._refuse("is no zstd stream")
             at += 3 + (1 if kind == 1 else size)
-            if self._unsaid:
+            if kind == 2:
+                self._more += _BLOCK
+            else:
                 # What is not compressed, or one byte again and again, says its size.
-                self._add(_UNSAID if kind == 2 else size)
+                self._add(size)
             if block & 1:
                 self._in_frame = False
                 return at + self._checksum
@@ -153,7 +181,10 @@ class Unpacked:
 
     def _add(self, count: int) -> None:
         self.size += count
-        if self.size > self._limit:
+        self._check_fits(self.size)
+
+    def _check_fits(self, size: int) -> None:
+        if size > self._limit:
             self._refuse(f"unpacks to more than the {self._limit} bytes that its image may have")
 
     def _refuse(self, what: str) -> NoReturn:

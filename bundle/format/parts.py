@@ -114,7 +114,7 @@ def signature_of(index: Path) -> Path:
 def read_index(path: Path) -> Index:
     """Read an index, strictly: what is not written as `Index.encode` writes it is refused."""
     try:
-        raw = read_file(path, _MAX_INDEX)
+        raw = read_file(path, _MAX_INDEX, links=True)
         data = json.loads(raw)
         _SHAPE(data, "")
         bundle, *parts = (

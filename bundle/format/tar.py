@@ -6,13 +6,14 @@ compares. Interpretation happens only to explain a refusal.
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn, Protocol
 
 from bundle.core.events import Searching
+from bundle.core.files import open_regular
 from bundle.errors import COPY_AGAIN, AirliftError, Kind
 
 BLOCK = 512
@@ -69,31 +70,30 @@ class Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            # Does not wait for whoever would write into a named pipe.
-            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            # As long as it is: what is read of it, the manifest says.
+            self._file = open_regular(path, None, links=True)
         except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EISDIR):
+                raise AirliftError(
+                    Kind.UNREADABLE,
+                    "the bundle is not a regular file",
+                    where=str(path),
+                    fix="name the file airlift-VERSION-amd64.tar itself",
+                ) from error
             raise AirliftError(
                 Kind.UNREADABLE,
                 f"the bundle cannot be opened: {error.strerror}",
                 where=str(path),
                 fix="check the path and that the stick is mounted",
             ) from error
-        status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(self._fd)
-            raise AirliftError(
-                Kind.UNREADABLE,
-                "the bundle is not a regular file",
-                where=str(path),
-                fix="name the file airlift-VERSION-amd64.tar itself",
-            )
-        self.size = status.st_size
+        self._fd = self._file.fileno()
+        self.size = os.fstat(self._fd).st_size
 
     def __enter__(self) -> Source:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        self._file.close()
 
     def readinto(self, offset: int, view: memoryview) -> int:
         """Fill as much of the view as one system call gives; 0 at the end of the file."""
@@ -391,7 +391,7 @@ class Writer:
     def _copy(self, source: Path, offset: int) -> int:
         """Let the kernel copy to the end of a file."""
         self._out.flush()
-        with source.open("rb") as stream:
+        with open_regular(source, None, links=True) as stream:
             done = offset
             while count := os.sendfile(self._out.fileno(), stream.fileno(), done, 1 << 30):
                 done += count

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import base64
 import csv
+import errno
 import hashlib
 import io
 import os
@@ -19,10 +20,11 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from bundle.core.files import read_file
+from bundle.core.files import open_regular, read_file
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost.venv import MARKER
 
@@ -44,13 +46,14 @@ _LIMIT = 1 << 30
 _BY_PIP = ("INSTALLER", "RECORD", "REQUESTED", "direct_url.json")
 _COMPILED = re.compile(r"(?P<stem>.+)\.(?P<tag>[a-z]+-\d+)(?:\.opt-(?P<level>[12]))?\.pyc")
 
-# In a process of its own: a damaged file can end the one that reads it.
+# In a process of its own: a damaged file can end the one that reads it. It opens nothing.
 _COMPARE = """
 import importlib.util, marshal, sys
-for line in sys.stdin.read().splitlines():
-    level, compiled, source = line.split("\\t")
-    raw = open(compiled, "rb").read()
-    text = open(source, "rb").read()
+take = sys.stdin.buffer.read
+while head := take(50):
+    level, *sizes = (int(head[at:at + 10]) for at in range(0, 50, 10))
+    compiled, source, raw, text = (take(size) for size in sizes)
+    source = source.decode()
     code = compile(text, source, "exec", dont_inherit=True, optimize=int(level))
     same = raw[:4] == importlib.util.MAGIC_NUMBER
     try:
@@ -58,7 +61,7 @@ for line in sys.stdin.read().splitlines():
     except (EOFError, TypeError, ValueError):
         same = False
     if not same:
-        print(compiled)
+        print(compiled.decode())
         break
 else:
     print("good")
@@ -108,7 +111,8 @@ def _packages(venv: Path) -> Path:
 
 def _of_wheels(release: Path, venv: Path, packages: Path) -> dict[Path, str | None]:
     """Map each file that a wheel brings to its hash; None for one that pip writes anew."""
-    wheels = [zipfile.ZipFile(path) for path in sorted((release / "wheels").glob("*.whl"))]
+    places = sorted((release / "wheels").glob("*.whl"))
+    wheels = [zipfile.ZipFile(open_regular(path, _LIMIT)) for path in places]
     known: dict[Path, str | None] = {}
     for info in sorted(packages.glob("*.dist-info")):
         wheel = _wheel_of(info, wheels)
@@ -149,7 +153,7 @@ def _programs(packages: Path, known: Mapping[Path, str | None]) -> Iterator[tupl
         if path not in known:
             continue
         section = ""
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in _read(packages.parents[2], path).decode().splitlines():
             if line.startswith("["):
                 section = line.strip("[] ")
             elif section == "console_scripts" and "=" in line:
@@ -189,10 +193,10 @@ def _files(venv: Path) -> Iterator[Path]:
 
 def _read(venv: Path, path: Path) -> bytes:
     try:
-        if path.is_symlink():
-            _wrong(venv, path, "is a symbolic link")
         return read_file(path, _LIMIT)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            _wrong(venv, path, "is a symbolic link")
         _wrong(venv, path, f"cannot be read ({error.strerror})")
 
 
@@ -227,7 +231,7 @@ def _check_program(venv: Path, path: Path, function: str) -> None:
 
 def _check_compiled(release: Path) -> tuple[int, tuple[str, ...]]:
     """Compare compiled files with their sources; return how many, and what could not be."""
-    lines: list[str] = []
+    found: list[tuple[int, Path, Path]] = []
     strange = 0
     for folder in sorted(release.rglob("__pycache__")):
         for path in sorted(folder.iterdir()):
@@ -236,18 +240,33 @@ def _check_compiled(release: Path) -> tuple[int, tuple[str, ...]]:
             if match is None or source is None or not source.is_file() or path.is_symlink():
                 _foreign(path)
             if match["tag"] == sys.implementation.cache_tag:
-                lines.append(f"{int(match['level'] or 0)}\t{path}\t{source}")
+                found.append((int(match["level"] or 0), path, source))
             else:
                 strange += 1
     command = [sys.executable, "-I", "-S", "-c", _COMPARE]
-    done = subprocess.run(
-        command, input="\n".join(lines), capture_output=True, text=True, check=False
-    )
-    answer = done.stdout.strip()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None  # noqa: S101 - it is a pipe
+        # It ends at the first that is not the same.
+        with suppress(BrokenPipeError):
+            for level, path, source in found:
+                process.stdin.write(_pair(level, path, source))
+        answer = os.fsdecode(process.communicate()[0]).strip()
     if answer != "good":
         _foreign(Path(answer) if answer else release)
     others = (f"{strange} files compiled for another Python",) if strange else ()
-    return len(lines), others
+    return len(found), others
+
+
+def _pair(level: int, path: Path, source: Path) -> bytes:
+    """Return a compiled file and its source as the process that compares them reads them."""
+    try:
+        raw, text = read_file(path, _LIMIT), read_file(source, _LIMIT)
+    except OSError:
+        _foreign(path)
+    names = os.fsencode(path), os.fsencode(source)
+    parts = (*names, raw, text)
+    head = b"".join(b"%010d" % number for number in (level, *map(len, parts)))
+    return head + b"".join(parts)
 
 
 def _foreign(path: Path) -> NoReturn:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bundle.core.events import Log, Progress, Searching, unseen
 from bundle.core.files import (
+    create,
     free_bytes,
     fsync_directory,
     is_file_of,
@@ -22,6 +23,7 @@ from bundle.core.files import (
     sync_filesystem,
     write_failed,
 )
+from bundle.core.output import flush
 from bundle.core.text import size
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest
@@ -63,6 +65,7 @@ def run(
 ) -> Imported:
     """Import a bundle, or finish an import that was interrupted."""
     try:
+        home.check_can_run()
         with opened(path, trust=trust, home=home, searching=searching) as bundle:
             _check_base(bundle, home, log, progress)
             # Only now: what is refused leaves not even an empty directory behind.
@@ -323,23 +326,22 @@ class _File:
         self._durable = durable
         # No member's name begins with a dot.
         self._part = path.with_name(f".{path.name}.part")
-        self._fd = os.open(
-            self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
-        )
+        self._out = create(self._part, 0o644)
 
     def write(self, data: memoryview) -> None:
         """Write all of it."""
-        while data:
-            data = data[os.write(self._fd, data) :]
+        self._out.write(data)
 
     def commit(self) -> None:
         """Give it its name. Big blobs are flushed one by one: a later run does not repeat them."""
         if self._durable:
-            os.fsync(self._fd)
-        os.close(self._fd)
+            flush(self._out)
+        self._out.close()
         self._part.replace(self._path)
 
     def abort(self) -> None:
         """Drop it."""
-        os.close(self._fd)
+        # What is still in memory need not be written, and may not find room.
+        with suppress(OSError):
+            self._out.close()
         self._part.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -115,7 +116,7 @@ def place(home: Home, folder: Path, member: Member) -> Path:
 def is_complete(home: Home, folder: Path, raw: bytes, parsed: Manifest) -> bool:
     """Whether everything is there in full length: quick, without reading contents."""
     try:
-        if (folder / manifest.MANIFEST).read_bytes() != raw:
+        if read_file(folder / manifest.MANIFEST, manifest.MAX_BYTES) != raw:
             return False
         return all(
             is_file_of(place(home, folder, member), member.size) for member in parsed.contents
@@ -154,14 +155,16 @@ def _unlisted(folder: Path, parsed: Manifest, signatures: int) -> Iterator[Path]
 def _compare(path: Path, member: Member, progress: Progress | None, restore: str) -> None:
     digest = hashlib.sha256()
     try:
-        if path.is_symlink():
-            _altered(path, "is a symbolic link", restore)
-        with open_regular(path) as stream:
+        with open_regular(path, member.size) as stream:
             while data := stream.read(BUFFER):
                 digest.update(data)
                 if progress is not None:
                     progress(len(data))
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            _altered(path, "is a symbolic link", restore)
+        if error.errno == errno.EFBIG:
+            _altered(path, "was altered: it is longer than what was signed", restore)
         _altered(path, f"cannot be read ({error.strerror})", restore)
     if digest.hexdigest() != member.sha256:
         _altered(path, "was altered: its SHA-256 is not the one that was signed", restore)

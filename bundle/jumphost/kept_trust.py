@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bundle.core.events import Log
-from bundle.core.files import write_atomic
+from bundle.core.files import read_file, write_atomic
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost.store import Home
 from bundle.trust import allowed_signers, sshsig
@@ -29,7 +29,7 @@ def required_signers(home: Home) -> int:
     if not os.path.lexists(path):
         return 1
     try:
-        return max(1, int(path.read_text(encoding="ascii")))
+        return max(1, int(read_file(path, 100, links=True).decode("ascii")))
     except (OSError, ValueError) as error:
         raise AirliftError(
             Kind.HOME,
@@ -67,7 +67,7 @@ def as_strict(trust: Trust, home: Home) -> Trust:
 def keep(home: Home, trust: Trust, verdict: Verdict, log: Log) -> None:
     """Keep the lists by which a bundle was judged, for later commands."""
     kept = home.trust / "allowed_signers"
-    old = kept.read_bytes() if kept.exists() else None
+    old = allowed_signers.load(kept).raw if kept.exists() else None
     new = verdict.allowed_signers
     if old is not None and old != new:
         # First what was lost: cut off here, nothing is forgotten.

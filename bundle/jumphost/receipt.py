@@ -136,7 +136,7 @@ def is_receipt(path: Path) -> bool:
     if index_of(path) is not None:
         return False
     try:
-        with open_regular(path) as stream:
+        with open_regular(path, None, links=True) as stream:
             return stream.read(1) == b"{"
     except OSError:
         return False
@@ -173,7 +173,7 @@ def read(path: Path, signers: Path | None) -> Receipt:
 def _authenticate(path: Path, trust: Trust) -> tuple[bytes, Signer]:
     beside = signature_of(path)
     try:
-        raw = read_file(path, MAX_BYTES)
+        raw = read_file(path, MAX_BYTES, links=True)
         signature = read_file(beside, tar.MAX_SIGNATURE)
     except OSError as error:
         _refuse(

@@ -16,6 +16,9 @@ from contextlib import suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import BinaryIO
+
+from bundle.core.files import open_regular
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -172,23 +175,29 @@ class _Handler(BaseHTTPRequestHandler):
             code = "MANIFEST_UNKNOWN" if kind == "manifests" else "BLOB_UNKNOWN"
             self._error(404, code, f"sha256:{sha256} is not in the store", body=body)
 
+    def _open(self, sha256: str) -> BinaryIO:
+        try:
+            return open_regular(self.server.registry.blobs / sha256, None)
+        except OSError as error:
+            raise FileNotFoundError(sha256) from error
+
     def _manifest(self, sha256: str, *, body: bool) -> None:
-        path = self.server.registry.blobs / sha256
         media_type = None
-        if path.stat().st_size <= MAX_MANIFEST:
-            data = path.read_bytes()
+        with self._open(sha256) as stream:
+            data = stream.read(MAX_MANIFEST + 1)
+        if len(data) <= MAX_MANIFEST:
             with suppress(ValueError):
                 parsed = json.loads(data)
                 if isinstance(parsed, dict) and parsed.get("schemaVersion") == 2:
                     media_type = parsed.get("mediaType", MANIFEST_TYPES[0])
         if media_type not in MANIFEST_TYPES:
-            raise FileNotFoundError(path)
+            raise FileNotFoundError(sha256)
         if body:
             self.server.registry.count(len(data))
         self._send(200, data, media_type, body=body, digest=sha256)
 
     def _blob(self, sha256: str, *, body: bool) -> None:
-        with (self.server.registry.blobs / sha256).open("rb") as stream:
+        with self._open(sha256) as stream:
             size = stream.seek(0, 2)
             start, end = _parse_range(self.headers, size)
             if start >= max(end, 1):

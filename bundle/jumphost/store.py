@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bundle.core.files import REMEDIES, is_file_of, write_atomic
+from bundle.core.files import REMEDIES, is_file_of, open_own, read_file, write_atomic
 from bundle.errors import AirliftError, Kind
 from bundle.trust.sshsig import Signer
 
 DEFAULT_HOME = "/opt/airlift"
 #: How a damaged release is called while the whole one takes its place.
 REPLACED = ".replaced-"
+#: What a path may have beside letters and digits: nothing that a shell or a list of paths parts.
+_PLAIN = "/._-+@=,~"
+_MAX_RECORD = 1 << 16
 
 
 class Acceptance(NamedTuple):
@@ -63,6 +66,35 @@ class Home:
         self.current = root / "current"
         self.trust = root / "trust"
         self.sites = root / "sites"
+
+    def check_can_run(self) -> None:
+        """Refuse a place from which a release could not be run, before anything is accepted.
+
+        Python's environments and Ansible lead through shells, lists of paths and the first lines
+        of scripts: a path that one of them cuts in two is found by none.
+        """
+        for path in (self.root, self.root.resolve()):
+            if odd := next((char for char in str(path) if not _is_plain(char)), ""):
+                raise AirliftError(
+                    Kind.HOME,
+                    f"Airlift's directory has {odd!r} in its path, which the programs of a release "
+                    "cannot have there",
+                    where=str(path),
+                    fix=f"a path of letters, digits and {_PLAIN}, such as --home {DEFAULT_HOME}",
+                )
+        place = self.root.resolve()
+        while not place.exists():
+            place = place.parent
+        if os.statvfs(place).f_flag & os.ST_NOEXEC:
+            while not place.is_mount():
+                place = place.parent
+            raise AirliftError(
+                Kind.HOME,
+                f"the file system at {place} is mounted noexec: no program of a release can run "
+                "there",
+                where=str(self.root),
+                fix=f"sudo mount -o remount,exec {place}, or --home DIR on another file system",
+            )
 
     def create(self) -> None:
         """Make the directories that import owns; `sites/` is the operator's."""
@@ -173,7 +205,7 @@ class Home:
         """Let one import or prune in; the lock dies with its process."""
         path = self.store / "lock"
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            stream = open_own(path)
         except OSError as error:
             raise AirliftError(
                 Kind.HOME,
@@ -181,7 +213,8 @@ class Home:
                 where=str(path),
                 fix=REMEDIES.get(error.errno or 0, f"import as the user who owns {self.root}"),
             ) from error
-        try:
+        with stream:
+            fd = stream.fileno()
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -195,8 +228,10 @@ class Home:
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"process {os.getpid()}, since {now()}\n".encode(), 0)
             yield
-        finally:
-            os.close(fd)
+
+
+def _is_plain(char: str) -> bool:
+    return char.isalnum() or char in _PLAIN
 
 
 def now() -> str:
@@ -217,7 +252,7 @@ def seconds(moment: str) -> float:
 
 def _read_acceptance(path: Path) -> Acceptance:
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_file(path, _MAX_RECORD))
         signers = tuple(
             Signer(s["identity"], s["fingerprint"], s["key_type"]) for s in data["signers"]
         )

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from bundle.core.files import read_file
 from bundle.errors import AirliftError, Kind
 
 REQUIREMENTS = "requirements/controller.txt"
@@ -56,7 +57,7 @@ def check_python(wheels: Iterable[str]) -> None:
 def is_complete(release: Path, manifest_sha256: str) -> bool:
     """Whether the environment was finished for this manifest and its Python still runs."""
     try:
-        if (release / "venv" / MARKER).read_text(encoding="ascii") != manifest_sha256:
+        if read_file(release / "venv" / MARKER, 100).decode("ascii") != manifest_sha256:
             return False
         command = [_python(release), "-I", "-c", "import bundle"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bundle.core.files import read_file
 from bundle.errors import COPY_AGAIN, AirliftError, Kind
 from bundle.format import manifest, tar, versions
 from bundle.format.manifest import Manifest, Member
@@ -92,9 +93,7 @@ def _from_bundle(bundle: Opened) -> dict[str, bytes]:
 def _from_folder(folder: Path, parsed: Manifest) -> dict[str, bytes]:
     members = [m for m in parsed.contents if m.path in PATHS]
     installed.compare([(folder / m.path, m) for m in members], progress=None)
-    for member in members:
-        _limited(member, folder)
-    return {m.path: (folder / m.path).read_bytes() for m in members}
+    return {m.path: read_file(folder / m.path, _limited(m, folder)) for m in members}
 
 
 def _limited(member: Member, where: Path) -> int:

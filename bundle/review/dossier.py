@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import jinja2
 
+from bundle.core.files import read_file
 from bundle.core.text import size
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest
@@ -80,7 +81,7 @@ def read_folder(folder: Path, tree: Path) -> About:
     def read(path: str) -> bytes | None:
         top, _, rest = path.partition("/")
         file = (folder if top == "about" else tree) / rest
-        return file.read_bytes() if file.is_file() else None
+        return read_file(file, _LIMIT) if file.is_file() else None
 
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     sizes = {f"about/{p.relative_to(folder).as_posix()}": p.stat().st_size for p in files}
@@ -106,7 +107,7 @@ def read_release(release: Known, home: Home) -> About:
     def read(path: str) -> bytes | None:
         if path not in known or known[path].size >= _LIMIT:
             return None
-        return installed.file_of(release, home, known[path]).read_bytes()
+        return read_file(installed.file_of(release, home, known[path]), known[path].size)
 
     sizes = {path: known[path].size for path in sorted(known) if path.startswith("about/")}
     return _read(read, sizes)

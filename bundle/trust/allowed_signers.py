@@ -88,7 +88,7 @@ def fingerprint(blob: bytes) -> str:
 
 def _read(path: Path, what: str, fix: str) -> bytes:
     try:
-        return read_file(path, MAX_BYTES)
+        return read_file(path, MAX_BYTES, links=True)
     except OSError as error:
         raise AirliftError(
             Kind.SIGNERS_FILE,

@@ -8,6 +8,7 @@ entries before it. No chain shows that entries are missing at its end.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.core import schema as s
-from bundle.core.files import open_regular, write_atomic, write_failed
+from bundle.core.files import open_directory, read_file, write_atomic, write_failed
 from bundle.errors import AirliftError, Kind
 from bundle.trust import sshsig
 from bundle.trust.sshsig import Trust
@@ -246,8 +247,7 @@ def check_signatures(chain: Chain, trust: Trust) -> dict[int, str]:
 def read(path: Path) -> bytes:
     """The log's bytes; nothing if there is none yet."""
     try:
-        with open_regular(path) as stream:
-            raw = stream.read(MAX_BYTES + 1)
+        raw = read_file(path, MAX_BYTES, links=True)
     except FileNotFoundError:
         return b""
     except IsADirectoryError as error:
@@ -258,9 +258,9 @@ def read(path: Path) -> bytes:
             fix=f"name a file: --custody {shlex.quote(str(path / 'airlift.custody'))}",
         ) from error
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise _refusal(path, f"the custody log is longer than {MAX_BYTES} bytes") from error
         raise _refusal(path, f"the custody log cannot be read: {error.strerror}") from error
-    if len(raw) > MAX_BYTES:
-        raise _refusal(path, f"the custody log is longer than {MAX_BYTES} bytes")
     return raw
 
 
@@ -315,7 +315,7 @@ def append(path: Path, facts: dict[str, Any], *, key: Path | None, seed: bytes =
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One writer at a time. The log itself is replaced, so its folder is what is locked."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = open_directory(folder)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from bundle.core.files import read_file
 from bundle.errors import AirliftError, Kind
 from bundle.trust import sshkeygen
 from bundle.trust.allowed_signers import (
@@ -30,6 +31,8 @@ NAMESPACE = "airlift-bundle"
 CUSTODY = "airlift-custody"
 RECEIPT = "airlift-receipt"
 MAX_SIGNATURES = 8
+#: A private key of 16,384 bits has 13 kB.
+MAX_KEY = 1 << 16
 _KEY_TYPE = re.compile(r"[a-z0-9@.-]{1,64}")
 _BEGIN = "-----BEGIN SSH SIGNATURE-----"
 _END = "-----END SSH SIGNATURE-----"
@@ -157,7 +160,7 @@ def sign(message: bytes, key: Path, *, namespace: str = NAMESPACE) -> bytes:
 def public_key(key: Path) -> str:
     """The public half of a signing key, as `type base64`; no passphrase is asked for."""
     if key.suffix == ".pub":
-        words = key.read_bytes().decode("ascii", "replace").split()[:2]
+        words = _read_key(key).decode("ascii", "replace").split()[:2]
         if len(words) < 2 or not _KEY_TYPE.fullmatch(words[0]):
             raise AirliftError(
                 Kind.SIGNING,
@@ -179,9 +182,21 @@ def public_key(key: Path) -> str:
     return " ".join(result.stdout.decode().split()[:2])
 
 
+def _read_key(key: Path) -> bytes:
+    try:
+        return read_file(key, MAX_KEY, links=True)
+    except OSError as error:
+        raise AirliftError(
+            Kind.SIGNING,
+            f"the key cannot be read: {error.strerror}",
+            where=str(key),
+            fix=MAKE_A_KEY,
+        ) from error
+
+
 def _public_blob(key: Path) -> bytes | None:
     """What stands in the clear in OpenSSH's own form of a private key (PROTOCOL.key)."""
-    lines = key.read_bytes().splitlines()
+    lines = _read_key(key).splitlines()
     magic = b"openssh-key-v1\0"
     try:
         raw = base64.b64decode(b"".join(lines[1:-1]), validate=True)

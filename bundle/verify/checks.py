@@ -355,7 +355,7 @@ class _Pool:
                     fix=COPY_AGAIN,
                 )
             if unpacked is not None:
-                unpacked.check()
+                unpacked.check(lambda at, size: self._again(place, at, size))
             if output is not None:
                 output.commit()
                 output = None
@@ -363,6 +363,10 @@ class _Pool:
         finally:
             if output is not None:
                 output.abort()
+
+    def _again(self, place: _Place, at: int, size: int) -> bytes:
+        """Read a stretch of a member once more."""
+        return self._source.read(place.offset + at, min(size, place.member.size - at))
 
     def _report(self, count: int) -> None:
         if self._progress is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import shutil
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from bundle.core.files import discard
 from bundle.errors import AirliftError, Kind
 from bundle.format.manifest import Member
 from bundle.verify.checks import Opened, check_members
@@ -64,7 +64,7 @@ def pour(source: IO[bytes]) -> None:
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         # `| head` has seen enough. Nothing is left for the interpreter to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
 
 
 def find(bundle: Opened, path: str) -> Member:

@@ -119,7 +119,8 @@ def test_an_entry_that_cannot_be_written_after_the_work(  # noqa: PLR0917 - fixt
     assert main([*words, "--custody", str(place / "log"), "--json"]) == Kind.OUTPUT.exit_code
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["what"].startswith("verify was done; the custody log cannot be written: ")
-    assert error["fix"].endswith(f"bundle verify {bundle} --who 'Ann O'")
+    options = f"--who 'Ann O' --home {home.root} --allowed-signers {keys.signers()}"
+    assert error["fix"].endswith(f"bundle verify {bundle} {options}")
 
 
 def test_the_key_that_signed_is_named(

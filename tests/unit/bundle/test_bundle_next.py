@@ -81,3 +81,17 @@ def test_without_a_site_it_says_how_one_is_made(
     lines = printed(small, keys, home, capsys)
     assert shlex.split(lines[0])[:2] == ["mkdir", "-p"]
     assert lines[-1] == command(home.sites / "CLIENT", "CLIENT@prompt", "install.yml")
+
+
+def test_a_site_with_a_blank_in_its_name_is_one_word(
+    small: Path, keys: Keys, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = site(home, "two words", "postgres_password: x\n")
+    lines = printed(small, keys, home, capsys)
+    assert shlex.split(lines[-1])[1:] == [
+        "-i",
+        str(path),
+        "--vault-id",
+        "two words@prompt",
+        "playbooks/install.yml",
+    ]

@@ -5,12 +5,19 @@ from __future__ import annotations
 import re
 
 from bundle.cli import catalog
-from tests.unit.bundle import test_bundle_printed_carry, test_bundle_printed_site
+from tests.unit.bundle import (
+    test_bundle_home,
+    test_bundle_printed_carry,
+    test_bundle_printed_site,
+    test_bundle_unpacked,
+)
 from tests.unit.bundle.bundlekit import TREE
 from tests.unit.bundle.printed import RUN, pattern, templates
 
+assert test_bundle_home
 assert test_bundle_printed_carry
 assert test_bundle_printed_site
+assert test_bundle_unpacked
 
 #: Run by tests of their own.
 ELSEWHERE = {

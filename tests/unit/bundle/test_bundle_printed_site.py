@@ -39,12 +39,9 @@ def made(recipe: Recipe, folder: Path, keys: Keys, name: str = "") -> Path:
     "cd {}",
     "mkdir -p {} && cp -r inventories/example {}",
     "# fill in {}: hosts.yml, group_vars/all/main.yml, vault.yml",
-    "./venv/bin/ansible-playbook -i {} --vault-id {}@prompt",
-    "./venv/bin/ansible-playbook -i {} --vault-id {}@prompt playbooks/{}",
-    "./venv/bin/ansible-playbook -i {} --vault-id @prompt",
-    "./venv/bin/ansible-playbook -i {} --vault-id @prompt playbooks/{}",
-    "--vault-id {}@prompt",
-    "--vault-id @prompt",
+    "./venv/bin/ansible-playbook -i {} --vault-id {}",
+    "./venv/bin/ansible-playbook -i {} --vault-id {} playbooks/{}",
+    "--vault-id {}",
     "upgrade.yml --check",
 )
 @pytest.mark.slow
@@ -143,7 +140,7 @@ def test_disks_that_do_not_fit(
 def test_a_home_of_somebody_else(
     typed: Typed, small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    home = tmp_path / "not mine" / "airlift"
+    home = tmp_path / "not-mine" / "airlift"
     command = "import", small, *typed.trusting[:2], "--home", home
 
     def denied(*_: Any, **__: Any) -> NoReturn:

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundle.errors import AirliftError, Kind
+from bundle.format import zstd as unpacking
 from bundle.format.layer_size import Unpacked
 from bundle.jumphost.store import Home
 from scripts.bench_bundle import VERIFY_AND_TELL_PEAK
@@ -31,6 +32,7 @@ from tests.unit.bundle.bundlekit import (
     refused,
     run_import,
 )
+from tests.unit.bundle.printed import Typed, runs
 
 Craft = Callable[[Recipe], Path]
 
@@ -65,7 +67,7 @@ def fed(data: bytes, limit: int, cuts: list[int]) -> Unpacked:
         count = cuts[turn % len(cuts)]
         found.feed(view[:count])
         view, turn = view[count:], turn + 1
-    found.check()
+    found.check(lambda at, size: data[at : at + size])
     return found
 
 
@@ -87,13 +89,100 @@ def test_heads_that_are_cut_anywhere(cuts: list[int]) -> None:
 
 
 def test_a_frame_that_hides_its_size_is_counted_by_its_blocks() -> None:
-    """At least a quarter of the truth, never more: good layers pass, bombs do not."""
     packed = zstd(PLAIN, said=False)
-    assert len(PLAIN) / 5 < fed(packed, len(PLAIN), [1 << 20]).size <= len(PLAIN)
+    assert fed(packed, len(PLAIN), [1 << 20]).size == len(PLAIN)
+    with pytest.raises(AirliftError, match="unpacks to more"):
+        fed(packed, len(PLAIN) - 1, [1 << 20])
     bomb = zstd(bytes(100 << 20), said=False)
     assert len(bomb) < 20_000
     with pytest.raises(AirliftError, match="unpacks to more"):
         fed(bomb, 20 << 20, [1 << 20])
+
+
+def saying(packed: bytes, size: int) -> bytes:
+    """The same frame, whose head says another size."""
+    found = zstandard.get_frame_parameters(packed)
+    width = (1, 2, 4, 8)[packed[4] >> 6]
+    head = zstandard.frame_header_size(packed)
+    assert found.content_size == len(PLAIN)
+    return packed[: head - width] + size.to_bytes(width, "little") + packed[head:]
+
+
+@pytest.mark.parametrize("said", [0, 1, 1000, len(PLAIN) - 1, len(PLAIN) + 1, 1 << 31])
+def test_what_a_frame_says_of_its_size_is_not_believed(said: int) -> None:
+    """A head that says less lets nothing more pass, and one that says more breaks the stream."""
+    packed = saying(zstd(PLAIN), said)
+    for limit in (0, 999, len(PLAIN) // 2, len(PLAIN) - 1, len(PLAIN)):
+        with pytest.raises(AirliftError, match=r"unpacks to more|no zstd stream"):
+            fed(packed, limit, [1 << 20])
+
+
+@pytest.mark.parametrize("said", [True, False])
+@settings(deadline=None, max_examples=30)
+@given(
+    sizes=st.lists(st.integers(0, 300_000), min_size=1, max_size=6),
+    level=st.sampled_from([1, 3, 9, 19]),
+    cuts=st.lists(st.integers(1, 100_000), min_size=1, max_size=4),
+    gap=st.integers(0, 3000),
+)
+def test_any_frames_are_counted_to_the_byte(
+    said: bool, sizes: list[int], level: int, cuts: list[int], gap: int
+) -> None:
+    skipped = b"\x50\x2a\x4d\x18" + gap.to_bytes(4, "little") + bytes(gap)
+    compressor = zstandard.ZstdCompressor(level, write_content_size=said)
+    packed = b"".join(skipped + compressor.compress(PLAIN[-size:]) for size in sizes if size)
+    total = sum(sizes)
+    assert fed(packed + skipped, total, cuts).size == total
+    if total:
+        with pytest.raises(AirliftError, match="unpacks to more"):
+            fed(packed + skipped, total - 1, cuts)
+
+
+def test_thousands_of_frames_without_a_size() -> None:
+    frame = zstd(PLAIN[-500:], said=False)
+    assert fed(frame * 5000, 500 * 5000, [1 << 20]).size == 500 * 5000
+    with pytest.raises(AirliftError, match="unpacks to more"):
+        fed(frame * 5000, 500 * 5000 - 1, [1 << 20])
+
+
+def test_what_its_blocks_can_give_at_most_is_enough_of_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A layer that cannot be too large, whatever is in it, is not unpacked."""
+    monkeypatch.setattr(unpacking, "count", lambda *_: pytest.fail("it was unpacked"))
+    assert len(PLAIN) <= fed(zstd(PLAIN), 100 << 20, [1 << 20]).size <= 100 << 20
+
+
+def _exact(data: dict[str, Any]) -> None:
+    """Only counting all of it shows that the layer is not too large."""
+    data["components"]["app"]["unpacked_size"] = len(PLAIN)
+
+
+def test_nothing_is_unpacked_before_its_hash_was_compared(
+    craft: Craft, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = zstd(PLAIN)
+    bundle = craft(Recipe(app_layer=layer, edit=_exact))
+    check(bundle, keys.trust())
+    data = bytearray(bundle.read_bytes())
+    data[data.index(layer) + len(layer) // 2] ^= 0xFF
+    bundle.write_bytes(data)
+    monkeypatch.setattr(unpacking, "count", lambda *_: pytest.fail("it was unpacked"))
+    assert refused(bundle, keys.trust()).kind is Kind.ALTERED
+
+
+@runs("install it (package libzstd1, or libzstd on RHEL), and run this command again")
+def test_a_machine_without_the_library(
+    typed: Typed, craft: Craft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = craft(Recipe(app_layer=zstd(PLAIN), edit=_exact))
+    unpacking._library.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(unpacking, "_NAME", "libzstd.so.99")
+        typed.fails("verify", bundle, *typed.trusting)
+    found = subprocess.run(["dpkg-query", "-W", "libzstd1"], capture_output=True, check=False)
+    assert found.returncode == 0
+    typed.works("verify", bundle, *typed.trusting)
 
 
 def test_a_block_that_repeats_one_byte_says_its_size() -> None:
