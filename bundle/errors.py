@@ -32,7 +32,7 @@ class Kind(Enum):
     NEEDS_BASE = (33, "a delta leaves out members that this jump host does not have")
     CUSTODY = (34, "a custody log was altered or torn, or cannot be continued")
     NO_SPACE = (40, "not enough disk space")
-    LOCKED = (41, "another import or prune is running")
+    LOCKED = (41, "another import or prune is running, or hosts are served from the store")
     HOME = (42, "Airlift's directory on the jump host cannot be used")
     PYTHON = (43, "this Python or OpenSSH cannot run Airlift")
     BOOTSTRAP = (44, "the release's virtual environment could not be made")
