@@ -37,6 +37,7 @@ class Kind(Enum):
     PYTHON = (43, "this Python or OpenSSH cannot run Airlift")
     BOOTSTRAP = (44, "the release's virtual environment could not be made")
     OUTPUT = (45, "the place that the result is written to cannot be used")
+    FILE = (46, "the operating system refused to read, write or change a file")
     BUILD_INPUT = (50, "something that a bundle is made of is missing or wrong")
     SIGNING = (51, "no signing key, or it could not sign")
     MOVED = (52, "a tag of the image lock names another image now")
