@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NoReturn
 
 from bundle.cli import catalog
@@ -54,9 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         what = "stopped; nothing half-done is used"
         return _fail(AirliftError(Kind.INTERRUPTED, what, fix="run it again"), name, words)
     except OSError as error:
-        from bundle.core.files import write_failed  # noqa: PLC0415 - not for every page of help
+        from bundle.core.failures import os_failure  # noqa: PLC0415 - not for every page of help
 
-        return _fail(write_failed(error, Path.cwd()), name, words)
+        return _fail(os_failure(error, None), name, words)
     return 0
 
 

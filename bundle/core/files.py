@@ -1,4 +1,4 @@
-"""Files: opened and read with care, written as a whole, hashed; and what a failed write means.
+"""Files: opened and read with care, written as a whole, hashed.
 
 Nothing else in `bundle/` opens a file that somebody else may have put where it lies.
 """
@@ -15,7 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from bundle.errors import AirliftError, Kind
+from bundle.core.failures import doing
 
 
 def open_regular(path: Path, limit: int | None, *, links: bool = False) -> BufferedReader:
@@ -92,6 +92,11 @@ def open_own(path: Path) -> BinaryIO:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace a file as a whole: after a power cut it is the old one or the new one."""
+    with doing("write", path):
+        _write_atomic(path, data)
+
+
+def _write_atomic(path: Path, data: bytes) -> None:
     temporary = path.with_name(path.name + ".part")
     try:
         with create(temporary) as out:
@@ -109,10 +114,11 @@ def write_atomic(path: Path, data: bytes) -> None:
 def link_atomic(target: str, link: Path) -> None:
     """Point a symbolic link elsewhere in one step."""
     temporary = link.with_name(link.name + ".part")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)
-    fsync_directory(link.parent)
+    with doing("change the link", link):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(link)
+        fsync_directory(link.parent)
 
 
 def open_directory(path: Path) -> int:
@@ -122,11 +128,12 @@ def open_directory(path: Path) -> int:
 
 def fsync_directory(path: Path) -> None:
     """Make renames inside a directory durable."""
-    fd = open_directory(path)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    with doing("bring to the disk", path):
+        fd = open_directory(path)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def sync_filesystem(path: Path) -> None:
@@ -176,35 +183,9 @@ def free_bytes(path: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def write_failed(
-    error: OSError, where: Path, kind: Kind = Kind.HOME, *, continues: bool = True
-) -> AirliftError:
-    """The sentence for a failed write; what was large goes on where it stopped."""
-    again = "run the same command again" + ("; it continues" if continues else "")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return AirliftError(
-            Kind.NO_SPACE,
-            f"the disk ran full while writing: {error.strerror}",
-            where=str(where),
-            fix=f"free some space and {again}",
-        )
-    return AirliftError(
-        kind,
-        f"cannot write: {error.strerror}",
-        where=str(error.filename or where),
-        fix=REMEDIES.get(error.errno or 0, "check owner, mode and disk") + f", then {again}",
-    )
-
-
-REMEDIES = {
-    errno.EROFS: "mount it writable, or choose another directory",
-    errno.EFBIG: "FAT32 holds files below 4 GiB only: choose a directory on another file system",
-}
-
-
 def sha256(path: Path) -> str:
     """The hash of a whole file."""
-    with open_regular(path, None, links=True) as stream:
+    with doing("read", path), open_regular(path, None, links=True) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from bundle.core.files import free_bytes, open_regular, write_failed
+from bundle.core.failures import os_failure
+from bundle.core.files import free_bytes, open_regular
 from bundle.core.text import size
 from bundle.errors import AirliftError, Kind
 
@@ -41,7 +42,7 @@ def check_replaces(path: Path, beginning: bytes, what: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise write_failed(error, path, Kind.OUTPUT, continues=False) from error
+        raise os_failure(error, path, Kind.OUTPUT, does="read") from error
     if found != beginning:
         raise AirliftError(
             Kind.OUTPUT,
@@ -57,7 +58,8 @@ def writes_to(out: Path, *, continues: bool = True) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise write_failed(error, out, Kind.OUTPUT, continues=continues) from error
+        again = "run the same command again" + ("; it continues" if continues else "")
+        raise os_failure(error, out, Kind.OUTPUT, does="write", again=again) from error
 
 
 def flush(stream: BinaryIO) -> None:

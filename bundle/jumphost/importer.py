@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.core.events import Log, Progress, Searching, unseen
+from bundle.core.failures import os_failure
 from bundle.core.files import (
     create,
     free_bytes,
@@ -21,7 +22,6 @@ from bundle.core.files import (
     remove,
     sha256,
     sync_filesystem,
-    write_failed,
 )
 from bundle.core.output import flush
 from bundle.core.text import size
@@ -77,7 +77,8 @@ def run(
                 bundle = bundle._replace(verdict=verdict)  # noqa: PLW2901 - the same, judged again
                 return _Import(bundle, trust, home, log, progress).run()
     except OSError as error:
-        raise write_failed(error, home.root) from error
+        again = "run the same command again; it continues"
+        raise os_failure(error, home.root, Kind.HOME, does="write", again=again) from error
 
 
 def _check_base(bundle: Opened, home: Home, log: Log, progress: Progress) -> None:

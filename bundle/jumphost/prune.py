@@ -17,7 +17,7 @@ from bundle.core.files import fsync_directory, remove
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest, versions
 from bundle.format.manifest import Manifest
-from bundle.jumphost import installed
+from bundle.jumphost import installed, readers
 from bundle.jumphost.store import REPLACED, Acceptance, Home
 
 #: One to run and one to go back to.
@@ -74,9 +74,10 @@ def apply(home: Home, *, keep: int = MINIMUM, also: Sequence[str] = ()) -> Plan:
     """Do it. Killed anywhere, what is left is valid, and the same command finishes.
 
     A release goes in one rename before its files do, so that no release is ever there in part, and
-    the blobs go last, when no release that needs them is there any more.
+    the blobs go last, when no release that needs them is there any more. Refused while hosts are
+    served from the store.
     """
-    with home.lock():
+    with home.lock(), readers.nobody(home.store):
         found = plan(home, keep=keep, also=also)
         going = list(found.leftovers)
         for record in found.releases:

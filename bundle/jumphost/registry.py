@@ -7,18 +7,20 @@ Names mean nothing here: a digest says everything, so any repository name serves
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import socketserver
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import BinaryIO
 
 from bundle.core.files import open_regular
+from bundle.jumphost import readers
 
 MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -50,6 +52,7 @@ class RegistryServer:
         port: int = 0,
         log: Callable[[str], None] | None = None,
     ) -> None:
+        self.store = store
         self.blobs = store / "blobs" / "sha256"
         self.log = log
         self._wanted = (address, port)
@@ -57,6 +60,7 @@ class RegistryServer:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._sent = 0
+        self._reading = -1
 
     @property
     def bytes_sent(self) -> int:
@@ -64,8 +68,17 @@ class RegistryServer:
         return self._sent
 
     def start(self) -> int:
-        """Listen; return the port."""
-        self._server = _Server(self._wanted, self)
+        """Listen; return the port. No prune removes a blob from now on.
+
+        Raises:
+            AirliftError: a prune is at work.
+        """
+        self._reading = readers.begin(self.store)
+        try:
+            self._server = _Server(self._wanted, self)
+        except BaseException:
+            os.close(self._reading)
+            raise
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name="registry", daemon=True
         )
@@ -78,7 +91,25 @@ class RegistryServer:
             self._server.shutdown()
             self._server.server_close()
             self._thread.join()
-            self._server = None
+            with self._lock:
+                self._server = None
+                os.close(self._reading)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Keep the blobs until an answer that outlives `stop` was sent, too.
+
+        Raises:
+            ConnectionAbortedError: it was stopped before.
+        """
+        with self._lock:
+            if self._server is None:
+                raise ConnectionAbortedError
+            reading = os.dup(self._reading)
+        try:
+            yield
+        finally:
+            os.close(reading)
 
     def __enter__(self) -> RegistryServer:
         self.start()
@@ -167,10 +198,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         kind, sha256 = match.groups()
         try:
-            if kind == "manifests":
-                self._manifest(sha256, body=body)
-            else:
-                self._blob(sha256, body=body)
+            with self.server.registry.answering():
+                if kind == "manifests":
+                    self._manifest(sha256, body=body)
+                else:
+                    self._blob(sha256, body=body)
         except FileNotFoundError:
             code = "MANIFEST_UNKNOWN" if kind == "manifests" else "BLOB_UNKNOWN"
             self._error(404, code, f"sha256:{sha256} is not in the store", body=body)

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bundle.core.files import REMEDIES, is_file_of, open_own, read_file, write_atomic
+from bundle.core.failures import REMEDIES
+from bundle.core.files import is_file_of, open_own, read_file, write_atomic
 from bundle.errors import AirliftError, Kind
 from bundle.trust.sshsig import Signer
 

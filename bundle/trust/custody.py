@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from bundle.core import schema as s
-from bundle.core.files import open_directory, read_file, write_atomic, write_failed
+from bundle.core.failures import os_failure
+from bundle.core.files import open_directory, read_file, write_atomic
 from bundle.errors import AirliftError, Kind
 from bundle.trust import sshsig
 from bundle.trust.sshsig import Trust
@@ -301,7 +302,7 @@ def append(path: Path, facts: dict[str, Any], *, key: Path | None, seed: bytes =
             parse_line(entry.line().rstrip(b"\n"))
             write_atomic(path, raw + entry.line())
     except OSError as error:
-        raise write_failed(error, path, Kind.OUTPUT, continues=False) from error
+        raise os_failure(error, path, Kind.OUTPUT, does="write") from error
     except s.ShapeError as error:
         raise AirliftError(
             Kind.USAGE,

@@ -5,16 +5,19 @@ from __future__ import annotations
 import lzma
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
+import zstandard
 from debian.arfile import ArError, ArFile
 from debian.deb822 import Packages
 
 from bundle.builder import cache
 from bundle.builder.about import spdx
 from bundle.builder.about.layer_files import Files
+from bundle.builder.images.blobs import ZSTD
 
 Entry = dict[str, Any]
 #: A package's fields, and its licence texts.
@@ -26,6 +29,12 @@ HASHES = "usr/share/airlift/packages.sha256"
 NOT_CARRIED = "not carried in the image"
 IN_PACKAGE = "copyright inside of the package"
 
+# Which compressions of packages are read: what was found out with fewer is not believed.
+_READS = "gz-xz-zst"
+_DAMAGED = (
+    *(ArError, tarfile.TarError, lzma.LZMAError, zlib.error, zstandard.ZstdError),
+    *(OSError, EOFError),
+)
 _DATABASES = ("var/lib/dpkg/status", "lib/apk/db/installed", "usr/lib/apk/db/installed")
 
 
@@ -85,7 +94,7 @@ def of_index(text: str) -> list[Entry]:
 
 def licence_of(file: Path, name: str, sha256: str) -> Entry:
     """Return what a `.deb` says of its licence; cached by its hash, as unpacking takes long."""
-    note = cache.root() / "about" / f"debs-{spdx.FORMAT}" / f"{sha256}.json"
+    note = cache.root() / "about" / f"debs-{spdx.FORMAT}-{_READS}" / f"{sha256}.json"
     known: Entry | None = cache.read_json(note)
     if known is None:
         known = _read_deb(file, name)
@@ -96,7 +105,7 @@ def licence_of(file: Path, name: str, sha256: str) -> Entry:
 def _read_deb(file: Path, name: str) -> Entry:
     try:
         raw = _copyright_in(file, name)
-    except (ArError, tarfile.TarError, lzma.LZMAError, OSError, EOFError) as error:
+    except _DAMAGED as error:
         return {"licence": None, "stated_in": f"the package cannot be read: {error}"}
     if raw is None:
         return {"licence": None, "stated_in": "no copyright file of its own in the package"}
@@ -105,12 +114,21 @@ def _read_deb(file: Path, name: str) -> Entry:
 
 
 def _copyright_in(file: Path, name: str) -> bytes | None:
-    """One pass over the package, which is compressed as a whole, as far as its copyright file."""
+    """One pass over the package, which is compressed as a whole, as far as its copyright file.
+
+    python-debian would have `unzstd` unpack all of it into memory.
+    """
     with file.open("rb") as stream:
         data = next((m for m in ArFile(fileobj=stream) if m.name.startswith("data.tar")), None)
         if data is None:
             return None
-        with tarfile.open(fileobj=cast("IO[bytes]", data), mode="r|*") as archive:
+        plain = cast("IO[bytes]", data)
+        magic = data.read(len(ZSTD))
+        data.seek(0)
+        if magic == ZSTD:
+            unpacked = zstandard.ZstdDecompressor().stream_reader(plain, read_across_frames=True)
+            plain = cast("IO[bytes]", unpacked)
+        with tarfile.open(fileobj=plain, mode="r|*") as archive:
             for member in archive:
                 if member.name == f"./usr/share/doc/{name}/copyright" and member.isfile():
                     return cast("IO[bytes]", archive.extractfile(member)).read()

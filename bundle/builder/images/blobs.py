@@ -31,7 +31,8 @@ LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 
 _CHUNK = 1 << 20
 _GZIP = b"\x1f\x8b"
-_ZSTD = b"\x28\xb5\x2f\xfd"
+#: How a zstd frame begins.
+ZSTD = b"\x28\xb5\x2f\xfd"
 # Another level or library gives other bytes for the same layer, so each has its own index.
 _SETTINGS = f"zstd{ZSTD_LEVEL}w{ZSTD_WINDOW_LOG}h{ZSTD_HASH_LOG}r{ZSTD_LDM_RATE_LOG}"
 _ENCODER = f"{_SETTINGS}-{'.'.join(map(str, zstandard.ZSTD_VERSION))}"
@@ -211,7 +212,7 @@ def plain_stream(buffered: io.BufferedReader) -> Iterator[IO[bytes]]:
     if magic.startswith(_GZIP):
         with gzip.GzipFile(fileobj=buffered, mode="rb") as reader:
             yield cast("IO[bytes]", reader)
-    elif magic == _ZSTD:
+    elif magic == ZSTD:
         decompressor = zstandard.ZstdDecompressor()
         with decompressor.stream_reader(buffered, read_across_frames=True) as reader:
             yield cast("IO[bytes]", reader)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -172,8 +173,12 @@ def _mmdebstrap(lock: ImageLock, recipes: Path) -> list[str]:
 
 
 def _advice(errors: str) -> str:
-    if "expired" in errors:
+    """Say what apt's own words mean; names of packages may hold any other."""
+    if re.search(r"^E: Release file for .* is expired ", errors, re.MULTILINE):
         return "the mirror is too old; see index_max_age_days in bundle/images.lock.yml"
-    if "resolve" in errors or "connect" in errors:
+    if re.search(
+        r"(Could not (resolve|connect to)|Temporary failure resolving|Unable to connect to) ",
+        errors,
+    ):
         return "no Debian mirror can be reached; a bundle is built where one can"
     return "read mmdebstrap's message above; `mmdebstrap --verbose` says more"

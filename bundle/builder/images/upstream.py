@@ -41,14 +41,20 @@ MIRROR = "AIRLIFT_REGISTRY_MIRROR"
 
 _PROBE_SECONDS = 2.5
 _LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?(/.*)?")
+# The distribution specification's codes and the network's words, and what they mean. No numbers: a
+# digest, a port or a tag may hold any.
 _REASONS = (
-    (r"manifest unknown|name unknown|not found", "does not exist there"),
+    (r"\b(manifest|name|blob) unknown\b", "does not exist there"),
     (
-        r"toomanyrequests|429",
+        r"\btoo ?many ?requests\b",
         "the registry limits how often one may pull; `docker login` raises it",
     ),
-    (r"unauthorized|denied|401|403", "the registry wants a login: docker login"),
-    (r"no such host|connection refused|timeout|deadline", "the registry cannot be reached"),
+    (r"\bunauthorized:|\bdenied:|\bUnauthorized\b", "the registry wants a login: docker login"),
+    (
+        r"\bno such host\b|\bconnection refused\b|\bi/o timeout\b|\bdeadline exceeded\b"
+        r"|\bnetwork is unreachable\b|\bno route to host\b|\bconnection reset\b",
+        "the registry cannot be reached",
+    ),
 )
 
 
@@ -250,7 +256,9 @@ def _skopeo(verb: str, options: list[str], upstream: Upstream, which: str, *to: 
     )
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()
-        reason = next((text for pattern, text in _REASONS if re.search(pattern, said)), "")
+        # What was asked for is repeated in the answer, and may hold any word.
+        answer = said.replace(f"{location}{which}", "")
+        reason = next((text for pattern, text in _REASONS if re.search(pattern, answer)), "")
         raise Problem(
             f"{upstream} cannot be pulled{': ' + reason if reason else ''}\n{said[-800:]}",
             fix="check the pin in bundle/images.lock.yml and the way to the registry; "

@@ -23,6 +23,8 @@ RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
+from bundle.errors import AirliftError  # noqa: E402
+from bundle.jumphost import readers  # noqa: E402
 from bundle.jumphost.registry import RegistryServer  # noqa: E402
 from roles.images.delivery import archive, ssh  # noqa: E402
 
@@ -73,13 +75,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             cost = {"bytes": size, "disk": disk, "free": state["free"], "seconds": seconds}
             cost["limit"] = self._timeout
             return {"changed": True, "msg": message, "delivered": list(missing), **cost}
-        self._complete(absent)
 
         started = time.monotonic()
         if not absent:
             way, result, sent = "there already", self._engine("settle", missing), 0
         else:
-            way, result, sent = self._deliver(missing, absent, state, str(arguments["way"]))
+            try:
+                with readers.reading(self._store):
+                    self._complete(absent)
+                    way, result, sent = self._deliver(missing, absent, state, str(arguments["way"]))
+            except AirliftError as error:  # a prune is at work
+                raise AnsibleActionFail(str(error)) from error
         if result.get("failed"):
             return result
         seconds = time.monotonic() - started

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from debian.arfile import ArFile
+from debian.debfile import DebFile
 
-from bundle.builder.about import licences
+from bundle.builder.about import deb_apk, licences
 from bundle.builder.about.subject import Subject
+from tests.unit.bundle import debkit
 from tests.unit.bundle.aboutkit import debian, layer, parsed, subject, written
 from tests.unit.bundle.bundlekit import TREE, sha
 
@@ -139,3 +142,32 @@ def test_the_packages_of_each_component(files: dict[str, bytes]) -> None:
         ("docker.io", sha(b"deb")),
         ("iptables", sha(b"deb 2")),
     ]
+
+
+@pytest.mark.parametrize("compression", ["zstd", "xz", "gzip", "none"])
+def test_the_licence_of_a_package_is_read_however_it_is_compressed(
+    compression: str, tmp_path: Path
+) -> None:
+    """Ubuntu's packages are zstd, Debian's xz."""
+    file = debkit.package(tmp_path, "tool", compression)
+    members = ArFile(str(file)).getnames()
+    ending = {"zstd": ".zst", "xz": ".xz", "gzip": ".gz", "none": ""}[compression]
+    assert members == ["debian-binary", f"control.tar{ending}", f"data.tar{ending}"]
+    found = deb_apk.licence_of(file, "tool", sha(file.read_bytes()))
+    assert found == {"licence": "Apache-2.0", "stated_in": deb_apk.IN_PACKAGE}
+    assert DebFile(str(file)).debcontrol()["Package"] == "tool"
+
+
+@pytest.mark.parametrize("compression", ["zstd", "xz", "gzip"])
+@pytest.mark.parametrize("damage", ["cut short", "altered"])
+def test_a_damaged_package_is_named_as_such(damage: str, compression: str, tmp_path: Path) -> None:
+    file = debkit.package(tmp_path, "tool", compression)
+    raw = bytearray(file.read_bytes())
+    if damage == "cut short":
+        del raw[len(raw) // 4 :]
+    else:
+        raw[len(raw) // 8 :] = bytes(len(raw) - len(raw) // 8)
+    file.write_bytes(raw)
+    found = deb_apk.licence_of(file, "tool", sha(bytes(raw)))
+    assert found["licence"] is None
+    assert found["stated_in"].startswith("the package cannot be read: ")

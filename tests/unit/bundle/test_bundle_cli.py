@@ -144,7 +144,7 @@ def test_a_command_loads_what_it_needs(small: Path, keys: Keys, home: Home) -> N
     page = loaded("--help")
     assert {name for name in page if name.startswith("bundle.")} == needed
     needed |= {"bundle.cli.options", "bundle.cli.verify"}
-    needed |= {f"bundle.core.{name}" for name in ("events", "files", "schema")}
+    needed |= {f"bundle.core.{name}" for name in ("events", "failures", "files", "schema")}
     needed |= {
         "bundle.jumphost",
         "bundle.jumphost.kept_trust",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import subprocess
 import tarfile
@@ -14,6 +15,7 @@ import pytest
 from bundle.builder import cache, wheels
 from bundle.builder.images import collect, engine, lockfile, recipes, upstream
 from bundle.builder.images.app import _files
+from bundle.builder.images.blobs import BlobCache
 from bundle.builder.images.lockfile import ImageLock, Upstream
 from bundle.builder.problems import Problem
 from tests.unit.images.imagekit import free_port
@@ -209,3 +211,57 @@ def test_a_folder_that_could_not_be_filled_leaves_nothing(tmp_path: Path) -> Non
     with pytest.raises(Problem, match="no network"):
         cache.folder("kind", "name", fill)
     assert not list((cache.root() / "kind").iterdir())
+
+
+def skopeo_says(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The error of a pull whose skopeo ends with these words."""
+    program = tmp_path / "bin" / "skopeo"
+    program.parent.mkdir(exist_ok=True)
+    (program.parent / "said").write_text(said)
+    program.write_text('#!/bin/sh\ncat "${0%/*}/said" >&2; exit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    pin = Upstream("docker.io/denied/timeout", "429", "sha256:" + "403404429401" * 5 + "4040")
+    with pytest.raises(Problem) as caught:
+        upstream.pull(pin, BlobCache(tmp_path / "oci"), lambda _: None)
+    return caught.value.message.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("toomanyrequests: You have reached your pull rate limit", "limits how often"),
+        ("unauthorized: authentication required", "wants a login"),
+        ("denied: requested access to the resource is denied", "wants a login"),
+        ("reading manifest: manifest unknown", "does not exist there"),
+        ("dial tcp 10.4.29.1:443: connect: connection refused", "cannot be reached"),
+        ("dial tcp: lookup x: no such host", "cannot be reached"),
+    ],
+)
+def test_the_reason_of_a_failed_pull_is_the_registrys_own_word(
+    said: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reason in skopeo_says(f"FATA[0000] {said}", tmp_path, monkeypatch)
+
+
+def test_digits_in_a_digest_a_port_or_a_name_are_no_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are the words of the image's own name."""
+    digest = "sha256:" + "403404429401" * 5 + "4040"
+    said = f"reading docker://docker.io/denied/timeout@{digest}: layer 401 of 429: unexpected EOF"
+    found = skopeo_says(said, tmp_path, monkeypatch)
+    assert found.endswith("cannot be pulled")
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("E: Release file for http://x/InRelease is expired (invalid since 9d)", "too old"),
+        ("Err:1 http://x trixie InRelease\n  Could not connect to x:80", "no Debian mirror"),
+        ("  Temporary failure resolving 'x'", "no Debian mirror"),
+        ("dpkg: error processing package libresolve-expired-connect", "read mmdebstrap's message"),
+    ],
+)
+def test_the_advice_after_mmdebstrap_follows_what_apt_said(said: str, advice: str) -> None:
+    assert advice in recipes._advice(said)
