@@ -92,8 +92,11 @@ class Settings(BaseSettings):
     # Networks of the site that names of `api` sources may lead to, besides public addresses.
     api_sources_networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
     database_sources: dict[SourceName, RegisteredDatabase] = Field(default_factory=dict)
-    # Who may use a source, such as {"database:crm": ["billing"]}; the others are everybody's.
+    # Who may use a source, such as {"database:crm": ["billing"]}; with authentication on, one that
+    # is in neither list is nobody's.
     source_clients: dict[str, list[str]] = Field(default_factory=dict)
+    # Sources of every client, a list apart: a release that does not know "*" takes it for a name.
+    open_sources: list[str] = Field(default_factory=list)
     secrets_dir: Path = DEFAULT_SECRETS_DIR
     source_max_bytes: int = Field(default=20_000_000, ge=1024)
     source_max_records: int = Field(default=100_000, ge=1)
@@ -195,12 +198,13 @@ class Settings(BaseSettings):
 
     @field_validator("source_clients")
     @classmethod
-    def _known_kind(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
-        for source in value:
-            if source.partition(":")[0] not in ("api", "database", "root"):
-                msg = f"{source!r} must be api:HOST:PORT, database:NAME or root:NAME"
-                raise ValueError(msg)
-        return value
+    def _known_kinds(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        return {_source(source): clients for source, clients in value.items()}
+
+    @field_validator("open_sources")
+    @classmethod
+    def _known_kind(cls, value: list[str]) -> list[str]:
+        return [_source(source) for source in value]
 
     @classmethod
     def load(cls) -> Self:
@@ -222,6 +226,15 @@ class Settings(BaseSettings):
                 f"cannot read the secret {error.filename}: {error.strerror}; "
                 f"it must be readable by uid {os.getuid()}"
             ) from None
+
+
+def _source(name: str) -> str:
+    """A source's name as the kinds of source write it: hosts are in small letters."""
+    kind = name.partition(":")[0]
+    if kind not in ("api", "database", "root"):
+        msg = f"{name!r} must be api:HOST:PORT, database:NAME or root:NAME"
+        raise ValueError(msg)
+    return name.lower() if kind == "api" else name
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -75,15 +75,23 @@ EVERYBODY = "*"
 
 
 class Access:
-    """Which clients may use which source; one that is not listed is everybody's."""
+    """Which clients may use which source.
 
-    def __init__(self, clients: dict[str, list[str]] | None = None) -> None:
-        self._clients = clients or {}
+    A source that is not listed is nobody's if the lists are `closed`, else everybody's.
+    """
+
+    def __init__(
+        self, clients: Mapping[str, Sequence[str]] | None = None, *, closed: bool = False
+    ) -> None:
+        self._clients = dict(clients or {})
+        self._closed = closed
 
     def allows(self, source: str, client: str) -> bool:
         """Whether `client` may use `source`, such as `database:crm`."""
         listed = self._clients.get(source)
-        return listed is None or client in listed or EVERYBODY in listed
+        if listed is None:
+            return not self._closed
+        return client in listed or EVERYBODY in listed
 
 
 class Source(Protocol):

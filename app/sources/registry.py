@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.settings import Settings
 from app.sources.api import ApiSource
-from app.sources.base import Access, Limits, Source
+from app.sources.base import EVERYBODY, Access, Limits, Source
 from app.sources.database import DatabaseSource
 from app.sources.file import FileSource
 from app.sources.schemas import ApiConfig, DatabaseConfig, FileConfig
@@ -23,7 +23,9 @@ def build(settings: Settings) -> dict[str, Source]:
         max_records=settings.source_max_records,
         timeout_seconds=settings.source_timeout_seconds,
     )
-    access = Access(settings.source_clients)
+    everybodys = {name: [EVERYBODY] for name in settings.open_sources}
+    # Without keys nobody can be told apart from anybody.
+    access = Access(settings.source_clients | everybodys, closed=settings.auth_enabled)
     return {
         "file": FileSource(settings.file_roots, limits, access),
         "api": ApiSource(

@@ -20,6 +20,7 @@ if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
 from roles.preflight.logic import settings as logic  # noqa: E402
+from roles.site.logic import sources  # noqa: E402
 
 # How Ansible itself reaches hosts: the plugins whose variables an inventory may set.
 PLUGINS = (
@@ -104,7 +105,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             lambda host, name: name in hostvars[host],
         )
         rows += logic.same_for_all(values, len(hosts))
+        if not broken & set(sources.SETTINGS):
+            rows += logic.unlisted_sources(self._sources(roles, wanted.get("app", [])))
         return {"changed": False, "rows": rows}
+
+    def _sources(self, roles: Path, hosts: Sequence[str]) -> sources.Sources:
+        """Return what the hosts of the service say of their sources."""
+        hostvars, unset = self._vars["hostvars"], sources.defaults(roles)
+        return sources.of_hosts(sources.of_inventory((hostvars[host] for host in hosts), unset))
 
     def _in_zones(self, host: str, zones: Sequence[str], groups: Mapping[str, str]) -> bool:
         """Say whether a host is in one of the zones."""

@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from roles.site.logic.sources import Sources
+
 PLACEHOLDER = "CHANGE-ME"
 Row = dict[str, str]
 
@@ -204,6 +206,22 @@ def wrong_values(
             for message in messages
         ]
     return rows
+
+
+def unlisted_sources(found: Sources) -> list[Row]:
+    """Name the sources that nobody could use, with the line of the inventory that opens them."""
+    if not found.unlisted:
+        return []
+    return [
+        row(
+            "inventory",
+            "source clients",
+            f"nobody could use {', '.join(found.unlisted)}: not in app_source_clients",
+            "the clients of each source that the site registers",
+            f'write into group_vars/all/main.yml, or less: {found.setting} - "*" stands for every '
+            "client, [] for nobody",
+        )
+    ]
 
 
 def same_for_all(rows: Sequence[Row], hosts: int) -> list[Row]:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ansible import context
+
+RELEASE = str(Path(__file__).resolve().parents[3])
+if RELEASE not in sys.path:
+    sys.path.insert(0, RELEASE)
+
+from roles.site.logic import sources  # noqa: E402
 
 CONTAINERD_DRIVER = "io.containerd.snapshotter.v1"
 
@@ -80,6 +88,21 @@ def site_command(inventory: str) -> str:
     return f"{shlex.join(words)} playbooks/"
 
 
+def site_source_defaults(roles: str) -> dict[str, Any]:
+    """Return the settings of sources as they are where the inventory does not set them."""
+    return sources.defaults(Path(roles))
+
+
+def site_sources(hosts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return who may use which source (access), the others (unlisted), and what would list them.
+
+    Each host gives its `site_source_settings`.
+    """
+    found = sources.of_hosts(hosts)
+    access = {name: sources.people(clients) for name, clients in found.access.items()}
+    return {"access": access, "unlisted": found.unlisted, "setting": found.setting}
+
+
 class FilterModule:
     """The filters, under the names that templates use."""
 
@@ -93,4 +116,6 @@ class FilterModule:
             "site_image_ids": site_image_ids,
             "site_command": site_command,
             "site_components_of": site_components_of,
+            "site_source_defaults": site_source_defaults,
+            "site_sources": site_sources,
         }

@@ -58,6 +58,17 @@ def problems_of_release(found: Findings, edge: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def problems_of_sources(found: Findings) -> list[str]:
+    """Return which sources nobody could use any more, and the setting that says who may."""
+    sources = found["sources"]
+    if not sources["unlisted"]:
+        return []
+    return [
+        f"nobody could use {', '.join(sources['unlisted'])} after it, because app_source_clients "
+        f"does not list it: write into group_vars/all/main.yml, or less: {sources['setting']}"
+    ]
+
+
 def problems_of_schema(found: Findings, edge: Mapping[str, Any]) -> list[str]:
     """Return why the database's schema forbids the upgrade."""
     new, old, database = found["new"]["schema"], found["old"], found["database"]
@@ -97,6 +108,7 @@ def problems_of(found: Findings, *, already: bool) -> list[str]:
         for host, one in found["images"].items()
         if one["disk"] > one["free"]
     ]
+    problems += problems_of_sources(found)
     return problems + problems_of_release(found, edge) + problems_of_schema(found, edge)
 
 
@@ -138,6 +150,8 @@ def rows_of(found: Findings, target: str) -> list[tuple[str, str]]:
     ]
     if brought:
         rows[2:2] = [("disk", disk), ("to bring it", f"about {seconds:.0f} s")]
+    if access := found["sources"]["access"]:
+        rows.insert(-5, ("sources", "; ".join(f"{name}: {who}" for name, who in access.items())))
     if edge.get("standby"):
         gone = f"{edge['previous_release']} ({edge['standby']}) stands by no more: it makes room"
         rows.insert(-5, ("standby", gone))

@@ -293,6 +293,8 @@ class Site:
             "DATABASE_URL": f"postgresql://airlift_owner@127.0.0.1:{self.postgres.port}/{self.database}",
             "REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
             "FILE_ROOTS": json.dumps({"inbox": str(self.inbox)}),
+            # Some tests turn authentication on, and would find it closed.
+            "OPEN_SOURCES": '["root:inbox"]',
             "COLOUR": "blue",
             # Tests ask more often than clients may; those of the limit set their own.
             "RATE_LIMIT_PER_MIN": "1000000",

@@ -102,6 +102,7 @@ def web(shared: Site) -> Process:
         AUTH_CACHE_SECONDS="0",
         RELEASE="1.0.0",
         API_SOURCES_ALLOWED='["data.client.example:8443"]',
+        OPEN_SOURCES='["api:data.client.example:8443", "root:inbox"]',
         WORKER_POLL_SECONDS="0.2",
     )
 

@@ -17,7 +17,6 @@ import pytest
 from app.sources import addresses
 from app.sources.api import ApiSource
 from app.sources.base import (
-    Access,
     Collection,
     Fault,
     Limits,
@@ -351,9 +350,3 @@ def test_an_encoding_that_is_not_read_is_refused_with_one_sentence(
     (root / "a.csv").write_bytes(data)
     with pytest.raises(PermanentSourceError, match=said):
         collect(root, "a.csv")
-
-
-def test_a_star_opens_a_listed_source_to_every_client() -> None:
-    access = Access({"root:inbox": ["*"], "root:other": ["billing"]})
-    assert access.allows("root:inbox", "anyone")
-    assert not access.allows("root:other", "anyone")

@@ -47,6 +47,7 @@ def found() -> dict[str, Any]:
             "app-2": cost(950, 2_000),
         },
         "differs": {"edge-1": [], "app-1": []},
+        "sources": {"access": {}, "unlisted": [], "setting": ""},
         "backups": [],
         "app_hosts": ["app-1", "app-2"],
         "hours": 24,
@@ -94,6 +95,15 @@ def test_what_will_happen_is_said_step_by_step(found: dict[str, Any]) -> None:
         "workers": "green starts, blue finishes what it has and stops",
         "way back": "blue stays warm for 24 h: rollback.yml",
     }
+
+
+def test_who_may_use_which_source_is_said(found: dict[str, Any]) -> None:
+    found["edge"]["standby"] = "green"
+    found["sources"]["access"] = {"database:own": "nobody", "root:inbox": "billing, shop"}
+    assert rows(found)["sources"] == "database:own: nobody; root:inbox: billing, shop"
+    assert list(rows(found))[-7:] == [
+        *("sources", "standby", "new colour", "gates", "switch", "workers", "way back")
+    ]
 
 
 def test_lines_are_aligned(found: dict[str, Any]) -> None:
@@ -199,6 +209,18 @@ def test_an_upgrade_never_goes_back(found: dict[str, Any], serial: int) -> None:
     assert problem(found) == (
         f"this is release 1.1.0 (serial 2), the site serves 1.0.1 (serial {serial}): an upgrade "
         f"never goes back. To return to the release before, run {COMMAND}rollback.yml"
+    )
+
+
+def test_sources_that_would_close_stand_against_it(found: dict[str, Any]) -> None:
+    found["sources"] |= {
+        "unlisted": ["database:own", "root:inbox"],
+        "setting": 'app_source_clients: {"database:own": ["a"], "root:inbox": ["a"]}',
+    }
+    assert problem(found) == (
+        "nobody could use database:own, root:inbox after it, because app_source_clients does not "
+        "list it: write into group_vars/all/main.yml, or less: "
+        'app_source_clients: {"database:own": ["a"], "root:inbox": ["a"]}'
     )
 
 
