@@ -126,14 +126,15 @@ class ApiSource:
         # Without the query: it may hold a token.
         plain = str(target.copy_with(query=None, fragment=None))
         origin = {"type": "api", "url": plain, "format": form}
+        intake = Intake(io.BytesIO(data), self._limits.max_bytes, origin)
         batches = parse(
-            Intake(io.BytesIO(data), self._limits.max_bytes, origin),
+            intake,
             form,
             self._limits,
             delimiter=config.delimiter,
             records_path=config.records_path,
         )
-        return Collection(batches, origin)
+        return Collection(batches, origin, intake.foreign)
 
     async def _fetch(self, target: httpx.URL) -> tuple[bytes, str]:
         ca_file = str(self._ca_file) if self._ca_file else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,11 +55,12 @@ class Collection:
     """What a source gives, a batch at a time, so that no size of source fills the memory.
 
     `batches` blocks and raises `SourceError`: it is pulled in a thread. `origin` is whole once it
-    is exhausted.
+    is exhausted. `foreign` says what is wrong if what was read is in another encoding as a whole.
     """
 
     batches: Iterator[Batch]
     origin: dict[str, Any]
+    foreign: Callable[[], str | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)

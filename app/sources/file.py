@@ -123,7 +123,7 @@ class FileSource:
             delimiter=config.delimiter,
             records_path=config.records_path,
         )
-        return Collection(_unchanged(stream, batches, where), origin)
+        return Collection(_unchanged(stream, batches, where), origin, intake.foreign)
 
 
 def _is_dir(path: Path) -> bool:

@@ -8,6 +8,7 @@ import io
 from typing import IO, Any
 
 from app.sources.base import RefusedSourceError
+from app.sources.encoding import Utf8Watch
 
 _CHUNK = 65_536
 
@@ -21,6 +22,7 @@ class Intake(io.RawIOBase):
         self._max = max_bytes
         self._origin = origin
         self._hash = hashlib.sha256()
+        self._watch = Utf8Watch()
         self.count = 0
 
     def readable(self) -> bool:
@@ -36,19 +38,26 @@ class Intake(io.RawIOBase):
                 "source-too-large", f"the source has more than {self._max} bytes"
             )
         self._hash.update(data)
+        self._watch.feed(data)
         buffer[: len(data)] = data
         if not data:
             self._origin.update(bytes=self.count, sha256=self._hash.hexdigest())
         return len(data)
 
+    def foreign(self) -> str | None:
+        """What is wrong with the encoding of what was read, if all of it is in another one."""
+        return self._watch.foreign
+
     def text(self) -> io.TextIOWrapper:
         """The bytes as UTF-8, with or without a byte-order mark, or as UTF-16 with one.
 
         A byte that is no UTF-8 becomes a lone surrogate, so that it spoils its own record and not
-        the whole source.
+        the whole source. Whether the whole is in another encoding, `foreign` says.
         """
         buffered = io.BufferedReader(self, _CHUNK)
         if buffered.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            self._watch = Utf8Watch()
+            self._watch.stop()
             # Excel's "Unicode text". Halves of surrogate pairs stay, and spoil their own record.
             return io.TextIOWrapper(buffered, "utf-16", errors="surrogatepass", newline="")
         return io.TextIOWrapper(

@@ -32,7 +32,7 @@ def parse(
     """What a source's bytes hold; raises `SourceError` for what spoils the whole of it."""
     text = intake.text()
     if form == "csv":
-        entries = _csv(text, delimiter)
+        entries = _csv(text, delimiter, intake.foreign)
     elif form == "jsonl":
         entries = _jsonl(text)
     else:
@@ -93,10 +93,12 @@ def _refuse(name: str) -> Any:
     raise ValueError(msg)
 
 
-def _csv(text: io.TextIOWrapper, delimiter: str) -> Iterator[Entry]:
+def _csv(
+    text: io.TextIOWrapper, delimiter: str, foreign: Callable[[], str | None]
+) -> Iterator[Entry]:
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     try:
-        header = _header(next(reader, []))
+        header = _header(next(reader, []), foreign)
         for row in reader:
             if not row:
                 continue
@@ -109,14 +111,13 @@ def _csv(text: io.TextIOWrapper, delimiter: str) -> Iterator[Entry]:
         raise PermanentSourceError("bad-csv", f"line {reader.line_num}: {error}") from None
 
 
-def _header(row: list[str]) -> list[str]:
+def _header(row: list[str], foreign: Callable[[], str | None]) -> list[str]:
     header = [name.strip() for name in row]
     if not any(header):
         raise PermanentSourceError("empty", "the CSV has no header line")
     if not _UNDECODED.isdisjoint("".join(header)):
-        raise PermanentSourceError(
-            "not-utf-8", "the CSV is not UTF-8: save it as UTF-8 (in Excel: CSV UTF-8)"
-        )
+        message = foreign() or "the header is not UTF-8; save the CSV as UTF-8"
+        raise PermanentSourceError("not-utf-8", message)
     if any("\x00" in name for name in header):
         raise PermanentSourceError(
             "not-utf-8",

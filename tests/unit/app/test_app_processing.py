@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from app.jobs.processing import Processor, Row
+from app.jobs.processing import NOT_UTF8, Processor, Row
 from app.predict.artefacts import load_models
 from app.reports import page, pdf
 from app.reports.document import COVERAGE, Report, build
-from app.sources.base import Collection, Entry, Fault, PermanentSourceError
-from app.sources.schemas import Selection
+from app.sources.base import Collection, Entry, Fault, Limits, PermanentSourceError
+from app.sources.encoding import Utf8Watch
+from app.sources.file import FileSource
+from app.sources.schemas import FileConfig, Selection
 
 MODELS = load_models(Path(__file__).resolve().parents[3] / "app" / "models")
 
@@ -159,3 +162,80 @@ def test_rows_are_put_by_in_parts() -> None:
     assert list(processor.steps())[-1] == 2250
     assert [len(json.loads(part)) for part in processor.parts] == [1000, 1000, 250]
     assert processor.result()["sentiment"]["confidence"]["0.9 or more"] in (0, 2250)
+
+
+# ---------------------------------------------------------------- another encoding
+def job(folder: Path, name: str, data: bytes, **selection: Any) -> dict[str, Any]:
+    """The result of a job that reads a file."""
+    (folder / name).write_bytes(data)
+    limits = Limits(max_bytes=2_000_000, max_records=100_000, timeout_seconds=5)
+    config = FileConfig(root="inbox", path=name, **selection)
+    collection = anyio.run(FileSource({"inbox": folder}, limits).collect, config, "billing")
+    processor = Processor(MODELS, config, collection)
+    assert list(processor.steps())
+    return processor.result()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line", "offset"),
+    [
+        ("a.csv", "id,text\n1,fine\n2,schön\n3,grün\n", 3, 20),
+        ("a.csv", "id,text\n" + "1,fine\n" * 30_000 + "2,schön\n", 30_002, 210_013),
+        ("a.jsonl", '{"text": "fine"}\n{"text": "schön"}\n', 2, 30),
+        ("a.json", '["fine",\n "schön"]', 2, 14),
+    ],
+)
+def test_a_source_in_windows_1252_is_refused_with_line_and_byte(
+    tmp_path: Path, name: str, text: str, line: int, offset: int
+) -> None:
+    with pytest.raises(PermanentSourceError) as caught:
+        job(tmp_path, name, text.encode("cp1252"))
+    assert caught.value.code == "not-utf-8"
+    assert str(caught.value) == (
+        f"line {line} is not UTF-8, it looks like Windows-1252: byte 0xF6 at offset {offset} "
+        "would be 'ö'; save it as UTF-8 (in Excel: CSV UTF-8)"
+    )
+
+
+def test_a_byte_of_no_encoding_is_named_without_a_guess(tmp_path: Path) -> None:
+    with pytest.raises(PermanentSourceError, match=r"^line 2 is not UTF-8: byte 0x81 at offset 5;"):
+        job(tmp_path, "a.csv", b"text\n\x81\n")
+
+
+def test_a_header_in_windows_1252_names_its_byte(tmp_path: Path) -> None:
+    with pytest.raises(PermanentSourceError, match="line 1 is not UTF-8, it looks like Windows"):
+        job(tmp_path, "a.csv", "größe,text\n1,fine\n".encode("cp1252"))
+
+
+def test_a_damaged_place_in_utf8_spoils_its_own_record(tmp_path: Path) -> None:
+    found = job(tmp_path, "a.csv", "text\nschön\n".encode() + b"sch\xf6n\nfine\n")
+    assert found["records"]["skipped"] == {NOT_UTF8: 1}
+    assert found["sentiment"]["classified"] == 2
+
+
+def test_fields_that_nobody_classifies_may_be_in_any_encoding(tmp_path: Path) -> None:
+    found = job(tmp_path, "a.csv", "name,text\nJörg,fine\n".encode("cp1252"))
+    assert found["sentiment"]["classified"] == 1
+
+
+def test_one_record_that_only_says_so_does_not_fail_a_job(tmp_path: Path) -> None:
+    """Half a surrogate pair that is written as an escape is no byte of the source."""
+    found = job(tmp_path, "a.jsonl", b'{"text": "\\udcf6"}\n{"text": "fine"}\n')
+    assert found["records"]["skipped"] == {NOT_UTF8: 1}
+
+
+def test_a_character_that_is_cut_between_two_reads_is_good() -> None:
+    watch = Utf8Watch()
+    for byte in "fine\nschön 😀".encode():
+        watch.feed(bytes([byte]))
+    watch.feed(b"")
+    assert watch.foreign is None
+
+
+def test_a_source_that_ends_within_a_character_is_not_utf8() -> None:
+    watch = Utf8Watch()
+    for part in (b"fine\n", b"sch\xc3", b""):
+        watch.feed(part)
+    assert watch.foreign is not None
+    assert watch.foreign.startswith("line 2 is not UTF-8, it looks like Windows-1252: byte 0xC3")
+    assert "at offset 8" in watch.foreign
