@@ -50,6 +50,11 @@ class RequestMiddleware:
         context.request_id = request_id
         endpoint = context.endpoint = self._routes.template(scope["path"])
         answer = _Answer(send, request_id)
+        inner = scope
+        if scope["method"] == "HEAD":
+            # As a GET, whose headers it wants. The server still knows what it was.
+            inner = {**scope, "method": "GET"}
+            answer.headers_only = True
         tokens = structlog.contextvars.bind_contextvars(request_id=request_id)
         self._in_flight.change(1)
         error: BaseException | None = None
@@ -58,7 +63,7 @@ class RequestMiddleware:
         try:
             async with limit:
                 answer.moved = lambda: limit.reschedule(self._later(limit))
-                await self._app(scope, receive, answer.send)
+                await self._app(inner, receive, answer.send)
         except Exception as caught:
             if limit.expired():
                 await self._answer_late(scope, receive, answer)
@@ -175,13 +180,14 @@ class _InFlight:
 class _Answer:
     """Passes an answer on and remembers whether and how it started."""
 
-    __slots__ = ("_header", "_send", "moved", "started", "status")
+    __slots__ = ("_header", "_send", "headers_only", "moved", "started", "status")
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
         self._header = (b"x-request-id", request_id.encode("ascii"))
         self.started = False
         self.status = 500
+        self.headers_only = False
         self.moved: Callable[[], None] | None = None
 
     async def send(self, message: Message) -> None:
@@ -190,6 +196,8 @@ class _Answer:
             self.status = message["status"]
             # A new list: an answer that is sent again and again has one list of headers.
             message = {**message, "headers": [*message["headers"], self._header]}
+        elif self.headers_only and "body" in message:
+            message = {**message, "body": b""}
         await self._send(message)
         if self.moved is not None and message.get("more_body"):
             self.moved()

@@ -40,6 +40,8 @@ and is answered in bounded time: 413, 400, 408, 503 or 504 otherwise.
 path is a 404, a wrong method a 405 with `Allow`. Each answer carries `X-Request-ID`; tell it to
 the operator when something goes wrong.
 
+**HEAD** is answered wherever GET is, with the same headers and no body.
+
 **Pages.** Lists are sorted by a key that never changes and take `limit` and a cursor, the place
 after which a page begins. Jobs: send `next_cursor` as `cursor`; it is null on the last page. Items:
 send the last `id` as `after`; a page shorter than `limit` is the last.
@@ -81,7 +83,7 @@ _LIMITS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 router = APIRouter(include_in_schema=False)
 
 
-@router.api_route("/openapi.json", methods=["GET", "HEAD"])
+@router.get("/openapi.json")
 async def document(request: Request) -> Response:
     """The document, or 304 for who has it already."""
     whole: Response = request.app.state.document

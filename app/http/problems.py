@@ -194,7 +194,9 @@ def _from_http(error: HTTPException) -> Problem:
 def _methods(request: Request) -> str:
     """What the path takes; the framework names the methods of its first route only."""
     endpoint = context_of(request.scope).endpoint
-    methods = request.app.openapi()["paths"].get(endpoint, {"get": None})
+    methods = {*request.app.openapi()["paths"].get(endpoint, ("get",))}
+    if "get" in methods:
+        methods.add("head")
     return ", ".join(sorted(method.upper() for method in methods))
 
 
