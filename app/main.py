@@ -15,9 +15,10 @@ from app import __version__
 from app.db.pool import Database, DatabaseUnavailableError
 from app.db.redis import RedisGate
 from app.http import health, openapi, problems
-from app.http.auth import DOCS_ASSETS, PUBLIC, KeyStore, scopes_of
+from app.http.auth import BARE, DOCS_ASSETS, PUBLIC, KeyStore, scopes_of
 from app.http.context import context_of
 from app.http.drain import Drain
+from app.http.expected import Expected
 from app.http.gate import GateMiddleware
 from app.http.health import Health
 from app.http.limits import LimitsMiddleware
@@ -105,7 +106,7 @@ def _add_layers(app: FastAPI, settings: Settings, database: Database) -> None:
     limiter = app.state.limiter = RateLimiter(settings)
     table = RouteTable([*paths, *PUBLIC], prefixes=[DOCS_ASSETS])
     # The last one added is the outermost.
-    app.add_middleware(LimitsMiddleware, settings=settings)
+    app.add_middleware(LimitsMiddleware, settings=settings, expected=Expected(paths, BARE))
     app.add_middleware(GateMiddleware, keys=keys, limiter=limiter, needed=scopes_of(paths))
     app.add_middleware(
         RequestMiddleware, routes=table, timeout_seconds=settings.request_timeout_seconds

@@ -27,20 +27,17 @@ from app.observability import metrics
 from app.observability.logging import get_logger
 
 DOCS_ASSETS = "/static-offline-docs"
-PUBLIC = frozenset(
-    {
-        "/",
-        "/health",
-        "/healthz",
-        "/health/live",
-        "/health/ready",
-        "/metrics",
-        "/docs",
-        "/docs/oauth2-redirect",
-        "/redoc",
-        "/openapi.json",
-    }
-)
+#: The documentation's pages, which are not in the document themselves.
+BARE = frozenset({"/docs", "/redoc", "/openapi.json"})
+PUBLIC = BARE | {
+    "/",
+    "/health",
+    "/healthz",
+    "/health/live",
+    "/health/ready",
+    "/metrics",
+    "/docs/oauth2-redirect",
+}
 _CACHED_KEYS = 4096
 #: What is no key has a place of its own: whoever guesses pushes no good key out.
 _CACHED_MISSES = 256

@@ -286,6 +286,8 @@ PROBLEMS: dict[str, tuple[str, str, str]] = {
     "403": ("The key is not for this", "the key has no scope jobs", "scope-missing"),
     "408": ("The body came too slowly", "it was not complete within 30 s", "upload-timeout"),
     "413": ("The body is too large", "the body is larger than 1048576 bytes", "content-too-large"),
+    "415": ("The body is in a form that is not read",
+            "the Content-Type must be application/json", "unsupported-media-type"),
     "422": ("The request is not valid", "1 field is wrong: text", "validation"),
     "429": ("Too many requests", "this key may send 60 requests a minute; try again in 42 s",
             "rate-limited"),

@@ -1,4 +1,4 @@
-"""The inner ASGI layer: a body in bounds, and a place among the requests that run.
+"""The inner ASGI layer: a request as it is expected, a body in bounds, and a place to run.
 
 The body is read whole before the application sees the request, so what is too large, too slow or
 nested too deeply is refused in one spot. A request takes its place before its body is read: bodies
@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.auth import is_public
 from app.http.context import context_of, header
+from app.http.expected import Expected
 from app.http.problems import FieldError, Problem, refuse
 from app.observability import metrics
 from app.settings import Settings
@@ -76,15 +77,22 @@ class Places:
 class LimitsMiddleware:
     """Reads the body within its bounds and lets a request in when there is room."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, *, settings: Settings, expected: Expected) -> None:
         self._app = app
+        self._expected = expected
         self._most_bytes = settings.max_body_bytes
         self._most_levels = settings.max_json_depth
         self._places = Places(settings.max_concurrent_requests, settings.concurrency_wait_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; probes, metrics and the documentation are always let in."""
-        if scope["type"] != "http" or is_public(scope["path"]):
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if (refusal := self._expected.refusal(scope)) is not None:
+            await refuse(refusal, scope, receive, send)
+            return
+        if is_public(scope["path"]):
             await self._app(scope, receive, send)
             return
         try:

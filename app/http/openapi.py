@@ -37,8 +37,9 @@ who asks too often gets a 429 with `Retry-After`. A request has one body of boun
 and is answered in bounded time: 413, 400, 408, 503 or 504 otherwise.
 
 **Errors** are `application/problem+json` (RFC 9457); `errors` names each wrong field. An unknown
-path is a 404, a wrong method a 405 with `Allow`. Each answer carries `X-Request-ID`; tell it to
-the operator when something goes wrong.
+path is a 404, a wrong method a 405 with `Allow`, an unknown name in a query a 422. A body is JSON
+in UTF-8 and not compressed, else the answer is a 415. Each answer carries `X-Request-ID`; tell it
+to the operator when something goes wrong.
 
 **HEAD** is answered wherever GET is, with the same headers and no body.
 
@@ -57,12 +58,13 @@ _NAMES = {
     "403": ("Forbidden", "The key has not the scope that `scope` names"),
     "408": ("SlowUpload", "The body did not come in time"),
     "413": ("TooLarge", "The body is too large"),
-    "422": ("Invalid", "A field is wrong; `errors` names it"),
+    "415": ("NotRead", "The body is not JSON in UTF-8, or it is encoded"),
+    "422": ("Invalid", "A field or the query is wrong; `errors` names it"),
     "429": ("RateLimited", "Too many requests within a minute; see Retry-After"),
     "503": ("Unavailable", "Something that the answer needs is not available; see Retry-After"),
     "504": ("Late", "The answer took too long; what the request began may be done"),
 }
-_OF_BODIES = {"400", "408", "413", "422"}
+_OF_BODIES = {"400", "408", "413", "415"}
 _COUNT = {"schema": {"type": "integer", "minimum": 0}}
 _HEADERS = {
     "RequestId": {
@@ -190,6 +192,9 @@ def _complete(operation: dict[str, Any], scope: str | None) -> None:
             answer["content"] = _problem(status)
         answer["headers"] = answer.get("headers", {}) | _headers(status, counted=scope is not None)
     if scope is None:
+        text = _NAMES["422"][1]
+        answer = {"description": text, "headers": _headers("422", counted=False)}
+        responses.setdefault("422", answer | {"content": _problem("422")})
         return
     operation["security"] = [{"ApiKey": [scope]}]
     for status, (name, _text) in _NAMES.items():

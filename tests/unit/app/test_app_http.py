@@ -311,13 +311,15 @@ def test_what_nobody_caught_is_a_problem_and_one_log_line(
 def test_an_access_line_says_what_matters_and_no_body(
     client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    capsys.readouterr()
-    client.post("/predict?x=private", json={"text": "private words"}, headers={"x-api-key": "k-1"})
-    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {"timestamp", "level", "request_id", "route", "status", "duration_ms"} <= set(line)
-    assert (line["route"], line["status"], line["method"]) == ("/predict", 200, "POST")
-    assert "private" not in json.dumps(line)
-    assert "k-1" not in json.dumps(line)
+    for query, status in (("", 200), ("?x=private", 422), ("?private=1", 422)):
+        capsys.readouterr()
+        body = {"text": "private words"}
+        client.post(f"/predict{query}", json=body, headers={"x-api-key": "k-1"})
+        (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert {"timestamp", "level", "request_id", "route", "status", "duration_ms"} <= set(line)
+        assert (line["route"], line["status"], line["method"]) == ("/predict", status, "POST")
+        assert "private" not in json.dumps(line)
+        assert "k-1" not in json.dumps(line)
 
 
 def test_docs_work_without_the_internet(client: Client) -> None:

@@ -273,7 +273,7 @@ def test_a_text_of_a_batch_has_the_limit_of_a_single_one(client: Client) -> None
 def test_a_body_that_is_not_declared_as_json_is_refused(client: Client, kind: str) -> None:
     headers = {"content-type": kind} if kind else {}
     answer = client.post("/predict", content=b'{"text": "good"}', headers=headers)
-    assert answer.status_code == 422
+    assert answer.status_code == 415
     assert answer.json()["errors"][0]["field"] == "body"
 
 
