@@ -85,8 +85,8 @@ async def list_jobs(request: Request, query: Annotated[JobQuery, Query()] = _EVE
     """The caller's own jobs; a page is not disturbed by jobs that are accepted meanwhile."""
     try:
         cursor = None if query.cursor is None else Cursor.of(query.cursor)
-    except ValueError as error:
-        raise field_problem("cursor", str(error)) from None
+    except ValueError:
+        raise field_problem("cursor", "is no cursor that this service gave") from None
     selection = Selection(
         owner_filter(request),
         query.status,
