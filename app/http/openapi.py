@@ -141,6 +141,11 @@ def _build(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
         definition = body.model_json_schema(ref_template="#/components/schemas/{model}")
         definition.pop("$defs", None)
         schemas[body.__name__] = definition
+    # The limits that a site sets.
+    settings = app.state.settings
+    text = schemas["PredictRequest"]["properties"]["text"]["anyOf"][0]
+    text["maxLength"] = settings.max_text_length
+    schemas["BatchRequest"]["properties"]["items"]["maxItems"] = settings.predict_batch_max
     schemas.setdefault(
         "ProblemDetail",
         ProblemDetail.model_json_schema(ref_template="#/components/schemas/{model}"),

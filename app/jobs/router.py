@@ -49,7 +49,10 @@ async def trigger(
     body: Trigger,
     idempotency_key: Annotated[
         str | None,
-        Header(description="A repeated request with the same key and body gets the same job."),
+        Header(
+            description="A repeated request with the same key and body gets the same job.",
+            json_schema_extra={"minLength": 1, "maxLength": 200, "pattern": r"^[\x21-\x7e]+$"},
+        ),
     ] = None,
 ) -> Response:
     """Record a job; it is safe in Postgres before this answers, whether or not Redis is there."""
