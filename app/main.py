@@ -156,7 +156,7 @@ def _install_unavailable(app: FastAPI) -> None:
         context_of(request.scope).error = "postgres-unavailable"
         app_logging.get_logger("app").warning("Postgres is not available", reason=str(error))
         configured = request.app.state.database.configured
-        detail = "try again in a few seconds" if configured else str(error)
+        detail = "try again in a few seconds" if configured else "DATABASE_URL is not set"
         problem = problems.unavailable("Postgres", detail)
         return problem.response(request.url.path)
 

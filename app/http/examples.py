@@ -291,6 +291,8 @@ PROBLEMS: dict[str, tuple[str, str, str]] = {
     "422": ("The request is not valid", "1 field is wrong: text", "validation"),
     "429": ("Too many requests", "this key may send 60 requests a minute; try again in 42 s",
             "rate-limited"),
+    "431": ("The head of the request is too large",
+            "its first line and its headers are larger than 32768 bytes", "head-too-large"),
     "503": ("Postgres is not available", "try again in a few seconds", "unavailable"),
     "504": ("It took too long",
             "there was no answer within 30 s; what the request began may be done", "timeout"),

@@ -33,8 +33,9 @@ these pages. A key is good for some scopes, which are named like the groups belo
 `jobs`, `items`. A request beyond them is a 403 that names the scope.
 
 **Limits.** Answers carry `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` (seconds);
-who asks too often gets a 429 with `Retry-After`. A request has one body of bounded size and depth
-and is answered in bounded time: 413, 400, 408, 503 or 504 otherwise.
+who asks too often gets a 429 with `Retry-After`. The head of a request is bounded in size and time
+(431, 408), its body in size, depth and time (413, 400, 408). An answer begins in bounded time (503,
+504); a long one is cut only when it stands still.
 
 **Errors** are `application/problem+json` (RFC 9457); `errors` names each wrong field. An unknown
 path is a 404, a wrong method a 405 with `Allow`, an unknown name in a query a 422. A body is JSON
@@ -56,15 +57,17 @@ _NAMES = {
     "400": ("Malformed", "The body is no JSON, not complete, or nested too deeply"),
     "401": ("Unauthorised", "A key is missing or not good"),
     "403": ("Forbidden", "The key has not the scope that `scope` names"),
-    "408": ("SlowUpload", "The body did not come in time"),
+    "408": ("SlowUpload", "The head or the body did not come in time"),
     "413": ("TooLarge", "The body is too large"),
     "415": ("NotRead", "The body is not JSON in UTF-8, or it is encoded"),
     "422": ("Invalid", "A field or the query is wrong; `errors` names it"),
     "429": ("RateLimited", "Too many requests within a minute; see Retry-After"),
+    "431": ("HeadTooLarge", "The request line and the headers are too large"),
     "503": ("Unavailable", "Something that the answer needs is not available; see Retry-After"),
-    "504": ("Late", "The answer took too long; what the request began may be done"),
+    "504": ("Late", "The answer did not begin in time; what the request began may be done"),
 }
 _OF_BODIES = {"400", "408", "413", "415"}
+_OF_EVERYBODY = ("422", "431")
 _COUNT = {"schema": {"type": "integer", "minimum": 0}}
 _HEADERS = {
     "RequestId": {
@@ -138,6 +141,11 @@ def _build(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
         definition = body.model_json_schema(ref_template="#/components/schemas/{model}")
         definition.pop("$defs", None)
         schemas[body.__name__] = definition
+    # The limits that a site sets.
+    settings = app.state.settings
+    text = schemas["PredictRequest"]["properties"]["text"]["anyOf"][0]
+    text["maxLength"] = settings.max_text_length
+    schemas["BatchRequest"]["properties"]["items"]["maxItems"] = settings.predict_batch_max
     schemas.setdefault(
         "ProblemDetail",
         ProblemDetail.model_json_schema(ref_template="#/components/schemas/{model}"),
@@ -177,6 +185,8 @@ def _problem(status: str) -> dict[str, Any]:
 
 
 def _headers(status: str, *, counted: bool) -> dict[str, Any]:
+    if status == "431":
+        return {}  # the request has no id yet, and was not counted
     headers = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
     names = (*(_LIMITS if counted else ()), *(("Retry-After",) if status in ("429", "503") else ()))
     return headers | {name: {"$ref": f"#/components/headers/{name}"} for name in names}
@@ -192,9 +202,9 @@ def _complete(operation: dict[str, Any], scope: str | None) -> None:
             answer["content"] = _problem(status)
         answer["headers"] = answer.get("headers", {}) | _headers(status, counted=scope is not None)
     if scope is None:
-        text = _NAMES["422"][1]
-        answer = {"description": text, "headers": _headers("422", counted=False)}
-        responses.setdefault("422", answer | {"content": _problem("422")})
+        for status in _OF_EVERYBODY:
+            answer = {"description": _NAMES[status][1], "headers": _headers(status, counted=False)}
+            responses.setdefault(status, answer | {"content": _problem(status)})
         return
     operation["security"] = [{"ApiKey": [scope]}]
     for status, (name, _text) in _NAMES.items():

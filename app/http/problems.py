@@ -186,9 +186,9 @@ def _from_http(error: HTTPException) -> Problem:
             errors=[FieldError(field="body", message="cannot be read", code="json_unreadable")],
         )
     slug = title.lower().replace(" ", "-").replace("'", "")
-    detail = error.detail if isinstance(error.detail, str) and error.detail != title else None
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-    return Problem(error.status_code, slug, title, detail, headers=headers)
+    # Without its detail: the framework's words, or those of an exception that it caught.
+    return Problem(error.status_code, slug, title, headers=headers)
 
 
 def _methods(request: Request) -> str:

@@ -22,10 +22,19 @@ from app.http.context import caller, owner_filter
 from app.http.problems import ProblemDetail
 
 router = APIRouter(tags=["items"])
+_LONGEST = 200
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     503: {"model": ProblemDetail, "description": "Postgres is not available"}
 }
+
+
+def _name(value: str) -> str:
+    name = storable(value).strip()
+    if not name:
+        msg = "must hold something else than white space"
+        raise ValueError(msg)
+    return name
 
 
 class NewItem(BaseModel):
@@ -37,18 +46,19 @@ class NewItem(BaseModel):
         json_schema_extra={"examples": [{"name": "demo"}]},
     )
 
+    # The length is that of what is sent, which the document can say; what is stored is no longer.
     name: Annotated[
         str,
-        StringConstraints(strip_whitespace=True, min_length=1, max_length=200, strict=True),
-        AfterValidator(storable),
-    ]
+        StringConstraints(min_length=1, max_length=_LONGEST, strict=True),
+        AfterValidator(_name),
+    ] = Field(json_schema_extra={"pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"})
 
 
 class Item(BaseModel):
     """A stored item."""
 
     id: int = Field(examples=[1])
-    name: str = Field(examples=["demo"])
+    name: str = Field(examples=["demo"], json_schema_extra={"maxLength": _LONGEST})
     created_at: dt.datetime
 
 

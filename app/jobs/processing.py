@@ -196,6 +196,9 @@ class Processor:
             # So is every such text: one sentence, not a count of rows.
             raise PermanentSourceError("not-utf-8", foreign)
         if reason is not None or not isinstance(text, str):
+            if reason == NOT_UTF8 and (foreign := self._collection.foreign()) is not None:
+                # So is every such text: one sentence, not a count of rows.
+                raise PermanentSourceError("not-utf-8", foreign)
             errors.append(self._skip(line, reason or "no text", self._text))
             return None
         prediction = self._models.sentiment.predict(text)

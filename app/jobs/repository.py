@@ -17,6 +17,8 @@ from app.db.values import jsonb, ordered_json
 # of a form that no running worker knows stays queued until one comes that does.
 PAYLOAD_VERSION = 1
 PAYLOAD_OLDEST = 1
+#: The code of an error that no source told: its message is for the operator.
+INTERNAL = "internal"
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,10 @@ async def trigger(
     body: Trigger,
     idempotency_key: Annotated[
         str | None,
-        Header(description="A repeated request with the same key and body gets the same job."),
+        Header(
+            description="A repeated request with the same key and body gets the same job.",
+            json_schema_extra={"minLength": 1, "maxLength": 200, "pattern": r"^[\x21-\x7e]+$"},
+        ),
     ] = None,
 ) -> Response:
     """Record a job; it is safe in Postgres before this answers, whether or not Redis is there."""
@@ -85,8 +88,8 @@ async def list_jobs(request: Request, query: Annotated[JobQuery, Query()] = _EVE
     """The caller's own jobs; a page is not disturbed by jobs that are accepted meanwhile."""
     try:
         cursor = None if query.cursor is None else Cursor.of(query.cursor)
-    except ValueError as error:
-        raise field_problem("cursor", str(error)) from None
+    except ValueError:
+        raise field_problem("cursor", "is no cursor that this service gave") from None
     selection = Selection(
         owner_filter(request),
         query.status,

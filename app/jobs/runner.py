@@ -111,8 +111,9 @@ class Runner:
                 return await self._again(held, error.code, str(error))
             except Exception as error:
                 log.error("attempt failed", exc_info=error)
+                # For `python -m app jobs`, that is for the operator; clients are not told.
                 message = f"{type(error).__name__}: {describe_exception(error)}"
-                return await self._again(held, "internal", message)
+                return await self._again(held, repository.INTERNAL, message)
             failpoints.reached("succeed.before")
             await self._persist(
                 held,

@@ -193,5 +193,13 @@ def status_of(row: DictRow) -> JobStatus:
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         next_attempt_at=repository.next_attempt(row),
-        error=None if row["error"] is None else JobError(**row["error"]),
+        error=None if row["error"] is None else _told(row["error"]),
     )
+
+
+def _told(error: dict[str, str]) -> JobError:
+    """An error as clients see it: what a source says is meant for them, the rest is not."""
+    if error["code"] == repository.INTERNAL:
+        message = "something went wrong here; it was logged, tell the operator the job's id"
+        return JobError(code=error["code"], message=message)
+    return JobError(**error)

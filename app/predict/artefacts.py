@@ -265,7 +265,8 @@ def load_models(folder: Path) -> Models:
     except OSError as error:
         raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error
     except (KeyError, ValueError, TypeError) as error:
-        raise ModelError(f"the models in {folder} are not usable: {error!r}") from error
+        kind = type(error).__name__
+        raise ModelError(f"the models in {folder} are not usable ({kind})") from error
 
 
 def try_models(folder: Path) -> Models | ModelError:

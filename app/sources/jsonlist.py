@@ -25,6 +25,10 @@ MAX_DEPTH = 64
 _HOPELESS = 10_000
 
 
+class BrokenJsonError(ValueError):
+    """The document is not JSON; the message is for people."""
+
+
 class NoListError(ValueError):
     """What the path leads to is no list."""
 
@@ -34,7 +38,7 @@ class NoPathError(ValueError):
 
 
 class JsonList:
-    """Walks through a document; a malformed one raises `ValueError`."""
+    """Walks through a document; a malformed one raises `BrokenJsonError`."""
 
     def __init__(self, text: TextIO) -> None:
         self._text = text
@@ -57,7 +61,7 @@ class JsonList:
             self._leave()
         if self._peek():
             msg = "something follows the document"
-            raise ValueError(msg)
+            raise BrokenJsonError(msg)
 
     def _usual(self) -> list[str]:
         return ["records"] if self._peek() == "{" else []
@@ -109,7 +113,7 @@ class JsonList:
     def _take(self, character: str) -> None:
         if self._peek() != character:
             msg = f"{character!r} is missing"
-            raise ValueError(msg)
+            raise BrokenJsonError(msg)
         self._at += 1
 
     def _value(self) -> str | None:
@@ -130,7 +134,7 @@ class JsonList:
                 break
             if not self._more():
                 msg = "the document ends too early"
-                raise ValueError(msg)
+                raise BrokenJsonError(msg)
         return None if size > MAX_CHARACTERS or end.deepest > MAX_DEPTH else "".join(kept)
 
 
@@ -187,7 +191,7 @@ class _End:
                     self.deepest = depth
                     if depth > _HOPELESS:
                         msg = "nested too deeply"
-                        raise ValueError(msg)
+                        raise BrokenJsonError(msg)
             elif mark == '"':
                 self._depth, self._quoted = depth, True
                 return match.end()

@@ -11,7 +11,14 @@ from typing import Any, Literal
 
 from app.sources.base import Batch, Entry, Fault, Limits, PermanentSourceError, RefusedSourceError
 from app.sources.intake import Intake
-from app.sources.jsonlist import MAX_CHARACTERS, MAX_DEPTH, JsonList, NoListError, NoPathError
+from app.sources.jsonlist import (
+    MAX_CHARACTERS,
+    MAX_DEPTH,
+    BrokenJsonError,
+    JsonList,
+    NoListError,
+    NoPathError,
+)
 
 Format = Literal["csv", "json", "jsonl"]
 BATCH = 250
@@ -108,7 +115,10 @@ def _csv(
                 yield reader.line_num, COLUMNS
     except csv.Error as error:
         # What follows a broken quote cannot be told apart from it.
-        raise PermanentSourceError("bad-csv", f"line {reader.line_num}: {error}") from None
+        wrong = "a quote or a line end is not where CSV has it"
+        if "field larger" in str(error):
+            wrong = f"a field has more than {MAX_CHARACTERS} characters"
+        raise PermanentSourceError("bad-csv", f"line {reader.line_num}: {wrong}") from None
 
 
 def _header(row: list[str], foreign: Callable[[], str | None]) -> list[str]:
@@ -158,9 +168,7 @@ def _json(text: io.TextIOWrapper, path: str | None) -> Iterator[Entry]:
         raise _no_records() from None
     except NoListError:
         raise _no_records() from None
-    except UnicodeDecodeError:
-        raise
-    except ValueError as error:
+    except BrokenJsonError as error:
         raise PermanentSourceError("bad-json", f"the data is not JSON: {error}") from None
 
 

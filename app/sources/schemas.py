@@ -6,7 +6,14 @@ import math
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+)
 
 from app.db.values import storable
 
@@ -73,10 +80,13 @@ class ApiConfig(Selection):
     delimiter: Literal[",", ";", "\t", "|"] = Field(default=",", description="Between CSV fields.")
 
 
+_LONGEST_PARAMETER = 10_000
+
+
 def parameter(value: object) -> object:
     """A value that both JSON and a database can hold."""
-    if isinstance(value, str) and len(storable(value)) > 10_000:
-        msg = "must have 10000 characters at most"
+    if isinstance(value, str) and len(storable(value)) > _LONGEST_PARAMETER:
+        msg = f"must have {_LONGEST_PARAMETER} characters at most"
         raise ValueError(msg)
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         msg = "must fit into 64 bits"
@@ -87,7 +97,21 @@ def parameter(value: object) -> object:
     return value
 
 
-Parameter = Annotated[str | int | float | bool | None, AfterValidator(parameter)]
+Parameter = Annotated[
+    str | int | float | bool | None,
+    AfterValidator(parameter),
+    # What the function checks, as the document says it.
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "maxLength": _LONGEST_PARAMETER},
+                {"type": "number"},
+                {"type": "boolean"},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
 
 
 class DatabaseConfig(Selection):

@@ -125,6 +125,13 @@ WRONG = [
         settings=add("app_web_concurrency: many"),
     ),
     Wrong(
+        "sources that nobody could use",
+        "inventory",
+        "source clients",
+        ("database:own", "root:inbox", "app_source_clients"),
+        settings=f"sed -i '/^app_source_clients:/d' {SETTINGS}",
+    ),
+    Wrong(
         "a second edge",
         "site",
         "zones",
