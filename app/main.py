@@ -157,7 +157,7 @@ def _install_unavailable(app: FastAPI) -> None:
         configured = request.app.state.database.configured
         detail = "try again in a few seconds" if configured else str(error)
         problem = problems.unavailable("Postgres", detail)
-        return problem.response(request.url.path)
+        return problem.response(request.scope["path"])
 
     app.add_exception_handler(DatabaseUnavailableError, on_unavailable)
 
