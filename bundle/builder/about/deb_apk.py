@@ -125,7 +125,7 @@ def _paragraphs(text: str) -> list[Packages]:
         message = f"there is no paragraph in it: {text[:60]!r}"
         raise ValueError(message)
     for paragraph in found:
-        if not {"Package", "Version"} <= set(paragraph):
+        if not all(paragraph.get(key, "").strip() for key in ("Package", "Version")):
             message = f"a paragraph names no package and version: {str(paragraph)[:60]!r}"
             raise ValueError(message)
     return found
@@ -134,7 +134,7 @@ def _paragraphs(text: str) -> list[Packages]:
 def _is_installed(paragraph: Packages) -> bool:
     status = paragraph.get("Status")
     # `config-files`: removed but for its settings. Distroless has no status at all.
-    return status is None or status.split()[-1] not in ("config-files", "not-installed")
+    return status is None or status.split()[-1:] not in (["config-files"], ["not-installed"])
 
 
 def _entries(paragraphs: Iterable[Packages]) -> Iterator[Entry]:
@@ -194,7 +194,7 @@ def _of_apk(text: str, vendor: str, version: str) -> Iterator[Found]:
     """Alpine's database: one letter a field, an empty line after each package."""
     for block in filter(str.strip, text.split("\n\n")):
         fields = dict(line.split(":", 1) for line in block.splitlines() if line[1:2] == ":")
-        if not {"P", "V"} <= set(fields):
+        if not all(fields.get(key, "").strip() for key in ("P", "V")):
             message = f"an apk entry names no package and version: {block[:60]!r}"
             raise ValueError(message)
         yield (
