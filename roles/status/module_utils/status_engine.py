@@ -92,11 +92,11 @@ def reason_in(text: str) -> str:
     for line in reversed(lines):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             if TROUBLE.search(line):
                 return short(line)
             continue
-        if isinstance(record, dict) and record.get("level") in {"error", "critical"}:
+        if isinstance(record, dict) and str(record.get("level")) in {"error", "critical"}:
             said = record.get("reason") or record.get("exception") or record.get("event") or line
             return short(str(said))
     return short(lines[-1]) if lines else ""

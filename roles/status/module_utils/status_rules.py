@@ -63,7 +63,7 @@ def makes_rules() -> bool:
     """Say whether the engine was left to make rules of its own."""
     try:
         return json.loads(DAEMON.read_text()).get("iptables", True) is not False
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return True
 
 

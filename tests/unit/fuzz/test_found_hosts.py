@@ -1,0 +1,56 @@
+"""What fuzzing found where hosts read answers and logs, each as the smallest input that shows it."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.unit.roles.conftest import plugin
+
+DEEP = "[" * 5000
+
+
+@pytest.mark.parametrize("checks", ['"x"', "[1]", "7", DEEP])
+def test_status_survives_a_service_that_answers_anything(
+    monkeypatch: pytest.MonkeyPatch, checks: str
+) -> None:
+    asks = plugin("status/module_utils/status_asks.py")
+    body = f'{{"checks": {checks}, "data": {{"activeTargets": {checks}}}}}'.encode()
+    monkeypatch.setattr(asks, "get", lambda _: (200, body, ""))
+    assert asks.ready({})["checks"] == {}
+    assert asks.targets({})["down"] == []
+    monkeypatch.setattr(asks, "get", lambda _: (200, b"pg_up +.e\n", ""))
+    assert asks.gauge({"gauge": "pg_up"}) == {"value": None, "error": "it shows no pg_up"}
+
+
+@pytest.mark.parametrize(
+    "target", ["7", "{}", '{"health": "down"}', '{"health": "down", "labels": 1}']
+)
+def test_status_survives_a_list_of_targets_of_another_form(
+    monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    asks = plugin("status/module_utils/status_asks.py")
+    body = f'{{"data": {{"activeTargets": [{target}]}}}}'.encode()
+    monkeypatch.setattr(asks, "get", lambda _: (200, body, ""))
+    assert asks.targets({}) == {"down": [], "error": "HTTP 200"}
+
+
+@pytest.mark.parametrize("line", [f'{{"level": {DEEP}', '{"level": ["error"]}', '{"level": {}}'])
+def test_the_last_words_of_a_container_are_told_whatever_it_logs(
+    monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    text = '{"level": "error", "reason": "no space left"}\n' + line
+
+    def said(*words: str, **_: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(words, 0, text, "")
+
+    ready = plugin("app/library/app_ready.py")
+    probes = plugin("service/library/service_probe.py")
+    monkeypatch.setattr(ready, "docker", said)
+    monkeypatch.setattr(probes, "engine", said)
+    assert ready.last_words("x") == "no space left"
+    assert plugin("app/filter_plugins/app.py").app_reason(text) == "no space left"
+    assert plugin("status/module_utils/status_engine.py").reason_in(text) == "no space left"
+    assert probes.last_error("x")
