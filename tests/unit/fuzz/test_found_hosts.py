@@ -1,4 +1,4 @@
-"""What fuzzing found where hosts read answers and logs, each as the smallest input that shows it."""
+"""What fuzzing found where hosts read answers and logs, in the smallest inputs that show it."""
 
 from __future__ import annotations
 
