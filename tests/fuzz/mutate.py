@@ -55,6 +55,8 @@ TEXTS: tuple[str, ...] = (
 )
 TEXTS += ("😀", "..", "/", "a/../b", "-", "NaN", "1e999", "9" * 5000, "x" * 70_000, "%s", "{}")
 DEPTHS = (30, 65, 900, 3000)
+#: Longer lists are not made many times longer: it would be all that a run does.
+MOST_ITEMS = 40
 
 
 class Form(Protocol):
@@ -209,7 +211,7 @@ def _changed(value: Any, others: Sequence[bytes], random: Random) -> Any:
         holder[key] = json.loads(json.dumps(other))
     elif act == 5 and isinstance(holder, list):
         random.shuffle(holder)
-    elif act == 6 and isinstance(holder[key], list):
+    elif act == 6 and isinstance(holder[key], list) and len(holder[key]) < MOST_ITEMS:
         holder[key] *= random.choice((2, 50))
     else:
         holder[key] = random.choice((str(holder[key]), [holder[key]], {str(key): holder[key]}))
