@@ -124,7 +124,7 @@ def _encode(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def _places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in a JSON value, the whole included."""
     found, left = [], [(here, value)]
     while left:
@@ -184,7 +184,7 @@ class Json:
 
 
 def _changed(value: Any, others: Sequence[bytes], random: Random) -> Any:
-    place = random.choice(_places(value))
+    place = random.choice(places(value))
     if not place:
         return random.choice(([value], {"": value}, anything(random)))
     holder = value
@@ -206,7 +206,7 @@ def _changed(value: Any, others: Sequence[bytes], random: Random) -> Any:
         holder[key] += random.choice((-1, 1, 0.5))
     elif act == 4:
         other = value
-        for step in random.choice(_places(value)):
+        for step in random.choice(places(value)):
             other = other[step]
         holder[key] = json.loads(json.dumps(other))
     elif act == 5 and isinstance(holder, list):
