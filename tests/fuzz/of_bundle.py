@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import socket
+import sys
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,7 +78,6 @@ def of_manifest(kit: Kit) -> Case:
         assert manifest.encode(found.data) == data
         assert len(found.release_sha256) == 64
         assert found.total_size >= 0
-        assert len(manifest.version_order(found.version)) == 3
         for member in found.contents:
             path = Path("/r") / member.release_path
             assert path.resolve().is_relative_to("/r"), member.path
@@ -470,7 +470,7 @@ def of_acceptance(kit: Kit) -> Case:
     home.create()
     record = store.Acceptance(3, "1.0.0", store.now(), "0" * 64, "1" * 64, (SIGNER,))
     home.accept(record)
-    place = home.accepted / "3.json"
+    (place,) = home.accepted.iterdir()
 
     def check(data: bytes) -> None:
         place.write_bytes(data)
@@ -510,9 +510,17 @@ def of_registry(kit: Kit) -> Case:
     home.blob(name).write_bytes(blob)
     home.blob("b" * 64).write_bytes(b'{"schemaVersion": 2}')
     (home.store / "secret").write_bytes(b"SECRET OF THE STORE")
-    server = registry._Server(("127.0.0.1", 0), registry.RegistryServer(home.store))
-    server.server_close()
-    listener = socket.create_server(("127.0.0.1", 0))
+    server = registry.RegistryServer(home.store)
+    address = ("127.0.0.1", server.start())
+    wrong: list[BaseException] = []
+
+    def noted(*_: object) -> None:
+        """Keep what the server takes for a client that went away."""
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, ConnectionError):
+            wrong.append(error)
+
+    kit.patch.setattr(registry._Server, "handle_error", noted)
     where = b"/v2/airlift/app/blobs/sha256:" + name.encode()
     head = b" HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     seeds = [
@@ -524,15 +532,14 @@ def of_registry(kit: Kit) -> Case:
     ]
 
     def check(data: bytes) -> None:
-        with socket.create_connection(listener.getsockname()) as mine:
-            theirs, address = listener.accept()
-            with theirs:
-                mine.sendall(data[: 1 << 15] or b"x")
-                mine.shutdown(socket.SHUT_WR)
-                registry._Handler(theirs, address, server)
-            answer = b""
+        answer = b""
+        with socket.create_connection(address, timeout=30) as mine:
+            mine.sendall(data[: 1 << 15] or b"x")
+            mine.shutdown(socket.SHUT_WR)
             while piece := mine.recv(1 << 16):
                 answer += piece
+        if wrong:
+            raise AssertionError from wrong.pop()
         _check_answers(data, answer, blob)
 
     return Case(seeds, check)

