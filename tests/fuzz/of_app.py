@@ -145,7 +145,7 @@ def of_connection(kit: Kit) -> Case:
 
     config = Config(watched, log_config=None, access_log=False, lifespan="off", ws="none")
     config.load()
-    loop = asyncio.new_event_loop()
+    loop = kit.loop()
 
     async def talk(data: bytes, step: int) -> bytes:
         state = ServerState()
@@ -250,7 +250,7 @@ def _call(
 def of_body(kit: Kit) -> Case:
     """Each body is answered, in JSON, and never as an error of ours."""
     app = _app(kit)
-    loop = asyncio.new_event_loop()
+    loop = kit.loop()
     headers = [(b"host", b"x"), (b"content-type", b"application/json")]
     seeds = [
         path + b"\n" + json.dumps(body).encode()
@@ -291,7 +291,7 @@ def _no_constant(name: str) -> Any:
 def of_query(kit: Kit) -> Case:
     """Each path and query is answered, in JSON, and never as an error of ours."""
     app = _app(kit)
-    loop = asyncio.new_event_loop()
+    loop = kit.loop()
     job = b"6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
     cursor = Cursor.of("AA" + "A" * 30).text().encode()
     seeds = [
@@ -467,7 +467,7 @@ def _worked(kit: Kit, form: Format) -> Callable[[bytes], None]:
     """Return a check: a source is parsed, classified, summed up and reported."""
     models = _models()
     selection = Selection()
-    loop = asyncio.new_event_loop()
+    loop = kit.loop()
 
     def collected(data: bytes, delimiter: str) -> tuple[list[Any], dict[str, Any]]:
         origin: dict[str, Any] = {"type": "file", "root": "inbox", "path": "x", "format": form}
@@ -633,13 +633,13 @@ ANSWERED += [b"HTTP/1.1 200 OK", b"HTTP/1.1 204", b"HTTP/1.1 100 Continue", b"\x
 def of_answer(kit: Kit) -> Case:
     """Whatever a source answers, it is records or a reason."""
     listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(60)
+    kit.later.callback(listener.close)
     port = listener.getsockname()[1]
     source = ApiSource(
         [f"127.0.0.1:{port}"], LIMITS, networks=[ipaddress.ip_network("127.0.0.0/8")]
     )
     config = ApiConfig(url=f"http://127.0.0.1:{port}/reviews?token=secret")
-    loop = asyncio.new_event_loop()
+    loop = kit.loop()
     # Reading the system's authorities anew is most of the time, and nothing of it is a source's.
     context = ssl.create_default_context()
     kit.patch.setattr(ssl, "create_default_context", lambda **_: context)

@@ -512,6 +512,7 @@ def of_registry(kit: Kit) -> Case:
     (home.store / "secret").write_bytes(b"SECRET OF THE STORE")
     server = registry.RegistryServer(home.store)
     address = ("127.0.0.1", server.start())
+    kit.later.callback(server.stop)
     wrong: list[BaseException] = []
 
     def noted(*_: object) -> None:

@@ -209,7 +209,7 @@ def of_probe(kit: Kit) -> Case:
         return reader, _Writer()
 
     kit.patch.setattr(asyncio, "open_connection", connect)
-    loop = asyncio.new_event_loop()
+    loop = kit.loop()
 
     def check(data: bytes) -> None:
         current[0] = data

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +36,7 @@ class Kit:
     folder: Path
     #: For what must not outlive the case.
     patch: pytest.MonkeyPatch
+    later: ExitStack = field(default_factory=ExitStack)
 
     @cached_property
     def keys(self) -> Keys:
@@ -41,6 +44,12 @@ class Kit:
         folder = self.folder / "keys"
         folder.mkdir(exist_ok=True)
         return Keys(folder)
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return an event loop for the case."""
+        made = asyncio.new_event_loop()
+        self.later.callback(made.close)
+        return made
 
     def file(self, name: str, data: bytes) -> Path:
         """Write a file, in place: a rename for each of a million inputs is what takes the time."""

@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from tests.fuzz.mutate import mutated
-from tests.fuzz.parser import Kit, Parser, accepted
+from tests.fuzz.parser import Case, Kit, Parser, accepted
 from tests.fuzz.table import EXEMPT, PARSERS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -48,7 +48,12 @@ def test_each_module_that_reads_a_format_is_in_the_table_or_says_why_not() -> No
 def test_what_was_changed_is_taken_or_refused_in_words(
     parser: Parser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = parser.make(Kit(tmp_path, monkeypatch))
+    kit = Kit(tmp_path, monkeypatch)
+    with kit.later:
+        _tried(parser, parser.make(kit))
+
+
+def _tried(parser: Parser, case: Case) -> None:
     for seed in case.seeds:
         assert accepted(parser, case.check, seed), f"refused what the product wrote: {seed[:200]!r}"
     for path in sorted(FOUND.glob(f"{parser.name.replace(' ', '-').replace(',', '')}-*")):
