@@ -17,6 +17,7 @@ from bundle.builder.problems import Problem
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost import environment
 from bundle.review import dossier
+from bundle.trust import allowed_signers
 
 DEEP = "[" * 100_000
 DIGEST = "sha256:" + "0" * 64
@@ -75,6 +76,13 @@ def test_a_wheel_that_is_packed_otherwise_is_named_with_a_repair(
     with pytest.raises(Problem, match="cannot be read") as caught:
         python_packages.of_wheel(path)
     assert caught.value.fix
+
+
+def test_a_date_with_a_tab_is_refused_in_words_that_can_be_printed() -> None:
+    line = b'a@x namespaces="airlift-bundle",valid-before="2027\t1231" ssh-ed25519 AAAA\n'
+    with pytest.raises(AirliftError, match="is not a date") as caught:
+        allowed_signers.parse(Path("list"), line)
+    assert caught.value.what.isprintable()
 
 
 @pytest.mark.parametrize("text", ["Package: \nVersion: 1\n", "Package: a\nVersion: \t\n"])
