@@ -12,6 +12,7 @@ from typing import Any
 
 import zstandard
 
+from bundle.builder import cache
 from bundle.builder.about import deb_apk, debian_tracker, layer_files, python_packages
 from bundle.builder.about.layer_files import Files as LayerFiles
 from bundle.builder.images import upstream
@@ -141,6 +142,42 @@ def of_packages(kit: Kit) -> Case:
             raise refusals[0]
 
     return Case([STATUS.encode(), APK.encode(), index], check)
+
+
+def _deb(packed: str) -> bytes:
+    """Return a package of Debian with a copyright file, its data packed in one way."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode=f"w:{packed}") as archive:
+        member = tarfile.TarInfo("./usr/share/doc/libc6/copyright")
+        member.size = len(COPYRIGHT)
+        archive.addfile(member, io.BytesIO(COPYRIGHT.encode()))
+    out = b"!<arch>\n"
+    for name, body in (("debian-binary", b"2.0\n"), (f"data.tar.{packed}", data.getvalue())):
+        out += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(body):<10}`\n".encode()
+        out += body + b"\n" * (len(body) % 2)
+    return out
+
+
+@fuzzed(
+    "package of Debian",
+    "bundle.builder.about.deb_apk.licence_of",
+    *("bundle/builder/about/deb_apk.py", "bundle/builder/about/spdx.py"),
+    form=Bytes(
+        [b"!<arch>\n", b"`\n", b"data.tar.xz", b"control.tar", b"\xfd7zXZ\x00", b"\x1f\x8b"]
+    ),
+    refusals=(),
+)
+def of_deb(kit: Kit) -> Case:
+    """A package says its licence, or it is said why that is not known."""
+    kit.patch.setattr(cache, "read_json", lambda _: None)
+    kit.patch.setattr(cache, "write_json", lambda *_: None)
+
+    def check(data: bytes) -> None:
+        found = deb_apk.licence_of(kit.file("libc6.deb", data), "libc6", "0" * 64)
+        assert found["stated_in"]
+        json.dumps(found)
+
+    return Case([_deb("xz"), _deb("gz")], check)
 
 
 @fuzzed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
@@ -26,6 +27,10 @@ HASHES = "usr/share/airlift/packages.sha256"
 NOT_CARRIED = "not carried in the image"
 IN_PACKAGE = "copyright inside of the package"
 
+#: Of a package that is damaged: python-debian reads its numbers with `int`, and `tarfile` fails
+#: with a TypeError where a gzip stream ends within its head.
+_UNREADABLE: tuple[type[Exception], ...] = (ArError, tarfile.TarError, lzma.LZMAError, zlib.error)
+_UNREADABLE += (OSError, EOFError, ValueError, TypeError)
 _DATABASES = ("var/lib/dpkg/status", "lib/apk/db/installed", "usr/lib/apk/db/installed")
 
 
@@ -96,7 +101,7 @@ def licence_of(file: Path, name: str, sha256: str) -> Entry:
 def _read_deb(file: Path, name: str) -> Entry:
     try:
         raw = _copyright_in(file, name)
-    except (ArError, tarfile.TarError, lzma.LZMAError, OSError, EOFError) as error:
+    except _UNREADABLE as error:
         return {"licence": None, "stated_in": f"the package cannot be read: {error}"}
     if raw is None:
         return {"licence": None, "stated_in": "no copyright file of its own in the package"}

@@ -18,6 +18,7 @@ from bundle.errors import AirliftError, Kind
 from bundle.jumphost import environment
 from bundle.review import dossier
 from bundle.trust import allowed_signers
+from tests.fuzz.of_builder import _deb
 
 DEEP = "[" * 100_000
 DIGEST = "sha256:" + "0" * 64
@@ -53,6 +54,18 @@ def test_a_layer_whose_stream_is_damaged_is_named_with_a_repair(
     with pytest.raises(Problem, match="cannot be read") as caught:
         layer_files.read(tmp_path / "blob")
     assert caught.value.fix
+
+
+def test_a_package_of_debian_that_is_damaged_says_so(tmp_path: Path) -> None:
+    good = _deb("gz")
+    number = good.replace(b"4         `", b"x         `", 1)
+    for raw in (number, good[: good.index(b"\x1f\x8b") + 3], b"!<arch>\n" + b"x" * 60):
+        (tmp_path / "libc6.deb").write_bytes(raw)
+        found = deb_apk._read_deb(tmp_path / "libc6.deb", "libc6")
+        assert found["licence"] is None
+        assert found["stated_in"]
+    (tmp_path / "libc6.deb").write_bytes(good)
+    assert deb_apk._read_deb(tmp_path / "libc6.deb", "libc6")["licence"] == "MIT"
 
 
 def wheel(method: int) -> bytes:
