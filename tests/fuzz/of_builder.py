@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import tarfile
-from typing import Any
+from typing import Any, Literal
 
 import zstandard
 
@@ -144,15 +144,15 @@ def of_packages(kit: Kit) -> Case:
     return Case([STATUS.encode(), APK.encode(), index], check)
 
 
-def _deb(packed: str) -> bytes:
+def _deb(mode: Literal["w:gz", "w:xz"] = "w:gz") -> bytes:
     """Return a package of Debian with a copyright file, its data packed in one way."""
     data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode=f"w:{packed}") as archive:
+    with tarfile.open(fileobj=data, mode=mode) as archive:
         member = tarfile.TarInfo("./usr/share/doc/libc6/copyright")
         member.size = len(COPYRIGHT)
         archive.addfile(member, io.BytesIO(COPYRIGHT.encode()))
     out = b"!<arch>\n"
-    for name, body in (("debian-binary", b"2.0\n"), (f"data.tar.{packed}", data.getvalue())):
+    for name, body in (("debian-binary", b"2.0\n"), (f"data.tar.{mode[2:]}", data.getvalue())):
         out += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(body):<10}`\n".encode()
         out += body + b"\n" * (len(body) % 2)
     return out
@@ -177,7 +177,7 @@ def of_deb(kit: Kit) -> Case:
         assert found["stated_in"]
         json.dumps(found)
 
-    return Case([_deb("xz"), _deb("gz")], check)
+    return Case([_deb("w:xz"), _deb("w:gz")], check)
 
 
 @fuzzed(
