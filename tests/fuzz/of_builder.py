@@ -144,7 +144,7 @@ def of_packages(kit: Kit) -> Case:
     return Case([STATUS.encode(), APK.encode(), index], check)
 
 
-def _deb(mode: Literal["w:gz", "w:xz"] = "w:gz") -> bytes:
+def deb(mode: Literal["w:gz", "w:xz"] = "w:gz") -> bytes:
     """Return a package of Debian with a copyright file, its data packed in one way."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode=mode) as archive:
@@ -177,7 +177,7 @@ def of_deb(kit: Kit) -> Case:
         assert found["stated_in"]
         json.dumps(found)
 
-    return Case([_deb("w:xz"), _deb("w:gz")], check)
+    return Case([deb("w:xz"), deb("w:gz")], check)
 
 
 @fuzzed(

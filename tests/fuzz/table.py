@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from tests.fuzz import of_app, of_builder, of_bundle, of_site
+from tests.fuzz import (
+    of_builder,
+    of_bundle,
+    of_clients,
+    of_edge,
+    of_hosts,
+    of_jumphost,
+    of_requests,
+    of_sources,
+    of_trust,
+)
 from tests.fuzz.parser import PARSERS
 
-__all__ = ["EXEMPT", "PARSERS", "of_app", "of_builder", "of_bundle", "of_site"]
+__all__ = [
+    "EXEMPT",
+    "PARSERS",
+    "of_builder",
+    "of_bundle",
+    "of_clients",
+    "of_edge",
+    "of_hosts",
+    "of_jumphost",
+    "of_requests",
+    "of_sources",
+    "of_trust",
+]
 
 _OURS = "reads only files of the tree that is built"
 _WRITES = "writes the format, reads none"

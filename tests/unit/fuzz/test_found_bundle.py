@@ -18,7 +18,7 @@ from bundle.errors import AirliftError, Kind
 from bundle.jumphost import environment
 from bundle.review import dossier
 from bundle.trust import allowed_signers
-from tests.fuzz.of_builder import _deb
+from tests.fuzz.of_builder import deb
 
 DEEP = "[" * 100_000
 DIGEST = "sha256:" + "0" * 64
@@ -57,7 +57,7 @@ def test_a_layer_whose_stream_is_damaged_is_named_with_a_repair(
 
 
 def test_a_package_of_debian_that_is_damaged_says_so(tmp_path: Path) -> None:
-    good = _deb()
+    good = deb()
     number = good.replace(b"4         `", b"x         `", 1)
     for raw in (number, good[: good.index(b"\x1f\x8b") + 3], b"!<arch>\n" + b"x" * 60):
         (tmp_path / "libc6.deb").write_bytes(raw)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from roles.key.logic import listedit
-from tests.fuzz.of_site import _certificate
+from tests.fuzz.of_clients import certificate
 from tests.fuzz.parser import Kit
 from tests.unit.roles.conftest import plugin
 
@@ -50,7 +50,7 @@ def test_a_certificate_whose_names_cannot_be_read_is_refused_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls = plugin("tls/filter_plugins/tls.py")
-    der, key = _certificate(Kit(tmp_path, monkeypatch))
+    der, key = certificate(Kit(tmp_path, monkeypatch))
     # A name that is said to be longer than what holds it.
     der = der.replace(b"\x82\x0csite.example", b"\x82\x7fsite.example")
     path = tmp_path / "site.pem"
