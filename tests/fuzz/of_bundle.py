@@ -276,7 +276,7 @@ def of_layer(kit: Kit) -> Case:
             raise refusal
         assert whole.size == pieces.size
         really = _unpacked(data, limit) if whole._kind in ("gzip", "zstd") else None
-        # Not read again, a block of a zstd frame that hides its size counts for a quarter of the most.
+        # Else a block of a zstd frame that hides its size counts for a quarter of the most.
         most = whole.size * (4 if whole._kind == "zstd" and not again else 1)
         assert really is None or really <= most, (really, whole.size)
 
