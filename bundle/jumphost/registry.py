@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         media_type = None
         if path.stat().st_size <= MAX_MANIFEST:
             data = path.read_bytes()
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 parsed = json.loads(data)
                 if isinstance(parsed, dict) and parsed.get("schemaVersion") == 2:
                     media_type = parsed.get("mediaType", MANIFEST_TYPES[0])

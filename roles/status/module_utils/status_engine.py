@@ -199,7 +199,7 @@ def login(container: str, program: str) -> dict[str, str]:
         return {str(name): short(str(error)) for name, error in dict(found).items()}
     except EngineError as error:
         return {"its services": str(error)}
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return {"its services": reason_in(done.stderr) or "it says nothing of its logins"}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import urllib.error
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from bundle.builder.images.lockfile import Upstream
 from bundle.builder.problems import Problem
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost import environment
+from bundle.jumphost.registry import RegistryServer
+from bundle.jumphost.store import Home
 from bundle.review import dossier
 from bundle.trust import allowed_signers
 from tests.fuzz.of_builder import deb
@@ -96,6 +100,16 @@ def test_a_date_with_a_tab_is_refused_in_words_that_can_be_printed() -> None:
     with pytest.raises(AirliftError, match="is not a date") as caught:
         allowed_signers.parse(Path("list"), line)
     assert caught.value.what.isprintable()
+
+
+def test_a_blob_that_is_nested_without_end_is_no_manifest_of_the_registry(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.create()
+    home.blob("a" * 64).write_bytes(DEEP.encode())
+    with RegistryServer(home.store) as server:
+        url = f"http://127.0.0.1:{server.port}/v2/x/manifests/sha256:{'a' * 64}"
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(url, timeout=30)
 
 
 @pytest.mark.parametrize("text", ["Package: \nVersion: 1\n", "Package: a\nVersion: \t\n"])

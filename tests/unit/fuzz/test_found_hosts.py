@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from roles.status.logic import model
 from tests.unit.roles.conftest import plugin
 
 DEEP = "[" * 5000
+
+
+@pytest.mark.parametrize("text", ["7", "{}", DEEP, '"x"'])
+def test_status_survives_damaged_files_and_logins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    rules = plugin("status/module_utils/status_rules.py")
+    engine = plugin("status/module_utils/status_engine.py")
+    (tmp_path / "x.confirmed").write_text(text)
+    (tmp_path / "x.nft").write_text("")
+    monkeypatch.setattr(rules, "run", lambda *_: (0, "table"))
+    assert rules.our_table("inet", "x", tmp_path / "x.nft") == "unconfirmed"
+    said = subprocess.CompletedProcess([], 0, text, "")
+    monkeypatch.setattr(engine, "docker", lambda *_: said)
+    assert isinstance(engine.login("x", ""), dict)
+    (tmp_path / "1.0.0").mkdir()
+    (tmp_path / "1.0.0" / "manifest.json").write_text(text)
+    assert model.manifest_of({"releases_dir": tmp_path}, "1.0.0") == {}
 
 
 @pytest.mark.parametrize("checks", ['"x"', "[1]", "7", DEEP])
