@@ -158,7 +158,7 @@ def _install_unavailable(app: FastAPI) -> None:
         configured = request.app.state.database.configured
         detail = "try again in a few seconds" if configured else "DATABASE_URL is not set"
         problem = problems.unavailable("Postgres", detail)
-        return problem.response(request.url.path)
+        return problem.response(request.scope["path"])
 
     app.add_exception_handler(DatabaseUnavailableError, on_unavailable)
 

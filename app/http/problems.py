@@ -214,7 +214,8 @@ def install(app: FastAPI, union_tags: frozenset[str] = frozenset()) -> None:
             assert isinstance(error, Problem)  # noqa: S101 - what the handler was registered for
             problem = error
         _note(problem, request.scope)
-        return problem.response(request.url.path)
+        # Not `request.url`, which cannot be made of bytes in the query that are no UTF-8.
+        return problem.response(request.scope["path"])
 
     for kind in (Problem, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, on_problem)

@@ -45,9 +45,13 @@ class Cursor:
         try:
             raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
             micros, identity = _FORM.unpack(raw)
-            return cls(_EPOCH + micros * _MICROSECOND, uuid.UUID(bytes=identity))
+            found = cls(_EPOCH + micros * _MICROSECOND, uuid.UUID(bytes=identity))
         except (UnicodeEncodeError, binascii.Error, struct.error, OverflowError) as error:
             raise ValueError("is no cursor that this service gave") from error
+        # base64 has a second alphabet, which Python reads along.
+        if found.text() != text:
+            raise ValueError("is no cursor that this service gave")
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -222,8 +223,11 @@ def _check_program(venv: Path, path: Path, function: str) -> None:
     if long := _LONG.match(text):
         python, rest = long[2], text[long.end() :]
     try:
-        same = ast.dump(ast.parse(rest)) == ast.dump(ast.parse(wanted))
-    except (SyntaxError, ValueError, RecursionError):
+        # Python warns of some programs, and has no room for others: they are not pip's.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            same = ast.dump(ast.parse(rest)) == ast.dump(ast.parse(wanted))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         same = False
     if not same or Path(python) != venv / "bin" / Path(python).name or "python" not in python:
         _wrong(venv, path, "was altered: pip makes another program")

@@ -218,7 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self._open(sha256) as stream:
             data = stream.read(MAX_MANIFEST + 1)
         if len(data) <= MAX_MANIFEST:
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 parsed = json.loads(data)
                 if isinstance(parsed, dict) and parsed.get("schemaVersion") == 2:
                     media_type = parsed.get("mediaType", MANIFEST_TYPES[0])

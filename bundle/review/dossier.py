@@ -158,7 +158,7 @@ def _read(read: Callable[[str], bytes | None], sizes: Mapping[str, int]) -> Abou
         raw = read(path)
         try:
             found[name] = None if raw is None else json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             _refuse(f"{path} is not JSON: {error}")
     docs = {name: (read(path) or b"").decode("utf-8", "replace") for name, path in _DOCS.items()}
     found["commands"] = [block for t in ("settings", "by hand") if (block := _block(docs, t))]

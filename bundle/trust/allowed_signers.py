@@ -166,7 +166,9 @@ def _check_options(path: Path, number: int, options: str) -> None:
         if name not in ("namespaces", "valid-after", "valid-before"):
             _refuse(path, number, f"the option {name!r} is not known")
         if name != "namespaces" and not _DATE.fullmatch(value):
-            _refuse(path, number, f'{name}="{value}" is not a date such as 20271231')
+            # A tab is the one character of a line that is visible and cannot be printed.
+            shown = value.replace("\t", " ")
+            _refuse(path, number, f'{name}="{shown}" is not a date such as 20271231')
 
 
 def load_revoked(path: Path) -> Revoked:

@@ -33,13 +33,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if os.environ.get("AIRLIFT_PROOFS") != "1":
         return
     found: dict[str, list[str]] = defaultdict(list)
+    more: dict[str, dict[str, object]] = defaultdict(dict)
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.getreports(outcome):
             if report.when == "call" or outcome == "error":
                 path, _, name = report.nodeid.partition("::")
                 name = name.partition("[")[2].rstrip("]") or name
-                row = f"| {name.replace('_', ' ')} | {outcome} | {report.duration:.0f} s |"
-                found[path.rpartition("test_")[2].removesuffix(".py")].append(row)
+                page_name = path.rpartition("test_")[2].removesuffix(".py")
+                # What a test recorded of itself has columns of its own.
+                more[page_name] |= dict(report.user_properties)
+                values = "".join(f" {value} |" for _, value in report.user_properties)
+                row = f"| {name.replace('_', ' ')} | {outcome} | {report.duration:.0f} s |{values}"
+                found[page_name].append(row)
     PROOFS.mkdir(exist_ok=True)
     for name, rows in found.items():
         page = [
@@ -49,8 +54,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"{os.cpu_count()} cores. `AIRLIFT_PROOFS=1 make soak` makes it, from "
             f"tests/soak/test_{name}.py.",
             "",
-            "| what | outcome | time |",
-            "|---|---|---|",
+            "| what | outcome | time |" + "".join(f" {one} |" for one in more[name]),
+            "|---|---|---|" + "---|" * len(more[name]),
             *rows,
         ]
         (PROOFS / f"{name}.md").write_text("\n".join(page) + "\n")

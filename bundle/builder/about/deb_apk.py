@@ -31,10 +31,10 @@ IN_PACKAGE = "copyright inside of the package"
 
 # Which compressions of packages are read: what was found out with fewer is not believed.
 _READS = "gz-xz-zst"
-_DAMAGED = (
-    *(ArError, tarfile.TarError, lzma.LZMAError, zlib.error, zstandard.ZstdError),
-    *(OSError, EOFError),
-)
+#: Of a package that is damaged: python-debian reads its numbers with `int`, and `tarfile` fails
+#: with a TypeError where a gzip stream ends within its head.
+_DAMAGED: tuple[type[Exception], ...] = (ArError, tarfile.TarError, lzma.LZMAError, zlib.error)
+_DAMAGED += (zstandard.ZstdError, OSError, EOFError, ValueError, TypeError)
 _DATABASES = ("var/lib/dpkg/status", "lib/apk/db/installed", "usr/lib/apk/db/installed")
 
 
@@ -143,7 +143,7 @@ def _paragraphs(text: str) -> list[Packages]:
         message = f"there is no paragraph in it: {text[:60]!r}"
         raise ValueError(message)
     for paragraph in found:
-        if not {"Package", "Version"} <= set(paragraph):
+        if not all(paragraph.get(key, "").strip() for key in ("Package", "Version")):
             message = f"a paragraph names no package and version: {str(paragraph)[:60]!r}"
             raise ValueError(message)
     return found
@@ -152,7 +152,7 @@ def _paragraphs(text: str) -> list[Packages]:
 def _is_installed(paragraph: Packages) -> bool:
     status = paragraph.get("Status")
     # `config-files`: removed but for its settings. Distroless has no status at all.
-    return status is None or status.split()[-1] not in ("config-files", "not-installed")
+    return status is None or status.split()[-1:] not in (["config-files"], ["not-installed"])
 
 
 def _entries(paragraphs: Iterable[Packages]) -> Iterator[Entry]:
@@ -212,7 +212,7 @@ def _of_apk(text: str, vendor: str, version: str) -> Iterator[Found]:
     """Alpine's database: one letter a field, an empty line after each package."""
     for block in filter(str.strip, text.split("\n\n")):
         fields = dict(line.split(":", 1) for line in block.splitlines() if line[1:2] == ":")
-        if not {"P", "V"} <= set(fields):
+        if not all(fields.get(key, "").strip() for key in ("P", "V")):
             message = f"an apk entry names no package and version: {block[:60]!r}"
             raise ValueError(message)
         yield (

@@ -46,7 +46,7 @@ def load(path: Path) -> Tracker:
             raw = file.read_bytes()
             found = json.loads(raw)
             releases |= set(_releases(found))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _refusal(f"it cannot be read: {error}", file) from error
         for source, issues in found.items():
             entries.setdefault(source, {}).update(issues)
@@ -101,9 +101,12 @@ def _releases(found: dict[str, Any]) -> Iterator[str]:
         for issue, known in issues.items():
             for name, state in known["releases"].items():
                 if state["status"] not in _STATUS:
-                    message = f"{source} {issue} {name}: unknown status {state['status']!r}"
+                    place = " ".join(map(repr, (source, issue, name)))
+                    message = f"{place}: unknown status {state['status']!r}"
                     raise ValueError(message)
-                Version(state.get("fixed_version") or "0")
+                version = state.get("fixed_version") or "0"
+                # Numbers without end cannot be compared; with itself, all of it is.
+                _ = Version(version) >= Version(version)
                 yield name
 
 

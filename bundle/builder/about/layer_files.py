@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bundle.builder import cache
-from bundle.builder.images.blobs import plain_stream
+from bundle.builder.images.blobs import UNREADABLE, plain_stream
 from bundle.builder.problems import Problem
 
 #: Package databases, what distributions and Python packages say of themselves, and licences.
@@ -134,9 +134,11 @@ def read(blob: Path) -> dict[str, Any]:
         ):
             for member in archive:
                 _take(archive, member, found)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except (*UNREADABLE, ValueError) as error:
         message = f"the layer {blob.name[:12]} cannot be read: {error}"
-        raise Problem(message, where=str(blob)) from error
+        raise Problem(
+            message, where=str(blob), fix="remove this file, then build again: it is pulled again"
+        ) from error
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from email.message import Message
 from email.parser import HeaderParser
@@ -18,6 +19,10 @@ _METADATA = re.compile(r"(.*/)?[^/]+\.(dist-info/METADATA|egg-info/PKG-INFO)")
 # Debian's own Python packages: dpkg's database has them.
 _OF_DEBIAN = "usr/lib/python3/dist-packages/"
 _CLASSIFIER = "License :: "
+#: Of a wheel that is damaged, or packed in a way that `zipfile` does not know.
+_UNREADABLE: tuple[type[Exception], ...] = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE += (StopIteration, ValueError)
+_UNREADABLE += (NotImplementedError, RuntimeError)
 
 
 def of_image(files: Files, _release: dict[str, str]) -> Iterator[tuple[dict[str, Any], list[str]]]:
@@ -47,9 +52,10 @@ def of_wheel(file: Path) -> dict[str, Any]:
             path = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
             text = archive.read(path).decode("utf-8", "replace")
         return _entry(HeaderParser().parsestr(text), path)
-    except (OSError, zipfile.BadZipFile, StopIteration, ValueError) as error:
-        message = f"the wheel {file.name} cannot be read: {error or 'no metadata'}"
-        raise Problem(message, where=str(file)) from error
+    except _UNREADABLE as error:
+        message = f"the wheel {file.name} cannot be read: {str(error) or 'no metadata'}"
+        fix = "remove this file, then build again: it is fetched again"
+        raise Problem(message, where=str(file), fix=fix) from error
 
 
 def normal(name: str) -> str:

@@ -10,7 +10,9 @@ import hashlib
 import io
 import os
 import shutil
+import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -29,6 +31,8 @@ from bundle.core.files import sha256
 ZSTD_LEVEL, ZSTD_WINDOW_LOG, ZSTD_HASH_LOG, ZSTD_LDM_RATE_LOG = 6, 25, 18, 8
 LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 
+#: What reading a layer raises that is damaged, or is none.
+UNREADABLE = (tarfile.TarError, EOFError, OSError, zlib.error, zstandard.ZstdError)
 _CHUNK = 1 << 20
 _GZIP = b"\x1f\x8b"
 #: How a zstd frame begins.

@@ -94,7 +94,19 @@ def unreachable(hosts: list[str]) -> list[str]:
 def resolve(upstream: Upstream) -> tuple[str, dict[str, Platform]]:
     """Return the digest that a tag has now, and what is behind it for each architecture."""
     index = _skopeo("inspect", ["--raw"], upstream, f":{upstream.tag}")
-    document = json.loads(index)
+    try:
+        platforms = _platforms(upstream, json.loads(index))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Problem(
+            f"{upstream.image}:{upstream.tag}: the registry answers with no index of images",
+            where=f"{type(error).__name__}: {error}",
+            fix=f"see what answers there: skopeo inspect --raw docker://{upstream.image}:"
+            f"{upstream.tag}",
+        ) from error
+    return f"sha256:{hashlib.sha256(index).hexdigest()}", platforms
+
+
+def _platforms(upstream: Upstream, document: Any) -> dict[str, Platform]:
     if "manifests" not in document:
         raise Problem(
             f"{upstream.image}:{upstream.tag} is a single image, not an index of several",
@@ -105,7 +117,7 @@ def resolve(upstream: Upstream) -> tuple[str, dict[str, Platform]]:
         offered = entry.get("platform", {})
         if offered.get("os") == "linux" and offered.get("architecture") in ARCHITECTURES:
             platforms[str(offered["architecture"])] = _platform(upstream, entry["digest"])
-    return f"sha256:{hashlib.sha256(index).hexdigest()}", platforms
+    return platforms
 
 
 def _platform(upstream: Upstream, digest: str) -> Platform:

@@ -12,9 +12,9 @@ def app_reason(output: str) -> str:
     for line in reversed(lines):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and record.get("level") in {"error", "critical"}:
+        if isinstance(record, dict) and str(record.get("level")) in {"error", "critical"}:
             return str(
                 record.get("reason") or record.get("exception") or record.get("event") or line
             )

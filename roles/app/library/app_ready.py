@@ -94,9 +94,9 @@ def last_words(container: str) -> str:
     for line in reversed(lines):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and record.get("level") in {"error", "critical"}:
+        if isinstance(record, dict) and str(record.get("level")) in {"error", "critical"}:
             return str(
                 record.get("reason") or record.get("exception") or record.get("event") or line
             )
@@ -139,9 +139,12 @@ def ask(url: str) -> tuple[int, dict[str, Any]]:
     except (OSError, http.client.HTTPException):
         return 0, {}
     try:
-        return status, dict(json.loads(body))
-    except (ValueError, TypeError):
+        said = json.loads(body)
+    except (ValueError, RecursionError):
         return status, {}
+    # What has another form is no answer of the service.
+    good = isinstance(said, dict) and isinstance(said.get("checks", {}), dict)
+    return status, said if good else {}
 
 
 def why_not(status: int, said: dict[str, Any]) -> str:

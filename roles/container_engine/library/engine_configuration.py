@@ -101,10 +101,10 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def read(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; an empty one when there is no file, or nothing in it."""
-    text = path.read_text() if path.exists() else ""
+    raw = path.read_bytes() if path.exists() else b""
     try:
-        found = json.loads(text or "{}")
-    except ValueError as error:
+        found = json.loads(raw.decode() or "{}")
+    except (ValueError, RecursionError) as error:
         message = f"{path} is not JSON ({error}): correct it, or move it away"
         raise RefusedError(message) from error
     if not isinstance(found, dict):

@@ -72,16 +72,18 @@ def rules() -> dict[str, list[str]] | None:
 def makes_rules(configuration: Path, pidfile: Path) -> bool:
     """Tell whether the engine was left to make rules with iptables."""
     try:
-        said = json.loads(configuration.read_text())
-    except (OSError, ValueError):
+        said = json.loads(configuration.read_bytes())
+    except (OSError, ValueError, RecursionError):
         said = {}
+    # An engine does not start with another form; then the defaults are what the next start has.
+    said = said if isinstance(said, dict) else {}
     try:
         flags = Path(f"/proc/{pidfile.read_text().strip()}/cmdline").read_bytes().split(b"\0")
     except OSError:
         flags = []
     other = said.get("firewall-backend", "iptables") != "iptables"
     other = other or b"--firewall-backend=nftables" in flags
-    return said.get("iptables", True) and b"--iptables=false" not in flags and not other
+    return bool(said.get("iptables", True)) and b"--iptables=false" not in flags and not other
 
 
 def missing_base(found: Mapping[str, Sequence[str]]) -> list[str]:

@@ -42,6 +42,9 @@ def parse(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - derived from SafeLoader
     except yaml.YAMLError as error:
         raise EditError(f"it is not YAML: {str(error).splitlines()[0]}") from None
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        # A date that is none, a key that cannot be one, lists in lists without end.
+        raise EditError(f"it is YAML that cannot be read: {error}") from None
 
 
 def entries(text: str, name: str) -> list[Any]:
@@ -63,7 +66,7 @@ def add(text: str, name: str, entry: Entry) -> str:
     elif node.flow_style:
         edited = _spliced(text, node.value[-1].end_mark.index, f", {_flow(entry)}")
     else:
-        style = bool(node.value[-1].flow_style)
+        style = bool(getattr(node.value[-1], "flow_style", False))
         item = _item(entry, node.start_mark.column, _newline(text), flow=style)
         edited = _after_line(text, _last_line(node), item)
     return _proven_or_rewritten(text, edited, place, wanted)
@@ -129,8 +132,12 @@ def _listed(text: str, place: _Place) -> list[Any]:
 
 
 def _at(values: Any, path: tuple[str, ...]) -> Any:
-    for name in path:
-        values = values[name]
+    try:
+        for name in path:
+            values = values[name]
+    except (KeyError, TypeError):
+        # Of two mappings of one name the last one counts.
+        raise EditError(f"a name above {path[-1]} is in it more than once") from None
     return values
 
 

@@ -119,10 +119,10 @@ def last_error(container: str) -> str:
     for line in reversed(lines):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict):
-            if record.get("level") in {"error", "critical", "fatal"}:
+            if str(record.get("level")) in {"error", "critical", "fatal"}:
                 words = record.get("reason") or record.get("exception") or record.get("event")
                 return short(str(words or line))
         elif ERROR.search(line):

@@ -128,11 +128,11 @@ def active_of(findings: Findings, edge: Mapping[str, Any]) -> str:
 
 
 def manifest_of(findings: Findings, release: str | None) -> dict[str, Any]:
-    """Return the manifest of a release on this jump host; empty when it is not here."""
+    """Return the manifest of a release on this jump host; empty when it is not here, or damaged."""
     path = Path(findings["releases_dir"], str(release), "manifest.json")
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError:
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 

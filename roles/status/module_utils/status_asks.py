@@ -18,6 +18,8 @@ from typing import Any
 
 SECONDS = 5.0
 WORDS = 160
+#: Bytes of an answer; a service that sends more is not what it should be.
+MOST = 64 << 20
 #: Down targets that are asked again; a site where more are down has other troubles.
 TARGETS = 32
 LABELS = ("job", "host", "instance", "colour")
@@ -44,10 +46,10 @@ def get(ask: Ask) -> tuple[int, bytes, str]:
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             handlers.append(urllib.request.HTTPSHandler(context=context))
         with urllib.request.build_opener(*handlers).open(ask["url"], timeout=SECONDS) as answer:
-            return int(answer.status), bytes(answer.read()), ""
+            return int(answer.status), bytes(answer.read(MOST)), ""
     except urllib.error.HTTPError as answer:
         try:
-            return answer.code, answer.read(), ""
+            return answer.code, answer.read(MOST), ""
         except (OSError, http.client.HTTPException):
             return answer.code, b"", ""
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -55,14 +57,21 @@ def get(ask: Ask) -> tuple[int, bytes, str]:
         return 0, b"", reason[:WORDS]
 
 
+def object_in(body: bytes) -> dict[str, Any]:
+    """Return the object that a body is in JSON; an empty one if it is something else."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def ready(ask: Ask) -> dict[str, Any]:
     """Return what a readiness answer says; `error` says why there is none."""
     status, body, error = get(ask)
-    try:
-        said = dict(json.loads(body or b"{}"))
-    except (ValueError, TypeError):
-        said = {}
-    checks = {str(k): str(v)[:WORDS] for k, v in dict(said.get("checks") or {}).items()}
+    said = object_in(body)
+    found = said.get("checks")
+    checks = {str(k): str(v)[:WORDS] for k, v in (found if isinstance(found, dict) else {}).items()}
     return {
         "status": status,
         "ready": str(said.get("status", "")),
@@ -80,30 +89,29 @@ def gauge(ask: Ask) -> dict[str, Any]:
         return {"value": None, "error": error or f"HTTP {status}"}
     name, text = re.escape(str(ask["gauge"])), body.decode(errors="replace")
     found = re.search(rf"^{name}(?:\{{[^}}]*\}})? ([-+.e0-9]+)$", text, re.MULTILINE)
-    if not found:
+    try:
+        return {"value": float(found.group(1) if found else ""), "error": ""}
+    except ValueError:
         return {"value": None, "error": f"it shows no {ask['gauge']}"}
-    return {"value": float(found.group(1)), "error": ""}
 
 
 def targets(ask: Ask) -> dict[str, Any]:
     """Return the targets that Prometheus calls down."""
     status, body, error = get(ask)
     try:
-        active = json.loads(body)["data"]["activeTargets"]
-    except (ValueError, KeyError, TypeError):
-        return {"down": [], "error": error or f"HTTP {status}"}
-    down = [one for one in active if one["health"] == "down"][:TARGETS]
-    return {
-        "down": [
+        active = object_in(body)["data"]["activeTargets"]
+        down = [one for one in active if one["health"] == "down"][:TARGETS]
+        rows = [
             {
-                **{name: one["labels"].get(name, "") for name in LABELS},
+                **{name: str(one["labels"].get(name, "")) for name in LABELS},
                 "url": str(one["scrapeUrl"]),
                 "error": str(one.get("lastError", "")),
             }
             for one in down
-        ],
-        "error": "",
-    }
+        ]
+    except (KeyError, TypeError, AttributeError):
+        return {"down": [], "error": error or f"HTTP {status}"}
+    return {"down": rows, "error": ""}
 
 
 def still_down(down: list[dict[str, str]], ca: str, pid: int) -> list[dict[str, str]]:

@@ -92,11 +92,11 @@ def reason_in(text: str) -> str:
     for line in reversed(lines):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             if TROUBLE.search(line):
                 return short(line)
             continue
-        if isinstance(record, dict) and record.get("level") in {"error", "critical"}:
+        if isinstance(record, dict) and str(record.get("level")) in {"error", "critical"}:
             said = record.get("reason") or record.get("exception") or record.get("event") or line
             return short(str(said))
     return short(lines[-1]) if lines else ""
@@ -199,7 +199,7 @@ def login(container: str, program: str) -> dict[str, str]:
         return {str(name): short(str(error)) for name, error in dict(found).items()}
     except EngineError as error:
         return {"its services": str(error)}
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return {"its services": reason_in(done.stderr) or "it says nothing of its logins"}
 
 

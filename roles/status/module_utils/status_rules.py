@@ -48,7 +48,7 @@ def our_table(family: str, table: str, path: Path) -> str:
     try:
         file, kernel = json.loads(path.with_suffix(".confirmed").read_text())
         text = path.read_text()
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return "unconfirmed"
     digests = [hashlib.sha256(one.encode()).hexdigest() for one in (text, listing)]
     return "" if digests == [file, kernel] else "different"
@@ -63,7 +63,7 @@ def makes_rules() -> bool:
     """Say whether the engine was left to make rules of its own."""
     try:
         return json.loads(DAEMON.read_text()).get("iptables", True) is not False
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return True
 
 

@@ -41,6 +41,27 @@ def first_of(path: str) -> str:
         return "none"
 
 
+def is_answer(said: Any, *needed: str) -> bool:
+    """Tell whether this is an answer of the agent, as far as its form is relied upon here."""
+    if not isinstance(said, dict) or not set(needed) <= set(said):
+        return False
+    names = ("holder", "lease", "last_lease")
+    runs = [said[name] for name in names if said.get(name) is not None]
+    records = [*_list(said.get("unfinished", [])), *_list(said.get("records", []))]
+    return all(isinstance(one, dict) and isinstance(one.get("run"), str) for one in runs) and all(
+        isinstance(one, dict) and all(isinstance(one.get(key), str) for key in _OF_RECORDS)
+        for one in records
+    )
+
+
+#: What each record of the journal has, of what is looked at here.
+_OF_RECORDS = ("run", "step", "event")
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [None]
+
+
 def this_run() -> str:
     """Name this run of ansible-playbook, so that another one can tell whether it still lives.
 
@@ -191,6 +212,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         said = str(done.get("stderr") or done.get("msg") or "").strip()
         try:
             answer = json.loads(done.get("stdout") or "{}")
-        except ValueError:
-            return int(done.get("rc", 1)) or 1, {}, f"the swap agent said: {done.get('stdout')}"
-        return int(done.get("rc", 1)), dict(answer), said
+        except (ValueError, RecursionError):
+            answer = None
+        code = int(done.get("rc", 1))
+        if not is_answer(answer, *(["unfinished"] if (command, code) == ("show", 0) else [])):
+            return code or 1, {}, f"the swap agent said: {done.get('stdout')}"
+        return code, answer, said

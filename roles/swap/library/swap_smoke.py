@@ -142,7 +142,7 @@ def ask(options: dict[str, Any], wanted: dict[str, Any]) -> Any:
         raise SmokeError(f"{what} answered {status} instead of {wanted['status']}: {said}")
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -132,9 +132,11 @@ def check_answer(options: dict[str, Any]) -> None:
                 status, body = answer.status, answer.read()
         except urllib.error.HTTPError as answer:
             status, body = answer.code, answer.read()
-        said = dict(json.loads(body))
-    except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
+        said = json.loads(body)
+    except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
         raise NotAbleError(f"{name} does not answer: {error}") from error
+    if not isinstance(said, dict) or not isinstance(said.get("checks", {}), dict):
+        raise NotAbleError(f"{name} answers something else than its readiness")
     if said.get("release") != options["release"]:
         raise NotAbleError(f"{name} answers as release {said.get('release')}")
     if status != 200:
@@ -149,8 +151,8 @@ def check_logins(options: dict[str, Any]) -> None:
         *("exec", name, "python", "-c", options["logins"]), seconds=2 * options["seconds"] + 10
     )
     try:
-        refused = dict(json.loads(tried.stdout))
-    except (ValueError, TypeError):
+        refused = {str(who): str(why or "") for who, why in json.loads(tried.stdout).items()}
+    except (ValueError, AttributeError, RecursionError):
         said = " ".join(tried.stderr.split())[-200:]
         raise NotAbleError(f"{name}: its logins could not be tried: {said}") from None
     for service, why in refused.items():

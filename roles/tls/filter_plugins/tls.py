@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 
@@ -38,21 +38,52 @@ def _public(key: Any) -> bytes:
     return encoded
 
 
+#: What the library raises of a certificate that somebody made by hand, when a part is asked for.
+_ODD: tuple[type[Exception], ...] = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+)
+_ODD += (x509.UnsupportedGeneralNameType, x509.InvalidVersion)
+_UNRELATED: tuple[type[Exception], ...] = (*_ODD, InvalidSignature)
+
+
+def _read(path: str) -> x509.Certificate:
+    """Return a certificate whose names and dates can be read; ValueError in words otherwise."""
+    try:
+        found = x509.load_pem_x509_certificate(Path(path).read_bytes())
+        _names(found)
+        _ = found.not_valid_after_utc
+    except _ODD as error:
+        message = f"{path} is no certificate that can be used: {error}"
+        raise ValueError(message) from error
+    return found
+
+
+def _public_of(certificate: x509.Certificate, path: str) -> bytes:
+    try:
+        return _public(certificate.public_key())
+    except _ODD as error:
+        message = f"{path} has a key that cannot be used: {error}"
+        raise ValueError(message) from error
+
+
 def _load(certificate_path: str, key_path: str, password: str = "") -> x509.Certificate:
     """Return a certificate whose key is there and fits; ValueError in words otherwise."""
     for path in (certificate_path, key_path):
         if not Path(path).is_file():
             message = f"{path} is missing"
             raise ValueError(message)
-    certificate = x509.load_pem_x509_certificate(Path(certificate_path).read_bytes())
+    certificate = _read(certificate_path)
     try:
         key = serialization.load_pem_private_key(
             Path(key_path).read_bytes(), password.encode() if password else None
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, UnsupportedAlgorithm) as error:
         message = f"{key_path} cannot be read: {error}"
         raise ValueError(message) from error
-    if _public(key.public_key()) != _public(certificate.public_key()):
+    if _public(key.public_key()) != _public_of(certificate, certificate_path):
         message = f"{certificate_path} belongs to another key than {key_path}"
         raise ValueError(message)
     return certificate
@@ -83,13 +114,12 @@ def tls_due(
     problem = tls_pair_problem(certificate_path, key_path, names, days)
     if problem:
         return problem
-    certificate = x509.load_pem_x509_certificate(Path(certificate_path).read_bytes())
+    certificate = _read(certificate_path)
     if extra := _names(certificate) - {str(name).lower() for name in names}:
         return f"{certificate_path} is for {', '.join(sorted(extra))} as well"
-    authority = x509.load_pem_x509_certificate(Path(ca_path).read_bytes())
     try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+        certificate.verify_directly_issued_by(_read(ca_path))
+    except _UNRELATED:
         return f"{certificate_path} was issued by another authority"
     return ""
 

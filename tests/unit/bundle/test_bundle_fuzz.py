@@ -1,4 +1,7 @@
-"""Whatever stands in a file, its reader accepts it or refuses it in one sentence: never a crash."""
+"""Whatever stands in a file, its reader accepts it or refuses it in one sentence: never a crash.
+
+Grammars of what people write; `tests/fuzz` changes what the product wrote, guided by coverage.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -16,6 +18,8 @@ from bundle.errors import AirliftError, Kind
 from bundle.format import manifest
 from bundle.trust import allowed_signers, sshsig
 from bundle.verify import checks
+from tests.fuzz.mutate import places
+from tests.fuzz.parser import assert_in_words
 from tests.unit.bundle.bundlekit import SOAK, Keys
 
 fuzz = settings(
@@ -38,20 +42,8 @@ def judged(read: Callable[[], object], *kinds: Kind) -> bool:
     except AirliftError as caught:
         error = caught
     if error is not None:
-        assert error.kind in kinds, error
-        assert error.what.isprintable()
-        assert error.fix
-        json.dumps(error.as_dict()).encode("ascii")
+        assert_in_words(error, kinds)
     return error is None
-
-
-def _places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a JSON value, the whole included."""
-    items: Any = ()
-    if isinstance(value, dict | list):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-    inner = [place for key, item in items for place in _places(item, (*here, key))]
-    return [here, *inner]
 
 
 @fuzz
@@ -59,7 +51,7 @@ def _places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def test_a_manifest_with_anything_anywhere(data: st.DataObject, small: Path) -> None:
     with checks.opened(small, trust=None, home=None) as bundle:
         found = json.loads(bundle.raw_manifest)
-    place = data.draw(st.sampled_from(_places(found)[1:]))
+    place = data.draw(st.sampled_from(places(found)[1:]))
     target = found
     for key in place[:-1]:
         target = target[key]

@@ -7,12 +7,21 @@ import os
 from pathlib import Path
 from typing import Any
 
-from swap_agent.state import SwapError, in_words, now, sync_directory
+from swap_agent.state import SwapError, in_words, now, parsed, sync_directory
 
 #: A step is open from its intent until one of these.
 ENDS = ("done", "failed", "given up")
 #: What an operator runs; each is a step of its own around its steps.
 VERBS = ("install", "upgrade", "rollback", "retire")
+_SHAPE = {"seq": int, "time": str, "run": str, "step": str, "event": str, "data": dict}
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    found = parsed(line.decode())
+    for key, kind in _SHAPE.items():
+        if not isinstance(found.get(key), kind):
+            raise ValueError(f"its {key} is missing or of another type")
+    return found
 
 
 class Journal:
@@ -30,8 +39,8 @@ class Journal:
         found = []
         for number, line in enumerate(lines[:-1], 1):
             try:
-                found.append(dict(json.loads(line)))
-            except (ValueError, TypeError) as error:
+                found.append(_record(line))
+            except ValueError as error:
                 raise SwapError(f"line {number} of {self.path} is damaged: {error}") from error
         return found
 

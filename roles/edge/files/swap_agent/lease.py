@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from swap_agent.state import SwapError, in_words, replace_synced
+from swap_agent.state import SwapError, in_words, made, parsed, replace_synced
 
 #: How long a lease holds without a heartbeat: playbooks of release 1.0.0 send none.
 SECONDS = 3600.0
@@ -61,7 +61,7 @@ def boot() -> str:
 def held(path: Path) -> Lease | None:
     """Return the last lease, run out or not; None when there never was one."""
     try:
-        lease = Lease(**json.loads(path.read_text()))
+        lease = made(Lease, parsed(path.read_text()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
@@ -89,10 +89,10 @@ class Pulse:
 
 def _pulse(path: Path) -> Pulse | None:
     try:
-        raw = json.loads(path.with_suffix(".pulse").read_text())
+        raw = parsed(path.with_suffix(".pulse").read_text())
         of = (str(raw["run"]), int(raw["epoch"]))
         return Pulse(of, float(raw["seconds"]), str(raw["boot"]), float(raw["until"]))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return None
 
 

@@ -17,7 +17,12 @@ _WORDS = 160
 
 
 async def ask(address: str) -> str:
-    """Return nothing if the replica is ready, else why not, in a few words."""
+    """Return nothing if the replica is ready, else why not, in a few words that can be printed."""
+    why = await _ask(address)
+    return "".join(char if char.isprintable() else "?" for char in why)
+
+
+async def _ask(address: str) -> str:
     host, _, port = address.rpartition(":")
     try:
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -48,6 +53,6 @@ async def _reasons(reader: asyncio.StreamReader) -> str:
     try:
         checks = json.loads(answer.partition(b"\r\n\r\n")[2])["checks"]
         wrong = [f"{name}: {said}" for name, said in checks.items() if said != "ok"]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ""
     return f", {'; '.join(wrong)}" if wrong else ""

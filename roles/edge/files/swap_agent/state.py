@@ -12,10 +12,19 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 SETTINGS = Path("/etc/airlift/swap.json")
 COLOURS = ("blue", "green")
+_Record = TypeVar("_Record")
+#: What a field of a record may be, by its annotation.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "str | None": (str, type(None)),
+    "int | None": (int, type(None)),
+}
 
 
 class SwapError(Exception):
@@ -37,6 +46,30 @@ def _cure(error: OSError, path: Path) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"run it as root on {host}: sudo airlift-swap …"
     return f"look into it on {host} (dmesg), {again}"
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """Return the object in a JSON text; ValueError for anything else."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
+
+
+def made(kind: type[_Record], raw: dict[str, Any]) -> _Record:
+    """Return a record of what was saved; TypeError where a field is missing or of another type.
+
+    Else a damaged file would be a traceback in whatever uses the field first.
+    """
+    found = kind(**raw)
+    for field in dataclasses.fields(found):  # type: ignore[arg-type]
+        value = getattr(found, field.name)
+        if isinstance(value, bool) or not isinstance(value, _KINDS[str(field.type)]):
+            raise TypeError(f"{field.name} is of another type")
+    return found
 
 
 @contextlib.contextmanager
@@ -80,7 +113,7 @@ class Settings:
     def load(cls, path: Path) -> Settings:
         """Read the settings file that the role writes."""
         try:
-            raw = json.loads(path.read_text())
+            raw = parsed(path.read_text())
             for name in {"root", "state_file", "watch_dir"} & set(raw):
                 raw[name] = Path(raw[name])
             raw["files"] = tuple(raw["files"])
@@ -109,16 +142,16 @@ class State:
     def load(cls, path: Path) -> State | None:
         """Read the state; None before the first installation."""
         try:
-            return cls.read(json.loads(path.read_text()))
+            return cls.read(parsed(path.read_text()))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise SwapError(f"the state {path} cannot be read: {error}") from error
 
     @classmethod
     def read(cls, raw: dict[str, Any]) -> State:
-        """Make a state of what was saved, in a file or in the journal."""
-        return cls(**{key: value for key, value in raw.items() if key != "format"})
+        """Make a state of what was saved, in a file or in the journal; TypeError for no state."""
+        return made(cls, {key: value for key, value in raw.items() if key != "format"})
 
     def save(self, path: Path) -> None:
         """Write the state, whole or not at all."""

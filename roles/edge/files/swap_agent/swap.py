@@ -150,11 +150,20 @@ def undo(edge: Edge, *, run: str) -> dict[str, Any]:
         if record["step"] == "finish":
             wanted = held
         if record["step"] == "switch" and record["event"] == "intent":
-            before, after = State.read(record["data"]["from"]), State.read(record["data"]["to"])
+            before, after = (_noted(edge, record, side) for side in ("from", "to"))
             if after.active != before.active:
                 wanted = before if held.active == after.active else held
     # Also where nothing is to be put back: Nginx may have reloaded before that was recorded.
     return move(edge, run, held, wanted, step="undo")
+
+
+def _noted(edge: Edge, record: dict[str, Any], side: str) -> State:
+    """Return a state as the journal has it."""
+    try:
+        return State.read(record["data"][side])
+    except (KeyError, TypeError, AttributeError) as error:
+        path, number = journal_of(edge).path, record["seq"]
+        raise SwapError(f"record {number} of {path} is damaged: {side}: {error}") from error
 
 
 def move(

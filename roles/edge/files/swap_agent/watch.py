@@ -22,7 +22,7 @@ from swap_agent import probe
 from swap_agent.nginx import GENERATION_FILE, Edge
 from swap_agent.refusal import Refusal
 from swap_agent.replicas import Replica, blocked, downs, judge, marked, servers, urgent
-from swap_agent.state import COLOURS, BusyError, SwapError, exclusive, now
+from swap_agent.state import COLOURS, BusyError, SwapError, exclusive, now, parsed
 
 INTERVAL = 1.0
 #: Nginx reloads at most once in so many seconds.
@@ -31,6 +31,17 @@ RELOADS = 10.0
 STALE = 10.0
 STATE = "replicas.json"
 METRICS = "replicas.prom"
+#: What the file has that is read again; `clock` is never missing.
+_SHAPE: dict[str, tuple[type, ...]] = {
+    "clock": (int, float),
+    "reloads": (int,),
+    "reloaded": (int, float),
+    "generation": (int,),
+    "taken_out": (dict,),
+    "served": (list,),
+    "replicas": (dict,),
+    "standby_replicas": (dict,),
+}
 
 
 class Watch:
@@ -53,7 +64,7 @@ class Watch:
         #: The marks that Nginx runs with: a watch that died may not have told it the last ones.
         self.generation = edge.live_generation()
         same = before.get("generation") == self.generation
-        self.served = set(before["served"]) if same else edge.out()
+        self.served = set(before["served"]) if same and "served" in before else edge.out()
 
     # ------------------------------------------------------------------ seeing
     def refresh(self) -> None:
@@ -277,10 +288,15 @@ def shown(directory: Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """Return what was written last; empty if that is nothing, or nothing whole."""
     try:
-        found = dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        found = parsed(path.read_text())
+    except (OSError, ValueError):
         return {}
-    return found if "clock" in found else {}
+    whole = all(isinstance(found[name], kinds) for name, kinds in _SHAPE.items() if name in found)
+    inner = [*found.get("taken_out", {}).values()] if whole else [None]
+    named = found.get("served", []) if whole else []
+    if not all(isinstance(one, int) for one in inner):
+        return {}
+    return found if "clock" in found and all(isinstance(one, str) for one in named) else {}
 
 
 def _put(path: Path, text: str) -> None:

@@ -1,0 +1,66 @@
+"""Every parser of foreign bytes: importing this fills the table."""
+
+from __future__ import annotations
+
+from tests.fuzz import (
+    of_builder,
+    of_bundle,
+    of_clients,
+    of_edge,
+    of_hosts,
+    of_jumphost,
+    of_requests,
+    of_sources,
+    of_trust,
+)
+from tests.fuzz.parser import PARSERS
+
+__all__ = [
+    "EXEMPT",
+    "PARSERS",
+    "of_builder",
+    "of_bundle",
+    "of_clients",
+    "of_edge",
+    "of_hosts",
+    "of_jumphost",
+    "of_requests",
+    "of_sources",
+    "of_trust",
+]
+
+_OURS = "reads only files of the tree that is built"
+_WRITES = "writes the format, reads none"
+_ENGINE = "asks the container engine of its own host, whose root it could be"
+_DATABASE = "reads what its own statement makes of the site's database"
+
+#: Modules that have to do with a format, but read no bytes of others; with the reason.
+EXEMPT: dict[str, str] = {
+    "app/reports/renderer.py": _DATABASE,
+    "bundle/builder/about/inventory.py": "reads collections that the lock's hashes brought",
+    "bundle/builder/about/migrations.py": _OURS,
+    "bundle/builder/about/pip_audit.py": "reads pip-audit's own output; what is none is a reason",
+    "bundle/builder/about/sbom.py": "reads what it wrote itself",
+    "bundle/builder/about/settings.py": _OURS,
+    "bundle/builder/cache.py": "reads what the builder itself left in its cache",
+    "bundle/builder/completeness.py": _OURS,
+    "bundle/builder/content.py": "reads collections that the lock's hashes brought",
+    "bundle/builder/hosts/packages.py": "reads what its own container wrote",
+    "bundle/builder/hosts/systems.py": _OURS,
+    "bundle/builder/images/debian.py": _WRITES,
+    "bundle/builder/images/engine.py": _ENGINE,
+    "bundle/builder/images/layout.py": _ENGINE,
+    "bundle/builder/images/lockfile.py": _OURS,
+    "bundle/builder/images/relock.py": _OURS,
+    "bundle/builder/release.py": _OURS,
+    "bundle/builder/verifier_pyz.py": _WRITES,
+    "roles/backup/module_utils/backup_servers.py": _DATABASE,
+    "roles/edge/files/swap_agent/nginx.py": "reads 16 bytes of a number from the edge's own Nginx",
+    "roles/images/delivery/archive.py": _WRITES,
+    "roles/images/library/images_engine.py": _ENGINE,
+    "roles/key/action_plugins/key_change.py": _OURS,
+    "roles/key/filter_plugins/key.py": _DATABASE,
+    "roles/postgres/library/postgres_accounts.py": _DATABASE,
+    "roles/preflight/library/preflight_facts.py": _ENGINE,
+    "roles/preflight/logic/settings.py": _OURS,
+}
