@@ -1,5 +1,10 @@
 """Sources that an inventory registers and does not list are told before anything is touched."""
 
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,3 +173,66 @@ def test_this_release_reads_the_two_lists_as_one(monkeypatch: pytest.MonkeyPatch
 
     assert roots("shop") == ["inbox", "shop"]
     assert roots("billing") == ["inbox"]
+
+
+PLAY = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role: {name: site}
+    - ansible.builtin.import_role:
+        name: preflight
+        tasks_from: inventory
+        rolespec_validate: false
+    - ansible.builtin.set_fact:
+        asked: "{{ site_source_settings }}"
+      when: "'app' in site_host_zones"
+    - ansible.builtin.copy:
+        dest: "{{ found }}"
+        mode: "0600"
+        content: "{{ {'rows': preflight_settings_found.rows, 'plan': asked_all | site_sources}
+          | to_json }}"
+      delegate_to: localhost
+      run_once: true
+      vars:
+        asked_all: "{{ groups[site_zones.app] | map('extract', hostvars, 'asked') }}"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("listed_here", [True, False])
+def test_preflight_and_the_plan_see_what_an_inventory_lists(
+    tmp_path: Path, listed_here: bool
+) -> None:
+    """With Ansible itself: the service's role takes no part in either, so its defaults are read."""
+    inventory = tmp_path / "lab"
+    shutil.copytree(ROOT / "inventories/lab", inventory)
+    settings_file = inventory / "group_vars/all/main.yml"
+    lines = settings_file.read_text().splitlines(keepends=True)
+    lines = [one for one in lines if listed_here or not one.startswith("app_source_clients:")]
+    settings_file.write_text("".join(lines) + f"app_api_keys: {json.dumps(keys('billing'))}\n")
+    (tmp_path / "play.yml").write_text(PLAY)
+    found = tmp_path / "found.json"
+    command = ["ansible-playbook", "-i", str(inventory), str(tmp_path / "play.yml")]
+    command += ["-e", f"site_release_dir={ROOT}", "-e", f"found={found}"]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "ANSIBLE_ROLES_PATH": str(ROLES), "ANSIBLE_LOCAL_TEMP": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(found.read_text())
+    rows = [row for row in said["rows"] if row["check"] == "source clients"]
+    sources_of_it = ["api:172.30.2.254:8088", "database:own", "root:inbox"]
+    if listed_here:
+        assert rows == []
+        assert said["plan"]["access"] == dict.fromkeys(sources_of_it, "every client")
+        return
+    (row,) = rows
+    assert all(name in row["fact"] for name in sources_of_it)
+    assert said["plan"]["unlisted"] == sources_of_it
+    assert said["plan"]["setting"] in row["fix"]
+    assert '"root:inbox": ["billing"]' in row["fix"]
