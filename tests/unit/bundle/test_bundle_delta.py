@@ -131,7 +131,7 @@ def test_without_the_base_nothing_is_changed(dist: Dist, keys: Keys, home: Home)
     assert error.kind is Kind.NEEDS_BASE
     count = len(manifest_of(dist.delta, keys).left_out)
     assert f"{count} of the {count} members" in error.what
-    assert "2.1 MB" in error.what
+    assert "3.2 MB" in error.what
     assert "release 1.0.0 (serial 1)" in error.what
     assert "import airlift-1.0.0-amd64.tar && this command again" in error.fix
     assert not home.root.exists()
