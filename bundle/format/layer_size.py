@@ -9,6 +9,7 @@ only refuse the layer.
 
 from __future__ import annotations
 
+import sys
 import zlib
 from typing import TYPE_CHECKING, NoReturn
 
@@ -77,12 +78,19 @@ class Unpacked:
 
     def _count(self, read: Read) -> None:
         """Let the size be what it is; or what it is at most, if even that is allowed."""
-        from bundle.format import zstd  # noqa: PLC0415 - ctypes is slow to load
-
         most = self.size + self._more
         if most <= self._limit:
             self.size = most
             return
+        try:
+            from bundle.format import zstd  # noqa: PLC0415 - ctypes is slow to load
+        except ImportError as error:
+            raise AirliftError(
+                Kind.PYTHON,
+                "this Python has no ctypes module, by which the size of a layer is counted",
+                where=sys.executable,
+                fix="install the distribution's whole python3 (python3-minimal is not enough)",
+            ) from error
         self.size = 0
         try:
             self._add(zstd.count(read, self._limit))

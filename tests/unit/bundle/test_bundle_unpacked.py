@@ -180,6 +180,9 @@ def test_a_machine_without_the_library(
     with monkeypatch.context() as patch:
         patch.setattr(unpacking, "_NAME", "libzstd.so.99")
         typed.fails("verify", bundle, *typed.trusting)
+        patch.delattr("bundle.format.zstd")
+        patch.setitem(sys.modules, "bundle.format.zstd", None)
+        assert "python3-minimal is not enough" in typed.fails("verify", bundle, *typed.trusting)
     found = subprocess.run(["dpkg-query", "-W", "libzstd1"], capture_output=True, check=False)
     assert found.returncode == 0
     typed.works("verify", bundle, *typed.trusting)
