@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Whose code guides. What is a plugin of a role is loaded by its path, under a name of its own.
 GUIDED = ["app", "bundle", "swap_agent", "roles"]
 PLUGIN = "role_"
-#: Bounds of one input, and of the whole process: who needs more has no bound.
-SECONDS, MEGABYTES = 60, 2048
+#: Bounds of one input, in seconds of a machine that has other work, and of the whole process.
+SECONDS, MEGABYTES = 300, 2048
 ADDRESSES = 8 << 30
 #: Files that are written a million times are written there.
 MEMORY = Path("/dev/shm")  # noqa: S108
