@@ -192,9 +192,6 @@ class Processor:
             return None
         text = record.get(self._text)
         reason = _unusable(text)
-        if reason == NOT_UTF8 and (foreign := self._collection.foreign()) is not None:
-            # So is every such text: one sentence, not a count of rows.
-            raise PermanentSourceError("not-utf-8", foreign)
         if reason is not None or not isinstance(text, str):
             if reason == NOT_UTF8 and (foreign := self._collection.foreign()) is not None:
                 # So is every such text: one sentence, not a count of rows.
