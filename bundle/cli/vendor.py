@@ -286,14 +286,6 @@ def _sign(arguments: argparse.Namespace) -> Answer:
 
 
 def _serve(arguments: argparse.Namespace) -> Answer:
-    if not (arguments.store / "blobs" / "sha256").is_dir():
-        raise AirliftError(
-            Kind.HOME,
-            "there is no store to serve",
-            where=str(arguments.store),
-            fix="import a bundle first, or name the store with --store",
-        )
-
     from bundle.jumphost.registry import RegistryServer  # noqa: PLC0415 - an HTTP server is slow to load
 
     def log(text: str) -> None:

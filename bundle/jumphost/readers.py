@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bundle.core.files import open_directory, read_file
 from bundle.errors import AirliftError, Kind
 
 _LOCKS = Path("/proc/locks")
+_MOST = 1 << 20
 
 
 @contextmanager
@@ -60,7 +62,7 @@ def nobody(store: Path) -> Iterator[None]:
 
 def _locked(blobs: Path, how: int, what: str, mode: str, *, fix: str) -> int:
     try:
-        fd = os.open(blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = open_directory(blobs)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise AirliftError(
             Kind.HOME,
@@ -89,7 +91,7 @@ def _holder(status: os.stat_result, mode: str) -> str:
     """
     place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     try:
-        lines = [line.split() for line in _LOCKS.read_text(encoding="ascii").splitlines()]
+        lines = [line.split() for line in read_file(_LOCKS, _MOST).decode().splitlines()]
     except OSError:
         return ""
     for words in lines:
@@ -97,7 +99,7 @@ def _holder(status: os.stat_result, mode: str) -> str:
         if words[1:2] == ["FLOCK"] and words[3:4] == [mode] and words[5:6] == [place]:
             pid = words[4]
             try:
-                name = Path("/proc", pid, "comm").read_text(encoding="utf-8", errors="replace")
+                name = read_file(Path("/proc", pid, "comm"), _MOST).decode(errors="replace")
             except OSError:  # of another container, or just gone
                 continue
             return f"process {pid} ({name.strip()})"

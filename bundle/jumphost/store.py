@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bundle.core.failures import REMEDIES
+from bundle.core.failures import os_failure
 from bundle.core.files import is_file_of, open_own, read_file, write_atomic
 from bundle.errors import AirliftError, Kind
 from bundle.trust.sshsig import Signer
@@ -208,12 +208,7 @@ class Home:
         try:
             stream = open_own(path)
         except OSError as error:
-            raise AirliftError(
-                Kind.HOME,
-                f"the lock file cannot be opened: {error.strerror}",
-                where=str(path),
-                fix=REMEDIES.get(error.errno or 0, f"import as the user who owns {self.root}"),
-            ) from error
+            raise os_failure(error, path, Kind.HOME, does="open") from error
         with stream:
             fd = stream.fileno()
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import re
 import shlex
 import shutil
@@ -18,7 +18,7 @@ import pytest
 
 from bundle.core import output
 from bundle.errors import AirliftError
-from bundle.jumphost import importer, receipt, venv
+from bundle.jumphost import importer, readers, receipt, venv
 from bundle.jumphost.venv import MARKER
 from bundle.trust import sshsig
 from tests.unit.bundle.bundlekit import TREE, Keys, Recipe
@@ -136,7 +136,7 @@ def test_disks_that_do_not_fit(
         typed.works("import", small, *signers, "--home", tmp_path / "fourth")
 
 
-@runs('sudo install -d -o "$USER" {}', "import as the user who owns {}")
+@runs('sudo install -d -o "$USER" {}')
 def test_a_home_of_somebody_else(
     typed: Typed, small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -155,13 +155,29 @@ def test_a_home_of_somebody_else(
     (tools / "sudo").chmod(0o755)
     typed.shell(fix, USER="root")
     assert home.is_dir()
-    whole = os.open
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            os, "open", lambda path, *more: (denied if path.name == "lock" else whole)(path, *more)
-        )
-        typed.fails(*command)
     typed.works(*command)
+
+
+@runs("free some space there (df -h, df -i), then {}")
+def test_a_disk_that_is_full(typed: Typed, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importer, "sync_filesystem", full)
+        fix = typed.fails("import", small, *typed.trusting)
+    for command in re.findall(r"df -\w", fix):
+        typed.shell(f"{command} {typed.home.root}")
+    typed.works("import", small, *typed.trusting)
+
+
+@runs("wait until the playbook ends, or stop `bundle serve`, and run this command again")
+def test_a_store_that_is_read(typed: Typed, craft: Craft) -> None:
+    for path in (craft(Recipe()), craft(Recipe("1.1.0", 2))):
+        typed.works("import", path, *typed.trusting)
+    with readers.reading(typed.home.store):
+        typed.fails("prune", *typed.at_home, "--apply")
+    typed.works("prune", *typed.at_home, "--apply")
 
 
 @runs(
@@ -303,7 +319,7 @@ def test_prune(typed: Typed, craft: Craft) -> None:
 
 
 @runs(
-    "import a bundle first, or name the store with --store",
+    "import a bundle on this jump host first",
     "choose another --port, or stop what listens there (ss -ltnp)",
 )
 def test_serve(typed: Typed, small: Path) -> None:
