@@ -23,7 +23,7 @@ class Command(NamedTuple):
 
     role: str
     text: str
-    #: It has `register`, which adds its commands to a parser.
+    #: It has `register`, which adds the command to a parser.
     module: str
     #: Whether `verify.pyz` offers it, too.
     carried: bool = False
@@ -46,34 +46,34 @@ COMMANDS = {
     "exit-codes": Command(
         ANYBODY, "list what each exit code means", "bundle.cli.exit_codes", carried=True
     ),
-    "build": Command(ENGINEER, "build and sign a bundle", "bundle.cli.vendor"),
+    "build": Command(ENGINEER, "build and sign a bundle", "bundle.cli.build"),
     "dossier": Command(
         COURIER,
         "one offline page: who signed, what is inside, what changed",
         "bundle.cli.dossier",
     ),
-    "sign": Command(ENGINEER, "add another signer's signature to a bundle", "bundle.cli.vendor"),
+    "sign": Command(ENGINEER, "add another signer's signature to a bundle", "bundle.cli.sign"),
     "split": Command(
-        COURIER, "write a bundle in parts that a FAT32 stick can hold", "bundle.cli.carry"
+        COURIER, "write a bundle in parts that a FAT32 stick can hold", "bundle.cli.split"
     ),
-    "join": Command(COURIER, "make a bundle file from its parts", "bundle.cli.carry"),
-    "image": Command(ENGINEER, "build the product's own image alone", "bundle.cli.vendor"),
-    "lock": Command(ENGINEER, "write what the locked tags name now", "bundle.cli.vendor"),
+    "join": Command(COURIER, "make a bundle file from its parts", "bundle.cli.join"),
+    "image": Command(ENGINEER, "build the product's own image alone", "bundle.cli.image"),
+    "lock": Command(ENGINEER, "write what the locked tags name now", "bundle.cli.lock"),
     "receipt": Command(
-        OPERATOR, "sign a list of what this jump host has, for a small delta", "bundle.cli.stock"
+        OPERATOR, "sign a list of what this jump host has, for a small delta", "bundle.cli.receipt"
     ),
     "diff": Command(
         COURIER,
         "what changes between two releases, and how much is to be carried",
-        "bundle.cli.stock",
+        "bundle.cli.diff",
     ),
     "prune": Command(
-        OPERATOR, "remove releases and blobs that no kept release needs", "bundle.cli.stock"
+        OPERATOR, "remove releases and blobs that no kept release needs", "bundle.cli.prune"
     ),
-    "serve": Command(
-        OPERATOR, "serve the store as a registry on the loopback", "bundle.cli.vendor"
+    "serve": Command(OPERATOR, "serve the store as a registry on the loopback", "bundle.cli.serve"),
+    "completion": Command(
+        ANYBODY, "print a completion script for a shell", "bundle.cli.completion"
     ),
-    "completion": Command(ANYBODY, "print a completion script for a shell", "bundle.cli.vendor"),
 }
 
 

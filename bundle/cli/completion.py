@@ -1,17 +1,43 @@
-"""Completion for shells, made by shtab from the commands themselves."""
+"""`bundle completion`: a script for shells, made by shtab from the commands themselves."""
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 from pathlib import Path
 
-from bundle.cli.parser import Top
+from bundle.cli.answer import Answer
+from bundle.cli.main import make_parser
+from bundle.cli.options import TREE
+from bundle.cli.parser import Top, add_command
 from bundle.errors import AirliftError, Kind
 
 # `python -m bundle` is three words, and shells complete one: the script defines this one too.
 NAME = "airlift-bundle"
 SHELLS = ("bash", "zsh", "fish")
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this command to the parser."""
+    one = add_command(
+        commands,
+        "completion",
+        _completion,
+        about="It defines the command airlift-bundle, for `python -m bundle` of this tree, and\n"
+        "completes its commands, options and files.",
+        examples=(
+            "completion bash > ~/.local/share/bash-completion/completions/airlift-bundle",
+            "completion zsh > ~/.airlift-bundle.zsh  # which ~/.zshrc sources",
+            "completion fish > ~/.config/fish/conf.d/airlift-bundle.fish",
+        ),
+    )
+    one.add_argument("shell", choices=SHELLS)
+
+
+def _completion(arguments: argparse.Namespace) -> Answer:
+    text = script(make_parser(), arguments.shell, TREE)
+    return Answer(text, {"shell": arguments.shell, "script": text})
 
 
 def script(parser: Top, shell: str, tree: Path) -> str:

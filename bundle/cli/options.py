@@ -11,6 +11,10 @@ from bundle.jumphost.kept_trust import RESTORE, as_strict
 from bundle.jumphost.store import DEFAULT_HOME, Home
 from bundle.trust.sshsig import CUSTODY, Trust
 
+#: The source that this runs from.
+TREE = Path(__file__).resolve().parents[2]
+IDENTITY = "release@airlift.example"
+
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
     """Add the options that say whom to believe."""
@@ -117,3 +121,22 @@ def add_custody(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help=f"sign the entry with that person's key (SSHSIG, namespace {CUSTODY})",
     )
+
+
+def add_keys(parser: argparse.ArgumentParser) -> None:
+    """Add the options of whoever signs a bundle."""
+    parser.add_argument(
+        "--key",
+        type=Path,
+        action="append",
+        default=[],
+        help="private key, or a .pub whose key is in ssh-agent; may be repeated "
+        "(default: AIRLIFT_SIGNING_KEY)",
+    )
+    parser.add_argument("--identity", default=IDENTITY, help=f"who signs (default: {IDENTITY})")
+
+
+def keys_of(arguments: argparse.Namespace) -> tuple[Path, ...]:
+    """The keys that were named, or the one of the environment."""
+    given = arguments.key or [Path(p) for p in [os.environ.get("AIRLIFT_SIGNING_KEY")] if p]
+    return tuple(path.expanduser() for path in given)

@@ -23,6 +23,11 @@ def duration(seconds: float) -> str:
     return f"{(whole + 30) // 60} min" if whole < 5400 else f"{whole / 3600:.1f} h"
 
 
+def plural(count: int, noun: str) -> str:
+    """So many of a thing whose name takes an s."""
+    return f"{count} {noun}" + ("s" if count != 1 else "")
+
+
 def table(rows: Sequence[Sequence[str]], heads: Sequence[str] | None = None) -> str:
     """Columns as wide as their longest cell."""
     lines = [*([heads] if heads else []), *rows]
