@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+_OF_FINDING: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "component", "package", "version"), (str,)),
+    "severity": (str, type(None)),
+}
 # Of a setting, what an operator has to know of when it changes.
 _ASPECTS = ("default", "type", "elements", "choices", "options", "required")
 
@@ -18,8 +22,23 @@ class Document:
     compare: Callable[[Any, Any], dict[str, Any]]
 
 
+def _need(entries: Iterable[Any], **kinds: tuple[type, ...]) -> None:
+    """Refuse entries that lack what is told of them: nobody may have signed for the document.
+
+    Raises:
+        KeyError, TypeError: one of them has another form.
+    """
+    for entry in entries:
+        for key, kind in kinds.items():
+            if not isinstance(entry[key], kind):
+                message = f"{key} is of another type"
+                raise TypeError(message)
+
+
 def migrations(old: Any, new: Any) -> dict[str, Any]:
     """Return the migrations that came, and those that are gone (which must not happen)."""
+    for one in (old, new):
+        _need(one["migrations"], revision=(str,), title=(str,))
     before, after = ({m["revision"]: m for m in one["migrations"]} for one in (old, new))
     return {
         "added": [m for revision, m in after.items() if revision not in before],
@@ -30,6 +49,8 @@ def migrations(old: Any, new: Any) -> dict[str, Any]:
 def settings(old: Any, new: Any) -> dict[str, Any]:
     """Return what came, went, has another name, or another default, type or choice."""
     before, after = old["settings"], new["settings"]
+    for one in (before, after):
+        _need(one.values(), description=(str,), required=(bool,))
     renamed = {
         was: now
         for was, now in new["renamed"].items()
@@ -82,6 +103,8 @@ def vulnerabilities(old: Any, new: Any) -> dict[str, Any]:
     for name, one in (("A", old), ("B", new)):
         if not one["scanned"]:
             return {"unknown": f"{name} was not scanned: {one['reason'] or 'no reason is given'}"}
+    for one in (old, new):
+        _need(one["findings"], **_OF_FINDING)
     before, after = ({_finding(f): f for f in one["findings"]} for one in (old, new))
     return {
         "scanner": {"from": old["scanner"], "to": new["scanner"]},

@@ -37,7 +37,7 @@ def quiet(*_: object) -> None:
 
 def small(kit: Kit, **options: Any) -> Path:
     """Return a bundle in which everything is small, so that most of it is what gets parsed."""
-    recipe = Recipe(files={"verify.pyz": b"v"}, app_layer=b"a" * 700, **options)
+    recipe = Recipe(**{"files": {"verify.pyz": b"v"}, "app_layer": b"a" * 700, **options})
     return recipe.make(kit.folder / "airlift-1.0.0-amd64.tar", kit.keys)
 
 

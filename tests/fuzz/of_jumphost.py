@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import socket
 import sys
-from types import SimpleNamespace
 from typing import Any
 
-from bundle.core.files import sha256_bytes
 from bundle.errors import Kind
-from bundle.format import manifest
 from bundle.jumphost import environment, registry, store
-from bundle.review import diff, documents, dossier
+from bundle.review import diff, diff_text, documents, dossier
 from tests.fuzz.mutate import (
     Json,
     Lines,
 )
-from tests.fuzz.of_bundle import raw, small
+from tests.fuzz.of_bundle import small
 from tests.fuzz.of_trust import SIGNER
 from tests.fuzz.parser import Case, Kit, fuzzed
 
@@ -123,47 +121,50 @@ def _check_answers(request: bytes, answer: bytes, blob: bytes) -> None:
         assert body[:size] in blob
 
 
+SETTING = {"default": "x", "type": "str", "description": "A name.", "required": False}
+FINDING = {"id": "CVE-2026-1", "component": "app", "package": "libc6", "version": "2.36"}
+FINDING |= {"severity": "low", "fixed_in": "2.37"}
 ABOUT: dict[str, Any] = {
     "migrations": {"migrations": [{"revision": "0001", "title": "first"}]},
-    "settings": {"settings": {"site_name": {"default": "x", "type": "str"}}, "renamed": {"a": "b"}},
+    "settings": {"settings": {"site_name": SETTING}, "renamed": {"a": "b"}},
     "sbom": {"components": [{"purl": "pkg:deb/debian/libc6@2.36?arch=amd64"}]},
     "vulnerabilities": {
         "scanned": True,
         "reason": None,
         "scanner": "x",
-        "findings": [{"id": "CVE-2026-1", "component": "app", "package": "libc6"}],
+        "findings": [FINDING],
     },
 }
 
 
 @fuzzed(
     "documents of a bundle",
-    "bundle.review.diff, documents; bundle.review.dossier",
+    "bundle.review.diff.compare, diff_text.render; bundle.review.dossier",
     *("bundle/review/documents.py", "bundle/review/diff.py", "bundle/review/dossier.py"),
     form=Json(),
     kinds=(Kind.MANIFEST, Kind.BUILD_INPUT, Kind.UNREADABLE),
 )
 def of_documents(kit: Kit) -> Case:
-    """Two releases are compared, or it is said why this document is not."""
-    parsed = manifest.parse(raw(small(kit)))
+    """Two releases are compared and told of, or it is said why one of the documents is not."""
     paths = {name: document.path for name, document in documents.DOCUMENTS.items()}
+    home = store.Home(kit.folder / "home")
 
-    def side(raw: dict[str, bytes]) -> Any:
-        digests = {path: sha256_bytes(raw[name]) for name, path in paths.items()}
-        held = {path: raw[name] for name, path in paths.items()}
-        return SimpleNamespace(
-            digests=digests, documents=held, manifest=parsed, path=kit.folder / "a.tar"
-        )
+    def side(version: str, serial: int, words: str) -> diff.Side:
+        """Return a release that says something else in each document."""
+        files = {path: json.dumps({**ABOUT[n], "x": words}).encode() for n, path in paths.items()}
+        path = small(kit, version=version, serial=serial, files={"verify.pyz": b"v", **files})
+        return diff.load(path, trust=None, home=home)
 
+    a, b = side("1.0.0", 1, "a"), side("1.1.0", 2, "b")
     known = {name: json.dumps(data).encode() for name, data in ABOUT.items()}
 
     def check(data: bytes) -> None:
-        a, b = side(known), side(dict.fromkeys(known, data))
-        for name in paths:
-            for pair in ((a, b), (b, a)):
-                found = diff._about(*pair, name)
-                json.dumps(found)
-                assert str(found.get("unknown", "")).isprintable()
+        other = dataclasses.replace(b, documents=dict.fromkeys(paths.values(), data))
+        for pair in ((a, other), (other, a)):
+            found = diff.compare(*pair)
+            json.dumps(found)
+            for line in diff_text.render(found, verbose=True).split("\n"):
+                assert line.isprintable(), line
         dossier._read(lambda _: data, {})
 
     return Case(list(known.values()), check)

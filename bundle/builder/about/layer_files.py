@@ -155,7 +155,7 @@ def _take(archive: tarfile.TarFile, member: tarfile.TarInfo, found: dict[str, An
         found["texts"][path] = found["texts"][_clean(member.linkname)]
     elif member.isfile() and WANTED.fullmatch(path):
         if member.size > _LIMIT:
-            message = f"{path} has {member.size} bytes, more than a package database has"
+            message = f"{path!r} has {member.size} bytes, more than a package database has"
             raise ValueError(message)
         content = cast("Any", archive.extractfile(member)).read()
         found["texts"][path] = _decode(content)

@@ -100,11 +100,12 @@ def remove(text: str, name: str, index: int) -> str:
 
 
 def _find(text: str, name: str) -> _Place | None:
-    parse(text)
+    values = parse(text)
     root = yaml.compose(text, Loader=_Loader)
     if root is None:
         return None
-    if not isinstance(root, yaml.MappingNode):
+    # A mapping with the tag of a set is a set.
+    if not isinstance(root, yaml.MappingNode) or not isinstance(values, dict):
         raise EditError("it does not hold settings")
     found = list(_places(root, name, ()))
     if len(found) > 1:

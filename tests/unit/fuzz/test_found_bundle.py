@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,7 +23,7 @@ from bundle.errors import AirliftError, Kind
 from bundle.jumphost import environment
 from bundle.jumphost.registry import RegistryServer
 from bundle.jumphost.store import Home
-from bundle.review import dossier
+from bundle.review import diff, documents, dossier
 from bundle.trust import allowed_signers
 from tests.fuzz.of_builder import deb
 
@@ -100,6 +103,49 @@ def test_a_date_with_a_tab_is_refused_in_words_that_can_be_printed() -> None:
     with pytest.raises(AirliftError, match="is not a date") as caught:
         allowed_signers.parse(Path("list"), line)
     assert caught.value.what.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        ("settings", {"settings": {"a": {"required": False}}, "renamed": {}}),
+        ("settings", {"settings": {"a": {"description": "x"}}, "renamed": {}}),
+        ("settings", {"settings": {"a": "x"}, "renamed": {}}),
+        ("migrations", {"migrations": [{"revision": "0002"}]}),
+        ("vulnerabilities", {"scanned": True, "scanner": "", "findings": [{"id": "CVE"}]}),
+    ],
+)
+def test_a_document_of_another_form_is_not_known_in_a_diff(name: str, odd: Any) -> None:
+    """Nobody may have signed for it; it was a traceback where the diff was printed."""
+    path = documents.DOCUMENTS[name].path
+    empty: dict[str, Any] = {"settings": {}, "renamed": {}, "migrations": []}
+    empty |= {"scanned": True, "scanner": "", "findings": []}
+    a, b = (
+        SimpleNamespace(digests={path: text}, documents={path: text.encode()})
+        for text in (json.dumps(empty), json.dumps(odd))
+    )
+    assert "not of the form" in diff._about(a, b, name)["unknown"]  # type: ignore[arg-type]
+
+
+def test_a_name_in_a_layer_that_is_no_text_is_told_in_words_that_can_be_printed(
+    tmp_path: Path,
+) -> None:
+    with tarfile.open(tmp_path / "blob", "w", format=tarfile.GNU_FORMAT) as archive:
+        member = tarfile.TarInfo("usr/lib/pyt\udcff/tiny-1.dist-info/METADATA")
+        archive.addfile(member)
+    raw = (tmp_path / "blob").read_bytes()
+    (tmp_path / "blob").write_bytes(_resized(raw, 1 << 31))
+    with pytest.raises(Problem, match="more than a package database has") as caught:
+        layer_files.read(tmp_path / "blob")
+    assert caught.value.what.isprintable()
+
+
+def _resized(raw: bytes, size: int) -> bytes:
+    head = bytearray(raw[:512])
+    head[124:136] = b"%011o\0" % size
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + raw[512:]
 
 
 def test_a_blob_that_is_nested_without_end_is_no_manifest_of_the_registry(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def test_a_clients_configuration_of_the_engine_is_refused_in_words(
     [
         "all:\n  vars:\n    app_api_keys: []\nall: {}\n",
         "a: 2026-99-99\napp_api_keys: []\n",
+        "!!set\na:\n",
+        "all: !!set\n  app_api_keys:\n",
         "a: " + DEEP + "\napp_api_keys: []\n",
     ],
 )
