@@ -16,7 +16,7 @@ DOCKER_FILES = $(shell git ls-files --cached --others --exclude-standard '*Docke
 
 .PHONY: help
 help: ## list these commands
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## install what is missing on this machine: engine, tools, .venv (asks apt; idempotent)
@@ -51,6 +51,28 @@ lab-shell: ## a shell on a lab host: make lab-shell HOST=lab-jump
 .PHONY: bundle
 bundle: setup ## build and sign dist/airlift-VERSION-amd64.tar (VERSION=1.2.0 SOURCE=auto|registry|debian; key in AIRLIFT_SIGNING_KEY)
 	@$(PY) -m bundle build --version $(VERSION) --source $(SOURCE)
+
+# ---------------------------------------------------------------- a deployment, on a jump host
+# Only Python and make: a jump host has nothing else. Settings are DEPLOY_* variables, none of which is a secret.
+DEPLOY := python3 -m scripts.deploy
+
+.PHONY: deploy deploy-import deploy-preflight deploy-upgrade deploy-smoke deploy-rollback deploy-fetch deploy-notify
+deploy: ## on a jump host: import, preflight, upgrade, smoke test, and a rollback if that fails (docs/DEPLOYMENT_STRATEGY.md)
+	@$(DEPLOY) run
+deploy-import: ## the part of `make deploy` that verifies and imports the bundle
+	@$(DEPLOY) import
+deploy-preflight: ## the part that checks every host and makes the plan; changes nothing
+	@$(DEPLOY) preflight
+deploy-upgrade: ## the part that swaps the release in, gate by gate
+	@$(DEPLOY) upgrade
+deploy-smoke: ## the part that asks the site what a client would
+	@$(DEPLOY) smoke
+deploy-rollback: ## go back to the previous release; with DEPLOY_RELEASE only from that one
+	@$(DEPLOY) rollback
+deploy-fetch: ## get the signed bundle of DEPLOY_RELEASE from its build, and check its attestation (needs `gh`)
+	@$(DEPLOY) fetch
+deploy-notify: ## send DEPLOY_RESULTS to the webhook whose address is in DEPLOY_WEBHOOK_FILE
+	@$(DEPLOY) notify
 
 # ---------------------------------------------------------------- the service alone
 .PHONY: build
