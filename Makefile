@@ -52,6 +52,24 @@ lab-shell: ## a shell on a lab host: make lab-shell HOST=lab-jump
 bundle: setup ## build and sign dist/airlift-VERSION-amd64.tar (VERSION=1.2.0 SOURCE=auto|registry|debian; key in AIRLIFT_SIGNING_KEY)
 	@$(PY) -m bundle build --version $(VERSION) --source $(SOURCE)
 
+# ---------------------------------------------------------------- a release, and what pipelines ask for
+# Below this share of lines and branches that the unit tests reach, something was added without tests.
+COVERAGE_MINIMUM ?= 70
+
+.PHONY: version changelog-check release-check candidate scan push
+version: ## what this commit is called: version, serial, commit, the image's tag
+	@python3 scripts/version.py
+changelog-check: ## CHANGELOG.md is in order and begins with the version and serial of bundle/release.yml
+	@python3 scripts/changelog.py check
+release-check: ## this commit may be released: its section is dated, its tag fits (TAG=v1.1.0)
+	@python3 scripts/changelog.py release $(TAG)
+candidate: setup ## build a bundle, sign it with a throw-away key, verify it; SBOMs and reports go to dist/candidate/about
+	@scripts/candidate.sh $(CANDIDATE_OPTIONS)
+scan: ## fail when the candidate has known vulnerabilities that an update would end (.ci/vulnerabilities.json: accepted ones)
+	@python3 scripts/scan_gate.py dist/candidate/about/vulnerabilities.json
+push: build ## push the service's image to REGISTRY, tagged with version and commit (REGISTRY_USER, REGISTRY_PASSWORD_FILE)
+	@DOCKER=$(DOCKER) python3 scripts/push_image.py airlift/app:$(VERSION)
+
 # ---------------------------------------------------------------- a deployment, on a jump host
 # Only Python and make: a jump host has nothing else. Settings are DEPLOY_* variables, none of which is a secret.
 DEPLOY := python3 -m scripts.deploy
@@ -95,10 +113,15 @@ lint-code:
 	@mypy .
 	@yamllint --strict .
 	@shellcheck $(SHELL_FILES)
+	@python3 scripts/changelog.py check > /dev/null
 	@for f in $(DOCKER_FILES); do hadolint "$$f" || exit 1; done
 # Takes one core for longer than all the others together.
 lint-roles:
 	@ANSIBLE_INVENTORY_UNPARSED_FAILED=false ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=false ansible-lint --offline
+
+.PHONY: coverage
+coverage: setup-tests ## the unit tests with coverage: a table, coverage.xml, and a failure below COVERAGE_MINIMUM percent
+	@pytest tests/unit -n 2 --cov --cov-report=term:skip-covered --cov-report=xml --cov-fail-under=$(COVERAGE_MINIMUM)
 
 .PHONY: fmt
 fmt: setup ## let ruff mend format and imports
