@@ -56,7 +56,7 @@ bundle: setup ## build and sign dist/airlift-VERSION-amd64.tar (VERSION=1.2.0 SO
 # Below this share of lines and branches that the unit tests reach, something was added without tests.
 COVERAGE_MINIMUM ?= 70
 
-.PHONY: version changelog-check release-check candidate scan push
+.PHONY: version changelog-check release-check candidate scan image-save image-load push lock-check
 version: ## what this commit is called: version, serial, commit, the image's tag
 	@python3 scripts/version.py
 changelog-check: ## CHANGELOG.md is in order and begins with the version and serial of bundle/release.yml
@@ -64,10 +64,14 @@ changelog-check: ## CHANGELOG.md is in order and begins with the version and ser
 release-check: ## this commit may be released: its section is dated, its tag fits (TAG=v1.1.0)
 	@python3 scripts/changelog.py release $(TAG)
 candidate: setup ## build a bundle, sign it with a throw-away key, verify it; SBOMs and reports go to dist/candidate/about
-	@scripts/candidate.sh $(CANDIDATE_OPTIONS)
+	@scripts/candidate.sh --source $(SOURCE)
 scan: ## fail when the candidate has known vulnerabilities that an update would end (.ci/vulnerabilities.json: accepted ones)
 	@python3 scripts/scan_gate.py dist/candidate/about/vulnerabilities.json
-push: build ## push the service's image to REGISTRY, tagged with version and commit (REGISTRY_USER, REGISTRY_PASSWORD_FILE)
+image-save: ## write the service's image to dist/image.tar
+	@mkdir -p dist && $(DOCKER) save --output dist/image.tar airlift/app:$(VERSION)
+image-load: setup ## take the service's image from dist/image.tar
+	@$(DOCKER) load --input dist/image.tar
+push: ## push the service's image to REGISTRY, tagged with version and commit (REGISTRY_USER, REGISTRY_PASSWORD_FILE)
 	@DOCKER=$(DOCKER) python3 scripts/push_image.py airlift/app:$(VERSION)
 
 # ---------------------------------------------------------------- a deployment, on a jump host
@@ -103,7 +107,7 @@ run: build ## run the service alone on http://127.0.0.1:8000 (no database: predi
 
 # ---------------------------------------------------------------- proofs
 .PHONY: lint
-lint: setup ## ruff, mypy, ansible-lint, yamllint, shellcheck, hadolint
+lint: setup ## ruff, mypy, ansible-lint, yamllint, shellcheck, hadolint, actionlint, zizmor
 	@$(MAKE) -j 2 --output-sync lint-roles lint-code
 
 .PHONY: lint-code lint-roles
@@ -115,6 +119,8 @@ lint-code:
 	@shellcheck $(SHELL_FILES)
 	@python3 scripts/changelog.py check > /dev/null
 	@for f in $(DOCKER_FILES); do hadolint "$$f" || exit 1; done
+	@actionlint
+	@zizmor --quiet --offline .github
 # Takes one core for longer than all the others together.
 lint-roles:
 	@ANSIBLE_INVENTORY_UNPARSED_FAILED=false ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=false ansible-lint --offline
@@ -193,6 +199,9 @@ lock: ## renew the hash locks of requirements/*.in (needs `uv` on PATH; review t
 	@for peer in docs/benchmarks/baseline docs/benchmarks/litserve docs/benchmarks/bentoml; do \
 	  uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    -c <(sed -nE 's/^(($(PEERS_SHARE))==[^\]*[^\ ]) *\\$$/\1/p' requirements/dev.txt) $$peer/requirements.in -o $$peer/requirements.txt; done
+
+lock-check: setup ## whether the tags of bundle/images.lock.yml still name its digests
+	@$(PY) -m bundle lock --check
 
 .PHONY: clean
 clean: ## remove build results and caches of this tree (images and downloads stay)

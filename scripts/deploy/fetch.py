@@ -39,8 +39,7 @@ def fetch(settings: Settings, report: Report) -> None:
                 f"the artefacts of run {run} cannot be had: {done.reason}",
                 f"artefacts are kept for a time only: run {WORKFLOW} for {tag} again",
             )
-        bundle = one_bundle(folder, settings.release)
-        attested(bundle, repository)
+        bundle = attested(folder, settings.release, repository)
         row.note = f"{bundle.name}, built by run {run}"
         report.output("bundle", str(bundle))
 
@@ -79,29 +78,31 @@ def listed(words: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def one_bundle(folder: Path, release: str) -> Path:
-    """Return the full bundle of a release: a delta would need what a site may not have."""
+def attested(folder: Path, release: str, repository: str) -> Path:
+    """Return the full bundle that the release's workflow attested, and remove any other.
+
+    A delta would need what a site may not have, and a run may have made a bundle only to try.
+    """
     found = [
         path
         for path in sorted(folder.rglob(f"airlift-{release}-*.tar"))
         if "-since-" not in path.name
     ]
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
+    if not found:
+        raise missing(f"the build of {release} left no full bundle", f"look into {folder}")
+    workflow = f"{repository}/.github/workflows/{WORKFLOW}"
+    why, good = "", []
+    for path in found:
+        words = ["gh", "attestation", "verify", str(path), "--repo", repository]
+        done = commands.run([*words, "--signer-workflow", workflow])
+        if done.code == 0:
+            good.append(path)
+        else:
+            why = f"{path.name} is not attested by {WORKFLOW}: {done.reason}"
+            path.unlink()
+    if len(good) != 1:
         raise missing(
-            f"the build of {release} has to hold exactly one full bundle, and holds {names}",
-            f"look into {folder}",
-        )
-    return found[0]
-
-
-def attested(bundle: Path, repository: str) -> None:
-    """Refuse a file that the release's workflow did not attest."""
-    words = ["gh", "attestation", "verify", str(bundle), "--repo", repository]
-    words += ["--signer-workflow", f"{repository}/.github/workflows/{WORKFLOW}"]
-    done = commands.run(words)
-    if done.code != 0:
-        raise missing(
-            f"{bundle.name} is not attested by {WORKFLOW}: {done.reason}",
+            why or f"{len(good)} bundles of {release} are attested",
             "do not deploy it; build the release again",
         )
+    return good[0]

@@ -23,11 +23,14 @@ with open(CALLS, "a") as calls:
 if sys.argv[1:3] == ["run", "list"]:
     print(json.dumps(world["runs"]))
 if sys.argv[1:3] == ["run", "download"]:
-    folder = pathlib.Path(sys.argv[sys.argv.index("--dir") + 1]) / "bundle"
-    folder.mkdir(parents=True)
-    for name in world["files"]:
-        (folder / name).write_text("a bundle")
-if sys.argv[1:3] == ["attestation", "verify"] and not world["attested"]:
+    for artefact in world["artefacts"]:
+        folder = pathlib.Path(sys.argv[sys.argv.index("--dir") + 1]) / artefact
+        folder.mkdir(parents=True)
+        for name in world["files"]:
+            (folder / name).write_text("a bundle")
+if sys.argv[1:3] == ["attestation", "verify"] and not (
+    world["attested"] and "/bundle/" in sys.argv[3]
+):
     print("Error: no attestations found")
     sys.exit(1)
 """
@@ -43,7 +46,7 @@ class Runner:
         (root / "bin").mkdir()
         head = f"#!{sys.executable}\nWORLD = {str(root / 'world')!r}\n"
         program(root / "bin" / "gh", f"{head}CALLS = {str(root / 'calls')!r}\n{_GH}")
-        self.wish(runs=[SUCCESS], files=[BUNDLE, "SHA256SUMS"], attested=True)
+        self.wish(runs=[SUCCESS], files=[BUNDLE, "SHA256SUMS"], attested=True, artefacts=["bundle"])
 
     def wish(self, **wishes: Any) -> None:
         path = self.root / "world"
@@ -105,6 +108,14 @@ def test_what_is_not_attested_is_not_deployed(runner: Runner) -> None:
     assert f"{BUNDLE} is not attested by release.yml: Error: no attestations found" in output
 
 
+def test_what_the_same_run_made_only_to_try_does_not_travel(runner: Runner) -> None:
+    runner.wish(artefacts=["bundle", "candidate"])
+    code, output = runner.fetch()
+    assert code == 0, output
+    left = sorted((runner.root / "dist").rglob("*.tar"))
+    assert left == [runner.root / "dist" / "bundle" / BUNDLE]
+
+
 @pytest.mark.parametrize(
     ("runs", "said"),
     [
@@ -135,7 +146,7 @@ def test_only_a_full_bundle_of_the_release_will_do(runner: Runner, files: list[s
     runner.wish(files=files)
     code, output = runner.fetch()
     assert code == Outcome.FETCH.code
-    assert "exactly one full bundle, and holds none" in output
+    assert "left no full bundle" in output
 
 
 def test_a_moving_name_is_never_fetched(runner: Runner) -> None:
