@@ -162,7 +162,7 @@ soak: setup-tests ## the long proofs: imports killed at every step, installs at 
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
 
-.PHONY: soak-power soak-pairs soak-sick soak-next
+.PHONY: soak-power soak-pairs soak-sick soak-next soak-deploy
 soak-power: setup ## the part of `make soak` that reboots hosts and cuts their power in every state of a site
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_power.py
 soak-pairs: setup ## the part of `make soak` that tries every change of a site before rollback, upgrade and install (AIRLIFT_PROOFS=1 writes docs/proofs/)
@@ -171,6 +171,8 @@ soak-sick: setup ## the part of `make soak` that makes an app host sick in every
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_sick_replica.py
 soak-next: setup ## the part of `make soak` that types what status prints, in the states that print it
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_next.py
+soak-deploy: setup ## the part of `make soak` that deploys as a pipeline's runner on the jump host does, good and bad releases, under load
+	@AIRLIFT_SOAK=1 pytest tests/soak/test_deploy.py
 
 .PHONY: kills
 kills: setup ## kill -9 everything while 2,200 jobs are taken and run; writes what was lost (nothing) into docs/benchmarks/

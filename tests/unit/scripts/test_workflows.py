@@ -252,6 +252,22 @@ def test_a_pull_request_never_reaches_a_machine_of_ours(ref: str, end: str) -> N
                 assert not ours & event.ran(workflow)
 
 
+@every_job
+def test_each_job_on_a_machine_of_ours_refuses_pull_requests_by_itself(
+    workflow: Job, name: str, job: Job
+) -> None:
+    """Also if all that it waits for had ended well: no other job has to be right for that."""
+    if "self-hosted" not in labels(job):
+        return
+    good = {"result": "success", "outputs": {"smoke": "failure", "switched": "true"}}
+    for operation in ("", "deploy", "rollback"):
+        for site in SITES:
+            event = Event("pull_request", "refs/tags/v1.1.0")
+            event.inputs = {"operation": operation, "environment": site}
+            context = event.context(dict.fromkeys(needs(job), good))
+            assert not Expression(job["if"], context).value()
+
+
 def test_a_branch_is_never_deployed() -> None:
     by_hand = {"operation": "deploy", "environment": "staging", "tests": True}
     event = Event("workflow_dispatch", "refs/heads/main", by_hand)
