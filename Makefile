@@ -64,7 +64,7 @@ changelog-check: ## CHANGELOG.md is in order and begins with the version and ser
 release-check: ## this commit may be released: its section is dated, its tag fits (TAG=v1.1.0)
 	@python3 scripts/changelog.py release $(TAG)
 candidate: setup ## build a bundle, sign it with a throw-away key, verify it; SBOMs and reports go to dist/candidate/about
-	@scripts/candidate.sh --source $(SOURCE)
+	@scripts/candidate.sh $(if $(SOURCE),--source $(SOURCE)) $(if $(ALLOW_ABSENT),--allow-absent $(ALLOW_ABSENT))
 scan: ## fail when the candidate has known vulnerabilities that an update would end (.ci/vulnerabilities.json: accepted ones)
 	@python3 scripts/scan_gate.py dist/candidate/about/vulnerabilities.json
 image-save: ## write the service's image to dist/image.tar
