@@ -93,7 +93,8 @@ class Site:
         argv += ["--home", str(self.settings.home), str(bundle)]
         if self.settings.signer:
             argv += ["--identity", self.settings.signer]
-        # Its progress goes to standard error, and stays there.
+        # Its progress goes to standard error, and stays there. Run in the directory of the release:
+        # from this program's, Python would take a package `bundle` that nobody has signed.
         done = commands.run(argv, cwd=self.settings.current.resolve(), quiet=True, errors=False)
         try:
             answer: dict[str, Any] = json.loads(done.output)
