@@ -27,10 +27,13 @@ class Done(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why it failed: of a playbook its first error, else its last line."""
+        """Why it failed: of a playbook its last error, else its last line.
+
+        Errors before it were ignored, or are what a rescue answers, whose own error sums them up.
+        """
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("[ERROR]")]
-        found = errors[0] if errors else (lines or ["no output"])[-1]
+        found = errors[-1] if errors else (lines or ["no output"])[-1]
         for prefix in ("[ERROR]:", "Task failed:", "Action failed:", "Module failed:"):
             found = found.removeprefix(prefix).strip()
         return found[:300]

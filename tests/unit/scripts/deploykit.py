@@ -60,6 +60,7 @@ found = world["fail"].get(verb)
 if verb == "smoke" and found is None:
     found = world["smoke"].get(world["serves"])
 if found:
+    print("[ERROR]: Task failed: Module failed: something that a rescue answers")
     print("[ERROR]: Task failed: Module failed: " + found)
     print("fatal: [edge-1]: FAILED! => and more lines")
     sys.exit(2)
