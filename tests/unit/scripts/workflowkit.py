@@ -133,6 +133,10 @@ class Expression:
                 return True
             case "startsWith":
                 return str(arguments[0] or "").startswith(arguments[1])
+            case "endsWith":
+                return str(arguments[0] or "").endswith(arguments[1])
+            case "contains":
+                return arguments[1] in (arguments[0] or "")
         raise AssertionError(f"not understood: {name}()")
 
 
