@@ -80,10 +80,16 @@ class Deployment:
             before = self.site.status()
             if not before.release:
                 raise DeployError(Outcome.SETUP, before.sentence, fix=before.following)
+            previous = before.release
+            if self.release and before.release == self.release:
+                # Perhaps brought by a run that was interrupted, or did not pass the smoke test.
+                previous = self.site.remembered(self.release) or before.release
+            elif self.release:
+                self.site.remember(self.release, before.release)
             done = self.site.play("upgrade")
             after = self.site.status()
-            self.switched = after.release != before.release
-            self.report.output("previous", before.release)
+            self.switched = after.release != previous
+            self.report.output("previous", previous)
             self.report.output("switched", str(self.switched).lower())
             if done.code != 0:
                 raise DeployError(
@@ -93,7 +99,7 @@ class Deployment:
                 )
             self._serves(after, Outcome.UPGRADE)
             self.release = after.release
-            row.note = f"{before} to {after}" if self.switched else f"{after} served before"
+            row.note = f"{previous} to {after}" if self.switched else f"{after} served before"
 
     def smoke(self, outcome: Outcome = Outcome.SMOKE) -> None:
         """Ask the site what a client would, and have its status say that it is well."""
@@ -107,6 +113,7 @@ class Deployment:
                     fix=f"cd {self.settings.current} && {self.site.command('smoke')}",
                 )
             row.note = self._settled(outcome).sentence
+        self.site.forget()
 
     def _settled(self, outcome: Outcome) -> Status:
         """Return a status that is well; some scrapes come only after the switch."""

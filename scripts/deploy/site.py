@@ -72,6 +72,27 @@ class Site:
                 ) from error
             yield
 
+    # A release that was brought and has not passed the smoke test yet: which one, and what served
+    # before. It outlives this program: a job that was cancelled is started again.
+    def remember(self, release: str, before: str) -> None:
+        """Note that a release is being brought."""
+        path = self.state / "deploy.json"
+        draft = path.with_suffix(".new")
+        draft.write_text(json.dumps({"release": release, "before": before}), encoding="utf-8")
+        draft.replace(path)
+
+    def remembered(self, release: str) -> str:
+        """Return what served before a release that was brought and not tried; else nothing."""
+        try:
+            found = json.loads((self.state / "deploy.json").read_text(encoding="utf-8"))
+            return str(found["before"]) if found["release"] == release else ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def forget(self) -> None:
+        """Note that what serves was tried, or taken back."""
+        (self.state / "deploy.json").unlink(missing_ok=True)
+
     def command(self, playbook: str, *options: str) -> str:
         """Return what a person types to run a playbook."""
         return " ".join(str(word) for word in self._words(playbook, *options))

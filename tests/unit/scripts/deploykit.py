@@ -50,6 +50,9 @@ if verb == "upgrade" and "--check" not in sys.argv and verb not in world["fail"]
 if verb == "rollback" and verb not in world["fail"]:
     world["serves"] = world["previous"]
 json.dump(world, open(WORLD, "w"))
+if verb + ", late" in world["hang"] and "--check" not in sys.argv:
+    print("TASK [swap : Workers]", flush=True)
+    time.sleep(60)
 if verb == "status" and not world["silent"]:
     serves = world["serves"]
     verdict, sentence = world["status"].get(serves, ["ok", "everything is as it should be"])

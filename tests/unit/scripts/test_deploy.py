@@ -43,7 +43,7 @@ def test_a_good_release_is_brought_in_order_and_serves(jump: JumpHost) -> None:
         "outcome": "done",
     }
     assert "smoke -e swap_smoke_release=1.1.0" in jump.calls
-    assert "| upgrade | ok | N | 1.0.0 (blue) to 1.1.0 (blue) |" in done.summary
+    assert "| upgrade | ok | N | 1.0.0 to 1.1.0 (blue) |" in done.summary
     assert "### run · acme: done" in done.summary
 
 
@@ -275,6 +275,33 @@ def test_two_deployments_of_a_site_do_not_run_at_once(jump: JumpHost) -> None:
         done = jump.deploy("upgrade")
     assert done.code == Outcome.BUSY.code == 4
     assert jump.calls == []
+
+
+def test_what_an_interrupted_run_brought_is_taken_back_by_the_one_that_continues_it(
+    jump: JumpHost,
+) -> None:
+    """It finds the new release in service already, and is not to blame it on somebody else."""
+    jump.wish(hang=["upgrade, late"], smoke={"1.1.0": "no answer"})
+    with jump.start("run") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Workers" in line:
+                break
+        process.terminate()
+        process.communicate(timeout=60)
+    assert jump.serves == "1.1.0"
+    jump.wish(hang=[])
+    done = jump.deploy("run")
+    assert done.code == Outcome.ROLLED_BACK.code, done.output
+    assert (done.values["previous"], done.values["switched"]) == ("1.0.0", "true")
+    assert jump.serves == "1.0.0"
+
+
+def test_what_passed_the_smoke_test_once_is_not_taken_back_later(jump: JumpHost) -> None:
+    jump.deploy("run")
+    jump.wish(smoke={"1.1.0": "no answer"})
+    assert jump.deploy("run").code == Outcome.SMOKE.code
+    assert jump.serves == "1.1.0"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
