@@ -65,11 +65,13 @@ class Deployment:
         """Judge the site, then make the plan of the upgrade; nothing is changed."""
         with self.report.phase("preflight") as row:
             for words in (("preflight",), ("upgrade", "--check", "--skip-tags", "preflight")):
+                begun = time.time()
                 done = self.site.play(*words)
                 if done.code != 0:
+                    found = "; ".join(self.site.findings(begun)) or done.reason
                     raise DeployError(
                         Outcome.PREFLIGHT,
-                        f"{words[0]}.yml{' --check' * (len(words) > 1)}: {done.reason}",
+                        f"{words[0]}.yml{' --check' * (len(words) > 1)}: {found}",
                         fix=f"cd {self.settings.current} && {self.site.command(*words)}",
                     )
             row.note = "nothing stands against it"

@@ -130,15 +130,29 @@ class Site:
             )
         return answer
 
+    def report(self, name: str, since: float) -> dict[str, Any]:
+        """Return what a playbook wrote for machines; one of an earlier run is none."""
+        path = self.state / name
+        # File systems round times.
+        if path.stat().st_mtime < since - 1:
+            raise ValueError("it is an older one")
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def findings(self, since: float) -> list[str]:
+        """Return what preflight found, a sentence each."""
+        try:
+            errors = self.report("preflight.json", since)["errors"]
+            return [f"{one['host']}: {one['fact']} ({one['fix']})" for one in errors]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
     def status(self) -> Status:
         """Ask the site what serves and how it is."""
-        path = self.state / "status.json"
         begun = time.time()
         done = self.play("status", quiet=True)
         try:
-            if path.stat().st_mtime < begun - 1:
-                raise ValueError("it is an older one")
-            found = json.loads(path.read_text())
+            found = self.report("status.json", begun)
         except (OSError, ValueError) as error:
             raise DeployError(
                 Outcome.SETUP,

@@ -59,6 +59,8 @@ if verb == "status" and not world["silent"]:
     report = {"verdict": verdict, "sentence": "Site acme runs " + serves + ": " + sentence,
               "next": world["next"], "release": serves, "active": "blue"}
     json.dump(report, open(site + "/.airlift/status.json", "w"))
+if verb == "preflight" and world["findings"]:
+    json.dump({"errors": world["findings"]}, open(site + "/.airlift/preflight.json", "w"))
 found = world["fail"].get(verb)
 if verb == "smoke" and found is None:
     found = world["smoke"].get(world["serves"])
@@ -110,6 +112,7 @@ class JumpHost:
             status={},
             hang=[],
             silent=False,
+            findings=[],
             next="playbooks/status.yml any time",
         )
         self.bundle = self.make_bundle("1.1.0")

@@ -139,6 +139,21 @@ def test_what_preflight_or_the_plan_finds_ends_it(jump: JumpHost, playbook: str)
     assert jump.serves == "1.0.0"
 
 
+def test_each_finding_of_preflight_is_in_the_summary_with_its_fix(jump: JumpHost) -> None:
+    fix = "free some room on app-2"
+    one = {"host": "app-2", "fact": "1.2 GB of disk free", "fix": fix, "check": "disk"}
+    two = {"host": "site", "fact": "app_api_keys is empty", "fix": "make one", "check": "keys"}
+    jump.wish(fail={"preflight": "2 findings in the table above"}, findings=[one, two])
+    done = jump.deploy("preflight")
+    assert done.code == Outcome.PREFLIGHT.code
+    said = f"app-2: 1.2 GB of disk free ({fix}); site: app_api_keys is empty (make one)"
+    assert said in done.summary
+    # What an earlier run found says nothing of this one.
+    os.utime(jump.site / ".airlift" / "preflight.json", (1, 1))
+    jump.wish(findings=[])
+    assert "preflight.yml: 2 findings in the table above" in jump.deploy("preflight").summary
+
+
 def test_a_gate_that_fails_is_told_with_what_serves(jump: JumpHost) -> None:
     jump.wish(imported=["1.0.0", "1.1.0"], fail={"upgrade": "app-green is not ready"})
     done = jump.deploy("upgrade")
