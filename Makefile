@@ -15,7 +15,7 @@ DOCKER_FILES = $(shell git ls-files --cached --others --exclude-standard '*Docke
 
 .PHONY: help
 help: ## list these commands
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## install what is missing on this machine: engine, tools, .venv (asks apt; idempotent)
@@ -51,6 +51,50 @@ lab-shell: ## a shell on a lab host: make lab-shell HOST=lab-jump
 bundle: setup ## build and sign dist/airlift-VERSION-amd64.tar (VERSION=1.2.0 SOURCE=auto|registry|debian ALLOW_ABSENT=grafana; key in AIRLIFT_SIGNING_KEY)
 	@$(PY) -m bundle build --version $(VERSION) $(if $(SOURCE),--source $(SOURCE)) $(if $(ALLOW_ABSENT),--allow-absent $(ALLOW_ABSENT))
 
+# ---------------------------------------------------------------- a release, and what pipelines ask for
+# Below this share of lines and branches that the unit tests reach, something was added without tests.
+COVERAGE_MINIMUM ?= 75
+
+.PHONY: version changelog-check release-check candidate scan image-save image-load push lock-check
+version: ## what this commit is called: version, serial, commit, the image's tag
+	@python3 scripts/version.py
+changelog-check: ## CHANGELOG.md is in order and begins with the version and serial of bundle/release.yml
+	@python3 scripts/changelog.py check
+release-check: ## this commit may be released: its section is dated, its tag fits (TAG=v1.1.0)
+	@python3 scripts/changelog.py release $(TAG)
+candidate: setup ## build a bundle, sign it with a throw-away key, verify it; SBOMs and reports go to dist/candidate/about
+	@scripts/candidate.sh $(if $(SOURCE),--source $(SOURCE)) $(if $(ALLOW_ABSENT),--allow-absent $(ALLOW_ABSENT))
+scan: ## fail when the candidate has known vulnerabilities that an update would end (.ci/vulnerabilities.json: accepted ones)
+	@python3 scripts/scan_gate.py dist/candidate/about/vulnerabilities.json
+image-save: ## write the service's image to dist/image.tar
+	@mkdir -p dist && $(DOCKER) save --output dist/image.tar airlift/app:$(VERSION)
+image-load: setup ## take the service's image from dist/image.tar
+	@$(DOCKER) load --input dist/image.tar
+push: ## push the service's image to REGISTRY, tagged with version and commit (REGISTRY_USER, REGISTRY_PASSWORD_FILE)
+	@DOCKER=$(DOCKER) python3 scripts/push_image.py airlift/app:$(VERSION)
+
+# ---------------------------------------------------------------- a deployment, on a jump host
+# Only Python and make: a jump host has nothing else. Settings are DEPLOY_* variables, none of which is a secret.
+DEPLOY := python3 -m scripts.deploy
+
+.PHONY: deploy deploy-import deploy-preflight deploy-upgrade deploy-smoke deploy-rollback deploy-fetch deploy-notify
+deploy: ## on a jump host: import, preflight, upgrade, smoke test, and a rollback if that fails (docs/DEPLOYMENT_STRATEGY.md)
+	@$(DEPLOY) run
+deploy-import: ## the part of `make deploy` that verifies and imports the bundle
+	@$(DEPLOY) import
+deploy-preflight: ## the part that checks every host and makes the plan; changes nothing
+	@$(DEPLOY) preflight
+deploy-upgrade: ## the part that swaps the release in, gate by gate
+	@$(DEPLOY) upgrade
+deploy-smoke: ## the part that asks the site what a client would
+	@$(DEPLOY) smoke
+deploy-rollback: ## go back to the previous release; with DEPLOY_RELEASE only from that one
+	@$(DEPLOY) rollback
+deploy-fetch: ## get the signed bundle of DEPLOY_RELEASE from its build, and check its attestation (needs `gh`)
+	@$(DEPLOY) fetch
+deploy-notify: ## send DEPLOY_RESULTS to the webhook whose address is in DEPLOY_WEBHOOK_FILE
+	@$(DEPLOY) notify
+
 # ---------------------------------------------------------------- the service alone
 .PHONY: build
 build: setup ## build the service's image as airlift/app:VERSION
@@ -62,7 +106,7 @@ run: build ## run the service alone on http://127.0.0.1:8000 (no database: predi
 
 # ---------------------------------------------------------------- proofs
 .PHONY: lint
-lint: setup ## ruff, mypy, ansible-lint, yamllint, shellcheck, hadolint
+lint: setup ## ruff, mypy, ansible-lint, yamllint, shellcheck, hadolint, actionlint, zizmor
 	@$(MAKE) -j 2 --output-sync lint-roles lint-code
 
 .PHONY: lint-code lint-roles
@@ -72,10 +116,17 @@ lint-code:
 	@mypy .
 	@yamllint --strict .
 	@shellcheck $(SHELL_FILES)
+	@python3 scripts/changelog.py check > /dev/null
 	@for f in $(DOCKER_FILES); do hadolint "$$f" || exit 1; done
+	@actionlint
+	@zizmor --quiet --offline .github
 # Takes one core for longer than all the others together.
 lint-roles:
 	@ANSIBLE_INVENTORY_UNPARSED_FAILED=false ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=false ansible-lint --offline
+
+.PHONY: coverage
+coverage: setup-tests ## the unit tests with coverage: a table, coverage.xml, and a failure below COVERAGE_MINIMUM percent
+	@pytest tests/unit -n 2 --cov --cov-report=term:skip-covered --cov-report=xml --cov-fail-under=$(COVERAGE_MINIMUM)
 
 .PHONY: fmt
 fmt: setup ## let ruff mend format and imports
@@ -110,7 +161,7 @@ soak: setup-tests ## the long proofs: imports killed at every step, installs at 
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
 
-.PHONY: soak-power soak-pairs soak-sick soak-next soak-fuzz
+.PHONY: soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy
 soak-power: setup ## the part of `make soak` that reboots hosts and cuts their power in every state of a site
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_power.py
 soak-pairs: setup ## the part of `make soak` that tries every change of a site before rollback, upgrade and install (AIRLIFT_PROOFS=1 writes docs/proofs/)
@@ -121,6 +172,8 @@ soak-next: setup ## the part of `make soak` that types what status prints, in th
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_next.py
 soak-fuzz: setup-tests ## the part of `make soak` that fuzzes each parser of foreign bytes, for AIRLIFT_FUZZ_SECONDS in all (an hour)
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_fuzz.py
+soak-deploy: setup ## the part of `make soak` that deploys as a pipeline's runner on the jump host does, good and bad releases, under load
+	@AIRLIFT_SOAK=1 pytest tests/soak/test_deploy.py
 
 .PHONY: kills
 kills: setup ## kill -9 everything while 2,200 jobs are taken and run; writes what was lost (nothing) into docs/benchmarks/
@@ -149,6 +202,9 @@ lock: ## renew the hash locks of requirements/*.in (needs `uv` on PATH; review t
 	@for peer in docs/benchmarks/baseline docs/benchmarks/litserve docs/benchmarks/bentoml; do \
 	  uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    -c <(sed -nE 's/^(($(PEERS_SHARE))==[^\]*[^\ ]) *\\$$/\1/p' requirements/dev.txt) $$peer/requirements.in -o $$peer/requirements.txt; done
+
+lock-check: setup ## whether the tags of bundle/images.lock.yml still name its digests
+	@$(PY) -m bundle lock --check
 
 .PHONY: clean
 clean: ## remove build results and caches of this tree (images and downloads stay)

@@ -24,6 +24,7 @@ from app.http.ratelimit import RateLimiter
 from app.main import create_app
 from app.settings import Settings
 from tests.unit.app.appkit import PASSWORD, Client, Process, Site, eventually, sample
+from tests.unit.roles.conftest import load, plugin
 
 KEYS = {"first-key-of-one": "one", "second-key-of-one": "one", "the-key-of-two": "two"}
 
@@ -67,6 +68,18 @@ def test_every_endpoint_but_the_public_ones_is_guarded(web: Process) -> None:
         assert web.http.get(path).status_code == 200
     for path in ("/nope", "/Predict", "/predict/", "/health/../items", "/docs/x"):
         assert web.http.get(path).status_code == 401
+
+
+@pytest.mark.docker
+def test_what_a_sites_smoke_test_asks_is_answered_as_it_expects(web: Process) -> None:
+    """A pipeline rolls back when it is not: a list that the service outgrew would do that."""
+    asked = load("swap", "defaults/main.yml")
+    ask = plugin("swap/library/swap_smoke.py").ask
+    options = {"url": web.url, "ca_file": "", "timeout": 20, "key": "first-key-of-one"}
+    for wanted in [*asked["swap_smoke_requests"], *asked["swap_smoke_more"]]:
+        ask(options, wanted)
+    for wanted in asked["swap_smoke_refused"]:
+        ask({**options, "key": ""}, wanted)
 
 
 @pytest.mark.docker

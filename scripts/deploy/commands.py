@@ -1,0 +1,110 @@
+"""Commands of a deployment: shown, streamed, ended with this program."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from scripts.deploy.outcome import Interrupted
+
+#: Seconds that a command has to end by itself after a signal.
+GRACE = 20
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    code: int
+    output: str
+
+    @property
+    def reason(self) -> str:
+        """Why it failed: of a playbook its last error, else its last line.
+
+        Errors before it were ignored, or are what a rescue answers, whose own error sums them up.
+        """
+        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("[ERROR]")]
+        found = errors[-1] if errors else (lines or ["no output"])[-1]
+        for prefix in ("[ERROR]:", "Task failed:", "Action failed:", "Module failed:"):
+            found = found.removeprefix(prefix).strip()
+        return found[:300]
+
+
+def catch_signals() -> None:
+    """Have signals end this program as an exception, so that a summary is still written."""
+
+    def end(number: int, _frame: object) -> None:
+        raise Interrupted(signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
+
+
+def say(text: str) -> None:
+    """Print a line now, also into a pipe."""
+    print(text, flush=True)
+
+
+@contextmanager
+def folded(title: str, *, actions: bool) -> Iterator[None]:
+    """Fold what is printed inside, and have GitHub obey none of it as a command of its own."""
+    if not actions:
+        say(f"\n=== {title}")
+        yield
+        return
+    token = secrets.token_hex(16)
+    say(f"::group::{title}")
+    say(f"::stop-commands::{token}")
+    try:
+        yield
+    finally:
+        say(f"::{token}::")
+        say("::endgroup::")
+
+
+def run(
+    argv: Sequence[str | Path], *, cwd: Path | None = None, quiet: bool = False, errors: bool = True
+) -> Done:
+    """Run a command and show what it prints; with ``errors``, what it says on standard error too.
+
+    A signal that ends this program ends the command first: the site keeps a record of what was
+    begun, and the same command continues it.
+    """
+    words = [str(word) for word in argv]
+    place = f"cd {shlex.quote(str(cwd))} && " if cwd else ""
+    say(f"$ {place}{shlex.join(words)}")
+    lines: list[str] = []
+    with subprocess.Popen(
+        words,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if errors else None,
+        # What is copied from the log has no colours in it.
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+        try:
+            for raw in process.stdout:
+                line = raw.decode(errors="replace").rstrip("\n")
+                lines.append(line)
+                if not quiet:
+                    say(line)
+        except Interrupted:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(GRACE)
+            except (subprocess.TimeoutExpired, Interrupted):
+                process.kill()
+            raise
+    sys.stdout.flush()
+    return Done(process.returncode, "\n".join(lines))

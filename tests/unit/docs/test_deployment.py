@@ -1,0 +1,80 @@
+"""docs/DEPLOYMENT_STRATEGY.md: its tables are the program's, its names those of the workflows."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.deploy.outcome import Outcome
+from scripts.deploy.settings import NAMES, NEEDED
+from scripts.version import order, upcoming
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "DEPLOYMENT_STRATEGY.md").read_text()
+WORKFLOWS = "".join(path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+
+#: What bundle/release.yml says, and the last tag, in the page's examples of commits that have none.
+CASES = [("1.1.0", "1.0.0"), ("1.0.0", "1.0.0"), ("1.1.0", "1.1.0-rc.1")]
+
+
+def table(mark: str) -> list[list[str]]:
+    """Return the cells of the table under a mark, without its head."""
+    found = re.search(rf"<!-- {mark} -->\n((?:\|.*\n)+)", PAGE)
+    assert found is not None, mark
+    rows = [row.strip("|").split(" | ") for row in found[1].splitlines()[2:]]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def test_settings_are_the_programs() -> None:
+    needed = NEEDED["smoke"]
+    wanted = [
+        [f"`{name}`{' (needed)' if name in needed else ''}", about] for name, about in NAMES.items()
+    ]
+    assert table("settings of a deployment") == wanted
+
+
+def test_exit_codes_are_the_programs() -> None:
+    wanted = [[str(one.code), f"`{one.label}`", one.meaning] for one in Outcome]
+    assert table("exit codes of a deployment") == wanted
+
+
+def test_every_variable_and_secret_of_the_pipelines_is_explained() -> None:
+    used = set(re.findall(r"\b(?:vars|secrets)\.([A-Z_]+)", WORKFLOWS))
+    rows = table("variables of the pipeline")
+    assert used == {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row[0])}
+    for names, kind, _ in rows:
+        for name in re.findall(r"`([A-Z_]+)`", names):
+            assert f"{'vars' if kind == 'variable' else 'secrets'}.{name}" in WORKFLOWS
+
+
+def test_every_job_of_the_pipelines_is_in_the_table() -> None:
+    rows = re.findall(r"^\| `(\w+\.yml)`: ([^|]*) \|.*\| (.*) \|$", PAGE, re.MULTILINE)
+    for file, jobs, calls in rows:
+        text = (ROOT / ".github" / "workflows" / file).read_text()
+        for job in jobs.split(", "):
+            assert f"\n  {job}:\n" in text, (file, job)
+        for target in re.findall(r"`make ([a-z-]+)`", calls):
+            assert f"make {target}" in text or target == "test", (file, target)
+    listed = {(file, job) for file, jobs, _ in rows for job in jobs.split(", ")}
+    for file in ("ci.yml", "deploy.yml"):
+        text = (ROOT / ".github" / "workflows" / file).read_text()
+        there = re.findall(r"^  ([a-z-]+):$", text.partition("\njobs:\n")[2], re.MULTILINE)
+        assert {job for one, job in listed if one == file} == set(there)
+
+
+def test_image_tags_of_the_examples_are_what_the_program_says() -> None:
+    rows = re.findall(r"^\| .*(?:tag|after) .*\| `([\d.]+)` \| `(\S+)` \|$", PAGE, re.MULTILINE)
+    begins = [upcoming(declared, last) for declared, last in CASES]
+    assert [tag for _, tag in rows[1:]] == [
+        f"{begin}.{count}.g983e757019ac" for begin, count in zip(begins, (12, 12, 3), strict=True)
+    ]
+    assert rows[0] == ("1.1.0", "1.1.0-g983e757019ac")
+    between = ["1.0.0", begins[1], begins[0], "1.1.0-rc.1", begins[2], "1.1.0"]
+    assert sorted(between, key=order) == between
+
+
+@pytest.mark.parametrize("label", ["airlift-staging", "airlift-production"])
+def test_labels_of_runners_are_the_ones_that_lint_knows(label: str) -> None:
+    assert f"`{label}`" in PAGE
+    assert f"- {label}\n" in (ROOT / ".github" / "actionlint.yaml").read_text()
+    assert f"[self-hosted, {label}]" in WORKFLOWS
