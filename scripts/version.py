@@ -17,6 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from bundle.format import versions  # noqa: E402
+
 SEMVER = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?"
 )
@@ -67,21 +72,13 @@ def declared(tree: Path) -> tuple[str, int]:
     return version[1], int(serial[1])
 
 
-def order(version: str) -> tuple[object, ...]:
-    """Return a key that sorts versions as SemVer does (section 11)."""
-    found = SEMVER.fullmatch(version)
-    if not found:
+def order(version: str) -> versions.Order:
+    """Return a key that sorts versions as SemVer does."""
+    if not SEMVER.fullmatch(version):
         raise VersionError(
             f"{version!r} is no SemVer version: use MAJOR.MINOR.PATCH, such as 1.1.0"
         )
-    numbers = tuple(int(part) for part in found.groups()[:3])
-    before = found[4]
-    if before is None:
-        return (*numbers, 1, ())
-    parts = tuple(
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in before.split(".")
-    )
-    return (*numbers, 0, parts)
+    return versions.order(version)
 
 
 def tags(tree: Path, *words: str) -> list[str]:
