@@ -47,7 +47,7 @@ EXEMPT: dict[str, str] = {
     "bundle/builder/content.py": "reads collections that the lock's hashes brought",
     "bundle/builder/hosts/packages.py": "reads what its own container wrote",
     "bundle/builder/hosts/systems.py": _OURS,
-    "bundle/builder/images/debian.py": _WRITES,
+    "bundle/builder/images/recipes.py": _WRITES,
     "bundle/builder/images/engine.py": _ENGINE,
     "bundle/builder/images/layout.py": _ENGINE,
     "bundle/builder/images/lockfile.py": _OURS,
@@ -63,4 +63,5 @@ EXEMPT: dict[str, str] = {
     "roles/postgres/library/postgres_accounts.py": _DATABASE,
     "roles/preflight/library/preflight_facts.py": _ENGINE,
     "roles/preflight/logic/settings.py": _OURS,
+    "roles/site/logic/sources.py": _OURS,
 }
