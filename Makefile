@@ -47,6 +47,22 @@ lab-down: ## remove the lab
 lab-shell: ## a shell on a lab host: make lab-shell HOST=lab-jump
 	@scripts/lab-shell.sh $(or $(HOST),lab-jump)
 
+# ---------------------------------------------------------------- the service on this machine alone
+.PHONY: stack
+stack: setup ## start the local stack (docker-compose.yml) and say where it answers; images from registries, or from Debian packages
+	@scripts/setup-environment.sh
+
+.PHONY: run
+run: stack ## the same as `make stack`
+
+.PHONY: stack-down
+stack-down: ## remove the local stack with its data
+	@scripts/setup-environment.sh --down --volumes
+
+.PHONY: stack-config
+stack-config: setup ## render stack/rendered/ again from the roles' templates, and the image digests of docker-compose.yml from the lock
+	@$(PY) -m scripts.stack_config
+
 # ---------------------------------------------------------------- the bundle
 .PHONY: bundle
 bundle: setup ## build and sign dist/airlift-VERSION-amd64.tar (VERSION=1.2.0 SOURCE=auto|registry|debian; key in AIRLIFT_SIGNING_KEY)
@@ -56,10 +72,6 @@ bundle: setup ## build and sign dist/airlift-VERSION-amd64.tar (VERSION=1.2.0 SO
 .PHONY: build
 build: setup ## build the service's image as airlift/app:VERSION
 	@$(PY) -m bundle image app --tag airlift/app:$(VERSION)
-
-.PHONY: run
-run: build ## run the service alone on http://127.0.0.1:8000 (no database: predictions, health and metrics answer)
-	@$(DOCKER) run --rm --name airlift-run --read-only --tmpfs /tmp -p 127.0.0.1:8000:8000 airlift/app:$(VERSION)
 
 # ---------------------------------------------------------------- proofs
 .PHONY: lint
