@@ -102,6 +102,10 @@ test-unit: setup-tests ## unit tests (real Postgres, Redis and ssh-keygen; no la
 test-molecule: setup ## what the roles decide on their own, on one lab host
 	@scripts/molecule-test.sh
 
+.PHONY: test-stack
+test-stack: setup-tests ## the local stack, raised for real: the contract's rows, isolation, restarts, the set-up script's exit codes
+	@pytest tests/stack
+
 .PHONY: test-site
 test-site: setup ## the end-to-end site: bundle, stick, install, every row and flow, bad releases, upgrades under load
 	@pytest tests/e2e
@@ -123,7 +127,9 @@ soak: setup-tests ## the long proofs: imports killed at every step, installs at 
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
 
-.PHONY: soak-power soak-pairs soak-sick soak-next
+.PHONY: soak-power soak-pairs soak-sick soak-next soak-stack
+soak-stack: setup-tests ## the long part of `make test-stack`: alerts under traffic, set-up killed half way, every failure of it
+	@AIRLIFT_SOAK=1 pytest tests/stack
 soak-power: setup ## the part of `make soak` that reboots hosts and cuts their power in every state of a site
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_power.py
 soak-pairs: setup ## the part of `make soak` that tries every change of a site before rollback, upgrade and install (AIRLIFT_PROOFS=1 writes docs/proofs/)

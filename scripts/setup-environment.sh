@@ -14,6 +14,7 @@
 #   --json            print the report as JSON, and nothing else on standard output
 #   NO_COLOR=1        no colours; there are none without a terminal either
 #   STACK_MIN_DISK_MB, STACK_MIN_MEMORY_MB, STACK_WAIT_SECONDS   what is asked of the machine: 4000, 1500; 300 s for each step
+#   AIRLIFT_DOCKER=PROGRAM    the client to use, in place of /usr/bin/docker or what is on PATH
 #   Ports and all else: .env (the environment wins).
 #
 # Files: .cache/stack/report.json (the last report), .cache/stack/setup.log (everything that commands said)
@@ -138,7 +139,12 @@ setting() { # NAME DEFAULT: the environment's value, else that of .env
   printf '%s' "${value:-$2}"
 }
 compose() { scripts/compose.sh --project-name "$PROJECT" "$@"; }
-docker=$(command -v /usr/bin/docker || command -v docker || true)
+# The distribution's, which fits its engine, comes first.
+if [ -n "${AIRLIFT_DOCKER:-}" ]; then
+  docker=$(command -v "$AIRLIFT_DOCKER" || true)
+else
+  docker=$(command -v /usr/bin/docker || command -v docker || true)
+fi
 newer() { printf '%s\n%s\n' "$1" "$2" | sort --check --version-sort 2> /dev/null; } # MINIMUM FOUND
 
 # ---------------------------------------------------------------- checks: all of them, then one exit code
