@@ -255,7 +255,7 @@ step() {
   fi
   local said
   said=$(tail -n 1 "$work/detail")
-  note failed "$name" $((SECONDS - began)) "${said:-$(grep -v '^ *$' "$LOG" | tail -n 1 | cut -c 1-200)}" "$fix"
+  note failed "$name" $((SECONDS - began)) "${said:-$(grep -E '^[^ ]' "$LOG" | tail -n 1 | cut -c 1-200)}" "$fix"
   exit "$code"
 }
 
@@ -290,8 +290,8 @@ images() {
   fi
 }
 
-# The state of each container, one a line: service, state, health, exit code.
-states() { compose ps --all --format '{{.Service}} {{.State}} {{.Health}}#{{.ExitCode}}'; }
+# The state of each container, one a line: service, state, health, exit code: [SERVICE...]
+states() { compose ps --all --format '{{.Service}} {{.State}} {{.Health}}#{{.ExitCode}}' "$@"; }
 
 started() { # SERVICE...
   timeout "$WAIT" scripts/compose.sh --project-name "$PROJECT" up --detach --no-build "$@" || {
@@ -300,10 +300,10 @@ started() { # SERVICE...
   }
 }
 
-healthy() {
+healthy() { # [SERVICE...]
   local until=$((SECONDS + WAIT)) waiting
   while :; do
-    waiting=$(states | grep -vE ' (running (healthy)?#0|exited #0)$' || true)
+    waiting=$(states "$@" | grep -vE ' (running (healthy)?#0|exited #0)$' || true)
     [ -n "$waiting" ] || break
     if [ "$SECONDS" -ge "$until" ]; then
       echo "not healthy after $WAIT s: ${waiting//$'\n'/; }" >&3
@@ -311,7 +311,7 @@ healthy() {
     fi
     sleep 1
   done
-  echo "$(states | grep -c ' running') containers run" >&3
+  echo "$(states "$@" | grep -c ' running') run" >&3
 }
 
 migrated() {
@@ -380,7 +380,7 @@ fi
 : > "$LOG"
 step 9 "folders, settings" "give $(id -un) the right to write in $PWD" prepare
 step 10 images "read $LOG; make room or check the network, then run the same again" images
-step 11 "data services" "scripts/compose.sh logs postgres redis" started postgres redis
+step 11 "data services" "scripts/compose.sh logs postgres redis" eval 'started postgres redis && healthy postgres redis'
 step 12 migrations "scripts/compose.sh logs postgres; then run the same again" eval 'started accounts && migrated'
 step 11 services "scripts/compose.sh logs app worker nginx" started
 step 11 health "scripts/compose.sh ps -a; scripts/compose.sh logs SERVICE" healthy

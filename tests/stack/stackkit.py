@@ -113,13 +113,15 @@ class Stack:
         self.eventually(lambda: self.request("GET", "/health/ready")[0] == 200, seconds)
 
     @staticmethod
-    def eventually(check: Callable[[], Any], seconds: float = 60) -> Any:
+    def eventually(
+        check: Callable[[], Any], seconds: float = 60, what: Callable[[], Any] = str
+    ) -> Any:
         deadline = time.monotonic() + seconds
         while True:
             with contextlib.suppress(OSError):
                 if value := check():
                     return value
-            assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
+            assert time.monotonic() < deadline, f"not within {seconds:.0f} s {what()}"
             time.sleep(0.3)
 
     def query(self, expression: str) -> list[dict[str, Any]]:

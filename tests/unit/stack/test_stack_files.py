@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -166,3 +167,28 @@ def test_no_inventory_can_switch_tls_off() -> None:
     for path in ROLES.rglob("*.yml"):
         if path != ROLES / "site/vars/main.yml":
             assert "site_tls:" not in path.read_text(), path
+
+
+def test_the_log_forwarders_parsers_are_there_and_no_line_leaves_unasked() -> None:
+    example = yaml.safe_load((ROOT / "stack/logs/fluent-bit.yaml").read_text())
+    parsers = yaml.safe_load((ROOT / "stack/logs/parsers.yaml").read_text())
+    known = {one["name"] for one in parsers["parsers"]}
+    pipeline = example["pipeline"]
+    used = {one["parser"] for one in pipeline["inputs"] + pipeline["filters"]}
+    assert used == known
+    assert [one["name"] for one in pipeline["outputs"]] == ["stdout"]
+
+
+@pytest.mark.parametrize(
+    "script", sorted((ROOT / "scripts").glob("0*.sh")), ids=lambda one: one.name
+)
+def test_the_readme_tells_of_each_traffic_script_what_the_script_tells(script: Path) -> None:
+    readme = (ROOT / "scripts/README.md").read_text()
+    (row,) = [line for line in readme.splitlines() if line.startswith(f"| `{script.name}`")]
+    said = script.read_text()
+    for expression in re.findall(r"`([a-z][^`]*[a-z0-9)])` \|", row.partition("|")[2][1:]):
+        assert expression in said or expression == script.name, expression
+    titles = (ROLES / "monitoring/files/dashboards/service.json").read_text()
+    for panel in re.findall(r"\*([A-Z][^*]+)\*", row):
+        assert f'"title": "{panel}"' in titles
+        assert f'"{panel}"' in said
