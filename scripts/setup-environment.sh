@@ -148,6 +148,9 @@ fi
 newer() { printf '%s\n%s\n' "$1" "$2" | sort --check --version-sort 2> /dev/null; } # MINIMUM FOUND
 
 # ---------------------------------------------------------------- checks: all of them, then one exit code
+registries=no
+from_registries() { [ "$source" = registry ] || { [ "$source" = auto ] && [ "$registries" = yes ]; }; }
+
 check_tools() {
   local tool missing=()
   for tool in curl awk sed flock timeout; do command -v "$tool" > /dev/null || missing+=("$tool"); done
@@ -199,11 +202,14 @@ check_room() {
 }
 
 check_ports() {
-  local name port ours address
+  local name port ours address names
   ours=$("$docker" ps --filter "label=com.docker.compose.project=$PROJECT" --format '{{.Ports}}' 2> /dev/null || true)
   address=$(setting STACK_ADDRESS 127.0.0.1)
   [ "$address" != 0.0.0.0 ] || address=127.0.0.1
-  for name in PORT=8000 HTTP_PORT=8080 PROMETHEUS_PORT=9090 ALERTMANAGER_PORT=9093 GRAFANA_PORT=3000; do
+  names=(PORT=8000 HTTP_PORT=8080 PROMETHEUS_PORT=9090 ALERTMANAGER_PORT=9093)
+  # Its port may be another's where it does not run.
+  if from_registries && [[ ,$(setting COMPOSE_PROFILES grafana), == *,grafana,* ]]; then names+=(GRAFANA_PORT=3000); fi
+  for name in "${names[@]}"; do
     port=$(setting "${name%=*}" "${name#*=}")
     if [[ $ours == *":$port->"* ]]; then
       note ok "port $port" 0 "held by this stack"
@@ -215,7 +221,6 @@ check_ports() {
   done
 }
 
-registries=no
 knock() { timeout 4 bash -c "exec 3<> /dev/tcp/$1/443" 2> /dev/null; }
 check_network() {
   local host silent=() answering=() unnamed=()
@@ -279,7 +284,7 @@ prepare() {
 }
 
 images() {
-  if [ "$source" = debian ] || { [ "$source" = auto ] && [ "$registries" = no ]; }; then
+  if ! from_registries; then
     [ -x .venv/bin/python ] || scripts/dev-setup.sh || return
     .venv/bin/python -m scripts.stack_images || return
     echo "built from Debian packages, without Grafana" >&3
@@ -355,15 +360,17 @@ if [ "$action" = down ]; then
   options=(--remove-orphans --timeout 20)
   if [ "$volumes" = yes ]; then options+=(--volumes); fi
   : > "$LOG"
-  step 11 "$([ "$volumes" = yes ] && echo "down, with its data" || echo "down, data kept")" "read $LOG" compose --profile '*' down "${options[@]}"
+  # What a killed start may leave in the engine: an endpoint of a container that was never made.
+  fix="read $LOG; a network with active endpoints and no container goes when the engine is restarted (systemctl restart docker)"
+  step 11 "$([ "$volumes" = yes ] && echo "down, with its data" || echo "down, data kept")" "$fix" compose --profile '*' down "${options[@]}"
   exit 0
 fi
 
 check_tools
 if [ "$first_code" -eq 0 ]; then
   check_room
-  check_ports
   check_network
+  check_ports
 fi
 if [ "$action" = check ]; then exit "$first_code"; fi
 [ "$first_code" -eq 0 ] || exit "$first_code"

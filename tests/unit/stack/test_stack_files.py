@@ -192,3 +192,21 @@ def test_the_readme_tells_of_each_traffic_script_what_the_script_tells(script: P
     for panel in re.findall(r"\*([A-Z][^*]+)\*", row):
         assert f'"title": "{panel}"' in titles
         assert f'"{panel}"' in said
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("app/main.py", "app/requirements.txt", "Dockerfile", "docker-compose.yml", "Makefile"),
+        *(".env.example", "scripts/setup-environment.sh"),
+    ],
+)
+def test_a_name_that_people_look_for_is_there(name: str) -> None:
+    assert (ROOT / name).is_file()
+
+
+def test_make_has_the_targets_that_people_type_and_run_starts_the_stack() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    assert {"build", "run", "test", "lint", "fmt", "clean", "stack", "stack-down"} <= targets
+    assert re.search(r"^run: stack\b", makefile, re.MULTILINE)
