@@ -14,6 +14,7 @@
 #   --json            print the report as JSON, and nothing else on standard output
 #   NO_COLOR=1        no colours; there are none without a terminal either
 #   STACK_MIN_DISK_MB, STACK_MIN_MEMORY_MB, STACK_WAIT_SECONDS   what is asked of the machine: 4000, 1500; 300 s for each step
+#   STACK_LOCK_SECONDS   how long to wait for another run in this tree: 30
 #   AIRLIFT_DOCKER=PROGRAM    the client to use, in place of /usr/bin/docker or what is on PATH
 #   Ports and all else: .env (the environment wins).
 #
@@ -299,7 +300,8 @@ images() {
 states() { compose ps --all --format '{{.Service}} {{.State}} {{.Health}}#{{.ExitCode}}' "$@"; }
 
 started() { # SERVICE...
-  timeout "$WAIT" scripts/compose.sh --project-name "$PROJECT" up --detach --no-build "$@" || {
+  # In this process group: Ctrl-C is for it, too.
+  timeout --foreground "$WAIT" scripts/compose.sh --project-name "$PROJECT" up --detach --no-build "$@" || {
     states | grep -vE ' (running (healthy)?#0|exited #0)$' >&3 || true
     return 1
   }
@@ -380,7 +382,8 @@ if ! mkdir -p "$CACHE" 2> /dev/null || ! { : >> "$LOG"; } 2> /dev/null; then
   exit 9
 fi
 exec 9> "$CACHE/lock"
-if ! flock --nonblock 9; then
+# What a killed run has started ends by itself, soon.
+if ! flock --wait "${STACK_LOCK_SECONDS:-30}" 9; then
   die "another run is in progress in this tree" 14 "wait for it, then run the same again"
   exit 14
 fi

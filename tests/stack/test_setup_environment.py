@@ -204,7 +204,8 @@ def test_14_another_run_is_in_progress(clone: Clone) -> None:
     (clone.root / ".cache/stack").mkdir(exist_ok=True)
     with (clone.root / ".cache/stack/lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert clone.setup("--source", "debian").returncode == 14
+        done = clone.setup("--source", "debian", STACK_LOCK_SECONDS="1")
+        assert done.returncode == 14
 
 
 def test_a_check_changes_nothing(clone: Clone) -> None:
