@@ -69,6 +69,14 @@ def test_everything_runs_and_what_is_checked_is_healthy(stack: Stack, traffic: S
     )
 
 
+def test_a_second_up_changes_nothing_that_runs(stack: Stack) -> None:
+    """Before the tests that use --no-deps: Compose takes a service without them for another one."""
+    before = {name: stack.container(name) for name in LONG_RUNNING}
+    stack.up()
+    assert {name: stack.container(name) for name in LONG_RUNNING} == before
+    stack.ready()
+
+
 @pytest.mark.parametrize("row", SAME)
 def test_row(door: Any, row: str) -> None:
     ROWS[row](door)
@@ -296,13 +304,6 @@ def test_a_process_that_dies_is_started_again(stack: Stack) -> None:
     stack.eventually(
         lambda: int(docker("inspect", "--format", "{{.RestartCount}}", container)) == 1
     )
-    stack.ready()
-
-
-def test_a_second_up_changes_nothing_that_runs(stack: Stack) -> None:
-    before = {name: stack.container(name) for name in LONG_RUNNING}
-    stack.up()
-    assert {name: stack.container(name) for name in LONG_RUNNING} == before
     stack.ready()
 
 
