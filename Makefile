@@ -46,6 +46,22 @@ lab-down: ## remove the lab
 lab-shell: ## a shell on a lab host: make lab-shell HOST=lab-jump
 	@scripts/lab-shell.sh $(or $(HOST),lab-jump)
 
+# ---------------------------------------------------------------- the service on this machine alone
+.PHONY: stack
+stack: setup ## start the local stack (docker-compose.yml) and say where it answers; images from registries, or from Debian packages
+	@scripts/setup-environment.sh
+
+.PHONY: run
+run: stack ## the same as `make stack`
+
+.PHONY: stack-down
+stack-down: ## remove the local stack with its data
+	@scripts/setup-environment.sh --down --volumes
+
+.PHONY: stack-config
+stack-config: setup ## render stack/rendered/ again from the roles' templates, and the image digests of docker-compose.yml from the lock
+	@$(PY) -m scripts.stack_config
+
 # ---------------------------------------------------------------- the bundle
 .PHONY: bundle
 bundle: setup ## build and sign dist/airlift-VERSION-amd64.tar (VERSION=1.2.0 SOURCE=auto|registry|debian ALLOW_ABSENT=grafana; key in AIRLIFT_SIGNING_KEY)
@@ -100,10 +116,6 @@ deploy-notify: ## send DEPLOY_RESULTS to the webhook whose address is in DEPLOY_
 build: setup ## build the service's image as airlift/app:VERSION
 	@$(PY) -m bundle image app --tag airlift/app:$(VERSION)
 
-.PHONY: run
-run: build ## run the service alone on http://127.0.0.1:8000 (no database: predictions, health and metrics answer)
-	@$(DOCKER) run --rm --name airlift-run --read-only --tmpfs /tmp -p 127.0.0.1:8000:8000 airlift/app:$(VERSION)
-
 # ---------------------------------------------------------------- proofs
 .PHONY: lint
 lint: setup ## ruff, mypy, ansible-lint, yamllint, shellcheck, hadolint, actionlint, zizmor
@@ -140,6 +152,10 @@ test-unit: setup-tests ## unit tests (real Postgres, Redis and ssh-keygen; no la
 test-molecule: setup ## what the roles decide on their own, on one lab host
 	@scripts/molecule-test.sh
 
+.PHONY: test-stack
+test-stack: setup-tests ## the local stack, raised for real: the contract's rows, isolation, restarts, the set-up script's exit codes
+	@pytest tests/stack
+
 .PHONY: test-site
 test-site: setup ## the end-to-end site: bundle, stick, install, every row and flow, bad releases, upgrades under load
 	@pytest tests/e2e
@@ -161,7 +177,9 @@ soak: setup-tests ## the long proofs: imports killed at every step, installs at 
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
 
-.PHONY: soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy
+.PHONY: soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-stack
+soak-stack: setup-tests ## the long part of `make test-stack`: alerts under traffic, set-up killed half way, every failure of it
+	@AIRLIFT_SOAK=1 pytest tests/stack
 soak-power: setup ## the part of `make soak` that reboots hosts and cuts their power in every state of a site
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_power.py
 soak-pairs: setup ## the part of `make soak` that tries every change of a site before rollback, upgrade and install (AIRLIFT_PROOFS=1 writes docs/proofs/)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.listening import addresses
 from app.settings import ConfigurationError, get_settings
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _clear_multiproc_dir()
 
 from prometheus_client import multiprocess  # noqa: E402 - after the variable is set
 
-bind = f"0.0.0.0:{_settings.port}"
+bind = [f"{host}:{_settings.port}" for host in addresses(_settings.listen_networks)]
 workers = _settings.web_concurrency
 worker_class = "app.serving.ServiceWorker"
 logger_class = "app.serving.JsonLogger"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -40,7 +41,7 @@ from app.predict.router import router as predict_router
 from app.predict.service import Predictor
 from app.reports.renderer import Renderer
 from app.reports.router import router as reports_router
-from app.settings import Settings, get_settings
+from app.settings import ConfigurationError, Settings, get_settings
 from app.sources import registry
 
 # Their endpoints take the request and nothing else, so the framework need not call them.
@@ -92,10 +93,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes[:0] = plain(*PLAIN, openapi.router)
     problems.install(app, frozenset(registry.CONFIGS))
     _install_unavailable(app)
+    if settings.faults_enabled:
+        _install_faults(app)
     openapi.install(app, BODIES)
 
     _add_layers(app, settings, database)
     return app
+
+
+def _install_faults(app: FastAPI) -> None:
+    """Add the endpoints that fail on purpose, where their module is: in the local stack."""
+    try:
+        faults = importlib.import_module("airlift_faults")
+    except ModuleNotFoundError:
+        msg = "FAULTS_ENABLED: this image has no faults; only the local stack brings them along"
+        raise ConfigurationError(msg) from None
+    app.state.faults = faults.install(app)
 
 
 def _add_layers(app: FastAPI, settings: Settings, database: Database) -> None:
@@ -104,10 +117,13 @@ def _add_layers(app: FastAPI, settings: Settings, database: Database) -> None:
     paths = document["paths"]
     keys = KeyStore(database, settings.auth_cache_seconds) if settings.auth_enabled else None
     limiter = app.state.limiter = RateLimiter(settings)
-    table = RouteTable([*paths, *PUBLIC], prefixes=[DOCS_ASSETS])
+    faults: list[str] = getattr(app.state, "faults", [])
+    table = RouteTable([*paths, *PUBLIC, *faults], prefixes=[DOCS_ASSETS])
     # The last one added is the outermost.
     app.add_middleware(LimitsMiddleware, settings=settings, expected=Expected(paths, BARE))
-    app.add_middleware(GateMiddleware, keys=keys, limiter=limiter, needed=scopes_of(paths))
+    app.add_middleware(
+        GateMiddleware, keys=keys, limiter=limiter, needed=scopes_of(paths), free=faults
+    )
     app.add_middleware(
         RequestMiddleware, routes=table, timeout_seconds=settings.request_timeout_seconds
     )

@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     )
 
     port: int = Field(default=8000, ge=1, le=65535)
+    # Which of this machine's addresses answer: those in these networks, or all.
+    listen_networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     web_concurrency: int = Field(default=2, ge=1, le=64)
 
@@ -120,6 +122,9 @@ class Settings(BaseSettings):
     queue_age_degraded_seconds: float = Field(default=300.0, gt=0, le=86400)
     idempotency_hours: float = Field(default=24.0, gt=0, le=8760)
 
+    # Endpoints that fail on purpose. The image lacks their code: only the local stack mounts it.
+    faults_enabled: bool = False
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _lower_case(cls, value: object) -> object:
@@ -188,13 +193,21 @@ class Settings(BaseSettings):
                 raise ValueError(msg)
         return [entry.lower() for entry in value]
 
-    @field_validator("api_sources_networks", mode="before")
+    @field_validator("api_sources_networks", "listen_networks", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
         # As firewalls take them: the bits of a host do not matter.
         if not isinstance(value, list):
             return value
         return [ip_network(item, strict=False) for item in value]
+
+    @field_validator("faults_enabled")
+    @classmethod
+    def _never_on_a_site(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and (info.data.get("auth_enabled") or info.data.get("colour") != "none"):
+            msg = "is for the local stack only: a site has API keys and a colour, and no faults"
+            raise ValueError(msg)
+        return value
 
     @field_validator("source_clients")
     @classmethod

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a newcomer types, in a plain Debian of each suite: the set-up of both README commands, `make setup` (demo) and
 # `make setup-tests` (test), in a fresh clone of the last commit, on a root made by mmdebstrap with git and make only.
-#   scripts/newcomer.sh [SUITE ...]      suites: bookworm trixie
+#   scripts/newcomer.sh [--stack] [SUITE ...]      suites: bookworm trixie; --stack also raises the local stack there (make stack)
 # This machine's certificates and settings of pip, apt and proxies go in; its packages and downloads do not. The root runs as
 # a container, without systemd: set-up starts a container engine inside by hand. Nothing is left behind but the logs.
 set -euo pipefail
@@ -89,7 +89,7 @@ try_suite() {
     sh -c "awk '\$3 ~ /^cgroup/ {print \$2}' /proc/mounts | while read -r tree; do mount -o remount,bind,rw \"\$tree\"; done; exec sleep infinity"
   tar -C "$work/settings" --owner=0 --group=0 -c . | "$docker" exec --interactive "$name" tar -C / -x --no-overwrite-dir
   tar -C "$work" --owner=0 --group=0 -c airlift | "$docker" exec --interactive "$name" tar -C /root -x
-  "$docker" exec --interactive --workdir /root/airlift "$name" bash -eux << 'EOF'
+  "$docker" exec --interactive --env STACK="$stack" --workdir /root/airlift "$name" bash -eux << 'EOF'
 ! command -v python3 docker
 make setup
 make setup-tests
@@ -99,9 +99,22 @@ docker version
 .venv/bin/ansible-playbook --version
 .venv/bin/pytest --version
 test -z "$(git status --porcelain)"
+if [ "$STACK" = yes ]; then
+  make stack
+  curl --fail http://127.0.0.1:8000/health/ready
+  curl --fail http://127.0.0.1:8080/predict -H 'Content-Type: application/json' -d '{"data": [1, 2, 3, 4]}'
+  make stack
+  make stack-down
+  test -z "$(docker ps --all --quiet)$(docker volume ls --quiet)"
+fi
 EOF
 }
 
+stack=no
+if [ "${1:-}" = --stack ]; then
+  stack=yes
+  shift
+fi
 suites=("$@")
 [ ${#suites[@]} -gt 0 ] || suites=(bookworm trixie)
 mkdir -p "$LOGS"

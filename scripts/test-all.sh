@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test stage in order, keeps going after a failed one, and ends with one table and one
 # closing line "N passed, N failed". Exit code 0 only if every stage passed.
-#   scripts/test-all.sh [group ...]      stages: lint unit molecule site; a group is one or more of them: "unit molecule"
+#   scripts/test-all.sh [group ...]      stages: lint unit molecule stack site; a group is one or more of them: "unit molecule"
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 export PATH="$PWD/.venv/bin:$PATH"
@@ -27,15 +27,16 @@ run_stage() {
     lint) make lint ;;
     unit) pytest tests/unit -n 1 --junitxml="$reports/unit.xml" ;;
     molecule) scripts/molecule-test.sh "$reports/molecule.xml" ;;
+    stack) pytest tests/stack --junitxml="$reports/stack.xml" ;;
     site) pytest tests/e2e --junitxml="$reports/site.xml" ;;
-    *) echo "no such stage: $1 (lint unit molecule site)" >&2; return 2 ;;
+    *) echo "no such stage: $1 (lint unit molecule stack site)" >&2; return 2 ;;
   esac
 }
 
 # One argument is one group. Its last stage runs in the foreground; the others run beside it, one after the other and with less
 # right to the cores, because a site waits for much of its time. What they print is kept, and shown when the last stage is done.
 groups=("$@")
-[ ${#groups[@]} -gt 0 ] || groups=(lint "unit molecule site")
+[ ${#groups[@]} -gt 0 ] || groups=(lint "unit molecule stack site")
 rows=()
 failed_stages=0
 

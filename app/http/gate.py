@@ -5,7 +5,7 @@ Nothing of a body is read before: whoever has no key, no right or no requests le
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
 import structlog
@@ -21,7 +21,7 @@ class GateMiddleware:
     """Lets a request pass if its path is public, or its key is good, fit and not used too often.
 
     Without a `KeyStore` nobody needs a key, and requests are counted by address. `needed` is the
-    scope of each guarded route.
+    scope of each guarded route; `free` are paths that are neither guarded nor counted.
     """
 
     def __init__(
@@ -31,11 +31,13 @@ class GateMiddleware:
         keys: KeyStore | None,
         limiter: RateLimiter,
         needed: Mapping[str, str],
+        free: Collection[str] = (),
     ) -> None:
         self._app = app
         self._keys = keys
         self._limiter = limiter
         self._needed = needed
+        self._free = frozenset(free)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request."""
@@ -44,7 +46,7 @@ class GateMiddleware:
             return
         if scope["type"] != "http":
             return  # nothing here speaks anything else; refused by not answering
-        if is_public(scope["path"]):
+        if is_public(scope["path"]) or scope["path"] in self._free:
             await self._app(scope, receive, send)
             return
         credential, refusal = await self._authenticate(scope)

@@ -23,6 +23,7 @@ from app.jobs.hints import HintListener
 from app.jobs.runner import Runner
 from app.jobs.upkeep import Sweeper
 from app.jobs.watch import QueueWatch
+from app.listening import addresses, bound
 from app.observability import logging as app_logging
 from app.observability import metrics
 from app.observability.logging import get_logger
@@ -67,10 +68,12 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        hosts = addresses(self.settings.listen_networks)
+        sockets = bound(hosts, self.settings.worker_metrics_port)
         await self.database.open()
-        server = _Server(_http_app(self), self.settings)
+        server = _Server(_http_app(self))
         background = [
-            asyncio.create_task(server.serve()),
+            asyncio.create_task(server.serve(sockets)),
             asyncio.create_task(self._sweep()),
             asyncio.create_task(self._adapt()),
         ]
@@ -208,12 +211,10 @@ class Worker:
 class _Server(uvicorn.Server):
     """Probes and metrics of the worker; signals are the worker's own business."""
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                host="0.0.0.0",  # noqa: S104 - inside the container; the host publishes one port
-                port=settings.worker_metrics_port,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
