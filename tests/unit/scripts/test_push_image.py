@@ -31,9 +31,12 @@ class Desk:
 
     def __init__(self, root: Path, registry: Registry) -> None:
         self.clone = Clone(root)
-        (root / "scripts").mkdir()
-        for name in ("__init__.py", "version.py", "push_image.py"):
-            (root / "scripts" / name).write_text((ROOT / "scripts" / name).read_text())
+        for name in (
+            *("scripts/__init__.py", "scripts/version.py", "scripts/push_image.py"),
+            *("bundle/__init__.py", "bundle/format/__init__.py", "bundle/format/versions.py"),
+        ):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text((ROOT / name).read_text())
         (root / ".gitignore").write_text("__pycache__\noutputs\n")
         self.clone.commit("1.0.0", 1)
         self.registry = registry
