@@ -26,6 +26,7 @@ def upstream(primary: str = "blue", *, backup: bool = False, **backends: str) ->
         edge_upstream={"primary": primary, "backup": backup},
         edge_backends={name.replace("_", "-"): one for name, one in backends.items()} or BACKENDS,
         edge_upstream_keepalive=32,
+        edge_server_options="",
         site_ports=site["site_ports"],
         site_timings=site["site_timings"],
     )
