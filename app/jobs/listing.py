@@ -25,6 +25,8 @@ _MICROSECOND = dt.timedelta(microseconds=1)
 _FORM = struct.Struct(">q16s")
 #: The form of a cursor: any that has it is a place, of a time between 1970 and 2112.
 CURSOR = "^AA[A-Za-z0-9_-]{30}$"
+#: What a client is told of any other text.
+NO_CURSOR = "is no cursor that this service gave"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,10 @@ class Cursor:
             micros, identity = _FORM.unpack(raw)
             found = cls(_EPOCH + micros * _MICROSECOND, uuid.UUID(bytes=identity))
         except (UnicodeEncodeError, binascii.Error, struct.error, OverflowError) as error:
-            raise ValueError("is no cursor that this service gave") from error
+            raise ValueError(NO_CURSOR) from error
         # base64 has a second alphabet, which Python reads along.
         if found.text() != text:
-            raise ValueError("is no cursor that this service gave")
+            raise ValueError(NO_CURSOR)
         return found
 
 

@@ -12,7 +12,7 @@ from app.http.answers import answer, encoded
 from app.http.context import caller, context_of, owner_filter
 from app.http.problems import ProblemDetail, field_problem
 from app.jobs.answers import ANSWERS, ANSWERS_OF_FINISHED, unfinished
-from app.jobs.listing import Cursor, Selection
+from app.jobs.listing import NO_CURSOR, Cursor, Selection
 from app.jobs.schemas import (
     Accepted,
     JobFinished,
@@ -89,7 +89,7 @@ async def list_jobs(request: Request, query: Annotated[JobQuery, Query()] = _EVE
     try:
         cursor = None if query.cursor is None else Cursor.of(query.cursor)
     except ValueError:
-        raise field_problem("cursor", "is no cursor that this service gave") from None
+        raise field_problem("cursor", NO_CURSOR) from None
     selection = Selection(
         owner_filter(request),
         query.status,

@@ -21,8 +21,8 @@ class Utf8Watch:
         self.foreign: str | None = None
 
     def stop(self) -> None:
-        """What comes is another encoding, and known to be."""
-        self._looking = False
+        """All of it is in another encoding, and known to be."""
+        self._looking, self.foreign = False, None
 
     def feed(self, data: bytes) -> None:
         """The next bytes; none of them at the end."""

@@ -56,7 +56,6 @@ class Intake(io.RawIOBase):
         """
         buffered = io.BufferedReader(self, _CHUNK)
         if buffered.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            self._watch = Utf8Watch()
             self._watch.stop()
             # Excel's "Unicode text". Halves of surrogate pairs stay, and spoil their own record.
             return io.TextIOWrapper(buffered, "utf-16", errors="surrogatepass", newline="")

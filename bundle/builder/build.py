@@ -13,7 +13,6 @@ from bundle.builder import (
     completeness,
     content,
     delta_bases,
-    locks,
     machine,
     release,
     sums,
@@ -23,6 +22,7 @@ from bundle.builder.about import documents
 from bundle.builder.about.subject import Asked, Subject
 from bundle.builder.collected import Collected
 from bundle.builder.workspace import workspace
+from bundle.core import locks
 from bundle.core.events import Log
 from bundle.core.files import fsync_directory, sha256, sha256_bytes
 from bundle.errors import AirliftError, Kind
@@ -124,9 +124,8 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
     asked = documents.ask(options.tree, wanted, lines, options.vulnerability_data, options.audit)
     options.out.mkdir(parents=True, exist_ok=True)
     with workspace(options.out) as work:
-        settled = replace(options, source=source)
         files, collected = _collect(
-            settled, wanted, suppliers, work, absent=absent, asked=asked, log=log
+            options, wanted, suppliers, work, source=source, absent=absent, asked=asked, log=log
         )
         log(f"hashing {len(files)} files")
         entries = _entries(options.tree, files)
@@ -227,11 +226,12 @@ def _collect(
     suppliers: Suppliers,
     work: Path,
     *,
+    source: str,
     absent: dict[str, dict[str, str]],
     asked: Asked,
     log: Log,
 ) -> tuple[dict[str, Path], Collected]:
-    tree, source = options.tree, options.source or wanted.source
+    tree = options.tree
     files = content.collect(tree)
     log("container engine packages")
     absent = {**absent, **suppliers.packages(work / "packages", log)}

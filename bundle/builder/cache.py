@@ -5,7 +5,6 @@ Builds share it: what has a name is made by one of them at a time, and nothing g
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,12 +13,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bundle.builder import locks
 from bundle.builder.problems import Problem
+from bundle.core import locks
 from bundle.core.files import remove, sha256
 
 _CHUNK = 1 << 20
@@ -125,22 +124,20 @@ class _Users:
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._running = 0
-        self._fd = -1
+        self._held = ExitStack()
         self._later: list[Callable[[], None]] = []
 
     def enter(self) -> None:
         with self._turn:
             if self._running == 0:
-                path = _locks() / "in-use"
-                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-                fcntl.flock(self._fd, fcntl.LOCK_SH)
+                self._held.enter_context(locks.file(_locks() / "in-use", locks.SHARED))
             self._running += 1
 
     def leave(self) -> None:
         with self._turn:
             self._running -= 1
             if self._running == 0:
-                os.close(self._fd)
+                self._held.close()
                 self._tidy()
 
     def later(self, job: Callable[[], None]) -> None:

@@ -7,7 +7,8 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-from bundle.builder import locks, sums
+from bundle.builder import sums
+from bundle.core import locks
 from bundle.core.files import fsync_directory
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest, tar

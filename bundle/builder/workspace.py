@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bundle.builder import locks
+from bundle.core import locks
 
 PREFIX = ".build-"
 

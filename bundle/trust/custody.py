@@ -9,14 +9,11 @@ entries before it. No chain shows that entries are missing at its end.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
-import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain as joined
@@ -24,9 +21,10 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+from bundle.core import locks
 from bundle.core import schema as s
 from bundle.core.failures import os_failure
-from bundle.core.files import open_directory, read_file, write_atomic
+from bundle.core.files import read_file, write_atomic
 from bundle.errors import AirliftError, Kind
 from bundle.trust import sshsig
 from bundle.trust.sshsig import Trust
@@ -283,7 +281,8 @@ def append(path: Path, facts: dict[str, Any], *, key: Path | None, seed: bytes =
         seed: what a log that is not there yet begins with.
     """
     try:
-        with _locked(path.parent):
+        # One writer at a time. The log itself is replaced, so its folder is what is locked.
+        with locks.folder(path.parent):
             raw = read(path) or seed
             chain = check_sound(path, raw)
             entry = Entry(
@@ -311,17 +310,6 @@ def append(path: Path, facts: dict[str, Any], *, key: Path | None, seed: bytes =
             fix="names and texts are one line of printable text each",
         ) from error
     return entry
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One writer at a time. The log itself is replaced, so its folder is what is locked."""
-    fd = open_directory(folder)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _refusal(path: Path, what: str) -> AirliftError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import lzma
 import re
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
@@ -17,7 +16,7 @@ from debian.deb822 import Packages
 from bundle.builder import cache
 from bundle.builder.about import spdx
 from bundle.builder.about.layer_files import Files
-from bundle.builder.images.blobs import ZSTD
+from bundle.builder.images.blobs import UNREADABLE, ZSTD
 
 Entry = dict[str, Any]
 #: A package's fields, and its licence texts.
@@ -33,8 +32,7 @@ IN_PACKAGE = "copyright inside of the package"
 _READS = "gz-xz-zst"
 #: Of a package that is damaged: python-debian reads its numbers with `int`, and `tarfile` fails
 #: with a TypeError where a gzip stream ends within its head.
-_DAMAGED: tuple[type[Exception], ...] = (ArError, tarfile.TarError, lzma.LZMAError, zlib.error)
-_DAMAGED += (zstandard.ZstdError, OSError, EOFError, ValueError, TypeError)
+_DAMAGED = (*UNREADABLE, ArError, lzma.LZMAError, ValueError, TypeError)
 _DATABASES = ("var/lib/dpkg/status", "lib/apk/db/installed", "usr/lib/apk/db/installed")
 
 

@@ -20,9 +20,10 @@ _METADATA = re.compile(r"(.*/)?[^/]+\.(dist-info/METADATA|egg-info/PKG-INFO)")
 _OF_DEBIAN = "usr/lib/python3/dist-packages/"
 _CLASSIFIER = "License :: "
 #: Of a wheel that is damaged, or packed in a way that `zipfile` does not know.
-_UNREADABLE: tuple[type[Exception], ...] = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
-_UNREADABLE += (StopIteration, ValueError)
-_UNREADABLE += (NotImplementedError, RuntimeError)
+_UNREADABLE = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
+    *(StopIteration, ValueError, NotImplementedError, RuntimeError),
+)
 
 
 def of_image(files: Files, _release: dict[str, str]) -> Iterator[tuple[dict[str, Any], list[str]]]:

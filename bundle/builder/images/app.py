@@ -40,18 +40,17 @@ def make(
         "REVISION": release.revision_of(tree),
     }
     what = cache.key([content, recipe.dockerfile, arguments, engine.image_id(base_image)])
-    reference = f"airlift-build/{recipe.name}:{what}"
-    with cache.one_at_a_time(f"image-{recipe.name}", what):
-        if not engine.image_id(reference):
-            log(f"image {recipe.name}: building")
-            engine.build(
-                recipes.context_of(files, lock.epoch),
-                reference,
-                dockerfile=recipe.dockerfile,
-                arguments=arguments,
-            )
-            recipes.prune_later(f"airlift-build/{recipe.name}", reference)
-    return reference
+
+    def build(reference: str) -> None:
+        log(f"image {recipe.name}: building")
+        engine.build(
+            recipes.context_of(files, lock.epoch),
+            reference,
+            dockerfile=recipe.dockerfile,
+            arguments=arguments,
+        )
+
+    return recipes.once(f"airlift-build/{recipe.name}", what, build)
 
 
 def _files(tree: Path, recipe: AppBuild) -> dict[str, bytes]:

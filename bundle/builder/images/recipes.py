@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, cast
 
@@ -42,15 +43,11 @@ def base_key(lock: ImageLock, suite: str) -> str:
 
 def base(lock: ImageLock, suite: str, log: Log) -> str:
     """Return the base image of a suite (`airlift-base/SUITE:HASH`), made where it is missing."""
-    what = base_key(lock, suite)
-    reference = f"airlift-base/{suite}:{what}"
-    with cache.one_at_a_time(f"base-{suite}", what):
-        if not engine.image_id(reference):
-            _make_base(lock, suite, reference, log)
-    return reference
+    make_it = functools.partial(_make_base, lock, suite, log)
+    return once(f"airlift-base/{suite}", base_key(lock, suite), make_it)
 
 
-def _make_base(lock: ImageLock, suite: str, reference: str, log: Log) -> None:
+def _make_base(lock: ImageLock, suite: str, log: Log, reference: str) -> None:
     if not shutil.which("mmdebstrap"):
         raise Problem(
             f"mmdebstrap, which makes the {suite} base image, is not installed",
@@ -65,7 +62,6 @@ def _make_base(lock: ImageLock, suite: str, reference: str, log: Log) -> None:
         _import([*_mmdebstrap(lock, Path(folder)), suite, "-"], staged, lock)
     engine.tag(staged, reference)
     engine.remove(staged)
-    prune_later(f"airlift-base/{suite}", reference)
 
 
 def _import(command: list[str], reference: str, lock: ImageLock) -> None:
@@ -104,24 +100,32 @@ def make(lock: ImageLock, recipe: Recipe, base_image: str, log: Log) -> str:
     file = recipes_of(lock) / f"{recipe.name}.Dockerfile"
     text = file.read_bytes()
     what = cache.key([text.decode(), base_image, lock.epoch])
-    reference = f"airlift-build/{recipe.name}:{what}"
-    with cache.one_at_a_time(f"image-{recipe.name}", what):
+
+    def build(reference: str) -> None:
+        log(f"image {recipe.name}: building from Debian packages")
+        engine.build(
+            context_of({"Dockerfile": text}, lock.epoch),
+            reference,
+            dockerfile="Dockerfile",
+            arguments={"BASE_IMAGE": base_image, "SOURCE_DATE_EPOCH": str(lock.epoch)},
+        )
+
+    return once(f"airlift-build/{recipe.name}", what, build)
+
+
+def once(repository: str, what: str, build: Callable[[str], None]) -> str:
+    """Return the image `REPOSITORY:WHAT`, built by one of those who want it if the engine lacks it.
+
+    Older images of the kind go when no build runs that may be about to save one.
+    """
+    reference = f"{repository}:{what}"
+    with cache.one_at_a_time(repository.replace("/", "-"), what):
         if not engine.image_id(reference):
-            log(f"image {recipe.name}: building from Debian packages")
-            engine.build(
-                context_of({"Dockerfile": text}, lock.epoch),
-                reference,
-                dockerfile="Dockerfile",
-                arguments={"BASE_IMAGE": base_image, "SOURCE_DATE_EPOCH": str(lock.epoch)},
+            build(reference)
+            cache.when_unused(
+                functools.partial(engine.prune_tags, repository, keep=_KEEP_OLD, current=reference)
             )
-            prune_later(f"airlift-build/{recipe.name}", reference)
     return reference
-
-
-def prune_later(repository: str, current: str) -> None:
-    """Remove older images of a kind, once no build runs that may be about to save one."""
-    prune = functools.partial(engine.prune_tags, repository, keep=_KEEP_OLD, current=current)
-    cache.when_unused(prune)
 
 
 def version_of(image: str, recipe: Recipe) -> str:

@@ -16,11 +16,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
 
-from bundle.builder import locks
 from bundle.builder.images import lockfile
 from bundle.builder.images.lockfile import Platform, Upstream
 from bundle.builder.images.upstream import require, resolve
 from bundle.builder.problems import Problem
+from bundle.core import locks
 from bundle.core.files import write_atomic
 from bundle.errors import AirliftError, Kind
 

@@ -39,14 +39,11 @@ def _public(key: Any) -> bytes:
 
 
 #: What the library raises of a certificate that somebody made by hand, when a part is asked for.
-_ODD: tuple[type[Exception], ...] = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
+_ODD = (
+    *(ValueError, TypeError, UnsupportedAlgorithm),
+    *(x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion),
 )
-_ODD += (x509.UnsupportedGeneralNameType, x509.InvalidVersion)
-_UNRELATED: tuple[type[Exception], ...] = (*_ODD, InvalidSignature)
+_UNRELATED = (*_ODD, InvalidSignature)
 
 
 def _read(path: str) -> x509.Certificate:

@@ -13,7 +13,8 @@ import os
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -443,3 +444,17 @@ def assert_finished(home: Home, path: Path, trust: Trust, base: Path | None = No
 def arguments(command: str, path: Path, keys: Keys, home: Home) -> list[str]:
     signers = str(keys.signers())
     return [command, str(path), "--allowed-signers", signers, "--home", str(home.root)]
+
+
+@contextmanager
+def disk_of(folder: Path, options: str) -> Iterator[Path]:
+    """Have a real file system of its own at a new folder, such as one of `size=120m`."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "airlift-test", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"this machine lets nobody mount a file system: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

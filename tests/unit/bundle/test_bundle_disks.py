@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,14 @@ from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost import importer
 from bundle.jumphost.store import Home
-from tests.unit.bundle.bundlekit import Keys, arguments, assert_finished, everything, run_import
+from tests.unit.bundle.bundlekit import (
+    Keys,
+    arguments,
+    assert_finished,
+    disk_of,
+    everything,
+    run_import,
+)
 
 NAME = "airlift-1.0.0-amd64.tar"
 SIZE = 400_000
@@ -23,20 +28,6 @@ SIZE = 400_000
 
 def nothing(_: object) -> None:
     """Neither log nor progress."""
-
-
-@contextmanager
-def disk(folder: Path, size: str) -> Iterator[Path]:
-    """A small file system of its own."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"only root can mount a small disk: {done.stderr}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def fill(folder: Path) -> None:
@@ -52,7 +43,7 @@ def fill(folder: Path) -> None:
 def test_too_little_room_is_known_before_anything_is_written(
     big: Path, stick: Path, keys: Keys, tmp_path: Path
 ) -> None:
-    with disk(tmp_path / "disk", "2m") as small:
+    with disk_of(tmp_path / "disk", "size=2m") as small:
         home = Home(small / "airlift")
         for action in (
             lambda: join.join([stick], out=small, trust=None, log=nothing, progress=nothing),
@@ -68,7 +59,7 @@ def test_too_little_room_is_known_before_anything_is_written(
 
 @pytest.mark.usefixtures("quick")
 def test_a_disk_that_fills_up_meanwhile(big: Path, stick: Path, keys: Keys, tmp_path: Path) -> None:
-    with disk(tmp_path / "disk", "80m") as small:
+    with disk_of(tmp_path / "disk", "size=80m") as small:
         home = Home(small / "airlift")
 
         def progress(_: int) -> None:
@@ -96,7 +87,7 @@ def test_a_disk_that_fills_up_meanwhile(big: Path, stick: Path, keys: Keys, tmp_
 def test_a_read_only_disk(
     big: Path, stick: Path, keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with disk(tmp_path / "disk", "1m") as small:
+    with disk_of(tmp_path / "disk", "size=1m") as small:
         home = Home(small / "airlift")
         home.create()
         subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)

@@ -13,21 +13,15 @@ from bundle.builder import build
 from bundle.cli.main import main
 from bundle.errors import Kind
 from bundle.jumphost.store import Home
-from tests.unit.bundle.bundlekit import Keys, arguments
+from tests.unit.bundle.bundlekit import Keys, arguments, disk_of
 from tests.unit.bundle.printed import Typed, runs
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system on which nothing may be run."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=200m,noexec", "airlift-test", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"this machine lets nobody mount a file system: {done.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
+    with disk_of(tmp_path / "disk", "size=200m,noexec") as path:
+        yield path
 
 
 def stub_of_sudo(typed: Typed) -> None:

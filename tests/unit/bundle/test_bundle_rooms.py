@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bundle.jumphost", "bundle.carry"),
     ("bundle.review",),
     # What all parts of a builder stand on.
-    ("bundle.builder.collected", "bundle.builder.locks", "bundle.builder.problems"),
+    ("bundle.builder.collected", "bundle.builder.problems"),
     ("bundle.builder.cache", "bundle.builder.machine", "bundle.builder.yaml_table"),
     ("bundle.builder.content", "bundle.builder.release", "bundle.builder.wheels"),
     ("bundle.builder.images",),

@@ -20,6 +20,7 @@ from tests.unit.bundle.bundlekit import (
     Recipe,
     arguments,
     assert_finished,
+    disk_of,
     everything,
     run_import,
 )
@@ -30,14 +31,8 @@ Craft = Callable[[Recipe], Path]
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of its own, of 120 MB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=120m", "airlift-test", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"this machine lets nobody mount a file system: {done.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
+    with disk_of(tmp_path / "disk", "size=120m") as path:
+        yield path
 
 
 def _remount(disk: Path, how: str) -> None:
