@@ -110,14 +110,17 @@ def test_a4_an_old_backlog_degrades_readiness_but_does_not_end_it(site: Site) ->
         answer = process.http.get("/health/ready")
         assert answer.status_code == 200
         body = answer.json()
-        assert (body["status"] == "degraded") == ("has been due for" in body["checks"]["queue"])
-        return bool(body["status"] == "degraded")
+        # Another check may fail for a moment on a busy machine; that, too, is degraded.
+        old = "has been due for" in body["checks"]["queue"]
+        assert body["status"] == "degraded" or not old
+        return old
 
     eventually(lambda: degraded(web), seconds=25)
     worker = site.worker(**limit)
     site.wait_for(web, job, "succeeded")
     eventually(lambda: not degraded(worker))
     eventually(lambda: not degraded(web), seconds=25)
+    eventually(lambda: web.http.get("/health/ready").json()["status"] == "ready", seconds=25)
 
 
 @pytest.mark.docker
