@@ -222,7 +222,8 @@ def test_status_says_what_serves_and_how_to_go_back(trip: Trip) -> None:
 def test_the_way_back_was_seen_to_start_when_it_was_retired(trip: Trip) -> None:
     """On both image stores: a container of its image ran on each app host."""
     output = trip.done["retire"].output
-    proven = output.partition("TASK [images : Images of the release start]")[2].partition("TASK")[0]
+    task = "TASK [images : Test that the images of the release start]"
+    proven = output.partition(task)[2].partition("TASK")[0]
     assert {f"ok: [{host}]" for host in APP_HOSTS} <= set(proven.splitlines())
 
 
@@ -231,7 +232,7 @@ def test_a_rollback_that_the_schema_forbids_is_refused(trip: Trip) -> None:
     assert trip.refused.code == 2
     said = " ".join(trip.refused.output.split())
     assert (
-        "release 1.0.0 is of schema 2; the database's schema 4 serves releases of schema 3" in said
+        "release 1.0.0 has schema 2; the database has schema 4, which supports releases" in said
     )
     assert recap(trip.refused.output).changed == 0
 
@@ -239,7 +240,7 @@ def test_a_rollback_that_the_schema_forbids_is_refused(trip: Trip) -> None:
 def test_a_warm_rollback_takes_seconds(trip: Trip) -> None:
     """No limit in seconds here: a machine may be slow. It starts no container of the service."""
     output = trip.done["first rollback"].output
-    assert "it is warm" in output
+    assert "which is warm" in output
     assert "Container of app-blue" not in output
 
 

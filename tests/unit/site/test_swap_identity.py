@@ -373,8 +373,8 @@ def test_check_mode_only_looks(site: Site) -> None:
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("echo oops", "the swap agent said: oops"),
-        ("echo oops; exit 1", "the swap agent said: oops"),
+        ("echo oops", "unexpected answer of the swap agent: oops"),
+        ("echo oops; exit 1", "unexpected answer of the swap agent: oops"),
         ("echo 'airlift-swap: no room' >&2; exit 1", "no room"),
         ("echo '{}'; echo 'usage: x' >&2; exit 2", "usage: x"),
     ],
