@@ -255,7 +255,7 @@ def test_a_run_that_was_refused_the_lock_notes_nothing(site: Site) -> None:
     for verb in ("install", "retire"):
         done = site.play(verb)
         assert done.returncode == 2, done.stdout
-        assert "ann@other is at work" in " ".join(done.stdout.split())
+        assert "by ann@other is in progress" in " ".join(done.stdout.split())
     assert site.journal() == [("upgrade", "intent", "")]
 
 

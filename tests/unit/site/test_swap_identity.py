@@ -277,7 +277,7 @@ def test_a_living_run_is_left_alone_and_named(site: Site, living: subprocess.Pop
     site.give(run)
     said = site.lock()
     assert said["failed"]
-    assert said["msg"].startswith(f"ann@jump is at work on this site (rollback, run {run})")
+    assert said["msg"].startswith(f"rollback by ann@jump is in progress on this site (run {run})")
     assert site.held().run == run
     assert len(site.calls) == 1
     assert site.journal() == []
@@ -286,7 +286,7 @@ def test_a_living_run_is_left_alone_and_named(site: Site, living: subprocess.Pop
 @pytest.mark.parametrize("other", [{"host": "other"}, {"machine": "00000000"}])
 def test_a_run_of_another_machine_is_left_alone(site: Site, other: dict[str, str]) -> None:
     site.give(named(2**22 + 1, start="1", **other))
-    assert "ann@jump is at work" in site.lock()["msg"]
+    assert "by ann@jump is in progress" in site.lock()["msg"]
     assert site.held().epoch == 1
 
 
