@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from scripts.lab import ROOT
+from scripts.prose import head, read
 from tests.soak import page
-from tests.unit.docs.prose import head, read
 from tests.unit.docs.test_style import HEAD, broken, long, private
 
 PROOFS = ROOT / "docs" / "proofs"
