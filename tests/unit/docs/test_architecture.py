@@ -74,6 +74,25 @@ def test_measured_numbers_are_those_of_the_benchmarks() -> None:
     assert "| 1 | `predict_rps` |" in bench_page.quoted(ARCHITECTURE, other)
 
 
+@pytest.mark.parametrize(
+    ("page", "words", "setting"),
+    [
+        ("ARCHITECTURE", "Preflight asks for {app} MB.", "preflight_memory_mb"),
+        ("ARCHITECTURE", "fewer than {} days left (`tls_renew_days`)", "tls_renew_days"),
+        ("ARCHITECTURE", "(valid for {} days)", "tls_ca_days"),
+        ("ARCHITECTURE", "scrapes every {0[0]}{0[1]} {0[2]} over", "monitoring_scrape_interval"),
+        ("MONITORING", "Preflight asks for {monitor} GB in zone `monitor`", "preflight_data_gb"),
+        ("MONITORING", "Samples are kept for {0[0]}{0[1]} days", "monitoring_retention_time"),
+        ("MONITORING", "keeps {} files of", "service_log_files"),
+        ("MONITORING", "files of {0[0]}{0[1]} MB", "service_log_size"),
+    ],
+)
+def test_other_defaults_in_the_text_are_the_roles(page: str, words: str, setting: str) -> None:
+    value = DEFAULTS[setting]
+    said = words.format(**value) if isinstance(value, dict) else words.format(value)
+    assert said in (ROOT / "docs" / f"{page}.md").read_text()
+
+
 def test_there_are_enough_scenarios() -> None:
     assert len(SCENARIOS) >= 8
 
