@@ -63,6 +63,17 @@ def test_every_job_of_the_pipelines_is_in_the_table() -> None:
         assert {job for one, job in listed if one == file} == set(there)
 
 
+def test_the_time_that_tests_may_take_is_the_jobs() -> None:
+    ci = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    longest = max(job["timeout-minutes"] for job in ci.values())
+    assert f"on 2 cores. It may take {ci['test']['timeout-minutes']}." in PAGE
+    assert ci["test"]["timeout-minutes"] == longest
+    # Half as long again as the slowest run that the page names.
+    runs = re.search(r"`make test`: (\d+) and (\d+) minutes", PAGE)
+    assert runs is not None
+    assert longest >= 1.5 * max(map(int, runs.groups()))
+
+
 def test_image_tags_of_the_examples_are_what_the_program_says() -> None:
     rows = re.findall(r"^\| .*(?:tag|after) .*\| `([\d.]+)` \| `(\S+)` \|$", PAGE, re.MULTILINE)
     begins = [upcoming(declared, last) for declared, last in CASES]
