@@ -74,6 +74,20 @@ def test_the_time_that_tests_may_take_is_the_jobs() -> None:
     assert longest >= 1.5 * max(map(int, runs.groups()))
 
 
+def test_sums_of_the_measured_times_are_right() -> None:
+    rows = {row[0]: row[1:] for row in table("times of a deployment")}
+    for name, cells in rows.items():
+        *phases, total = (cell.strip(" |") for cell in cells)
+        assert sum(int(cell) for cell in phases if cell) == int(total), name
+    said = re.search(r"\| a deployment took \[(\d+) minutes, a rollback (\d+) seconds\]", PAGE)
+    assert said is not None
+    assert int(said[1]) == round(int(rows["good release"][-1].strip(" |")) / 60)
+    assert said[2] == rows["rollback by hand"][-1].strip(" |")
+    shown = re.findall(r"^(?:import|preflight|upgrade|smoke|rollback) +\w+ +(\d+)  ", PAGE, re.M)
+    measured = rows["release that fails the smoke test"][:-1]
+    assert shown == [cell.strip() for cell in measured]
+
+
 def test_image_tags_of_the_examples_are_what_the_program_says() -> None:
     rows = re.findall(r"^\| .*(?:tag|after) .*\| `([\d.]+)` \| `(\S+)` \|$", PAGE, re.MULTILINE)
     begins = [upcoming(declared, last) for declared, last in CASES]
