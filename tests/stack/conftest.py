@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from scripts import stack_images
+from tests.proofs import write_pages
 from tests.stack.stackkit import Stack
 from tests.unit.app.appkit import ROOT, one_builder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to `make soak-stack` what takes minutes, or rarely breaks alone."""
+    if os.environ.get("AIRLIFT_SOAK") != "1":
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="make soak-stack"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Write the pages of the long part."""
+    write_pages(terminalreporter, "soak-stack", only="long")
 
 
 @pytest.fixture(scope="session")
@@ -25,15 +40,18 @@ def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         name,
         tmp_path_factory.mktemp("sources"),
         network,
-        API_SOURCES_ALLOWED='["api-source:8088"]',
+        API_SOURCES_ALLOWED='["api-source:8088", "api-away:8088"]',
         API_SOURCES_NETWORKS=f'["{network}.64/26"]',
     )
-    made.compose("down", "--volumes", "--timeout", "5")
+    # Of a run that was killed.
+    if made.left():
+        made.compose("--profile", "*", "down", "--volumes", "--timeout", "5")
     try:
         made.up()
         yield made
     finally:
-        made.compose("--profile", "*", "down", "--volumes", "--timeout", "5", check=False)
+        if made.left():
+            made.compose("--profile", "*", "down", "--volumes", "--timeout", "5", check=False)
 
 
 @pytest.fixture(scope="session")

@@ -138,9 +138,15 @@ class Stack:
         found = self.query(expression)
         return float(found[0]["value"][1]) if found else 0.0
 
+    def containers(self) -> dict[str, str]:
+        """Return service: id of its (first) container; one question to the engine."""
+        form = '{{.Label "com.docker.compose.service"}} {{.ID}}'
+        mine = f"label=com.docker.compose.project={self.name}"
+        lines = docker("ps", "--all", "--filter", mine, "--format", form).splitlines()
+        return {service: one for service, _, one in (line.partition(" ") for line in lines)}
+
     def container(self, service: str) -> str:
-        """Return the id of a service's (first) container."""
-        return self.compose("ps", "--all", "--quiet", service).stdout.split()[0]
+        return self.containers()[service]
 
     def states(self) -> dict[str, str]:
         lines = self.compose("ps", "--all", "--format", "{{.Service}} {{.State}} {{.Health}}")

@@ -1,0 +1,63 @@
+"""What the long proofs found, as pages of docs/proofs: AIRLIFT_PROOFS=1 writes them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections import defaultdict
+
+import pytest
+
+from scripts.lab import ROOT
+
+PROOFS = ROOT / "docs" / "proofs"
+
+
+def _tree() -> str:
+    """Return the tree that was tried; the pages that are written here do not make it another."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", ":!docs/proofs")
+    return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
+
+
+def write_pages(reporter: pytest.TerminalReporter, target: str, *, only: str = "") -> None:
+    """Write a page per file of tests: what was tried, on which tree, and what came of it.
+
+    `only` names a mark: the others of the same files are no long proofs.
+    """
+    if os.environ.get("AIRLIFT_PROOFS") != "1":
+        return
+    found: dict[str, list[str]] = defaultdict(list)
+    more: dict[str, dict[str, object]] = defaultdict(dict)
+    for outcome in ("passed", "failed", "error"):
+        for report in reporter.getreports(outcome):
+            if only and only not in report.keywords:
+                continue
+            if report.when == "call" or outcome == "error":
+                path, _, name = report.nodeid.partition("::")
+                if not only:
+                    name = name.partition("[")[2].rstrip("]") or name
+                # What a test recorded of itself has columns of its own.
+                more[path] |= dict(report.user_properties)
+                values = "".join(f" {value} |" for _, value in report.user_properties)
+                row = f"| {name.replace('_', ' ')} | {outcome} | {report.duration:.0f} s |{values}"
+                found[path].append(row)
+    PROOFS.mkdir(exist_ok=True)
+    for path, rows in found.items():
+        name = path.rpartition("test_")[2].removesuffix(".py")
+        page = [
+            f"# {name.replace('_', ' ').capitalize()}",
+            "",
+            f"Tree {_tree()}, {time.strftime('%Y-%m-%d', time.gmtime())}, one machine with "
+            f"{os.cpu_count()} cores. `AIRLIFT_PROOFS=1 make {target}` makes it, from {path}.",
+            "",
+            "| what | outcome | time |" + "".join(f" {one} |" for one in more[path]),
+            "|---|---|---|" + "---|" * len(more[path]),
+            *rows,
+        ]
+        (PROOFS / f"{name}.md").write_text("\n".join(page) + "\n")
