@@ -25,12 +25,16 @@ def _tree() -> str:
     return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
 
 
+#: Of the beginning: the tests take hours, and somebody may work on.
+TREE = _tree() if os.environ.get("AIRLIFT_PROOFS") == "1" else ""
+
+
 def write_pages(reporter: pytest.TerminalReporter, target: str, *, only: str = "") -> None:
     """Write a page per file of tests: what was tried, on which tree, and what came of it.
 
     `only` names a mark: the others of the same files are no long proofs.
     """
-    if os.environ.get("AIRLIFT_PROOFS") != "1":
+    if not TREE:
         return
     found: dict[str, list[str]] = defaultdict(list)
     more: dict[str, dict[str, object]] = defaultdict(dict)
@@ -53,7 +57,7 @@ def write_pages(reporter: pytest.TerminalReporter, target: str, *, only: str = "
         page = [
             f"# {name.replace('_', ' ').capitalize()}",
             "",
-            f"Tree {_tree()}, {time.strftime('%Y-%m-%d', time.gmtime())}, one machine with "
+            f"Tree {TREE}, {time.strftime('%Y-%m-%d', time.gmtime())}, one machine with "
             f"{os.cpu_count()} cores. `AIRLIFT_PROOFS=1 make {target}` makes it, from {path}.",
             "",
             "| what | outcome | time |" + "".join(f" {one} |" for one in more[path]),

@@ -210,3 +210,13 @@ def test_make_has_the_targets_that_people_type_and_run_starts_the_stack() -> Non
     targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
     assert {"build", "run", "test", "lint", "fmt", "clean", "stack", "stack-down"} <= targets
     assert re.search(r"^run: stack\b", makefile, re.MULTILINE)
+
+
+def test_every_stage_is_a_part_of_make_test() -> None:
+    """The local stack is; its long part is `make soak-stack`."""
+    script = (ROOT / "scripts/test-all.sh").read_text()
+    stages = set(re.findall(r"^    ([a-z]+)\) \S", script, re.MULTILINE))
+    groups = re.findall(r"\|\| groups=\((.*)\)$", script, re.MULTILINE)
+    run = [stage for group in shlex.split(groups[0]) for stage in group.split()]
+    assert "stack" in stages
+    assert sorted(run) == sorted(stages)
