@@ -208,6 +208,35 @@ class Stack:
         return found[0], found[2]
 
 
+class Clone(Stack):
+    """A copy of this tree's files, in which the script may write, with a stack of its own."""
+
+    def __init__(self, root: Path, name: str, network: str) -> None:
+        super().__init__(name, root / "stack/sources", network)
+        del self.env["SOURCES_DIR"]
+        self.root = root
+
+    def setup(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(self.root / "scripts/setup-environment.sh"), *arguments],
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    def report(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.root / ".cache/stack/report.json").read_text())
+        return found
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        path = self.root / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+
 def decode(answer: bytes) -> Any:
     try:
         return json.loads(answer)

@@ -13,100 +13,14 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.stack.stackkit import Stack
+from tests.stack.stackkit import Clone
 from tests.unit.app.appkit import ROOT
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
-
-
-NAME = ("airlift-stack-env", "198.19.244")
-
-
-class Clone(Stack):
-    """A copy of this tree's files, in which the script may write, with a stack of its own."""
-
-    def __init__(self, root: Path, name: str, network: str) -> None:
-        super().__init__(name, root / "stack/sources", network)
-        del self.env["SOURCES_DIR"]
-        self.root = root
-
-    def setup(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(self.root / "scripts/setup-environment.sh"), *arguments],
-            env={**self.env, **env},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-
-    def report(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.root / ".cache/stack/report.json").read_text())
-        return found
-
-    def edit(self, name: str, old: str, new: str) -> None:
-        path = self.root / name
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
-
-
-@pytest.fixture(scope="module")
-def tree(images: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("tree") / "airlift"
-    listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.split("\0"):
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
-    # Images are built from what git knows.
-    who = ("-c", "user.name=Tests", "-c", "user.email=tests@airlift.example")
-    for words in (("init", "-q"), ("add", "-A"), (*who, "commit", "-q", "-m", "A copy")):
-        subprocess.run(["git", "-C", str(root), *words], check=True)
-    (root / ".venv").symlink_to(ROOT / ".venv")
-    # As after a first run: nothing is fetched again.
-    for name in ("compose", "stack"):
-        (root / ".cache" / name).mkdir(parents=True)
-    if (fetched := ROOT / ".cache/compose").is_dir():
-        shutil.copytree(fetched, root / ".cache/compose", dirs_exist_ok=True)
-    shutil.copy2(ROOT / ".cache/stack/images.env", root / ".cache/stack")
-    for folder in (root, *root.parents):
-        if folder.is_relative_to(root.parents[1]):
-            folder.chmod(0o755)
-    return root
-
-
-@pytest.fixture(scope="module")
-def shared(tree: Path) -> Clone:
-    """The tree itself, for runs that change nothing."""
-    return Clone(tree, *NAME)
-
-
-@pytest.fixture
-def clone(tree: Path, tmp_path: Path) -> Iterator[Clone]:
-    root = tmp_path / "airlift"
-    shutil.copytree(tree, root, symlinks=True)
-    for folder in (tmp_path, tmp_path.parent):
-        folder.chmod(0o755)
-    # An engine whose client dies in the middle may count an endpoint on a network for ever (20.10
-    # did): the network of the tests that kill is theirs alone.
-    killed = "killed" in tmp_path.name
-    made = Clone(root, *(("airlift-stack-kill", "198.19.243") if killed else NAME))
-    yield made
-    # Where the script came to its first step.
-    if (root / ".cache/stack/setup.log").exists() and made.left():
-        made.compose("--profile", "*", "down", "--volumes", "--timeout", "2", check=False)
 
 
 def test_help_lists_every_exit_code(shared: Clone) -> None:
