@@ -207,6 +207,22 @@ def test_networks_keep_apart_what_does_not_belong_together(stack: Stack) -> None
     assert members == {"app-1", "nginx-1"}
 
 
+def test_every_container_has_the_rights_and_bounds_of_the_file(stack: Stack) -> None:
+    """What the engine made of docker-compose.yml, which tests/unit/stack reads."""
+    for name, one in stack.containers().items():
+        (found,) = json.loads(docker("inspect", one))
+        host = found["HostConfig"]
+        assert found["Config"]["User"] not in {"", "root", "0:0"} or name == "secrets", name
+        assert host["CapDrop"] == ["ALL"], name
+        assert host["CapAdd"] == (["CHOWN"] if name == "secrets" else None), name
+        assert host["SecurityOpt"] == ["no-new-privileges:true"], name
+        assert (host["ReadonlyRootfs"], host["Privileged"]) == (True, False), name
+        assert min(host["Memory"], host["NanoCpus"], host["PidsLimit"]) > 0, name
+        assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}, name
+        published = [way for ways in (host["PortBindings"] or {}).values() for way in ways]
+        assert {way["HostIp"] for way in published} <= {"127.0.0.1"}, name
+
+
 def test_a_password_is_in_no_environment_and_no_log(stack: Stack) -> None:
     """Each is in the volumes of those who need it, readable by their user only."""
     ids = stack.containers()
