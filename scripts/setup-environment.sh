@@ -36,8 +36,8 @@ readonly CACHE=.cache/stack
 readonly LOG=$CACHE/setup.log REPORT=$CACHE/report.json OVERRIDES=$CACHE/images.env
 readonly PROJECT=${COMPOSE_PROJECT_NAME:-airlift-stack}
 readonly WAIT=${STACK_WAIT_SECONDS:-300}
-# Lines of `states` that need no wait.
-readonly FINE=' (running (healthy)?#0|exited #0)$'
+# Lines of `states` that need no wait. A service that is between two restarts shows as `exited #0`, too.
+readonly FINE='^([a-z-]+ running healthy|(([a-z]+-)+exporter|logs) running |(secrets|accounts|migrate) exited )#0$'
 action=up source=auto json=no volumes=no
 
 usage() { sed -n '2,/^set -euo/p' "$0" | sed '$d; s/^# \{0,1\}//'; }
