@@ -35,7 +35,7 @@ TELLING: tuple[tuple[str, ...], ...] = (
     (r"verify\.pyz: OK",),
     (r"is imported and current",),
     (r"\S+ serves release [\d.]+$",),
-    (r"\d+ requests, \d+ failed", r"Ask the site through Nginx"),
+    (r"\d+ requests, \d+ failed", r"=== .* the site through Nginx"),
     (r"=== .* Upgrade",),
     (r"serves release [\d.]+ \(green\)$",),
     (r"serves release [\d.]+ \(blue\)$",),
@@ -63,15 +63,15 @@ def telling_lines(log: str) -> list[str]:
     lines = [re.sub(r"^(\S+) {2,}(?!=)", r"\1 ", line.rstrip()) for line in log.splitlines()]
     found: set[int] = set()
     for patterns in TELLING:
-        for pattern in patterns:
-            # The last one: a demo that was interrupted did its steps twice.
-            hits = [number for number, line in enumerate(lines) if re.search(pattern, line)]
-            if hits:
-                found.add(hits[-1])
-                break
-    if len(found) != len(TELLING):
-        message = "the newest log is of a demo that did not end well: run it again"
-        raise MissingSourceError(message)
+        # The last one: a demo that was interrupted did its steps twice.
+        hits = [
+            [number for number, line in enumerate(lines) if re.search(pattern, line)][-1:]
+            for pattern in patterns
+        ]
+        if not any(hits):
+            message = f"the demo's newest log has no line with {patterns[0]!r}: run it again"
+            raise MissingSourceError(message)
+        found.add(next(hit[0] for hit in hits if hit))
     return [_cut(lines[number]) for number in sorted(found)]
 
 
