@@ -145,8 +145,8 @@ coverage: setup-tests ## run the unit tests with coverage: a table, coverage.xml
 	@pytest tests/unit -n 2 --cov --cov-report=term:skip-covered --cov-report=xml --cov-fail-under=$(COVERAGE_MINIMUM)
 
 .PHONY: fmt
-fmt: setup ## let ruff fix format and imports
-	@ruff check --fix --exit-zero . && ruff format .
+fmt: setup ## let ruff format the code and order imports; put each sentence of the pages on a line of its own
+	@ruff check --fix --exit-zero . && ruff format . && $(PY) -m scripts.prose
 
 .PHONY: test-unit
 test-unit: setup-tests ## run the unit tests (real Postgres, Redis and ssh-keygen; no lab)
@@ -157,7 +157,7 @@ test-molecule: setup ## test what the roles decide on their own, on one lab host
 	@scripts/molecule-test.sh
 
 .PHONY: test-stack
-test-stack: setup-tests ## test the local stack, started for real: the contract's rows, isolation, restarts, exit codes of the set-up script
+test-stack: setup-tests ## test the local stack, started for real: the contract's rows, isolation, traffic, checks of the set-up script
 	@pytest tests/stack
 
 .PHONY: test-site
@@ -182,7 +182,7 @@ soak: setup-tests ## run the long proofs: imports killed at every step, installs
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
 
 .PHONY: soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-stack
-soak-stack: setup-tests ## run the long part of `make test-stack`: alerts under traffic, set-up killed half way, every failure of it
+soak-stack: setup-tests ## run `make test-stack` with its long part: restarts, replicas, alerts under traffic, a killed set-up, every failure of it (AIRLIFT_PROOFS=1 writes docs/proofs/)
 	@AIRLIFT_SOAK=1 pytest tests/stack
 soak-power: setup ## run the part of `make soak` that reboots hosts and cuts their power in every state of a site
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_power.py
@@ -203,7 +203,7 @@ kills: setup ## kill everything with -9 while 2,200 jobs are accepted and run; w
 
 .PHONY: bench
 bench: setup ## measure with the demo's bundle, beside other tools; writes docs/benchmarks/
-	@$(PY) scripts/bench.py && $(PY) scripts/bench_service.py
+	@$(PY) scripts/bench.py && $(PY) scripts/bench_service.py && $(PY) -m scripts.costs --write
 
 .PHONY: train
 train: setup ## train the service's models again; writes app/models/ and the numbers of docs/MODEL_CARD.md
