@@ -66,7 +66,7 @@ def test_every_job_of_the_pipelines_is_in_the_table() -> None:
 def test_the_time_that_tests_may_take_is_the_jobs() -> None:
     ci = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
     longest = max(job["timeout-minutes"] for job in ci.values())
-    assert f"on 2 cores. It may take {ci['test']['timeout-minutes']}." in PAGE
+    assert f"on 2 cores.\n  It may take {ci['test']['timeout-minutes']}.\n" in PAGE
     assert ci["test"]["timeout-minutes"] == longest
     # Half as long again as the slowest run that the page names.
     runs = re.search(r"`make test`: (\d+) and (\d+) minutes", PAGE)
