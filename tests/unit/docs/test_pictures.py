@@ -99,6 +99,23 @@ def test_a_demo_is_told_by_ten_of_its_lines() -> None:
     ]
 
 
+#: What the lines of a demo's log are found by, and where it is said.
+SAID = [
+    ("is imported and current", "bundle/cli/import_release.py"),
+    (" the site through Nginx", "scripts/demo.py"),
+    ('"Upgrade', "scripts/roundtrip.py"),
+    ("requests, {found.failed} failed", "scripts/roundtrip.py"),
+    ("serves release {{ site_version }}", "roles/edge/tasks/prove.yml"),
+    ("serves release {{ site_version }} ({{ swap_target }})", "roles/swap/tasks/finish.yml"),
+    ("everything is as it", "roles/status/logic/report.py"),
+]
+
+
+@pytest.mark.parametrize(("words", "file"), SAID)
+def test_the_lines_that_tell_of_a_demo_are_still_said(words: str, file: str) -> None:
+    assert words in (ROOT / file).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("lost", ["verify.pyz", "(blue)", "runs release"])
 def test_a_demo_that_did_not_end_well_is_no_source(lost: str) -> None:
     log = "\n".join(line for line in LOG.splitlines() if lost not in line)
