@@ -11,6 +11,7 @@ import pytest
 
 from scripts.lab import ROOT
 from tests.e2e.conftest import carried, imported, installed, journey, placed, raised
+from tests.soak.page import page
 
 __all__ = ["carried", "imported", "installed", "journey", "placed", "raised"]
 
@@ -38,6 +39,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in terminalreporter.getreports(outcome):
             if report.when == "call" or outcome == "error":
                 path, _, name = report.nodeid.partition("::")
+                if not path.startswith("tests/soak/"):
+                    # `make soak` runs long unit tests, too, which have no page.
+                    continue
                 name = name.partition("[")[2].rstrip("]") or name
                 page_name = path.rpartition("test_")[2].removesuffix(".py")
                 # What a test recorded of itself has columns of its own.
@@ -47,15 +51,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 found[page_name].append(row)
     PROOFS.mkdir(exist_ok=True)
     for name, rows in found.items():
-        page = [
-            f"# {name.replace('_', ' ').capitalize()}",
-            "",
-            f"Tree {_tree()}, {time.strftime('%Y-%m-%d', time.gmtime())}, one machine with "
-            f"{os.cpu_count()} cores. `AIRLIFT_PROOFS=1 make soak` makes it, from "
-            f"tests/soak/test_{name}.py.",
-            "",
-            "| what | outcome | time |" + "".join(f" {one} |" for one in more[name]),
-            "|---|---|---|" + "---|" * len(more[name]),
-            *rows,
-        ]
-        (PROOFS / f"{name}.md").write_text("\n".join(page) + "\n")
+        date = time.strftime("%Y-%m-%d", time.gmtime())
+        (PROOFS / f"{name}.md").write_text(page(name, rows, list(more[name]), _tree(), date))

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scripts.deploy.outcome import Outcome
 from scripts.deploy.settings import NAMES, NEEDED
@@ -78,3 +79,16 @@ def test_labels_of_runners_are_the_ones_that_lint_knows(label: str) -> None:
     assert f"`{label}`" in PAGE
     assert f"- {label}\n" in (ROOT / ".github" / "actionlint.yaml").read_text()
     assert f"[self-hosted, {label}]" in WORKFLOWS
+
+
+def test_the_runbook_says_that_the_smoke_test_stores_items() -> None:
+    swap = yaml.safe_load((ROOT / "roles" / "swap" / "defaults" / "main.yml").read_text())
+    stored = [one for one in swap["swap_smoke_requests"] if one["method"] == "POST"]
+    assert [one["path"] for one in stored if one["status"] == 201] == ["/items"]
+    page = (ROOT / "docs" / "OPERATIONS.md").read_text()
+    (row,) = re.findall(r"^\|.*`play playbooks/smoke\.yml`.*$", page, re.MULTILINE)
+    assert "changes nothing" not in row
+    assert "stores two items for each app host in its own client's list" in row
+    # What the row counts: every request goes out this often.
+    tasks = (ROOT / "roles" / "swap" / "tasks" / "smoke.yml").read_text()
+    assert 'rounds: "{{ swap_app_hosts | length * 2 }}"' in tasks

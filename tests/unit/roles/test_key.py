@@ -249,7 +249,7 @@ def test_the_play_on_the_jump_host(tmp_path: Path) -> None:
     assert jump.tool("view").startswith("# secrets\napp_api_keys:\n")
     # Shown on the terminal only.
     log = (tmp_path / "log").read_text()
-    assert "The list in the inventory" in log
+    assert "Change the list in the inventory" in log
     assert "airlift_" not in log
 
     target = tmp_path / "crm.key"
