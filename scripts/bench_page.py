@@ -1,14 +1,16 @@
-"""What `make bench` writes for people: docs/benchmarks/README.md, from the flat results."""
+"""What `make bench` writes for people: docs/benchmarks/README.md, and numbers that others quote."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from bundle.core.text import size
 from scripts.lab import ROOT
 
 RESULTS = ROOT / "docs" / "benchmarks"
+ARCHITECTURE = ROOT / "docs" / "ARCHITECTURE.md"
 UNKNOWN = "not measured"
 #: key: (what a person reads, the peer's way, goal of the ratio: at most so much, or at least)
 MEASURED: dict[str, tuple[str, str, str]] = {
@@ -105,12 +107,25 @@ def load() -> dict[str, Any]:
 
 
 def save(results: dict[str, Any]) -> None:
-    """Merge results into what was measured so far, and write the page."""
+    """Merge results into what was measured so far, and write what shows them."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in results.items()}
     merged = load() | rounded
     (RESULTS / "results.json").write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n")
     (RESULTS / "README.md").write_text(page(merged))
+    ARCHITECTURE.write_text(quoted(ARCHITECTURE.read_text(), merged))
+
+
+def quoted(document: str, results: dict[str, Any]) -> str:
+    """Return a document with the rows renewed that end with a name of the results."""
+
+    def renew(row: re.Match[str]) -> str:
+        if row[4] not in results:
+            return row[0]
+        digits = len(row[2].partition(".")[2])
+        return f"{row[1]}{results[row[4]]:.{digits}f}{row[3]}"
+
+    return re.sub(r"^(\| .* \| )([\d.]+)( \| `(\w+)` \|)$", renew, document, flags=re.MULTILINE)
 
 
 def ratios(results: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
