@@ -202,7 +202,7 @@ kills: setup ## kill -9 everything while 2,200 jobs are taken and run; writes wh
 
 .PHONY: bench
 bench: setup ## measure beside the peers' ways with the demo's bundle; writes docs/benchmarks/
-	@$(PY) scripts/bench.py && $(PY) scripts/bench_service.py
+	@$(PY) scripts/bench.py && $(PY) scripts/bench_service.py && $(PY) -m scripts.costs --write
 
 .PHONY: train
 train: setup ## train the service's models again; writes app/models/ and the numbers of docs/MODEL_CARD.md
