@@ -156,7 +156,7 @@ test-molecule: setup ## what the roles decide on their own, on one lab host
 	@scripts/molecule-test.sh
 
 .PHONY: test-stack
-test-stack: setup-tests ## the local stack, raised for real: the contract's rows, isolation, restarts, the set-up script's exit codes
+test-stack: setup-tests ## the local stack, raised for real: every row of the contract's HTTP interface, isolation, traffic, the set-up script's checks
 	@pytest tests/stack
 
 .PHONY: test-site
@@ -181,7 +181,7 @@ soak: setup-tests ## the long proofs: imports killed at every step, installs at 
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
 
 .PHONY: soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-stack
-soak-stack: setup-tests ## the long part of `make test-stack`: alerts under traffic, set-up killed half way, every failure of it
+soak-stack: setup-tests ## `make test-stack` with its long part: restarts, replicas, alerts under traffic, set-up killed half way, every failure of it (AIRLIFT_PROOFS=1 writes docs/proofs/)
 	@AIRLIFT_SOAK=1 pytest tests/stack
 soak-power: setup ## the part of `make soak` that reboots hosts and cuts their power in every state of a site
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_power.py

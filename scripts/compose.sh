@@ -2,7 +2,7 @@
 # Docker Compose for the local stack: scripts/compose.sh ps, … up, … logs app. It takes the installed Compose if that is version 2.17
 # or newer, else Debian 13's, which apt's signatures vouch for, extracted once into .cache/compose (Debian 12's own is version 1).
 # Where scripts/stack_images.py has built images from Debian packages, those are used.
-#   scripts/compose.sh --which     only says which Compose it would run
+#   scripts/compose.sh --which     print which Compose it would run; fetch nothing
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,9 +23,13 @@ new_enough() {
   printf '%s\n%s\n' "$MINIMUM" "${version#v}" | sort --check --version-sort 2> /dev/null
 }
 
-fetch() {
+can_fetch() {
   command -v mmdebstrap > /dev/null || fail "no Docker Compose $MINIMUM or newer, and no mmdebstrap to fetch it with" \
     "Install docker-compose-plugin (Docker's repository), docker-compose (Debian 13), or: apt-get install mmdebstrap"
+}
+
+fetch() {
+  can_fetch
   echo "compose: fetching Debian 13's docker-compose, once" >&2
   local work
   work=$(mktemp -d)
@@ -42,7 +46,8 @@ fetch() {
   mv "$FETCHED.$$" "$FETCHED"
 }
 
-choose() {
+# Sets `compose` to one that this machine has.
+found() {
   local docker
   for docker in docker /usr/bin/docker; do
     if new_enough "$docker" compose; then
@@ -54,15 +59,22 @@ choose() {
     compose=(docker-compose)
     return
   fi
-  new_enough "$FETCHED" || fetch
-  new_enough "$FETCHED" || fail "$FETCHED does not run here" "Remove it and run the same again: rm $FETCHED"
   compose=("$PWD/$FETCHED")
+  new_enough "$FETCHED"
 }
 
-choose
 if [ "${1:-}" = --which ]; then
-  echo "${compose[*]} ($("${compose[@]}" version --short))"
+  if found; then
+    echo "${compose[*]} ($("${compose[@]}" version --short))"
+  else
+    can_fetch
+    echo "Debian 13's docker-compose, fetched on the first use"
+  fi
   exit
+fi
+if ! found; then
+  fetch
+  found || fail "$FETCHED does not run here" "Remove it and run the same again: rm $FETCHED"
 fi
 files=()
 if [ -e .env ]; then files+=(--env-file .env); else files+=(--env-file .env.example); fi

@@ -105,6 +105,11 @@ if [ "$STACK" = yes ]; then
   curl --fail http://127.0.0.1:8080/predict -H 'Content-Type: application/json' -d '{"data": [1, 2, 3, 4]}'
   make stack
   make stack-down
+  # By hand, with the images that are there now.
+  cp .env.example .env
+  scripts/compose.sh up --detach --no-build
+  curl --fail --retry 30 --retry-delay 1 --retry-all-errors http://127.0.0.1:8000/health/ready
+  scripts/compose.sh down --volumes
   test -z "$(docker ps --all --quiet)$(docker volume ls --quiet)"
 fi
 EOF

@@ -37,7 +37,7 @@ run_stage() {
 # the others run beside it with less right to the cores, because a site waits for much of its time. What they print is kept, and
 # shown when the last lane is done.
 groups=("$@")
-[ ${#groups[@]} -gt 0 ] || groups=("unit | lint molecule | site")
+[ ${#groups[@]} -gt 0 ] || groups=("unit | lint molecule stack | site")
 rows=()
 failed_stages=0
 
