@@ -22,9 +22,8 @@ def test_every_long_test_can_write_its_page() -> None:
 
 @pytest.mark.parametrize("name", ABOUT)
 def test_a_written_page_is_in_the_form_of_all_pages(name: str) -> None:
-    made = page(
-        name, "tests/x.py", ["| a | passed | 1 s | 2 |"], ["inputs"], "0123abc", "2026-11-30"
-    )
+    rows = ["| a | passed | 1 s | 2 |"]
+    made = page(name, "tests/x.py", rows, ["inputs"], "0123abc, 2026-11-30")
     assert list(head(made)) == HEAD
     found = list(read(made))
     assert [line for line in found if broken(line) or long(line) or private(line)] == []
