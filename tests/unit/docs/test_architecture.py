@@ -138,7 +138,6 @@ def test_each_alert_of_the_service_has_a_scenario_or_is_about_capacity() -> None
     capacity = {
         "HighErrorRatio",
         "HighLatency",
-        "FewerReplicas",
         "HostCpuHigh",
         "HostMemoryHigh",
         "ClockOff",
@@ -146,3 +145,13 @@ def test_each_alert_of_the_service_has_a_scenario_or_is_about_capacity() -> None
         "RuleFailures",
     }
     assert {one for one in ALERTS if one not in FAILURES} == capacity
+
+
+def test_the_example_of_receivers_has_known_settings() -> None:
+    page = (ROOT / "docs" / "MONITORING.md").read_text()
+    found = re.search(r"<!-- receivers -->\n```yaml\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    example = yaml.safe_load(found[1])
+    assert set(example) <= OPTIONS
+    named = {one["name"] for one in example["monitoring_receivers"]}
+    assert {one["receiver"] for one in example["monitoring_routes"]} | {"site"} == named
