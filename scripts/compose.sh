@@ -35,7 +35,9 @@ fetch() {
   work=$(mktemp -d)
   # shellcheck disable=SC2064 # the folder of now
   trap "rm -rf '$work'" EXIT
-  if ! mmdebstrap --quiet --variant=extract --include=docker-compose trixie "$work/root.tar" > "$work/log" 2>&1; then
+  # Nothing to read: mmdebstrap might take a script on standard input for a list of sources.
+  if ! mmdebstrap --quiet --variant=extract --aptopt='Acquire::Retries "3"' --include=docker-compose trixie "$work/root.tar" \
+    < /dev/null > "$work/log" 2>&1; then
     tail -n 5 "$work/log" >&2
     fail "Debian 13's docker-compose cannot be fetched" "Check that this machine reaches a Debian mirror: apt-get update"
   fi

@@ -100,7 +100,7 @@ docker version
 .venv/bin/pytest --version
 test -z "$(git status --porcelain)"
 if [ "$STACK" = yes ]; then
-  make stack
+  make stack || { tail -n 60 .cache/stack/setup.log; exit 1; }
   curl --fail http://127.0.0.1:8000/health/ready
   curl --fail http://127.0.0.1:8080/predict -H 'Content-Type: application/json' -d '{"data": [1, 2, 3, 4]}'
   make stack

@@ -138,7 +138,7 @@ trap 'exit 130' INT TERM
 # ---------------------------------------------------------------- settings
 setting() { # NAME DEFAULT: the environment's value, else that of .env
   local value=${!1:-}
-  if [ -z "$value" ] && [ -r .env ]; then value=$(sed -n "s/^$1=//p" .env | tail -n 1); fi
+  if [ -z "$value" ] && [ -r .env ]; then value=$(sed -n "s/^$1=//p" .env | tail -n 1 | tr -d "\"'"); fi
   printf '%s' "${value:-$2}"
 }
 compose() { scripts/compose.sh --project-name "$PROJECT" "$@"; }
@@ -157,7 +157,8 @@ fi
 step() {
   local code=$1 name=$2 fix=$3 began=$SECONDS
   shift 3
-  printf '\n=== %s %s\n' "$(date -u +%H:%M:%S)" "$name" >> "$LOG"
+  # On a disk that has filled up the command fails, with the code of its step.
+  printf '\n=== %s %s\n' "$(date -u +%H:%M:%S)" "$name" 2> /dev/null >> "$LOG" || true
   if "$@" >> "$LOG" 2>&1 3> "$work/detail"; then
     note ok "$name" $((SECONDS - began)) "$(tail -n 1 "$work/detail")"
     return
@@ -226,7 +227,9 @@ started() { # SERVICE...
 }
 
 healthy() { # [SERVICE...]
-  until_silent "$WAIT" "not healthy after $WAIT s" unready "$@" && echo "$(states "$@" | grep -c ' running') run" >&3
+  local count
+  # Nothing that runs is no health either: an engine that went away lists nothing.
+  until_silent "$WAIT" "not healthy after $WAIT s" unready "$@" && count=$(states "$@" | grep -c ' running ') && echo "$count run" >&3
 }
 
 migrated() {
@@ -290,6 +293,7 @@ if ! flock --wait "${STACK_LOCK_SECONDS:-30}" 9; then
 fi
 : > "$LOG"
 step 9 "folders, settings" "give $(id -un) the right to write in $PWD" prepare
+step 3 "compose, at hand" "read $LOG; install docker-compose-plugin, or check that a Debian mirror answers: apt-get update" compose version
 step 10 images "read $LOG; make room or check the network, then run the same again" images
 step 11 "data services" "scripts/compose.sh logs postgres redis" eval 'started postgres redis && healthy postgres redis'
 step 12 migrations "scripts/compose.sh logs postgres; then run the same again" eval 'started accounts && migrated'

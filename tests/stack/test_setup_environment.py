@@ -57,6 +57,19 @@ def test_3_an_engine_that_is_too_old(shared: Clone, tmp_path: Path) -> None:
     assert "Docker 18.09.1 is older than 20.10" in done.stdout
 
 
+def test_3_compose_cannot_be_fetched(clone: Clone, tmp_path: Path) -> None:
+    """Found out before anything is built."""
+    shutil.rmtree(clone.root / ".cache/compose")
+    if "fetched on the first use" not in clone.setup("--check").stdout:
+        pytest.skip("this machine has one installed")
+    (tmp_path / "mmdebstrap").write_text("#!/bin/sh\necho E: no mirror answers >&2; exit 1\n")
+    (tmp_path / "mmdebstrap").chmod(0o755)
+    done = clone.setup(PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 3
+    assert "docker-compose cannot be fetched" in done.stdout
+    assert "no mirror answers" in (clone.root / ".cache/stack/setup.log").read_text()
+
+
 def test_4_an_engine_that_does_not_answer(shared: Clone) -> None:
     done = shared.setup(DOCKER_HOST="unix:///no/such/socket")
     assert done.returncode == 4
@@ -113,6 +126,16 @@ def test_7_a_port_is_taken_and_every_problem_is_told_at_once(shared: Clone) -> N
     assert [one["name"] for one in failed] == [f"port {shared.ports['PROMETHEUS_PORT']}"]
     assert "set PROMETHEUS_PORT in .env" in failed[0]["fix"]
     assert f"port {shared.ports['PROMETHEUS_PORT']}" in both.stdout
+
+
+def test_a_setting_in_quotes_is_read_as_compose_reads_it(clone: Clone) -> None:
+    taken = clone.ports["PORT"]
+    (clone.root / ".env").write_text(f"PORT=\"{taken}\"\nHTTP_PORT='{clone.ports['HTTP_PORT']}'\n")
+    with socket.create_server(("127.0.0.1", taken)):
+        done = clone.setup("--check", PORT="", HTTP_PORT="")
+    assert done.returncode == 7
+    assert f"another program listens on 127.0.0.1:{taken}" in done.stdout
+    assert f"port {clone.ports['HTTP_PORT']} " in done.stdout
 
 
 def test_the_port_of_grafana_may_be_taken_where_it_does_not_run(shared: Clone) -> None:
@@ -282,7 +305,8 @@ def test_13_prometheus_is_healthy_and_does_not_answer_here(clone: Clone) -> None
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_half_way_the_same_command_finishes(clone: Clone, number: int) -> None:
-    command = [str(clone.root / "scripts/setup-environment.sh")]
+    # Whoever runs the tests in the background has SIGINT ignored, and so would the script.
+    command = ["env", "--default-signal=INT", str(clone.root / "scripts/setup-environment.sh")]
     with subprocess.Popen(
         command, env=clone.env, stdout=subprocess.DEVNULL, start_new_session=True
     ) as running:
