@@ -145,8 +145,8 @@ coverage: setup-tests ## run the unit tests with coverage: a table, coverage.xml
 	@pytest tests/unit -n 2 --cov --cov-report=term:skip-covered --cov-report=xml --cov-fail-under=$(COVERAGE_MINIMUM)
 
 .PHONY: fmt
-fmt: setup ## let ruff fix format and imports
-	@ruff check --fix --exit-zero . && ruff format .
+fmt: setup ## let ruff format the code and order imports; put each sentence of the pages on a line of its own
+	@ruff check --fix --exit-zero . && ruff format . && $(PY) -m scripts.prose
 
 .PHONY: test-unit
 test-unit: setup-tests ## run the unit tests (real Postgres, Redis and ssh-keygen; no lab)

@@ -286,8 +286,7 @@ Airlift's bundle of the same images: {size(results["bundle_bytes"])} in {
 |---|---|---|
 {chr(10).join(others)}
 
-The service's image in full from a registry over SSH (unregistry's way, nothing skipped):
-{_unregistry(results)}
+The service's image in full from a registry over SSH (unregistry's way): {_unregistry(results)}
 """
 
 

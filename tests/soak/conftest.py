@@ -12,4 +12,4 @@ __all__ = ["carried", "imported", "installed", "journey", "placed", "raised"]
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Write the pages of what was tried."""
-    write_pages(terminalreporter, "tests/soak")
+    write_pages(terminalreporter, "soak")

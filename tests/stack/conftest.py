@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Write the pages of the long part."""
-    write_pages(terminalreporter, "tests/stack", only="long")
+    write_pages(terminalreporter, "soak-stack", only="long")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.docs.prose import PAGES, ROOT, Line, head, plain, read, words
+from scripts.prose import PAGES, ROOT, Line, head, plain, read, reflow, words
 
 #: README's first screen has an order of its own: what it is, why, how to try it.
 HEADS = [path for path in PAGES if path != ROOT / "README.md"]
@@ -85,7 +85,7 @@ def broken(line: Line) -> bool:
     if line.kind != "prose":
         return False
     ends = re.search(r"[.!?:…][\"')*_\]]*$", line.text) is not None
-    return len(line.sentences()) > 1 or (line.goes_on and not ends)
+    return len(line.sentences()) > 1 or (line.continues and not ends)
 
 
 def anchors(page: Path) -> set[str]:
@@ -203,3 +203,32 @@ def test_a_head_has_its_form_and_place() -> None:
     assert list(head(f"# Page\n\n{table}\nText.\n")) == HEAD
     assert head(f"# Page\n\nText.\n\n{table}\n") == {}
     assert plain("**For** `a`, [b](c)") == "For X, b"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("One. Two.\n", "One.\nTwo.\n"),
+        ("One is\non two lines. Two.\n", "One is on two lines.\nTwo.\n"),
+        ("- Item. More.\n- Item\n", "- Item.\n  More.\n- Item\n"),
+        ("1. Type `a. B`. Then\n   `c`.\n", "1. Type `a. B`.\n   Then `c`.\n"),
+        ("**Fix.** Do [this](a. b).\n", "**Fix.**\nDo [this](a. b).\n"),
+        ("It prints:\n`x`.\n", "It prints:\n`x`.\n"),
+        ("**1. Begin** here, e.g. Now.\n", "**1. Begin** here, e.g. Now.\n"),
+        (
+            "```sh\na. B. C\n```\n| a. b | c |\n# A. B\n",
+            "```sh\na. B. C\n```\n| a. b | c |\n# A. B\n",
+        ),
+    ],
+)
+def test_make_fmt_puts_each_sentence_on_its_line(before: str, after: str) -> None:
+    assert reflow(before) == after
+    assert reflow(after) == after
+    assert not any(broken(line) for line in read(after))
+
+
+@named(PAGES)
+def test_make_fmt_changes_no_word(page: Path) -> None:
+    before = page.read_text()
+    assert reflow(before).split() == before.split()
+    assert reflow(reflow(before)) == reflow(before)
