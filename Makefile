@@ -157,7 +157,7 @@ test-molecule: setup ## test what the roles decide on their own, on one lab host
 	@scripts/molecule-test.sh
 
 .PHONY: test-stack
-test-stack: setup-tests ## test the local stack, started for real: the contract's HTTP interface, isolation, traffic, checks of the set-up script
+test-stack: setup-tests ## test the local stack, started for real: the contract's rows, isolation, traffic, checks of the set-up script
 	@pytest tests/stack
 
 .PHONY: test-site
@@ -182,7 +182,7 @@ soak: setup-tests ## run the long proofs: imports killed at every step, installs
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
 
 .PHONY: soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-stack
-soak-stack: setup-tests ## run `make test-stack` with its long part: restarts, replicas, alerts under traffic, set-up killed half way (AIRLIFT_PROOFS=1 writes docs/proofs/)
+soak-stack: setup-tests ## run `make test-stack` with its long part: restarts, replicas, alerts under traffic, a killed set-up, every failure of it (AIRLIFT_PROOFS=1 writes docs/proofs/)
 	@AIRLIFT_SOAK=1 pytest tests/stack
 soak-power: setup ## run the part of `make soak` that reboots hosts and cuts their power in every state of a site
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_power.py

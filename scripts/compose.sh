@@ -35,10 +35,10 @@ fetch() {
   work=$(mktemp -d)
   # shellcheck disable=SC2064 # the folder of now
   trap "rm -rf '$work'" EXIT
-  # Nothing to read: mmdebstrap might take a script on standard input for a list of sources.
+  # Without the caller's descriptors: mmdebstrap's own would get numbers of two digits, which its shell cannot redirect to.
   if ! mmdebstrap --quiet --variant=extract --aptopt='Acquire::Retries "3"' --include=docker-compose trixie "$work/root.tar" \
-    < /dev/null > "$work/log" 2>&1; then
-    tail -n 5 "$work/log" >&2
+    < /dev/null > "$work/log" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; then
+    grep -E '^[EW]:|[Ee]rror' "$work/log" | tail -n 8 >&2
     fail "Debian 13's docker-compose cannot be fetched" "Check that this machine reaches a Debian mirror: apt-get update"
   fi
   tar -C "$work" -xf "$work/root.tar" ./usr/libexec/docker/cli-plugins/docker-compose

@@ -202,7 +202,7 @@ def dossier(bundle: Path, target: Path) -> None:
             raise MissingSourceError(message)
         source, drawn = Path(folder, "dossier.html"), Path(folder, "dossier.png")
         source.write_bytes(page.read())
-        draw(program, source, drawn, "900,840")
+        draw(program, source, drawn, "900,660")
         shutil.copyfile(drawn, target)
 
 

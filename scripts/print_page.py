@@ -32,7 +32,7 @@ STYLE = """\
 body { margin: 0 auto; max-width: 186mm; color: #000; background: #fff;
   font: 8.4pt/1.22 "DejaVu Sans", Helvetica, Arial, sans-serif }
 h1 { font-size: 14pt; margin: 0 0 1.5mm }
-h2 { font-size: 9.4pt; margin: 1.5mm 0 .5mm }
+h2 { font-size: 9.4pt; margin: 1.9mm 0 .6mm }
 p { margin: 0 0 .8mm }
 code, pre { font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 7.2pt }
 pre { margin: 0 0 .9mm; padding: .5mm 1.6mm; border-left: .6mm solid #000; background: #f1f1f1 }
@@ -41,7 +41,7 @@ pre.out::before { content: "it prints"; float: right; font: italic 7pt "DejaVu S
 pre span { display: block; padding-left: 4ch; text-indent: -4ch; white-space: pre-wrap }
 pre i { font-style: normal; white-space: nowrap }
 table { border-collapse: collapse; width: 100% }
-td { border: .2mm solid #666; padding: .2mm 1.5mm; vertical-align: top }
+td { border: .2mm solid #666; padding: .35mm 1.5mm; vertical-align: top }
 .fields { margin-bottom: 1.5mm }
 .fields td { height: 9mm; width: 20%; font-size: 7pt }
 .fields tr + tr td { height: 6mm }
@@ -133,7 +133,9 @@ def render(source: str) -> str:
 <table class="fields"><tr>{fields}</tr>
 <tr><td colspan="{len(FIELDS)}">{html.escape(FINGERPRINT, quote=False)}</td></tr></table>
 <p>Type everything on the jump host, as the operator.
-The list of allowed signers comes through a separate channel, never on this USB drive.</p>
+The list of allowed signers comes through a separate channel, never on this USB drive.
+A line that begins four letters further in continues the line above.
+What status and smoke print is from the demo's site, <code>lab</code>.</p>
 <h2>Once</h2>
 {"".join(map(listing, before.values()))}
 {chr(10).join(steps)}

@@ -50,7 +50,8 @@ def write_pages(reporter: pytest.TerminalReporter, target: str, *, only: str = "
                 # What a test recorded of itself has columns of its own.
                 more[path] |= dict(report.user_properties)
                 values = "".join(f" {value} |" for _, value in report.user_properties)
-                row = f"| {name.replace('_', ' ')} | {outcome} | {report.duration:.0f} s |{values}"
+                what = name.removeprefix("test_").replace("_", " ")
+                row = f"| {what} | {outcome} | {report.duration:.0f} s |{values}"
                 found[path].append(row)
     PROOFS.mkdir(exist_ok=True)
     for path, rows in found.items():

@@ -47,3 +47,19 @@ def test_up_with_build_is_all_that_is_needed(clone: Clone) -> None:
         clone.compose("--profile", "*", "down", "--volumes", "--timeout", "5", check=False)
         docker("image", "rm", "--force", images["APP_IMAGE"])
     assert clone.left() == []
+
+
+def test_compose_is_fetched_whatever_descriptors_are_open(clone: Clone) -> None:
+    """setup-environment.sh has its lock and its details open; with Debian 13's tools that broke."""
+    shutil.rmtree(clone.root / ".cache/compose")
+    many = " ".join(f"{number}> /dev/null" for number in range(3, 10))
+    script = f'exec {many}; exec "$1" version'
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", str(clone.root / "scripts/compose.sh")],
+        env=clone.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Docker Compose version" in done.stdout

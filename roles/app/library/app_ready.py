@@ -67,6 +67,7 @@ import urllib.request  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.container_logs import last_error  # noqa: E402
 
 #: The engine starts a container again that ended; one that does so twice will not stay. What it
 #: outlived before we watched is history: the database was away, a machine was restarted.
@@ -90,17 +91,7 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
 def last_words(container: str) -> str:
     """Return the reason in the last line that a container logged: lines are JSON objects."""
     said = docker("logs", "--tail", "20", container)
-    lines = [line for line in (said.stdout + said.stderr).splitlines() if line.strip()]
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and str(record.get("level")) in {"error", "critical"}:
-            return str(
-                record.get("reason") or record.get("exception") or record.get("event") or line
-            )
-    return lines[-1] if lines else "it said nothing"
+    return last_error(said.stdout + said.stderr, plain=False) or "it said nothing"
 
 
 def check_container(options: dict[str, Any], before: int | None) -> int:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import calendar
 import json
-import re
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ansible.module_utils import container_logs
+
 CONTAINERD = "io.containerd.snapshotter.v1"
 #: Characters of a container's last message; a report has no room for more.
 WORDS = 200
-TROUBLE = re.compile(r"error|fatal|panic|emerg|fail|denied|refused|bad file|corrupt", re.IGNORECASE)
 LATEST = """SELECT json_build_object('version', version, 'lowest_compatible', lowest_compatible,
  'keys', (SELECT coalesce(json_agg(json_build_array(encode(key_hash, 'hex'), client,
   origin, revoked_at IS NOT NULL, revoked_by)), '[]') FROM api_keys))
@@ -87,19 +87,8 @@ def seconds_since(moment: str, now: float) -> int:
 
 
 def reason_in(text: str) -> str:
-    """Return the last line of a log that reports an error, or else its last line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            if TROUBLE.search(line):
-                return short(line)
-            continue
-        if isinstance(record, dict) and str(record.get("level")) in {"error", "critical"}:
-            said = record.get("reason") or record.get("exception") or record.get("event") or line
-            return short(str(said))
-    return short(lines[-1]) if lines else ""
+    """Return the last error of a log, in one line."""
+    return short(container_logs.last_error(text))
 
 
 def last_error(container: dict[str, Any]) -> str:
@@ -113,7 +102,7 @@ def last_error(container: dict[str, Any]) -> str:
     said = reason_in(done.stdout + done.stderr)
     health = [one for one in (state.get("Health") or {}).get("Log") or [] if one.get("ExitCode")]
     checked = reason_in(str(health[-1].get("Output", ""))) if health else ""
-    if checked and not TROUBLE.search(said):
+    if checked and not container_logs.TROUBLE.search(said):
         return checked
     return said or checked
 

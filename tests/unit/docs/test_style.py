@@ -49,7 +49,6 @@ TERMS = {
         "British spelling"
     ),
 }
-ANCHOR = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)")
 
 
 def lines(page: Path) -> list[Line]:
@@ -88,18 +87,6 @@ def broken(line: Line) -> bool:
     return len(line.sentences()) > 1 or (line.continues and not ends)
 
 
-def anchors(page: Path) -> set[str]:
-    """Return the names that links can lead to, as GitHub makes them of headings."""
-    found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
-    return {
-        re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text))
-        .strip()
-        .lower()
-        .replace(" ", "-")
-        for text in found
-    }
-
-
 @named(HEADS)
 def test_a_page_begins_with_whom_it_is_for_and_what_it_leads_to(page: Path) -> None:
     assert list(head(page.read_text())) == HEAD
@@ -124,13 +111,6 @@ def test_no_private_word_is_used(page: Path) -> None:
 def test_a_heading_is_a_task_or_a_noun(page: Path) -> None:
     heads = [line.text for line in lines(page) if line.kind == "heading"]
     assert [text for text in heads if re.match(r"(What|Who|Whoever)\b", text)] == []
-
-
-@named(PAGES)
-def test_every_anchor_is_a_heading(page: Path) -> None:
-    for file, anchor in ANCHOR.findall(page.read_text()):
-        target = (page.parent / file).resolve() if file else page
-        assert anchor in anchors(target), f"{file}#{anchor}"
 
 
 @pytest.mark.parametrize(
