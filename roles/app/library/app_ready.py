@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Wait until one container of the service is what it should be, and ready; see DOCUMENTATION."""
+"""Wait until a container of the service is the expected one, and ready; see DOCUMENTATION."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ RESTARTS = 2
 
 
 class NotReadyError(Exception):
-    """Why it may not serve, in a sentence."""
+    """Why the container must not serve, in a sentence."""
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -106,7 +106,7 @@ def check_container(options: dict[str, Any], before: int | None) -> int:
     found = json.loads(shown.stdout)[0]
     if found["Image"] != options["image"]:
         raise NotReadyError(
-            f"{name} runs image {found['Image']}, the release says {options['image']}"
+            f"{name} runs image {found['Image']}, the release needs {options['image']}"
         )
     state, restarts = found["State"], int(found["RestartCount"])
     since = 0 if before is None else restarts - before

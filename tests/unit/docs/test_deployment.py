@@ -111,7 +111,7 @@ def test_the_runbook_says_that_the_smoke_test_stores_items() -> None:
     stored = [one for one in swap["swap_smoke_requests"] if one["method"] == "POST"]
     assert [one["path"] for one in stored if one["status"] == 201] == ["/items"]
     page = (ROOT / "docs" / "OPERATIONS.md").read_text()
-    (row,) = re.findall(r"^\|.*`airlift playbooks/smoke\.yml`.*$", page, re.MULTILINE)
+    (row,) = re.findall(r"^\|.*`play playbooks/smoke\.yml`.*$", page, re.MULTILINE)
     assert "changes nothing" not in row
     assert "stores two items for each app host in its own client's list" in row
     # What the row counts: every request goes out this often.
