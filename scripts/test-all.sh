@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs every test stage in order, keeps going after a failed one, and ends with one table and one
+# Runs every test stage, keeps going after a failed one, and ends with one table and one
 # closing line "N passed, N failed". Exit code 0 only if every stage passed.
-#   scripts/test-all.sh [group ...]      stages: lint unit molecule stack site; a group is one or more of them: "unit molecule"
+#   scripts/test-all.sh [group ...]      stages: lint unit molecule stack site; a group is one stage, or lanes: "unit | molecule stack"
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 export PATH="$PWD/.venv/bin:$PATH"
@@ -33,10 +33,11 @@ run_stage() {
   esac
 }
 
-# One argument is one group. Its last stage runs in the foreground; the others run beside it, one after the other and with less
-# right to the cores, because a site waits for much of its time. What they print is kept, and shown when the last stage is done.
+# One argument is one group of lanes, parted by "|"; a lane's stages run one after the other. The last lane runs in the foreground;
+# the others run beside it with less right to the cores, because a site waits for much of its time. What they print is kept, and
+# shown when the last lane is done.
 groups=("$@")
-[ ${#groups[@]} -gt 0 ] || groups=(lint "unit stack molecule site")
+[ ${#groups[@]} -gt 0 ] || groups=("unit | lint molecule stack | site")
 rows=()
 failed_stages=0
 
@@ -50,29 +51,36 @@ note() {
   rows+=("$(printf '%-10s %-18s %4d s' "$1" "$result" "$3")")
 }
 
+# Runs the stages of a lane in the background and keeps what they print: STAGE ...
+run_beside() {
+  trap 'exit 130' INT
+  renice --priority 8 --pid "$BASHPID" >/dev/null
+  for stage in "$@"; do
+    start=$SECONDS
+    run_stage "$stage" >"$reports/$stage.log" 2>&1
+    echo "$? $((SECONDS - start))" >"$reports/$stage.end"
+  done
+}
+
 for group in "${groups[@]}"; do
-  read -ra stages <<<"$group"
-  others=("${stages[@]::${#stages[@]}-1}")
+  IFS='|' read -ra lanes <<<"$group"
   jobs=()
-  if [ ${#others[@]} -gt 0 ]; then
-    set -m # a process group of its own: it can be ended as one
-    (
-      trap 'exit 130' INT
-      renice --priority 8 --pid "$BASHPID" >/dev/null
-      for stage in "${others[@]}"; do
-        start=$SECONDS
-        run_stage "$stage" >"$reports/$stage.log" 2>&1
-        echo "$? $((SECONDS - start))" >"$reports/$stage.end"
-      done
-    ) </dev/null &
-    jobs=($!)
-    set +m
-  fi
-  start=$SECONDS
-  last=${stages[-1]}
-  printf '\n\033[1m=== %s\033[0m\n' "$last"
-  run_stage "$last"
-  note "$last" $? $((SECONDS - start))
+  others=()
+  set -m # each lane is a process group of its own: it can be ended as one
+  for lane in "${lanes[@]::${#lanes[@]}-1}"; do
+    read -ra stages <<<"$lane"
+    others+=("${stages[@]}")
+    run_beside "${stages[@]}" </dev/null &
+    jobs+=($!)
+  done
+  set +m
+  read -ra stages <<<"${lanes[-1]}"
+  for stage in "${stages[@]}"; do
+    start=$SECONDS
+    printf '\n\033[1m=== %s\033[0m\n' "$stage"
+    run_stage "$stage"
+    note "$stage" $? $((SECONDS - start))
+  done
   wait "${jobs[@]}"
   for stage in "${others[@]}"; do
     printf '\n\033[1m=== %s\033[0m\n' "$stage"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bundle.builder import sums
 from bundle.core import locks
-from bundle.core.files import fsync_directory
+from bundle.core.files import fsync_directory, read_file
 from bundle.errors import AirliftError, Kind
 from bundle.format import manifest, tar
 from bundle.trust import sshsig
@@ -27,6 +27,18 @@ def add(path: Path, *, key: Path | None, signature: Path | None) -> int:
         return _add(path, key, signature)
 
 
+def _made_elsewhere(file: Path) -> bytes:
+    try:
+        return read_file(file, tar.MAX_SIGNATURE, links=True)
+    except OSError as error:
+        raise AirliftError(
+            Kind.SIGNING,
+            f"the signature cannot be read: {error.strerror or error}",
+            where=str(file),
+            fix=sshsig.SIGN_ELSEWHERE,
+        ) from None
+
+
 def _add(path: Path, key: Path | None, signature: Path | None) -> int:
     with opened(path, trust=None, home=None) as bundle:
         if not bundle.source.whole:
@@ -39,7 +51,7 @@ def _add(path: Path, key: Path | None, signature: Path | None) -> int:
             )
         check_members(bundle)
         if signature is not None:
-            new = signature.read_bytes()
+            new = _made_elsewhere(signature)
         elif key is not None:
             new = sshsig.sign(bundle.raw_manifest, key)
         else:

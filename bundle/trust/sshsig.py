@@ -207,6 +207,9 @@ def _public_blob(key: Path) -> bytes | None:
         return None
 
 
+SIGN_ELSEWHERE = f"sign manifest.json of this bundle: ssh-keygen -Y sign -n {NAMESPACE} -f KEY"
+
+
 def check_fits(message: bytes, raw: bytes) -> None:
     """Refuse a signature that does not fit the message, whoever made it."""
     signature = parse(raw, "the signature")
@@ -216,7 +219,7 @@ def check_fits(message: bytes, raw: bytes) -> None:
             Kind.BAD_SIGNATURE,
             "the signature does not fit this bundle's manifest",
             where=f"{signature.key_type} key {signature.fingerprint}",
-            fix=f"sign manifest.json of this bundle: ssh-keygen -Y sign -n {NAMESPACE} -f KEY",
+            fix=SIGN_ELSEWHERE,
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.builder import sums
+from bundle.builder import countersign, sums
 from bundle.carry import join
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost import installed, receipt
@@ -73,6 +73,17 @@ def test_sums_of_others(
     sums.write(tmp_path, small.name, keys.key())
     endless(tmp_path / name)
     assert sums._vouched_for(tmp_path, keys.key()) == {}
+
+
+@pytest.mark.parametrize("endless", ENDLESS)
+def test_a_signature_made_elsewhere(endless: Endless, small: Path, tmp_path: Path) -> None:
+    path = tmp_path / small.name
+    path.write_bytes(small.read_bytes())
+    endless(tmp_path / "manifest.json.sig")
+    with pytest.raises(AirliftError, match="the signature cannot be read") as caught:
+        countersign.add(path, key=None, signature=tmp_path / "manifest.json.sig")
+    assert caught.value.kind is Kind.SIGNING
+    assert path.read_bytes() == small.read_bytes()
 
 
 @pytest.mark.usefixtures("quick")

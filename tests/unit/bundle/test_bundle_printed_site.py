@@ -407,8 +407,10 @@ def test_a_signature_that_was_made_elsewhere(
     bundle = Path(shutil.copy(small, typed.desk / small.name))
     second, third = (typed.keys.key(name) for name in ("second", "third"))
     wrong = typed.desk / "wrong.sig"
+    missing = typed.fails("sign", bundle, "--signature", wrong)
     wrong.write_bytes(sshsig.sign(b"other", second))
     fix = typed.fails("sign", bundle, "--signature", wrong)
+    assert missing == fix
     typed.shell(f"tar -xf {bundle} manifest.json")
     command = fix.partition("bundle: ")[2].replace("KEY", str(second))
     typed.shell(f"{command} manifest.json")
