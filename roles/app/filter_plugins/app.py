@@ -18,7 +18,7 @@ def app_reason(output: str) -> str:
             return str(
                 record.get("reason") or record.get("exception") or record.get("event") or line
             )
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it logged nothing"
 
 
 class FilterModule:

@@ -100,7 +100,7 @@ def last_words(container: str) -> str:
             return str(
                 record.get("reason") or record.get("exception") or record.get("event") or line
             )
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it logged nothing"
 
 
 def check_container(options: dict[str, Any], before: int | None) -> int:

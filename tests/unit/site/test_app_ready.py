@@ -212,7 +212,7 @@ def test_another_release_or_colour_is_refused_at_once(
 def test_another_image_is_not_even_asked(green: Colour, wait: Wait) -> None:
     green.state(image="sha256:other")
     assert wait(seconds=20)["msg"] == (
-        f"airlift-app-green runs image sha256:other, the release says {IMAGE}"
+        f"airlift-app-green runs image sha256:other, the release needs {IMAGE}"
     )
     assert green.asked == 0
 
@@ -244,7 +244,7 @@ INFO = {"level": "info", "event": "stopping", "reason": "not this"}
         ([{"level": "error"}], "", '{"level": "error"}'),
         ([INFO, "[1]", "null", "python: not found", "  "], "", "python: not found"),
         ([], "exec format error\n", "exec format error"),
-        ([], "", "it said nothing"),
+        ([], "", "it logged nothing"),
         ([{**WHY, "reason": "head" + "x" * 298}], "", "ad" + "x" * 298),
     ],
 )
@@ -350,8 +350,8 @@ def test_a_host_without_an_engine(wait: Wait, monkeypatch: pytest.MonkeyPatch) -
         ([{"level": "error"}], '{"level": "error"}'),
         ([{"level": "warning", "reason": "no"}, "[]", '"error"', "the end "], "the end "),
         ([INFO], json.dumps(INFO)),
-        (["", "   "], "it said nothing"),
-        ([], "it said nothing"),
+        (["", "   "], "it logged nothing"),
+        ([], "it logged nothing"),
     ],
 )
 def test_the_reason_of_a_command(lines: list[Any], words: str) -> None:
