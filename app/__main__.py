@@ -1,6 +1,6 @@
-"""`python -m app`: the commands of the service's image, besides serving.
+"""`python -m app`: the commands of the service's image.
 
-Exit codes: 0 done, 1 it failed, 2 the command line or the settings are wrong.
+Exit codes: 0 done, 1 failed, 2 wrong command line or settings.
 """
 
 from __future__ import annotations
@@ -31,38 +31,46 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", help="serve HTTP with gunicorn (the image's default)")
     commands.add_parser("worker", help="run jobs until SIGTERM")
     migrate = commands.add_parser("migrate", help="bring the database schema up to date")
-    migrate.add_argument("--to", type=int, help="a schema version instead of the newest")
+    migrate.add_argument(
+        "--to", type=int, help="schema version to migrate to; the newest by default"
+    )
     migrate.add_argument("--wait", type=float, default=30, help="seconds to wait for Postgres")
-    keys = commands.add_parser("keys", help="API keys")
+    keys = commands.add_parser("keys", help="make, revoke and list API keys")
     key_commands.add_commands(keys.add_subparsers(dest="keys_command", required=True))
-    _add_jobs(commands.add_parser("jobs", help="dead jobs: see them, put them back"))
-    check = commands.add_parser("healthcheck", help="ask this container's readiness")
-    check.add_argument("--worker", action="store_true", help="of a worker")
-    check.add_argument("--live", action="store_true", help="liveness instead of readiness")
-    drain = commands.add_parser("drain", help="take no new work, but keep answering")
-    drain.add_argument("--off", action="store_true", help="take work again")
+    _add_jobs(commands.add_parser("jobs", help="list and requeue dead jobs"))
+    check = commands.add_parser("healthcheck", help="check this container's readiness")
+    check.add_argument("--worker", action="store_true", help="check a worker")
+    check.add_argument("--live", action="store_true", help="check liveness instead of readiness")
+    drain = commands.add_parser("drain", help="report not ready, finish running work")
+    drain.add_argument("--off", action="store_true", help="report ready again")
     return parser
 
 
 def _job_id(text: str) -> object:
-    from uuid import UUID  # noqa: PLC0415 - the healthcheck shall not pay for it
+    from uuid import UUID  # noqa: PLC0415 - the health check does not need it
 
     return UUID(text)
 
 
 def _add_jobs(jobs: argparse.ArgumentParser) -> None:
     job_commands = jobs.add_subparsers(dest="jobs_command", required=True)
-    show = job_commands.add_parser("list-dead", help="print dead jobs as JSON, one a line")
-    show.add_argument("--limit", type=int, default=100, help="how many at most")
-    requeue = job_commands.add_parser("requeue", help="give dead jobs all their attempts again")
+    show = job_commands.add_parser("list-dead", help="print dead jobs as JSON, one per line")
+    show.add_argument("--limit", type=int, default=100, help="maximal number of jobs")
+    requeue = job_commands.add_parser("requeue", help="requeue dead jobs with all their attempts")
     which = requeue.add_mutually_exclusive_group(required=True)
-    which.add_argument("--id", type=_job_id, action="append", help="this job; may be repeated")
-    which.add_argument("--source-type", choices=("api", "database", "file"), help="these jobs")
-    which.add_argument("--all", action="store_true", help="every dead job")
+    which.add_argument(
+        "--id", type=_job_id, action="append", help="requeue this job; may be repeated"
+    )
+    which.add_argument(
+        "--source-type",
+        choices=("api", "database", "file"),
+        help="requeue the jobs of this kind of source",
+    )
+    which.add_argument("--all", action="store_true", help="requeue every dead job")
 
 
 def _healthcheck(*, worker: bool, live: bool) -> int:
-    """Runs every few seconds in each container, so it imports next to nothing."""
+    """Check readiness or liveness; imports very little, because it runs every few seconds."""
     name, default = ("WORKER_METRICS_PORT", 8003) if worker else ("PORT", 8000)
     port = int(os.environ.get(name) or default)
     path = "/health/live" if live else "/health/ready"

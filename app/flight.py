@@ -1,7 +1,7 @@
-"""Work that is done once, or together, for all who ask for it at the same time.
+"""Share one operation, or one batch, between concurrent identical requests.
 
-Nothing is kept: an outcome belongs to those who asked while the work ran, so none of them gets
-one that was complete before they asked.
+Results are not kept: only callers that wait while the operation runs share its result, so no caller
+gets a result that was complete before its call.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[K, T]):
-    """The work that runs now, by what it is for."""
+    """Running operations by key; concurrent callers with one key share one operation."""
 
     def __init__(self) -> None:
         self._running: dict[K, asyncio.Task[T]] = {}
 
     async def run(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The outcome of the work that runs for `key`, or of `work` if none does."""
+        """Return the result of the operation that runs for `key`; start `work` if none runs."""
         task = self._running.get(key)
         if task is None:
             task = self._running[key] = asyncio.create_task(work())
             task.add_done_callback(lambda task: self._ended(key, task))
-        # Whoever gives up waiting does not take the outcome from the others.
+        # One cancelled waiter must not cancel the shared task.
         return await asyncio.shield(task)
 
     def _ended(self, key: K, task: asyncio.Task[T]) -> None:
         del self._running[key]
         if not task.cancelled():
-            task.exception()  # seen here, if nobody waits for it any more
+            task.exception()  # retrieved here in case no caller waits any more
 
 
 class Together(Generic[Q, T]):
-    """Asks for all who wait at the same time, `most` of them in one batch, one batch at a time."""
+    """Sends the questions of concurrent callers in batches of up to `most`, one at a time."""
 
     def __init__(
         self, ask: Callable[[list[Q]], Coroutine[Any, Any, Sequence[T]]], most: int
@@ -49,11 +49,11 @@ class Together(Generic[Q, T]):
 
     @property
     def busy(self) -> bool:
-        """Whether a batch is being asked for."""
+        """Whether a batch is in progress."""
         return self._sender is not None
 
     async def ask(self, question: Q) -> T:
-        """The answer to this question, or the error of the batch that it was in."""
+        """Return the answer to this question; raise the error of its batch."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, answer))
         if self._sender is None:
@@ -68,7 +68,7 @@ class Together(Generic[Q, T]):
                 await self._settle(batch)
         finally:
             self._sender = None
-            # Whatever went wrong, nobody is left waiting.
+            # Whatever failed, no caller may be left waiting.
             for _, answer in (*batch, *self._waiting):
                 answer.cancel()
             self._waiting.clear()

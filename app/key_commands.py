@@ -18,27 +18,31 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Put the commands on a command line; health checks read them, so nothing heavy is imported."""
-    sync = commands.add_parser("sync", help="make the keys equal to a file's")
+    """Add the commands to a command line; imports little, because health checks parse it too."""
+    sync = commands.add_parser("sync", help="make the keys equal to those in a file")
     sync.add_argument(
         "file",
         type=Path,
         help='[{"client": "…", "key_sha256": "…", "scopes": ["…"], "rate_limit_per_min": 1, '
-        '"label": "…"}]; the last three may be left out',
+        '"label": "…"}]; the last three are optional',
     )
     add = commands.add_parser("add", help="make a key; it is printed once and never again")
-    add.add_argument("client", help="who is going to use it")
-    add.add_argument("--scope", action="append", help="what it is good for; every scope if none")
-    add.add_argument("--rate-limit", type=int, help="requests a minute instead of the service's")
-    add.add_argument("--label", help="a word to tell keys of one client apart")
-    revoke = commands.add_parser("revoke", help="take a key out of use")
-    revoke.add_argument("id", help="as `list` shows it")
-    listing = commands.add_parser("list", help="show the keys' ids, clients and rights, no keys")
-    listing.add_argument("--json", action="store_true", help="for programs")
+    add.add_argument("client", help="client that will use it")
+    add.add_argument(
+        "--scope", action="append", help="scope of the key; may be repeated; all scopes by default"
+    )
+    add.add_argument(
+        "--rate-limit", type=int, help="requests per minute; the service's limit by default"
+    )
+    add.add_argument("--label", help="a word that distinguishes the keys of one client")
+    revoke = commands.add_parser("revoke", help="revoke a key")
+    revoke.add_argument("id", help="id of the key, from `list`")
+    listing = commands.add_parser("list", help="list ids, clients and permissions, never the keys")
+    listing.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace, settings: Settings) -> None:
-    """Run one command; raises `KeysError` if it could not be done."""
+    """Run one command; raise `KeysError` if it fails."""
     from app.db import keys  # noqa: PLC0415 - brings psycopg
 
     match options.keys_command:
@@ -52,7 +56,7 @@ def run(options: argparse.Namespace, settings: Settings) -> None:
                 rate_limit_per_min=options.rate_limit,
                 label=options.label,
             )
-            # The key alone on standard output, so that it can go straight to where it belongs.
+            # Only the key on standard output, so that it can be redirected.
             print(key)
             print(f"id {key_id}; the key is not shown again", file=sys.stderr)
         case "revoke":

@@ -60,7 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app: FastAPI = FastAPIOffline(
         title="Data Collection Service",
-        summary="Collects, classifies and sums up, where there is no internet.",
+        summary="Collects, classifies and summarises records, without the internet.",
         description=openapi.DESCRIPTION,
         version=__version__,
         openapi_tags=openapi.TAGS,

@@ -30,7 +30,7 @@ log = get_logger("app.keys")
 
 
 class KeysError(Exception):
-    """The keys could not be set; nothing was changed."""
+    """The command failed; nothing was changed."""
 
 
 class KeyEntry(BaseModel):
@@ -85,7 +85,7 @@ def sync(settings: Settings, path: Path) -> dict[str, int]:
 
 
 def add(settings: Settings, client: str, **options: Any) -> tuple[str, str]:
-    """Make a key for a client; returns its id and the key, which nobody can read again."""
+    """Make a key for a client; return its id and the key, which cannot be read again."""
     key = f"airlift_{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     try:
@@ -98,7 +98,7 @@ def add(settings: Settings, client: str, **options: Any) -> tuple[str, str]:
 
 
 def revoke(settings: Settings, key_id: str) -> str:
-    """Take a key out of use by its id; returns whose it was. Revoking it again changes nothing."""
+    """Revoke a key by its id; return its client. Revoking it again changes nothing."""
     with _table(settings) as connection:
         row = connection.execute(
             """UPDATE api_keys
@@ -112,7 +112,7 @@ def revoke(settings: Settings, key_id: str) -> str:
 
 
 def listing(settings: Settings) -> list[dict[str, Any]]:
-    """Every key that was ever made, without the keys: they are not known."""
+    """Return all keys that were ever made, without their secret: only its hash is stored."""
     with _table(settings) as connection:
         return connection.execute(
             """SELECT id, client, label, coalesce(scopes, %s) AS scopes, rate_limit_per_min, origin,
@@ -136,7 +136,7 @@ def _table(settings: Settings) -> Iterator[psycopg.Connection[dict[str, Any]]]:
 def _apply(
     connection: psycopg.Connection[dict[str, Any]], keys: dict[bytes, KeyEntry]
 ) -> dict[str, int]:
-    # Two runs at a time must not undo each other half-way.
+    # Concurrent runs must not undo each other's changes.
     connection.execute("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE")
     rows = connection.execute("SELECT * FROM api_keys").fetchall()
     known = {bytes(row["key_hash"]): row for row in rows}

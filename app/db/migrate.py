@@ -1,4 +1,4 @@
-"""Run the migrations: one at a time on a site, and never waiting long for a lock."""
+"""Run the migrations: one run at a time on a site, with short waits for locks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = get_logger("app.migrate")
 
 
 class MigrationError(Exception):
-    """The migrations could not be run; nothing half-done is left behind."""
+    """The migrations failed; no incomplete migration is left."""
 
 
 def migrate(

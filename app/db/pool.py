@@ -21,7 +21,7 @@ UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, PoolClosed, TooMan
 
 
 class DatabaseUnavailableError(Exception):
-    """Postgres cannot be used now; the answer is 503 and a later try may work."""
+    """Postgres is not available now; the answer is 503, and a later try may succeed."""
 
 
 def conninfo(settings: Settings, *, application: str, **extra: Any) -> str:
@@ -34,7 +34,7 @@ def conninfo(settings: Settings, *, application: str, **extra: Any) -> str:
         settings.database_url,
         application_name=application,
         connect_timeout=5,
-        # A peer that vanished without a word is noticed in seconds, not hours.
+        # Detects a peer that vanished within seconds, not hours.
         keepalives_idle=15,
         keepalives_interval=5,
         keepalives_count=3,
@@ -77,7 +77,7 @@ class Database:
             max_size=settings.database_pool_max,
             max_waiting=200,
             timeout=self._timeout,
-            # Short, so that a pool that gave up is one that the next request wakes up again.
+            # Short, so that the next request wakes up a pool that stopped trying.
             reconnect_timeout=10,
             max_lifetime=1800,
             check=_check,

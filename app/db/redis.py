@@ -1,4 +1,4 @@
-"""Redis connections: for hints today, for caches and limits later. Nothing here is the truth."""
+"""Redis connections, for wake-up messages and rate limits; Postgres is the source of truth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Command = tuple[str | int, ...]
 
 
 class RedisUnavailableError(Exception):
-    """Redis cannot be used now; callers go on without it."""
+    """Redis is not available now; callers continue without it."""
 
 
 def connect(settings: Settings, *, timeout: float) -> Redis:
@@ -48,7 +48,7 @@ def connect(settings: Settings, *, timeout: float) -> Redis:
 
 
 class RedisGate:
-    """A client that rests after a failure: a dead Redis costs one request a timeout, not each."""
+    """A client that pauses after a failure, so that only one request waits for a dead Redis."""
 
     def __init__(self, settings: Settings) -> None:
         self.configured = settings.redis_url is not None

@@ -27,19 +27,19 @@ def revision(version: int) -> str:
 
 
 def judge(version: int, lowest_compatible: int) -> str | None:
-    """Why this code cannot work on such a database, or None if it can."""
+    """Return why this code cannot work on such a database, or None if it can."""
     if version < HEAD:
         return f"the schema is {version}, this release needs {HEAD}: run the migrations"
     if lowest_compatible > HEAD:
         return (
-            f"the schema is {version} and serves releases of schema {lowest_compatible} or later, "
-            f"this one is {HEAD}"
+            f"the schema is {version} and supports releases of schema {lowest_compatible} or "
+            f"later, this release has {HEAD}"
         )
     return None
 
 
 async def check(database: Database) -> str | None:
-    """Look at the database; raises `DatabaseUnavailableError` if it does not answer."""
+    """Check the database; raise `DatabaseUnavailableError` if it does not answer."""
     try:
         row = await database.fetch_one(
             "SELECT version, lowest_compatible FROM schema_version ORDER BY version DESC LIMIT 1"
@@ -47,7 +47,7 @@ async def check(database: Database) -> str | None:
     except errors.UndefinedTable:
         return f"there is no schema yet, this release needs {HEAD}: run the migrations"
     except errors.InsufficientPrivilege:
-        return "the database user may not read schema_version: run the migrations as the owner"
+        return "the database user cannot read schema_version: run the migrations as the owner"
     if row is None:
         return f"there is no schema yet, this release needs {HEAD}: run the migrations"
     return judge(row["version"], row["lowest_compatible"])

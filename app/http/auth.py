@@ -1,11 +1,11 @@
-"""API keys: what a key is worth, asked of Postgres and kept for a few seconds.
+"""API keys: look up the permissions of a key in Postgres and cache them for a few seconds.
 
 Keys are stored as sha256 (they are long and random, so a slow hash would add nothing). They are
-looked up again after `AUTH_CACHE_SECONDS`, so a revoked key stops working within that time and
-nothing is restarted. A key is found by its digest, not compared byte by byte: the time an answer
-takes says nothing about any key. When Postgres cannot be asked the answer is 503, never open.
+looked up again after `AUTH_CACHE_SECONDS`, so a revoked key stops working within that time, without
+a restart. A key is found by its digest, not compared byte by byte: response times reveal nothing
+about any key. While Postgres does not answer, the result is 503, never access.
 
-Paths are guarded unless they are on the list below, so a new endpoint cannot be forgotten.
+All paths need a key unless they are on the list below, so a new endpoint cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from app.observability import metrics
 from app.observability.logging import get_logger
 
 DOCS_ASSETS = "/static-offline-docs"
-#: The documentation's pages, which are not in the document themselves.
+#: The documentation's pages, which the OpenAPI document does not list.
 BARE = frozenset({"/docs", "/redoc", "/openapi.json"})
 PUBLIC = BARE | {
     "/",
@@ -39,19 +39,19 @@ PUBLIC = BARE | {
     "/docs/oauth2-redirect",
 }
 _CACHED_KEYS = 4096
-#: What is no key has a place of its own: whoever guesses pushes no good key out.
+#: Invalid keys have a cache of their own, so that guesses do not evict valid keys.
 _CACHED_MISSES = 256
 _MAX_KEY = 512
 
 T = TypeVar("T")
-#: Entered around a look-up of a key that nobody knows.
+#: Entered around the look-up of an unknown key.
 Hold = Callable[[], AbstractAsyncContextManager[object]]
 
 log = get_logger("app.auth")
 
 
 class Credential(NamedTuple):
-    """What a good key is worth."""
+    """The client and permissions of a valid key."""
 
     client: str
     key_id: str
@@ -60,7 +60,7 @@ class Credential(NamedTuple):
 
 
 class KeyStore:
-    """Tells what a key is worth."""
+    """Looks up the credential of a key."""
 
     def __init__(self, database: Database, cache_seconds: float) -> None:
         self._database = database
@@ -70,7 +70,7 @@ class KeyStore:
         self._asked = SingleFlight[bytes, Credential | None]()
 
     async def authenticate(self, scope: Scope, hold: Hold = nullcontext) -> Credential:
-        """The credential of a request; raises a 401 problem, the same whatever is wrong.
+        """Return the credential of a request; raise a 401 problem, the same for every cause.
 
         `hold` is entered before Postgres is asked about a key that was never good here. It may
         refuse with a problem, so that guesses cost no look-up.
@@ -87,7 +87,7 @@ class KeyStore:
             metrics.AUTHENTICATIONS.labels("unavailable").inc()
             raise unavailable("Authentication", "keys cannot be checked now") from error
         except Exception as error:
-            # A missing table or right: it must never let somebody in, nor look like their fault.
+            # A missing table or right must neither grant access nor look like a client's error.
             metrics.AUTHENTICATIONS.labels("unavailable").inc()
             log.error("keys cannot be checked", exc_info=error)
             raise unavailable("Authentication", "keys cannot be checked now") from error
@@ -105,11 +105,11 @@ class KeyStore:
             return known[1]
         if self._wrong.get(digest, now) > now:
             return None
-        # When a busy key's entry runs out, a hundred requests would ask at once.
+        # When the entry of a busy key expires, a hundred requests would query Postgres at once.
         return await self._asked.run(digest, lambda: self._ask(digest, hold))
 
     async def _ask(self, digest: bytes, hold: Hold) -> Credential | None:
-        # One that was good is asked about again without a hold, however much its address is at.
+        # A key that was valid is looked up again without a hold, whatever the load of its address.
         async with nullcontext() if digest in self._good else hold():
             credential = await self._look_up(digest)
         until = time.monotonic() + self._seconds
@@ -143,12 +143,12 @@ def _credential(row: Mapping[str, Any]) -> Credential:
 
 
 def is_public(path: str) -> bool:
-    """Whether a path is open to everybody: probes, metrics, the documentation."""
+    """Return whether a path needs no key: probes, metrics, the documentation."""
     return path in PUBLIC or path.startswith(f"{DOCS_ASSETS}/")
 
 
 def scopes_of(paths: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The scope that each guarded path of an OpenAPI document needs: its tag's name."""
+    """Return the scope that each guarded path of an OpenAPI document needs: its tag's name."""
     needed = {}
     for path, methods in paths.items():
         tags = {tag for operation in methods.values() for tag in operation.get("tags", ())}
@@ -167,6 +167,6 @@ def _unauthorised() -> Problem:
         401,
         "unauthorised",
         "A valid API key is needed",
-        "send one good key in the X-API-Key header",
+        "send one valid key in the X-API-Key header",
         headers={"www-authenticate": 'ApiKey header="X-API-Key"'},
     )

@@ -1,4 +1,4 @@
-"""What the layers know of a request, and who is asking."""
+"""What the layers know of a request and its client."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ def caller(request: Request) -> str:
 
 
 def owner_filter(request: Request) -> str | None:
-    """Whose things may be seen: the caller's, or everybody's where authentication is off."""
+    """Return whose data is visible: the caller's, or everything where authentication is off."""
     return context_of(request.scope).client

@@ -1,4 +1,4 @@
-"""Draining: no new work, readiness says 503, what runs is finished.
+"""Draining: readiness is 503, no new work starts, running work is finished.
 
 Two ways lead there: SIGTERM, and a file (`python -m app drain`) that takes a process out of the
 balance while its listener still lives, long before anything is stopped.

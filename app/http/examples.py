@@ -279,23 +279,24 @@ EXAMPLES = {**_PREDICT, **_JOBS, **_ITEMS, **_HEALTH}
 
 # The error of each status, as the OpenAPI document shows it: title, detail, slug of its type.
 PROBLEMS: dict[str, tuple[str, str, str]] = {
-    "400": ("The body is not JSON", "it is no UTF-8 text or holds a number of too many digits",
+    "400": ("The body is not JSON", "it is not UTF-8 text, or a number in it has too many digits",
             "malformed-json"),
-    "401": ("A valid API key is needed", "send one good key in the X-API-Key header",
+    "401": ("A valid API key is needed", "send one valid key in the X-API-Key header",
             "unauthorised"),
-    "403": ("The key is not for this", "the key has no scope jobs", "scope-missing"),
+    "403": ("The key lacks a scope", "the request needs a key with the scope jobs",
+            "scope-missing"),
     "408": ("The body came too slowly", "it was not complete within 30 s", "upload-timeout"),
     "413": ("The body is too large", "the body is larger than 1048576 bytes", "content-too-large"),
-    "415": ("The body is in a form that is not read",
+    "415": ("The form of the body is not supported",
             "the Content-Type must be application/json", "unsupported-media-type"),
     "422": ("The request is not valid", "1 field is wrong: text", "validation"),
-    "429": ("Too many requests", "this key may send 60 requests a minute; try again in 42 s",
+    "429": ("Too many requests", "this key is allowed 60 requests per minute; try again in 42 s",
             "rate-limited"),
     "431": ("The head of the request is too large",
             "its first line and its headers are larger than 32768 bytes", "head-too-large"),
     "503": ("Postgres is not available", "try again in a few seconds", "unavailable"),
-    "504": ("It took too long",
-            "there was no answer within 30 s; what the request began may be done", "timeout"),
+    "504": ("The answer took too long",
+            "there was no answer within 30 s; the request may still take effect", "timeout"),
 }  # fmt: skip
 
 

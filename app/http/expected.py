@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of requests, asked of each before its body is read.
+"""Check each request against the OpenAPI document before its body is read.
 
 The names in its query, and how its body is written: the same answers at every endpoint, whether
 the framework sees it or not.
@@ -49,7 +49,7 @@ class Expected:
                 self._operations[path, method.upper()] = found
 
     def refusal(self, scope: Scope) -> Problem | None:
-        """Why a request is not what its operation takes, if it is not."""
+        """Return why its operation does not accept a request; None if it does."""
         query = scope["query_string"]
         operation = self._operations.get((context_of(scope).endpoint, scope["method"]))
         if operation is None:
@@ -65,7 +65,7 @@ def _unknown(query: bytes, known: frozenset[str]) -> list[str]:
 
 
 def _wrong_form(scope: Scope) -> Problem | None:
-    """Why a body that is announced cannot be read; without one, the operation says so."""
+    """Return why an announced body cannot be read; the operation itself rejects a missing body."""
     kind = b""
     announced = False
     for name, value in scope["headers"]:
@@ -74,7 +74,8 @@ def _wrong_form(scope: Scope) -> Problem | None:
         elif name == b"content-encoding":
             if any(coding.strip().lower() != b"identity" for coding in value.split(b",")):
                 return _not_read(
-                    "the body is encoded; send it as it is", {"accept-encoding": "identity"}
+                    "the body is encoded; send it without a Content-Encoding",
+                    {"accept-encoding": "identity"},
                 )
         elif name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
             announced = True
@@ -86,7 +87,7 @@ def _wrong_form(scope: Scope) -> Problem | None:
 
 @lru_cache(maxsize=64)
 def _judged(kind: bytes) -> str | None:
-    """What is wrong with a content type."""
+    """Return what is wrong with a content type; None if nothing is."""
     header = Message()
     header["content-type"] = kind.decode("latin-1")
     if header.get_content_maintype() != "application" or not (
@@ -102,7 +103,7 @@ def _not_read(message: str, headers: Mapping[str, str]) -> Problem:
     return Problem(
         415,
         "unsupported-media-type",
-        "The body is in a form that is not read",
+        "The form of the body is not supported",
         message,
         headers=headers,
         errors=[FieldError(field="body", message=message, code="content_type")],
@@ -110,7 +111,7 @@ def _not_read(message: str, headers: Mapping[str, str]) -> Problem:
 
 
 def _not_a_parameter(names: list[str]) -> Problem:
-    """As the framework says it of a model that allows no others."""
+    """Return the same problem as the framework for a model that forbids unknown fields."""
     shown = [name[:100] for name in names[:_MAX_NAMES]]
     noun = "field is" if len(names) == 1 else "fields are"
     return Problem(

@@ -1,6 +1,6 @@
-"""The ASGI layer that answers in one pass who asks, whether they may, and how often.
+"""The ASGI layer that checks key, scope and rate limit in one pass.
 
-Nothing of a body is read before: whoever has no key, no right or no requests left costs little.
+It reads no body, so requests without a key, a scope or requests left cost little.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from app.http.ratelimit import RateLimiter, Verdict, address_name, key_name
 
 
 class GateMiddleware:
-    """Lets a request pass if its path is public, or its key is good, fit and not used too often.
+    """Passes a request on if its path is public, or its key is valid, in scope and below its limit.
 
-    Without a `KeyStore` nobody needs a key, and requests are counted by address. `needed` is the
+    Without a `KeyStore` no key is needed, and requests are counted by address. `needed` is the
     scope of each guarded route; `free` are paths that are neither guarded nor counted.
     """
 
@@ -45,7 +45,7 @@ class GateMiddleware:
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            return  # nothing here speaks anything else; refused by not answering
+            return  # no other protocol is supported; refused by not answering
         if is_public(scope["path"]) or scope["path"] in self._free:
             await self._app(scope, receive, send)
             return
@@ -82,7 +82,7 @@ class GateMiddleware:
 
     @asynccontextmanager
     async def _hold(self, scope: Scope) -> AsyncIterator[None]:
-        """Let Postgres be asked about a key while the address has requests left."""
+        """Allow the look-up of a key in Postgres while its address has requests left."""
         async with self._limiter.hold(_address(scope), self._limiter.default) as verdict:
             if verdict is not None and not verdict.allowed:
                 raise _too_often(verdict, None)
@@ -101,8 +101,8 @@ class GateMiddleware:
         return Problem(
             403,
             "scope-missing",
-            "The key is not for this",
-            f"the key has no scope {needed}",
+            "The key lacks a scope",
+            f"the request needs a key with the scope {needed}",
             extra={"scope": needed},
         )
 
@@ -137,7 +137,7 @@ def _too_often(verdict: Verdict, credential: Credential | None) -> Problem:
         429,
         "rate-limited",
         "Too many requests",
-        f"{whose} may send {verdict.limit} requests a minute; try again in {verdict.reset} s",
+        f"{whose} is allowed {verdict.limit} requests per minute; try again in {verdict.reset} s",
         headers={
             "retry-after": str(verdict.reset),
             **{name: str(value) for name, value in _numbers(verdict)},

@@ -33,7 +33,7 @@ class Alive(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether work should be sent here, and what each check found."""
+    """Readiness of the process, and the result of each check."""
 
     status: str = Field(examples=["ready"], description="ready, degraded or unready")
     checks: dict[str, str] = Field(
@@ -44,7 +44,7 @@ class Readiness(BaseModel):
 
 
 class Health:
-    """What probes and scrapes of one process are told.
+    """Answers to probes and scrapes of one process.
 
     `models` are the loaded models, or the exception that says why there are none.
     """
@@ -70,15 +70,15 @@ class Health:
         self._alive = JSONResponse({"status": _OK, **self._identity})
 
     def alive(self) -> Response:
-        """Liveness; looks at nothing, so it is the same answer each time."""
+        """Return liveness; checks nothing, so the answer is always the same."""
         return self._alive
 
     async def exposition(self) -> bytes:
-        """The metrics of all processes; scrapes at one time share a collection."""
+        """Return the metrics of all processes; concurrent scrapes share one collection."""
         return await self._collections.run(None, lambda: alone("metrics", metrics.render))
 
     async def ready(self) -> tuple[int, dict[str, Any]]:
-        """The status code and the body of a readiness answer; probes at one time share a look."""
+        """Return status code and body of a readiness answer; concurrent probes share one check."""
         return await self._looks.run(None, self._look)
 
     async def _look(self) -> tuple[int, dict[str, Any]]:
@@ -125,7 +125,7 @@ class Health:
 
 
 def _kind(error: Exception) -> str:
-    """What a dependency died of, without a word of it: probes are open to everybody."""
+    """Return a dependency's failure without its message: probes need no key."""
     if isinstance(error, TimeoutError):
         return f"no answer within {_TIMEOUT:g} s"
     return type(error.__cause__ or error).__name__
@@ -138,7 +138,7 @@ async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     takes psycopg ten seconds more.
     """
     task = asyncio.create_task(work)
-    # Whatever it still ends with, somebody has looked at it.
+    # Retrieve its result, whatever it is, so that asyncio does not warn about it.
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -168,7 +168,7 @@ async def live(request: Request) -> Response:
 @router.get(
     "/health/ready",
     response_model=Readiness,
-    summary="Work may be sent here",
+    summary="The process is ready for requests",
     responses={503: {"model": Readiness, "description": "A check failed, or it drains"}},
 )
 async def ready(request: Request) -> JSONResponse:

@@ -1,9 +1,9 @@
-"""The inner ASGI layer: a request as it is expected, a body in bounds, and a place to run.
+"""The inner ASGI layer: checks the request, limits its body and the number of concurrent requests.
 
-The body is read whole before the application sees the request, so what is too large, too slow or
-nested too deeply is refused in one spot. A request takes its place before its body is read: bodies
-that are held are memory, whoever sends them how slowly. Places are limited for each process; who
-finds none waits for a moment and is then told to come back.
+The body is read completely before the application sees the request, so one layer rejects what is
+too large, too slow or nested too deeply. A request takes its slot before its body is read, because
+held bodies take memory however slowly they arrive. Each process has a limited number of slots; a
+request that finds none waits for a moment and then gets a 503.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def too_deep(body: bytes, most: int) -> bool:
-    """Whether JSON text has values more than `most` arrays and objects deep.
+    """Return whether JSON text has values more than `most` arrays and objects deep.
 
     Counting brackets is enough for nearly every body. For the others the strings are cut out and
     the innermost pairs taken away, one level at a time, so the time is bounded by the level that
@@ -38,14 +38,14 @@ def too_deep(body: bytes, most: int) -> bool:
     for _ in range(most):
         without = brackets.replace(b"[]", b"")
         if len(without) == len(brackets):
-            # What never closes is no JSON; the parser says so, unless it goes too deep for it.
+            # Unclosed brackets are not JSON; the parser reports that, unless they nest too deeply.
             return brackets.count(b"[") > most
         brackets = without
     return b"[" in brackets
 
 
 class Places:
-    """How many requests run at once in this process."""
+    """The slots for concurrent requests of this process."""
 
     def __init__(self, most: int, wait_seconds: float) -> None:
         self._free = asyncio.Semaphore(most)
@@ -54,7 +54,7 @@ class Places:
         self._most_waiting = most
 
     async def enter(self) -> None:
-        """Take a place; raises a 503 problem if none gets free soon."""
+        """Take a slot; raise a 503 problem if none becomes free soon."""
         if not self._free.locked():
             await self._free.acquire()
             return
@@ -70,12 +70,12 @@ class Places:
             self._waiting -= 1
 
     def leave(self) -> None:
-        """Give the place back."""
+        """Release the slot."""
         self._free.release()
 
 
 class LimitsMiddleware:
-    """Reads the body within its bounds and lets a request in when there is room."""
+    """Reads the body within its limits and passes a request on when a slot is free."""
 
     def __init__(self, app: ASGIApp, *, settings: Settings, expected: Expected) -> None:
         self._app = app
@@ -85,7 +85,7 @@ class LimitsMiddleware:
         self._places = Places(settings.max_concurrent_requests, settings.concurrency_wait_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request; probes, metrics and the documentation are always let in."""
+        """Handle one request; probes, metrics and the documentation need no slot."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -170,7 +170,7 @@ def _too_large(limit: int) -> Problem:
         "content-too-large",
         "The body is too large",
         f"the body is larger than {limit} bytes",
-        # Nobody reads the rest of it.
+        # The rest of the body is not read.
         headers={"connection": "close"},
         errors=[FieldError(field="body", message=f"{limit} bytes at most", code="too_large")],
     )

@@ -29,7 +29,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class RequestMiddleware:
-    """Request id, time-out, timing, metrics, access log and the last safety net."""
+    """Request id, timeout, timing, metrics, access log and the handler of last resort."""
 
     def __init__(self, app: ASGIApp, *, routes: RouteTable, timeout_seconds: float) -> None:
         self._app = app
@@ -58,7 +58,7 @@ class RequestMiddleware:
         tokens = structlog.contextvars.bind_contextvars(request_id=request_id)
         self._in_flight.change(1)
         error: BaseException | None = None
-        # Liveness waits for nothing, so no time can run out.
+        # Liveness waits for nothing, so it cannot time out.
         limit = asyncio.timeout(None if endpoint in _LIVENESS else self._timeout)
         try:
             async with limit:
@@ -76,7 +76,7 @@ class RequestMiddleware:
             structlog.contextvars.reset_contextvars(**tokens)
 
     def _later(self, limit: asyncio.Timeout) -> float | None:
-        """The time that an answer has for its next piece: a long one may take longer than that."""
+        """Return the time limit for the next part of an answer; the whole may take longer."""
         if limit.when() is None:
             return None
         return asyncio.get_running_loop().time() + self._timeout
@@ -89,12 +89,12 @@ class RequestMiddleware:
         return os.urandom(16).hex()
 
     async def _answer_late(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        """The time is over: for an upload that is the sender's doing, else it is ours."""
+        """Answer a timeout: 408 while the client is still sending its body, else 504."""
         problem = Problem(
             504,
             "timeout",
-            "It took too long",
-            f"there was no answer within {self._timeout:g} s; what the request began may be done",
+            "The answer took too long",
+            f"there was no answer within {self._timeout:g} s; the request may still take effect",
             headers={"retry-after": "5"},
         )
         if context_of(scope).uploading:
@@ -108,7 +108,7 @@ class RequestMiddleware:
         metrics.REFUSED.labels(problem.slug).inc()
         context_of(scope).error = problem.slug
         if answer.started:
-            # Half an answer: the server closes the connection, so nobody takes it for a whole one.
+            # An incomplete answer: the server closes the connection, so that clients notice.
             answer.status = problem.status
             return
         await problem.response(scope["path"])(scope, receive, answer.send)
@@ -122,8 +122,8 @@ class RequestMiddleware:
         problem = Problem(
             500,
             "internal",
-            "Something went wrong here",
-            "The error was logged; tell the operator the request id.",
+            "The service failed",
+            "The error was logged; give the operator the request id.",
         )
         await problem.response(scope["path"])(scope, receive, answer.send)
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what the code cannot say by itself."""
+"""The OpenAPI document: additions that the framework cannot derive from the code."""
 
 from __future__ import annotations
 
@@ -21,26 +21,29 @@ TAGS = [
     {"name": "predict", "description": "Sentiment of texts, class of numeric rows."},
     {"name": "jobs", "description": "Collect records from a source, in the background."},
     {"name": "items", "description": "A small resource kept in Postgres."},
-    {"name": "health", "description": "For balancers, monitors and people in a hurry."},
+    {
+        "name": "health",
+        "description": "Liveness, readiness and metrics, for load balancers and monitoring.",
+    },
 ]
 
 DESCRIPTION = """
 The Data Collection Service collects records from files, HTTP sources and databases,
-classifies them and sums them up in a report.
+classifies them and summarises them in a report.
 
-**Keys.** On an installed site each request needs `X-API-Key`, but for the health endpoints and
-these pages. A key is good for some scopes, which are named like the groups below: `predict`,
-`jobs`, `items`. A request beyond them is a 403 that names the scope.
+**Keys.** On an installed site each request needs `X-API-Key`, except for the health endpoints and
+these pages. A key has scopes, which are named like the groups below: `predict`, `jobs`, `items`. A
+request without its scope is a 403 that names the scope.
 
 **Limits.** Answers carry `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` (seconds);
-who asks too often gets a 429 with `Retry-After`. The head of a request is bounded in size and time
-(431, 408), its body in size, depth and time (413, 400, 408). An answer begins in bounded time (503,
-504); a long one is cut only when it stands still.
+too many requests get a 429 with `Retry-After`. The head of a request is limited in size and time
+(431, 408), its body in size, depth and time (413, 400, 408). An answer begins in limited time (503,
+504); a long one is interrupted only when it makes no progress.
 
 **Errors** are `application/problem+json` (RFC 9457); `errors` names each wrong field. An unknown
 path is a 404, a wrong method a 405 with `Allow`, an unknown name in a query a 422. A body is JSON
-in UTF-8 and not compressed, else the answer is a 415. Each answer carries `X-Request-ID`; tell it
-to the operator when something goes wrong.
+in UTF-8 and not compressed, else the answer is a 415. Each answer carries `X-Request-ID`; give it
+to the operator when you report a problem.
 
 **HEAD** is answered wherever GET is, with the same headers and no body.
 
@@ -49,35 +52,35 @@ after which a page begins. Jobs: send `next_cursor` as `cursor`; it is null on t
 send the last `id` as `after`; a page shorter than `limit` is the last.
 
 **Versions.** `info.version` is the release (SemVer). Paths under `/api/v1` and those without a
-version keep their meaning within a major release: fields and endpoints are only added, so readers
-ignore what they do not know. A change that breaks them gets a new prefix, beside the old one.
+version keep their meaning within a major release: fields and endpoints are only added, so clients
+must ignore unknown fields. A breaking change gets a new prefix, beside the old one.
 """
 
 _NAMES = {
-    "400": ("Malformed", "The body is no JSON, not complete, or nested too deeply"),
-    "401": ("Unauthorised", "A key is missing or not good"),
-    "403": ("Forbidden", "The key has not the scope that `scope` names"),
-    "408": ("SlowUpload", "The head or the body did not come in time"),
+    "400": ("Malformed", "The body is not JSON, is incomplete, or is nested too deeply"),
+    "401": ("Unauthorised", "The key is missing or not valid"),
+    "403": ("Forbidden", "The key lacks the scope that `scope` names"),
+    "408": ("SlowUpload", "The head or the body did not arrive in time"),
     "413": ("TooLarge", "The body is too large"),
     "415": ("NotRead", "The body is not JSON in UTF-8, or it is encoded"),
     "422": ("Invalid", "A field or the query is wrong; `errors` names it"),
     "429": ("RateLimited", "Too many requests within a minute; see Retry-After"),
     "431": ("HeadTooLarge", "The request line and the headers are too large"),
-    "503": ("Unavailable", "Something that the answer needs is not available; see Retry-After"),
-    "504": ("Late", "The answer did not begin in time; what the request began may be done"),
+    "503": ("Unavailable", "A dependency is not available; see Retry-After"),
+    "504": ("Late", "The answer did not begin in time; the request may still take effect"),
 }
 _OF_BODIES = {"400", "408", "413", "415"}
 _OF_EVERYBODY = ("422", "431")
 _COUNT = {"schema": {"type": "integer", "minimum": 0}}
 _HEADERS = {
     "RequestId": {
-        "description": "Names this request in the logs; one that is sent along is kept.",
+        "description": "Names this request in the logs; an id that the client sends is kept.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{8,64}$"},
     },
-    "RateLimit-Limit": {"description": "Requests a minute that are allowed.", **_COUNT},
-    "RateLimit-Remaining": {"description": "How many more may follow at once.", **_COUNT},
+    "RateLimit-Limit": {"description": "Allowed requests per minute.", **_COUNT},
+    "RateLimit-Remaining": {"description": "How many more requests are allowed at once.", **_COUNT},
     "RateLimit-Reset": {"description": "Seconds until an old request stops counting.", **_COUNT},
-    "Retry-After": {"description": "Seconds to wait before another try.", **_COUNT},
+    "Retry-After": {"description": "Seconds to wait before the next try.", **_COUNT},
 }
 # Kept, but asked about each time: another release has another document.
 _CACHED = {"cache-control": "no-cache"}
@@ -90,7 +93,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/openapi.json")
 async def document(request: Request) -> Response:
-    """The document, or 304 for who has it already."""
+    """Return the document, or 304 if the client has this version."""
     whole: Response = request.app.state.document
     known = request.headers.get("if-none-match", "")
     if whole.headers["etag"] not in (tag.strip().removeprefix("W/") for tag in known.split(",")):
@@ -99,14 +102,14 @@ async def document(request: Request) -> Response:
 
 
 def encode(document: dict[str, Any]) -> Response:
-    """The answer that holds the document, the same for everybody."""
+    """Return the answer that holds the document, the same for every client."""
     body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     return Response(body, media_type="application/json", headers={"etag": etag, **_CACHED})
 
 
 def operation_id(route: APIRoute) -> str:
-    """What generated clients call an operation: its group and its name, such as `jobs_trigger`."""
+    """Return the id of an operation for generated clients, such as `jobs_trigger`."""
     return "_".join([*map(str, route.tags), route.name])
 
 
@@ -157,7 +160,7 @@ def _build(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
             "type": "apiKey",
             "in": "header",
             "name": "X-API-Key",
-            "description": "Good for some of the scopes predict, jobs and items.",
+            "description": "Has some of the scopes predict, jobs and items.",
         }
     }
     components["headers"] = _HEADERS
@@ -193,7 +196,7 @@ def _headers(status: str, *, counted: bool) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any], scope: str | None) -> None:
-    """Errors as they are answered, headers, and the scope; None is for everybody."""
+    """Add errors, headers and the scope to an operation; without a scope it needs no key."""
     responses = operation["responses"]
     for status, answer in responses.items():
         content = answer.get("content", {})

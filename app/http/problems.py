@@ -22,7 +22,7 @@ from app.http.context import context_of
 
 MEDIA_TYPE = "application/problem+json"
 _MAX_FIELD_ERRORS = 20
-# What FastAPI says of a body that its JSON parser gave up on for any reason but its syntax.
+# FastAPI's message when its JSON parser fails for any other reason than syntax.
 _UNREADABLE = "There was an error parsing the body"
 
 
@@ -47,7 +47,7 @@ class ProblemDetail(BaseModel):
 
 
 class Problem(Exception):  # noqa: N818 - named after the RFC's word
-    """An error that is answered as it is."""
+    """An error that becomes the answer."""
 
     def __init__(
         self,
@@ -103,13 +103,13 @@ async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -
 
 
 def _note(problem: Problem, scope: Scope) -> None:
-    """Say in the scope what a 5xx answer is about, for the metric of errors."""
+    """Record the cause of a 5xx answer in the scope, for the metric of errors."""
     if problem.status >= 500:
         context_of(scope).error = problem.slug
 
 
 def unavailable(what: str, detail: str, *, retry_after: int = 5) -> Problem:
-    """A dependency that the answer needs is not usable now."""
+    """Return a 503 for a dependency that is not available now."""
     return Problem(
         503,
         "unavailable",
@@ -120,7 +120,7 @@ def unavailable(what: str, detail: str, *, retry_after: int = 5) -> Problem:
 
 
 def field_problem(field: str, message: str, code: str = "value_error") -> Problem:
-    """A 422 for one field that only shows to be wrong after the shape was checked."""
+    """Return a 422 for one field that is wrong although its shape is right."""
     return Problem(
         422,
         "validation",
@@ -182,7 +182,7 @@ def _from_http(error: HTTPException) -> Problem:
             400,
             "malformed-json",
             "The body is not JSON",
-            "it is no UTF-8 text or holds a number of too many digits",
+            "it is not UTF-8 text, or a number in it has too many digits",
             errors=[FieldError(field="body", message="cannot be read", code="json_unreadable")],
         )
     slug = title.lower().replace(" ", "-").replace("'", "")

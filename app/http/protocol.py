@@ -27,8 +27,8 @@ from app.http.problems import Problem
 from app.observability import metrics
 from app.settings import get_settings
 
-# Who is refused may still be sending: a connection that is closed under unread data is reset, and
-# the answer with it.
+# A refused client may still be sending: closing a connection with unread data resets it, and the
+# answer is lost.
 _LINGER_SECONDS = 2.0
 
 
@@ -60,7 +60,7 @@ class Protocol(HttpToolsProtocol):
         os.sched_yield()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody is waited for any more."""
+        """The connection is closed: stop all timers."""
         self._wait_no_more()
         super().connection_lost(exc)
 
@@ -108,8 +108,8 @@ class Protocol(HttpToolsProtocol):
             )
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP in the form of every other error."""
-        detail = "its head cannot be read; was it meant for another port?"
+        """Refuse anything but HTTP, in the same form as every other error."""
+        detail = "its head cannot be read; check that the client uses HTTP and the right port"
         self._refuse(Problem(400, "invalid-http", "The request is not HTTP", detail))
 
     def _used(self) -> None:

@@ -1,4 +1,4 @@
-"""Requests a minute for each key, counted in Redis for every process of every host.
+"""Requests per minute for each key, counted in Redis for all processes of all hosts.
 
 A sliding window: a request counts for the next 60 s (65 at most, since requests are kept in slots
 of 5 s), so no minute ever holds more than the limit. Redis's own clock decides, whatever the
@@ -28,9 +28,9 @@ from app.observability import metrics
 from app.observability.logging import get_logger
 from app.settings import Settings
 
-# KEYS are who asks, ARGV their limits, or -1 to give one back; three numbers come back for each:
-# whether it may pass, how many more may follow at once, and the milliseconds until an old request
-# stops counting.
+# KEYS are the counted names, ARGV their limits, or -1 to return a request. It returns three numbers
+# for each: whether the request is allowed, how many more are allowed at once, and the milliseconds
+# until an old request stops counting.
 _SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -84,7 +84,7 @@ log = get_logger("app.ratelimit")
 
 
 class Verdict(NamedTuple):
-    """What the limiter said: of `limit` requests a minute `remaining` may follow at once.
+    """The limiter's result: of `limit` requests per minute, `remaining` are allowed at once.
 
     `reset` is in seconds: when the oldest request of the last minute stops counting.
     """
@@ -114,7 +114,7 @@ class RateLimiter:
         self._warned_at = float("-inf")
 
     async def take(self, who: str, limit: int) -> Verdict | None:
-        """Count one request of `who`; None if Redis cannot say, and the request passes."""
+        """Count one request of `who`; None if Redis does not answer, and the request passes."""
         verdict = await self._say(who, limit)
         outcome = "unchecked" if verdict is None else "allowed" if verdict.allowed else "limited"
         metrics.RATE_LIMIT.labels(outcome).inc()
@@ -136,7 +136,7 @@ class RateLimiter:
                 await self._say(who, _GIVE_BACK)
 
     async def _say(self, who: str, limit: int) -> Verdict | None:
-        # While one batch finds out whether Redis is back, nobody else waits for it.
+        # While one batch checks whether Redis is back, no other request waits for it.
         if self._client is None or (self._asked.busy and not self._well) or self._resting():
             return None
         return await self._asked.ask(_Asked(who, limit))
@@ -145,7 +145,7 @@ class RateLimiter:
         return not self._well and time.monotonic() < self._resting_until
 
     async def _ask(self, batch: list[_Asked]) -> list[Verdict | None]:
-        """The verdicts of one round trip; None each if Redis did not answer in time, or well."""
+        """Return the verdicts of one round trip; None for each if Redis failed or was too slow."""
         unknown: list[Verdict | None] = [None] * len(batch)
         if self._resting():  # the batch before this one found out
             return unknown
@@ -174,7 +174,7 @@ class RateLimiter:
         try:
             answer = await self._client.execute_command("EVALSHA", _SHA, *arguments)  # type: ignore[no-untyped-call]
         except NoScriptError:
-            # A Redis that was restarted does not know it any more.
+            # A restarted Redis has lost the script.
             answer = await self._client.execute_command("EVAL", _SCRIPT, *arguments)  # type: ignore[no-untyped-call]
         numbers: list[int] = answer
         return numbers
@@ -198,7 +198,7 @@ class RateLimiter:
 
 @lru_cache(maxsize=4096)
 def address_name(host: str) -> str:
-    """Under which name an address is counted; one IPv6 customer has a whole /64."""
+    """Return the name that counts an address; an IPv6 customer has a whole /64."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -212,5 +212,5 @@ def address_name(host: str) -> str:
 
 
 def key_name(key_id: str) -> str:
-    """Under which name a key is counted."""
+    """Return the name that counts a key."""
     return f"airlift:rate:key:{key_id}"

@@ -1,4 +1,4 @@
-"""The front door."""
+"""The root endpoint."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Root(BaseModel):
     docs: Links
 
 
-@router.get("/", response_model=Root, summary="What answers here")
+@router.get("/", response_model=Root, summary="Name and version of the service")
 async def root(request: Request) -> Response:
-    """Name, version and colour, and links to the documentation."""
+    """Return name, version and colour, and links to the documentation."""
     settings = request.app.state.settings
     return answer(
         Root(

@@ -75,12 +75,13 @@ def _database(request: Request) -> Database:
 )
 async def list_items(
     request: Request,
-    limit: Annotated[int, Query(ge=1, le=500, description="How many at most.")] = 100,
+    limit: Annotated[int, Query(ge=1, le=500, description="Maximal number of entries.")] = 100,
     after: Annotated[
-        int, Query(ge=0, le=2**63 - 1, description="The cursor: the last `id` of the page before.")
+        int,
+        Query(ge=0, le=2**63 - 1, description="The cursor: the last `id` of the previous page."),
     ] = 0,
 ) -> Response:
-    """Items in the order in which they were stored."""
+    """Return items in the order in which they were stored."""
     client = owner_filter(request)
     rows = await _database(request).fetch_all(
         """SELECT id, name, created_at FROM items
@@ -105,7 +106,7 @@ async def list_items(
     },
 )
 async def create_item(request: Request, body: NewItem) -> Response:
-    """Store one item; it is in Postgres before this answers."""
+    """Store one item; it is in Postgres before the answer."""
     row = await _database(request).fetch_one(
         "INSERT INTO items (client, name) VALUES (%s, %s) RETURNING id, name, created_at",
         caller(request),

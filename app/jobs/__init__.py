@@ -1,1 +1,1 @@
-"""Collection jobs: recorded in Postgres, hinted through Redis, run by workers."""
+"""Collection jobs: stored in Postgres, announced through Redis, run by workers."""

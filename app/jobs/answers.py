@@ -14,7 +14,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     404: {"model": ProblemDetail, "description": "There is no such job"},
     503: {"model": ProblemDetail, "description": "Postgres is not available"},
 }
-#: What is said of a job's result or report if it is not there.
+#: The answers for a job's result or report that does not exist.
 ANSWERS_OF_FINISHED: dict[int | str, dict[str, Any]] = {
     **ANSWERS,
     202: {"model": JobStatus, "description": "The job is not finished"},
@@ -34,7 +34,9 @@ def unfinished(job: JobStatus) -> Response | None:
         raise Problem(
             409,
             f"job-{job.status}",
-            "The job failed" if job.status == "failed" else "The job is dead, it ends here",
+            "The job failed"
+            if job.status == "failed"
+            else "The job is dead: it failed at every attempt",
             reason,
             extra={
                 "job_id": str(job.job_id),

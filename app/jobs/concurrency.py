@@ -21,7 +21,7 @@ class Concurrency:
         self._publish()
 
     def adapt(self, waited: float, running: int) -> bool:
-        """Take a measurement in: seconds the oldest due job has waited, jobs that run here.
+        """Record a measurement: seconds the oldest due job has waited, jobs that run here.
 
         Returns whether the number changed.
         """

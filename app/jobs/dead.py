@@ -1,8 +1,7 @@
-"""Dead jobs, for the operator: what died of what, and another try once the cause is mended.
+"""List and requeue dead jobs.
 
-It is a command and not an endpoint: a job dies of something that the site must mend first (a
-source that is away, a worker without memory), and a client who just wants another try sends the
-request again.
+This is a command of the operator, not an endpoint: the site must first fix the cause (a source that
+is down, a worker without memory). A client who only wants another try sends the request again.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ log = get_logger("app.jobs.dead")
 
 
 class DeadJobsError(Exception):
-    """The command could not be done; nothing was changed."""
+    """The command failed; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """Which dead jobs: some ids, one kind of source, or all."""
+    """A selection of dead jobs: by id, by kind of source, or all."""
 
     ids: Sequence[uuid.UUID] = ()
     source_type: str | None = None
 
     def condition(self) -> tuple[str, list[Any]]:
-        """A condition on dead jobs and its parameters."""
+        """Return an SQL condition on dead jobs and its parameters."""
         if self.ids:
             return "state = 'dead' AND id = ANY(%s)", [list(self.ids)]
         if self.source_type is not None:
@@ -52,7 +51,7 @@ def _connect(settings: Settings) -> psycopg.Connection[dict[str, Any]]:
 
 
 def show(settings: Settings, limit: int) -> None:
-    """Print the dead jobs as JSON, one a line, the latest first."""
+    """Print dead jobs as JSON, one per line, the latest first."""
     try:
         with _connect(settings) as connection:
             rows = connection.execute(
@@ -72,9 +71,9 @@ def _plain(value: object) -> str:
 
 
 def requeue(settings: Settings, which: Which) -> int:
-    """Put dead jobs back with all their attempts; returns how many.
+    """Requeue dead jobs with all their attempts; return how many.
 
-    An id that is no dead job is an error, and then none is put back.
+    An id that does not name a dead job is an error, and then no job is requeued.
     """
     condition, parameters = which.condition()
     try:
@@ -88,10 +87,10 @@ def requeue(settings: Settings, which: Which) -> int:
             if missing := set(which.ids) - {row["id"] for row in rows}:
                 names = ", ".join(sorted(str(job) for job in missing))
                 connection.rollback()
-                raise DeadJobsError(f"not among the dead jobs, so nothing was put back: {names}")
+                raise DeadJobsError(f"not among the dead jobs, so no job was requeued: {names}")
     except psycopg.Error as error:
         raise DeadJobsError(f"Postgres: {describe_exception(error)}") from error
     for row in rows:
-        log.info("job put back", job_id=str(row["id"]), source_type=row["source_type"])
-    log.info("dead jobs put back", changed=bool(rows), count=len(rows))
+        log.info("job requeued", job_id=str(row["id"]), source_type=row["source_type"])
+    log.info("dead jobs requeued", changed=bool(rows), count=len(rows))
     return len(rows)

@@ -1,4 +1,4 @@
-"""Hints through Redis Streams: they wake a worker at once, and nothing is lost without them.
+"""Wake-up messages through Redis Streams: workers start sooner, and no job depends on them.
 
 A job's row in Postgres is the truth. A hint only says "look now"; whoever reads it claims
 whatever is due. So hints need no acknowledgement, may be lost or doubled, and a worker that hears
@@ -34,14 +34,14 @@ def stream(needs: str | None) -> str:
 
 
 class HintSender:
-    """Sends hints and never fails: a job without a hint is found a little later."""
+    """Sends wake-up messages and never fails: without one, a worker finds the job later."""
 
     def __init__(self, gate: RedisGate) -> None:
         self._gate = gate
         self._hints = Together[Command, bool](self._send, most=_MOST_AT_ONCE)
 
     async def send(self, job_id: str, needs: str | None = None) -> bool:
-        """Tell the workers that a job is due; False if Redis did not take it."""
+        """Tell the workers that a job is due; return False if Redis did not accept it."""
         return await self._hints.ask(
             ("XADD", stream(needs), "MAXLEN", "~", _MAX_LENGTH, "*", "job", job_id)
         )
@@ -58,7 +58,7 @@ class HintSender:
 
 
 class HintListener:
-    """Waits for hints; each wakes one worker of those that share the group."""
+    """Waits for wake-up messages; each wakes one worker of the group."""
 
     def __init__(self, settings: Settings, consumer: str) -> None:
         self._settings = settings
@@ -67,7 +67,7 @@ class HintListener:
         self._known: frozenset[str] = frozenset()
 
     async def wait(self, needs: Sequence[str], seconds: float) -> bool:
-        """Wait for a hint, `seconds` at most; True if one came. Without Redis it just waits."""
+        """Wait for a message for at most `seconds`; return True if one came."""
         if self._settings.redis_url is None:
             await asyncio.sleep(seconds)
             return False
@@ -91,7 +91,7 @@ class HintListener:
                 failpoints.reached("hint.read")
             return bool(answer)
         except UNAVAILABLE as error:
-            # The group may be gone with a Redis that lost its data; it is made again next time.
+            # A Redis that lost its data has lost the group, too; the next wait recreates it.
             self._known = frozenset()
             metrics.DEPENDENCY_UP.labels("redis").set(0)
             log.warning("no hints from Redis, looking without them", reason=type(error).__name__)

@@ -25,7 +25,7 @@ _MICROSECOND = dt.timedelta(microseconds=1)
 _FORM = struct.Struct(">q16s")
 #: The form of a cursor: any that has it is a place, of a time between 1970 and 2112.
 CURSOR = "^AA[A-Za-z0-9_-]{30}$"
-#: What a client is told of any other text.
+#: The error message for any other text.
 NO_CURSOR = "is no cursor that this service gave"
 
 

@@ -1,4 +1,4 @@
-"""What happens to collected records: checked, classified, summed up.
+"""Process collected records: check, classify and summarise them.
 
 Records come in batches and leave as rows of the report, packed a thousand at a time, so that the
 memory a job takes hardly grows with its source. An entry that cannot be used is a row too, with
@@ -83,7 +83,7 @@ class _Tally:
 
 @dataclass(slots=True)
 class _Errors:
-    """What could not be used and why."""
+    """Records that could not be used, and why."""
 
     reasons: Counter[str] = field(default_factory=Counter)
     sample: list[dict[str, Any]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Every statement on jobs. Each is fenced: a worker that lost its lease changes nothing."""
+"""All SQL statements on jobs. Each is fenced: a worker that lost its lease changes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.db.values import jsonb, ordered_json
 # of a form that no running worker knows stays queued until one comes that does.
 PAYLOAD_VERSION = 1
 PAYLOAD_OLDEST = 1
-#: The code of an error that no source told: its message is for the operator.
+#: The code of an error that is not a source's: its message is for the operator.
 INTERNAL = "internal"
 
 
@@ -243,7 +243,7 @@ async def end(database: Database, held: Claim, state: str, error: dict[str, str]
 
 
 async def retry(database: Database, held: Claim, delay: float, error: dict[str, str]) -> bool:
-    """Put the job back for a later attempt; False if it is no longer ours."""
+    """Requeue the job for a later attempt; return False if it is no longer ours."""
     count = await database.execute(
         """UPDATE jobs SET state = 'queued', error = %s, updated_at = now(),
                run_after = now() + make_interval(secs => %s),
@@ -258,7 +258,7 @@ async def retry(database: Database, held: Claim, delay: float, error: dict[str, 
 
 
 async def release(database: Database, held: Claim) -> bool:
-    """Give a job back that was not finished in time; the attempt does not count."""
+    """Requeue a job that was not finished in time; the attempt does not count."""
     count = await database.execute(
         """UPDATE jobs SET state = 'queued', attempts = attempts - 1, updated_at = now(),
                lease_owner = NULL, lease_expires_at = NULL
@@ -270,13 +270,13 @@ async def release(database: Database, held: Claim) -> bool:
 
 
 async def fate(database: Database, held: Claim) -> tuple[str, bool] | None:
-    """What became of a claimed job: its state, and whether no later claim took it."""
+    """Return a claimed job's state, and whether no later claim took it."""
     row = await database.fetch_one("SELECT state, lease_epoch FROM jobs WHERE id = %s", held.id)
     return None if row is None else (row["state"], row["lease_epoch"] == held.epoch)
 
 
 async def cancel(database: Database, job_id: uuid.UUID, client: str | None) -> DictRow | None:
-    """End a job that waits or runs; None if it does neither (any more).
+    """Cancel a job that waits or runs; return None if it does neither (any more).
 
     A worker that runs it has lost its lease with this: the next heartbeat tells it, and what it
     would store is refused.

@@ -55,7 +55,7 @@ async def trigger(
         ),
     ] = None,
 ) -> Response:
-    """Record a job; it is safe in Postgres before this answers, whether or not Redis is there."""
+    """Record a job; it is stored in Postgres before the answer, even without Redis."""
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise field_problem("Idempotency-Key", "must be 1 to 200 visible ASCII characters")
     taken = await _service(request).trigger(
@@ -85,7 +85,7 @@ async def trigger(
     },
 )
 async def list_jobs(request: Request, query: Annotated[JobQuery, Query()] = _EVERY) -> Response:
-    """The caller's own jobs; a page is not disturbed by jobs that are accepted meanwhile."""
+    """Return the caller's own jobs; jobs that are accepted meanwhile do not change later pages."""
     try:
         cursor = None if query.cursor is None else Cursor.of(query.cursor)
     except ValueError:
@@ -115,7 +115,7 @@ async def list_jobs(request: Request, query: Annotated[JobQuery, Query()] = _EVE
     },
 )
 async def cancel(request: Request, job_id: uuid.UUID) -> Response:
-    """End a job that waits or runs: nothing that it would still find is stored.
+    """Cancel a job that waits or runs: none of its later results are stored.
 
     A worker in the middle of it stops within two seconds. Cancelling again changes nothing.
     """
@@ -125,22 +125,22 @@ async def cancel(request: Request, job_id: uuid.UUID) -> Response:
 @router.get(
     "/status/{job_id}",
     response_model=JobStatus,
-    summary="How a job is doing",
+    summary="Status of a job",
     responses=ANSWERS,
 )
 async def status(request: Request, job_id: uuid.UUID) -> Response:
-    """State, attempts, times and progress."""
+    """Return state, attempts, times and progress."""
     return answer(status_of(await _service(request).find(job_id, owner_filter(request))))
 
 
 @router.get(
     "/result/{job_id}",
     response_model=JobResult,
-    summary="What a job found",
+    summary="Result of a job",
     responses=ANSWERS_OF_FINISHED,
 )
 async def result(request: Request, job_id: uuid.UUID) -> Response:
-    """The result, or 202 with the job's status while it is waited for."""
+    """Return the result, or 202 with the job's status while the job is not finished."""
     row = await _service(request).find_with_result(job_id, owner_filter(request))
     waiting = unfinished(status_of(row))
     if waiting is not None:

@@ -37,7 +37,7 @@ class _Progress:
 
 
 class LeaseLostError(Exception):
-    """Another worker may have the job now; whatever was computed here is dropped."""
+    """Another worker may hold the job now; the results of this one are dropped."""
 
 
 def full_jitter(attempt: int, base: float, cap: float) -> float:
@@ -46,7 +46,7 @@ def full_jitter(attempt: int, base: float, cap: float) -> float:
 
 
 class Runner:
-    """Knows how to bring a job to its end, whatever that is."""
+    """Runs a job to its end, whatever that is."""
 
     def __init__(
         self, settings: Settings, database: Database, sources: dict[str, Source], models: Models
@@ -57,7 +57,7 @@ class Runner:
         self._models = models
 
     async def run(self, held: Claim) -> None:
-        """Run one attempt; never raises, but for being cancelled (then the job is given back)."""
+        """Run one attempt; raise only if cancelled, and then requeue the job."""
         started = time.monotonic()
         with structlog.contextvars.bound_contextvars(
             job_id=str(held.id), client=held.client, request_id=held.request_id
@@ -77,7 +77,7 @@ class Runner:
                 log.warning("job given back, the worker ends before it is done")
                 raise
             except Exception as error:
-                # The job is left to the sweeper, which gives it to another worker.
+                # The sweeper requeues the job for another worker.
                 log.error("job cannot be finished here", exc_info=error)
             finally:
                 seconds = time.monotonic() - started
@@ -111,7 +111,7 @@ class Runner:
                 return await self._again(held, error.code, str(error))
             except Exception as error:
                 log.error("attempt failed", exc_info=error)
-                # For `python -m app jobs`, that is for the operator; clients are not told.
+                # For the operator, who reads it with `python -m app jobs`; clients do not see it.
                 message = f"{type(error).__name__}: {describe_exception(error)}"
                 return await self._again(held, repository.INTERNAL, message)
             failpoints.reached("succeed.before")

@@ -78,9 +78,9 @@ class JobStatus(BaseModel):
     started_at: dt.datetime | None = None
     finished_at: dt.datetime | None = None
     next_attempt_at: dt.datetime | None = Field(
-        default=None, description="When a job that failed once is tried again."
+        default=None, description="When the next attempt of a job starts."
     )
-    error: JobError | None = Field(default=None, description="What the last attempt died of.")
+    error: JobError | None = Field(default=None, description="Why the last attempt failed.")
 
 
 def _no_number(value: object) -> object:
@@ -109,9 +109,9 @@ class JobQuery(BaseModel):
     created_before: Moment | None = Field(
         default=None, description="Accepted before this time; with an offset or Z."
     )
-    limit: int = Field(default=50, ge=1, le=200, description="How many at most.")
+    limit: int = Field(default=50, ge=1, le=200, description="Maximal number of entries.")
     cursor: str | None = Field(
-        default=None, pattern=CURSOR, description="`next_cursor` of the page before."
+        default=None, pattern=CURSOR, description="`next_cursor` of the previous page."
     )
 
 

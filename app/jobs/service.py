@@ -1,4 +1,4 @@
-"""Taking jobs in and telling how they are."""
+"""Accept jobs and return their status."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Taken:
 
 
 class JobService:
-    """What the endpoints do with jobs."""
+    """The operations of the endpoints on jobs."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class JobService:
         key: str | None,
         request_id: str | None,
     ) -> Taken:
-        """Record a job and tell the workers; once this returns, the job is safe."""
+        """Record a job and wake the workers; when this returns, the job is stored."""
         source = self._sources[trigger.source_type]
         refusal = source.check(trigger.config, client)
         if refusal is not None:
@@ -130,13 +130,13 @@ class JobService:
             row = await self.find(job_id, client)
             if row["state"] == "cancelled":
                 return row
-            # Queued or running again, if a dead one was put back in between.
+            # Queued or running again, if a dead job was requeued in between.
             if row["state"] not in ("queued", "running"):
                 raise Problem(
                     409,
                     "job-finished",
                     "The job is finished",
-                    f"the job is {row['state']} and cannot be cancelled any more",
+                    f"the job is {row['state']} and can no longer be cancelled",
                     extra={"job_id": str(job_id), "state": row["state"]},
                 )
 
@@ -147,7 +147,7 @@ class JobService:
         return await listing.page(self._database, selection, cursor, limit)
 
     async def find(self, job_id: uuid.UUID, client: str | None) -> DictRow:
-        """A job's row; another client's job is as unknown as one that never was."""
+        """Return a job's row; another client's job is answered like one that does not exist."""
         return _known(job_id, await repository.get(self._database, job_id, client))
 
     async def find_with_result(self, job_id: uuid.UUID, client: str | None) -> DictRow:
@@ -175,7 +175,7 @@ def _replay(earlier: DictRow, fingerprint: bytes) -> Taken:
             422,
             "idempotency-key-reused",
             "The idempotency key belongs to another request",
-            "the same Idempotency-Key came with another body before; use a new key",
+            "the same Idempotency-Key was used with another body; use a new key",
         )
     return Taken(earlier["job_id"], earlier["state"], replayed=True)
 
@@ -198,8 +198,8 @@ def status_of(row: DictRow) -> JobStatus:
 
 
 def _told(error: dict[str, str]) -> JobError:
-    """An error as clients see it: what a source says is meant for them, the rest is not."""
+    """Return an error for clients: messages of sources are for them, others are not."""
     if error["code"] == repository.INTERNAL:
-        message = "something went wrong here; it was logged, tell the operator the job's id"
+        message = "the service failed; the error was logged, give the operator the job's id"
         return JobError(code=error["code"], message=message)
     return JobError(**error)

@@ -1,4 +1,4 @@
-"""The sweeper: takes jobs back from workers that went silent, deletes what is too old.
+"""The sweeper: requeues jobs of workers that do not answer, and deletes old data.
 
 Each worker runs one. They do not disturb each other: a row that one of them holds is skipped by
 the rest. Only the clock of Postgres counts.
@@ -25,7 +25,7 @@ _BATCHES = 20
 async def take_back_expired(
     database: Database, backoff_base: float, backoff_cap: float
 ) -> list[DictRow]:
-    """Take jobs from workers that went silent: queued again, or dead after the last attempt."""
+    """End the attempts of workers that do not answer: requeue jobs, or mark them dead."""
     return await database.fetch_all(
         """WITH silent AS MATERIALIZED (
                SELECT id FROM jobs WHERE state = 'running' AND lease_expires_at < now()

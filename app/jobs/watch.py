@@ -1,4 +1,4 @@
-"""Keeps the queue's numbers fresh, so that neither a scrape nor a probe asks a dependency."""
+"""Measures the queue regularly, so that no scrape or probe has to query a dependency."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class QueueWatch:
         """What is wrong with the queue, or None."""
         if self._age < self._degraded_seconds:
             return None
-        return f"a job has been due for {self._age:.0f} s and no worker takes it"
+        return f"a job has been due for {self._age:.0f} s and no worker has started it"
 
     async def look(self) -> None:
         """Measure the queue once."""

@@ -1,4 +1,4 @@
-"""The worker process: takes jobs in, runs some at a time, sweeps up, ends in order."""
+"""The worker process: claims jobs, runs some at a time, sweeps, and stops in order."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ class Worker:
 
 
 class _Server(uvicorn.Server):
-    """Probes and metrics of the worker; signals are the worker's own business."""
+    """The HTTP server for probes and metrics; the worker handles signals itself."""
 
     def __init__(self, app: FastAPI) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""One JSON object a line on standard output, whoever logs.
+"""Logs as one JSON object per line on standard output, from every library.
 
 The service's own lines go through structlog; what libraries, gunicorn, uvicorn and alembic write
 through the standard library gets the same processors and the same form. Bodies, keys and secrets

@@ -32,7 +32,7 @@ if os.environ.get(MULTIPROC_DIR):
     os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, os.getpid()))
     values.ValueClass = values.MultiProcessValue(lambda: _process[0])  # type: ignore[no-untyped-call]
 
-# One series in three that nobody looks at.
+# Without them: a third of all series, which no dashboard uses.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 REQUESTS = Counter(

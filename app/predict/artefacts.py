@@ -40,7 +40,7 @@ class Prediction(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What the model says of a text: a label, the probability of each, the share of known words."""
+    """The classification of a text: a label, all probabilities, the share of known words."""
 
     label: str
     probabilities: list[float]

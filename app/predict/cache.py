@@ -23,7 +23,7 @@ _ENTRY_BYTES = 400
 
 
 class Answer(NamedTuple):
-    """What is said to an input: the label, and the whole answer as JSON."""
+    """The answer to an input: the label, and the whole answer as JSON."""
 
     label: str
     body: bytes

@@ -62,7 +62,7 @@ def _predictor(request: Request) -> Predictor:
 
 @router.get("/predict", response_model=Baseline, summary="The baseline score")
 async def baseline(request: Request) -> JSONResponse:
-    """The score that a prediction is measured against on this site."""
+    """Return the score that predictions are compared with on this site."""
     return JSONResponse({"score": request.app.state.settings.baseline_score})
 
 
@@ -90,7 +90,7 @@ async def predict(request: Request) -> Response:
     openapi_extra=_takes("BatchRequest"),
 )
 async def batch(request: Request) -> Response:
-    """One answer for each item, in the same order; all of them or, if one is wrong, none.
+    """Return one answer for each item, in the same order; if one item is wrong, return none.
 
     Up to `PREDICT_BATCH_MAX` items (1000 by default) and `MAX_BODY_BYTES` in all.
     """

@@ -62,12 +62,12 @@ class BatchRequest(BaseModel):
     )
 
     items: list[PredictRequest] = Field(
-        min_length=1, description="1000 at most, unless PREDICT_BATCH_MAX says otherwise."
+        min_length=1, description="At most 1000, or PREDICT_BATCH_MAX if it is set."
     )
 
 
 class SentimentAnswer(BaseModel):
-    """What the sentiment model says of a text."""
+    """The sentiment model's classification of a text."""
 
     label: str = Field(examples=["positive"])
     probability: float = Field(examples=[0.91])
@@ -86,7 +86,7 @@ class SentimentAnswer(BaseModel):
 
 
 class TabularAnswer(BaseModel):
-    """What the tabular model says of four features."""
+    """The tabular model's classification of four features."""
 
     model_config = ConfigDict(populate_by_name=True)
 

@@ -1,1 +1,1 @@
-"""What a client gets of a finished job to read, to keep or to load elsewhere."""
+"""Reports of finished jobs, to read, keep or load into other programs."""

@@ -1,4 +1,4 @@
-"""Reports that are kept for those who ask again; those for people are laid out here, too."""
+"""Cache of rendered reports, and the layout of those for people."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _SCHEMAS = {"json": "object"}
     summary="The report of a finished job",
     responses={
         200: {
-            "description": "The report; CSV and JSON hold every entry, HTML and PDF the first ones",
+            "description": "The report; CSV and JSON have all entries, HTML and PDF the first ones",
             "content": {
                 name.partition(";")[0]: {
                     "schema": {"type": "object" if form == "json" else "string"}
@@ -50,7 +50,7 @@ _SCHEMAS = {"json": "object"}
 async def report(
     request: Request,
     job_id: uuid.UUID,
-    form: Annotated[Form, Query(alias="format", description="What to get it as.")] = "json",
+    form: Annotated[Form, Query(alias="format", description="Format of the report.")] = "json",
 ) -> Response:
     """Totals, labels, how sure the models were, errors, and a row for each entry."""
     service: JobService = request.app.state.jobs

@@ -37,11 +37,11 @@ class Selection(BaseModel):
     )
     id_field: Name | None = Field(
         default=None,
-        description="The field that tells records apart in the report; `id` if there is one.",
+        description="The field that identifies records in the report; by default `id`, if any.",
     )
     records_path: Annotated[Text, Field(min_length=1, max_length=200)] | None = Field(
         default=None,
-        description="Where in a JSON document the list of records is, such as data.items.",
+        description="Path of the list of records in a JSON document, such as data.items.",
     )
 
 
@@ -59,9 +59,11 @@ class FileConfig(Selection):
         description="The file's path under the root."
     )
     format: Literal["csv", "json", "jsonl"] | None = Field(
-        default=None, description="Told by the file's name if left out."
+        default=None, description="Derived from the file's name by default."
     )
-    delimiter: Literal[",", ";", "\t", "|"] = Field(default=",", description="Between CSV fields.")
+    delimiter: Literal[",", ";", "\t", "|"] = Field(
+        default=",", description="Separator of CSV fields."
+    )
 
 
 class ApiConfig(Selection):
@@ -75,9 +77,11 @@ class ApiConfig(Selection):
         description="http or https; its host and port must be on the site's list."
     )
     format: Literal["csv", "json", "jsonl"] | None = Field(
-        default=None, description="Told by the answer's content type if left out."
+        default=None, description="Derived from the answer's content type by default."
     )
-    delimiter: Literal[",", ";", "\t", "|"] = Field(default=",", description="Between CSV fields.")
+    delimiter: Literal[",", ";", "\t", "|"] = Field(
+        default=",", description="Separator of CSV fields."
+    )
 
 
 _LONGEST_PARAMETER = 10_000

@@ -63,7 +63,7 @@ def test_a_failed_install_is_told_with_its_reason(broken: Journey) -> None:
     done = broken.play("install", "--limit", "data-1", "--tags", "redis", *wrong, check=False)
     assert done.code == 2
     text = " ".join(done.output.split())
-    assert "airlift-redis on data-1: it does not stay up, started again 3 times" in text
+    assert "airlift-redis on data-1: it does not stay up, restarted 3 times" in text
     assert "install of lab failed: airlift-redis on data-1" in text
     said = broken.play("status", check=False).output
     assert "was interrupted" not in said

@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""A backup of a Postgres database that was restored once before it counts; see DOCUMENTATION."""
+"""A backup of a Postgres database, tested by restoring it once; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgres_backup
-short_description: Take a backup of a database and prove it
+short_description: Take a backup of a database and test it
 description:
   - Dumps the database of a running container, and counts rows and sums up contents of every table
     in the snapshot of the dump, while the service goes on writing.
@@ -214,7 +214,7 @@ def prove(params: Params, scratch: Scratch, source: Session) -> dict[str, Any]:
         wrong = differences(tables, copy.contents(restored["tables"]))
     wrong += sequence_differences(before["sequences"], after["sequences"], restored["sequences"])
     if wrong:
-        message = f"the dump, restored, is not what the database holds: {'; '.join(wrong)}"
+        message = f"the restored dump differs from the database: {'; '.join(wrong)}"
         raise BackupError(message)
 
     path = directory / f"{params['label']}-{time.strftime('%Y%m%dT%H%M%SZ', started)}.dump"

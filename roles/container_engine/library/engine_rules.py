@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Tell which of the engine's own firewall rules are gone; see DOCUMENTATION."""
+"""Return which of the engine's own firewall rules are missing; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: engine_rules
-short_description: Tell which of the engine's own firewall rules are gone
+short_description: Return which of the engine's own firewall rules are missing
 description:
   - The engine makes its rules when it starts, and those of a container when that starts. Whoever
     flushes the ruleset takes them away, and nobody brings them back; containers then reach no
@@ -168,7 +168,7 @@ def main() -> None:
     try:
         module.exit_json(changed=False, missing=missing(options["network"]) if wanted else [])
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
-        module.fail_json(msg=f"the engine's firewall rules cannot be looked at: {error}")
+        module.fail_json(msg=f"the engine's firewall rules cannot be read: {error}")
 
 
 if __name__ == "__main__":

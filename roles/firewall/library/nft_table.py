@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Keep one nftables table as its file says; see DOCUMENTATION."""
+"""Keep one nftables table equal to its file; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: nft_table
-short_description: Keep one nftables table as its file says, with a way back
+short_description: Keep one nftables table equal to its file, with automatic restore
 description:
   - Loads a ruleset file in one transaction. Other tables are not looked at.
   - Compares not only the file but what the kernel holds, so a rule that somebody took away comes
@@ -135,7 +135,7 @@ class Table:
         }
         if self.module.check_mode:
             return result
-        # Without a table before, the way back is none at all.
+        # Without a previous table, restoring means to remove the new one.
         was = self.listing() and before
         name = " ".join(self.name)
         write_file(self.previous, was or f"table {name}\ndelete table {name}\n")

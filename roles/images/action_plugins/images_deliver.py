@@ -1,4 +1,4 @@
-"""Bring the images that a host lacks from the jump host's store to its engine.
+"""Deliver the images that a host lacks from the jump host's store to its engine.
 
 The store is served as a read-only registry on the jump host's loopback by this very process, and
 reaches the host through an SSH session that lives as long as the pull. Where sshd forbids
@@ -62,7 +62,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return state
         if not state["missing"]:
             known = {"bytes": 0, "disk": 0, "free": state["free"], "seconds": 0, "delivered": []}
-            return {"changed": False, "msg": "every image is there", **known}
+            return {"changed": False, "msg": "every image is present", **known}
         missing = {name: components[name] for name in state["missing"]}
         absent = {name: components[name] for name in state["absent"]}
         chains = archive.known_chains(state["layers"])
@@ -71,7 +71,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             packed = state["store"] == "containerd"
             disk = archive.disk_needed(absent.values(), chains, keeps_packed=packed)
             seconds = self._seconds(size) + disk / UNPACK_RATE + PROBE_SECONDS * len(missing)
-            message = f"would bring {', '.join(missing)}: {size / 1e6:.1f} MB"
+            message = f"would deliver {', '.join(missing)}: {size / 1e6:.1f} MB"
             cost = {"bytes": size, "disk": disk, "free": state["free"], "seconds": seconds}
             cost["limit"] = self._timeout
             return {"changed": True, "msg": message, "delivered": list(missing), **cost}
@@ -178,7 +178,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if state["port_taken"]:
                 message = (
                     f"port {self._port} on the loopback of {self._vars['inventory_hostname']} is "
-                    "taken: wait for the other run to end, or set images_tunnel_port"
+                    "in use: wait for the other run to end, or set images_tunnel_port"
                 )
                 raise AnsibleActionFail(message)
             try:
@@ -225,7 +225,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 limit=self._timeout,
             )
         except ssh.StreamError as error:
-            message = f"the engine did not take the images: {error}"
+            message = f"the engine did not accept the images: {error}"
             raise AnsibleActionFail(message) from error
         return "stream", self._engine("settle", missing), sent
 

@@ -41,7 +41,10 @@ def client(connection: Any, command: str, *options: str) -> list[str]:
     Built as the plugin builds its own clients; there is no public way to ask for one.
     """
     if connection.get_option("password"):
-        message = "an SSH key is needed to bring images to a host: a password is not enough"
+        message = (
+            "delivering images to a host needs an SSH key, a password is not enough: run "
+            "ssh-copy-id for this host and remove ansible_password"
+        )
         raise StreamError(message)
     own = [part for option in options for part in ("-o", option)]
     before = connection.get_option("ssh_args")

@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""What a host's engine has of a release's images, and making it have them; see DOCUMENTATION."""
+"""Query, pull, verify and tag the images of a release on a host; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: images_engine
-short_description: Look at, pull, prove and tag the images of a release
+short_description: Query, pull, verify and tag the images of a release
 description:
   - The host's part of the action plugin C(images_deliver).
   - No exit code is believed. An image is what it should be when the engine's id for it, and the
@@ -195,9 +195,9 @@ def present(component: Component, store: str) -> bool:
 def difference(component: Component, image: dict[str, Any] | None, image_id: str) -> str | None:
     """Say how an image differs from the manifest's, or None."""
     if image is None:
-        return f"image {image_id} is not there"
+        return f"image {image_id} does not exist"
     if image["Id"] != image_id:
-        return f"its id is {image['Id']}, the release says {image_id}"
+        return f"its id is {image['Id']}, the release needs {image_id}"
     if image["RootFS"].get("Layers") != component["diff_ids"]:
         return "its unpacked layers are not those that the release names"
     return None

@@ -1,4 +1,4 @@
-"""Ask a host for its facts; a host that does not answer is a finding, not the end of the run."""
+"""Collect the facts of a host; one that does not answer is a finding and does not end the run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Returns C(facts), or C(problem) and the words that came instead."""
+    """Returns C(facts), or C(problem) and the error message."""
 
     _VALID_ARGS = frozenset(("paths", "ports", "root", "connect_seconds"))
     _supports_check_mode = True
@@ -18,7 +18,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Run the module, and measure the clock while at it."""
+        """Run the module, and compare the host's clock with ours."""
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         self._hurry(int(arguments.pop("connect_seconds", 5)))
@@ -41,14 +41,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             )
             return self._problem("start", said)
         if "now" in facts:
-            # The host read its clock between our two readings: anything within them is no proof.
+            # The host read its clock between our two readings: a smaller offset proves nothing.
             offset = facts["now"] - (before + after) / 2
             facts["clock_off"] = round(max(0.0, abs(offset) - (after - before) / 2), 1)
             facts["clock_ahead"] = offset > 0
         return {"changed": False, "problem": "", "facts": facts}
 
     def _hurry(self, seconds: int) -> None:
-        """Do not wait long for a host that is down: the others are waiting too."""
+        """Shorten the wait for a host that is down: it delays all others."""
         for name, value in (("timeout", seconds), ("reconnection_retries", 0)):
             if name in self._connection.option_definitions:
                 self._connection.set_option(name, value)

@@ -27,7 +27,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Write, print, judge."""
+        """Write and print the findings; fail if one is an error."""
         super().run(tmp, task_vars)
         arguments = self._task.args
         rows = [dict(row) for row in arguments["rows"]]
@@ -58,10 +58,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         }
 
     def _write(self, report: dict[str, Any]) -> None:
-        """Write the report, unless this is only a rehearsal or the place cannot be written."""
+        """Write the JSON report; warn if that is impossible."""
         path = Path(str(self._task.args["path"]))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         except OSError as error:
-            self._display.warning(f"the report for machines could not be written: {error}")
+            self._display.warning(
+                f"the JSON report could not be written: {error}; choose another file with "
+                "-e preflight_report=FILE"
+            )

@@ -46,7 +46,7 @@ def ansible_variables() -> set[str]:
 
 
 def where(value: Any, fallback: str) -> str:
-    """Say in which file and line a value stands, as far as Ansible remembers."""
+    """Return the file and line of a value, as far as Ansible knows them."""
     try:
         from ansible._internal._datatag._tags import Origin  # noqa: PLC0415 - private, so optional
 
@@ -69,7 +69,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Look names up, then values."""
+        """Check names, then values."""
         super().run(tmp, task_vars)
         self._vars = task_vars or {}
         arguments = self._task.args
@@ -110,19 +110,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return {"changed": False, "rows": rows}
 
     def _sources(self, roles: Path, hosts: Sequence[str]) -> sources.Sources:
-        """Return what the hosts of the service say of their sources."""
+        """Return the sources of the service's hosts."""
         hostvars, unset = self._vars["hostvars"], sources.defaults(roles)
         return sources.of_hosts(sources.of_inventory((hostvars[host] for host in hosts), unset))
 
     def _in_zones(self, host: str, zones: Sequence[str], groups: Mapping[str, str]) -> bool:
-        """Say whether a host is in one of the zones."""
+        """Return whether a host is in one of the zones."""
         if "all" in zones:
             return True
         members = self._vars["groups"]
         return any(host in members.get(groups.get(zone, zone), []) for zone in zones)
 
     def _settings(self) -> Iterator[logic.Setting]:
-        """Return what the inventory and the command line set, and where."""
+        """Return the variables of the inventory and the command line, and where each is set."""
         sources = self._vars["ansible_inventory_sources"]
         inventory = InventoryManager(loader=self._loader, sources=sources, cache=False)
         entities = [
@@ -143,7 +143,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     @staticmethod
     def _validate(spec: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
-        """Return what Ansible's own validator says."""
+        """Return the messages of Ansible's own validator."""
         result = ArgumentSpecValidator(dict(spec)).validate(
             dict(values), validate_role_argument_spec=True
         )

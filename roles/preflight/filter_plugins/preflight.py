@@ -1,4 +1,4 @@
-"""Filters for what preflight's checks compute from the site, the release and a host's facts."""
+"""Filters with which preflight's checks evaluate the site, the release and a host's facts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def preflight_findings(checks: Iterable[Mapping[str, Any]], host: str) -> list[dict[str, str]]:
-    """Return the checks that did not hold, as rows of the report."""
+    """Return the failed checks, as rows of the report."""
     return [
         {
             "host": host,
@@ -44,7 +44,7 @@ def preflight_ports(
 def preflight_second_hosts(
     groups: Mapping[str, Sequence[str]], zones: Mapping[str, str], single: Sequence[str]
 ) -> list[str]:
-    """Return each zone that may have one host and has several, with their names."""
+    """Return each zone that has several hosts where one is allowed, with their names."""
     members = {zone: list(groups.get(zones[zone], [])) for zone in single}
     return [f"{zone} has {', '.join(hosts)}" for zone, hosts in members.items() if len(hosts) > 1]
 
@@ -55,7 +55,7 @@ def preflight_image_bytes(
     zones: Sequence[str],
     present: Sequence[str],
 ) -> int:
-    """Return the room that the images still need on a host that has some of them."""
+    """Return the disk space that the images still need on a host that has some of them."""
     total = sum(int(manifest["zones"].get(zone, {}).get("bytes", 0)) for zone in zones)
     sizes = {
         name: int(manifest["components"][name]["unpacked_size"])
@@ -77,7 +77,7 @@ def preflight_image_bytes(
 def preflight_space(
     space: Mapping[str, Mapping[str, Any]], needs: Mapping[str, int]
 ) -> list[dict[str, Any]]:
-    """Add up what is needed per file system, and say of each whether it is short."""
+    """Add up the space that each file system needs; return whether each has too little."""
     free: dict[int, int] = {}
     wanted: dict[int, dict[str, int]] = {}
     for path, need in needs.items():
@@ -97,12 +97,12 @@ def preflight_space(
 
 
 def preflight_taken_port(taken: Mapping[str, Any]) -> str:
-    """Say who holds a port."""
+    """Describe the process that holds a port."""
     return f"{taken['port']} by {taken['process']} (pid {taken['pid']})"
 
 
 def preflight_bytes(number: float) -> str:
-    """Write a number of bytes for people."""
+    """Return a number of bytes in a readable unit."""
     return f"{number / 1e9:.1f} GB" if number >= 1e8 else f"{number / 1e6:.1f} MB"
 
 
@@ -162,7 +162,7 @@ def preflight_no_addresses(addresses: Mapping[str, str]) -> list[str]:
 
 
 def preflight_no_networks(networks: Iterable[str]) -> list[str]:
-    """Return what is neither an IPv4 address nor a network."""
+    """Return the entries that are neither an IPv4 address nor a network."""
     wrong = []
     for network in networks:
         try:
@@ -173,7 +173,7 @@ def preflight_no_networks(networks: Iterable[str]) -> list[str]:
 
 
 def preflight_covers(networks: Sequence[str], address: str) -> bool:
-    """Say whether an address is in one of the networks. What is no network is another finding."""
+    """Return whether an address is in one of the networks; invalid networks are another finding."""
     good = [one for one in networks if one not in preflight_no_networks(networks)]
     number = ipaddress.ip_address(address)
     return any(number in ipaddress.ip_network(network, strict=False) for network in good)
@@ -182,7 +182,7 @@ def preflight_covers(networks: Sequence[str], address: str) -> bool:
 def preflight_flow_problems(
     flows: Iterable[Mapping[str, Any]], zones: Iterable[str], ports: Mapping[str, int]
 ) -> list[str]:
-    """Return what the flow table names and nobody knows."""
+    """Return the unknown names in the flow table."""
     known = set(zones)
     problems = []
     for flow in flows:

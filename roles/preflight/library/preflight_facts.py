@@ -1,17 +1,17 @@
 #!/usr/bin/python
-"""Everything that preflight asks a host, in one go; see DOCUMENTATION."""
+"""Collect everything that preflight needs from a host, in one go; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: preflight_facts
-short_description: Everything that preflight asks a host, in one go
+short_description: Collect everything that preflight needs from a host, in one go
 description:
-  - Reads only. What needs root is left out unless O(root) says that there is.
+  - Reads only. Omits facts that need root unless O(root) is set.
   - Needs nothing but Python on the host.
 options:
   paths:
-    description: Places whose free space matters. They need not exist yet.
+    description: Paths whose free space matters. They need not exist yet.
     type: list
     elements: path
     default: []
@@ -21,7 +21,7 @@ options:
     elements: int
     default: []
   root:
-    description: Look at what only root may see.
+    description: Collect the facts that only root is allowed to read.
     type: bool
     default: false
 """
@@ -81,7 +81,7 @@ def memory_mb() -> int:
 
 
 def free_space(path: str) -> dict[str, Any]:
-    """Return what is free where a path is, or will be."""
+    """Return the free space where a path is, or will be."""
     place = Path(path)
     while not place.exists():
         place = place.parent
@@ -94,7 +94,7 @@ def free_space(path: str) -> dict[str, Any]:
 
 
 def run(*command: str) -> str:
-    """Return a program's output, or nothing when it is absent or fails."""
+    """Return a program's output, or an empty text when it is absent or fails."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -103,9 +103,9 @@ def run(*command: str) -> str:
 
 
 def engine() -> dict[str, Any]:
-    """Return what container engine there is, and what it has of ours."""
+    """Return the version of the container engine, and Airlift's images and containers in it."""
     found = re.search(r"version (\d+(?:\.\d+)+)", run("dockerd", "--version"))
-    # Asked of an engine that is down, the client ends well too, with empty answers.
+    # When the engine is down the client still succeeds, with empty answers.
     info = json.loads(run("docker", "info", "--format", "{{json .}}") or "{}")
     answers = bool(info.get("ServerVersion"))
     containers = run(
@@ -140,7 +140,7 @@ def owners(inodes: set[str]) -> dict[str, int]:
     """Return the process that holds each socket."""
     found: dict[str, int] = {}
     for process in Path("/proc").glob("[0-9]*"):
-        # Processes and their files come and go while we look.
+        # Processes and their files appear and disappear meanwhile.
         with contextlib.suppress(OSError):
             for link in (process / "fd").iterdir():
                 with contextlib.suppress(OSError):
@@ -152,7 +152,7 @@ def owners(inodes: set[str]) -> dict[str, int]:
 
 
 def taken_ports(ports: set[int], ours: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the ports that something other than our containers listens on."""
+    """Return the ports on which other processes than our containers listen."""
     listening = listeners(ports)
     held = owners(set().union(*listening.values())) if listening else {}
     taken = []
@@ -171,13 +171,13 @@ def taken_ports(ports: set[int], ours: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def forwards() -> bool:
-    """Tell whether the kernel passes packets on, as an engine that runs has told it to."""
+    """Return whether the kernel forwards packets, as a running engine sets it."""
     place = Path("/proc/sys/net/ipv4/ip_forward")
     return not place.exists() or place.read_text(encoding="ascii").strip() != "0"
 
 
 def has_nf_tables() -> bool:
-    """Ask the kernel for its nftables generation: the one question that needs no program."""
+    """Return whether the kernel reports an nftables generation: this check needs no program."""
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as kernel:
             kernel.settimeout(3)

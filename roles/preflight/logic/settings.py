@@ -1,7 +1,7 @@
-"""Are the inventory's variables settings that a role knows, and are those that roles need there?
+"""Check that roles know the inventory's variables, and that their required settings are set.
 
-Argument specs check the values of variables that they know. A misspelt name is one that nobody
-knows, so they let it through, and the role works on with its default. Here every name is looked up.
+Argument specs check only the values of known variables. They ignore a misspelt name, and the role
+uses its default. So this module looks up every name.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def known_options(roles: Path) -> dict[str, Option]:
     for path in sorted(roles.glob("*/meta/argument_specs.yml")):
         role = path.parents[1].name
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]
-        # The main entry last: what it says of an option is what counts.
+        # The main entry last: its description of an option counts.
         for entry in sorted(entries, key=lambda name: name == "main"):
             for name, spec in (entries[entry].get("options") or {}).items():
                 description = spec.get("description", "")
@@ -75,7 +75,7 @@ def known_options(roles: Path) -> dict[str, Option]:
 
 
 def renamed_settings(roles: Path) -> dict[str, str]:
-    """Return old name: new name, for settings that former releases called otherwise."""
+    """Return old name: new name, for settings that have been renamed."""
     text = (roles / "site" / "vars" / "renamed.yml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text) or {})
 
@@ -86,20 +86,20 @@ def unknown_settings(
     allowed: Sequence[str],
     renamed: Mapping[str, str],
 ) -> list[Row]:
-    """Name the variables that neither a role nor Ansible knows, with the name that is meant."""
+    """Return the variables that neither a role nor Ansible knows, with the closest known name."""
     rows: dict[str, Row] = {}
     for setting in settings:
         name = setting.name
         if name in options or any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed):
             continue
         if name in renamed:
-            fix = f"renamed: write {renamed[name]} in its place, with the same value"
+            fix = f"rename it to {renamed[name]}, with the same value"
         elif near := nearest(name, [*options, *allowed]):
             option = options.get(near)
             meaning = f" ({option.description.rstrip('.')})" if option else ""
             fix = f"did you mean {near}{meaning}?"
         else:
-            fix = "remove it; or name it in preflight_own_variables if it is a helper of yours"
+            fix = "remove it, or add it to preflight_own_variables if it is a helper of your own"
         rows.setdefault(
             name,
             row(
@@ -124,7 +124,7 @@ def missing_settings(
     lookup: Callable[[str, str], Any],
     has: Callable[[str, str], bool],
 ) -> list[Row]:
-    """Name the required settings that are not set, or still hold an example's value.
+    """Return the required settings that are not set, or still hold an example's value.
 
     `wanted` gives for each role the hosts that it runs on.
     """
@@ -158,7 +158,7 @@ def missing_settings(
                         "missing variable",
                         f"{option.name} is {said}",
                         option.description.rstrip("."),
-                        f"give {option.name} a value of its own in {place}{how}",
+                        f"set {option.name} to your own value in {place}{how}",
                     )
                 )
                 break
@@ -188,9 +188,9 @@ def wrong_values(
                 row(
                     host,
                     "variable value",
-                    f"{name} in {where} cannot be worked out: {str(error).splitlines()[0]}",
+                    f"{name} in {where} cannot be evaluated: {str(error).splitlines()[0]}",
                     option.description.rstrip("."),
-                    "set what it refers to",
+                    "set the variable that it refers to",
                 )
             )
             continue
@@ -209,23 +209,23 @@ def wrong_values(
 
 
 def unlisted_sources(found: Sources) -> list[Row]:
-    """Name the sources that nobody could use, with the line of the inventory that opens them."""
+    """Return the sources that no client could use, with the inventory line that allows clients."""
     if not found.unlisted:
         return []
     return [
         row(
             "inventory",
             "source clients",
-            f"nobody could use {', '.join(found.unlisted)}: not in app_source_clients",
+            f"no client could use {', '.join(found.unlisted)}: not in app_source_clients",
             "the clients of each source that the site registers",
-            f'write into group_vars/all/main.yml, or less: {found.setting} - "*" stands for every '
-            "client, [] for nobody",
+            f"in group_vars/all/main.yml, set this or a shorter list: {found.setting} - "
+            '"*" means every client, [] none',
         )
     ]
 
 
 def same_for_all(rows: Sequence[Row], hosts: int) -> list[Row]:
-    """Fold rows that say the same of every host into one of the inventory."""
+    """Merge rows that are the same for every host into one row of the inventory."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for one in rows:
         key = tuple(value for name, value in one.items() if name != "host")

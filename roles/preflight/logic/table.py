@@ -1,4 +1,4 @@
-"""The report as a table that fits a terminal."""
+"""Format the report as a table that fits a terminal."""
 
 from __future__ import annotations
 

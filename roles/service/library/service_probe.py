@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Ask a service from its host until it answers; see DOCUMENTATION."""
+"""Check a service from its host until it answers; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: service_probe
-short_description: Wait until a service runs as it should, and say why if it does not
+short_description: Wait until a service runs, and return the reason if it does not
 description:
   - Waits until the engine calls the O(container) healthy, if O(healthy), and until O(url), if there
     is one, answers as it should; asks without a proxy and without following redirects.
@@ -110,7 +110,7 @@ def engine(*arguments: str) -> subprocess.CompletedProcess[str]:
 def last_words(container: str) -> str:
     """Return what a container's log says is wrong, in one line."""
     said = engine("logs", "--tail", "50", container)
-    return short(last_error(said.stdout + said.stderr)) or "it said nothing"
+    return short(last_error(said.stdout + said.stderr)) or "it logged nothing"
 
 
 def short(text: str) -> str:
@@ -132,7 +132,7 @@ class Watch:
         shown = engine("container", "inspect", self.name)
         if shown.returncode != 0:
             words = short(shown.stderr)
-            return "no such" in words.lower(), f"it cannot be looked at: {words}"
+            return "no such" in words.lower(), f"it cannot be inspected: {words}"
         found = json.loads(shown.stdout)[0]
         state, restarts = found["State"], int(found["RestartCount"])
         if self.before < 0 and state.get("Restarting"):
@@ -143,7 +143,7 @@ class Watch:
         # A restart that the engine's count does not know begins it anew.
         self.before = restarts if self.before < 0 else min(self.before, restarts)
         if restarts - self.before >= RESTARTS:
-            return True, f"it does not stay up, started again {RESTARTS} times"
+            return True, f"it does not stay up, restarted {RESTARTS} times"
         if state.get("Restarting"):
             return False, f"it ended with code {state['ExitCode']}"
         if not state["Running"] or state.get("Paused"):

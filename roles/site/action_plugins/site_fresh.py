@@ -1,4 +1,4 @@
-"""Return a variable of the inventory as its files say it now."""
+"""Return the present value of a variable in the inventory's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filters that work out facts about a site from its inventory and its release."""
+"""Filters that compute facts about a site from its inventory and its release."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def site_components_of(components: Mapping[str, Sequence[str]], zones: Sequence[
 
 
 def site_command(inventory: str) -> str:
-    """Return what the operator types to run a playbook of this site, up to the playbook's name.
+    """Return the command that runs a playbook of this site, up to the playbook's name.
 
     With the vault options of this very run, so that it can be copied as it stands.
     """
@@ -94,7 +94,7 @@ def site_source_defaults(roles: str) -> dict[str, Any]:
 
 
 def site_sources(hosts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return who may use which source (access), the others (unlisted), and what would list them.
+    """Return the clients of each source (access), sources without an entry, and their setting.
 
     Each host gives its `site_source_settings`.
     """

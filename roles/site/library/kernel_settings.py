@@ -82,7 +82,7 @@ def run(options: dict[str, Any], *, check: bool) -> dict[str, Any]:
         now, wanted = value_of(place), str(value)
         if now and now == str(options["leave"].get(name, "")):
             warnings.append(
-                f"{name} is {now} here, which somebody chose: it stays; {wanted} is better"
+                f"{name} is set to {now} on this host and was not changed; {wanted} is better"
             )
             continue
         kept[name] = wanted

@@ -237,7 +237,7 @@ def run_validation(
         shutil.rmtree(staged, ignore_errors=True)
     if code != 0:
         module.fail_json(
-            msg=f"the new files were refused and are not in place: {(errors + output).strip()}"
+            msg=f"the new files are not valid and were not installed: {(errors + output).strip()}"
         )
 
 

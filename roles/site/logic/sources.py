@@ -1,4 +1,4 @@
-"""Who may use the sources that a site registers.
+"""Which clients are allowed to use the sources that a site registers.
 
 With authentication on, a source that app_source_clients does not list is nobody's. Whoever changes
 a site is told so before anything is touched, with the lines that keep the source in use.

@@ -1,4 +1,4 @@
-"""Filters that look at certificates on the jump host, so that nothing runs when nothing is due."""
+"""Filters that check certificates on the jump host, so that nothing runs when nothing is due."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _read(path: str) -> x509.Certificate:
         _names(found)
         _ = found.not_valid_after_utc
     except _ODD as error:
-        message = f"{path} is no certificate that can be used: {error}"
+        message = f"{path} is not a usable certificate: {error}"
         raise ValueError(message) from error
     return found
 
@@ -89,7 +89,7 @@ def _load(certificate_path: str, key_path: str, password: str = "") -> x509.Cert
 def tls_pair_problem(
     certificate_path: str, key_path: str, names: Sequence[str], days: int = 0, password: str = ""
 ) -> str:
-    """Say why a certificate and its key cannot be used for `days` days more; else nothing."""
+    """Return why a certificate and its key are not usable for `days` more days; else nothing."""
     try:
         certificate = _load(certificate_path, key_path, password)
     except ValueError as error:
@@ -107,7 +107,7 @@ def tls_pair_problem(
 def tls_due(
     certificate_path: str, key_path: str, names: Sequence[str], days: int, ca_path: str
 ) -> str:
-    """Say why a certificate of our own authority must be issued, or nothing."""
+    """Return why a certificate of our own authority must be issued, or nothing."""
     problem = tls_pair_problem(certificate_path, key_path, names, days)
     if problem:
         return problem

@@ -72,7 +72,7 @@ def test_a_schema_of_a_later_release_is_left_alone(empty_site: Site) -> None:
     with empty_site.connect() as connection:
         connection.execute("UPDATE schema_version SET lowest_compatible = 9 WHERE version = 9")
     lines = empty_site.command("migrate", fails=1)
-    assert "serves releases of schema 9 or later, this one is 2" in lines[-1]["reason"]
+    assert "supports releases of schema 9 or later, this release has 2" in lines[-1]["reason"]
 
 
 @pytest.mark.docker
@@ -99,7 +99,7 @@ def test_a_wrong_password_is_told_at_once(empty_site: Site) -> None:
         ("DELETE FROM schema_version WHERE version > 1", 503, "run the migrations"),
         ("DROP TABLE schema_version", 503, "run the migrations"),
         ("INSERT INTO schema_version VALUES (8, 1)", 200, "ok"),
-        ("INSERT INTO schema_version VALUES (9, 9)", 503, "serves releases of schema 9 or later"),
+        ("INSERT INTO schema_version VALUES (9, 9)", 503, "supports releases of schema 9 or later"),
     ],
 )
 def test_readiness_looks_at_the_schema(

@@ -62,4 +62,4 @@ def test_a_certificate_whose_names_cannot_be_read_is_refused_in_words(
         tls.tls_pair_problem(str(path), str(key), ["site.example"]),
         tls.tls_due(str(path), str(key), ["site.example"], 0, str(path)),
     ):
-        assert said.startswith(f"{path} is no certificate that can be used")
+        assert said.startswith(f"{path} is not a usable certificate")

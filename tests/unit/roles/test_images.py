@@ -130,7 +130,7 @@ def test_a_tag_is_a_legal_name() -> None:
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        (None, "is not there"),
+        (None, "does not exist"),
         ({"Id": "sha256:x", "RootFS": {"Layers": ["sha256:d"]}}, "its id is sha256:x"),
         ({"Id": "sha256:c", "RootFS": {"Layers": ["sha256:e"]}}, "unpacked layers"),
         ({"Id": "sha256:c", "RootFS": {}}, "unpacked layers"),

@@ -108,7 +108,7 @@ def test_what_is_absent_is_told_and_what_is_there_must_start(
     docker.answer("image-inspect", stdout=json.dumps([IMAGE]), stderr=none, code=1)
     said = settled(capsys, optional=True)
     assert (said["absent"], said["images"]) == (["redis"], {"app": "sha256:c1"})
-    assert "redis: image sha256:c2 is not there" in settled(capsys)["msg"]
+    assert "redis: image sha256:c2 does not exist" in settled(capsys)["msg"]
     docker.answer("run", stderr="exec format error", code=1)
     assert "exec format error" in settled(capsys, optional=True)["msg"]
 

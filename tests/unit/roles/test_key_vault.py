@@ -127,7 +127,9 @@ def test_somebody_elses_file_is_refused_by_name(
 
     monkeypatch.setattr(os, "fstat", mine)
     monkeypatch.setattr(os, "fchown", refused)
-    with pytest.raises(vaultfile.FileError, match=f"belongs to {path.owner()}: run the same command as"):
+    with pytest.raises(
+        vaultfile.FileError, match=f"belongs to {path.owner()}: run the same command as"
+    ):
         vaultfile.change(path, library(acme="right"), adding("new"))
 
 

@@ -61,7 +61,7 @@ def test_a_misspelt_name_of_ansible_gets_ansibles(options: dict[str, settings.Op
 def test_a_renamed_setting_is_told_its_new_name(options: dict[str, settings.Option]) -> None:
     found = [settings.Setting("web_prot", "main.yml:3")]
     (row,) = settings.unknown_settings(found, options, [], {"web_prot": "web_name"})
-    assert row["fix"] == "renamed: write web_name in its place, with the same value"
+    assert row["fix"] == "rename it to web_name, with the same value"
     assert row["level"] == "error"
 
 

@@ -69,7 +69,7 @@ def test_one_that_ends_again_and_again_is_given_up(start: Start) -> None:
     script = "echo '# Bad file format reading the append only file'; echo bye; exit 1"
     problem, _ = wait(start(script), seconds=600)
     assert problem == (
-        "it does not stay up, started again 3 times: # Bad file format reading the append only file"
+        "it does not stay up, restarted 3 times: # Bad file format reading the append only file"
     )
 
 

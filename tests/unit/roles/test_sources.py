@@ -104,10 +104,10 @@ def test_preflight_says_which_would_close_and_what_to_write() -> None:
     assert settings.unlisted_sources(of({"app_source_clients": {"root:inbox": []}})) == []
     (row,) = settings.unlisted_sources(of({"app_api_keys": keys("billing")}))
     assert (row["host"], row["level"]) == ("inventory", "error")
-    assert row["fact"] == "nobody could use root:inbox: not in app_source_clients"
+    assert row["fact"] == "no client could use root:inbox: not in app_source_clients"
     assert row["fix"] == (
-        'write into group_vars/all/main.yml, or less: app_source_clients: {"root:inbox": '
-        '["billing"]} - "*" stands for every client, [] for nobody'
+        "in group_vars/all/main.yml, set this or a shorter list: app_source_clients: "
+        '{"root:inbox": ["billing"]} - "*" means every client, [] none'
     )
 
 
