@@ -15,13 +15,14 @@ from tests.proofs import write_pages
 from tests.stack.stackkit import Clone, Stack
 from tests.unit.app.appkit import ROOT, one_builder
 
+LONG = os.environ.get("AIRLIFT_SOAK") == "1"
 #: The stack of those who set up a clone: its project and network.
 NAME = ("airlift-stack-env", "198.19.244")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave to `make soak-stack` what takes minutes, or rarely breaks alone."""
-    if os.environ.get("AIRLIFT_SOAK") != "1":
+    if not LONG:
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="make soak-stack"))
@@ -91,10 +92,11 @@ def tree(images: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
-    # Images are built from what git knows.
+    # Images are built from what git knows; the core does not come that far.
     who = ("-c", "user.name=Tests", "-c", "user.email=tests@airlift.example")
     for words in (("init", "-q"), ("add", "-A"), (*who, "commit", "-q", "-m", "A copy")):
-        subprocess.run(["git", "-C", str(root), *words], check=True)
+        if LONG:
+            subprocess.run(["git", "-C", str(root), *words], check=True)
     (root / ".venv").symlink_to(ROOT / ".venv")
     # As after a first run: nothing is fetched again.
     for name in ("compose", "stack"):

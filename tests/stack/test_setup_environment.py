@@ -57,6 +57,7 @@ def test_3_an_engine_that_is_too_old(shared: Clone, tmp_path: Path) -> None:
     assert "Docker 18.09.1 is older than 20.10" in done.stdout
 
 
+@pytest.mark.long
 def test_3_compose_cannot_be_fetched(clone: Clone, tmp_path: Path) -> None:
     """Found out before anything is built."""
     shutil.rmtree(clone.root / ".cache/compose")
@@ -82,6 +83,7 @@ def test_5_too_little_disk(shared: Clone) -> None:
     assert re.search(r"\d+ MB free in \S+, 99999999 are needed", done.stdout)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 @pytest.mark.parametrize(("least", "code"), [("4000", 5), ("0", 9)], ids=["checked", "unchecked"])
 def test_5_and_9_a_disk_that_is_full_to_the_last_byte(
@@ -128,6 +130,7 @@ def test_7_a_port_is_taken_and_every_problem_is_told_at_once(shared: Clone) -> N
     assert f"port {shared.ports['PROMETHEUS_PORT']}" in both.stdout
 
 
+@pytest.mark.long
 def test_a_setting_in_quotes_is_read_as_compose_reads_it(clone: Clone) -> None:
     taken = clone.ports["PORT"]
     (clone.root / ".env").write_text(f"PORT=\"{taken}\"\nHTTP_PORT='{clone.ports['HTTP_PORT']}'\n")
@@ -138,12 +141,14 @@ def test_a_setting_in_quotes_is_read_as_compose_reads_it(clone: Clone) -> None:
     assert f"port {clone.ports['HTTP_PORT']} " in done.stdout
 
 
+@pytest.mark.long
 def test_the_port_of_grafana_may_be_taken_where_it_does_not_run(shared: Clone) -> None:
     with socket.create_server(("127.0.0.1", shared.ports["GRAFANA_PORT"])):
         assert shared.setup("--check", "--source", "debian").returncode == 0
         assert shared.setup("--check", "--source", "registry").returncode in {7, 8}
 
 
+@pytest.mark.long
 def test_8_registries_that_do_not_answer(clone: Clone) -> None:
     for host in ("docker.io", "quay.io"):
         clone.edit("docker-compose.yml", f"_IMAGE:-{host}/", "_IMAGE:-registry.invalid/")
@@ -167,6 +172,7 @@ def without_network(clone: Clone) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a network namespace")
 def test_8_no_network_at_all(clone: Clone) -> None:
     done = without_network(clone)
@@ -179,6 +185,7 @@ def test_8_no_network_at_all(clone: Clone) -> None:
     assert "apt-get update" in done.stdout
 
 
+@pytest.mark.long
 def test_the_example_password_of_grafana_is_a_warning_where_it_runs(shared: Clone) -> None:
     def warned(*arguments: str, **env: str) -> bool:
         report = json.loads(shared.setup("--check", "--json", *arguments, **env).stdout)
@@ -200,6 +207,7 @@ def test_9_a_folder_that_cannot_be_written(clone: Clone) -> None:
     assert ".cache/stack cannot be written" in done.stdout
 
 
+@pytest.mark.long
 def test_10_images_that_cannot_be_built(clone: Clone) -> None:
     (clone.root / ".venv").unlink()
     python = clone.root / ".venv/bin/python"
@@ -232,6 +240,7 @@ def test_a_check_changes_nothing(clone: Clone) -> None:
     assert clone.left() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_colour_is_for_terminals_that_want_it(shared: Clone, no_color: str) -> None:
     ours, theirs = pty.openpty()

@@ -141,22 +141,6 @@ def test_a_curl_line_as_it_is_written(stack: Stack, line: str, answer: str) -> N
     assert answer in done.stdout
 
 
-@pytest.mark.parametrize("script", TRAFFIC)
-def test_prometheus_shows_what_a_traffic_script_is_for(
-    stack: Stack, traffic: Scripts, script: str
-) -> None:
-    said, _ = traffic[script].communicate(timeout=120)
-    assert traffic[script].returncode == 0, said
-    assert re.search(r"^ANSWER +REQUESTS\n", said, re.MULTILINE)
-    assert "Prometheus  " in said
-    assert "Grafana " in said
-    # At any time since: on a busy machine the script ended minutes ago.
-    kept = f"last_over_time(({TRAFFIC[script]})[1h:5s])"
-    found = stack.eventually(lambda: stack.query(kept), seconds=40)
-    if script == "04_top_endpoints.sh":
-        assert found[0]["metric"]["endpoint"] == "/health"
-
-
 def test_networks_keep_apart_what_does_not_belong_together(stack: Stack) -> None:
     ids = stack.containers()
     inspect = ("inspect", "--format", "{{json .NetworkSettings.Networks}}")
@@ -248,6 +232,22 @@ def test_prometheus_scrapes_everything_and_knows_its_rules(stack: Stack) -> None
     )
     for series in ("pg_up == 1", "redis_up == 1", "nginx_up == 1", "ALERTS or vector(0)"):
         assert stack.query(series), series
+
+
+@pytest.mark.parametrize("script", TRAFFIC)
+def test_prometheus_shows_what_a_traffic_script_is_for(
+    stack: Stack, traffic: Scripts, script: str
+) -> None:
+    said, _ = traffic[script].communicate(timeout=120)
+    assert traffic[script].returncode == 0, said
+    assert re.search(r"^ANSWER +REQUESTS\n", said, re.MULTILINE)
+    assert "Prometheus  " in said
+    assert "Grafana " in said
+    # At any time since: on a busy machine the script ended minutes ago.
+    kept = f"last_over_time(({TRAFFIC[script]})[1h:5s])"
+    found = stack.eventually(lambda: stack.query(kept), seconds=40)
+    if script == "04_top_endpoints.sh":
+        assert found[0]["metric"]["endpoint"] == "/health"
 
 
 def expressions() -> list[str]:
