@@ -23,7 +23,7 @@ ALERTS = [
 ]
 ENTRIES = dict(re.findall(r"^### (.*)\n\n((?:(?!^##).*\n)*)", PAGE, re.MULTILINE))
 #: Headings that are no entry.
-OTHERS = {"Read the alerts"}
+OTHERS = {"Ask Prometheus"}
 #: What a name in capitals stands for: anything.
 GAP = "\0"
 
