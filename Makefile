@@ -17,7 +17,8 @@ DOCKER_FILES = $(shell git ls-files --cached --others --exclude-standard '*Docke
 
 .PHONY: help
 help: ## list these commands
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@[ -t 1 ] && [ -z "$${NO_COLOR:-}" ] && [ "$${TERM:-dumb}" != dumb ] && on=$$'\033[1m' off=$$'\033[0m' || on= off=; \
+	awk -v on="$$on" -v off="$$off" 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %s%-16s%s %s\n", on, $$1, off, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## install what is missing on this machine: engine, tools, .venv (asks apt; idempotent)

@@ -1,4 +1,4 @@
-"""What `make bench` writes for people: docs/benchmarks/README.md, from the flat results."""
+"""Writes docs/benchmarks/README.md from the flat results of `make bench`."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ SERVERS = {
 
 
 def load() -> dict[str, Any]:
-    """Read what was measured so far, as flat keys."""
+    """Read the results so far, as flat keys."""
     path = RESULTS / "results.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 
 
 def save(results: dict[str, Any]) -> None:
-    """Merge results into what was measured so far, and write the page."""
+    """Merge new results into those so far, and write the page."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in results.items()}
     merged = load() | rounded
@@ -125,7 +125,7 @@ def ratios(results: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
 
 
 def met(results: dict[str, Any], key: str) -> str:
-    """Say whether a ratio reaches its goal."""
+    """Return whether a ratio reaches its goal."""
     sign, _, number = MEASURED[key][2].partition(" ")
     if key not in results or not number:
         return ""
@@ -134,7 +134,7 @@ def met(results: dict[str, Any], key: str) -> str:
 
 
 def page(results: dict[str, Any]) -> str:
-    """Return the page; what was never measured is left out, or said to be so."""
+    """Return the page; parts without results are omitted or marked."""
     table = "\n".join(f"| {' | '.join(row)} |" for row in ratios(results))
     parts = [part(results) for part in (_swaps, _jobs, _service, _servers, _carried, _verifier)]
     return f"""# Benchmarks

@@ -48,7 +48,7 @@ def picture(site: dict[str, Any]) -> str:
 
 
 def render(document: str, site: dict[str, Any]) -> str:
-    """Return ``document`` with the part between the markers made anew."""
+    """Return ``document`` with the part between the markers generated again."""
     head, _, rest = document.partition(BEGIN)
     tail = rest.partition(END)[2]
     return f"{head}{BEGIN}\n{picture(site)}\n{END}{tail}"

@@ -40,6 +40,14 @@ groups=("$@")
 rows=()
 failed_stages=0
 
+title() {
+  if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
+    printf '\n\033[1m=== %s\033[0m\n' "$1"
+  else
+    printf '\n=== %s\n' "$1"
+  fi
+}
+
 # Notes how a stage ended: NAME CODE SECONDS
 note() {
   local result=passed
@@ -70,12 +78,12 @@ for group in "${groups[@]}"; do
   fi
   start=$SECONDS
   last=${stages[-1]}
-  printf '\n\033[1m=== %s\033[0m\n' "$last"
+  title "$last"
   run_stage "$last"
   note "$last" $? $((SECONDS - start))
   wait "${jobs[@]}"
   for stage in "${others[@]}"; do
-    printf '\n\033[1m=== %s\033[0m\n' "$stage"
+    title "$stage"
     cat "$reports/$stage.log"
     read -r code seconds <"$reports/$stage.end"
     note "$stage" "$code" "$seconds"
