@@ -25,7 +25,7 @@ END = "<!-- end of endpoints -->"
 
 
 def command(method: str, path: str, example: Example, *, guarded: bool) -> str:
-    """Return what a person types for an example; $URL, $KEY, $JOB, $WAITING are set before."""
+    """Return the command of an example; $URL, $KEY, $JOB, $WAITING must be set."""
     url = f'"$URL{path.replace("{job_id}", f"${example.job}")}{example.query}"'
     words = ["curl", "-sS", url]
     if method != ("get" if example.body is None else "post"):
@@ -127,7 +127,7 @@ def endpoints(document: dict[str, Any]) -> str:
 
 
 def render(document: str, openapi: dict[str, Any]) -> str:
-    """Return ``document`` with the part between the markers written again."""
+    """Return ``document`` with the part between the markers generated again."""
     head, _, rest = document.partition(BEGIN)
     tail = rest.partition(END)[2]
     return f"{head}{BEGIN}\n\n{endpoints(openapi)}\n\n{END}{tail}"

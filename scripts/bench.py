@@ -33,7 +33,7 @@ PARTS = ("site", "bundle", "verify", "peers")
 
 
 def main() -> int:
-    """Measure, write, print."""
+    """Measure, write the results, and print them; return the exit code."""
     parts = sys.argv[1:] or list(PARTS)
     if unknown := set(parts) - set(PARTS):
         print(f"no such part: {', '.join(sorted(unknown))}; parts: {' '.join(PARTS)}")
@@ -71,7 +71,7 @@ def main() -> int:
         for part in parts:
             print(f"measuring: {part}", flush=True)
             results |= measures[part]()
-            # What was measured is kept, whatever becomes of the next part.
+            # Keep the results of this part, even if the next one fails.
             bench_page.save(results)
     rows = bench_page.ratios(bench_page.load())
     print(table([(what, ratio, goal) for what, _, ratio, goal, _ in rows]))

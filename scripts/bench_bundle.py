@@ -1,4 +1,4 @@
-"""The bundle's side of the benchmark: making it, and checking it, beside the peers' ways."""
+"""Measures making and checking a bundle, beside the peers' ways."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bundle.trust import sshsig
 from scripts.lab import ROOT
 
 RUNS = 2
-#: What is added to a bundle to measure one of some 1.2 GB.
+#: Random bytes that are added to a bundle to measure one of some 1.2 GB.
 LARGE_MEMBERS, LARGE_MEMBER_BYTES = 12, 75_000_000
 
 #: Runs the verifier and tells its peak in kB. Not getrusage: that starts from what the parent used.
@@ -58,7 +58,7 @@ def shell(script: str, *arguments: str) -> None:
 
 
 def vendor(about: dict[str, Any], work: Path) -> dict[str, float]:
-    """Measure how images become something to carry."""
+    """Measure packing images for transport."""
     source = about["image_source"]
     names = sorted(about["components"])
     references = [f"airlift/{name}:{source}" for name in names]
@@ -69,7 +69,7 @@ def vendor(about: dict[str, Any], work: Path) -> dict[str, float]:
     )
 
     def clear(*places: str) -> None:
-        # What cannot be cleared is an error: a run that is measured as cold must be one.
+        # A cache that cannot be cleared is an error, because the run is reported as cold.
         for place in places:
             if (work / place).exists():
                 shutil.rmtree(work / place)
@@ -130,7 +130,7 @@ def peers(about: dict[str, Any], work: Path) -> dict[str, float]:
 
 @contextmanager
 def changed_image(reference: str, folder: Path, docker: str) -> Iterator[None]:
-    """Put another app layer on the engine's image, and take it back at the end."""
+    """Add another app layer to the engine's image, and remove it at the end."""
     before = engine.image_id(reference)
     assert before is not None  # noqa: S101 - it was exported a moment ago
     folder.mkdir(exist_ok=True)
@@ -148,7 +148,7 @@ def changed_image(reference: str, folder: Path, docker: str) -> Iterator[None]:
 
 
 def verification(bundle: Path, cache_dir: Path, work: Path) -> dict[str, float]:
-    """Measure how the bundle is checked, and how one of several times its size."""
+    """Measure checking the bundle, and one of several times its size."""
     members = work / "members"
     members.mkdir()
     with tarfile.open(bundle) as archive:
@@ -163,7 +163,7 @@ def verification(bundle: Path, cache_dir: Path, work: Path) -> dict[str, float]:
 
 def _verified(bundle: Path, members: Path, cache_dir: Path, work: Path) -> dict[str, float]:
     """Time the verifier over a bundle, and openssl over the bundle's members."""
-    # Largest first and one list a core, so that no core of the peer waits for another.
+    # Largest first and one list per core, so that no core of the peer waits for another.
     lists: list[list[str]] = [[] for _ in range(os.cpu_count() or 1)]
     sizes = [0] * len(lists)
     files = [path for path in members.rglob("*") if path.is_file()]
@@ -188,7 +188,7 @@ def _verified(bundle: Path, members: Path, cache_dir: Path, work: Path) -> dict[
 
 
 def _bundle(command: str, bundle: Path, cache_dir: Path, work: Path) -> int:
-    """Run a command of `bundle` as its user does; return its peak in kB."""
+    """Run a command of `bundle` as its user does; return its peak memory in kB."""
     words = [command, str(bundle), "--home", str(work / "home"), "--json"]
     words += ["--allowed-signers", str(cache_dir / "allowed_signers")]
     # As for everybody, whatever the developer's shell says: compiled once, not in each run.

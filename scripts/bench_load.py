@@ -1,4 +1,4 @@
-"""Load from `wrk`, and what it costs the server: the measuring half of the service's benchmark."""
+"""Measures load from `wrk` and the server's CPU time, for the service's benchmark."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Call:
-    """One kind of request; `bodies` is a file of JSON bodies, one a line, sent in turn."""
+    """One kind of request; `bodies` is a file of JSON bodies, one per line, sent in turn."""
 
     method: str
     path: str
@@ -33,7 +33,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one run of `wrk` saw, and the CPU seconds of all of the server's processes."""
+    """The results of one run of `wrk`, with the CPU seconds of all server processes."""
 
     requests: int
     seconds: float
@@ -45,24 +45,24 @@ class Sample:
 
     @property
     def rps(self) -> float:
-        """Answers a second."""
+        """Return the answers per second."""
         return self.requests / self.seconds
 
     @property
     def cpu_us(self) -> float:
-        """CPU microseconds a request."""
+        """Return the CPU microseconds per request."""
         return self.cpu_seconds / self.requests * 1e6
 
 
 @dataclass(frozen=True)
 class Running:
-    """A server in a session of its own."""
+    """A server in its own session."""
 
     pid: int
     url: str
 
     def cpu_seconds(self) -> float:
-        """What its processes used so far, those that ended and were waited for included.
+        """Return the CPU seconds of its processes so far, including ended ones.
 
         They are those of its session and their descendants: BentoML's workers open sessions of
         their own.
@@ -88,7 +88,7 @@ class Running:
 def running(
     command: Sequence[str], environment: Mapping[str, str], url: str, folder: Path, log: Path
 ) -> Iterator[Running]:
-    """Start a server whose log goes to a file; wait until it listens; end it."""
+    """Start a server that logs to a file, wait until it listens, and end it."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -153,7 +153,7 @@ def fire(server: Running, call: Call, *, clients: int, seconds: float) -> Sample
 def in_turn(
     sides: Sequence[tuple[Running, Call]], *, rounds: int, seconds: float
 ) -> list[list[Sample]]:
-    """Load all sides in turn, each round in the other order; the samples of each side."""
+    """Load all sides in turn, in reverse order every other round; return their samples."""
     found: list[list[Sample]] = [[] for _ in sides]
     for server, call in sides:
         fire(server, call, clients=CLIENTS, seconds=2)
@@ -166,11 +166,11 @@ def in_turn(
 
 
 def middle(samples: Sequence[Sample], name: str) -> float:
-    """The median of one property over some rounds."""
+    """Return the median of one property over some rounds."""
     return statistics.median(float(getattr(sample, name)) for sample in samples)
 
 
 def ratio(ours: Sequence[Sample], theirs: Sequence[Sample], name: str) -> float:
-    """The median over the rounds of ours to theirs, each round's two side by side."""
+    """Return the median over the rounds of the ratio of ours to theirs in each round."""
     pairs = zip(ours, theirs, strict=True)
     return statistics.median(float(getattr(a, name) / getattr(b, name)) for a, b in pairs)

@@ -100,7 +100,7 @@ SERVERS = {
 
 
 def load() -> dict[str, Any]:
-    """Read what was measured so far, as flat keys."""
+    """Read the results so far, as flat keys."""
     path = RESULTS / "results.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
@@ -137,7 +137,7 @@ def ratios(results: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
 
 
 def met(results: dict[str, Any], key: str) -> str:
-    """Say whether a ratio reaches its goal."""
+    """Return whether a ratio reaches its goal."""
     sign, _, number = MEASURED[key][2].partition(" ")
     if key not in results or not number:
         return ""

@@ -1,4 +1,4 @@
-"""The site's side of the benchmark: install twice, upgrade and roll back under load."""
+"""Measures a site: two installs, and upgrade and rollback under load."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ docker system prune --all --force > /dev/null
 
 
 def site(listen: Callable[[str], None], say: Callable[[str], None]) -> dict[str, Any]:
-    """Raise a lab, measure, take it away; return the flat results."""
+    """Raise a lab, measure, and remove it; return the flat results."""
     journey = Journey(listen=listen)
     journey.lab.down()
     try:
@@ -126,10 +126,10 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def _whole_host(journey: Journey) -> tuple[Delivered, float]:
-    """Take all images of a host away and bring them back by both ways; the peer's in seconds."""
+    """Remove all images of a host and deliver them in both ways; return the peer's seconds."""
     journey.lab.console(PEER_HOST, _BARE)
     done = journey.play("install", "--limit", PEER_HOST, "--tags", "images")
-    brought = Delivered.told_in(done.output)[PEER_HOST]
+    brought = Delivered.reported_in(done.output)[PEER_HOST]
     journey.lab.console(PEER_HOST, _BARE)
     theirs = _load(journey, list(brought.components))
     journey.lab.console(PEER_HOST, "rm -f /tmp/peer.tar.gz")
@@ -138,7 +138,7 @@ def _whole_host(journey: Journey) -> tuple[Delivered, float]:
 
 
 def _peer(journey: Journey) -> float:
-    """Bring the service's whole image to a host in the peer's way, and take it away again."""
+    """Copy the service's whole image to a host in the peer's way, and remove it again."""
     seconds = _load(journey, ["app"])
     reference = f"airlift/app:{journey.facts.manifest['image_source']}"
     journey.lab.console(PEER_HOST, _PEER_CLEAN, reference)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the bundle of this commit as a release would be built, signs it with a key that lives as long as this script, verifies
-# it with the signature's own tools, and lays beside it what it says of itself: SBOMs, vulnerabilities, licences, provenance.
-# Nobody trusts the key, so no site ever takes this bundle: it proves that one can be made.
+# Builds the bundle of this commit like a release, signs it with a temporary key, verifies it with the signature's own tools, and
+# extracts its documents: SBOMs, vulnerabilities, licences, provenance. No site trusts the key, so no site imports this bundle:
+# it only tests that one can be built.
 #   scripts/candidate.sh [build's options ...]      result: dist/candidate/
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,10 +1,10 @@
-"""Check CHANGELOG.md against bundle/release.yml and the tag; print what a release has to say.
+"""Check CHANGELOG.md against bundle/release.yml and the tag, or print a release's notes.
 
-    python3 scripts/changelog.py check            in order, and the next release comes first
-    python3 scripts/changelog.py release [TAG]    and this commit may be released: dated, tagged
-    python3 scripts/changelog.py notes [VERSION]  what a version says, for the page of a release
+    python3 scripts/changelog.py check            check the form, and that the next release is first
+    python3 scripts/changelog.py release [TAG]    also check that this commit is dated and tagged
+    python3 scripts/changelog.py notes [VERSION]  print the notes of a version, for its release page
 
-Standard library only: a runner calls this before anything is set up.
+Standard library only, because a runner calls this before anything is set up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HEAD = re.compile(r"## (?P<version>\S+) \((?P<date>[^,)]+), serial (?P<serial>\d
 
 
 class Section(NamedTuple):
-    """What one release has to say."""
+    """The section of one release."""
 
     version: str
     date: str
@@ -37,7 +37,7 @@ class Section(NamedTuple):
 
 
 class ChangelogError(Exception):
-    """What is wrong, in sentences."""
+    """A problem with the file, in sentences."""
 
 
 def sections(path: Path) -> list[Section]:
@@ -48,7 +48,7 @@ def sections(path: Path) -> list[Section]:
             head = HEAD.fullmatch(line)
             if head is None:
                 raise ChangelogError(
-                    f"line {number}: {line!r} is no head of a release; write "
+                    f"line {number}: {line!r} is not the heading of a release; write "
                     "`## 1.1.0 (2026-12-01, serial 2)`, or `unreleased` for the date"
                 )
             found.append(Section(head["version"], head["date"], int(head["serial"]), "", number))
@@ -58,38 +58,38 @@ def sections(path: Path) -> list[Section]:
 
 
 def problems(found: list[Section], version: str, serial: int) -> list[str]:
-    """Return what is wrong with the file, whether or not a release is due."""
-    said = []
+    """Return the problems of the file, whether or not a release is due."""
+    wrong = []
     if not found:
-        return ["it has no section of a release"]
+        return ["it has no section of a release: write one"]
     for one in found:
         if not re.search(r"^- \S", one.text, re.MULTILINE):
-            said.append(f"line {one.line}: {one.version} says nothing: write what changed")
+            wrong.append(f"line {one.line}: {one.version} lists no change: write what changed")
         if one.date != UNRELEASED and not is_date(one.date):
-            said.append(f"line {one.line}: {one.date!r} is no date such as 2026-12-01")
+            wrong.append(f"line {one.line}: {one.date!r} is not a date such as 2026-12-01")
     for newer, older in itertools.pairwise(found):
         if versions.order(newer.version) <= versions.order(older.version):
-            said.append(f"line {older.line}: {older.version} does not come before {newer.version}")
+            wrong.append(f"line {older.line}: {older.version} is not older than {newer.version}")
         if newer.serial <= older.serial:
-            said.append(
+            wrong.append(
                 f"line {newer.line}: serial {newer.serial} of {newer.version} is not above "
                 f"{older.serial} of {older.version}: clients would refuse it"
             )
         if older.date == UNRELEASED:
-            said.append(f"line {older.line}: {older.version} is unreleased below a newer release")
+            wrong.append(f"line {older.line}: {older.version} is unreleased below a newer release")
         elif is_date(newer.date) and newer.date < older.date:
-            said.append(f"line {newer.line}: {newer.version} is dated before {older.version}")
+            wrong.append(f"line {newer.line}: {newer.version} is dated before {older.version}")
     first = found[0]
     if (first.version, first.serial) != (version, serial):
-        said.append(
+        wrong.append(
             f"line {first.line}: the first section is {first.version}, serial {first.serial}; "
-            f"bundle/release.yml says {version}, serial {serial}"
+            f"bundle/release.yml has {version}, serial {serial}"
         )
-    return said
+    return wrong
 
 
 def is_date(text: str) -> bool:
-    """Say whether a text is a date as a heading has it."""
+    """Return whether a text is a date in the form of a heading."""
     try:
         return dt.date.fromisoformat(text).isoformat() == text
     except ValueError:
@@ -97,18 +97,18 @@ def is_date(text: str) -> bool:
 
 
 def unready(first: Section, now: versions.Version, tag: str, today: dt.date) -> list[str]:
-    """Return what stands against releasing this commit."""
-    said = []
+    """Return the reasons not to release this commit."""
+    wrong = []
     if first.date == UNRELEASED:
-        said.append(f"line {first.line}: {first.version} is {UNRELEASED}: write today's date")
+        wrong.append(f"line {first.line}: {first.version} is {UNRELEASED}: write today's date")
     elif is_date(first.date) and dt.date.fromisoformat(first.date) > today:
-        said.append(f"line {first.line}: {first.date} is in the future")
+        wrong.append(f"line {first.line}: {first.date} is in the future")
     wanted = f"v{now.version}"
     if tag and tag != wanted:
-        said.append(f"the tag is {tag}, and bundle/release.yml says {now.version}")
+        wrong.append(f"the tag is {tag}, but bundle/release.yml has {now.version}")
     elif not now.release:
-        said.append(f"this commit has no tag: git tag -s {wanted} -m {wanted}")
-    return said
+        wrong.append(f"this commit has no tag: git tag -s {wanted} -m {wanted}")
+    return wrong
 
 
 def main(words: list[str], tree: Path = versions.ROOT) -> int:
@@ -124,20 +124,20 @@ def main(words: list[str], tree: Path = versions.ROOT) -> int:
             wanted = rest[0].removeprefix("v") if rest else version
             text = [one.text.strip() for one in found if one.version == wanted]
             if not text:
-                raise ChangelogError(f"there is no section of {wanted}")
+                raise ChangelogError(f"it has no section of {wanted}")
             print(text[0])
             return 0
-        said = problems(found, version, serial)
+        wrong = problems(found, version, serial)
         if verb == "release" and found:
             today = dt.datetime.now(dt.timezone.utc).date()  # noqa: UP017 - Python 3.9 and later
-            said += unready(found[0], versions.of(tree), rest[0] if rest else "", today)
+            wrong += unready(found[0], versions.of(tree), rest[0] if rest else "", today)
     except (ChangelogError, VersionError, OSError) as error:
-        said = [str(error)]
-    for one in said:
+        wrong = [str(error)]
+    for one in wrong:
         print(f"CHANGELOG.md: {one}", file=sys.stderr)
-    if not said:
-        print(f"CHANGELOG.md: {version}, serial {serial}, is in order")
-    return 1 if said else 0
+    if not wrong:
+        print(f"CHANGELOG.md: {version}, serial {serial}: no problems")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

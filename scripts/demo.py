@@ -1,7 +1,7 @@
-"""The whole journey on this machine, out and back, shown step by step.
+"""The whole journey on this machine, with an upgrade and a rollback, shown step by step.
 
-``make demo`` runs it, again and again if you like: what is done stays done. ``make demo-down``
-(``--down``) takes it away.
+``make demo`` runs it, and can be repeated: finished steps stay done. ``make demo-down`` removes it
+(``--down``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEPT_LOGS = 10
 
 @dataclass(frozen=True)
 class Step:
-    """One line of the demo: what it says, what it does, and what it found."""
+    """One line of the demo: its title, its action, and its result."""
 
     name: str
     title: str
@@ -53,14 +53,14 @@ def steps_of(journey: Journey, trip: RoundTrip) -> list[Step]:
     return [
         Step("build", "Build and sign the bundle", build, contents),
         Step("lab", "Raise the client's machines", journey.raise_lab, lambda: hosts),
-        Step("carry", "Carry the stick to the jump host", journey.carry),
+        Step("carry", "Carry the USB drive to the jump host", journey.carry),
         Step("check", "Check by hand, nothing unpacked", journey.check_by_hand),
         Step("import", "Import into the jump host", journey.bootstrap),
         Step("site", "Describe the site, fill its vault", journey.place_site),
         Step("preflight", "Preflight", journey.preflight),
         Step("install", "Install", journey.install, changed("install")),
         Step("status", "Status", journey.status),
-        Step("smoke", "Ask the site through Nginx", journey.smoke),
+        Step("smoke", "Test the site through Nginx", journey.smoke),
         *(Step(*part) for part in parts(trip)),
         Step("look", "Status", journey.status),
     ]
@@ -77,7 +77,7 @@ def result(journey: Journey, trip: RoundTrip) -> str:
         ("images", f"{len(manifest['components'])}, source: {manifest['image_source']}"),
         (
             "layers",
-            f"{used} in use, {stored} in the bundle: each one once, "
+            f"{used} in use, {stored} in the bundle, where each is once: "
             f"{size(stored_bytes)} instead of {size(used_bytes)}",
         ),
     ]
@@ -95,22 +95,22 @@ def next_steps(journey: Journey) -> str:
     folder = (journey.cache).relative_to(ROOT)
     ssh = f"ssh -F {journey.lab.cache.relative_to(ROOT)}/ssh_config"
     return f"""
-The site answers at {EDGE} (its machines have no way out; this machine may look in):
+The site answers at {EDGE} (it has no way out; this machine has a way in):
   curl --cacert {folder}/ca.pem {EDGE}/health/ready
   curl --cacert {folder}/ca.pem -H "X-API-Key: $(cat {folder}/api-key)" \\
        -H 'Content-Type: application/json' -d '{{"text": "what a day"}}' {EDGE}/predict
   {EDGE}/docs   the API's documentation
 
-From the management network, so through the jump host:
-  {ssh} -N -L 9090:172.30.4.10:9090 jump   then http://127.0.0.1:9090 is Prometheus
+Prometheus, through the jump host, then at http://127.0.0.1:9090:
+  {ssh} -N -L 9090:172.30.4.10:9090 jump
 
-Try next:
+Next:
   make lab-shell HOST=lab-jump      be the operator:
     {journey.playbook_command("status").replace(" && ", chr(10) + "    ")}
-    and so on with upgrade.yml and rollback.yml, as docs/OPERATIONS.md tells
-  make lab-shell HOST=lab-app-1     then: docker ps; docker kill airlift-app-blue; watch it return
-  make demo                         again: install changes nothing
-  make demo-down                    take everything away"""
+    and likewise upgrade.yml and rollback.yml: docs/OPERATIONS.md
+  make lab-shell HOST=lab-app-1     be a host: docker kill airlift-app-blue, and it restarts
+  make demo                         repeat it: install changes nothing
+  make demo-down                    remove everything"""
 
 
 def up(source: str) -> int:
@@ -134,12 +134,12 @@ def up(source: str) -> int:
             except (CommandError, JourneyError, OSError) as error:
                 trip.close()
                 screen.fail(str(error))
-                print(f"\nThe whole log: {_short(log)}")
-                print("When the cause is gone, go on where it stopped: make demo")
+                print(f"\nLog: {_short(log)}")
+                print("\nNext (to continue, after the cause is fixed):\n  make demo")
                 return 1
             except KeyboardInterrupt:
-                screen.fail("stopped")
-                print("\nGo on where it stopped: make demo\nTake it away: make demo-down")
+                screen.fail("interrupted")
+                print("\nNext (to continue, or to remove it):\n  make demo\n  make demo-down")
                 return 130
             screen.done(step.summary())
         print(f"\n{result(journey, trip)}\n{next_steps(journey)}")
@@ -147,11 +147,11 @@ def up(source: str) -> int:
 
 
 def down() -> int:
-    """Take the site, its machines, networks, keys and logs away; return the exit code."""
+    """Remove the site, its machines, networks, keys and logs; return the exit code."""
     with Path("/dev/null").open("w") as nowhere:
         screen = Screen(nowhere)
         journey = Journey(listen=screen.listen)
-        screen.start("Take the site and its machines away")
+        screen.start("Remove the site and its machines")
         try:
             journey.lab.down()
         except CommandError as error:
@@ -159,7 +159,7 @@ def down() -> int:
             return 1
         shutil.rmtree(journey.cache, ignore_errors=True)
         screen.done("")
-    print("Kept, as a cache for the next time: images named airlift*, ~/.cache/airlift, .venv")
+    print("Kept as a cache: images named airlift*, ~/.cache/airlift, .venv")
     return 0
 
 
@@ -168,14 +168,15 @@ def _short(path: Path) -> str:
 
 
 def main() -> int:
-    """Read the arguments and do it."""
+    """Run the demo, or remove it; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--down", action="store_true", help="take everything away")
+    parser.add_argument("--down", action="store_true", help="remove everything that the demo made")
     parser.add_argument(
         "--source",
         choices=["auto", "registry", "debian"],
         default="auto",
-        help="where the images come from (default: auto)",
+        help="source of the images: registries, Debian packages, or whichever can be reached "
+        "(default: auto)",
     )
     arguments = parser.parse_args()
     return down() if arguments.down else up(arguments.source)

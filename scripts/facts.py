@@ -1,4 +1,4 @@
-"""What a journey learns: what Ansible's last lines say, what the documents say, and facts."""
+"""What a journey collects: recaps of Ansible, commands of the documents, and facts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _BLOCK = r"<!-- {mark} -->\n```sh\n(.*?)```"
 
 
 class JourneyError(Exception):
-    """A step found something that is not as it must be."""
+    """A step found an unexpected state."""
 
 
 @dataclass
 class Recap:
-    """What Ansible's last lines say of a run."""
+    """The totals of Ansible's recap of a run."""
 
     changed: int
     failed: int
@@ -51,7 +51,7 @@ def documented(mark: str, page: str = "TRUST.md") -> str:
 
 @dataclass
 class Facts:
-    """What the journey learned, for the table at the end and for the tests."""
+    """The facts of a journey, for the table at its end and for the tests."""
 
     bundle: Path = Path()
     bundle_bytes: int = 0

@@ -1,8 +1,8 @@
-"""The outbound journey: from a source tree to a site that answers, one step a method.
+"""The outbound journey: from a source tree to a site that answers, one step per method.
 
-The demo shows these steps and the end-to-end tests look at the lab between them, so there is one
-journey. Every step converges: run again, it finds its work done. On the jump host everything is
-done as the operator, logged in by SSH, with the commands that the documentation gives.
+The demo shows these steps, and the end-to-end tests check the lab between them. Every step
+converges: if it runs again, it changes nothing. On the jump host, each step runs the documented
+commands as the operator, logged in by SSH.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Journey:
 
     # ------------------------------------------------------------------ at the vendor
     def make_key(self) -> None:
-        """Make the demo's signing key, and the list of signers that a client gets another way."""
+        """Make the demo's signing key, and the list of allowed signers for the client."""
         self.cache.mkdir(parents=True, exist_ok=True)
         key = self.cache / "signing_key"
         if not key.exists():
@@ -78,7 +78,7 @@ class Journey:
         (self.cache / "allowed_signers").write_text(line)
 
     def release(self, tree: Path = ROOT) -> dict[str, Any]:
-        """Return what a tree says about its next release."""
+        """Return the release.yml of a tree."""
         found: dict[str, Any] = yaml.safe_load((tree / "bundle" / "release.yml").read_text())
         return found
 
@@ -90,15 +90,15 @@ class Journey:
         serial: int | None = None,
         since: Path | None = None,
     ) -> None:
-        """Build and sign a bundle: of this tree, or of it with a patch of tests/releases.
+        """Build and sign a bundle of this tree, or of this tree with a patch of tests/releases.
 
-        With ``since`` only what a site that has that bundle lacks.
+        With ``since`` it is a delta based on that bundle.
         """
         tree = source_tree(patch) if patch else ROOT
         version = version or self.release(tree)["version"]
         argv = [sys.executable, "-m", "bundle", "build", "--version", version]
         argv += ["--source", self.source, "--key", str(self.cache / "signing_key")]
-        # A trial of a tree that somebody works on; a release is built by `make bundle`.
+        # The tree may have changes: only `make bundle` builds a release.
         argv += ["--allow-dirty", "--allow-absent", "all"]
         if serial is not None:
             argv += ["--serial", str(serial)]
@@ -106,12 +106,12 @@ class Journey:
             argv += ["--since", str(since)]
         argv += ["--identity", IDENTITY, "--output", str(self.dist)]
         stream(argv, what="the build", listen=self.listen, cwd=tree)
-        # A delta is named after the newest release that it builds on.
+        # The name of a delta has the newest release that it is based on.
         made = self.dist.glob(f"airlift-{version}{'-since-*' if since else ''}-amd64.tar")
         self.read_bundle(max(made, key=lambda path: path.stat().st_mtime_ns))
 
     def read_bundle(self, path: Path) -> None:
-        """Take size and manifest of a bundle into the facts."""
+        """Read size and manifest of a bundle into the facts."""
         self.facts.bundle = path
         self.facts.bundle_bytes = path.stat().st_size
         with tarfile.open(path) as archive:
@@ -125,25 +125,30 @@ class Journey:
         self.lab.up()
 
     def carry(self) -> None:
-        """Put the bundle on the stick; the list of signers reaches the jump host another way."""
+        """Copy the bundle to the USB drive, and the list of signers separately to the jump host."""
         bundle = self.facts.bundle
         for path in (bundle, bundle.with_name("SHA256SUMS"), bundle.with_name("SHA256SUMS.sig")):
             target = f"{STICK}/{path.name}"
             there = self.lab.console("jump", 'sha256sum "$1" || :', target).output.split()
             with path.open("rb") as file:
                 if there[:1] == [hashlib.file_digest(file, "sha256").hexdigest()]:
-                    self.listen(f"{path.name} is on the stick")
+                    self.listen(f"{path.name} is on the USB drive")
                     continue
                 file.seek(0)
                 self.listen(f"copying {path.name}")
                 script = 'cat > "$1.partial" && sync "$1.partial" && mv "$1.partial" "$1"'
                 argv = [*engine.docker(), "exec", "-i", "lab-jump", "sh", "-euc", script, "sh"]
-                stream([*argv, target], what="the stick", listen=self.listen, stdin=file)
+                stream(
+                    [*argv, target],
+                    what="the copy to the USB drive",
+                    listen=self.listen,
+                    stdin=file,
+                )
         signers = (self.cache / "allowed_signers").read_text()
         self.lab.ssh("cat > ~/allowed_signers", stdin=signers)
 
     def bring(self, *, patch: str, version: str = "", serial: int | None = None) -> None:
-        """Build another release, carry what the site lacks of it, and import it."""
+        """Build another release as a delta, carry it, and import it."""
         base = self.dist / f"airlift-{self.release()['version']}-amd64.tar"
         self.build(patch=patch, version=version, serial=serial, since=base)
         self.carry()
@@ -176,7 +181,7 @@ class Journey:
         version = self.facts.manifest["version"]
         known = self.lab.ssh(f"cat {HOME}/releases/{version}/manifest.json", check=False)
         if known.code == 0 and json.loads(known.output) == self.facts.manifest:
-            self.listen(f"release {version} is there")
+            self.listen(f"release {version} is imported already")
             return
         if self.lab.ssh(f"test -e {HOME}/current", check=False).code == 0:
             command = documented("by the installed verifier")
@@ -188,13 +193,13 @@ class Journey:
             if error.code != Kind.CONFLICT.exit_code:
                 raise
             message = (
-                "This tree is not the one whose site stands in the lab, and a release is never "
-                "changed.\nTake the site away and start over: make demo-down && make demo"
+                "The lab has a site of another tree with the same version, and a release is never "
+                "changed.\nRemove the site and start again: make demo-down && make demo"
             )
             raise JourneyError(message) from error
 
     def place_site(self) -> None:
-        """Lay the site's inventory beside the releases, and make its vault there."""
+        """Copy the site's inventory to the jump host, and make its vault there."""
         for path in sorted(INVENTORY.rglob("*.yml")):
             target = f"{SITE}/{path.relative_to(INVENTORY)}"
             self.lab.ssh(
@@ -208,7 +213,7 @@ class Journey:
         self.listen(made.output.strip())
 
     def playbook_command(self, verb: str, *options: str, release: str = "") -> str:
-        """Return what the operator types to run a playbook, of the current release or another."""
+        """Return the operator's command to run a playbook of the current, or another, release."""
         place = f"{HOME}/releases/{release}" if release else f"{HOME}/current"
         words = ["./venv/bin/ansible-playbook", "-i", SITE, "--vault-id", f"lab@{VAULT_PASSWORD}"]
         return f"cd {place} && {' '.join([*words, f'playbooks/{verb}.yml', *options])}"
@@ -221,11 +226,11 @@ class Journey:
         return done
 
     def preflight(self) -> None:
-        """Have the site judged before anything is touched."""
+        """Run the preflight checks, which change nothing."""
         self.play("preflight")
 
     def install(self, *options: str) -> None:
-        """Install the site, counting what travels to each host; one that stands is repaired."""
+        """Install or repair the site, and count the bytes that each host receives."""
         shown = self.lab.console("edge-1", "airlift-swap show", check=False)
         serves = json.loads(shown.output).get("release", "") if shown.code == 0 else ""
         hosts = self.hosts()
@@ -234,7 +239,7 @@ class Journey:
         self.facts.received = {host: self.lab.received(host) - before[host] for host in hosts}
 
     def status(self) -> Done:
-        """Ask the site how it is."""
+        """Check the state of the site."""
         return self.play("status")
 
     def hosts(self) -> list[str]:
@@ -244,7 +249,7 @@ class Journey:
 
     # ------------------------------------------------------------------ as a client
     def fetch_access(self) -> None:
-        """Bring the site's certificate authority and the demo's API key to this machine."""
+        """Copy the site's certificate authority and the demo's API key to this machine."""
         ca = self.lab.ssh(f"cat {SITE_CA}").output
         (self.cache / "ca.pem").write_text(ca)
         key = self.cache / "api-key"
@@ -252,7 +257,7 @@ class Journey:
         key.write_text(self.lab.ssh(f"cat {API_KEY}").output.strip())
 
     def limited_key(self) -> str:
-        """Return the key that may only ask for a few predictions a minute."""
+        """Return the key that is limited to a few predictions per minute."""
         return self.lab.ssh(f"cat {API_KEY}-limited").output.strip()
 
     def request(
@@ -281,12 +286,12 @@ class Journey:
             return answer.code, dict(answer.headers), _decode(answer.read())
 
     def load(self, rate: float, **options: Any) -> Load:
-        """Return a load of clients near and far, to be used in a ``with`` block."""
+        """Return a load of clients near and far, for a ``with`` block."""
         key = (self.cache / "api-key").read_text().strip()
         return Load(Options(EDGE, ca=self.cache / "ca.pem", key=key, rate=rate, **options))
 
     def smoke(self) -> None:
-        """Ask the site a few things that need every part of it."""
+        """Send a few requests that need every part of the site."""
         self.fetch_access()
         for method, path, body, wanted in (
             ("GET", "/health", None, 200),
@@ -307,7 +312,7 @@ class Journey:
         self.run_job()
 
     def feed(self) -> None:
-        """Put a file where the client's systems would: in the inbox of the app hosts."""
+        """Put a file into the inbox of the app hosts, as the client's systems do."""
         for host in (host for host in self.hosts() if host.startswith("app")):
             script = 'cat > "$1.partial" && chmod 644 "$1.partial" && mv "$1.partial" "$1"'
             inbox = "/var/lib/airlift/sources/inbox/demo.csv"
@@ -342,7 +347,7 @@ class Journey:
     # ------------------------------------------------------------------ helpers
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Keep how long a step took."""
+        """Record the time of a step."""
         start = time.monotonic()
         try:
             yield

@@ -1,6 +1,6 @@
 #!/bin/sh
 # A shell on a machine of the lab: scripts/lab-shell.sh [HOST] [COMMAND…], where HOST is lab-jump, edge-1, …
-# On the jump host as the operator, elsewhere as root (the console of the machine, so it works whatever the firewall says).
+# On the jump host as the operator, elsewhere as root (on the machine's console, which no firewall blocks).
 set -eu
 
 docker=$(command -v /usr/bin/docker || command -v docker) || {

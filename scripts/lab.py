@@ -1,7 +1,7 @@
-"""The lab as Python sees it: raise it, take it away, run a command on one of its machines.
+"""A handle for the lab: raise it, remove it, run a command on one of its machines.
 
-The lab itself is data and playbooks in ``molecule/lab``; this is a thin handle for the demo and the
-end-to-end tests.
+The lab itself is data and playbooks in ``molecule/lab``. The demo and the end-to-end tests use this
+handle.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Listener = Callable[[str], None]
 
 
 def telling(output: str) -> str:
-    """Return what of a failed command's output says why: of a playbook, its first error."""
+    """Return the part of a failed command's output with the reason: a playbook's first error."""
     lines = [line for line in output.splitlines() if line.strip()]
     errors = [i for i, line in enumerate(lines) if line.startswith(("[ERROR]", "fatal:"))]
     if not errors:
@@ -32,7 +32,7 @@ def telling(output: str) -> str:
 
 
 class CommandError(Exception):
-    """A command of the journey failed; says which one and what it printed last."""
+    """A command of the journey failed; the text names it, with the end of its output."""
 
     def __init__(self, what: str, code: int, output: str) -> None:
         super().__init__(f"{what} ended with exit code {code}\n{telling(output)}")
@@ -43,7 +43,7 @@ class CommandError(Exception):
 
 @dataclass(frozen=True)
 class Done:
-    """What a finished command left: exit code, standard output and standard error."""
+    """The result of a command: exit code, standard output and standard error."""
 
     code: int
     output: str
@@ -60,7 +60,7 @@ def stream(
     check: bool = True,
     cwd: Path = ROOT,
 ) -> Done:
-    """Run a command, hand every line it prints to ``listen``, and return all of them."""
+    """Run a command, pass each line of its output to ``listen``, and return all of them."""
     lines: list[str] = []
     with subprocess.Popen(
         argv,
@@ -83,7 +83,7 @@ def stream(
 
 @dataclass
 class Lab:
-    """One lab: the full one unless another prefix and other machines are given."""
+    """One lab: the full one, unless another prefix and other machines are given."""
 
     prefix: str = "lab"
     variables: list[str] = field(default_factory=list)
@@ -91,19 +91,19 @@ class Lab:
 
     @property
     def cache(self) -> Path:
-        """Folder with the keys of this lab on this machine."""
+        """Return the folder on this machine with the keys of this lab."""
         return ROOT / ".cache" / "lab" / self.prefix
 
     def up(self) -> Done:
-        """Raise the lab, or what is missing of it."""
+        """Raise the lab, or those of its machines that are missing."""
         return self._play("create")
 
     def down(self) -> Done:
-        """Take the lab away."""
+        """Remove the lab."""
         return self._play("destroy")
 
     def is_up(self, host: str) -> bool:
-        """Say whether a machine runs."""
+        """Return whether a machine runs."""
         return self.docker(
             "inspect", "--format", "{{.State.Running}}", self.name(host), check=False
         )[1].startswith("true")
@@ -177,9 +177,9 @@ class Lab:
 
     @contextlib.contextmanager
     def running(self, host: str, code: str, *arguments: str) -> Iterator[None]:
-        """Keep a Python program running on a machine: it says a line when it is ready.
+        """Keep a Python program running on a machine, from the line that it prints when ready.
 
-        It ends when its standard input does.
+        Closing its standard input ends it.
         """
         argv = [*engine.docker(), "exec", "--interactive", self.name(host), "python3", "-c", code]
         with subprocess.Popen(
@@ -210,7 +210,7 @@ class Lab:
         return ["ssh", "-F", str(self.cache / "ssh_config"), "-o", "LogLevel=ERROR", "jump", remote]
 
     def ssh_stream(self, script: str, *, what: str, check: bool = True) -> Done:
-        """Run a shell script like ``ssh``, handing over its lines while it runs."""
+        """Run a shell script like ``ssh``, and pass on its output while it runs."""
         return stream(self.ssh_argv(script), what=what, listen=self.listen, check=check)
 
     def received(self, host: str) -> int:

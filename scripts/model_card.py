@@ -1,4 +1,4 @@
-"""The tables of docs/MODEL_CARD.md, made from what training measured (docs/model_card.json)."""
+"""Writes the tables of docs/MODEL_CARD.md from the results of training (docs/model_card.json)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LABELS = ("negative", "neutral", "positive")
 
 
 def tables(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Return the results as Markdown."""
     found = results["sentiment"]
     sides = {"plain TF-IDF and logistic regression": found["baseline"], "served": found["model"]}
 
@@ -73,7 +73,7 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def update() -> None:
-    """Put the tables into the card."""
+    """Write the tables into the card."""
     before, _, rest = CARD.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     made = tables(json.loads(RESULTS.read_text()))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the roles decide on their own: every molecule scenario, each with hosts of its own.
+# Runs every molecule scenario of the roles, each with its own hosts.
 #   scripts/molecule-test.sh [JUNIT_XML]     also write pytest's report there
 set -euo pipefail
 cd "$(dirname "$0")/.."

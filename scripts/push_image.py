@@ -1,10 +1,10 @@
-"""Push the service's image to a registry, under a name that never moves: version and commit.
+"""Push the service's image to a registry, under an immutable name: version and commit.
 
     REGISTRY=ghcr.io/acme/airlift python3 scripts/push_image.py IMAGE
 
-REGISTRY_USER and REGISTRY_PASSWORD_FILE log in first; without them what the engine has counts.
-A name that the registry has already is left as it is. The password is read from a file and goes to
-the client's standard input; the folder that it is kept in lasts as long as this program.
+REGISTRY_USER and REGISTRY_PASSWORD_FILE log in first; without them the engine's own login is used.
+A name that exists in the registry is not pushed again. The password is read from a file and passed
+on standard input; the client keeps it in a folder that is removed when this program ends.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if __package__ in (None, ""):
 from scripts import version as versions
 from scripts.version import VersionError
 
-#: HOST[:PORT]/PATH, without a tag: that is not for the caller to choose.
+#: HOST[:PORT]/PATH without a tag, because version and commit determine the tag.
 REPOSITORY = re.compile(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+")
 
 
 class PushError(Exception):
-    """What is wrong, and what to do, in a sentence."""
+    """Problem and fix, in one sentence."""
 
 
 class Done(NamedTuple):
-    """How the engine's client ended."""
+    """The result of a call of the engine's client."""
 
     code: int
     output: str
@@ -41,7 +41,7 @@ class Done(NamedTuple):
 
 
 class Client:
-    """The engine's client, with a folder of its own for what it is told in confidence."""
+    """The engine's client, with its own folder for the login."""
 
     def __init__(self, folder: str) -> None:
         self.environment = dict(os.environ)
@@ -49,7 +49,7 @@ class Client:
             self.environment["DOCKER_CONFIG"] = folder
 
     def call(self, *words: str, stdin: str = "") -> Done:
-        """Call it."""
+        """Call the client."""
         program = os.environ.get("DOCKER", "docker")
         done = subprocess.run(
             [program, *words],
@@ -62,11 +62,11 @@ class Client:
         return Done(done.returncode, done.stdout.strip(), done.stderr.strip())
 
     def must(self, what: str, *words: str, stdin: str = "") -> str:
-        """Call it; raise what it said when it failed."""
+        """Call the client; raise its error message if it fails."""
         done = self.call(*words, stdin=stdin)
         if done.code != 0:
-            said = (done.error or done.output).splitlines() or ["no word"]
-            raise PushError(f"{what}: {said[-1]}")
+            lines = (done.error or done.output).splitlines() or ["no error message"]
+            raise PushError(f"{what}: {lines[-1]}")
         return done.output
 
 
@@ -81,7 +81,7 @@ def push(image: str, tree: Path = versions.ROOT) -> tuple[str, str, bool]:
     now = versions.of(tree)
     if dirty := versions.git(tree, "status", "--porcelain"):
         names = ", ".join(line[3:] for line in dirty.splitlines()[:3])
-        raise PushError(f"the tree has changes that no commit has ({names}): commit them first")
+        raise PushError(f"the tree has changes that are not committed ({names}): commit them first")
     name = f"{repository}:{now.image_tag}"
     with tempfile.TemporaryDirectory() as folder:
         client = Client(folder)
@@ -95,23 +95,23 @@ def push(image: str, tree: Path = versions.ROOT) -> tuple[str, str, bool]:
                 "make build"
             )
         login(client, repository.partition("/")[0])
-        # What a registry without this name says differs; a name that is there has a manifest.
+        # Registries report a missing name differently, but an existing name has a manifest.
         known = client.call("manifest", "inspect", *insecure(repository), "--verbose", name)
         if known.code == 0:
             found = json.loads(known.output)
-            # An index lists its images; ours is one image.
+            # An index lists several images, but this name has only one.
             found = found[0] if isinstance(found, list) else found
             return name, str(found["Descriptor"]["digest"]), False
         client.must(f"cannot name {image} {name}", "tag", image, name)
-        said = client.must(f"cannot push {name}", "push", name)
-        digest = re.search(r"digest: (sha256:[0-9a-f]{64})", said)
+        output = client.must(f"cannot push {name}", "push", name)
+        digest = re.search(r"digest: (sha256:[0-9a-f]{64})", output)
         if not digest:
-            raise PushError(f"{name} was pushed, and its digest was not said: {said[-200:]}")
+            raise PushError(f"{name} was pushed, but no digest was reported: {output[-200:]}")
         return name, digest[1], True
 
 
 def insecure(repository: str) -> list[str]:
-    """Return the option for a registry on this machine, as `docker push` has it by itself."""
+    """Return the option for a registry on this machine, which `docker push` implies."""
     return ["--insecure"] if re.match(r"(127\.0\.0\.1|localhost)[:/]", repository) else []
 
 
@@ -125,13 +125,13 @@ def login(client: Client, host: str) -> None:
     try:
         password = Path(file).read_text(encoding="utf-8")
     except OSError as error:
-        raise PushError(f"{file} cannot be read: {error.strerror}") from error
+        raise PushError(f"cannot read {file}: {error.strerror}") from error
     words = ("login", "--username", user, "--password-stdin", host)
     client.must(f"{host} does not accept {user}", *words, stdin=password)
 
 
 def main(words: list[str]) -> int:
-    """Push the image that is named; tell the pipeline its name and digest."""
+    """Push the named image; report its name and digest to the pipeline."""
     if len(words) != 1:
         print(__doc__, file=sys.stderr)
         return 2
@@ -140,7 +140,7 @@ def main(words: list[str]) -> int:
     except (PushError, VersionError) as error:
         print(f"push: {error}", file=sys.stderr)
         return 1
-    print(f"{name}@{digest} {'is pushed' if pushed else 'was there: nothing was pushed'}")
+    print(f"{name}@{digest} {'is pushed' if pushed else 'existed: nothing was pushed'}")
     if path := os.environ.get("GITHUB_OUTPUT"):
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(f"name={name.rpartition(':')[0]}\ndigest={digest}\n")

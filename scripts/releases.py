@@ -1,6 +1,6 @@
 """Source trees of other releases: this tree with a patch of tests/releases applied.
 
-A patch, not a copy: when the tree moves on, it fails loudly instead of growing old in silence.
+It is a patch and not a copy, so that it fails when the tree changes, instead of becoming outdated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def source_tree(patch: str) -> Path:
             shutil.copy2(source, target)
     _git(tree, "init", "--quiet")
     _git(tree, "apply", "--whitespace=nowarn", str(PATCHES / f"{patch}.patch"))
-    # Dated as the commit below it: the bundle carries that time.
+    # The same date as the commit below it, because the bundle carries that time.
     date = _git(ROOT, "log", "-1", "--format=%cI").strip()
     environment = {**os.environ, "GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
     _git(tree, "add", "--all")

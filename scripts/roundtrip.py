@@ -1,4 +1,4 @@
-"""The round trip: a release that arrives, serves, and is taken back, with clients all the while.
+"""The round trip: a release is upgraded and rolled back while clients send requests.
 
 The demo shows it, the benchmark measures it, and the end-to-end tests use its parts.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from scripts.journey import Journey, JourneyError
 from scripts.load import Load, Result
 
-#: Requests per second; all of the site shares two cores with them.
+#: Requests per second. The whole site shares two cores with the clients.
 RATE = 40.0
 STEADY_SECONDS = 12.0
 _DELIVERED = re.compile(
@@ -27,18 +27,18 @@ _DELIVERED = re.compile(
 
 @dataclass(frozen=True)
 class Delivered:
-    """What a host was brought: its images, their bytes, and the seconds that it took."""
+    """The images that a host received, with their bytes and the time."""
 
     components: tuple[str, ...]
     bytes: int
-    #: Of the whole task: the tunnel, the pull, the proof in a container, the flush to the disk.
+    #: Time of the whole task: the tunnel, the pull, the test in a container, the flush to disk.
     seconds: float
-    #: Of the pull alone.
+    #: Time of the pull alone.
     pulled: float
 
     @classmethod
-    def told_in(cls, output: str) -> dict[str, Delivered]:
-        """Read what a playbook printed; the last delivery to a host counts."""
+    def reported_in(cls, output: str) -> dict[str, Delivered]:
+        """Read the deliveries from a playbook's output; the last one to each host counts."""
         return {
             found["host"]: cls(
                 tuple(found["names"].split(", ")),
@@ -51,14 +51,14 @@ class Delivered:
 
 
 def sql(journey: Journey, query: str) -> list[str]:
-    """Ask the site's database as its superuser; return the lines of the answer."""
+    """Query the site's database as its superuser; return the lines of the answer."""
     psql = "psql -X -U postgres -d airlift -tA -v ON_ERROR_STOP=1"
     script = f"docker exec -i airlift-postgres {psql}"
     return journey.lab.console("data-1", script, stdin=query).output.split("\n")[:-1]
 
 
 class Served:
-    """Notes how many seconds after its ``with`` block began a release answers through Nginx."""
+    """Measures the seconds from the start of its ``with`` block until a release answers."""
 
     def __init__(self, journey: Journey, release: str) -> None:
         self._journey = journey
@@ -69,12 +69,12 @@ class Served:
         self.seconds: float | None = None
 
     def __enter__(self) -> Served:
-        """Begin to ask."""
+        """Begin to send requests."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End asking."""
+        """Stop sending requests."""
         self._over.set()
         self._thread.join()
 
@@ -90,7 +90,7 @@ class Served:
 
 @dataclass
 class RoundTrip:
-    """Upgrades and rollbacks of a journey's site, and what was found."""
+    """Upgrades and rollbacks of a journey's site, with their results."""
 
     journey: Journey
     patch: str = "1.1.0"
@@ -106,7 +106,7 @@ class RoundTrip:
     _load: Load | None = None
 
     def bring(self) -> None:
-        """Build the next release, whole and as what changed only; carry and import the latter."""
+        """Build the next release as a full bundle and as a delta; carry and import the delta."""
         facts = self.journey.facts
         first = (facts.bundle, facts.bundle_bytes, facts.manifest)
         self.journey.build(patch=self.patch)
@@ -121,7 +121,7 @@ class RoundTrip:
         self.journey.play("upgrade", "--check")
 
     def start_clients(self) -> None:
-        """Let clients come, and see them for a while before anything happens."""
+        """Start the clients, and measure them for a while before anything changes."""
         self.journey.feed()
         self._load = self.journey.load(self.rate)
         self._load.__enter__()
@@ -129,14 +129,14 @@ class RoundTrip:
         time.sleep(STEADY_SECONDS)
 
     def upgrade(self) -> None:
-        """Upgrade while the clients go on."""
+        """Upgrade while the clients continue."""
         self._phase("upgrade")
         output = self._timed("upgrade", "upgrade")
-        self.delivered.update(Delivered.told_in(output))
+        self.delivered.update(Delivered.reported_in(output))
         self._phase("steady")
 
     def rollback(self) -> None:
-        """Go back while the clients go on."""
+        """Roll back while the clients continue."""
         self._phase("rollback")
         before = self.journey.facts.manifest["version"]
         with Served(self.journey, before) as served:
@@ -146,7 +146,7 @@ class RoundTrip:
         self._phase("steady")
 
     def stop_clients(self) -> None:
-        """Send the clients away, and compare what they were told with what the database holds."""
+        """Stop the clients, and compare the answers that they got with the database."""
         time.sleep(3)
         assert self._load is not None  # noqa: S101 - the step before
         self.close()
@@ -159,19 +159,19 @@ class RoundTrip:
             raise JourneyError(message)
 
     def close(self) -> None:
-        """Stop the clients if they are there."""
+        """Stop the clients, if they run."""
         if self._load is not None:
             self._load.__exit__(None, None, None)
 
     @property
     def result(self) -> Result:
-        """What the clients found."""
+        """Return the results of the clients."""
         assert self._load is not None  # noqa: S101 - only after the clients came
         return self._load.result
 
     @property
     def swaps(self) -> list[str]:
-        """Phases in which something was swapped."""
+        """Return the phases with an upgrade or a rollback."""
         return [name for name in self.result.phases if name in ("upgrade", "rollback")]
 
     def rows(self) -> list[tuple[str, str]]:
@@ -183,7 +183,7 @@ class RoundTrip:
         rows = [
             (
                 "upgrade carried",
-                f"{self.carried / 1e6:.1f} MB, what changed only, of {self.whole / 1e6:.1f} MB",
+                f"{self.carried / 1e6:.1f} MB as a delta, of {self.whole / 1e6:.1f} MB",
             ),
             *(
                 (f"upgrade to {host}", f"{it.bytes / 1e6:.2f} MB of images in {it.seconds:.1f} s")
@@ -213,7 +213,7 @@ def _milliseconds(*seconds: float) -> str:
     return " / ".join(f"{value * 1000:.0f} ms" for value in seconds)
 
 
-#: A step of the demo: (name, title, what it does, what it found).
+#: A step of the demo: (name, title, action, result).
 Part = tuple[str, str, Callable[[], Any], Callable[[], str]]
 
 
@@ -228,10 +228,10 @@ def parts(trip: RoundTrip) -> list[Part]:
         return f"{found.sent} requests, {found.failed} failed"
 
     return [
-        ("next", "Bring the next release: what changed", trip.bring, carried),
+        ("next", "Import the next release as a delta", trip.bring, carried),
         ("plan", "Plan the upgrade", trip.plan, lambda: ""),
-        ("clients", "Let clients come", trip.start_clients, lambda: f"{trip.rate:.0f} requests/s"),
-        ("upgrade", "Upgrade, and nobody notices", trip.upgrade, lambda: ""),
-        ("rollback", "Roll back, and nobody notices", trip.rollback, lambda: ""),
-        ("count", "Count what the clients saw", trip.stop_clients, failed),
+        ("clients", "Start the clients", trip.start_clients, lambda: f"{trip.rate:.0f} requests/s"),
+        ("upgrade", "Upgrade under load", trip.upgrade, lambda: ""),
+        ("rollback", "Roll back under load", trip.rollback, lambda: ""),
+        ("count", "Check the clients' results", trip.stop_clients, failed),
     ]

@@ -1,11 +1,10 @@
-"""Fail when a release has known vulnerabilities that an update would end.
+"""Fail if a release has known vulnerabilities that an update fixes.
 
     python3 scripts/scan_gate.py dist/candidate/about/vulnerabilities.json
 
-Fails: critical and high ones with a fix, and ones without a severity with a fix. Shown only: the
-rest, for which nothing can be done yet. `.ci/vulnerabilities.json` lists what was looked at and is
-accepted, with a reason and a last day; after that day it fails again. A report that says that
-nothing was scanned fails, unless SCAN_MAY_BE_MISSING=1.
+It fails for findings with a fix that are critical, high or unrated. It only lists all others.
+`.ci/vulnerabilities.json` has the accepted findings, with a reason and a last day; after that day
+it fails again. A report of a release that was not scanned fails, unless SCAN_MAY_BE_MISSING=1.
 """
 
 from __future__ import annotations
@@ -18,31 +17,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ACCEPTED = Path(__file__).resolve().parent.parent / ".ci" / "vulnerabilities.json"
-#: What may wait although it has a fix.
+#: Severities that do not fail although there is a fix.
 MINOR = ("medium", "low", "negligible", "unimportant")
 
 
 class GateError(Exception):
-    """What is wrong with the files, in a sentence."""
+    """A problem with the files, in one sentence."""
 
 
 class Verdict(NamedTuple):
-    """Findings by what is to be done."""
+    """Findings by what to do about them."""
 
     failing: list[dict[str, Any]]
     accepted: list[dict[str, Any]]
     waiting: list[dict[str, Any]]
-    #: Entries of the list that meet nothing any more.
+    #: Entries of the list that no finding matches any more.
     stale: list[dict[str, Any]]
 
 
 def accepted(path: Path, today: dt.date) -> list[dict[str, Any]]:
-    """Read what is accepted; an entry without a reason or a day is refused."""
+    """Read the accepted findings; refuse an entry without a reason or a day."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         for one in entries:
             if set(one) != {"id", "package", "until", "why"} or not all(one.values()):
-                raise GateError(f"{path}: an entry has id, package, until and why: {one}")
+                raise GateError(f"{path}: an entry needs id, package, until and why: {one}")
             one["over"] = dt.date.fromisoformat(one["until"]) < today
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise GateError(f"{path} cannot be used: {error}") from error
@@ -50,7 +49,7 @@ def accepted(path: Path, today: dt.date) -> list[dict[str, Any]]:
 
 
 def judge(report: dict[str, Any], entries: list[dict[str, Any]]) -> Verdict:
-    """Sort the findings."""
+    """Sort the findings by what to do about them."""
     verdict = Verdict([], [], [], [])
     met = set()
     for one in report["findings"]:
@@ -71,7 +70,7 @@ def judge(report: dict[str, Any], entries: list[dict[str, Any]]) -> Verdict:
 
 
 def rows(title: str, findings: list[dict[str, Any]]) -> list[str]:
-    """Return a table of findings, each of which a person can look up."""
+    """Return a table of findings, with the names that people look them up by."""
     if not findings:
         return []
     lines = [f"\n{title}: {len(findings)}"]
@@ -86,7 +85,7 @@ def rows(title: str, findings: list[dict[str, Any]]) -> list[str]:
 
 
 def main(words: list[str], path: Path = ACCEPTED) -> int:
-    """Judge a report; return the exit code."""
+    """Check a report; return the exit code."""
     if len(words) != 1:
         print(__doc__, file=sys.stderr)
         return 2
@@ -104,15 +103,13 @@ def main(words: list[str], path: Path = ACCEPTED) -> int:
     for line in (
         *rows("to be updated", verdict.failing),
         *rows("accepted for now", verdict.accepted),
-        *rows("nothing to be done yet", verdict.waiting),
+        *rows("no action yet", verdict.waiting),
     ):
         print(line)
     if reason:
         print(f"\nnot scanned: {reason}")
     for one in verdict.stale:
-        print(
-            f"{path.name}: {one['id']} of {one['package']} is not found any more: remove the line"
-        )
+        print(f"{path.name}: {one['id']} of {one['package']} is no longer found: remove the line")
     missing = not scanned and os.environ.get("SCAN_MAY_BE_MISSING") != "1"
     if missing:
         print(
@@ -122,8 +119,8 @@ def main(words: list[str], path: Path = ACCEPTED) -> int:
         )
     if verdict.failing:
         print(
-            f"scan: {len(verdict.failing)} to be updated: make lock, or a newer base; what was "
-            f"looked at and may stay goes into .ci/{path.name}",
+            f"scan: {len(verdict.failing)} to be updated: run make lock, or take a newer base; "
+            f"add what is acceptable to .ci/{path.name}",
             file=sys.stderr,
         )
     return 1 if missing or verdict.failing else 0

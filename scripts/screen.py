@@ -1,7 +1,8 @@
-"""What the demo shows: a line a step, which moves while the step runs when somebody looks."""
+"""What the demo shows: one line per step, which moves on a terminal while the step runs."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -18,7 +19,7 @@ _STILL_EVERY = 30.0
 
 
 def sub_step(line: str) -> str | None:
-    """Return what a line of output says about where a command is, or None."""
+    """Return the current step of a command that a line of its output names, or None."""
     for pattern in (_TASK, _LOGGED):
         if found := pattern.search(line):
             return found.group(1)
@@ -26,16 +27,18 @@ def sub_step(line: str) -> str | None:
 
 
 class Screen:
-    """Steps on the terminal, everything in the log."""
+    """Shows steps on the terminal, and writes everything to the log."""
 
     def __init__(self, log: TextIO) -> None:
         self._log = log
         self._live = sys.stdout.isatty()
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        self._coloured = self._live and not plain
         self._lock = threading.Lock()
         self._step = ""
         self._now = ""
         self._begun = 0.0
-        self._said = 0.0
+        self._shown = 0.0
         self._running = False
 
     def title(self, text: str) -> None:
@@ -45,26 +48,26 @@ class Screen:
     def start(self, step: str) -> None:
         """Begin a step."""
         self._step, self._now, self._running = step, "", True
-        self._begun = self._said = time.monotonic()
+        self._begun = self._shown = time.monotonic()
         self._record(f"=== {step}")
         if self._live:
             threading.Thread(target=self._tick, daemon=True).start()
 
     def listen(self, line: str) -> None:
-        """Take a line that a command printed."""
+        """Read a line that a command printed."""
         self._record(line)
         if (text := sub_step(line)) is not None:
             self._now = text
-        if not self._live and time.monotonic() - self._said > _STILL_EVERY:
-            self._said = time.monotonic()
-            print(f"      {self._said - self._begun:6.0f} s  {self._now}", flush=True)
+        if not self._live and time.monotonic() - self._shown > _STILL_EVERY:
+            self._shown = time.monotonic()
+            print(f"      {self._shown - self._begun:6.0f} s  {self._now}", flush=True)
 
     def done(self, summary: str) -> None:
-        """End a step that went well."""
+        """End a step that succeeded."""
         self._end(self._paint("ok", "32"), summary)
 
     def fail(self, why: str) -> None:
-        """End a step that failed, and say why."""
+        """End a step that failed, and print the reason."""
         self._end(self._paint("FAILED", "31;1"), self._now)
         self._record(why)
         print(f"\n{why}", flush=True)
@@ -98,4 +101,4 @@ class Screen:
         self._log.flush()
 
     def _paint(self, text: str, code: str) -> str:
-        return f"\033[{code}m{text}\033[0m" if self._live else text
+        return f"\033[{code}m{text}\033[0m" if self._coloured else text

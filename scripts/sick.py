@@ -1,4 +1,4 @@
-"""A sick app host under load: what clients notice, what the edge does, and that it returns."""
+"""A faulty app host under load: what clients notice, what the edge does, and the recovery."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scripts.lab import Lab
 from scripts.load.report import Result
 
 HOST = "app-2"
-#: After so many seconds no request may go to a sick replica.
+#: After so many seconds no request may go to a faulty replica.
 GRACE = 5.0
-#: Phases of the load; a request belongs to the one in which it was sent.
+#: Phases of the load. A request belongs to the phase in which it was sent.
 STEADY, GRACED, SICK, BACK = "steady", f"sick, first {GRACE:.0f} s", "sick", "back"
 
 _CUT = """nft "table inet airlift_test { chain cut {
@@ -27,7 +27,7 @@ type filter hook prerouting priority raw; ip saddr $1 tcp dport 5432 drop; }; }"
 
 @contextlib.contextmanager
 def frozen(lab: Lab) -> Iterator[None]:
-    """The host stands still: its kernel takes connections, nobody answers."""
+    """Freeze the host: its kernel accepts connections, but no process answers."""
     lab.docker("pause", lab.name(HOST))
     try:
         yield
@@ -37,8 +37,8 @@ def frozen(lab: Lab) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cut_from_postgres(lab: Lab) -> Iterator[None]:
-    """What the host sends to Postgres is lost without a word."""
-    # The address of its network: those of the engine's own networks come first.
+    """Drop everything that the host sends to Postgres, without an error."""
+    # The address in the site's network. Those of the engine's own networks come first.
     found = json.loads(lab.console(HOST, "ip -json -4 address show dev eth0").output)
     address = found[0]["addr_info"][0]["local"]
     lab.console("data-1", _CUT, address)
@@ -50,7 +50,7 @@ def cut_from_postgres(lab: Lab) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_service(lab: Lab) -> Iterator[None]:
-    """The service's processes are gone, and stay away."""
+    """Kill the service's processes, and keep them from restarting."""
     name = f"airlift-app-{replicas(lab)[HOST]['colour']}"
     lab.console(HOST, 'docker kill "$1"', name)
     try:
@@ -61,7 +61,7 @@ def without_service(lab: Lab) -> Iterator[None]:
 
 @contextlib.contextmanager
 def slowed(lab: Lab) -> Iterator[None]:
-    """All that the host sends goes through a narrow pipe: answers are late, but they are right."""
+    """Limit the host's bandwidth, so that its answers are late but correct."""
     lab.console(HOST, "tc qdisc add dev eth0 root tbf rate 256kbit burst 3000 latency 4s")
     try:
         yield
@@ -79,26 +79,26 @@ SICKNESSES: dict[str, Callable[[Lab], AbstractContextManager[None]]] = {
 
 @dataclass(frozen=True)
 class Found:
-    """What clients noticed, and what the agent said while the host was sick."""
+    """The clients' results, and the agent's report while the host was faulty."""
 
     result: Result
     shown: dict[str, Any]
 
     @property
     def failed(self) -> int:
-        """Requests that failed although they were sent after the first seconds, or before."""
+        """Return the failed requests, without those of the first seconds of the fault."""
         phases = self.result.phases.items()
         return sum(phase.failed for name, phase in phases if name != GRACED)
 
 
 def show(lab: Lab) -> dict[str, Any]:
-    """Return what the agent on the edge says."""
+    """Return the report of the agent on the edge."""
     found: dict[str, Any] = json.loads(lab.console("edge-1", "airlift-swap show").output)
     return found
 
 
 def replicas(lab: Lab) -> dict[str, dict[str, str]]:
-    """Return the replicas as the watch on the edge sees them."""
+    """Return the replicas as the edge's watch reports them."""
     found: dict[str, dict[str, str]] = show(lab)["replicas"]
     return found
 
@@ -116,7 +116,7 @@ def healthy(lab: Lab, *, seconds: float = 60) -> None:
 def measure(
     journey: Journey, sickness: str = "frozen", *, seconds: float = 15, rate: float = 30
 ) -> Found:
-    """Make one app host sick for a while under load, and wait until it serves again."""
+    """Make one app host faulty for a while under load, and wait until it serves again."""
     lab = journey.lab
     healthy(lab)
     with journey.load(rate) as load:

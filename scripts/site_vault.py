@@ -19,20 +19,20 @@ from typing import Any
 import yaml
 
 VAULT_ID = "lab"
-# In the example's vault, what has to be made up.
+# The placeholders of the example's vault.
 EXAMPLE = Path("inventories/example/group_vars/all/vault.yml.example")
 PLACEHOLDER = "CHANGE-ME"
 
 
 def keep(path: Path) -> str:
-    """Return what a secret file holds; fill it with a new secret when it is not there."""
+    """Return the content of a secret file; make it with a new secret if it is missing."""
     if not path.exists():
         write(path, secrets.token_urlsafe(32) + "\n")
     return path.read_text().strip()
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file that only its owner reads, whole or not at all."""
+    """Write a file that only its owner can read: all of it or nothing."""
     draft = path.with_name(f".{path.name}.partial")
     draft.unlink(missing_ok=True)
     draft.touch(mode=0o600)
@@ -63,7 +63,7 @@ def _sha256(key: str) -> str:
 
 
 def main() -> None:
-    """Fill the vault of the site with what it lacks."""
+    """Add missing secrets to the vault of the site."""
     os.umask(0o077)
     site, password_file, key_file = map(Path, sys.argv[1:4])
     file = site / "group_vars" / "all" / "vault.yml"
@@ -77,7 +77,7 @@ def main() -> None:
     names = [name for name, value in example.items() if value == PLACEHOLDER]
     wanted: dict[str, Any] = {name: secrets.token_urlsafe(24) for name in names}
     limited = keep(key_file.with_name(f"{key_file.name}-limited"))
-    # The second key is good for a few predictions a minute: the tests see it refused.
+    # The second key is limited to a few predictions per minute, so that tests can exceed it.
     wanted["app_api_keys"] = [
         {"client": "demo", "key_sha256": _sha256(api_key)},
         {

@@ -41,6 +41,14 @@ groups=("$@")
 rows=()
 failed_stages=0
 
+title() {
+  if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
+    printf '\n\033[1m=== %s\033[0m\n' "$1"
+  else
+    printf '\n=== %s\n' "$1"
+  fi
+}
+
 # Notes how a stage ended: NAME CODE SECONDS
 note() {
   local result=passed
@@ -77,13 +85,13 @@ for group in "${groups[@]}"; do
   read -ra stages <<<"${lanes[-1]}"
   for stage in "${stages[@]}"; do
     start=$SECONDS
-    printf '\n\033[1m=== %s\033[0m\n' "$stage"
+    title "$stage"
     run_stage "$stage"
     note "$stage" $? $((SECONDS - start))
   done
   wait "${jobs[@]}"
   for stage in "${others[@]}"; do
-    printf '\n\033[1m=== %s\033[0m\n' "$stage"
+    title "$stage"
     cat "$reports/$stage.log"
     read -r code seconds <"$reports/$stage.end"
     note "$stage" "$code" "$seconds"

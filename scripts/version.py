@@ -1,11 +1,11 @@
-"""What this commit is called: a SemVer version and the commit, for images, pipelines and people.
+"""The name of this commit: a SemVer version and the commit, for images, pipelines and people.
 
-    python3 scripts/version.py            every name, as NAME=VALUE lines
+    python3 scripts/version.py            print every name, as NAME=VALUE lines
 
 A commit with the tag `v1.1.0` is release 1.1.0, and its image is `1.1.0-g983e757c0def`. Any other
-commit is on its way to the next release: `1.1.0-dev.12.g983e757c0def`, 12 commits after the last
-tag. Each name has the commit in it, so none ever moves; `latest` does not exist. Standard library
-only: a runner calls this before anything is set up.
+commit comes before the next release: `1.1.0-dev.12.g983e757c0def`, 12 commits after the last tag.
+Each name contains the commit, so none ever moves, and there is no `latest`. Standard library only,
+because a runner calls this before anything is set up.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ DIGITS = 12
 
 
 class VersionError(Exception):
-    """The tree does not say clearly what it is; in a sentence, with what to do."""
+    """The tree has no clear version; problem and fix in one sentence."""
 
 
 class Version(NamedTuple):
-    """What a commit is called."""
+    """The names of a commit."""
 
     #: As in bundle/release.yml.
     version: str
@@ -52,7 +52,7 @@ class Version(NamedTuple):
 
 
 def git(tree: Path, *words: str) -> str:
-    """Return what git says of a tree."""
+    """Return the output of a git command in a tree."""
     done = subprocess.run(
         ["git", "-C", str(tree), *words], capture_output=True, text=True, check=False
     )
@@ -76,19 +76,19 @@ def order(version: str) -> versions.Order:
     """Return a key that sorts versions as SemVer does."""
     if not SEMVER.fullmatch(version):
         raise VersionError(
-            f"{version!r} is no SemVer version: use MAJOR.MINOR.PATCH, such as 1.1.0"
+            f"{version!r} is not a SemVer version: use MAJOR.MINOR.PATCH, such as 1.1.0"
         )
     return versions.order(version)
 
 
 def tags(tree: Path, *words: str) -> list[str]:
-    """Return the versions that tags give."""
+    """Return the versions of the tree's tags."""
     found = git(tree, "tag", "--list", "v*", *words).splitlines()
     return [tag[1:] for tag in found if SEMVER.fullmatch(tag[1:])]
 
 
 def of(tree: Path = ROOT) -> Version:
-    """Return what the checked-out commit is called."""
+    """Return the names of the checked-out commit."""
     version, serial = declared(tree)
     revision = git(tree, "rev-parse", "HEAD")
     if git(tree, "rev-parse", "--is-shallow-repository") == "true":
@@ -97,9 +97,9 @@ def of(tree: Path = ROOT) -> Version:
     here = tags(tree, "--points-at", "HEAD")
     if here:
         if here != [version]:
-            said = ", ".join(f"v{one}" for one in here)
+            names = ", ".join(f"v{one}" for one in here)
             raise VersionError(
-                f"this commit has the tag {said}, and bundle/release.yml says {version}: "
+                f"this commit has the tag {names}, but bundle/release.yml has {version}: "
                 f"move the tag to the commit that has its version, or correct the file"
             )
         return Version(version, serial, revision, f"{version}-{short}", release=True)
@@ -115,10 +115,10 @@ def of(tree: Path = ROOT) -> Version:
 
 
 def upcoming(version: str, last: str) -> str:
-    """Return how the names of commits after a tag begin, so that they sort between the releases.
+    """Return the start of the names of commits after a tag, which sort between the releases.
 
-    After `1.1.0-rc.1`: `1.1.0-rc.1.dev`. After 1.0.0: `1.1.0-dev`, or `1.0.1-dev` as long as
-    nobody has named the next version.
+    After `1.1.0-rc.1`: `1.1.0-rc.1.dev`. After 1.0.0: `1.1.0-dev`, or `1.0.1-dev` while release.yml
+    does not have the next version yet.
     """
     numbers, _, before = version.partition("-")
     if last.startswith(f"{numbers}-"):
@@ -130,7 +130,7 @@ def upcoming(version: str, last: str) -> str:
 
 
 def main() -> int:
-    """Print what this commit is called."""
+    """Print the names of this commit."""
     try:
         print("\n".join(of().lines()))
     except (VersionError, OSError) as error:

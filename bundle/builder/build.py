@@ -34,27 +34,27 @@ from bundle.verify.checks import check_members, opened
 
 
 class Suppliers(Protocol):
-    """Where images, packages and wheels come from."""
+    """The sources of images, packages and wheels."""
 
     def settle(self, lock: Path, source: str, log: Log) -> tuple[str, dict[str, dict[str, str]]]:
-        """Return the source that `auto` is here, and the images that it cannot supply."""
+        """Return the source that `auto` means here, and the images that it cannot supply."""
 
     def images(self, lock: Path, source: str, version: str, layout: Path, log: Log) -> Collected:
         """Fill an OCI layout."""
 
     def packages(self, dest: Path, log: Log) -> dict[str, dict[str, str]]:
-        """Fill a folder for each operating system; return what is absent."""
+        """Fill a folder for each operating system; return the absent ones."""
 
     def wheels(self, requirements: Path, dest: Path, log: Log) -> None:
         """Fill a wheelhouse."""
 
     def zones(self, lock: Path) -> dict[str, tuple[str, ...]]:
-        """The zones of each component."""
+        """Return the zones of each component."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller wants."""
+    """The options of a build."""
 
     tree: Path
     out: Path
@@ -62,25 +62,25 @@ class Options:
     identity: str
     version: str | None = None
     serial: int | None = None
-    # Where images come from; without, what release.yml says.
+    # Source of the images; None means the one of release.yml.
     source: str | None = None
-    # What may be absent besides what release.yml lets the release lack; `all` is everything.
+    # Names that may be absent in addition to those of release.yml; `all` means every name.
     allow_absent: tuple[str, ...] = ()
-    # Bundles and site receipts whose members need not travel again: the result is a delta.
+    # Bundles and site receipts that the result, a delta, is based on.
     since: tuple[Path, ...] = ()
-    # Who may sign receipts.
+    # List of sites that are allowed to sign receipts.
     receipt_signers: Path | None = None
-    # What Debian's security tracker publishes: a file, or a folder of such files.
+    # Published data of Debian's security tracker: a file, or a folder of such files.
     vulnerability_data: Path | None = None
-    # Whether to ask pip-audit's service.
+    # Whether to query pip-audit's service.
     audit: bool = False
-    # Whether files that are not committed may travel.
+    # Whether files that are not committed may be included.
     allow_dirty: bool = False
 
 
 @dataclass(frozen=True)
 class Built:
-    """What was made."""
+    """The result of a build."""
 
     path: Path
     manifest: Manifest
@@ -92,7 +92,7 @@ class Built:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A member and where its bytes are."""
+    """A member, and the source of its bytes."""
 
     path: str
     source: Path | bytes
@@ -100,14 +100,14 @@ class _Entry:
     sha256: str
 
     def as_dict(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Return its entry in the manifest."""
         return {"path": self.path, "size": self.size, "sha256": self.sha256}
 
 
 def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
-    """Make `airlift-VERSION-amd64.tar` in the output folder, whole or not at all.
+    """Make `airlift-VERSION-amd64.tar` in the output folder: all of it or nothing.
 
-    With bases it is `airlift-VERSION-since-BASE-amd64.tar`, the same without what they have.
+    With bases it is a delta, `airlift-VERSION-since-BASE-amd64.tar`.
     """
     lines = _check_keys(options)
     if not options.allow_dirty:
@@ -116,7 +116,7 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
     for note in wanted.notes:
         log(f"note: {note}")
     bases = delta_bases.load(options.since, wanted, machine.architecture(), options.receipt_signers)
-    for line in bases.said:
+    for line in bases.lines:
         log(f"receipt {line}")
     lock = options.tree / "bundle" / "images.lock.yml"
     source, absent = suppliers.settle(lock, options.source or wanted.source, log)
@@ -144,7 +144,7 @@ def build(options: Options, suppliers: Suppliers, *, log: Log) -> Built:
         write(draft, raw, signatures, [(e.path, e.source, e.size) for e in carried])
         log("verifying the result")
         sha256 = self_check(draft, lines, work)
-        # Of two builds of one release, the file that stays is the one that is listed.
+        # Under the lock, so that of two builds of one release the remaining file is the listed one.
         with locks.folder(options.out):
             draft.replace(options.out / name)
             fsync_directory(options.out)
@@ -173,7 +173,7 @@ def write(
 
 
 def self_check(path: Path, lines: Sequence[str], work: Path) -> str:
-    """Verify a bundle as a client would; nothing leaves that a client would refuse."""
+    """Verify a bundle as a client does, so that no bundle is made that clients refuse."""
     signers = work / "allowed_signers"
     signers.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     required = len({line.split()[-1] for line in lines})
@@ -183,16 +183,16 @@ def self_check(path: Path, lines: Sequence[str], work: Path) -> str:
 
 
 def allowed_signers_line(key: Path, identity: str) -> str:
-    """What a client's list needs for this key."""
+    """Return the line that a client's list needs for this key."""
     return f'{identity} namespaces="{sshsig.NAMESPACE}" {sshsig.public_key(key)}'
 
 
 def _check_keys(options: Options) -> tuple[str, ...]:
-    """Find out now, not after minutes of work, that a key is missing or locked."""
+    """Refuse a missing or locked key now, before minutes of work."""
     if not options.keys:
         raise AirliftError(
             Kind.SIGNING,
-            "there is no signing key; a bundle is always signed",
+            "no signing key; a bundle is always signed",
             where="--key or AIRLIFT_SIGNING_KEY",
             fix=sshsig.MAKE_A_KEY,
         )
@@ -201,7 +201,7 @@ def _check_keys(options: Options) -> tuple[str, ...]:
             Kind.SIGNING,
             f"more than {sshsig.MAX_SIGNATURES} keys",
             where="--key",
-            fix="use fewer",
+            fix="use fewer keys",
         )
     lines = []
     for key in options.keys:
@@ -213,7 +213,7 @@ def _check_keys(options: Options) -> tuple[str, ...]:
                 fix=sshsig.MAKE_A_KEY,
             )
         line = allowed_signers_line(key, options.identity)
-        # A hardware key wants a touch for every signature: ask for one only.
+        # A hardware key needs a touch for every signature, so it is not tested.
         if not line.split()[2].startswith("sk-"):
             sshsig.sign(b"", key, namespace="airlift-try")
         lines.append(line)
@@ -233,13 +233,13 @@ def _collect(
 ) -> tuple[dict[str, Path], Collected]:
     tree = options.tree
     files = content.collect(tree)
-    log("container engine packages")
+    log("collecting packages of the container engine")
     absent = {**absent, **suppliers.packages(work / "packages", log)}
-    # Before what takes long.
+    # Before the slow steps.
     completeness.check_absent(absent, {*wanted.allow_absent, *options.allow_absent})
-    log("wheels for the jump host")
+    log("collecting wheels for the jump host")
     suppliers.wheels(tree / "requirements" / "controller.txt", work / "wheels", log)
-    log(f"images (source: {source})")
+    log(f"collecting images (source: {source})")
     layout = work / "layout"
     lock = tree / "bundle" / "images.lock.yml"
     collected = suppliers.images(lock, source, wanted.version, layout, log)
@@ -257,7 +257,7 @@ def _collect(
         packages=work / "packages",
         asked=asked,
     )
-    log("what is inside: bills of materials, licences, vulnerabilities, provenance")
+    log("writing bills of materials, licences, vulnerabilities, provenance")
     files |= documents.write(subject, work / "about")
     for name in ("oci-layout", "index.json"):
         files[f"oci/{name}"] = layout / name
@@ -300,7 +300,7 @@ def _needed_blobs(components: dict[str, dict[str, Any]]) -> set[str]:
 
 
 def _entries(tree: Path, files: dict[str, Path]) -> list[_Entry]:
-    """Hash everything, on all cores; verify.pyz stands first, then one fixed order."""
+    """Hash all members on all cores; return them in a fixed order, verify.pyz first."""
     verifier = verifier_pyz.make(tree / "bundle")
     paths = sorted(files, key=manifest.order)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -348,10 +348,10 @@ def _manifest(
 def zones(
     components: dict[str, dict[str, Any]], zones_of: dict[str, tuple[str, ...]]
 ) -> dict[str, dict[str, int]]:
-    """The disk that each zone's images need, every shared layer once.
+    """Return the disk space of each zone's images, with each shared layer once.
 
-    Unpacked layers, plus the compressed ones, which the containerd store keeps. A layer's unpacked
-    size is not known alone, so the image's own ratio stands for it.
+    It counts unpacked layers and compressed ones, because the containerd store keeps both. The
+    unpacked size of a single layer is unknown, so it is estimated by the ratio of its image.
     """
     needed: dict[str, dict[str, int]] = {}
     for name, component in components.items():

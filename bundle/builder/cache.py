@@ -1,6 +1,6 @@
-"""The builder's cache: named by what it was made from, so it may be deleted when no build runs.
+"""The builder's cache. Names follow from inputs, so it can be deleted while no build runs.
 
-Builds share it: what has a name is made by one of them at a time, and nothing goes while one runs.
+Builds share it: one build at a time makes an entry, and no entry is removed while a build runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from bundle.builder.problems import Problem
 from bundle.core import locks
-from bundle.core.files import remove, sha256
+from bundle.core.files import remove, sha256, write_atomic
 
 _CHUNK = 1 << 20
 _UNUSED_DAYS = 45
@@ -35,34 +35,24 @@ def root() -> Path:
 
 
 def key(value: Any) -> str:
-    """Return a short name for a JSON value: the same value, the same name."""
+    """Return a short name for a JSON value; the same value has the same name."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """Yield a path to write; it takes the target's place in one step, or not at all."""
+def write(target: Path, data: bytes) -> None:
+    """Write a file in one step; a cache need not survive a power cut."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-")
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        part.chmod(0o644)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomic(target, data, durable=False, mode=0o644)
 
 
 def write_json(target: Path, value: Any) -> None:
     """Write a JSON file in one step."""
-    with replacing(target) as part:
-        part.write_text(json.dumps(value, sort_keys=True, indent=1) + "\n")
+    write(target, (json.dumps(value, sort_keys=True, indent=1) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """Return a cached JSON value, or None when it is not there or was cut short."""
+    """Return a cached JSON value, or None if it is missing or cut short."""
     try:
         value = json.loads(path.read_text())
         os.utime(path)
@@ -73,24 +63,24 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def one_at_a_time(kind: str, name: str) -> Iterator[None]:
-    """Let one build look whether something is there, make it, and use it; others wait."""
+    """Lock an entry while one build checks, makes and uses it; others wait."""
     with locks.file(_locks() / f"{kind}-{name}"):
         yield
 
 
 def folder(kind: str, name: str, fill: Callable[[Path], None]) -> Path:
-    """Return the cached folder `kind/name`; make it with `fill` when it is not there yet.
+    """Return the cached folder `kind/name`; make it with `fill` if it is missing.
 
-    A list of its files with their hashes is kept beside it: a damaged folder is made again.
+    A list of hashes is kept beside it, so that a damaged folder is made again.
     """
     with one_at_a_time(kind, name):
         return _made(kind, name, fill)
 
 
 def take(kind: str, name: str, fill: Callable[[Path], None], dest: Path) -> None:
-    """Copy the cached folder `kind/name`, made where it is missing; modes and times are not kept.
+    """Copy the cached folder `kind/name`, made if it is missing; modes and times are not kept.
 
-    Another build that finds it damaged would take it away under the copy.
+    It is locked meanwhile, because another build that finds it damaged would remove it.
     """
     with one_at_a_time(kind, name):
         source = _made(kind, name, fill)
@@ -103,7 +93,7 @@ def _made(kind: str, name: str, fill: Callable[[Path], None]) -> Path:
     if place.is_dir() and read_json(listing) == _fingerprints(place):
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
-    for left in place.parent.glob(f".part-{name}-*"):  # by a build that was killed
+    for left in place.parent.glob(f".part-{name}-*"):  # of an interrupted build
         remove(left)
     staged = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".part-{name}-"))
     try:
@@ -119,7 +109,7 @@ def _made(kind: str, name: str, fill: Callable[[Path], None]) -> Path:
 
 
 class _Users:
-    """The builds of this process, one to others; and what may go when none runs anywhere."""
+    """Counts the builds of this process, and removes things when no build runs anywhere."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
@@ -150,7 +140,7 @@ class _Users:
         jobs, self._later = self._later, []
         with locks.file(_locks() / "in-use", locks.AT_ONCE) as alone:
             for job in jobs if alone else ():
-                with suppress(Problem):  # then a later build does it
+                with suppress(Problem):  # a later build tries again
                     job()
 
 
@@ -159,7 +149,7 @@ _USERS = _Users()
 
 @contextmanager
 def in_use() -> Iterator[None]:
-    """Keep what is cached, and the engine's images, for as long as a build counts on them."""
+    """Keep the cache and the engine's images while a build depends on them."""
     _USERS.enter()
     try:
         yield
@@ -168,7 +158,7 @@ def in_use() -> Iterator[None]:
 
 
 def when_unused(job: Callable[[], None]) -> None:
-    """Remove something when no build runs that may need it; else a later build does."""
+    """Remove something when no build runs that may need it; otherwise a later build does."""
     _USERS.later(job)
 
 
@@ -185,7 +175,7 @@ def forget_unused(directory: Path) -> None:
         try:
             if path.is_file() and path.stat().st_mtime < limit:
                 path.unlink()
-        except FileNotFoundError:  # another build was quicker
+        except FileNotFoundError:  # another build has removed it
             continue
 
 

@@ -1,4 +1,4 @@
-"""What the image sources hand over, beside the OCI layout that they filled."""
+"""The result of the image sources, in addition to the OCI layout that they fill."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Collected:
-    """What a bundle's manifest says of its images, and of what is absent."""
+    """The images and absent parts of a bundle, as its manifest lists them."""
 
     #: `debian` or `registry`.
     image_source: str
     #: The manifest's components.
     components: dict[str, dict[str, Any]]
-    #: What is absent, with the reason: images here, then what else a bundle lacks.
+    #: Absent parts with their reasons: first images, then others.
     absent: dict[str, dict[str, str]]

@@ -1,7 +1,6 @@
-"""The completeness gate: whatever a role, a playbook or the inventory can ask for is in the bundle.
+"""The completeness gate: a bundle has everything that roles, playbooks and inventory need.
 
-A client cannot fetch what was forgotten, so a build that would forget something fails, with all
-that it would forget in one message.
+A client cannot fetch missing parts, so an incomplete build fails. One message names all of them.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ _PLUGIN = re.compile(rf"(?:\|\s*|\bis (?:not )?|\b(?:lookup|query|q)\(\s*['\"])(
 _IMAGE = re.compile(r"\bsite_images(?:\.([\w-]+)|\[['\"]([\w.-]+)['\"]\])")
 
 
-#: Allows whatever is absent.
+#: Allows every absent name.
 ALL = "all"
 
 
 def check_absent(absent: Mapping[str, Mapping[str, str]], allowed: Collection[str]) -> None:
-    """Refuse to leave out what nobody said may be: a registry may only be slow today.
+    """Refuse absent parts that are not explicitly allowed: a registry may only be slow today.
 
-    `absent` is what cannot be had here, as the manifest has it.
+    `absent` lists what is unavailable here, in the form of the manifest.
     """
     missing = {} if ALL in allowed else {n: a for n, a in absent.items() if n not in allowed}
     if missing:
@@ -44,13 +43,13 @@ def check_absent(absent: Mapping[str, Mapping[str, str]], allowed: Collection[st
             Kind.BUILD_INPUT,
             f"the bundle would lack {lacks}",
             where="images in bundle/release.yml",
-            fix="build where all of it can be had (--source registry has every image), or let the "
-            f"bundle go without: --allow-absent {' '.join(sorted(missing))}",
+            fix="build where all of it is available (--source registry has every image), or accept "
+            f"a bundle without it: --allow-absent {' '.join(sorted(missing))}",
         )
 
 
 class _Loader(yaml.CSafeLoader):
-    """Reads Ansible's files; what a tag such as `!vault` hides asks for nothing."""
+    """Reads Ansible's files; ignores the values of tags such as `!vault`."""
 
 
 _Loader.add_multi_constructor("!", lambda *_: None)
@@ -62,7 +61,7 @@ def check(
     components: Collection[str],
     absent: Collection[str],
 ) -> None:
-    """Refuse a collection of members that lacks something.
+    """Refuse a set of members that is incomplete.
 
     `files` maps member paths to the files that become them; `components` and `absent` are the
     names in the manifest.
@@ -75,7 +74,7 @@ def check(
         *_packages(tree, documents, files, absent),
         *_wheels(files),
     ]
-    # Whatever asks for it first is named; it is one thing that is missing.
+    # Name each missing thing once, with the first place that needs it.
     lacking = {text.partition(", which ")[0]: text for text in reversed(found)}
     if lacking:
         raise AirliftError(
@@ -83,13 +82,13 @@ def check(
             f"the bundle would be incomplete: {'; '.join(sorted(lacking.values()))}",
             where=str(tree),
             fix="add what is missing where it is collected (bundle/images.lock.yml, "
-            "bundle/builder/content.py, bundle/systems.yml, requirements/controller.in), or take "
-            "the place away that asks for it",
+            "bundle/builder/content.py, bundle/systems.yml, requirements/controller.in), or remove "
+            "the place that needs it",
         )
 
 
 def _documents(tree: Path) -> Iterator[tuple[str, Any]]:
-    """Every YAML file that Ansible may read on a site."""
+    """Yield every YAML file that Ansible may read on a site."""
     for top in ("roles", "playbooks", "inventories/example"):
         for path in sorted((tree / top).rglob("*.yml")):
             name = path.relative_to(tree).as_posix()
@@ -102,12 +101,12 @@ def _documents(tree: Path) -> Iterator[tuple[str, Any]]:
                     Kind.BUILD_INPUT,
                     f"{name} is not YAML: {' '.join(str(error).split())}",
                     where=str(path),
-                    fix="correct it; `make lint` finds such things",
+                    fix="correct it; `make lint` finds such errors",
                 ) from error
 
 
 def _walk(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, at any depth; texts of a list come with the key of the list."""
+    """Yield every key with its value, at any depth; texts of lists come with an empty key."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield str(key), inner
@@ -131,7 +130,7 @@ def _images(documents: Mapping[str, Any], known: Collection[str]) -> Iterator[st
                 asked = [found[1] or found[2] for found in _IMAGE.finditer(value)]
             for component in asked:
                 if component not in known:
-                    yield f"no image of {component}, which {name} asks for"
+                    yield f"no image of {component}, which {name} needs"
 
 
 def _roles(documents: Mapping[str, Any], files: Collection[str]) -> Iterator[str]:
@@ -156,7 +155,7 @@ def _plugins(documents: Mapping[str, Any], files: Collection[str]) -> Iterator[s
             there.add(f"{parts[0]}.{parts[1]}.{Path(parts[-1]).stem}")
     for name, document in documents.items():
         for key, value in _walk(document):
-            # A module takes options or words: a number or a list stands under a setting's name.
+            # A module has options or words. A number or a list belongs to a setting's name.
             called = _FQCN.fullmatch(key) and not isinstance(value, int | float | list)
             asked = [key] if called else []
             if isinstance(value, str):
@@ -169,7 +168,7 @@ def _plugins(documents: Mapping[str, Any], files: Collection[str]) -> Iterator[s
 def _packages(
     tree: Path, documents: Mapping[str, Any], files: Mapping[str, Path], absent: Collection[str]
 ) -> Iterator[str]:
-    """Each system's repository is there with all that a host may install, or told as absent."""
+    """Check that each system's repository has all packages, or is listed as absent."""
     for system, (where, wanted) in sorted(_systems(tree, documents).items()):
         index = files.get(f"packages/{system}/Packages")
         if index is None:
@@ -182,7 +181,7 @@ def _packages(
 
 
 def _systems(tree: Path, documents: Mapping[str, Any]) -> dict[str, tuple[str, set[str]]]:
-    """Each system that has packages: where it is named, and their names."""
+    """Map each system with packages to the place that names it, and their names."""
     found: dict[str, tuple[str, set[str]]] = {}
     if (tree / systems.NAME).is_file():
         known = systems.load(tree / systems.NAME)
@@ -197,7 +196,7 @@ def _systems(tree: Path, documents: Mapping[str, Any]) -> dict[str, tuple[str, s
 
 
 def _wheels(files: Mapping[str, Path]) -> Iterator[str]:
-    """Every requirement of the jump host has a wheel for every Python that it may have."""
+    """Check that every requirement of the jump host has a wheel for each of its Pythons."""
     wheels: dict[tuple[str, Version], set[str]] = {}
     for path in files:
         if path.startswith("wheels/") and path.endswith(".whl"):

@@ -1,4 +1,4 @@
-"""What the release directory on a jump host holds: files of this tree, and collections."""
+"""The content of a release directory on the jump host: files of this tree, and collections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from bundle.errors import AirliftError, Kind
 from bundle.format.manifest import is_member_path
 
-# Folders and files of the tree; each must be there.
+# Folders and files of the tree, which must all exist.
 TREE = (
     "CHANGELOG.md",
     "LICENSE",
@@ -26,7 +26,7 @@ TREE = (
     "roles",
 )
 COLLECTIONS = ("ansible.posix", "community.crypto", "community.docker")
-# Of a collection, what it needs at run time and what its licence asks for.
+# The parts of a collection that it needs at run time, or that its licence requires.
 _COLLECTION_PARTS = (
     "COPYING",
     "LICENSE",
@@ -54,14 +54,14 @@ def collect(tree: Path) -> dict[str, Path]:
                 Kind.BUILD_INPUT,
                 f"{member.removeprefix('content/')} {what}, so it cannot be in a bundle",
                 where=str(file),
-                fix="names hold letters, digits and ._+~@%=,- and begin with a letter or digit; "
-                "or delete the file, or add it to .gitignore",
+                fix="rename it: a name has letters, digits and ._+~@%=,- and begins with a letter "
+                "or digit; or delete the file, or add it to .gitignore",
             )
     return found
 
 
 def collections() -> dict[str, Path]:
-    """Where each collection of a release is installed on this machine, by its name."""
+    """Map each collection of a release to its folder on this machine."""
     return {name: _collection(name) for name in _with_dependencies(COLLECTIONS)}
 
 
@@ -79,7 +79,7 @@ def _tree_files(tree: Path) -> Iterator[str]:
 
 
 def _listed(tree: Path) -> Iterator[str]:
-    """What git knows or would add; without git, everything but compiled files."""
+    """Yield the files that git knows or would add; without git, all but compiled ones."""
     command = ["git", "-C", str(tree), "ls-files", "-z", "--cached", "--others"]
     command += ["--exclude-standard", "--", *TREE]
     try:
@@ -113,7 +113,7 @@ def _walk(root: Path) -> Iterator[str]:
 
 
 def _with_dependencies(names: tuple[str, ...]) -> list[str]:
-    """The collections, and those that they declare to need."""
+    """Return the collections and their declared dependencies."""
     found: list[str] = []
     todo = list(names)
     while todo:

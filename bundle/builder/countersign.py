@@ -1,4 +1,4 @@
-"""Adds a further signer's signature to a finished bundle; its content stays as it is."""
+"""Adds another signer's signature to a finished bundle, without changing its content."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bundle.verify.checks import check_members, opened
 
 
 def add(path: Path, *, key: Path | None, signature: Path | None) -> int:
-    """Sign with a key, or take a signature made on the signer's own machine.
+    """Add a signature, made with a key or on the signer's own machine; return their number.
 
-    Every byte is checked against the manifest first: nobody vouches for a damaged bundle. The new
-    file takes the old one's place at once. SHA256SUMS is renewed when there is a key to sign it.
+    Every byte is checked against the manifest first, so that nobody signs a damaged bundle. The new
+    file replaces the old one in one step. SHA256SUMS is updated if there is a key to sign it.
     """
-    # Two signers at once would each write a bundle without the other's signature.
+    # Without a lock, two signers would each write a bundle without the other's signature.
     with locks.folder(path.parent) if path.is_file() else nullcontext():
         return _add(path, key, signature)
 
@@ -57,7 +57,7 @@ def _add(path: Path, key: Path | None, signature: Path | None) -> int:
         else:
             raise AirliftError(
                 Kind.SIGNING,
-                "there is neither a key nor a signature to add",
+                "no key to sign with, and no signature to add",
                 where="--key, --signature or AIRLIFT_SIGNING_KEY",
                 fix=sshsig.MAKE_A_KEY,
             )
@@ -69,14 +69,14 @@ def _add(path: Path, key: Path | None, signature: Path | None) -> int:
                 Kind.SIGNING,
                 f"the key {fingerprints[-1]} has signed this bundle already",
                 where=str(path),
-                fix="nothing is to be done",
+                fix="no action is needed",
             )
         if len(fingerprints) > sshsig.MAX_SIGNATURES:
             raise AirliftError(
                 Kind.SIGNING,
-                f"the bundle has {sshsig.MAX_SIGNATURES} signatures, and no room for more",
+                f"the bundle has {sshsig.MAX_SIGNATURES} signatures, which is the maximum",
                 where=str(path),
-                fix="build it again, and have only those sign whom its clients ask for",
+                fix="build it again, and sign it only with the keys that its clients require",
             )
         start = bundle.offsets[0] - tar.BLOCK
         with tempfile.TemporaryDirectory(prefix=".sign-", dir=path.parent) as folder:

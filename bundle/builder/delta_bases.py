@@ -1,8 +1,8 @@
-"""What a delta builds on: bundles and site receipts, searched for what need not travel again.
+"""The bases of a delta: bundles and site receipts, which decide what the delta omits.
 
-A bundle says: every site that gets the delta has imported this one. A receipt says what one site
-has. So a site's holdings are those of its receipt and of all bundles together, and what is left out
-is what each site holds. docs/DELTAS.md has the rule for people.
+A bundle means that every site that gets the delta has imported it. A receipt lists what one site
+has. So a site has the members of its receipt and of all bundles, and the delta omits what every
+site has. docs/DELTAS.md has the rule for people.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bundle.verify.checks import opened
 
 @dataclass(frozen=True)
 class Base:
-    """A release that is at the site: all of it, or the part that a receipt lists."""
+    """A release that a site has: all of it, or the part that a receipt lists."""
 
     path: Path
     version: str
@@ -30,11 +30,11 @@ class Base:
     release_sha256: str
     architecture: str
     image_source: str
-    # Path: SHA-256 of what may be left out.
+    # Path: SHA-256 of the members that may be omitted.
     members: Mapping[str, str]
 
     def as_dict(self) -> dict[str, Any]:
-        """What the delta's manifest says of it."""
+        """Return its entry in the delta's manifest."""
         return {
             "version": self.version,
             "serial": self.serial,
@@ -44,31 +44,31 @@ class Base:
 
 @dataclass(frozen=True)
 class Bases:
-    """Everything that was named; without receipts, one site that has all bundles."""
+    """All named bases; without receipts, they stand for one site that has all bundles."""
 
     bundles: tuple[Base, ...] = ()
     receipts: tuple[tuple[Base, ...], ...] = ()
-    # For each receipt, whose it is and of when.
-    said: tuple[str, ...] = ()
+    # A line for each receipt: its site, time and signer.
+    lines: tuple[str, ...] = ()
 
     @property
     def all(self) -> list[Base]:
-        """Every base, the newest first."""
+        """Return every base, the newest first."""
         return newest_first([*self.bundles, *itertools.chain(*self.receipts)])
 
     @property
     def sites(self) -> list[list[Base]]:
-        """The holdings of each site."""
+        """Return the bases of each site."""
         return [[*self.bundles, *site] for site in self.receipts or [()]]
 
 
 def load(
     paths: Sequence[Path], wanted: Release, architecture: str, receipt_signers: Path | None = None
 ) -> Bases:
-    """Read the bases and refuse what cannot be one, before any work is done.
+    """Read the bases; refuse unsuitable ones before any work is done.
 
-    Who signed a bundle does not matter: a jump host checks every member that is left out. A
-    receipt must be signed: a false one would make a delta that its site cannot import.
+    The signer of a bundle does not matter, because a jump host checks every omitted member. A
+    receipt must be signed, because a false one would make a delta that its site cannot import.
     """
     receipts = [receipt.read(p, receipt_signers) for p in paths if receipt.is_receipt(p)]
     bases = Bases(
@@ -84,35 +84,35 @@ def load(
                 base,
                 f"it is release {base.version} with serial {base.serial}, "
                 f"not older than {wanted.version} with serial {wanted.serial}",
-                fix="name bundles of earlier releases, or receipts of sites that have no newer "
-                "one; version and serial of this one are in bundle/release.yml",
+                fix="name bundles of earlier releases, or receipts of sites without a newer one; "
+                "bundle/release.yml has version and serial of this release",
             )
     for one, other in itertools.combinations(bases.all, 2):
         same = one.as_dict() == other.as_dict() and not {one.path, other.path} <= {
             base.path for base in bases.bundles
         }
         if not same and (one.serial == other.serial or one.version == other.version):
-            _refuse(other, f"{one.path} has its version or serial too", fix="name one of them")
+            _refuse(other, f"{one.path} has the same version or serial", fix="name one of them")
     return bases
 
 
 def check_source(bases: Bases, source: str) -> None:
-    """Refuse a delta that would take a site from one image source to the other."""
+    """Refuse a delta that would change a site's image source."""
     for base in bases.all:
         if base.image_source != source:
             _refuse(
                 base,
                 f"its images are from {base.image_source}, those of this build from {source}; "
                 "a site keeps its image source",
-                fix=f"--source {base.image_source}, or build a full bundle: leave --since out",
+                fix=f"use --source {base.image_source}, or build a full bundle: omit --since",
             )
 
 
 def left_out(bases: Bases, entries: Mapping[str, str]) -> dict[str, Base]:
-    """Which of the members (path: SHA-256) need not travel, each with the newest base that has it.
+    """Return the members (path: SHA-256) to omit, each with the newest base that has it.
 
-    A file must be in the same release at every site: a jump host takes it from that directory. A
-    blob may be in another one at each: the store is one for all releases.
+    A file must be in the same release at every site, because a jump host takes it from that
+    directory. A blob may be in different releases, because they share the store.
     """
     found: dict[str, Base] = {}
     for path, digest in entries.items():
@@ -128,22 +128,22 @@ def left_out(bases: Bases, entries: Mapping[str, str]) -> dict[str, Base]:
         if any_of_them:
             found[path] = newest_first(any_of_them)[0]
     if bases.all and not found:
-        _refuse(bases.all[0], "nothing of this build is there: a delta would carry everything")
+        _refuse(bases.all[0], "it has no member of this build: a delta would carry everything")
     return found
 
 
 def notes(bases: Bases, found: Mapping[str, Base]) -> list[str]:
-    """What was named for nothing."""
+    """Return notes about bases that are not needed."""
     used = {base.version for base in found.values()}
     return [
-        f"{base.path} is not needed: newer bases have what it has of this build"
+        f"{base.path} is not needed: newer bases have all its members of this build"
         for base in bases.bundles
         if base.version not in used
     ]
 
 
 def newest_first(bases: Iterable[Base]) -> list[Base]:
-    """In the order in which a manifest names them."""
+    """Return the bases in the order of a manifest."""
     return sorted(bases, key=lambda base: -base.serial)
 
 
@@ -156,7 +156,7 @@ def _read(path: Path) -> Base:
             Kind.BUILD_INPUT,
             f"a base of the delta cannot be used: {error.what}",
             where=f"--since {path}",
-            fix="name a bundle as `bundle build` made it, or a receipt as `bundle receipt` did",
+            fix="name a bundle of `bundle build`, or a receipt of `bundle receipt`",
         ) from error
     return Base(
         path,
@@ -165,7 +165,7 @@ def _read(path: Path) -> Base:
         parsed.release_sha256,
         parsed.data["architecture"],
         parsed.data["image_source"],
-        # A site that took a delta has what that one left out, too.
+        # A site that imported a delta also has the members that the delta omitted.
         {member.path: member.sha256 for member in parsed.contents},
     )
 
@@ -190,5 +190,5 @@ def _refuse(base: Base, what: str, *, fix: str = "") -> NoReturn:
         Kind.BUILD_INPUT,
         f"a base of the delta cannot be used: {what}",
         where=f"--since {base.path}",
-        fix=fix or "name another base, or build a full bundle: leave --since out",
+        fix=fix or "name another base, or build a full bundle: omit --since",
     )

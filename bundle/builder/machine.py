@@ -1,4 +1,4 @@
-"""The machine that builds: a bundle is for its architecture, since its engine builds the images."""
+"""The architecture of the building machine, which its bundles are for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import platform
 
 from bundle.builder.problems import Problem
 
-# What the kernel calls it: what images and Debian call it.
+# The name of the kernel: the name of images and of Debian.
 _NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 

@@ -1,4 +1,4 @@
-"""A failure of making images, packages or wheels, as the product's own error."""
+"""The error of making images, packages or wheels."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from bundle.errors import AirliftError, Kind
 
 
 class Problem(AirliftError):  # noqa: N818 - what a person reads, not a programming error
-    """Something that a bundle is made of is missing or wrong."""
+    """An input of the bundle is missing or wrong."""
 
     def __init__(self, message: str, *, fix: str = "", where: str = "") -> None:
         super().__init__(Kind.BUILD_INPUT, message, fix=fix, where=where)
 
     @property
     def message(self) -> str:
-        """What is wrong."""
+        """Return the problem without place and fix."""
         return self.what

@@ -1,4 +1,4 @@
-"""`release.yml`: the one place that says what the next bundle is."""
+"""`release.yml`: version, serial and contents of the next bundle."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _SHAPE = s.record(
     serial=s.integer(1),
     schema=s.record(head=s.integer(0), lowest_compatible=s.integer(0)),
     upgrade=s.record(minimum_version=s.text(), required_stops=s.array(s.text())),
-    # Not `auto`: what a release is made of does not hang on who answers on the day.
+    # Not `auto`, because the contents of a release must not depend on which registry answers.
     images=s.record(source=s.text("registry|debian"), allow_absent=s.array(s.text())),
 )
 
-# Files that an error names.
+# The most files that an error names.
 _NAMED = 5
 
 
@@ -39,13 +39,13 @@ class Release:
     created: str
     revision: str
     notes: tuple[str, ...]
-    # Where its images come from, and what it may lack.
+    # Source of the images, and the names that may be absent.
     source: str = "registry"
     allow_absent: tuple[str, ...] = ()
 
 
 def load(tree: Path, *, version: str | None, serial: int | None) -> Release:
-    """Read `bundle/release.yml` of a source tree; arguments win over the file."""
+    """Read `bundle/release.yml` of a source tree; arguments override the file."""
     path = tree / "bundle" / "release.yml"
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -55,7 +55,7 @@ def load(tree: Path, *, version: str | None, serial: int | None) -> Release:
             Kind.BUILD_INPUT,
             f"release.yml cannot be used: {error}",
             where=str(path),
-            fix="it needs version, serial, schema, upgrade and images; see the comments in it",
+            fix="write version, serial, schema, upgrade and images; see the comments in it",
         ) from error
     wanted = version or data["version"]
     notes: list[str] = []
@@ -69,7 +69,7 @@ def load(tree: Path, *, version: str | None, serial: int | None) -> Release:
     number = serial if serial is not None else _serial(data, wanted, path, notes)
     revision = revision_of(tree)
     if revision.endswith("-dirty"):
-        notes.append("the tree has changes that are not committed; the revision says so")
+        notes.append("the tree has changes that are not committed; the revision shows it")
     return Release(
         version=wanted,
         serial=number,
@@ -84,10 +84,10 @@ def load(tree: Path, *, version: str | None, serial: int | None) -> Release:
 
 
 def check_committed(tree: Path) -> None:
-    """Refuse a tree with changes that nobody committed: what git does not know may be a secret.
+    """Refuse a tree with changes that are not committed, which may contain a secret.
 
     Raises:
-        AirliftError: files are changed, or new.
+        AirliftError: there are changed or new files.
     """
     changed = _git(tree, "status", "--porcelain", "--untracked-files=all").splitlines()
     if not changed:
@@ -99,25 +99,25 @@ def check_committed(tree: Path) -> None:
         f"the tree has {len(names)} files that are not committed: "
         f"{', '.join(names[:_NAMED])}{more}",
         where=str(tree),
-        fix="commit them, move them away, or add them to .gitignore; to carry them as they are: "
+        fix="commit them, move them away, or add them to .gitignore; to include them as they are: "
         "--allow-dirty",
     )
 
 
 def _serial(data: dict[str, Any], wanted: str, path: Path, notes: list[str]) -> int:
-    """The file's serial for the file's version; the next one for a newer version."""
+    """Return the file's serial for the file's version, the next one for a newer version."""
     known, number = data["version"], int(data["serial"])
     if wanted == known:
         return number
     if versions.order(wanted) < versions.order(known):
         raise AirliftError(
             Kind.BUILD_INPUT,
-            f"version {wanted} is older than {known} in release.yml, so its serial is not known",
+            f"version {wanted} is older than {known} in release.yml, so its serial is unknown",
             where=str(path),
             fix="give --serial, higher than every serial that clients have",
         )
     notes.append(
-        f"serial {number + 1} is taken: release.yml has {number} for {known}; "
+        f"using serial {number + 1}: release.yml has {number} for {known}; "
         "write version and serial there before you release"
     )
     return number + 1
@@ -128,9 +128,9 @@ def _created(tree: Path) -> str:
     if not epoch.isdigit():
         raise AirliftError(
             Kind.BUILD_INPUT,
-            "there is no commit whose time the bundle could carry",
+            "there is no commit, so the bundle has no date",
             where=str(tree),
-            fix="commit, or set it: export SOURCE_DATE_EPOCH=$(date +%s)",
+            fix="commit, or set the date: export SOURCE_DATE_EPOCH=$(date +%s)",
         )
     return datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 

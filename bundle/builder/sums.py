@@ -1,4 +1,4 @@
-"""SHA256SUMS and its signature, for whoever wants to check a bundle the plain way."""
+"""SHA256SUMS and its signature, to check a bundle with common tools."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LINE = re.compile(r"([0-9a-f]{64})  (airlift-[A-Za-z0-9._-]+)")
 
 
 def write(folder: Path, name: str, key: Path) -> str:
-    """Sign the sum of this file, and again those that this very key has signed before.
+    """Sign the sum of this file, and again those that the same key has signed before.
 
-    Nobody vouches for what merely lies there: a line of somebody else is left out. Whoever calls
-    holds the folder's lock: two at once would each lose the other's line.
+    Lines of another key are dropped, because this key must not confirm unknown files. The caller
+    must hold the folder's lock, because two writers would each lose the other's line.
     """
     sums = _vouched_for(folder, key) | {name: sha256(folder / name)}
     text = "".join(f"{digest}  {each}\n" for each, digest in sorted(sums.items())).encode()
@@ -31,7 +31,7 @@ def write(folder: Path, name: str, key: Path) -> str:
 
 
 def _vouched_for(folder: Path, key: Path) -> dict[str, str]:
-    """The sums that this key has signed and that are still true."""
+    """Return the sums that this key has signed and that are still right."""
     existing, signature = folder / NAME, folder / f"{NAME}.sig"
     if not (existing.is_file() and signature.is_file()):
         return {}
@@ -53,7 +53,7 @@ def _vouched_for(folder: Path, key: Path) -> dict[str, str]:
 def _signed_by(text: bytes, signature: bytes, key: Path) -> bool:
     words = sshsig.public_key(key).split()
     try:
-        # The signature names the key with which ssh-keygen checks it.
+        # ssh-keygen checks the signature with the key that it names.
         blob = sshsig.parse(signature, f"{NAME}.sig").blob
         sshsig.check_fits(text, signature)
     except AirliftError:

@@ -1,4 +1,4 @@
-"""Where a bundle's images, packages and wheels really come from."""
+"""The real sources of a bundle's images, packages and wheels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Real:
     """The suppliers of `python -m bundle build`."""
 
     def settle(self, lock: Path, source: str, log: Log) -> tuple[str, dict[str, dict[str, str]]]:
-        """Return the source that `auto` is here, and the images that it cannot supply."""
+        """Return the source that `auto` means here, and the images that it cannot supply."""
         return collect.settle(lock, source, log)
 
     def images(self, lock: Path, source: str, version: str, layout: Path, log: Log) -> Collected:
@@ -26,7 +26,7 @@ class Real:
         return collect.collect(lock, source, version, layout, log=log)
 
     def packages(self, dest: Path, log: Log) -> dict[str, dict[str, str]]:
-        """Fill a repository of the engine's packages for each system; return what is absent."""
+        """Fill a repository of the engine's packages for each system; return the absent ones."""
         return packages.collect(dest, log=log)
 
     def wheels(self, requirements: Path, dest: Path, log: Log) -> None:
@@ -34,12 +34,12 @@ class Real:
         wheels.collect(requirements, dest, log=log)
 
     def zones(self, lock: Path) -> dict[str, tuple[str, ...]]:
-        """The zones of each component, from the image lock."""
+        """Return the zones of each component, from the image lock."""
         return {name: image.zones for name, image in lockfile.load(lock).images.items()}
 
 
 def app_image(lock: Path, name: str, source: str, tag: str, log: Log) -> None:
-    """Build one of the product's own images alone, and give it a tag in the local engine."""
+    """Build one of the product's own images, and tag it in the local engine."""
     pins = lockfile.load(lock)
     pin = pins.images.get(name)
     if pin is None or pin.build is None:
@@ -48,7 +48,7 @@ def app_image(lock: Path, name: str, source: str, tag: str, log: Log) -> None:
             Kind.BUILD_INPUT,
             f"{name} is not an image that is built from this tree",
             where=str(lock),
-            fix=f"one of: {own}",
+            fix=f"name one of: {own}",
         )
     engine.require()
     upstream, recipe = pins.bases[pin.build.base]

@@ -1,4 +1,4 @@
-"""Makes verify.pyz: the carried part of this package as one file, the same bytes every time."""
+"""Makes verify.pyz: the verifying part of this package as one file, always the same bytes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import io
 import zipfile
 from pathlib import Path
 
-# Whole rooms. A test reads the imports: what is offered needs no library, and no other room.
+# Whole packages. A test checks their imports: they need no library and no other package.
 ROOMS = ("core", "format", "trust", "verify", "jumphost", "cli")
-#: Of the reviews, what needs no library.
+#: The modules of `review` that need no library.
 REVIEWS = ("__init__", "inspect")
 
-# Runs before anything else is read, on whatever Python it meets.
+# Runs before anything else is read, on any Python.
 _MAIN = """\
 import sys
 if sys.version_info < (3, 11):
@@ -26,7 +26,7 @@ def make(package: Path) -> bytes:
     """Pack the verifier from a source tree's `bundle/` folder."""
     out = io.BytesIO()
     out.write(b"#!/usr/bin/env python3\n")
-    # Stored, not deflated: two zlib versions do not always compress alike.
+    # Stored, not deflated, because zlib versions compress differently.
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         _add(archive, "__main__.py", _MAIN.encode())
         files = [package / "__init__.py", package / "errors.py"]

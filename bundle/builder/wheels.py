@@ -1,4 +1,4 @@
-"""Wheels for machines without a network: what a lock names, for given Pythons."""
+"""Wheels for machines without a network: those of a lock, for given Pythons."""
 
 from __future__ import annotations
 
@@ -51,27 +51,27 @@ def _fill(lock: str, pythons: tuple[str, ...], dest: Path, log: Log | None) -> N
     def fill(folder: Path) -> None:
         for python in pythons:
             if log:
-                log(f"wheels for CPython {python}")
+                log(f"downloading wheels for CPython {python}")
             _download(lock, python, folder)
 
     cache.take("wheels", name, fill, dest)
 
 
 def download(lock: str, folder: Path, *options: str) -> str | None:
-    """Fetch what a lock names, and nothing else, into `folder`; return pip's words if it failed."""
+    """Fetch exactly what a lock names into `folder`; return pip's error message if it fails."""
     wanted = folder.with_name(f"{folder.name}.txt")
     wanted.write_text(lock)
     try:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "pip", "download", "--quiet"),
-                # The lock is complete: pip resolves nothing, and takes nothing that is not in it.
+                # The lock is complete, so pip resolves nothing and takes only what is in it.
                 *("--no-deps", "--require-hashes", "--requirement", str(wanted)),
                 *("--dest", str(folder), *options),
             ],
             capture_output=True,
             text=True,
-            # A constraint file of the user's could only refuse what is locked.
+            # A constraint file of the user could only refuse locked versions.
             env={
                 **os.environ,
                 "PIP_CONSTRAINT": os.devnull,
@@ -84,8 +84,8 @@ def download(lock: str, folder: Path, *options: str) -> str | None:
         wanted.unlink()
     if done.returncode == 0:
         return None
-    said = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
-    return "\n".join(said[-8:])
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
+    return "\n".join(lines[-8:])
 
 
 def _download(lock: str, python: str, folder: Path) -> None:
@@ -93,12 +93,12 @@ def _download(lock: str, python: str, folder: Path) -> None:
     platforms = [f"--platform=manylinux_2_{minor}_{built_on}" for minor in _GLIBC_MINORS]
     platforms += [f"--platform=manylinux2014_{built_on}"]
     pythons = ("--python-version", python, "--implementation", "cp")
-    said = download(lock, folder, "--only-binary=:all:", *platforms, *pythons)
-    if said is not None:
+    problem = download(lock, folder, "--only-binary=:all:", *platforms, *pythons)
+    if problem is not None:
         raise Problem(
-            f"downloading wheels for CPython {python} failed:\n{said}",
-            fix="a package without a wheel for this Python must change in requirements/*.in; "
-            "anything else is the way to the package index",
+            f"downloading wheels for CPython {python} failed:\n{problem}",
+            fix="change a package without a wheel for this Python in requirements/*.in; otherwise "
+            "check the connection to the package index",
         )
 
 

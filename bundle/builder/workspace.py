@@ -1,4 +1,4 @@
-"""A folder for a build's half-made files; what a killed build left behind goes with the next."""
+"""A folder for a build's incomplete files; the next build removes that of an interrupted one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ PREFIX = ".build-"
 
 @contextmanager
 def workspace(out: Path) -> Iterator[Path]:
-    """Make a folder beside the results, so that a rename brings them there; remove it at the end.
+    """Make a folder beside the results, for a final rename; remove it at the end.
 
-    A build holds a lock on its folder for as long as it lives, so those of other builds that run
-    at the same time are left alone.
+    A build locks its folder while it runs, so that other builds do not remove it.
     """
     with ExitStack() as held:
-        # Nobody sweeps between the making of a folder and its lock.
+        # Locked, so that no other build cleans up between making a folder and locking it.
         with locks.folder(out):
             for left in sorted(out.glob(f"{PREFIX}*")):
                 with locks.folder(left, locks.AT_ONCE) as abandoned:

@@ -1,4 +1,8 @@
-"""A mapping of a hand-written YAML file that checks what it holds; errors name file and key."""
+"""A mapping of a hand-written YAML file that checks its values; errors name file and key.
+
+It differs from `core.schema`, which knows one form for each document: here a key may be optional,
+one key may decide which others are allowed, and an error lists the keys that are.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ _T = TypeVar("_T", int, str)
 
 
 class Table:
-    """A mapping that knows where it stands, for messages."""
+    """A mapping that knows its place in the file, for messages."""
 
     def __init__(self, path: Path, place: str, value: object) -> None:
         self._path, self._place = path, place
@@ -25,7 +29,7 @@ class Table:
         return list(self._value)
 
     def has(self, name: str) -> bool:
-        """Whether a key is there."""
+        """Return whether a key exists."""
         return name in self._value
 
     def wrong(self, name: str, message: str) -> Problem:
@@ -33,7 +37,7 @@ class Table:
         return Problem(f"{self._path}: {self._at(name)}: {message}")
 
     def only(self, *known: str) -> None:
-        """Refuse keys that mean nothing: they are misspelt."""
+        """Refuse unknown keys, which are misspelt."""
         for name in self._value:
             if name not in known:
                 raise self.wrong(str(name), f"not a known key; known: {', '.join(known)}")
@@ -52,7 +56,7 @@ class Table:
         return value
 
     def match(self, name: str, pattern: re.Pattern[str]) -> str:
-        """Return a text of a given form."""
+        """Return a text that matches a pattern."""
         value = str(self._value.get(name, ""))
         if not pattern.fullmatch(value):
             raise self.wrong(name, f"{value!r} is not of the form {pattern.pattern}")

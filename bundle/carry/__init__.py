@@ -1,4 +1,4 @@
-"""Parts for small sticks: a bundle is split and joined, and each bad part is named.
+"""Parts for small drives: split a bundle, join its parts, and name each bad part.
 
-The index is written last: where it is, all parts were written, flushed and read again.
+The index is written last: if it exists, all parts were written, flushed and read again.
 """

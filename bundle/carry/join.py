@@ -1,4 +1,4 @@
-"""Joins the parts of a bundle. They are only read; an interrupted join is continued."""
+"""Joins the parts of a bundle, which are not changed; continues an interrupted join."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from bundle.trust.sshsig import Trust, Verdict
 
 @dataclass(frozen=True)
 class Joined:
-    """What `join` made, and how much of it an earlier run had made."""
+    """The bundle that `join` made, and how many parts an earlier run had joined."""
 
     path: Path
     index: Index
@@ -46,10 +46,10 @@ class Joined:
 def join(
     paths: Sequence[Path], *, out: Path, trust: Trust | None, log: Log, progress: Progress
 ) -> Joined:
-    """Make the bundle from its parts, which may lie in several directories.
+    """Make the bundle from its parts, which may be in several directories.
 
-    Every part that is missing or bad is named. What was joined stays in `NAME.partial`, so that
-    the next run reads from the stick only what is not joined yet.
+    Every missing or bad part is named. `NAME.partial` keeps what was joined, so that the next run
+    reads only the other parts from the drive.
     """
     place, folders = _find(paths)
     index = read_index(place)
@@ -63,7 +63,7 @@ def join(
         with _Partial.opened(target.with_name(f"{target.name}.partial"), index) as partial:
             kept = partial.resume(progress)
             if kept:
-                log(f"{kept} of {len(index.parts)} parts were joined before: only the rest is read")
+                log(f"reading {len(index.parts) - kept} parts: {kept} were joined before")
             check_space(index.bundle.size - partial.size, out, "joining")
             problems = {}
             for number, part in enumerate(index.parts[kept:], kept + 1):
@@ -77,7 +77,7 @@ def join(
 
 
 class _Partial:
-    """The beginning of the bundle: whole parts, each of which was good."""
+    """The beginning of the bundle: complete parts, each of them checked."""
 
     def __init__(self, path: Path, index: Index, stream: BinaryIO) -> None:
         self._path = path
@@ -90,19 +90,19 @@ class _Partial:
     @classmethod
     @contextmanager
     def opened(cls, path: Path, index: Index) -> Iterator[_Partial]:
-        """Open or make the file, for one process only; an empty one does not stay."""
+        """Open or make the file, for one process only; remove it if it stays empty."""
         with open_own(path) as stream:
             fd = stream.fileno()
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Between opening and locking, another join may have given it its final name.
+                # Between opening and locking, another join may have renamed it.
                 mine = path.exists() and os.path.samestat(path.stat(), os.fstat(fd))
             except BlockingIOError:
                 mine = False
             if not mine:
                 raise AirliftError(
                     Kind.LOCKED,
-                    "another join of this bundle is running",
+                    "another join of this bundle is in progress",
                     where=str(path),
                     fix="wait for it and run this command again",
                 )
@@ -114,7 +114,7 @@ class _Partial:
                     path.unlink(missing_ok=True)
 
     def resume(self, progress: Progress) -> int:
-        """Hash what an earlier run joined; cut off what is not a whole good part."""
+        """Hash what an earlier run joined; remove what is not a complete, valid part."""
         kept = 0
         with tar.Source(self._path) as source:
             for part in self._index.parts:
@@ -130,7 +130,7 @@ class _Partial:
         return kept
 
     def take(self, part: Piece, place: Path, progress: Progress) -> str:
-        """Append a part; what is wrong with it, if anything is."""
+        """Append a part; return its problem, or ''."""
         if not place.exists():
             return "is missing"
         with tar.Source(place) as source:
@@ -148,22 +148,22 @@ class _Partial:
         return ""
 
     def back(self) -> None:
-        """Cut off what is not a whole good part."""
+        """Remove what follows the last complete, valid part."""
         self._stream.truncate(self.size)
         self._stream.seek(self.size)
 
-    def give_up(self) -> None:
-        """A part is not to be had: the others are only looked at."""
+    def stop_joining(self) -> None:
+        """Only check further parts, after one is missing or bad."""
         self._broken = True
 
     def finish(self, target: Path, place: Path) -> None:
-        """Give it its name."""
+        """Give the bundle its name, if its hash is right."""
         if self._whole.hexdigest() != self._index.bundle.sha256:
             raise AirliftError(
                 Kind.PART,
-                "each part is as the index says, but not the bundle that they make",
+                "each part fits the index, but the joined bundle does not",
                 where=str(place),
-                fix="copy the index again; if it stays so, ask whoever split the bundle",
+                fix="copy the index again; if it fails again, have the bundle split again",
             )
         self._path.replace(target)
         fsync_directory(target.parent)
@@ -176,7 +176,7 @@ class _Partial:
         progress: Progress,
         out: BinaryIO | None = None,
     ) -> tuple[hashlib._Hash, bool]:
-        """The whole's hash with this part, and whether the part is what the index says."""
+        """Return the bundle's hash up to this part, and whether the part fits the index."""
         whole, alone = self._whole.copy(), hashlib.sha256()
         for piece in pieces(source, start, part.size):
             whole.update(piece)
@@ -193,7 +193,7 @@ def _write_all(out: BinaryIO, piece: memoryview) -> None:
 
 
 def _find(paths: Sequence[Path]) -> tuple[Path, list[Path]]:
-    """The index that the paths mean, and the directories in which parts may lie."""
+    """Return the index of the named paths, and the directories that may have parts."""
     indexes = {}
     for path in paths:
         index = index_of(path)
@@ -217,7 +217,7 @@ def _find(paths: Sequence[Path]) -> tuple[Path, list[Path]]:
 
 
 def _take(partial: _Partial, part: Piece, folders: Sequence[Path], progress: Progress) -> str:
-    """Append a part from the first place where it is good; what is wrong with it, if none is."""
+    """Append a part from the first directory with a valid copy; return the problem, or ''."""
     places = [folder / part.name for folder in folders]
     places = [place for place in places if place.exists()] or places[:1]
     problems = []
@@ -227,33 +227,33 @@ def _take(partial: _Partial, part: Piece, folders: Sequence[Path], progress: Pro
         except AirliftError as error:
             if error.kind is not Kind.UNREADABLE or place == places[-1]:
                 raise
-            # A stick that fails in the middle of a part; another one has it, too.
+            # A drive failed in the middle of a part, but another drive has the part as well.
             partial.back()
             problem = error.what
         if not problem:
             return ""
         problems.append(problem)
-    partial.give_up()
+    partial.stop_joining()
     return problems[0]
 
 
 def _check_signature(place: Path, index: Index, trust: Trust | None, log: Log) -> Verdict | None:
-    """Who signed the index, if it is signed and somebody is trusted."""
+    """Return who signed the index; None if it is not signed, or there is no trust."""
     signature = signature_of(place)
     if not signature.exists():
-        log("note: the index is not signed; the bundle is, and `import` checks that")
+        log("note: the index is not signed; `import` checks the bundle's own signature")
         return None
     if trust is None:
-        log("note: the index's signature was not checked: name the signers, --allowed-signers FILE")
+        log("note: the index's signature is not checked; to check it: --allowed-signers FILE")
         return None
-    # One is enough here: what a site demands of a bundle is asked of its manifest.
+    # One is enough here: the number that a site requires is checked for the manifest.
     trust = trust._replace(required=1)
     try:
         raw = read_file(signature, tar.MAX_SIGNATURE)
     except OSError as error:
         raise AirliftError(
             Kind.UNSIGNED,
-            f"the signature of the index cannot be read: {error.strerror}",
+            f"cannot read the signature of the index: {error.strerror}",
             where=str(signature),
             fix=f"copy {signature.name} again",
         ) from error
@@ -266,7 +266,7 @@ def _check_existing(target: Path, index: Index) -> None:
             return
     raise AirliftError(
         Kind.OUTPUT,
-        f"{target.name} is there already, and is not what the parts make",
+        f"{target.name} exists already and differs from the joined parts",
         where=str(target),
         fix="move it away, or name another -o DIR",
     )

@@ -1,6 +1,6 @@
-"""Splits a bundle into parts that fit the stick's file system.
+"""Splits a bundle into parts that fit the USB drive's file system.
 
-The index is written last: where it lies, all parts were written, flushed and read again.
+The index is written last: if it exists, all parts were written, flushed and read again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
 def parse_size(text: str) -> int:
-    """Bytes from `3900M`: k, M and G are decimal, as on the label of a stick.
+    """Return the bytes of a size such as `3900M`: k, M and G are decimal, as on drive labels.
 
     Raises:
         ValueError: it is not such a text.
@@ -53,19 +53,19 @@ def split(
 ) -> Index:
     """Write a bundle's parts and their index; sign the index when there is a key.
 
-    Parts without an index, which a killed run leaves, are replaced.
+    Parts without an index, which an interrupted run leaves, are replaced.
     """
     with opened(path, trust=None, home=None) as bundle, writes_to(out):
         _check_name(path, whole=bundle.source.whole)
         verifier = bundle.manifest.members[0].size
-        # With its padding: tar wants whole blocks.
+        # With its padding, because tar needs whole blocks.
         head = bundle.offsets[0] + verifier + tar.padding(verifier)
         _check_size(size, head, bundle.source.size, out)
         if (out / f"{path.name}{SUFFIX}").exists():
             _refuse_existing(out, path.name)
         out.mkdir(parents=True, exist_ok=True)
         check_space(bundle.source.size, out, "splitting")
-        log("verifying the bundle: a damaged one is not carried")
+        log("verifying the bundle")
         check_members(bundle, progress=progress)
         work = out / f".{path.name}.split"
         shutil.rmtree(work, ignore_errors=True)
@@ -100,16 +100,16 @@ def _write_parts(source: tar.Source, name: str, size: int, work: Path, progress:
 
 
 def _read_again(index: Index, work: Path, progress: Progress) -> None:
-    """Compare what the medium has, not what memory still has of it."""
+    """Compare the parts as they are on the medium, not in Linux's cache."""
     for part in index.parts:
         with tar.Source(work / part.name) as source:
             source.forget_cache()
             if sha256_of(source, progress) != part.sha256:
                 raise AirliftError(
                     Kind.OUTPUT,
-                    f"{part.name} reads otherwise than it was written: the stick or disk is bad",
+                    f"{part.name} differs from what was written: the drive is failing",
                     where=str(work.parent),
-                    fix="use another stick",
+                    fix="use another drive",
                 )
 
 
@@ -127,7 +127,7 @@ def _publish(index: Index, signature: bytes | None, work: Path, out: Path) -> No
 def _check_name(path: Path, *, whole: bool) -> None:
     if whole and re.fullmatch(NAME, path.name):
         return
-    what = "these are parts already" if not whole else f"{path.name!r} is no name for a stick"
+    what = "these are parts already" if not whole else f"{path.name!r} is not a bundle's name"
     raise AirliftError(
         Kind.USAGE,
         what,
@@ -139,13 +139,13 @@ def _check_name(path: Path, *, whole: bool) -> None:
 def _check_size(size: int, head: int, total: int, out: Path) -> None:
     if size < head:
         what = f"parts of {size} bytes are too small: the first must hold the verifier"
-        fix = f"--size {-(-head // 1000)}k or more"
+        fix = f"use --size {-(-head // 1000)}k or more"
     elif -(-total // size) > MAX_PARTS:
-        what = f"parts of {size} bytes would be more than {MAX_PARTS}"
-        fix = f"--size {-(-total // MAX_PARTS // 1000) + 1}k or more"
+        what = f"parts of {size} bytes would be more than {MAX_PARTS} parts"
+        fix = f"use --size {-(-total // MAX_PARTS // 1000) + 1}k or more"
     elif size > FAT_LIMIT and filesystem(out) in {"vfat", "msdos"}:
-        what = f"this is a FAT file system, whose files have at most {FAT_LIMIT} bytes"
-        fix = "--size 3900M"
+        what = f"a file on this FAT file system can have at most {FAT_LIMIT} bytes"
+        fix = "use --size 3900M"
     else:
         return
     raise AirliftError(Kind.USAGE, what, where=f"--size, {out}", fix=fix)
@@ -154,7 +154,7 @@ def _check_size(size: int, head: int, total: int, out: Path) -> None:
 def _refuse_existing(out: Path, name: str) -> NoReturn:
     raise AirliftError(
         Kind.OUTPUT,
-        "parts of this bundle are there already, and their index",
+        "there are parts of this bundle already, with their index",
         where=str(out / f"{name}{SUFFIX}"),
         fix=f"use them, or: cd {shlex.quote(str(out))} && rm {name}.part-?? {name}{SUFFIX}*; "
         "or name another -o DIR",

@@ -1,4 +1,4 @@
-"""What a command answers."""
+"""The answer of a command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Answer(NamedTuple):
-    """What a command found out, for people and for machines."""
+    """A command's result, as text for people and as data for machines."""
 
     text: str
     data: dict[str, Any]

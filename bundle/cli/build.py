@@ -15,26 +15,36 @@ from bundle.format.delta import describe, facts
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add this command to the parser."""
+    """Add the command to the parser."""
     one = add_command(
         commands,
         "build",
         _build,
-        about="Collects images, roles, wheels and packages, and writes one signed tar and its\n"
-        "SHA256SUMS. The same tree and SOURCE_DATE_EPOCH give the same bytes. A delta,\n"
-        "with --since, is for clients that imported those bundles.",
+        about="Collects images, roles, wheels and packages. Writes one signed tar and its\n"
+        "SHA256SUMS. The same tree and SOURCE_DATE_EPOCH give the same bytes. With\n"
+        "--since it makes a delta, for sites that imported the named bundles.",
         examples=(
             "build --version 1.2.0 --key ~/.ssh/airlift_release",
             "build --since dist/airlift-1.1.0-amd64.tar --key release.pub",
         ),
     )
-    one.add_argument("--version", help="default: the one in bundle/release.yml")
-    one.add_argument("--serial", type=int, help="default: the one in bundle/release.yml")
+    one.add_argument(
+        "--version",
+        metavar="X.Y.Z",
+        help="version of the release (default: the one in bundle/release.yml)",
+    )
+    one.add_argument(
+        "--serial",
+        type=int,
+        metavar="N",
+        help="rising number of the release, which blocks downgrades (default: the one in "
+        "bundle/release.yml)",
+    )
     one.add_argument(
         "--source",
         choices=["auto", "registry", "debian"],
-        help="where the images come from: pulled from registries, built from packages, or what "
-        "can be reached from here (default: the one in bundle/release.yml)",
+        help="source of the images: pulled from registries, built from Debian packages, or "
+        "`auto`, whichever can be reached from here (default: the one in bundle/release.yml)",
     )
     one.add_argument(
         "--allow-absent",
@@ -42,14 +52,21 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         action="extend",
         default=[],
         metavar="NAME",
-        help="let the bundle lack these, such as grafana or packages-rhel-9, or all that cannot "
-        "be had here; a build that would lack anything else is refused",
+        help="accept a bundle without these, such as grafana or packages-rhel-9; `all` accepts "
+        "whatever is unavailable here (default: those that bundle/release.yml names)",
     )
-    one.add_argument("-o", "--output", type=Path, default=Path("dist"), metavar="DIR")
+    one.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("dist"),
+        metavar="DIR",
+        help="directory for the bundle and its SHA256SUMS (default: dist)",
+    )
     one.add_argument(
         "--allow-dirty",
         action="store_true",
-        help="let files travel that are changed or new and not committed",
+        help="include files with changes that are not committed, and new files",
     )
     one.add_argument(
         "--since",
@@ -58,22 +75,22 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         action="extend",
         default=[],
         metavar="BUNDLE",
-        help="make a delta, without what these earlier bundles have, for sites that imported all "
-        "of them; or without what the receipts of sites list (docs/DELTAS.md); a full bundle is "
-        "made without this option",
+        help="make a delta based on these earlier bundles, which every receiving site has "
+        "imported, or on the receipts of sites; see docs/DELTAS.md (default: a full bundle)",
     )
     one.add_argument(
         "--receipt-signers",
         type=Path,
         metavar="FILE",
-        help="who may sign receipts, in the form of allowed_signers, got from the sites",
+        help="list of sites whose signed receipts are accepted, in the form of allowed_signers; "
+        "needed with receipts only",
     )
     one.add_argument(
         "--vulnerability-data",
         type=Path,
         metavar="FILE|DIR",
-        help="the JSON that Debian's security tracker publishes: packages of Debian are matched "
-        "with it (docs/SBOM.md); without it they are reported as not scanned",
+        help="published JSON of Debian's security tracker, to scan Debian packages with; see "
+        "docs/SBOM.md (default: they are reported as not scanned)",
     )
     add_keys(one)
     add_custody(one)
@@ -114,10 +131,12 @@ def _build(arguments: argparse.Namespace) -> Answer:
     lines = "\n".join(f"  {line}" for line in built.allowed_signers)
     return Answer(
         f"airlift {built.manifest.version}, serial {built.manifest.serial}\n{table(rows)}\n\n"
-        f"Clients need in allowed_signers, sent another way than the bundle:\n{lines}",
+        f"Clients need this in allowed_signers, sent through a separate channel:\n{lines}",
         {
             "bundle": str(built.path),
             "bytes": built.path.stat().st_size,
+            "bundle_bytes": built.path.stat().st_size,
+            "elapsed_seconds": round(time.monotonic() - start, 3),
             "version": built.manifest.version,
             "serial": built.manifest.serial,
             "delta": facts(built.manifest),

@@ -1,7 +1,7 @@
-"""Every command: who needs it, what it does in a line, and the module that has it.
+"""Every command: the role that needs it, what it does in one line, and its module.
 
-The module is loaded when its command is asked for: to load all of them takes longer than to check
-a small bundle.
+A module is loaded only when its command runs: loading all of them takes longer than checking a
+small bundle.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ ROLES = {
 
 
 class Command(NamedTuple):
-    """What is known of a command before its module is loaded."""
+    """What the first page of help says of a command, before its module is loaded."""
 
     role: str
     text: str
-    #: It has `register`, which adds the command to a parser.
+    #: Its `register` adds the command to a parser.
     module: str
-    #: Whether `verify.pyz` offers it, too.
+    #: Whether `verify.pyz` offers it as well.
     carried: bool = False
 
 
@@ -35,7 +35,7 @@ COMMANDS = {
         COURIER, "check signatures and every byte; write nothing", "bundle.cli.verify", carried=True
     ),
     "inspect": Command(
-        COURIER, "show what is inside; members are not hashed", "bundle.cli.inspect", carried=True
+        COURIER, "show what is inside; do not hash members", "bundle.cli.inspect", carried=True
     ),
     "import": Command(
         OPERATOR,
@@ -49,28 +49,28 @@ COMMANDS = {
     "build": Command(ENGINEER, "build and sign a bundle", "bundle.cli.build"),
     "dossier": Command(
         COURIER,
-        "one offline page: who signed, what is inside, what changed",
+        "write one offline page: signers, contents, changes",
         "bundle.cli.dossier",
     ),
     "sign": Command(ENGINEER, "add another signer's signature to a bundle", "bundle.cli.sign"),
     "split": Command(
-        COURIER, "write a bundle in parts that a FAT32 stick can hold", "bundle.cli.split"
+        COURIER, "write a bundle in parts that a FAT32 drive can hold", "bundle.cli.split"
     ),
     "join": Command(COURIER, "make a bundle file from its parts", "bundle.cli.join"),
     "image": Command(ENGINEER, "build the product's own image alone", "bundle.cli.image"),
-    "lock": Command(ENGINEER, "write what the locked tags name now", "bundle.cli.lock"),
+    "lock": Command(ENGINEER, "update the image lock from the registries", "bundle.cli.lock"),
     "receipt": Command(
         OPERATOR, "sign a list of what this jump host has, for a small delta", "bundle.cli.receipt"
     ),
     "diff": Command(
         COURIER,
-        "what changes between two releases, and how much is to be carried",
+        "show what changes between two releases, and the bytes to carry",
         "bundle.cli.diff",
     ),
     "prune": Command(
         OPERATOR, "remove releases and blobs that no kept release needs", "bundle.cli.prune"
     ),
-    "serve": Command(OPERATOR, "serve the store as a registry on the loopback", "bundle.cli.serve"),
+    "serve": Command(OPERATOR, "serve the store as a registry on loopback", "bundle.cli.serve"),
     "completion": Command(
         ANYBODY, "print a completion script for a shell", "bundle.cli.completion"
     ),
@@ -78,6 +78,6 @@ COMMANDS = {
 
 
 def here() -> dict[str, Command]:
-    """The commands that this copy of the program offers: of `verify.pyz`, a few of them."""
+    """Return the commands that this copy of the program offers; `verify.pyz` has only a few."""
     whole = find_spec("bundle.builder") is not None
     return {name: one for name, one in COMMANDS.items() if whole or one.carried}

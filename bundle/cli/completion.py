@@ -1,4 +1,4 @@
-"""`bundle completion`: a script for shells, made by shtab from the commands themselves."""
+"""`bundle completion`: print a completion script, which shtab makes from the commands."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from bundle.cli.options import TREE
 from bundle.cli.parser import Top, add_command
 from bundle.errors import AirliftError, Kind
 
-# `python -m bundle` is three words, and shells complete one: the script defines this one too.
+# Shells complete one word and `python -m bundle` is three, so the script defines this command.
 NAME = "airlift-bundle"
 SHELLS = ("bash", "zsh", "fish")
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add this command to the parser."""
+    """Add the command to the parser."""
     one = add_command(
         commands,
         "completion",
         _completion,
-        about="It defines the command airlift-bundle, for `python -m bundle` of this tree, and\n"
-        "completes its commands, options and files.",
+        about="The script defines the command airlift-bundle, which runs `python -m bundle` of\n"
+        "this tree. It completes commands, options and files. Source zsh's in ~/.zshrc.",
         examples=(
             "completion bash > ~/.local/share/bash-completion/completions/airlift-bundle",
-            "completion zsh > ~/.airlift-bundle.zsh  # which ~/.zshrc sources",
+            "completion zsh > ~/.airlift-bundle.zsh",
             "completion fish > ~/.config/fish/conf.d/airlift-bundle.fish",
         ),
     )
-    one.add_argument("shell", choices=SHELLS)
+    one.add_argument("shell", choices=SHELLS, help="shell that reads the script")
 
 
 def _completion(arguments: argparse.Namespace) -> Answer:
@@ -41,7 +41,7 @@ def _completion(arguments: argparse.Namespace) -> Answer:
 
 
 def script(parser: Top, shell: str, tree: Path) -> str:
-    """A script that defines the command `airlift-bundle` and completes it."""
+    """Return a script that defines the command `airlift-bundle` and completes it."""
     try:
         import shtab  # noqa: PLC0415 - not on a jump host
     except ImportError as error:

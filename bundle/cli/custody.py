@@ -1,4 +1,4 @@
-"""Writes what a command did with a bundle into its custody log, and shows such a log."""
+"""Records what a command did with a bundle in its custody log, and shows such a log."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import hashlib
 import os
 import shlex
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundle.cli.parser import program
-from bundle.cli.terminal import Progress
+from bundle.cli.terminal import Progress, columns, file_size
 from bundle.core.files import open_regular
 from bundle.core.text import table
 from bundle.errors import AirliftError, Kind
@@ -32,7 +33,7 @@ _SHORT = 12
 def recorded(
     command: Callable[[argparse.Namespace], Answer], arguments: argparse.Namespace
 ) -> Answer:
-    """Run a command; if somebody says who he is, write down what came of it, good or refused."""
+    """Run a command; with --who, record its result in the custody log, good or refused."""
     if getattr(arguments, "who", None) is None:
         _check_unused(arguments)
         return command(arguments)
@@ -50,27 +51,31 @@ def recorded(
     subject = Path(answer.data.get("index") or answer.data.get("bundle") or arguments.bundle)
     log = log or _Log(subject.with_name(subject.name + custody.SUFFIX))
     entry = _append_done(log, arguments, subject)
-    told = {"log": str(log.path), "entry": entry.number, "sha256": entry.sha256}
+    facts = {"log": str(log.path), "entry": entry.number, "sha256": entry.sha256}
     line = f"custody: entry {entry.number} in {log.path}, sha256 {entry.sha256}"
     if entry.data["signature"] is not None:
-        # Whose key it is, the list of people says: not the name that was given with it.
+        # The key is reported, not its owner: only a list of people can say whose it is.
         raw = entry.data["signature"].encode()
-        told["key"] = sshsig.parse(raw, "the entry's signature").fingerprint
-        line += f", signed with key {told['key']}"
-    return answer._replace(text=f"{answer.text}\n{line}", data={**answer.data, "custody": told})
+        facts["key"] = sshsig.parse(raw, "the entry's signature").fingerprint
+        line += f", signed with key {facts['key']}"
+    # Commands to type next stay last.
+    body, following, commands = answer.text.rpartition("\n\nNext:")
+    rest = f"{following}{commands}" if following else ""
+    text = f"{body if following else commands}\n{line}{rest}"
+    return answer._replace(text=text, data={**answer.data, "custody": facts})
 
 
 @dataclass(frozen=True)
 class _Log:
     path: Path
-    # What it begins with if it is not there: the log of the place that the bundle came from.
+    # What a new log begins with: the log of the place that the bundle came from.
     seed: bytes = b""
 
 
 def _log_of(arguments: argparse.Namespace) -> _Log | None:
-    """Beside the bundle; `split` and `join` take it along to where they write.
+    """Return the log beside the bundle; `split` and `join` copy it to where they write.
 
-    Where `build` puts one is known when there is a bundle, unless it is named.
+    Unless the log is named, that of `build` is unknown until there is a bundle.
     """
     if arguments.command == "build":
         return _Log(arguments.custody) if arguments.custody is not None else None
@@ -78,9 +83,9 @@ def _log_of(arguments: argparse.Namespace) -> _Log | None:
     if source.is_dir():
         raise AirliftError(
             Kind.USAGE,
-            "a custody log is kept for a bundle, this is a directory",
+            "a custody log is kept for a bundle; this is a directory",
             where=str(source),
-            fix="name the bundle file or its parts, or leave --who out",
+            fix="name the bundle file or its parts, or omit --who",
         )
     index = index_of(source)
     name = (index.name.removesuffix(SUFFIX) if index else source.name) + custody.SUFFIX
@@ -93,13 +98,13 @@ def _log_of(arguments: argparse.Namespace) -> _Log | None:
 
 
 def _prepare(log: _Log, arguments: argparse.Namespace) -> None:
-    """Find out before the work, not after it, that the log cannot be continued."""
+    """Refuse before the work, not after it, a log that cannot be continued."""
     custody.check_sound(log.path, custody.read(log.path) or log.seed)
     folder = log.path.absolute().parent
     if not folder.exists() and not _will_make(arguments, folder):
         raise AirliftError(
             Kind.OUTPUT,
-            "the custody log cannot be written there: its directory does not exist",
+            "cannot write the custody log: its directory does not exist",
             where=str(log.path),
             fix=f"mkdir -p {shlex.quote(str(folder))}, or name another file: --custody FILE",
         )
@@ -108,14 +113,14 @@ def _prepare(log: _Log, arguments: argparse.Namespace) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise AirliftError(
             Kind.OUTPUT,
-            "the custody log cannot be written there",
+            "cannot write the custody log: no permission to write to its directory",
             where=str(log.path),
-            fix="mount the stick writable, or name a file of this machine: --custody FILE",
+            fix="mount the drive writable, or name a file of this machine: --custody FILE",
         )
 
 
 def _will_make(arguments: argparse.Namespace, folder: Path) -> bool:
-    """Whether the command itself makes the directory, for what it writes."""
+    """Return whether the command itself makes the directory, for what it writes."""
     output: Path | None = getattr(arguments, "output", None)
     if arguments.command not in {"build", "split", "join"} or output is None:
         return False
@@ -123,7 +128,7 @@ def _will_make(arguments: argparse.Namespace, folder: Path) -> bool:
 
 
 def _check_key(key: Path | None) -> None:
-    # A hardware key wants a touch for every signature: ask for one only.
+    # A hardware key needs a touch for every signature, so it is not tested.
     if key is None:
         return
     if not key.is_file():
@@ -131,7 +136,7 @@ def _check_key(key: Path | None) -> None:
             Kind.SIGNING,
             "the key to sign the entry with does not exist",
             where=str(key),
-            fix="name your own key: --sign ~/.ssh/id_ed25519; or leave --sign out",
+            fix="name your own key: --sign ~/.ssh/id_ed25519; or omit --sign",
         )
     if not sshsig.public_key(key).startswith("sk-"):
         sshsig.sign(b"", key, namespace="airlift-try")
@@ -145,7 +150,7 @@ def _check_words(arguments: argparse.Namespace) -> None:
                 Kind.USAGE,
                 f"--{name} {text!r} cannot be written into a custody log",
                 where=f"--{name}",
-                fix=f"one line of printable text, up to {custody.MAX_TEXT} characters",
+                fix=f"use one line of printable text, up to {custody.MAX_TEXT} characters",
             )
 
 
@@ -153,23 +158,23 @@ def _check_unused(arguments: argparse.Namespace) -> None:
     if hasattr(arguments, "who") and (arguments.custody or arguments.note or arguments.sign):
         raise AirliftError(
             Kind.USAGE,
-            "a custody log wants to know who did it",
+            "a custody log entry needs a name",
             where="--custody, --note, --sign",
             fix="add --who NAME",
         )
 
 
 def _record_refusal(log: _Log, arguments: argparse.Namespace, error: AirliftError) -> None:
-    """Write a refusal down; that it could not be written does not hide why it was refused."""
+    """Record a refusal; if that fails, still report why the command was refused."""
     first = arguments.bundle[0] if isinstance(arguments.bundle, list) else arguments.bundle
     try:
         _append(log, arguments, index_of(first) or first, error.kind.label, error.what)
     except AirliftError as second:
-        error.fix += f"; and the custody log has no entry of this: {second.what}"
+        error.fix += f"; the custody log has no entry of this: {second.what}"
 
 
 def _append_done(log: _Log, arguments: argparse.Namespace, subject: Path) -> custody.Entry:
-    """Write down what is done; if that fails, nobody shall take the work for undone."""
+    """Record what was done; if that fails, say that the work itself was done."""
     try:
         restored = ", ".join(getattr(arguments, "restore_signer", ()))
         return _append(log, arguments, subject, "good", restored and f"restored signer {restored}")
@@ -177,17 +182,17 @@ def _append_done(log: _Log, arguments: argparse.Namespace, subject: Path) -> cus
         fix = error.fix
         if error.kind in {Kind.OUTPUT, Kind.NO_SPACE}:
             words = shlex.join(["verify", str(subject), *_same_options(arguments)])
-            fix = f"for an entry of what is there now: {program()} {words}"
+            fix = f"to add an entry for what exists now: {program()} {words}"
         raise AirliftError(
             error.kind,
-            f"{arguments.command} was done; the custody log cannot be written: {error.what}",
+            f"{arguments.command} was done, but not its custody log entry: {error.what}",
             where=error.where,
             fix=fix,
         ) from error
 
 
 def _same_options(arguments: argparse.Namespace) -> Iterator[str]:
-    """The options of the command that `verify` has, too; not the log that cannot be written."""
+    """Yield the options that `verify` has as well, without the log that cannot be written."""
     for name in ("who", "note", "sign", "home", "allowed_signers", "revoked"):
         if (value := getattr(arguments, name, None)) and value != Path(DEFAULT_HOME):
             yield from (f"--{name.replace('_', '-')}", str(value))
@@ -210,7 +215,7 @@ def _append(
 
 
 def evidence(path: Path) -> dict[str, Any]:
-    """What was in hand: name, length, hash, each part's hash; null for what cannot be read."""
+    """Return name, length, hash, and each part's hash; null for what cannot be read."""
     places = [path]
     if path.name.endswith(SUFFIX):
         try:
@@ -228,9 +233,10 @@ def evidence(path: Path) -> dict[str, Any]:
 
 
 def _hashed(places: Iterable[Path]) -> tuple[int | None, str | None, list[str | None]]:
-    """The length and hash of all files in a row, and each file's own hash."""
+    """Return the length and hash of all files as one, and each file's own hash."""
     size, whole, found = 0, hashlib.sha256(), list[str | None]()
-    progress = Progress("reading for the custody log")
+    places = list(places)
+    progress = Progress("hashing for the custody log", sum(map(file_size, places)))
     for place in places:
         alone = hashlib.sha256()
         try:
@@ -262,7 +268,7 @@ def _manifest_sha256(path: Path) -> str | None:
 
 
 def shown(path: Path, trust: Trust | None) -> tuple[str, dict[str, Any], list[str]]:
-    """A log as a table, as data, and what is wrong with it."""
+    """Return a log as a table, as data, and what is wrong with it."""
     raw = custody.read(path)
     chain = custody.parse(raw)
     bad = custody.check_signatures(chain, trust) if trust else {}
@@ -283,8 +289,9 @@ def shown(path: Path, trust: Trust | None) -> tuple[str, dict[str, Any], list[st
         )
         for entry in chain.entries
     ]
-    heads = ["", "time", "who", "host", "did", "result", "manifest", "signed", "note"]
-    text = f"{table(rows, heads)}\n\n{_count(len(rows))}, the last has sha256 {chain.head}"
+    heads = ["no", "time", "who", "host", "command", "result", "manifest", "signed", "note"]
+    shown = table(rows, heads, columns(sys.stdout))
+    text = f"{shown}\n\n{_count(len(rows))}; SHA-256 of the last: {chain.head}"
     data = {
         "entries": [
             {**entry.data, "counts": _signed(entry, bad, asked=trust is not None)}

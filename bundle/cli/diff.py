@@ -1,4 +1,4 @@
-"""`bundle diff`: what changes between two releases."""
+"""`bundle diff`: show what changes between two releases."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from bundle.review import diff, diff_text
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add this command to the parser."""
+    """Add the command to the parser."""
     one = add_command(
         commands,
         "diff",
         _diff,
-        about="Compares two releases, each a bundle (full or delta) or the directory of an\n"
-        "imported release, from A to B: components, schema and migrations, settings,\n"
-        "versions, bytes to carry, bill of materials, vulnerabilities. Writes nothing,\n"
-        "and ends with 0 whether they differ or not.",
+        about="Compares two releases, from A to B: components, schema and migrations, settings,\n"
+        "versions, bytes to carry, bill of materials, vulnerabilities. Each is a bundle\n"
+        "(full or delta) or the directory of an imported release. Writes nothing. The\n"
+        "exit code is 0 whether they differ or not.",
         examples=("diff /opt/airlift/current /media/usb/airlift-1.1.0-amd64.tar",),
     )
-    one.add_argument("a", type=Path, metavar="A", help="the release that is there")
-    one.add_argument("b", type=Path, metavar="B", help="the one that may come")
-    one.add_argument("-v", "--verbose", action="store_true", help="list files and packages, too")
+    one.add_argument("a", type=Path, metavar="A", help="the older release, such as the active one")
+    one.add_argument("b", type=Path, metavar="B", help="the newer release")
+    one.add_argument("-v", "--verbose", action="store_true", help="also list files and packages")
     add_trust(one)
 
 

@@ -1,4 +1,4 @@
-"""`bundle dossier`: the page about a release, from any bundle, with the signers that were found."""
+"""`bundle dossier`: write the page about a release, with the signers that were verified."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "dossier",
         _dossier,
-        about="For a security officer, before a release is used. The manifest is authenticated\n"
-        "and the members that the page shows are hashed; `verify` checks the rest.",
+        about="For a security officer, before a release is used. Authenticates the manifest and\n"
+        "hashes the members that the page shows; `verify` checks all others.",
         examples=(
             "dossier airlift-1.1.0-amd64.tar --previous airlift-1.0.0-amd64.tar -o dossier.html",
             "dossier airlift-1.1.0-amd64.tar --previous /opt/airlift/current",
@@ -40,14 +40,14 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--previous",
         type=Path,
         metavar="BUNDLE|DIR",
-        help="the release before, a bundle or an imported release, to show what changed",
+        help="previous release, to show what changed: a bundle or an imported release",
     )
     one.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="FILE",
-        help="default: airlift-VERSION-dossier.html in this directory",
+        help="file for the page (default: airlift-VERSION-dossier.html in this directory)",
     )
     add_trust(one)
 
@@ -74,7 +74,7 @@ def _dossier(arguments: argparse.Namespace) -> Answer:
             subject, about = inspect.of_bundle(bundle), dossier.read_bundle(bundle)
     assert subject.verdict is not None  # noqa: S101 - there is a trust
     signed = dossier.verified(subject.verdict, subject.sha256)
-    # An imported release has what its delta left out.
+    # An imported release has what its delta omitted.
     carried = not arguments.bundle.is_dir() and subject.manifest.bases
     left_out = describe(subject.manifest) if carried else ""
     data, version = subject.manifest.data, subject.manifest.version
@@ -89,6 +89,7 @@ def _dossier(arguments: argparse.Namespace) -> Answer:
         {
             "page": str(path),
             "bytes": len(page),
+            "page_bytes": len(page),
             "version": version,
             "signers": list(signed.rows),
             "manifest_sha256": signed.manifest_sha256,

@@ -1,4 +1,4 @@
-"""`bundle exit-codes`: what each exit code means."""
+"""`bundle exit-codes`: list what each exit code means."""
 
 from __future__ import annotations
 

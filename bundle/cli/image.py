@@ -11,17 +11,28 @@ from bundle.cli.parser import add_command
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add this command to the parser."""
+    """Add the command to the parser."""
     one = add_command(
         commands,
         "image",
         _image,
-        about="For work on the service: the image is in this machine's engine afterwards.",
+        about="For work on the service. Afterwards this machine's container engine has the\nimage.",
         examples=("image app --tag airlift/app:dev",),
     )
-    one.add_argument("name", help="such as app")
-    one.add_argument("--tag", required=True)
-    one.add_argument("--source", choices=["auto", "registry", "debian"], default="auto")
+    one.add_argument("name", help="image of this tree, such as app")
+    one.add_argument(
+        "--tag",
+        required=True,
+        metavar="NAME:TAG",
+        help="name and tag of the image in this machine's container engine",
+    )
+    one.add_argument(
+        "--source",
+        choices=["auto", "registry", "debian"],
+        default="auto",
+        help="source of the base image: pulled from its registry, built from Debian packages, or "
+        "whichever can be reached from here (default: auto)",
+    )
 
 
 def _image(arguments: argparse.Namespace) -> Answer:

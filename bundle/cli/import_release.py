@@ -10,7 +10,7 @@ from pathlib import Path
 from bundle.cli.answer import Answer
 from bundle.cli.options import add_custody, add_trust, home_of, required_trust
 from bundle.cli.parser import add_command
-from bundle.cli.terminal import Narrator, Progress, columns, searching
+from bundle.cli.terminal import Narrator, Progress, columns, file_size, searching
 from bundle.core.files import open_regular
 from bundle.core.text import facts
 from bundle.jumphost import importer
@@ -25,9 +25,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "import",
         _import,
-        about="Everything that `verify` does, in the same pass in which the bundle is stored;\n"
-        "nothing of it is used before all of it is good. Killed or short of disk, the\n"
-        "same command continues. The first import keeps the list of signers.",
+        about="Does everything that `verify` does, and stores the bundle in the same pass. Uses\n"
+        "nothing of it before all of it is valid. If it is interrupted, the same command\n"
+        "continues. The first import keeps the list of allowed signers.",
         examples=(
             "import /media/usb/airlift-1.0.0-amd64.tar --allowed-signers allowed_signers",
             "import /media/usb/airlift-1.1.0-since-1.0.0-amd64.tar",
@@ -41,7 +41,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _import(arguments: argparse.Namespace) -> Answer:
     home = home_of(arguments)
     trust = required_trust(arguments, home)
-    progress = Progress("verifying and storing", _length(arguments.bundle))
+    progress = Progress("verifying and storing", file_size(arguments.bundle))
     log = Narrator(progress)
     try:
         done = importer.run(
@@ -67,9 +67,12 @@ def _import(arguments: argparse.Namespace) -> Answer:
     }
     state = "is already imported" if done.already else "is imported and current"
     if done.restored:
-        state = f"is whole; {home.current.readlink().name} stays current: back goes rollback.yml"
+        state = (
+            f"is complete again; {home.current.readlink().name} stays current; "
+            "to go back, run rollback.yml"
+        )
     rows = [("trusted", str(signer)) for signer in done.signers]
-    rows += [("not counted", reason) for reason in done.ignored]
+    rows += [("ignored", reason) for reason in done.ignored]
     rows += [("accepted", done.accepted), ("release", str(done.release))]
     rows.append(("signers", f"{home.trust / 'allowed_signers'}, used from now on"))
     head = f"airlift {done.version}, serial {done.serial}, {state}"
@@ -79,16 +82,8 @@ def _import(arguments: argparse.Namespace) -> Answer:
     )
 
 
-def _length(path: Path) -> int:
-    """About what there is to read; whether it is a bundle is asked later."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
 def _next(home: Home) -> str:
-    """What to type now: an installed site is upgraded, another one installed."""
+    """Return the commands to type now: upgrade an installed site, install a new one."""
     folders = sorted(home.sites.glob("*/hosts.yml")) if home.sites.is_dir() else []
     sites = [path.parent for path in folders]
     lines = ["Next:", f"  cd {home.current}"]
@@ -106,7 +101,7 @@ def _next(home: Home) -> str:
 
 
 def _vault_option(site: Path) -> str:
-    """The option that opens a site's secrets: of the label that its encrypted files have."""
+    """Return the option that opens a site's secrets, with the label of its encrypted files."""
     for path in sorted((site / "group_vars").rglob("*.yml")):
         try:
             with open_regular(path, None, links=True) as stream:
@@ -116,5 +111,5 @@ def _vault_option(site: Path) -> str:
         if head[0] == "$ANSIBLE_VAULT":
             label = head[3] if len(head) > 3 else ""
             return f" --vault-id {shlex.quote(f'{label}@prompt')}"
-    # Not encrypted yet, or not there: as the documents name it, after the site.
+    # Not encrypted yet, or missing: the documents name the label after the site.
     return f" --vault-id {shlex.quote(f'{site.name}@prompt')}"

@@ -1,4 +1,4 @@
-"""`bundle inspect`: what is inside a bundle, or in a custody log."""
+"""`bundle inspect`: show what is inside a bundle, or in a custody log."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "inspect",
         _inspect,
-        about="A quick look at images, versions, sizes and needs. Without a list of signers\n"
-        "it says NOT CHECKED, and is good for looking only.",
+        about="Shows images, versions, sizes and requirements. Without a list of allowed\n"
+        "signers it reports NOT CHECKED: do not use the bundle on that basis.",
         examples=(
             "inspect BUNDLE --allowed-signers allowed_signers",
             "inspect BUNDLE --json",
@@ -47,14 +47,14 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--custody",
         type=Path,
         metavar="FILE",
-        help="show who had a bundle when, and check the log's chain; its signatures are checked "
-        "with --allowed-signers",
+        help="custody log to show instead, with a check of its chain; add --allowed-signers to "
+        "check its signatures",
     )
     one.add_argument(
         "--cat",
         metavar="PATH",
-        help="write this member to standard output instead, such as about/dossier.html or "
-        "about/sbom/release.cdx.json; it is hashed first, and a bad one is not written",
+        help="member to write to standard output instead, such as about/dossier.html or "
+        "about/sbom/release.cdx.json; it is hashed first, and not written if it was altered",
     )
     add_trust(one)
 
@@ -75,9 +75,9 @@ def _inspect(arguments: argparse.Namespace) -> Answer:
 
 
 def _inspect_custody(arguments: argparse.Namespace) -> Answer:
-    from bundle.trust import custody  # noqa: PLC0415 - a bundle needs nothing of it
+    from bundle.trust import custody  # noqa: PLC0415 - not needed for a bundle
 
-    # Only a list that is named: the one that is kept here is of those who sign bundles.
+    # Only a list that is named: the one that an import kept is of those who sign bundles.
     signers = arguments.allowed_signers
     trust = Trust(signers, revoked=revoked_of(arguments)) if signers else None
     text, data, problems = shown(arguments.custody, trust)
@@ -91,9 +91,9 @@ def _cat(arguments: argparse.Namespace, home: Home) -> Answer:
     if arguments.json:
         raise AirliftError(
             Kind.USAGE,
-            "--cat writes the member itself, so there is no answer for --json",
+            "--cat writes the member itself, so it cannot be combined with --json",
             where=f"--cat {arguments.cat}",
-            fix="leave one of them out",
+            fix="omit one of them",
         )
     if _SIGNED.fullmatch(arguments.cat) and not arguments.bundle.is_dir():
         index = index_of(arguments.bundle)
@@ -103,9 +103,9 @@ def _cat(arguments: argparse.Namespace, home: Home) -> Answer:
             words = ["tar", "--occurrence=1", "-xOf", str(part), arguments.cat]
         raise AirliftError(
             Kind.USAGE,
-            f"{arguments.cat} is not a member: it is what says which members there are",
+            f"{arguments.cat} is not a member: it lists and signs the members",
             where=f"--cat {arguments.cat}",
-            fix=f"it is written by: {shlex.join(words)}",
+            fix=f"to write it: {shlex.join(words)}",
         )
     trust = required_trust(arguments, home)
     from bundle.verify import members  # noqa: PLC0415 - needed for --cat only

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 
 from bundle.carry import join
@@ -11,18 +12,20 @@ from bundle.cli.options import add_custody, add_trust, home_of, trust_of
 from bundle.cli.parser import add_command
 from bundle.cli.terminal import Narrator, Progress
 from bundle.core.text import plural, size, table
+from bundle.errors import AirliftError
+from bundle.format.parts import index_of, read_index
 from bundle.trust.sshsig import Signer, Trust
 from bundle.verify.checks import opened
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add this command to the parser."""
+    """Add the command to the parser."""
     one = add_command(
         commands,
         "join",
         _join,
-        about="Each part is checked, and an interrupted join goes on. Not needed for import,\n"
-        "which reads the parts themselves.",
+        about="Checks each part. If it is interrupted, the same command continues. Import does\n"
+        "not need it: it reads the parts themselves.",
         examples=("join /media/usb/airlift-1.0.0-amd64.tar.parts -o /srv",),
     )
     one.add_argument(
@@ -30,15 +33,30 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         type=Path,
         nargs="+",
         metavar="PART",
-        help="parts, or their index; name one in each directory if they lie on several sticks",
+        help="parts, or their index; if they are on several drives, name one part of each drive",
     )
-    one.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="default: .")
+    one.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="directory for the bundle (default: this directory)",
+    )
     add_trust(one)
     add_custody(one)
 
 
+def _length(paths: list[Path]) -> int:
+    """Return how much there is to read, if an index says so; a bad one is refused later."""
+    for index in filter(None, map(index_of, paths)):
+        with suppress(AirliftError):
+            return read_index(index).bundle.size
+    return 0
+
+
 def _signers_of(bundle: Path, trust: Trust | None) -> tuple[Signer, ...]:
-    """Who signed the bundle itself: an index without a signature must not be the way around it."""
+    """Return who signed the bundle itself, which counts even if nobody signed the index."""
     if trust is None:
         return ()
     with opened(bundle, trust=trust, home=None) as found:
@@ -47,7 +65,7 @@ def _signers_of(bundle: Path, trust: Trust | None) -> tuple[Signer, ...]:
 
 
 def _join(arguments: argparse.Namespace) -> Answer:
-    progress = Progress("joining")
+    progress = Progress("joining", _length(arguments.bundle))
     trust = trust_of(arguments, home_of(arguments))
     done = join.join(
         arguments.bundle,
@@ -66,14 +84,15 @@ def _join(arguments: argparse.Namespace) -> Answer:
         *(("index signed by", str(signer)) for signer in index_signers),
         *(("signed by", str(signer)) for signer in signers),
     ]
-    left = "Its members were not compared with its manifest: verify or import does that."
+    left = "Its members are not checked against its manifest yet: verify or import does that."
     if trust is None:
-        left = "Who signed the bundle is not checked yet: verify or import does that."
-    head = f"{plural(len(done.index.parts), 'part')} joined, as the index says"
+        left = "The signers of the bundle are not checked yet: verify or import does that."
+    head = f"{plural(len(done.index.parts), 'part')} joined; length and SHA-256 match the index"
     return Answer(
         f"{head}\n{table(rows)}\n\n{left}",
         {
             "bundle": str(done.path),
+            "bundle_bytes": done.index.bundle.size,
             "kept_parts": done.kept_parts,
             "index_signers": [signer.as_dict() for signer in index_signers],
             "signers": [signer.as_dict() for signer in signers],

@@ -1,4 +1,4 @@
-"""`bundle lock`: write what the locked tags name now."""
+"""`bundle lock`: update the image lock from the registries."""
 
 from __future__ import annotations
 
@@ -12,21 +12,29 @@ from bundle.core.text import table
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add this command to the parser."""
+    """Add the command to the parser."""
     one = add_command(
         commands,
         "lock",
         _lock,
-        about="Asks the registries what each tag of bundle/images.lock.yml names, and writes\n"
-        "digest and platforms there; comments stay. With --check nothing is written, and\n"
-        "a tag that has moved is an error.",
+        about="Queries the registries for each tag of bundle/images.lock.yml, and writes digest\n"
+        "and platforms there. Comments stay. With --check it writes nothing, and a tag\n"
+        "that names another image now is an error.",
         examples=("lock --check", "lock nginx redis"),
     )
-    one.add_argument("names", nargs="*", metavar="IMAGE", help="these only (default: all)")
     one.add_argument(
-        "--check", action="store_true", help="write nothing; fail when a tag has moved"
+        "names", nargs="*", metavar="IMAGE", help="images to query (default: all in the lock)"
     )
-    one.add_argument("--file", type=Path, default=TREE / "bundle" / "images.lock.yml")
+    one.add_argument(
+        "--check", action="store_true", help="write nothing; fail if a tag names another image"
+    )
+    one.add_argument(
+        "--file",
+        type=Path,
+        default=TREE / "bundle" / "images.lock.yml",
+        metavar="FILE",
+        help="image lock to read and update (default: bundle/images.lock.yml of this tree)",
+    )
 
 
 def _lock(arguments: argparse.Namespace) -> Answer:
@@ -39,8 +47,8 @@ def _lock(arguments: argparse.Namespace) -> Answer:
     else:
         relock.write(path, found)
     rows = [(one.name, one.pinned.tag, one.digest[:19], one.news or "as locked") for one in found]
-    last = "every tag names what is locked" if arguments.check else f"written to {path}"
+    last = "every tag names the locked image" if arguments.check else f"written to {path}"
     return Answer(
-        f"{table(rows, ['image', 'tag', 'digest', 'news'])}\n\n{last}",
+        f"{table(rows, ['image', 'tag', 'digest', 'state'])}\n\n{last}",
         {"file": str(path), "images": [one.as_dict() for one in found]},
     )

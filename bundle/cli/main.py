@@ -1,4 +1,4 @@
-"""The command line: finds the command, runs it, and says what came of it.
+"""The command line: find the command, run it, and print its answer or its error.
 
 `verify.pyz` carries verify, inspect and import; a source tree has more.
 """
@@ -22,6 +22,8 @@ from bundle.core.text import fold
 from bundle.errors import AirliftError, Kind
 
 HELP = ("-h", "--help")
+#: The form of the JSON output. Later releases only add keys, or raise this number.
+FORMAT = 1
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,24 +36,26 @@ def main(argv: list[str] | None = None) -> int:
         return Kind.USAGE.exit_code
     try:
         with _signals_as_errors():
-            arguments = make_parser(only=words[0]).parse_args(words)
+            arguments = make_parser(only=words[0]).parse(words)
             name = arguments.command
             command: Command = arguments.run
             if names_custody(arguments):
-                from bundle.cli import custody  # noqa: PLC0415 - seldom asked for, and large
+                from bundle.cli import custody  # noqa: PLC0415 - seldom needed, and large
 
                 answer = custody.recorded(command, arguments)
             else:
                 answer = command(arguments)
         if arguments.json:
-            _say_answer(json.dumps({"ok": True, "command": name, **answer.data}, indent=1))
+            found = {"ok": True, "command": name, "format": FORMAT, **answer.data}
+            _say_answer(json.dumps(found, indent=1))
         elif answer.text:
             _say_answer(answer.text)
     except AirliftError as error:
         return _fail(error, name, words)
     except KeyboardInterrupt:
-        what = "stopped; nothing half-done is used"
-        return _fail(AirliftError(Kind.INTERRUPTED, what, fix="run it again"), name, words)
+        what = "interrupted; nothing that is incomplete is used"
+        fix = "run the same command again"
+        return _fail(AirliftError(Kind.INTERRUPTED, what, fix=fix), name, words)
     except OSError as error:
         from bundle.core.failures import os_failure  # noqa: PLC0415 - not for every page of help
 
@@ -63,34 +67,41 @@ def _say_answer(text: str) -> None:
     try:
         say(text)
     except OSError as error:
-        # Whoever reads the exit code only would take it for a good answer.
+        # A script that reads the exit code only would believe that it has the answer.
         what = f"the answer cannot be written: {error.strerror}"
         raise AirliftError(Kind.OUTPUT, what) from error
 
 
 def _fail(error: AirliftError, command: str, words: list[str]) -> int:
     if "--json" in words:
-        found = {"ok": False, "command": command, "error": error.as_dict()}
+        found = {"ok": False, "command": command, "format": FORMAT, "error": error.as_dict()}
         with suppress(OSError):
             say(json.dumps(found, indent=1))
-    # What was handed in is refused; other errors are this machine's, or its user's.
-    refused = 10 <= error.kind.exit_code < 40
-    head = f"airlift {command}".strip() + ": " + ("REFUSED: " if refused else "")
-    # The lines after the first hold commands: those stay in one piece, for whoever copies them.
+    head = f"{program()} {command}".strip() + ": " + ("REFUSED: " if _rejects(error) else "")
+    # The lines after the first hold commands, which stay in one piece so that they can be copied.
     what, *rest = str(error).split("\n")
     said = fold(head + what, columns(sys.stderr)).replace(
         "REFUSED:", paint("REFUSED:", RED, sys.stderr), 1
     )
-    # The exit code is that of the refusal, whether or not anybody can be told of it.
+    # The exit code is that of the error, even if its text cannot be written anywhere.
     with suppress(OSError):
         clear(sys.stderr)
         say("\n".join((said, *rest)), sys.stderr)
     return error.kind.exit_code
 
 
+def _rejects(error: AirliftError) -> bool:
+    """Return whether what was handed in is rejected.
+
+    A list of signers is the operator's own, and a file that the system cannot read was not checked.
+    """
+    handed_in = 10 <= error.kind.exit_code < 40 and error.kind is not Kind.SIGNERS_FILE
+    return handed_in and not isinstance(error.__cause__, OSError)
+
+
 @contextmanager
 def _signals_as_errors() -> Iterator[None]:
-    """Let `kill` and a closed terminal end a command as Ctrl-C does, with its cleaning up."""
+    """Let `kill` and a closed terminal end a command as Ctrl-C does, with its clean-up."""
 
     def stop(*_: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -98,7 +109,7 @@ def _signals_as_errors() -> Iterator[None]:
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
-            # Under nohup it stays ignored.
+            # Under nohup the signal stays ignored.
             if signal.getsignal(number) is signal.SIG_DFL:
                 before[number] = signal.signal(number, stop)
     try:
@@ -109,9 +120,9 @@ def _signals_as_errors() -> Iterator[None]:
 
 
 def make_parser(only: str | None = None) -> Top:
-    """All commands with their options, as `main` understands them.
+    """Return all commands with their options, as `main` understands them.
 
-    If only one of them is wanted, or nothing but the first page of help, the rest is not loaded.
+    With `only`, the other commands are not loaded: a command's name, or an option of help.
     """
     parser = Top(
         prog=program(),

@@ -1,4 +1,4 @@
-"""Options that several commands have: whom to believe, Airlift's directory, the custody log."""
+"""Options that several commands share: trusted signers, Airlift's directory, the custody log."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from bundle.jumphost.kept_trust import RESTORE, as_strict
 from bundle.jumphost.store import DEFAULT_HOME, Home
 from bundle.trust.sshsig import CUSTODY, Trust
 
-#: The source that this runs from.
+#: The source tree that this program runs from.
 TREE = Path(__file__).resolve().parents[2]
 IDENTITY = "release@airlift.example"
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say whom to believe."""
+    """Add the options that name the trusted signers."""
     parser.add_argument(
         "--allowed-signers",
         type=Path,
         metavar="FILE",
-        help="who may sign; got from the vendor, not from the stick (default: HOME/trust/…)",
+        help="list of allowed signers; get it separately from the bundle (default: the list that "
+        "the first import kept, HOME/trust/allowed_signers)",
     )
     parser.add_argument(
         "--identity",
@@ -32,21 +33,25 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         help="accept this signer only; may be repeated",
     )
     parser.add_argument(
-        "--require-signers", type=positive, metavar="M", help="different keys that must sign"
+        "--require-signers",
+        type=positive,
+        metavar="M",
+        help="number of different keys that must have signed (default: 1, or the highest number "
+        "that an import here required)",
     )
     parser.add_argument(
         "--revoked",
         type=Path,
         metavar="FILE",
-        help="more revoked keys: a KRL, or one public key per line; an import keeps them",
+        help="list of further revoked keys: a KRL, or one public key per line; an import keeps it",
     )
     parser.add_argument(
         RESTORE,
         action="append",
         default=[],
         metavar="SHA256:…",
-        help="accept that the named list brings back this key, which was removed or revoked here; "
-        "a revoked key still counts for nothing",
+        help="accept this key in the named list, although it was removed or revoked here; may be "
+        "repeated; signatures of a revoked key stay invalid",
     )
     add_home(parser)
 
@@ -55,12 +60,17 @@ def add_home(parser: argparse.ArgumentParser) -> None:
     """Add the option that names Airlift's directory."""
     home = os.environ.get("AIRLIFT_HOME", DEFAULT_HOME)
     parser.add_argument(
-        "--home", type=Path, default=Path(home), metavar="DIR", help=f"default: {home}"
+        "--home",
+        type=Path,
+        default=Path(home),
+        metavar="DIR",
+        help="Airlift's directory on the jump host, with store, releases and trust "
+        f"(default: AIRLIFT_HOME, else {DEFAULT_HOME})",
     )
 
 
 def positive(text: str) -> int:
-    """A number of things, from the command line."""
+    """Read a number of things from the command line."""
     if not text.isdigit() or int(text) < 1:
         message = f"{text!r} is not a number above 0"
         raise argparse.ArgumentTypeError(message)
@@ -68,14 +78,14 @@ def positive(text: str) -> int:
 
 
 def revoked_of(arguments: argparse.Namespace) -> tuple[Path, ...]:
-    """The list of revoked keys that the operator named, if any."""
+    """Return the list of revoked keys that the operator named, if any."""
     return (arguments.revoked,) if arguments.revoked else ()
 
 
 def trust_of(arguments: argparse.Namespace, home: Home) -> Trust | None:
-    """Whom the operator named, or whom this jump host knows from its first import."""
+    """Return the trust that the operator named, or the one that the first import kept here."""
     signers = arguments.allowed_signers
-    # Whatever lies there is meant as the list: what cannot be read as one is refused later.
+    # Whatever exists at this path is meant as the list; if it cannot be read, it is refused later.
     if signers is None and os.path.lexists(home.trust / "allowed_signers"):
         signers = home.trust / "allowed_signers"
     if signers is None:
@@ -88,20 +98,20 @@ def trust_of(arguments: argparse.Namespace, home: Home) -> Trust | None:
 
 
 def required_trust(arguments: argparse.Namespace, home: Home) -> Trust:
-    """Whom to believe, or a refusal: nothing is used on nobody's word."""
+    """Return the trust; refuse to go on without one, because nothing is used unsigned."""
     trust = trust_of(arguments, home)
     if trust is None:
         raise AirliftError(
             Kind.SIGNERS_FILE,
-            "nobody is trusted yet: there is no list of allowed signers",
+            "no list of allowed signers",
             where=str(home.trust / "allowed_signers"),
-            fix="--allowed-signers FILE, with the file that the vendor sent another way",
+            fix="add --allowed-signers FILE (ask the vendor)",
         )
     return trust
 
 
 def home_of(arguments: argparse.Namespace) -> Home:
-    """Airlift's directory, as an absolute path."""
+    """Return Airlift's directory as an absolute path."""
     return Home(Path(os.path.abspath(arguments.home)))  # noqa: PTH100 - keeps symbolic links
 
 
@@ -109,12 +119,15 @@ def add_custody(parser: argparse.ArgumentParser) -> None:
     """Add the options that make a command keep a custody log."""
     group = parser.add_argument_group("custody log (docs/CARRYING.md)")
     group.add_argument(
-        "--who", metavar="NAME", help="write into the custody log that this person did it"
+        "--who", metavar="NAME", help="add an entry to the custody log: this person did it"
     )
     group.add_argument(
-        "--custody", type=Path, metavar="FILE", help="default: beside the bundle, BUNDLE.custody"
+        "--custody",
+        type=Path,
+        metavar="FILE",
+        help="custody log to add the entry to (default: BUNDLE.custody beside the bundle)",
     )
-    group.add_argument("--note", default="", metavar="TEXT", help="for the entry, one line")
+    group.add_argument("--note", default="", metavar="TEXT", help="one line of text for the entry")
     group.add_argument(
         "--sign",
         type=Path,
@@ -124,19 +137,25 @@ def add_custody(parser: argparse.ArgumentParser) -> None:
 
 
 def add_keys(parser: argparse.ArgumentParser) -> None:
-    """Add the options of whoever signs a bundle."""
+    """Add the options of a command that signs a bundle."""
     parser.add_argument(
         "--key",
         type=Path,
         action="append",
         default=[],
-        help="private key, or a .pub whose key is in ssh-agent; may be repeated "
-        "(default: AIRLIFT_SIGNING_KEY)",
+        metavar="FILE",
+        help="private key to sign with, or a .pub whose key is in ssh-agent; may be repeated "
+        "(default: the file that AIRLIFT_SIGNING_KEY names)",
     )
-    parser.add_argument("--identity", default=IDENTITY, help=f"who signs (default: {IDENTITY})")
+    parser.add_argument(
+        "--identity",
+        default=IDENTITY,
+        metavar="NAME",
+        help=f"signer's name for the list of allowed signers (default: {IDENTITY})",
+    )
 
 
 def keys_of(arguments: argparse.Namespace) -> tuple[Path, ...]:
-    """The keys that were named, or the one of the environment."""
+    """Return the keys that were named, or the one that the environment names."""
     given = arguments.key or [Path(p) for p in [os.environ.get("AIRLIFT_SIGNING_KEY")] if p]
     return tuple(path.expanduser() for path in given)

@@ -13,26 +13,32 @@ from bundle.cli.terminal import say
 from bundle.errors import AirliftError, Kind
 
 RANGES = (
-    "0 done, 2 wrong arguments, 10-15 the file, 20-26 who signed,\n"
-    "30-34 what was accepted before, 40-52 this machine, 130 stopped by a signal"
+    "0 done, 2 wrong arguments, 10-15 the file, 20-26 the signers,\n"
+    "30-34 what was accepted before, 40-52 this machine, 130 interrupted"
 )
 
 
 def program() -> str:
-    """The words with which this was called."""
+    """Return the words with which this program was called."""
     return "python3 -I verify.pyz" if sys.argv[0].endswith(".pyz") else "python -m bundle"
+
+
+class UsageError(AirliftError):
+    """Wrong arguments; the text shows the usage of the command that was typed."""
+
+    place = "usage"
 
 
 class Parser(argparse.ArgumentParser):
     """A command's arguments; what is wrong with them is an error like any other."""
 
     def __init__(self, *words: Any, **settings: Any) -> None:
-        # Half an option's name may be another option's tomorrow, and `--jso` gave no JSON.
+        # An abbreviation may match another option in the next release, and `--jso` gave no JSON.
         super().__init__(*words, **{**settings, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
-        """Say it in one sentence, with the word that was probably meant."""
-        raise AirliftError(
+        """Raise the error as one sentence, with the word that was probably meant."""
+        raise UsageError(
             Kind.USAGE,
             _plain(message),
             where=" ".join(self.format_usage().removeprefix("usage: ").split()),
@@ -40,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def print_help(self, file: Any = None) -> None:
-        """To a reader who may close the pipe at any line."""
+        """Print the help to a reader who may close the pipe at any line."""
         say(self.format_help().rstrip("\n"))
 
 
@@ -49,8 +55,18 @@ class Top(Parser):
 
     commands: argparse._SubParsersAction[Any]
 
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Read the command line; name the command's own usage if a word is unknown."""
+        # argparse reports unknown words for the whole program, whose usage helps nobody.
+        found, unknown = self.parse_known_args(words)
+        if unknown:
+            self.commands.choices[found.command].error(
+                f"unrecognized arguments: {' '.join(unknown)}"
+            )
+        return found
+
     def format_help(self) -> str:
-        """The page that is shown without a command."""
+        """Return the page that is shown without a command."""
         parts = [f"usage: {self.prog} COMMAND [--json] ...", str(self.description)]
         commands = catalog.here()
         width = max(map(len, commands)) + 2
@@ -63,7 +79,7 @@ class Top(Parser):
             parts += ["\n".join([f"{title}:", *known])] if known else []
         parts.append(
             f"`{self.prog} COMMAND --help` explains a command, with examples.\n"
-            "--json gives every answer, and every refusal, as one JSON object.\n"
+            "--json prints every answer, and every error, as one JSON object.\n"
             f"Exit codes: {RANGES}.\n"
             f"`{self.prog} exit-codes` lists them; docs/TRUST.md has the rules."
         )
@@ -78,12 +94,13 @@ def add_command(
     about: str = "",
     examples: Sequence[str] = (),
 ) -> argparse.ArgumentParser:
-    """Add a command of the catalog, with the options that all have.
+    """Add a command of the catalog, with the options that all commands have.
 
-    `about` says when one needs it; `examples` are whole lines after the program's name.
+    `about` says when a person needs it. `examples` are whole lines after the program's name; one
+    that does not fit 80 columns is broken in two.
     """
     text = catalog.COMMANDS[name].text
-    lines = "".join(f"  {commands._prog_prefix} {line}\n" for line in examples)
+    lines = "".join(f"{_folded(f'{commands._prog_prefix} {line}')}\n" for line in examples)
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text,
@@ -92,9 +109,19 @@ def add_command(
         + f"Exit codes: {commands._prog_prefix} exit-codes",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", action="store_true", help="answer, or refuse, in JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print the answer, or the error, as one JSON object"
+    )
     parser.set_defaults(run=run)
     return parser
+
+
+def _folded(line: str) -> str:
+    """Break an example as a shell reads it, to fit 80 columns."""
+    if len(line) <= 78:
+        return f"  {line}"
+    cut = line.rfind(" ", 0, 76)
+    return f"  {line[:cut]} \\\n    {line[cut + 1 :]}"
 
 
 def _plain(message: str) -> str:
@@ -113,9 +140,9 @@ def _plain(message: str) -> str:
 
 
 def names_custody(arguments: argparse.Namespace) -> bool:
-    """Whether the command line has an option that `options.add_custody` added."""
+    """Return whether the command line has an option that `options.add_custody` added."""
     words = vars(arguments)
-    # An empty --who is one, too: it is refused, not passed over.
+    # Treat an empty --who as given, so that it is rejected.
     return words.get("who") is not None or any(
         words.get(name) for name in ("custody", "note", "sign")
     )

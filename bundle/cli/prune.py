@@ -13,29 +13,35 @@ from bundle.jumphost import prune
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add this command to the parser."""
+    """Add the command to the parser."""
     one = add_command(
         commands,
         "prune",
         _prune,
-        about="Frees disk on the jump host. Keeps the newest releases that were accepted, at\n"
-        "least two, and `current` with the one before it. Only prints what it would do,\n"
-        "unless --apply is given. A site that still runs an older release (status.yml\n"
-        "shows it) needs that one for a repair: name it with --keep-release.",
+        about="Frees disk on the jump host. Keeps the newest accepted releases, at least two,\n"
+        "and `current` with its previous release. Without --apply it is a dry run. A\n"
+        "site that still runs an older release (see status.yml) needs that one for a\n"
+        "repair: name it with --keep-release.",
         examples=("prune", "prune --keep 3 --apply"),
     )
     add_home(one)
     one.add_argument(
-        "--keep", type=positive, default=prune.MINIMUM, metavar="N", help="default and least: 2"
+        "--keep",
+        type=positive,
+        default=prune.MINIMUM,
+        metavar="N",
+        help="number of newest releases to keep (default and minimum: 2)",
     )
     one.add_argument(
         "--keep-release",
         action="append",
         default=[],
         metavar="VERSION",
-        help="keep this one, too; may be repeated",
+        help="further release to keep; may be repeated",
     )
-    one.add_argument("--apply", action="store_true", help="remove; without it, only say what")
+    one.add_argument(
+        "--apply", action="store_true", help="remove them (default: only list what would go)"
+    )
 
 
 def _prune(arguments: argparse.Namespace) -> Answer:
@@ -54,12 +60,12 @@ def _prune(arguments: argparse.Namespace) -> Answer:
         (f"release {r.version}", f"serial {r.serial}: {'kept' if r in found.kept else done}")
         for r in sorted((*found.kept, *found.releases), key=lambda r: r.serial)
     ]
-    left = f"left by a prune or an import that was killed: {done}"
+    left = f"left by an interrupted prune or import: {done}"
     rows += [(path.name, left) for path in found.leftovers]
-    rows += [(path.name, "unknown here: left alone") for path in found.unknown]
+    rows += [(path.name, "unknown: kept") for path in found.unknown]
     rows.append(("blobs", f"{len(found.blobs)} {done}"))
     rows.append(("disk", f"{size(found.freed)} {'freed' if arguments.apply else 'to be freed'}"))
-    hint = "" if arguments.apply else "\n\nNothing was changed. To do it: the same with --apply"
+    hint = "" if arguments.apply else "\n\nDry run: nothing was removed. To remove, add --apply."
     return Answer(
         table(rows) + hint,
         {

@@ -1,4 +1,4 @@
-"""`bundle receipt`: a signed list of what a jump host has."""
+"""`bundle receipt`: sign a list of what this jump host has."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bundle.jumphost import receipt
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add this command to the parser."""
+    """Add the command to the parser."""
     one = add_command(
         commands,
         "receipt",
         _receipt,
-        about="Lists what is here of the releases that were imported, and signs the list with\n"
-        "a key of the site. Carried back to the vendor, it makes the next bundle small:\n"
+        about="Lists the files of imported releases that this jump host has, and signs the\n"
+        "list with a key of the site. The vendor needs it to make the next bundle small:\n"
         "build --since site-receipt.json --receipt-signers FILE. Changes nothing here.",
         examples=("receipt -o /media/usb/acme.json --key ~/.ssh/receipt",),
     )
@@ -33,15 +33,20 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         type=Path,
         default=Path("site-receipt.json"),
         metavar="FILE",
-        help="default: site-receipt.json; the signature goes to FILE.sig; carry both",
+        help="file for the list (default: site-receipt.json); the signature is FILE.sig; carry "
+        "both",
     )
     one.add_argument(
         "--key",
         type=Path,
-        help="the site's private key, or a .pub in ssh-agent (default: AIRLIFT_RECEIPT_KEY)",
+        metavar="FILE",
+        help="the site's private key, or a .pub whose key is in ssh-agent (default: the file that "
+        "AIRLIFT_RECEIPT_KEY names)",
     )
     one.add_argument(
-        "--hash", action="store_true", help="read every byte, not only look whether it is there"
+        "--hash",
+        action="store_true",
+        help="hash every file (default: only check that it exists in full length)",
     )
 
 
@@ -65,7 +70,8 @@ def _receipt(arguments: argparse.Namespace) -> Answer:
     signature = receipt.signature_of(arguments.output)
     return Answer(
         f"{arguments.output} and {signature.name}: what {made['host']} has, signed\n{table(rows)}\n"
-        f"\nThe vendor needs in --receipt-signers, sent another way than the receipt:\n  {line}",
+        "\nThe vendor needs this in --receipt-signers, sent through a separate channel:\n"
+        f"  {line}",
         {
             "receipt": str(arguments.output),
             "signature": str(signature),

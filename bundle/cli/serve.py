@@ -1,4 +1,4 @@
-"""`bundle serve`: a store as a registry, for any client."""
+"""`bundle serve`: serve a store as a registry, for any client."""
 
 from __future__ import annotations
 
@@ -17,18 +17,30 @@ from bundle.jumphost.store import DEFAULT_HOME
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add this command to the parser."""
+    """Add the command to the parser."""
     one = add_command(
         commands,
         "serve",
         _serve,
-        about="The playbooks do this themselves; by hand it is for looking into a store with\n"
-        "any registry client. Read-only, 127.0.0.1 only, until Ctrl-C.",
+        about="The playbooks do this themselves. By hand, it lets any registry client read a\n"
+        "store: read-only, on 127.0.0.1 only, until Ctrl-C.",
         examples=("serve --store /opt/airlift/store --port 5000",),
     )
     home = os.environ.get("AIRLIFT_HOME", DEFAULT_HOME)
-    one.add_argument("--store", type=Path, default=Path(home, "store"))
-    one.add_argument("--port", type=_port, default=0, help="default: any free one; it is printed")
+    one.add_argument(
+        "--store",
+        type=Path,
+        default=Path(home, "store"),
+        metavar="DIR",
+        help=f"store to serve (default: the store of AIRLIFT_HOME, else {DEFAULT_HOME}/store)",
+    )
+    one.add_argument(
+        "--port",
+        type=_port,
+        default=0,
+        metavar="N",
+        help="port to listen on (default: any free one); its address is printed",
+    )
 
 
 def _port(text: str) -> int:
@@ -60,4 +72,5 @@ def _serve(arguments: argparse.Namespace) -> Answer:
     print(f"127.0.0.1:{port}", flush=True)
     stop.wait()
     server.stop()
-    return Answer(f"{size(server.bytes_sent)} sent", {"bytes_sent": server.bytes_sent})
+    sent = server.bytes_sent
+    return Answer(f"{size(sent)} sent", {"bytes_sent": sent, "sent_bytes": sent})

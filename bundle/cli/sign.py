@@ -1,4 +1,4 @@
-"""`bundle sign`: add another signer's signature."""
+"""`bundle sign`: add another signer's signature to a bundle."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from bundle.cli.parser import add_command
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add this command to the parser."""
+    """Add the command to the parser."""
     one = add_command(
         commands,
         "sign",
         _sign,
-        about="For clients that ask for signatures by several keys. Every byte is checked\n"
-        "first. Whoever may not have the whole bundle signs its manifest.json elsewhere.",
+        about="For clients that require signatures by several keys. Checks every byte first. A\n"
+        "signer without access to the bundle signs its manifest.json elsewhere.",
         examples=(
             "sign dist/airlift-1.2.0-amd64.tar --key ~/.ssh/second_signer",
             "sign dist/airlift-1.2.0-amd64.tar --signature manifest.json.sig",
         ),
     )
-    one.add_argument("bundle", type=Path)
+    one.add_argument("bundle", type=Path, help="bundle file, which gets the signature")
     one.add_argument(
         "--signature",
         type=Path,
         metavar="FILE",
-        help="made elsewhere: ssh-keygen -Y sign -n airlift-bundle -f KEY manifest.json",
+        help="signature to add that was made elsewhere, with: ssh-keygen -Y sign -n "
+        "airlift-bundle -f KEY manifest.json",
     )
     add_keys(one)
 
@@ -43,9 +44,9 @@ def _sign(arguments: argparse.Namespace) -> Answer:
         signature=arguments.signature,
     )
     sums = (
-        "SHA256SUMS beside it is new, and signed with this key only"
+        "SHA256SUMS beside it was written again and signed with this key only"
         if keys
-        else "SHA256SUMS beside it fits no more: a `sign` with a key writes it again"
+        else "SHA256SUMS beside it is outdated: `sign` with a key writes it again"
     )
     return Answer(
         f"{arguments.bundle} has {total} signatures now; {sums}",

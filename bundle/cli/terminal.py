@@ -1,24 +1,25 @@
-"""What people see in a terminal or a log: colours, progress, what is being done."""
+"""What people see in a terminal or a log: colours, progress, and the current step."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TextIO
 
 from bundle.core.text import duration, size
 
 GREEN, RED = "32", "31"
 _CLEAR = "\r\033[K"
-#: A log gets a line when so many seconds have passed since the last, and so much is done.
+#: A log gets a line after so many seconds, if this share of the work was done meanwhile.
 LOG_SECONDS, LOG_SHARE = 10.0, 0.1
-#: ... and one anyway when so many seconds have passed: slow is not stuck.
+#: After so many seconds it gets one in any case, so that slow work does not look stuck.
 LOG_PATIENCE = 60.0
 
 
 def columns(stream: TextIO) -> int | None:
-    """How wide a terminal is; None for anything else."""
+    """Return the width of a terminal; None for anything else."""
     if not stream.isatty():
         return None
     import shutil  # noqa: PLC0415 - for terminals only
@@ -27,13 +28,13 @@ def columns(stream: TextIO) -> int | None:
 
 
 def paint(text: str, colour: str, stream: TextIO) -> str:
-    """Colour a word on a terminal, unless NO_COLOR says no (https://no-color.org)."""
+    """Colour a status word on a terminal, unless NO_COLOR is set (https://no-color.org)."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return text if plain or not stream.isatty() else f"\033[1;{colour}m{text}\033[0m"
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print an answer; a reader that closed its pipe (`| head`) has what it wanted."""
+    """Print an answer; a reader that closed its pipe (`| head`) is not an error."""
     stream = stream or sys.stdout
     try:
         print(text, file=stream, flush=True)
@@ -46,26 +47,34 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def open_streams() -> None:
-    """Give a process that was started without them (`>&-`) streams that go nowhere.
+    """Open /dev/null in place of standard streams that are closed (`>&-`).
 
-    Else the next file that is opened, such as a bundle, would be its standard output.
+    Otherwise the next file that is opened, such as a bundle, would become standard output.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            # The lowest number that is free is the one that is missing.
+            # The system gives the lowest free number, which is the one that is missing.
             fd = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(fd, "w" if number else "r", encoding="utf-8"))
 
 
 def clear(stream: TextIO) -> None:
-    """Make room for another line where a progress may stand."""
+    """Clear the terminal's line, which may show a progress."""
     if stream.isatty():
         stream.write(_CLEAR)
         stream.flush()
 
 
+def file_size(path: Path) -> int:
+    """Return about how much there is to read; whether it can be read is checked later."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 class Progress:
-    """How far it is: a line that moves on a terminal, a few quiet lines in a log."""
+    """Progress on stderr: a line that moves on a terminal, a few lines in a log."""
 
     def __init__(self, what: str, total: int = 0, stream: TextIO | None = None) -> None:
         self.total = total
@@ -77,7 +86,7 @@ class Progress:
         self._moving = self._stream.isatty()
 
     def __call__(self, count: int) -> None:
-        """So many more bytes are done."""
+        """Add so many bytes to what is done."""
         self._done += count
         moment = time.monotonic()
         waited = moment - self._shown
@@ -98,7 +107,7 @@ class Progress:
         self._stream.flush()
 
     def line(self, seconds: float) -> str:
-        """The words after so many seconds."""
+        """Return the line to show after so many seconds."""
         rate = self._done / max(seconds, 0.001)
         speed = f"{size(int(rate))}/s"
         if not self.total:
@@ -109,7 +118,7 @@ class Progress:
         return f"{self._what}: {100 * done // self.total:3d} %, {of}, {speed}, {left} left"
 
     def clear(self) -> None:
-        """Make room for another line."""
+        """Clear the line, for another one."""
         clear(self._stream)
 
     def finish(self) -> float:
@@ -119,19 +128,19 @@ class Progress:
 
 
 def searching() -> Progress:
-    """The progress of a search for what is bad in a bundle that came in parts."""
-    return Progress("looking for the bad part")
+    """Return the progress of a search for the bad part of a bundle in parts."""
+    return Progress("searching for the bad part")
 
 
 class Narrator:
-    """Says on stderr what is being done and since when, and makes room above the progress."""
+    """Writes each step with its time to stderr, above the progress."""
 
     def __init__(self, progress: Progress | None = None) -> None:
         self._progress = progress
         self._start = time.monotonic()
 
     def __call__(self, text: str) -> None:
-        """A line."""
+        """Write a line."""
         if self._progress is not None:
             self._progress.clear()
         print(f"{time.monotonic() - self._start:6.1f} s  {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`bundle verify`: a bundle, or an imported release, against its signed manifest."""
+"""`bundle verify`: check a bundle, or an imported release, against its signed manifest."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         commands,
         "verify",
         _verify,
-        about="Run it when a bundle arrives, and whenever you doubt a copy. It says who signed,\n"
-        "with which key, and what is inside. A release that was imported is checked\n"
-        "against its signed manifest, file by file, when you name its directory.",
+        about="Run it when a bundle arrives, and whenever you doubt a copy. It reports who\n"
+        "signed, with which key, and what is inside. Name the directory of an imported\n"
+        "release to check every file of it against its signed manifest.",
         examples=(
             "verify /media/usb/airlift-1.0.0-amd64.tar --allowed-signers allowed_signers",
             "verify BUNDLE --identity release@airlift.example --require-signers 2",
@@ -41,7 +41,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     one.add_argument(
         "bundle",
         type=Path,
-        help="bundle file, the index NAME.parts of its parts, or the directory of a release",
+        help="bundle file, the index NAME.parts of its parts, or the directory of an imported "
+        "release",
     )
     add_trust(one)
     add_custody(one)
@@ -53,14 +54,14 @@ def _verify(arguments: argparse.Namespace) -> Answer:
     progress = Progress("verifying")
     more: dict[str, Any] = {}
     if arguments.bundle.is_dir():
-        # A bundle's file needs nothing of them.
+        # Not loaded for a bundle file, which does not need them.
         from bundle.jumphost import environment, installed  # noqa: PLC0415
 
         found, verdict, accepted = installed.check(
             arguments.bundle, trust=trust, home=home, progress=progress
         )
         made = environment.check(arguments.bundle.resolve())
-        # However it came here, all of it was hashed.
+        # Whatever bundles brought the release, all of it was hashed.
         members, lacks = found.contents, _environment_rows(made)
         more = {"environment": made._asdict()}
     else:
@@ -75,12 +76,14 @@ def _verify(arguments: argparse.Namespace) -> Answer:
     seconds = progress.finish()
     total = sum(member.size for member in members)
     judged = _judged(accepted)
-    rows = [*inspect.origin(found.data), *inspect.signers(verdict), ("judged", judged)]
+    rows = [*inspect.origin(found.data), *inspect.signers(verdict), ("validity", judged)]
     rows += inspect.inside(found.data)
     rows.append(("members", f"{len(members)}, {size(total)}, {seconds:.1f} s"))
     rows += lacks + _accepted_rows(home, accepted)
-    good = paint("GOOD", GREEN, sys.stdout)
-    title = f"{good}: airlift {found.version}, serial {found.serial}: every byte is what was signed"
+    valid = paint("VALID", GREEN, sys.stdout)
+    title = (
+        f"{valid}: airlift {found.version}, serial {found.serial}: every byte is what was signed"
+    )
     return Answer(
         f"{title}\n{facts(rows, columns(sys.stdout))}",
         {
@@ -96,8 +99,10 @@ def _verify(arguments: argparse.Namespace) -> Answer:
             "judged": judged,
             "members": len(members),
             "bytes": total,
+            "members_bytes": total,
             "delta": delta.facts(found),
             "seconds": round(seconds, 3),
+            "elapsed_seconds": round(seconds, 3),
             "accepted": accepted.accepted if accepted else None,
             **more,
         },
@@ -105,14 +110,14 @@ def _verify(arguments: argparse.Namespace) -> Answer:
 
 
 def _judged(accepted: Accepted | None) -> str:
-    """At which time the keys' dates were looked at: a signature carries none of its own."""
+    """Return the time at which key validity was checked: a signature carries none of its own."""
     if accepted is not None:
-        return f"keys as of {accepted.accepted}, when this jump host accepted it"
-    return f"keys as of {now()}, by this machine's clock"
+        return f"keys checked at {accepted.accepted}, when this jump host accepted it"
+    return f"keys checked at {now()}, by this machine's clock"
 
 
 def _environment_rows(made: Checked) -> list[tuple[str, str]]:
-    words = f"{made.files} files as in the signed wheels, {made.compiled} compiled as their sources"
+    words = f"{made.files} files match the signed wheels, {made.compiled} compiled match sources"
     return [("environment", words), ("not checked", "; ".join(made.not_checked))]
 
 
@@ -127,5 +132,5 @@ def _accepted_rows(home: Home, accepted: Accepted | None) -> list[tuple[str, str
     rows = [("accepted", f"on this jump host at {accepted.accepted}")]
     newest = home.acceptances()[-1]
     if newest.serial > accepted.serial:
-        rows.append(("older than", f"{newest.version}, serial {newest.serial}, accepted here too"))
+        rows.append(("older than", f"{newest.version}, serial {newest.serial}, also accepted here"))
     return rows

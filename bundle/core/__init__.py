@@ -1,5 +1,5 @@
-"""Files, locks, output, the shape of data, and how numbers and tables read.
+"""Files, locks, output, the shape of data, and the form of numbers and tables.
 
-Knows nothing of bundles. Whatever is read may be anybody's: it is opened as a regular file and with
-a limit. Whatever is written is whole after a power cut, or not there.
+Nothing here depends on bundles. Every file that is read is untrusted: it is opened as a regular
+file and with a limit. A file that is written is complete after a power cut, or does not exist.
 """

@@ -1,17 +1,17 @@
-"""What a room tells while it works; the command line decides how it is shown."""
+"""Events that a package reports while it works; the command line decides how to show them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-#: A line about what is being done.
+#: Takes a line about the current step.
 Log = Callable[[str], None]
-#: So many more bytes are done.
+#: Takes the number of further bytes that are done.
 Progress = Callable[[int], None]
-#: The progress of a search that nobody expected, when it begins.
+#: Returns the progress of an unplanned search, when it begins.
 Searching = Callable[[], Progress]
 
 
 def unseen() -> Progress:
-    """The progress of a search that is not shown."""
+    """Return the progress of a search that is not shown."""
     return lambda _: None

@@ -1,4 +1,4 @@
-"""What the operating system refused, as the product's own error: what failed, where, what to do."""
+"""Turns an error of the operating system into the product's own: problem, place, fix."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 from bundle.errors import AirliftError, Kind
 
-#: How a note on an error begins; what was done, and to what, comes next.
+#: The start of a note on an error; the action and its path come next.
 _NOTE = "airlift: "
 _FULL = {
     errno.ENOSPC: "the disk ran full",
     errno.EDQUOT: "the disk quota is used up",
 }
-_OWNER = "run it as the user who owns that, or correct owner and mode (ls -ld shows them)"
-_DEVICE = "the device fails or was taken out: connect it again, and look at `dmesg`"
+_OWNER = "run it as the owner of that path, or correct owner and mode (ls -ld shows them)"
+_DEVICE = "connect the device again, and check `dmesg`: it is failing or was removed"
 _NAME = "name another path"
-#: What helps against an error, whatever was done.
+#: The fix of an error, whatever the action was.
 REMEDIES = {
     errno.EROFS: "mount it writable, or choose another directory",
-    errno.EFBIG: "FAT32 holds files below 4 GiB only: choose a directory on another file system",
+    errno.EFBIG: "choose a directory on another file system (FAT32 holds files below 4.29 GB)",
     errno.EACCES: _OWNER,
     errno.EPERM: _OWNER,
     errno.EIO: _DEVICE,
@@ -29,30 +29,30 @@ REMEDIES = {
     errno.ENXIO: _DEVICE,
     errno.ENOMEDIUM: _DEVICE,
     errno.ESTALE: _DEVICE,
-    errno.ENOENT: "check the path, and whether what it is on is mounted",
+    errno.ENOENT: "check the path, and that its file system is mounted",
     errno.ENOTDIR: _NAME,
     errno.EISDIR: _NAME,
     errno.ELOOP: _NAME,
     errno.ENAMETOOLONG: _NAME,
-    errno.EEXIST: "look at what is there, and move it away or name another path",
-    errno.ENOTEMPTY: "look at what is in there, and move it away or name another path",
+    errno.EEXIST: "check what is there, and move it away or name another path",
+    errno.ENOTEMPTY: "check what is in it, and move that away or name another path",
     errno.EXDEV: "name a directory on the same file system",
-    errno.EBUSY: "end what uses it (fuser -v shows that)",
-    errno.ETXTBSY: "end what uses it (fuser -v shows that)",
+    errno.EBUSY: "end the program that uses it (fuser -v shows it)",
+    errno.ETXTBSY: "end the program that uses it (fuser -v shows it)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "end other programs: the system has too many open files",
     errno.ENOMEM: "free some memory",
 }
-# Of a file that is read, these mean something else.
-_READING = {errno.EFBIG: "name the file that is meant", errno.EINVAL: "name a regular file"}
-# By the functions of the standard library that raise: what they do.
+# When a file is read, these errors mean something else.
+_READING = {errno.EFBIG: "name the right file", errno.EINVAL: "name a regular file"}
+# The action of each function of the standard library that raises.
 _DOES = {
     **dict.fromkeys(("mkdir", "makedirs", "mkdtemp", "mkstemp", "touch"), "make"),
     **dict.fromkeys(("unlink", "rmdir", "rmtree", "_rmtree_safe_fd"), "remove"),
     **dict.fromkeys(("rename", "replace", "move"), "rename"),
     **dict.fromkeys(("symlink_to", "hardlink_to", "link_to"), "link"),
     **dict.fromkeys(("iterdir", "scandir", "walk", "glob", "_iterate_directories"), "list"),
-    **dict.fromkeys(("stat", "lstat", "is_file", "is_dir", "exists"), "look at"),
+    **dict.fromkeys(("stat", "lstat", "is_file", "is_dir", "exists"), "check"),
     "open": "open",
     "chmod": "change the mode of",
     "readlink": "read the link",
@@ -62,9 +62,9 @@ _LIBRARY = {"pathlib", "_local", "os", "shutil", "tempfile", "posixpath", "gener
 
 @contextmanager
 def doing(what: str, path: Path) -> Iterator[None]:
-    """Let an error of the operating system say what was done to which file: `read`, `write`.
+    """Note the action and the path on an error of the operating system: `read`, `write`.
 
-    Of several around each other the innermost counts. The error stays what it is.
+    If several are nested, the innermost counts. The error itself is not changed.
     """
     try:
         yield
@@ -82,20 +82,19 @@ def os_failure(
     does: str = "use",
     again: str = "run the same command again",
 ) -> AirliftError:
-    """Return the sentence and the remedy for what the operating system refused.
+    """Return the problem and the fix for an error of the operating system.
 
     Args:
-        error: its error.
-        where: what was worked on, if that is known; for an error that names no file, as those of
-            open files do.
-        kind: of the error, unless a disk is full.
-        does: what was done, for an error that does not show it.
-        again: what to do after the remedy.
+        error: of the operating system.
+        where: the path, if known, for an error that names no file, such as one of an open file.
+        kind: of the returned error, unless a disk is full.
+        does: the action, for an error that does not show it.
+        again: what to do after the fix.
     """
     done = _noted(error) or _by_itself(error, does) or (f"{does} {where}" if where else "")
-    said = error.strerror or str(error) or type(error).__name__
+    message = error.strerror or str(error) or type(error).__name__
     place = str(error.filename or where or "")
-    what = f"cannot {done}: {said}" if done else f"the operating system says: {said}"
+    what = f"cannot {done}: {message}" if done else f"operating system error: {message}"
     if full := _FULL.get(error.errno or 0):
         return AirliftError(
             Kind.NO_SPACE,
@@ -110,13 +109,13 @@ def os_failure(
 
 
 def _noted(error: OSError) -> str:
-    """What `doing` wrote on it."""
+    """Return the note that `doing` made."""
     notes = getattr(error, "__notes__", ())
     return next((one.removeprefix(_NOTE) for one in notes if one.startswith(_NOTE)), "")
 
 
 def _by_itself(error: OSError, does: str) -> str:
-    """What an error says that names files: two of them only where something gets another name."""
+    """Return the action of an error that names files; two are named only by a rename or link."""
     if error.filename is None:
         return ""
     codes = []

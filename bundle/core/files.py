@@ -1,37 +1,41 @@
 """Files: opened and read with care, written as a whole, hashed.
 
-Nothing else in `bundle/` opens a file that somebody else may have put where it lies.
+Only this module opens files that another person may have put in place.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from bundle.core.failures import doing
 
+#: How the name of a file ends while it is being written.
+UNFINISHED = ".part"
+
 
 def open_regular(path: Path, limit: int | None, *, links: bool = False) -> BufferedReader:
-    """Open a file of which nothing is known yet, for reading.
+    """Open an untrusted file for reading.
 
     Args:
-        path: what is not a regular file, such as a pipe or a device, is neither opened nor waited
-            for.
-        limit: the most bytes that it may have; nothing for whoever counts what is read.
-        links: whether it may be a symbolic link. That is for paths that a person names: what lies
-            beside or below them leads nowhere else.
+        path: of a regular file. A pipe or a device is refused without opening it.
+        limit: the most bytes that the file may have; None if the caller counts what it reads.
+        links: whether it may be a symbolic link. Allow that only for paths that a person names, not
+            for files beside or below them.
 
     Raises:
         OSError: it cannot be opened, is something else, or is too long.
     """
-    # A device is not even opened: that alone can rewind a tape.
+    # Check before opening: opening a device alone can rewind a tape.
     _check_regular(path, path.stat(follow_symlinks=links), limit)
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     stream = os.fdopen(os.open(path, flags | (0 if links else os.O_NOFOLLOW)), "rb")
@@ -59,7 +63,7 @@ def _too_long(path: Path, limit: int) -> OSError:
 
 
 def read_file(path: Path, limit: int, *, links: bool = False) -> bytes:
-    """Read a small file of which nothing is known yet, as `open_regular` opens it.
+    """Read a small untrusted file, as `open_regular` opens it.
 
     Raises:
         OSError: it cannot be read, is no regular file, or has more bytes than the limit.
@@ -72,14 +76,18 @@ def read_file(path: Path, limit: int, *, links: bool = False) -> bytes:
 
 
 def create(path: Path, mode: int = 0o666) -> BinaryIO:
-    """Make a new file in place of whatever is there, never through a link: a stick is anybody's."""
+    """Make a new file in place of any other; a link on an untrusted drive is not followed."""
     path.unlink(missing_ok=True)
+    return _create(path, mode)
+
+
+def _create(path: Path, mode: int = 0o666) -> BinaryIO:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     return os.fdopen(fd, "wb")
 
 
 def open_own(path: Path) -> BinaryIO:
-    """Open a file that goes on from run to run, unbuffered; it is made if it is not there."""
+    """Open a file that later runs continue, unbuffered; make it if it does not exist."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW
     stream = os.fdopen(os.open(path, flags, 0o644), "r+b", buffering=0)
     try:
@@ -90,30 +98,71 @@ def open_own(path: Path) -> BinaryIO:
     return stream
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file as a whole: after a power cut it is the old one or the new one."""
-    with doing("write", path):
-        _write_atomic(path, data)
+def write_atomic(path: Path, data: bytes, *, durable: bool = True, mode: int | None = None) -> None:
+    """Replace a file as a whole: after a power cut it is the old one or the new one.
 
-
-def _write_atomic(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with create(temporary) as out:
-            out.write(data)
-            out.flush()
+    Args:
+        path: of the file.
+        data: its new content.
+        durable: whether the new content must reach the disk, and what killed writers left is
+            removed. A cache can do without.
+        mode: of the file; without it, the umask decides.
+    """
+    if durable:
+        _remove_abandoned(path)
+    with doing("write", path), _unfinished(path) as (temporary, out):
+        if mode is not None:
+            os.fchmod(out.fileno(), mode)
+        out.write(data)
+        out.flush()
+        if durable:
             os.fsync(out.fileno())
         temporary.replace(path)
-    except OSError:
+        if durable:
+            fsync_directory(path.parent)
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Yield a new file beside the target, which no other writer uses or removes; remove it after.
+
+    The name is as unique as that of `mkstemp`, but the mode follows the umask: a drive that another
+    user mounted allows no change of mode. The lock tells other writers that this one is running, so
+    that they remove only what a killed one left.
+    """
+    while True:
+        temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}{UNFINISHED}")
+        out = _create(temporary)
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(out.fileno(), fcntl.LOCK_EX)
+        # Before it was locked, another writer may have removed it as abandoned.
+        if temporary.exists():
+            break
+        out.close()
+    try:
+        yield temporary, out
+    finally:
         with suppress(OSError):
             temporary.unlink()
-        raise
-    fsync_directory(path.parent)
+        # Closing writes what is still in memory, which may fail on a full disk.
+        with suppress(OSError):
+            out.close()
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed writers of this file left; a running one holds its lock."""
+    with suppress(OSError):
+        for left in path.parent.iterdir():
+            if not (left.name.startswith(f".{path.name}.") and left.suffix == UNFINISHED):
+                continue
+            with suppress(OSError), open_regular(left, None) as stream:
+                fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
 
 
 def link_atomic(target: str, link: Path) -> None:
     """Point a symbolic link elsewhere in one step."""
-    temporary = link.with_name(link.name + ".part")
+    temporary = link.with_name(link.name + UNFINISHED)
     with doing("change the link", link):
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target)
@@ -137,8 +186,8 @@ def fsync_directory(path: Path) -> None:
 
 
 def sync_filesystem(path: Path) -> None:
-    """Flush this file system only: a thousand small files at once, and no hanging NFS."""
-    import ctypes  # noqa: PLC0415 - verifying needs nothing of it
+    """Flush only this file system: fast for many small files, and no other one can block it."""
+    import ctypes  # noqa: PLC0415 - not needed to verify
 
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -153,14 +202,14 @@ def sync_filesystem(path: Path) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Let a stream lead nowhere: Python flushes once more at its end, which must not fail again."""
+    """Redirect a stream to /dev/null, so that Python's last flush of it does not fail again."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
 
 
 def remove(path: Path) -> None:
-    """Remove a directory with what is in it, or whatever else it is; never what a link names."""
+    """Remove a directory with its content, or a file or link; never the target of a link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -168,27 +217,27 @@ def remove(path: Path) -> None:
 
 
 def is_file_of(path: Path, size: int) -> bool:
-    """Whether it is a regular file, no link to one, with so many bytes.
+    """Return whether a path is a regular file, not a link, of this size.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
     """
     status = path.lstat()
     return stat.S_ISREG(status.st_mode) and status.st_size == size
 
 
 def free_bytes(path: Path) -> int:
-    """What this user may still write there."""
+    """Return the bytes that this user may still write there."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
 
 
 def sha256(path: Path) -> str:
-    """The hash of a whole file."""
+    """Return the hash of a whole file."""
     with doing("read", path), open_regular(path, None, links=True) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_bytes(data: bytes) -> str:
-    """The hash of some bytes."""
+    """Return the hash of some bytes."""
     return hashlib.sha256(data).hexdigest()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bundle.core.files import open_directory, open_own
 
-#: For a lock that is not waited for, and for one that several hold.
+#: A lock without waiting, and a lock that several processes can hold.
 AT_ONCE = fcntl.LOCK_EX | fcntl.LOCK_NB
 SHARED = fcntl.LOCK_SH
 
@@ -27,7 +27,7 @@ def folder(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
 
 @contextmanager
 def file(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
-    """Hold the lock that is a file of its own; nobody removes it."""
+    """Hold the lock of a file that exists only for this and is never removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_own(path) as stream:
         yield _taken(stream.fileno(), how)

@@ -1,4 +1,4 @@
-"""Writing large results: is there room, may it be written, and one sentence when it fails."""
+"""Writing large results: check space and permission, and explain failures in one sentence."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bundle.core.files import free_bytes, open_regular
 from bundle.core.text import size
 from bundle.errors import AirliftError, Kind
 
-#: What a file system needs beside the bytes: names, tables.
+#: Bytes that a file system needs for itself, such as names and tables.
 MARGIN = 1 << 20
 MOUNTS = Path("/proc/self/mountinfo")
 
 
 def check_space(needed: int, out: Path, what: str) -> None:
-    """Refuse before anything is written what cannot be finished."""
+    """Refuse a result that does not fit, before anything is written."""
     free = free_bytes(out)
     if free < needed + MARGIN:
         raise AirliftError(
             Kind.NO_SPACE,
-            f"{what} needs {size(needed + MARGIN)}, {size(free)} are free",
+            f"{what} needs {size(needed + MARGIN)}, but only {size(free)} are free",
             where=str(out),
             fix=f"free {size(needed + MARGIN - free)} there, or name a directory on a larger "
             "disk: -o DIR",
@@ -32,9 +32,9 @@ def check_space(needed: int, out: Path, what: str) -> None:
 
 
 def check_replaces(path: Path, beginning: bytes, what: str) -> None:
-    """Refuse to put a result where anything else than an older one lies, such as a bundle.
+    """Refuse to replace any file but an older result, for example a bundle.
 
-    `beginning` is what every file of the kind begins with.
+    `beginning` is how every file of the result's kind begins.
     """
     try:
         with open_regular(path, None, links=True) as stream:
@@ -46,7 +46,7 @@ def check_replaces(path: Path, beginning: bytes, what: str) -> None:
     if found != beginning:
         raise AirliftError(
             Kind.OUTPUT,
-            f"a file is there already, and it is no {what}; it is left as it is",
+            f"there is a file already, and it is no {what}; it was not changed",
             where=str(path),
             fix="name a new file: -o FILE",
         )
@@ -54,7 +54,7 @@ def check_replaces(path: Path, beginning: bytes, what: str) -> None:
 
 @contextmanager
 def writes_to(out: Path, *, continues: bool = True) -> Iterator[None]:
-    """Turn what the operating system says of a failed write into the product's sentence."""
+    """Turn an error of the operating system during a write into the product's own."""
     try:
         yield
     except OSError as error:
@@ -63,13 +63,13 @@ def writes_to(out: Path, *, continues: bool = True) -> Iterator[None]:
 
 
 def flush(stream: BinaryIO) -> None:
-    """Bring everything written so far to the disk."""
+    """Flush everything that was written so far to the disk."""
     stream.flush()
     os.fsync(stream.fileno())
 
 
 def filesystem(path: Path, mounts: Path = MOUNTS) -> str:
-    """The type of the file system of a path or of its nearest parent, such as `vfat`, or ''."""
+    """Return the file system type of a path or its nearest parent, such as `vfat`, or ''."""
     path = path.absolute()
     while not path.exists() and path != path.parent:
         path = path.parent

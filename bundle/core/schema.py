@@ -1,4 +1,4 @@
-"""A very small strict schema: every key known, every value checked, errors that name the place."""
+"""A very small strict schema: all keys are known, all values checked, errors name the place."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Check = Callable[[object, str], None]
 
 
 class ShapeError(ValueError):
-    """A value is not what the schema wants; the text says where."""
+    """A value does not fit the schema; the text names its place."""
 
 
 def record(**fields: Check) -> Check:
-    """An object with exactly these keys."""
+    """Return a check for an object with exactly these keys."""
 
     def check(value: object, where: str) -> None:
         if not isinstance(value, dict):
@@ -30,7 +30,7 @@ def record(**fields: Check) -> Check:
 
 
 def mapping(names: str, values: Check) -> Check:
-    """An object with free keys of one form."""
+    """Return a check for an object with free keys of one form."""
     pattern = re.compile(names)
 
     def check(value: object, where: str) -> None:
@@ -45,7 +45,7 @@ def mapping(names: str, values: Check) -> Check:
 
 
 def array(items: Check) -> Check:
-    """A list of equal things."""
+    """Return a check for a list of items of one form."""
 
     def check(value: object, where: str) -> None:
         if not isinstance(value, list):
@@ -57,7 +57,7 @@ def array(items: Check) -> Check:
 
 
 def text(pattern: str = r"[\x20-\x7e]+", *, limit: int = 4096) -> Check:
-    """A text that matches wholly: printable ASCII unless told otherwise."""
+    """Return a check for a text that matches the whole pattern: by default, printable ASCII."""
     compiled = re.compile(pattern, re.ASCII)
 
     def check(value: object, where: str) -> None:
@@ -70,7 +70,7 @@ def text(pattern: str = r"[\x20-\x7e]+", *, limit: int = 4096) -> Check:
 
 
 def integer(low: int, high: int | None = None) -> Check:
-    """A whole number within bounds; true and 1.0 are not."""
+    """Return a check for a whole number within bounds; true and 1.0 are refused."""
 
     def check(value: object, where: str) -> None:
         if not isinstance(value, int) or isinstance(value, bool):
@@ -82,7 +82,7 @@ def integer(low: int, high: int | None = None) -> Check:
 
 
 def boolean() -> Check:
-    """True or false."""
+    """Return a check for true or false."""
 
     def check(value: object, where: str) -> None:
         if not isinstance(value, bool):
@@ -92,7 +92,7 @@ def boolean() -> Check:
 
 
 def nullable(inner: Check) -> Check:
-    """Null, or the inner check."""
+    """Return a check for null, or for the inner check."""
 
     def check(value: object, where: str) -> None:
         if value is not None:

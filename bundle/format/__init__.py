@@ -1,5 +1,5 @@
-"""What a bundle is, byte by byte: tar, manifest, parts, layers, deltas.
+"""The form of a bundle, byte by byte: tar, manifest, parts, layers, deltas.
 
-Trusts nobody: there is one form for each thing, and any other is refused. Nothing here asks who
-signed, and nothing is written.
+Nothing is trusted: each thing has one form, and any other is refused. This package checks no
+signatures.
 """

@@ -1,4 +1,4 @@
-"""What a delta leaves out, in words and in numbers."""
+"""What a delta omits, in words and in numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bundle.format.manifest import Base, Manifest
 
 
 def describe(parsed: Manifest) -> str:
-    """One line for people."""
+    """Describe a delta in one line for people."""
     known = facts(parsed)
     assert known is not None  # noqa: S101 - only of a delta
     word = "release" if len(parsed.bases) == 1 else "releases"
@@ -22,7 +22,7 @@ def describe(parsed: Manifest) -> str:
 
 
 def facts(parsed: Manifest) -> dict[str, Any] | None:
-    """The same for machines; nothing for a full bundle."""
+    """Return the numbers of a delta for machines; None for a full bundle."""
     if not parsed.bases:
         return None
     return {
@@ -36,5 +36,5 @@ def facts(parsed: Manifest) -> dict[str, Any] | None:
 
 
 def names_of(bases: Sequence[Base]) -> str:
-    """Return the bases for people."""
+    """Return the names of the bases for people."""
     return " and ".join(f"{base.version} (serial {base.serial})" for base in bases)

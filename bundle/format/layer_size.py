@@ -1,10 +1,10 @@
-"""How large a layer gets when an engine unpacks it, counted while its bytes pass: no bomb travels.
+"""Counts how large a layer becomes when an engine unpacks it, and so refuses a bomb.
 
-An engine looks at a layer's first bytes, not at its media type, and so does this. gzip says too
-little, so it is unpacked, a bounded piece at a time. Of zstd the blocks are walked: each has a most
-that it can give. Only where all of them together could be too much is the stream unpacked, once its
-hash was compared, and what comes out is counted. What a frame's head says is never believed; it can
-only refuse the layer.
+An engine recognises the compression by a layer's first bytes, not by its media type, and so does
+this. A gzip stream states no size, so it is unpacked here, in small pieces. For zstd, each block
+has a maximum, and the blocks are added up. Only if their sum is too large is the stream unpacked
+and counted, after its hash was compared. The size that a frame's head states can only refuse the
+layer, never accept it.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ if TYPE_CHECKING:
 _GZIP = b"\x1f\x8b"
 _ZSTD = 0xFD2FB528
 _SKIPPABLE = 0x184D2A50
-# Docker would unpack these, too; no layer of an OCI image is compressed so.
+# Docker also unpacks these, but OCI does not allow them for layers.
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 _SNIFF = 6
 _PIECE = 1 << 20
-# RFC 8878: no block is unpacked to more than this.
+# RFC 8878: the most bytes that a block can unpack to.
 _BLOCK = 128 << 10
 
 
 class Unpacked:
-    """Counts one layer until it is larger than its image may be, or no layer at all.
+    """Counts one layer, until it is larger than its image may be or malformed.
 
-    That is not said before `check`: first the layer's hash must show that it is what was signed.
+    Only `check` raises the error, after the layer's hash was compared with what was signed.
     """
 
     def __init__(self, path: str, limit: int) -> None:
         self._path = path
         self._limit = limit
         self._refusal: AirliftError | None = None
-        #: Bytes of the layer as a tar file, so far; of zstd those that are sure, until `check`.
+        #: Bytes of the layer as a tar file, so far. For zstd, until `check`, only the certain ones.
         self.size = 0
-        # What zstd blocks can give beside them.
+        # The maximum that zstd's compressed blocks can add.
         self._more = 0
         self._start = b""
         self._kind = ""
         self._gzip = zlib.decompressobj(wbits=31)
         self._in_member = False
-        # Of a zstd stream: where in it the next piece begins.
+        # The state of a zstd stream at the start of the next piece.
         self._carried = b""
         self._skip = 0
         self._in_frame = False
         self._checksum = 0
 
     def feed(self, piece: memoryview) -> None:
-        """Take the next bytes of the layer; after a reason to refuse it they do not matter."""
+        """Take the next bytes of the layer; ignore them after a reason to refuse it."""
         if self._refusal is None:
             try:
                 self._take(piece)
@@ -62,22 +62,22 @@ class Unpacked:
                 self._refusal = error
 
     def check(self, read: Read) -> None:
-        """Refuse the layer if there was a reason, or if its stream did not end.
+        """Refuse the layer if there was a reason, or if its stream is incomplete.
 
-        `read` gives the layer again, whose hash is known to be right.
+        `read` returns the layer's bytes again, after its hash was compared.
         """
         if self._refusal is not None:
             raise self._refusal
         kind = self._kind or self._sniff()
         if kind == "zstd" and (self._in_frame or self._carried or self._skip or not self._kind):
-            self._refuse("is no whole zstd stream")
+            self._refuse("is not a complete zstd stream")
         if kind == "gzip" and (self._in_member or not self._kind):
-            self._refuse("is no whole gzip stream")
+            self._refuse("is not a complete gzip stream")
         if self._more:
             self._count(read)
 
     def _count(self, read: Read) -> None:
-        """Let the size be what it is; or what it is at most, if even that is allowed."""
+        """Set the size to its maximum if that is allowed, else count it."""
         most = self.size + self._more
         if most <= self._limit:
             self.size = most
@@ -87,7 +87,7 @@ class Unpacked:
         except ImportError as error:
             raise AirliftError(
                 Kind.PYTHON,
-                "this Python has no ctypes module, by which the size of a layer is counted",
+                "this Python has no ctypes module, which is needed to count a layer's size",
                 where=sys.executable,
                 fix="install the distribution's whole python3 (python3-minimal is not enough)",
             ) from error
@@ -123,8 +123,8 @@ class Unpacked:
         return "tar"
 
     def _walk(self, piece: memoryview) -> None:
-        """Go from head to head of frames and blocks (RFC 8878); what is between is passed over."""
-        if self._carried:  # the beginning of a head at the end of the piece before
+        """Read the heads of frames and blocks (RFC 8878), and skip what is between them."""
+        if self._carried:  # the beginning of a head at the end of the previous piece
             piece = memoryview(self._carried + bytes(piece))
         at, end = self._skip, len(piece)
         while at < end:
@@ -136,7 +136,7 @@ class Unpacked:
         self._skip = max(at - end, 0)
 
     def _frame(self, piece: memoryview, at: int) -> int | None:
-        """What follows the head of a frame, or nothing if the piece ends before it does."""
+        """Return the end of a frame's head, or None if the piece ends before it."""
         if at + 8 > len(piece):
             return None
         magic, flags = int.from_bytes(piece[at : at + 4], "little"), piece[at + 4]
@@ -150,14 +150,14 @@ class Unpacked:
         if start + size > len(piece):
             return None
         if size:
-            said = int.from_bytes(piece[start : start + size], "little")
-            # An engine would make room for it.
-            self._check_fits(said + 256 if size == 2 else said)
+            stated = int.from_bytes(piece[start : start + size], "little")
+            # An engine would allocate memory for it.
+            self._check_fits(stated + 256 if size == 2 else stated)
         self._in_frame, self._checksum = True, flags & 4
         return start + size
 
     def _block(self, piece: memoryview, at: int) -> int | None:
-        """The end of as many blocks of a frame as begin in the piece; nothing if none does."""
+        """Return the end of the last block that begins in the piece; None if none does."""
         begin, end = at, len(piece) - 3
         while at <= end:
             block = piece[at] | piece[at + 1] << 8 | piece[at + 2] << 16
@@ -168,7 +168,7 @@ class Unpacked:
             if kind == 2:
                 self._more += _BLOCK
             else:
-                # What is not compressed, or one byte again and again, says its size.
+                # A raw block, or one byte repeated, states its exact size.
                 self._add(size)
             if block & 1:
                 self._in_frame = False
@@ -200,5 +200,5 @@ class Unpacked:
             Kind.MANIFEST,
             f"the layer {self._path} {what}",
             where="manifest.json, unpacked_size of the image",
-            fix="do not use this bundle, though it is signed; tell the vendor",
+            fix="do not use this bundle, even though it is signed; inform the vendor",
         )

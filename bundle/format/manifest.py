@@ -1,4 +1,4 @@
-"""The manifest: strict reading, cross-checks, and the one way to write it."""
+"""The manifest: strict reading, cross-checks, and its one written form."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MAX_PATH = 255
 MAX_BYTES_ON_HOST = 2**53
 
 DIRECTORIES = ("content", "about", "wheels", "packages", "oci", "blobs")
-# What a delta may leave out: what is large and seldom changes. The rest always travels.
+# A delta may omit these, which are large and seldom change. It carries all others.
 LEAVABLE = ("about", "wheels", "packages", "blobs")
-# A release directory holds these beside the content, so content may not bring them.
+# A release directory has these beside the content, so content must not contain them.
 RESERVED_IN_RELEASE = ("venv", "about", "wheels", "packages", "oci", VERIFIER)
-# Without these no release can be used: better to say so before it is stored.
+# No release works without these, so a bundle without them is refused before it is stored.
 REQUIRED = (
     VERIFIER,
     "content/ansible.cfg",
@@ -43,7 +43,7 @@ _DIGEST = rf"sha256:{HASH}"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 IMAGE_SOURCES = "debian|registry"
 _NAME = r"[a-z0-9]+([._-][a-z0-9]+)*"
-# Starts with no dot and no dash: no hidden files, nothing that a program takes for an option.
+# No dot or dash at the start: no hidden files, and nothing that programs read as an option.
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._+~@%=,-]*"
 _PATH = rf"{_SEGMENT}(/{_SEGMENT})*"
 
@@ -82,7 +82,7 @@ _SHAPE = s.record(
     components=s.mapping(_NAME, _COMPONENT),
     absent=s.mapping(_NAME, s.record(reason=s.text())),
     zones=s.mapping(r"[a-z][a-z0-9_]*", s.record(bytes=s.integer(0, MAX_BYTES_ON_HOST))),
-    # A delta's: the releases that it builds on, and their members that it does not carry again.
+    # For a delta: the releases that it is based on, and their members that it omits.
     bases=s.array(
         s.record(version=s.text(VERSION), serial=s.integer(1, 2**53), release_sha256=s.text(HASH))
     ),
@@ -97,22 +97,22 @@ class Member(NamedTuple):
     path: str
     size: int
     sha256: str
-    #: The release that has it, if the bundle leaves it out.
+    #: The release that has it, if the bundle omits it.
     base: str = ""
 
     @property
     def is_blob(self) -> bool:
-        """Whether it belongs into the shared store, not into the release directory."""
+        """Return whether it belongs into the shared store, not into the release directory."""
         return self.path.startswith("blobs/")
 
     @property
     def release_path(self) -> str:
-        """Where it lies in a release directory."""
+        """Return its path in a release directory."""
         return self.path.removeprefix("content/")
 
 
 class Base(NamedTuple):
-    """A release that a delta builds on."""
+    """A release that a delta is based on."""
 
     version: str
     serial: int
@@ -124,38 +124,38 @@ class Manifest:
 
     def __init__(self, data: dict[str, Any], raw: bytes) -> None:
         self.data = data
-        #: Its very bytes.
+        #: Its exact bytes.
         self.raw = raw
 
     @cached_property
     def members(self) -> tuple[Member, ...]:
-        """The files, in the archive's order."""
+        """Return the files, in the archive's order."""
         return tuple(Member(m["path"], m["size"], m["sha256"]) for m in self.data["members"])
 
     @cached_property
     def left_out(self) -> tuple[Member, ...]:
-        """What a delta expects on the jump host; a full bundle leaves nothing out."""
+        """Return the members that a delta expects on the jump host; none for a full bundle."""
         return tuple(
             Member(m["path"], m["size"], m["sha256"], m["base"]) for m in self.data["left_out"]
         )
 
     @cached_property
     def bases(self) -> tuple[Base, ...]:
-        """The releases that have what a delta leaves out, newest first."""
+        """Return the releases that have the members that a delta omits, newest first."""
         return tuple(
             Base(b["version"], b["serial"], b["release_sha256"]) for b in self.data["bases"]
         )
 
     @property
     def contents(self) -> tuple[Member, ...]:
-        """Everything that the release is made of, whether carried or left out."""
+        """Return all members of the release, whether carried or omitted."""
         return (*self.members, *self.left_out)
 
     @cached_property
     def release_sha256(self) -> str:
-        """What identifies the release: one value for its full bundle and all its deltas.
+        """Return the identity of the release, which its full bundle and all its deltas share.
 
-        It is the hash of the manifest as the full bundle has it.
+        It is the hash of the full bundle's manifest.
         """
         members = [
             {"path": m.path, "size": m.size, "sha256": m.sha256}
@@ -168,50 +168,50 @@ class Manifest:
 
     @property
     def full_name(self) -> str:
-        """The file name of the bundle of this release that needs no other."""
+        """Return the file name of this release's full bundle."""
         return bundle_name(self.version, self.data["architecture"])
 
     @property
     def version(self) -> str:
-        """The release's SemVer version."""
+        """Return the release's SemVer version."""
         return str(self.data["version"])
 
     @property
     def serial(self) -> int:
-        """The number that only grows from release to release."""
+        """Return the number that rises from release to release."""
         return int(self.data["serial"])
 
     @property
     def components(self) -> dict[str, dict[str, Any]]:
-        """The images, by component."""
+        """Return the images, by component."""
         components: dict[str, dict[str, Any]] = self.data["components"]
         return components
 
     @property
     def total_size(self) -> int:
-        """Bytes in all members."""
+        """Return the bytes of all carried members."""
         return sum(m.size for m in self.members)
 
 
 def order(path: str) -> tuple[int, str]:
-    """The place of a member in a bundle that `build` makes, as a key to sort by."""
+    """Return a key that sorts members into the order of `build`."""
     top = path.partition("/")[0]
     return (DIRECTORIES.index(top) if top in DIRECTORIES else -1), path
 
 
 def may_be_left_out(path: str) -> bool:
-    """Whether a delta may rely on a base for this member."""
+    """Return whether a delta may omit this member, because a base has it."""
     top, _, rest = path.partition("/")
     return top in LEAVABLE and bool(rest)
 
 
 def encode(data: dict[str, Any]) -> bytes:
-    """The one form in which a manifest may be written."""
+    """Return the only form in which a manifest may be written."""
     return (json.dumps(data, sort_keys=True, indent=1, ensure_ascii=True) + "\n").encode("ascii")
 
 
 def parse(raw: bytes) -> Manifest:
-    """Read and check a manifest whose signature is already known to be good."""
+    """Read and check a manifest whose signature was already verified."""
     try:
         data = json.loads(raw.decode("ascii"), object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
@@ -222,14 +222,14 @@ def parse(raw: bytes) -> Manifest:
     if isinstance(found, int) and found > FORMAT:
         _refuse(
             f"the manifest has format {found}, newer than this verifier's {FORMAT}",
-            fix="take out this bundle's own verify.pyz and check it by hand, as docs/TRUST.md says",
+            fix="extract this bundle's own verify.pyz and check it by hand, as in docs/TRUST.md",
         )
     try:
         _SHAPE(data, "")
     except s.ShapeError as error:
         _refuse(f"manifest.json: {error}")
     if encode(data) != raw:
-        _refuse("manifest.json is not in its canonical form, so it was not made by `bundle build`")
+        _refuse("manifest.json is not in canonical form, so `bundle build` did not write it")
     manifest = Manifest(data, raw)
     _check_members(manifest)
     _check_left_out(manifest)
@@ -265,7 +265,7 @@ def _check_members(manifest: Manifest) -> None:
         if top == "content" and (
             first in RESERVED_IN_RELEASE or first == MANIFEST or first.startswith(SIGNATURE)
         ):
-            _refuse(f"the manifest lists {path!r}, a name that Airlift keeps for itself")
+            _refuse(f"the manifest lists {path!r}, a name that Airlift reserves")
     if missing := [path for path in REQUIRED if path not in seen]:
         _refuse(f"the manifest lists no {missing[0]}")
     if members[0].path != VERIFIER:
@@ -273,7 +273,7 @@ def _check_members(manifest: Manifest) -> None:
 
 
 def _check_paths(manifest: Manifest) -> None:
-    """No path, carried or left out, stands in the way of another, or of the archive's form."""
+    """Refuse a path, carried or omitted, that conflicts with another or is too long."""
     paths = [member.path for member in manifest.contents]
     folders: set[str] = set()
     for path in paths:
@@ -288,10 +288,12 @@ def _check_paths(manifest: Manifest) -> None:
 
 
 def _check_left_out(manifest: Manifest) -> None:
-    """A delta says of each member that it lacks which base has it, and lacks only what it may."""
+    """Check that a delta omits only allowed members, and names a base for each."""
     serials = [manifest.serial, *(base.serial for base in manifest.bases)]
     if sorted(set(serials), reverse=True) != serials:
-        _refuse("the manifest's bases are not older than the release, each but once, newest first")
+        _refuse(
+            "the manifest's bases must be older than the release, each listed once, newest first"
+        )
     versions = {base.version for base in manifest.bases}
     if len(versions | {manifest.version}) != len(serials):
         _refuse("the manifest gives one version to two of its bases, or a base its own version")
@@ -299,20 +301,20 @@ def _check_left_out(manifest: Manifest) -> None:
     for member in manifest.left_out:
         path = member.path
         if not may_be_left_out(path):
-            _refuse(f"the manifest leaves out {path!r}, which always travels")
+            _refuse(f"the manifest omits {path!r}, which every bundle must carry")
         if member.is_blob and path != f"blobs/sha256/{member.sha256}":
-            _refuse(f"the manifest leaves out {path!r}, a name that is not the blob's SHA-256")
+            _refuse(f"the manifest omits {path!r}, a name that is not the blob's SHA-256")
         if path in seen:
-            _refuse(f"the manifest lists {path!r} and leaves it out, or leaves it out twice")
+            _refuse(f"the manifest lists and omits {path!r}, or omits it twice")
         seen.add(path)
         if member.base not in versions:
-            _refuse(f"the manifest leaves out {path!r} and names no base that has it")
+            _refuse(f"the manifest omits {path!r} and names no base that has it")
     if unused := versions - {member.base for member in manifest.left_out}:
-        _refuse(f"the manifest names the base {min(unused)} and leaves nothing of it out")
+        _refuse(f"the manifest names the base {min(unused)}, but omits none of its members")
 
 
 def _check_components(manifest: Manifest) -> None:
-    """Every image is complete: nothing will be missing when a host asks for it."""
+    """Check that every image is complete, so that no host lacks a blob later."""
     blobs = {m.sha256: m.size for m in manifest.contents if m.is_blob}
     needless = dict.fromkeys(blobs)
     for name, component in manifest.components.items():
@@ -330,9 +332,9 @@ def _check_components(manifest: Manifest) -> None:
             if size is not None and blobs[value] != size:
                 _refuse(f"the manifest gives two sizes for the blob {digest} of {name}")
     if needless:
-        # Nobody would have looked at it: the layers of images are what is measured.
+        # Only layers of images are measured, so such a blob would never be checked.
         listed = {member.sha256 for member in manifest.members}
-        what = "lists" if min(needless) in listed else "leaves out"
+        what = "lists" if min(needless) in listed else "omits"
         _refuse(f"the manifest {what} the blob {min(needless)}, which no image needs")
     schema = manifest.data["schema"]
     if schema["lowest_compatible"] > schema["head"]:
@@ -349,23 +351,23 @@ def _refuse(what: str, *, fix: str = "") -> NoReturn:
 
 
 def bundle_name(version: str, architecture: str, since: str | None = None) -> str:
-    """The file name of a bundle, or of a delta since another release."""
+    """Return the file name of a bundle, or of a delta based on another release."""
     middle = f"{version}-since-{since}" if since else version
     return f"{PRODUCT}-{middle}-{architecture}.tar"
 
 
 def signature_name(number: int) -> str:
-    """The name of a signature's file, in a bundle and in a release; the first is number 1."""
+    """Return the name of a signature, in a bundle and in a release; the first is number 1."""
     return SIGNATURE if number == 1 else f"{SIGNATURE}.{number}"
 
 
 def is_version(value: str) -> bool:
-    """Whether a text is a SemVer version as manifests have it."""
+    """Return whether a text is a SemVer version that a manifest may have."""
     return re.fullmatch(VERSION, value) is not None
 
 
 def is_member_path(path: str) -> bool:
-    """Whether a file of this name may be in a bundle."""
+    """Return whether a bundle may contain a file of this name."""
     return (
         len(path) <= MAX_PATH
         and re.fullmatch(_PATH, path) is not None

@@ -1,7 +1,7 @@
-"""A bundle in parts: the index that lies beside them, and reading the parts as one file.
+"""A bundle in parts: the index beside them, and reading the parts as one file.
 
-The index says which part is bad; it decides nothing else. Whether the bundle is good is decided by
-its own signed manifest, in parts as in one piece.
+The index only tells which part is bad. Whether the bundle is valid depends on its own signed
+manifest, in parts as in one piece.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from bundle.format import tar
 
 SUFFIX = ".parts"
 SIGNATURE_SUFFIX = ".sig"
-#: Two digits in a name: `cat NAME.part-*` gives them in order.
+#: Two digits in a name, so that `cat NAME.part-*` has them in order.
 MAX_PARTS = 99
 #: The largest file that FAT32 can hold.
 FAT_LIMIT = (4 << 30) - 1
 _MAX_INDEX = 1 << 16
-#: A name that every file system of a stick can hold, and no program takes for an option.
+#: A name that every file system of a USB drive allows, and that programs do not read as an option.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}"
-#: What is said of a part whose bytes are not those that were split.
+#: The problem of a part whose bytes differ from those that `split` wrote.
 BAD = "is bad, its SHA-256 is not the one in the index"
 _PART = re.compile(rf"({NAME})\.part-\d\d")
 BUFFER = 1 << 20
@@ -44,20 +44,20 @@ _SHAPE = s.record(
     format=s.integer(1, 1),
     parts=s.array(s.record(**_FILE)),
 )
-# Refusals that a bad part explains. Those of a signature concern the beginning only.
+# Refusals that a bad part can cause. Those of a signature are caused by the first part only.
 _CONTENT = (Kind.UNREADABLE, Kind.CUT_SHORT, Kind.ALTERED, Kind.STRUCTURE)
 _BEGINNING = (Kind.UNSIGNED, Kind.UNKNOWN_SIGNER, Kind.BAD_SIGNATURE)
 
 
 class Piece(NamedTuple):
-    """A file as the index names it: a part, or the bundle that the parts are."""
+    """A file that the index lists: a part, or the whole bundle."""
 
     name: str
     size: int
     sha256: str
 
     def as_dict(self) -> dict[str, Any]:
-        """What the index says of it."""
+        """Return its entry in the index."""
         return {"bytes": self.size, "name": self.name, "sha256": self.sha256}
 
 
@@ -69,20 +69,20 @@ class Index(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The index's own file name."""
+        """Return the index's own file name."""
         return self.bundle.name + SUFFIX
 
     def starts(self) -> list[int]:
-        """Where each part begins in the bundle."""
+        """Return where each part begins in the bundle."""
         return [0, *accumulate(part.size for part in self.parts)][:-1]
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the index for `--json`."""
         whole = {"bytes": self.bundle.size, "sha256": self.bundle.sha256}
         return {**whole, "parts": [part.as_dict() for part in self.parts]}
 
     def encode(self) -> bytes:
-        """The only bytes that say this; one line for each file, so that `sed` reads it too."""
+        """Return the index's only written form; it has one line per file, so that `sed` works."""
         lines = [f"  {json.dumps(part.as_dict())}" for part in self.parts]
         text = (
             f'{{\n "bundle": {json.dumps(self.bundle.as_dict())},\n "format": 1,\n "parts": [\n'
@@ -93,12 +93,12 @@ class Index(NamedTuple):
 
 
 def part_name(bundle: str, number: int) -> str:
-    """The file name of a part; the first is number 1."""
+    """Return the file name of a part; the first is number 1."""
     return f"{bundle}.part-{number:02d}"
 
 
 def index_of(path: Path) -> Path | None:
-    """The index that this path means, if it names an index or a part."""
+    """Return the index of a path, if it names an index or a part."""
     if path.name.endswith(SUFFIX):
         return path
     if match := _PART.fullmatch(path.name):
@@ -107,12 +107,12 @@ def index_of(path: Path) -> Path | None:
 
 
 def signature_of(index: Path) -> Path:
-    """Where the signature of an index lies."""
+    """Return the path of an index's signature."""
     return index.with_name(index.name + SIGNATURE_SUFFIX)
 
 
 def read_index(path: Path) -> Index:
-    """Read an index, strictly: what is not written as `Index.encode` writes it is refused."""
+    """Read an index strictly: refuse any form but that of `Index.encode`."""
     try:
         raw = read_file(path, _MAX_INDEX, links=True)
         data = json.loads(raw)
@@ -124,7 +124,7 @@ def read_index(path: Path) -> Index:
         index = Index(bundle, tuple(parts))
         _check(index, raw)
     except OSError as error:
-        what = f"the index of the parts cannot be read: {error.strerror}"
+        what = f"cannot read the index of the parts: {error.strerror}"
         raise _bad_index(path, what) from error
     except (ValueError, RecursionError) as error:
         raise _bad_index(path, f"the index of the parts was altered: {error}") from error
@@ -137,9 +137,9 @@ def _check(index: Index, raw: bytes) -> None:
     if [part.name for part in index.parts] != names or not 1 <= len(names) <= MAX_PARTS:
         problem = "its parts are not numbered from 01 on"
     elif sum(part.size for part in index.parts) != index.bundle.size:
-        problem = "its parts are together not as long as the bundle"
+        problem = "its parts together have another length than the bundle"
     elif index.encode() != raw:
-        problem = "it is not written as `split` writes it"
+        problem = "it is not in the form that `split` writes"
     if problem:
         raise ValueError(problem)
 
@@ -155,12 +155,12 @@ def _bad_index(path: Path, what: str) -> AirliftError:
 
 
 def bad_parts(index: Index, folder: Path, problems: Mapping[int, str]) -> AirliftError:
-    """Name each part that is missing or bad, and the command that copies it again."""
-    said = [f"part {n} {what}: copy part {n} again" for n, what in sorted(problems.items())]
+    """Return the error that names each missing or bad part, and the command to copy it again."""
+    found = [f"part {n} {what}: copy part {n} again" for n, what in sorted(problems.items())]
     files = " ".join(f"FROM/{index.parts[n - 1].name}" for n in sorted(problems))
     return AirliftError(
         Kind.PART,
-        f"of {len(index.parts)} parts, " + "; ".join(said),
+        f"of {len(index.parts)} parts, " + "; ".join(found),
         where=str(folder / index.name),
         fix=f"cp {files} {shlex.quote(f'{folder}/')}  (FROM: where the parts were made), "
         "then run this command again; the other parts can stay",
@@ -168,12 +168,12 @@ def bad_parts(index: Index, folder: Path, problems: Mapping[int, str]) -> Airlif
 
 
 def wrong_size(source: tar.Source, part: Piece) -> str:
-    """What is said of a part that was not copied to its end, or is another file."""
-    return f"has {source.size} bytes in place of {part.size}"
+    """Return the problem of a part that is incomplete or another file."""
+    return f"has {source.size} bytes instead of {part.size}"
 
 
 class PartsSource(tar.Source):
-    """The parts of a bundle, read as the one file that they were."""
+    """The parts of a bundle, read as one file."""
 
     whole = False
 
@@ -205,7 +205,7 @@ class PartsSource(tar.Source):
         self._open.close()
 
     def readinto(self, offset: int, view: memoryview) -> int:
-        """Fill as much of the view as one part gives; 0 at the end of the last."""
+        """Fill the view with bytes of one part; return their number, 0 after the last part."""
         if offset >= self.size:
             return 0
         number = bisect_right(self._starts, offset)
@@ -220,7 +220,7 @@ class PartsSource(tar.Source):
             raise AirliftError(error.kind, what, where=error.where, fix=fix) from error
 
     def blame(self, error: AirliftError, searching: Searching) -> AirliftError:
-        """Name the bad parts in place of what they made wrong further inside."""
+        """Return an error that names the bad parts, if they caused this one."""
         if self._unreadable or error.kind not in (*_CONTENT, *_BEGINNING):
             return error
         chosen = self._parts[:1] if error.kind in _BEGINNING else self._parts
@@ -238,7 +238,7 @@ class PartsSource(tar.Source):
             return bad_parts(self.index, self.path.parent, problems)
         if error.kind in _BEGINNING:
             return error
-        fix = "copying does not help, each part is as the index says: ask whoever split the bundle"
+        fix = "have the bundle split again; copying does not help, for each part fits the index"
         return AirliftError(error.kind, error.what, where=error.where, fix=fix)
 
 
@@ -251,15 +251,15 @@ def open_source(path: Path) -> tar.Source:
     if not path.exists() and beside.exists():
         raise AirliftError(
             Kind.UNREADABLE,
-            "the bundle lies there in parts",
+            "the bundle is in parts",
             where=str(path),
-            fix=f"name {beside} in its place, or join them first",
+            fix=f"name {beside} instead, or join the parts first",
         )
     return tar.Source(path)
 
 
 def pieces(source: tar.Source, start: int, size: int) -> Iterable[memoryview]:
-    """A stretch of a source, in pieces that are valid until the next one."""
+    """Yield a section of a source, in pieces; each is valid until the next one."""
     buffer = memoryview(bytearray(BUFFER))
     end = start + size
     while start < end:
@@ -271,7 +271,7 @@ def pieces(source: tar.Source, start: int, size: int) -> Iterable[memoryview]:
 
 
 def sha256_of(source: tar.Source, progress: Callable[[int], None] | None = None) -> str:
-    """The hash of everything in a source."""
+    """Return the hash of a whole source."""
     digest = hashlib.sha256()
     for piece in pieces(source, 0, source.size):
         digest.update(piece)

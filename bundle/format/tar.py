@@ -1,7 +1,7 @@
-"""The tar around the members: one allowed form, written here and read here.
+"""The tar around the members: its one allowed form is written and read here.
 
-Every header follows from path and size alone, so the reader does not interpret what it finds: it
-compares. Interpretation happens only to explain a refusal.
+Path and size determine every header, so the reader only compares headers. It interprets one only to
+explain a refusal.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ BLOCK = 512
 MAX_MEMBER = 0o77777777777
 END = bytes(2 * BLOCK)
 MAX_SIGNATURE = 1 << 16
-# 1980-01-01: a date of its own would say nothing, and GNU tar warns about 1970.
+# 1980-01-01: a real date has no use here, and GNU tar warns about 1970.
 MTIME = 315532800
 
-# What a header has between name, size, checksum and prefix, and the sum of it; owner and group
-# are 0, the file is a regular one.
+# The fixed fields of a header and their sum: a regular file whose owner and group are 0.
 _MODE = b"0000644\0" + b"0000000\0" * 2
 _DATE = f"{MTIME:011o}\0".encode()
 _MAGIC = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2
@@ -50,27 +49,27 @@ _TYPES = {
 
 
 class Listed(Protocol):
-    """What the archive needs to know of a member."""
+    """A member, as far as the archive needs it."""
 
     @property
     def path(self) -> str:
-        """Its name in the archive."""
+        """Return its name in the archive."""
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Return its size in bytes."""
 
 
 class Source:
     """A bundle file, read at given offsets; safe to share between threads."""
 
-    #: One file; a bundle in parts is not.
+    #: Whether it is one file; a bundle in parts is not.
     whole = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            # As long as it is: what is read of it, the manifest says.
+            # Without a limit: the manifest says how much of it is read.
             self._file = open_regular(path, None, links=True)
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.EISDIR):
@@ -82,9 +81,9 @@ class Source:
                 ) from error
             raise AirliftError(
                 Kind.UNREADABLE,
-                f"the bundle cannot be opened: {error.strerror}",
+                f"cannot open the bundle: {error.strerror}",
                 where=str(path),
-                fix="check the path and that the stick is mounted",
+                fix="check the path, and that the drive is mounted",
             ) from error
         self._fd = self._file.fileno()
         self.size = os.fstat(self._fd).st_size
@@ -96,7 +95,7 @@ class Source:
         self._file.close()
 
     def readinto(self, offset: int, view: memoryview) -> int:
-        """Fill as much of the view as one system call gives; 0 at the end of the file."""
+        """Fill the view with one system call; return the number of bytes, 0 at the end."""
         try:
             count = os.preadv(self._fd, [view], offset)
         except OSError as error:
@@ -108,22 +107,22 @@ class Source:
     def _gone(self, what: str) -> AirliftError:
         return AirliftError(
             Kind.UNREADABLE,
-            f"{self.path.name} {what}; was the stick pulled?",
+            f"{self.path.name} {what}; was the drive removed?",
             where=str(self.path),
-            fix="put the stick in again and run the same command: it goes on where it was; if it "
-            "stops there again, the stick is failing: copy the bundle to another one",
+            fix="connect the drive again and run the same command, which continues; if it fails "
+            "there again, the drive is failing: copy the bundle to another one",
         )
 
     def forget_cache(self) -> None:
-        """Let the next read come from the medium, not from memory."""
+        """Make the next read come from the medium, not from Linux's cache."""
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def blame(self, error: AirliftError, searching: Searching) -> AirliftError:
-        """Say more of a refusal than can be seen at the place of its error."""
+        """Return an error that explains this one better, if the source can."""
         return error
 
     def read(self, offset: int, size: int) -> bytes:
-        """Read exactly so many bytes, or fewer at the end of the file."""
+        """Read this number of bytes, or fewer at the end of the file."""
         buffer = bytearray(size)
         view = memoryview(buffer)
         done = 0
@@ -136,7 +135,7 @@ class Source:
 
 
 class Preamble(NamedTuple):
-    """What is read before anything is trusted."""
+    """The members that are read before anything is trusted."""
 
     manifest: bytes
     signatures: tuple[bytes, ...]
@@ -144,7 +143,7 @@ class Preamble(NamedTuple):
 
 
 def split_name(path: str) -> tuple[str, str] | None:
-    """Split a path into ustar's prefix and name: the shortest prefix that does it."""
+    """Split a path into ustar's prefix and name, with the shortest possible prefix."""
     if len(path) <= 100:
         return "", path
     cut = path.find("/", len(path) - 101)
@@ -154,26 +153,26 @@ def split_name(path: str) -> tuple[str, str] | None:
 
 
 def header(path: str, size: int) -> bytes:
-    """The only header that a member of this name and size may have."""
+    """Return the only header that a member of this name and size may have."""
     names = split_name(path)
     if names is None or not 0 <= size <= MAX_MEMBER:
         message = f"{path!r} of {size} bytes cannot be written as ustar"
         raise ValueError(message)
     prefix, name = (text.encode("ascii") for text in names)
     octal = b"%011o\0" % size
-    # Only what differs is summed: a verification makes a thousand of these.
+    # Sum only the variable fields: a verification makes a thousand of these.
     checksum = b"%06o\0 " % (_SUM + sum(name) + sum(octal) + sum(prefix))
     start = name.ljust(100, b"\0") + _MODE + octal + _DATE
     return start + checksum + _MAGIC + prefix.ljust(155, b"\0") + bytes(12)
 
 
 def padding(size: int) -> int:
-    """The zero bytes between a member's data and the next header."""
+    """Return the number of zero bytes between a member's data and the next header."""
     return -size % BLOCK
 
 
 def total_size(sizes: Iterable[tuple[str, int]]) -> int:
-    """The length of an archive with these members."""
+    """Return the length of an archive with these members."""
     return sum(BLOCK + size + padding(size) for _, size in sizes) + len(END)
 
 
@@ -186,14 +185,14 @@ def read_preamble(
     signatures: int,
     next_member: str,
 ) -> Preamble:
-    """Read the manifest and its signatures, which stand first; nothing else is touched."""
+    """Read the manifest and its signatures, which come first; read nothing else."""
     path, size = _parse(source.read(0, BLOCK)) or ("", 0)
     if path != manifest:
         raise AirliftError(
             Kind.UNREADABLE,
             f"this is not an Airlift bundle: it does not begin with {manifest}",
             where=str(source.path),
-            fix="name the file airlift-VERSION-amd64.tar as it came; if it is that one, "
+            fix="name the file airlift-VERSION-amd64.tar itself; if this is that file, "
             + COPY_AGAIN,
         )
     body, offset = _small_member(source, 0, manifest, size, limit)
@@ -202,7 +201,7 @@ def read_preamble(
         wanted = signature(len(found) + 1)
         parsed = _parse(source.read(offset, BLOCK))
         if parsed is None and found:
-            # Not "too few signers": what follows may well be a damaged signature.
+            # Not "too few signers", because a damaged signature may follow.
             _explain(source, offset, f"{wanted} or {next_member}", None)
         if parsed is None or parsed[0] != wanted:
             break
@@ -224,7 +223,7 @@ def read_preamble(
 def locate(source: Source, members: Sequence[Listed], offset: int) -> list[int]:
     """Check every header, gap and the end; return where each member's data begins.
 
-    Only headers are read: the data are hashed later, each byte once.
+    Only headers are read. The data are hashed later, each byte once.
     """
     offsets: list[int] = []
     gap = 0
@@ -283,7 +282,7 @@ def _small_member(
 
 
 def _parse(block: bytes) -> tuple[str, int] | None:
-    """Name and size of any tar header with a good checksum, or nothing."""
+    """Return name and size of any tar header with a valid checksum, or None."""
     if len(block) < BLOCK:
         return None
     try:
@@ -307,7 +306,7 @@ def _explain(
     size: int | None,
     around: tuple[Sequence[Listed], Sequence[Listed]] = ((), ()),
 ) -> NoReturn:
-    """Say in one sentence why the header at this place is refused."""
+    """Explain in one sentence why the header at this place is refused."""
     before, after = around
     block = source.read(offset, BLOCK)
     if len(block) < BLOCK or not any(block):
@@ -323,11 +322,11 @@ def _explain(
     elif name.startswith("/"):
         what = f"{shown} is an absolute path"
     elif ".." in name.split("/"):
-        what = f"{shown} climbs out of its folder"
+        what = f"{shown} leads out of its directory"
     elif name == wanted and found_size != size:
         what = f"{shown} has {found_size} bytes in the archive, {size} in the manifest"
     elif name == wanted:
-        what = f"{shown} has another mode, owner, date or form than a bundle's members have"
+        what = f"{shown} has a mode, owner, date or form that a bundle's member cannot have"
     elif any(member.path == name for member in before):
         what = f"{shown} is in the archive twice"
     elif any(member.path == name for member in after):
@@ -378,18 +377,18 @@ class Writer:
                 Kind.BUILD_INPUT,
                 "a file changed while the bundle was written",
                 where=str(source),
-                fix="leave the tree alone and build again",
+                fix="build again, and do not change the tree meanwhile",
             )
         self._out.write(bytes(padding(size)))
 
     def add_rest(self, source: Path, offset: int) -> None:
-        """Append all of another archive from some header on, its end mark included."""
+        """Append another archive from one of its headers on, with its end mark."""
         self._copy(source, offset)
         self._out.flush()
         os.fsync(self._out.fileno())
 
     def _copy(self, source: Path, offset: int) -> int:
-        """Let the kernel copy to the end of a file."""
+        """Copy the rest of a file in the kernel; return the number of bytes."""
         self._out.flush()
         with open_regular(source, None, links=True) as stream:
             done = offset

@@ -1,7 +1,7 @@
-"""What comes out of a zstd stream, counted by the system's own libzstd; nothing of it is kept.
+"""Counts the bytes of a zstd stream with the system's own libzstd, and discards them.
 
-Python has no zstd of its own before 3.14. Every supported system has the library, for its package
-manager reads packages with it. It sees only bytes whose hash was compared with what was signed.
+Python has no zstd module before 3.14. Every supported system has the library, because its package
+manager needs it. The library gets only bytes whose hash was compared with what was signed.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from functools import cache
 
 from bundle.errors import AirliftError, Kind
 
-#: Bytes of a stream from a place on, as many as there are but no more than asked for.
+#: Returns bytes of a stream from an offset on, at most as many as requested.
 Read = Callable[[int, int], bytes]
 _NAME = "libzstd.so.1"
 _PIECE = 256 << 10
-# A decoder holds its frame's window, of up to 128 MiB: one at a time.
+# A decoder needs up to 134 MB for its frame's window, so only one runs at a time.
 _ONE = threading.Lock()
 
 
 class _Buffer(ctypes.Structure):
-    """ZSTD_inBuffer and ZSTD_outBuffer, which are alike."""
+    """ZSTD_inBuffer and ZSTD_outBuffer, which have the same form."""
 
     _fields_ = (("at", ctypes.c_void_p), ("size", ctypes.c_size_t), ("done", ctypes.c_size_t))
 
 
 def count(read: Read, limit: int) -> int:
-    """Return how many bytes a stream gives; above the limit it is not read on.
+    """Return the unpacked size of a stream; stop reading above the limit.
 
     Raises:
-        ValueError: it is no whole zstd stream.
+        ValueError: it is not a complete zstd stream.
         AirliftError: this machine has no libzstd.
     """
     library = _library()
@@ -51,7 +51,7 @@ def _count(library: ctypes.CDLL, decoder: int, read: Read, limit: int) -> int:
         at += len(data)
         held = ctypes.c_char_p(data)
         given = _Buffer(ctypes.cast(held, ctypes.c_void_p).value, len(data), 0)
-        # What is full may be so because there is more.
+        # A full buffer may mean that there is more.
         while given.done < given.size or out.done == out.size:
             out.done = 0
             wanted = library.ZSTD_decompressStream(decoder, ctypes.byref(out), ctypes.byref(given))
@@ -73,7 +73,7 @@ def _library() -> ctypes.CDLL:
     except OSError as error:
         raise AirliftError(
             Kind.PYTHON,
-            f"this machine has no {_NAME}, by which the size of a layer is counted",
+            f"this machine has no {_NAME}, which is needed to count a layer's size",
             where="the system's libraries",
             fix="install it (package libzstd1, or libzstd on RHEL), and run this command again",
         ) from error

@@ -1,5 +1,5 @@
-"""The jump host's directory: import, what is installed, prune, receipt, registry.
+"""The jump host's directory: import, imported releases, prune, receipt, registry.
 
-One lock for all that writes. A release takes its place in one step; whatever is killed, the same
-command continues. What was accepted is recorded before it is used.
+All writers share one lock. A release directory is moved into place in one step. If a command is
+interrupted, the same command continues. An acceptance is recorded before the release is used.
 """

@@ -1,4 +1,4 @@
-"""Deltas on the jump host: what one leaves out, whether it is here, and how it gets into place."""
+"""Deltas on the jump host: find what a delta omits, check it, and link it into the release."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from bundle.jumphost.store import Home
 
 
 def source(home: Home, member: Member) -> Path:
-    """Where this jump host has it: a blob in the store, a file in the base's own directory."""
-    from bundle.jumphost import installed  # noqa: PLC0415 - verifying a bundle needs nothing of it
+    """Return the place of an omitted member: the store for a blob, else its base's directory."""
+    from bundle.jumphost import installed  # noqa: PLC0415 - not needed to verify a bundle
 
     return installed.place(home, home.release(member.base), member)
 
 
 def check_present(parsed: Manifest, home: Home) -> None:
-    """Refuse a delta if something that it leaves out is not here, or only a part of it."""
+    """Refuse a delta if a member that it omits is missing here, or has another length."""
     lacking = [member for member in parsed.left_out if not _is_present(home, member)]
     if not lacking:
         return
     bases = _bases_of(parsed, lacking)
     raise AirliftError(
         Kind.NEEDS_BASE,
-        f"this is a delta, and {len(lacking)} of the {len(parsed.left_out)} members that it leaves "
-        f"out ({size(sum(member.size for member in lacking))}) are not here; "
+        f"this is a delta, and {len(lacking)} of the {len(parsed.left_out)} members that it omits "
+        f"({size(sum(member.size for member in lacking))}) are missing on this jump host; "
         f"they are in the bundle of release {names_of(bases)}{_pruned(bases, home)}",
         where=str(source(home, lacking[0])),
         fix=_repair(parsed, bases, home),
@@ -39,8 +39,8 @@ def check_present(parsed: Manifest, home: Home) -> None:
 
 
 def check_contents(parsed: Manifest, home: Home, progress: Progress | None) -> None:
-    """Hash what a delta leaves out: what was damaged on this disk is not relied upon."""
-    from bundle.jumphost import installed  # noqa: PLC0415 - verifying a bundle needs nothing of it
+    """Hash the members that a delta omits, because this disk may have damaged them."""
+    from bundle.jumphost import installed  # noqa: PLC0415 - not needed to verify a bundle
 
     for base in parsed.bases:
         files = [(source(home, m), m) for m in parsed.left_out if m.base == base.version]
@@ -48,11 +48,12 @@ def check_contents(parsed: Manifest, home: Home, progress: Progress | None) -> N
 
 
 def link_left_out(parsed: Manifest, home: Home, release: Path) -> None:
-    """Put the files that a delta leaves out into a new release directory.
+    """Link the files that a delta omits into a new release directory.
 
-    By hard links: they cost no disk, and pruning the base takes nothing from the new release. Who
-    writes into one damages both, as with the blobs, which releases share as well: `verify` finds
-    it, and an import repairs without harm to the other, for it replaces files and writes into none.
+    Hard links need no disk space, and pruning the base does not remove the new release's files.
+    Writing into a linked file would damage both releases, as with the blobs that they share.
+    `verify` finds such damage. An import repairs it safely: it replaces files and never writes into
+    one.
     """
     for member in parsed.left_out:
         if not member.is_blob:
@@ -72,26 +73,27 @@ def _bases_of(parsed: Manifest, members: Sequence[Member]) -> list[Base]:
 
 
 def _pruned(bases: Sequence[Base], home: Home) -> str:
-    """Say so, if they were here once: an operator remembers having imported them."""
+    """Explain that bases were pruned, because an operator remembers having imported them."""
     known = {(record.version, record.serial) for record in home.acceptances()}
     gone = [
         base
         for base in bases
         if (base.version, base.serial) in known and not home.release(base.version).exists()
     ]
-    return (
-        f"; {names_of(gone)} was imported here, and its directory is gone: pruned" if gone else ""
-    )
+    return f"; {names_of(gone)} was imported here, but its directory was pruned" if gone else ""
 
 
 def _repair(parsed: Manifest, bases: Sequence[Base], home: Home) -> str:
-    """The command that brings what is missing; a base older than what is accepted cannot."""
+    """Return the command that restores what is missing, with an import of bases if allowed.
+
+    A base that is older than the newest accepted release cannot be imported any more.
+    """
     python = home.current / "venv" / "bin" / "python"
     tool = f"{shlex.quote(str(python))} -m bundle" if python.exists() else "python3 -I verify.pyz"
     full = f"{tool} import {parsed.full_name}, which carries everything"
     accepted = home.acceptances()
     if accepted and accepted[-1].serial > min(base.serial for base in bases):
-        return f"in place of this delta, with the same options: {full}"
+        return f"instead of this delta, with the same options: {full}"
     names = [bundle_name(b.version, parsed.data["architecture"]) for b in reversed(bases)]
     steps = " && ".join(f"{tool} import {name}" for name in names)
-    return f"with the same options: {steps} && this command again; or in its place: {full}"
+    return f"with the same options: {steps} && this command again; or instead: {full}"

@@ -1,8 +1,8 @@
 """Checks a release's virtual environment against its signed wheels, and every compiled file.
 
-Wheels are members of the bundle; what they hold is compared by the hashes in their RECORD. pip
-writes some files of its own, which are compared by what they say. A compiled file (`.pyc`) is what
-Python really runs, so it is compared with its source, wherever in the release it lies.
+Wheels are members of the bundle. Their files are compared with the hashes in their RECORD. Files
+that pip writes itself are compared by content. Python runs compiled files (`.pyc`), so each one in
+the release is compared with its source.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from bundle.core.files import open_regular, read_file
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost.venv import MARKER
 
-#: What is outside of the release, or is never run by it.
+#: Outside of the release, or never run by it.
 NOT_CHECKED = ("the system's Python and its standard library", "bin/activate*")
 
-# A program of pip's: with this beginning it runs one function, and does nothing else.
+# A program that pip writes: it runs one function and does nothing else.
 _PROGRAM = """
 import sys
 from {module} import {function}
@@ -40,14 +40,14 @@ if __name__ == '__main__':
     sys.argv[0] = sys.argv[0].removesuffix('.exe')
     sys.exit({call}())
 """
-# A path that is too long or has blanks is given to Python by a shell.
+# If the path of Python is too long or has blanks, pip starts Python through a shell.
 _LONG = re.compile(r"#!/bin/sh\n'''exec' (\"?)([^\n\"]+)\1 \"\$0\" \"\$@\"\n' '''\n")
-#: Bytes of a file that a wheel may bring; none of a bundle comes near.
+#: The most bytes that a file of a wheel may have; those of a bundle are far smaller.
 _LIMIT = 1 << 30
 _BY_PIP = ("INSTALLER", "RECORD", "REQUESTED", "direct_url.json")
 _COMPILED = re.compile(r"(?P<stem>.+)\.(?P<tag>[a-z]+-\d+)(?:\.opt-(?P<level>[12]))?\.pyc")
 
-# In a process of its own: a damaged file can end the one that reads it. It opens nothing.
+# Runs in its own process, because a damaged file can crash its reader. It opens no file.
 _COMPARE = """
 import importlib.util, marshal, sys
 take = sys.stdin.buffer.read
@@ -70,7 +70,7 @@ else:
 
 
 class Checked(NamedTuple):
-    """What was looked at, and what was not."""
+    """What was checked, and what was not."""
 
     files: int
     compiled: int
@@ -80,10 +80,10 @@ class Checked(NamedTuple):
 def check(release: Path) -> Checked:
     """Compare the environment with the wheels, and compiled files with their sources.
 
-    The wheels and the other members have been compared with the manifest before.
+    The wheels and the other members must have been compared with the manifest before.
 
     Raises:
-        AirliftError: something is missing, was altered, or is of no wheel.
+        AirliftError: a file is missing, was altered, or belongs to no wheel.
     """
     venv = release / "venv"
     if not (venv / MARKER).is_file():
@@ -111,7 +111,7 @@ def _packages(venv: Path) -> Path:
 
 
 def _of_wheels(release: Path, venv: Path, packages: Path) -> dict[Path, str | None]:
-    """Map each file that a wheel brings to its hash; None for one that pip writes anew."""
+    """Map each file of the wheels to its hash; None for a file that pip rewrites."""
     places = sorted((release / "wheels").glob("*.whl"))
     wheels = [zipfile.ZipFile(open_regular(path, _LIMIT)) for path in places]
     known: dict[Path, str | None] = {}
@@ -127,7 +127,7 @@ def _of_wheels(release: Path, venv: Path, packages: Path) -> dict[Path, str | No
 
 
 def _wheel_of(info: Path, wheels: list[zipfile.ZipFile]) -> zipfile.ZipFile | None:
-    """Return the wheel that was installed: of several, the one for this Python."""
+    """Return the wheel that was installed; if there are several, the one for this Python."""
     try:
         mine = read_file(info / "WHEEL", _LIMIT)
     except OSError:
@@ -138,7 +138,7 @@ def _wheel_of(info: Path, wheels: list[zipfile.ZipFile]) -> zipfile.ZipFile | No
 
 
 def _place(name: str, venv: Path, packages: Path) -> tuple[Path, bool]:
-    """Where pip puts a wheel's file, and whether it is a script, whose first line pip writes."""
+    """Return where pip puts a wheel's file, and whether pip writes its first line (a script)."""
     top, _, rest = name.partition("/")
     if not top.endswith(".data"):
         return packages / name, False
@@ -148,7 +148,7 @@ def _place(name: str, venv: Path, packages: Path) -> tuple[Path, bool]:
 
 
 def _programs(packages: Path, known: Mapping[Path, str | None]) -> Iterator[tuple[str, str]]:
-    """Yield (name, function) of the programs that pip makes of what wheels declare."""
+    """Yield (name, function) of each program that pip writes because a wheel declares it."""
     for info in packages.glob("*.dist-info"):
         path = info / "entry_points.txt"
         if path not in known:
@@ -166,7 +166,10 @@ def _programs(packages: Path, known: Mapping[Path, str | None]) -> Iterator[tupl
 
 
 def _is_made(path: Path, release: Path, packages: Path, programs: Mapping[str, str]) -> bool:
-    """Whether Python's venv, pip or the import made it; what runs of it is checked elsewhere."""
+    """Return whether Python's venv, pip or the import made a file.
+
+    Those of them that can be run are checked elsewhere.
+    """
     venv = release / "venv"
     if path.parent.name == "__pycache__":
         return True
@@ -179,7 +182,7 @@ def _is_made(path: Path, release: Path, packages: Path, programs: Mapping[str, s
             return re.fullmatch(r"python(3(\.\d+)?)?", path.name) is not None
         return path.name in programs or path.name.lower().startswith("activate")
     if path == venv / "pyvenv.cfg":
-        # Else packages of the system would come first.
+        # Otherwise Python would import the system's packages first.
         return b"include-system-site-packages = false\n" in _read(venv, path)
     # Python 3.13 tells git to ignore an environment.
     return path in {venv / MARKER, venv / "lib64", venv / ".gitignore"}
@@ -223,18 +226,18 @@ def _check_program(venv: Path, path: Path, function: str) -> None:
     if long := _LONG.match(text):
         python, rest = long[2], text[long.end() :]
     try:
-        # Python warns of some programs, and has no room for others: they are not pip's.
+        # A program that Python warns of, or cannot parse, was not written by pip.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             same = ast.dump(ast.parse(rest)) == ast.dump(ast.parse(wanted))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         same = False
     if not same or Path(python) != venv / "bin" / Path(python).name or "python" not in python:
-        _wrong(venv, path, "was altered: pip makes another program")
+        _wrong(venv, path, "was altered: it is not the program that pip writes")
 
 
 def _check_compiled(release: Path) -> tuple[int, tuple[str, ...]]:
-    """Compare compiled files with their sources; return how many, and what could not be."""
+    """Compare compiled files with their sources; return their number, and what was not checked."""
     found: list[tuple[int, Path, Path]] = []
     strange = 0
     for folder in sorted(release.rglob("__pycache__")):
@@ -250,7 +253,7 @@ def _check_compiled(release: Path) -> tuple[int, tuple[str, ...]]:
     command = [sys.executable, "-I", "-S", "-c", _COMPARE]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None  # noqa: S101 - it is a pipe
-        # It ends at the first that is not the same.
+        # The process ends at the first file that differs, and then reads no more.
         with suppress(BrokenPipeError):
             for level, path, source in found:
                 process.stdin.write(_pair(level, path, source))
@@ -262,7 +265,7 @@ def _check_compiled(release: Path) -> tuple[int, tuple[str, ...]]:
 
 
 def _pair(level: int, path: Path, source: Path) -> bytes:
-    """Return a compiled file and its source as the process that compares them reads them."""
+    """Return a compiled file and its source in the form that the comparing process reads."""
     try:
         raw, text = read_file(path, _LIMIT), read_file(source, _LIMIT)
     except OSError:
@@ -276,9 +279,9 @@ def _pair(level: int, path: Path, source: Path) -> bytes:
 def _foreign(path: Path) -> NoReturn:
     raise AirliftError(
         Kind.RELEASE_ALTERED,
-        f"{path.name} is not what its source gives when it is compiled",
+        f"{path.name} was altered: compiling its source gives another file",
         where=str(path),
-        fix=f"find out who put it there; then: rm {shlex.quote(str(path))}",
+        fix=f"find out who wrote it; then: rm {shlex.quote(str(path))}",
     )
 
 
@@ -287,7 +290,7 @@ def _wrong(venv: Path, path: Path, what: str) -> NoReturn:
         Kind.RELEASE_ALTERED,
         f"{path.name} {what}",
         where=str(path),
-        # The command last: a word after it would be one more thing to remove.
+        # The command is last: `rm` would take a word after it for one more path.
         fix="find out who changed it; import the same bundle again, after this: "
         f"rm -r {shlex.quote(str(venv))}",
     )

@@ -1,6 +1,6 @@
 """Imports a bundle: verifies and stores it in one pass, then makes the release usable.
 
-The order is in `docs/TRUST.md`. Whatever is interrupted, the same command continues.
+`docs/TRUST.md` has the order of steps. After an interrupted import, the same command continues.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bundle.trust.sshsig import Signer, Trust
 from bundle.verify.checks import Opened, Output, authenticate, check_members, opened
 
 MARGIN = 64 << 20
-#: Refusals of the file itself: nothing of it is kept. An interrupted import does keep its part.
+#: Refusals of the file itself: nothing of it is kept. An interrupted import keeps what it stored.
 BAD_BUNDLE = (Kind.CUT_SHORT, Kind.ALTERED, Kind.STRUCTURE)
 
 
@@ -49,7 +49,7 @@ class Imported:
     ignored: tuple[str, ...]
     accepted: str
     already: bool
-    # An older release that was accepted once is whole again; it is not made current.
+    # An older accepted release was repaired; it does not become `current`.
     restored: bool
     new_bytes: int
 
@@ -68,13 +68,13 @@ def run(
         home.check_can_run()
         with opened(path, trust=trust, home=home, searching=searching) as bundle:
             _check_base(bundle, home, log, progress)
-            # Only now: what is refused leaves not even an empty directory behind.
+            # Only now, so that a refused bundle leaves not even an empty directory behind.
             home.create()
             with home.lock():
-                # By now it may ask for more: another import may have come between.
+                # Another import may have made this jump host stricter in the meantime.
                 trust = kept_trust.as_strict(trust, home)
                 _, verdict = authenticate(bundle.raw_manifest, bundle.signatures, trust, home)
-                bundle = bundle._replace(verdict=verdict)  # noqa: PLW2901 - the same, judged again
+                bundle = bundle._replace(verdict=verdict)  # noqa: PLW2901 - the same, checked again
                 return _Import(bundle, trust, home, log, progress).run()
     except OSError as error:
         again = "run the same command again; it continues"
@@ -82,20 +82,20 @@ def run(
 
 
 def _check_base(bundle: Opened, home: Home, log: Log, progress: Progress) -> None:
-    """Refuse a delta on a jump host without what it leaves out.
+    """Refuse a delta if this jump host does not have the members that it omits.
 
-    Each member is hashed, once for a release: it was good when it came, which may be years ago.
+    Each of them is hashed, once per release: it was valid when it was imported, maybe years ago.
     """
     parsed = bundle.manifest
     if not parsed.left_out or _is_complete(bundle, home):
         return
     bases.check_present(parsed, home)
-    log(f"hashing {len(parsed.left_out)} members that are here already")
+    log(f"hashing {len(parsed.left_out)} members that this jump host has already")
     bases.check_contents(parsed, home, progress)
 
 
 def _is_complete(bundle: Opened, home: Home) -> bool:
-    """Whether it was accepted here and all of the release is there."""
+    """Return whether the bundle was accepted here and its release is complete."""
     release = home.release(bundle.manifest.version)
     return home.acceptance_of(bundle.sha256) is not None and installed.is_complete(
         home, release, bundle.raw_manifest, bundle.manifest
@@ -112,7 +112,7 @@ class _Import:
         self.log = log
         self.progress = progress
         self.manifest = bundle.manifest
-        # Asked again under the lock: another import may have accepted it since it was opened.
+        # Read again under the lock: another import may have accepted it since it was opened.
         self.accepted = home.acceptance_of(bundle.sha256)
         self.release = home.release(bundle.manifest.version)
         self.staged = home.incoming / bundle.sha256
@@ -120,22 +120,22 @@ class _Import:
         self.staged_blobs = self.staged / "blobs"
 
     def run(self) -> Imported:
-        """Do what is not done yet."""
-        # `opened` lets pass what was accepted before; import also wants it to be the newest.
+        """Do the steps that are not done yet."""
+        # `opened` allows any release that was accepted before; import requires the newest.
         restored = self._is_older()
         if not restored:
             self.home.check_history(
                 self.manifest.serial, self.manifest.version, self.manifest.release_sha256
             )
         self._check_disks()
-        self._put_back()
+        self._restore_replaced()
         venv.check_python(m.path for m in self._wheels)
         complete = _is_complete(self.bundle, self.home)
         ready = venv.is_complete(self.release, self.bundle.sha256)
         already = complete and ready and (restored or self._current() == self.release)
         new_bytes = 0
         if not complete:
-            # Again under the lock: a prune may have come between.
+            # Again under the lock: a prune may have run in the meantime.
             bases.check_present(self.manifest, self.home)
             new_bytes = self._check_space()
             self._store()
@@ -148,7 +148,7 @@ class _Import:
             venv.make(self.release, self.bundle.sha256)
             sync_filesystem(self.release)
         if restored:
-            self.log(f"release {self.manifest.version} is whole; current stays, for it is newer")
+            self.log(f"release {self.manifest.version} is complete again; current stays newer")
         elif not already:
             link_atomic(os.path.relpath(self.release, self.home.root), self.home.current)
         self._clean()
@@ -167,27 +167,27 @@ class _Import:
         )
 
     def _is_older(self) -> bool:
-        """Whether its release was accepted here once, and is only to be repaired.
+        """Return whether this is an older accepted release, which is only repaired.
 
-        A rollback needs it; the bundle that repairs it may be another one than the one that came.
+        A rollback needs it. The repairing bundle may be another one than the first.
         """
         records = self.home.acceptances()
         known = any(one.release_sha256 == self.manifest.release_sha256 for one in records)
         return known and self.manifest.serial < records[-1].serial
 
     def _check_disks(self) -> None:
-        """Nothing can be renamed from one file system to another."""
+        """Refuse directories on several file systems, between which nothing can be renamed."""
         folders = (self.home.incoming, self.home.releases, self.home.blobs)
         if len({folder.stat().st_dev for folder in folders}) > 1:
             raise AirliftError(
                 Kind.HOME,
-                "Airlift's directory is on several file systems, and must be on one",
+                "Airlift's directory is on several file systems; it must be on one",
                 where=", ".join(map(str, folders)),
                 fix=f"mount one file system at {self.home.root}, or use --home",
             )
 
-    def _put_back(self) -> None:
-        """Undo what `_publish` had begun when it was killed between its two steps."""
+    def _restore_replaced(self) -> None:
+        """Restore a release after `_publish` was interrupted between its two renames."""
         for old in self.home.releases.glob(f"{REPLACED}*"):
             release = self.home.release(old.name.removeprefix(REPLACED))
             if not release.exists():
@@ -202,7 +202,7 @@ class _Import:
     def _check_space(self) -> int:
         new = [m for m in self.manifest.members if self._stored(m) is None]
         new_bytes = sum(member.size for member in new)
-        # However they come, they are unpacked into the environment.
+        # All wheels are unpacked into the environment, whether carried or omitted.
         wheels = sum(m.size for m in self._wheels)
         blocks = 4096 * len(new)
         needed = new_bytes + blocks + wheels * venv.GROWTH + MARGIN
@@ -210,9 +210,9 @@ class _Import:
         if free < needed:
             raise AirliftError(
                 Kind.NO_SPACE,
-                f"import needs {needed >> 20} MiB, {free >> 20} MiB are free",
+                f"import needs {size(needed)}, but only {size(free)} are free",
                 where=str(self.home.root),
-                fix=f"free {(needed - free >> 20) + 1} MiB there, or use --home on a larger disk",
+                fix=f"free {size(needed - free)} there, or use --home on a larger disk",
             )
         return new_bytes
 
@@ -221,7 +221,7 @@ class _Import:
         return [m for m in self.manifest.contents if m.path.startswith("wheels/")]
 
     def _stored(self, member: Member) -> Path | None:
-        """Where this blob lies in full length already: from earlier releases, or staged."""
+        """Return where this blob exists in full length: in the store, or staged."""
         if not member.is_blob:
             return None
         for path in (self.home.blob(member.sha256), self.staged_blobs / member.sha256):
@@ -231,17 +231,17 @@ class _Import:
         return None
 
     def _have(self, member: Member) -> bool:
-        """Whether it need not be read from the bundle: what lies here is hashed in its place."""
+        """Return whether this jump host has a valid copy, which is hashed here."""
         path = self._stored(member)
         if path is None:
             return False
         good = sha256(path) == member.sha256
         if not good:
-            self.log(f"{path} was damaged on this disk: it is replaced by the bundle's")
+            self.log(f"replacing {path} from the bundle: it was damaged on this disk")
         return good
 
     def _store(self) -> None:
-        """Hash every member and stage what is new; then move the blobs, which are all good."""
+        """Hash every member and stage new ones; then move the blobs, which are all valid."""
         for leftover in self.home.incoming.iterdir():
             if leftover != self.staged:
                 remove(leftover)
@@ -252,11 +252,11 @@ class _Import:
         self.log(f"verifying and storing {len(self.manifest.members)} members")
         if here := [m for m in self.manifest.members if self._stored(m)]:
             count = size(sum(m.size for m in here))
-            self.log(f"{len(here)} of them ({count}) are here: hashed here, not read again")
+            self.log(f"hashing {len(here)} of them ({count}) here, where they exist already")
         try:
             check_members(self.bundle, sink=self._sink, have=self._have, progress=self.progress)
         except AirliftError as error:
-            # One part is copied again alone, and this command goes on.
+            # Keep it for a bundle in parts: one part can be copied again, and this continues.
             if error.kind in BAD_BUNDLE and self.bundle.source.whole:
                 self._clean()
             raise
@@ -280,7 +280,7 @@ class _Import:
         return _File(self.staged_release / member.release_path, durable=False)
 
     def _accept(self) -> Acceptance:
-        """Record the decision and keep the lists by which it was made."""
+        """Record the acceptance, and keep the lists of signers that it is based on."""
         verdict = self.bundle.verdict
         assert verdict is not None  # noqa: S101 - `opened` was given a trust
         kept_trust.keep(self.home, self.trust, verdict, self.log)
@@ -298,18 +298,18 @@ class _Import:
         return record
 
     def _is_whole(self) -> bool:
-        """Whether only blobs were damaged: the release may be running this import."""
+        """Return whether only blobs were damaged: this import may run from the release."""
         if not installed.is_whole(self.home, self.release, self.bundle.raw_manifest, self.manifest):
             return False
         shutil.rmtree(self.staged_release)
         return True
 
     def _publish(self) -> None:
-        """Put the release directory in its place: all of it or nothing."""
+        """Move the release directory into place: all of it or nothing."""
         old = self.release.with_name(REPLACED + self.release.name)
         shutil.rmtree(old, ignore_errors=True)
         if self.release.exists():
-            # Accepted before, but damaged since: replaced as a whole.
+            # Accepted before, but damaged since, so it is replaced as a whole.
             self.release.rename(old)
         self.staged_release.rename(self.release)
         fsync_directory(self.home.releases)
@@ -320,29 +320,29 @@ class _Import:
 
 
 class _File:
-    """A staged file; it has its final name only when its hash was right."""
+    """A staged file; it gets its final name only if its hash is right."""
 
     def __init__(self, path: Path, *, durable: bool) -> None:
         self._path = path
         self._durable = durable
-        # No member's name begins with a dot.
+        # No member's name begins with a dot, so this name is free.
         self._part = path.with_name(f".{path.name}.part")
         self._out = create(self._part, 0o644)
 
     def write(self, data: memoryview) -> None:
-        """Write all of it."""
+        """Write a piece."""
         self._out.write(data)
 
     def commit(self) -> None:
-        """Give it its name. Big blobs are flushed one by one: a later run does not repeat them."""
+        """Give the file its name. Blobs are flushed first, so that a later run can keep them."""
         if self._durable:
             flush(self._out)
         self._out.close()
         self._part.replace(self._path)
 
     def abort(self) -> None:
-        """Drop it."""
-        # What is still in memory need not be written, and may not find room.
+        """Remove the file."""
+        # Closing writes what is still in memory, which may fail on a full disk.
         with suppress(OSError):
             self._out.close()
         self._part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Checks an imported release again: still signed, still what was accepted."""
+"""Checks an imported release again: its signatures, and that its files were not altered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESTORE = "import the same bundle again to restore"
 
 
 def read(folder: Path) -> tuple[bytes, list[bytes]]:
-    """The manifest and its signatures as they were imported."""
+    """Return the manifest and its signatures as they were imported."""
     try:
         raw = read_file(folder / manifest.MANIFEST, manifest.MAX_BYTES)
         signatures = [read_file(folder / manifest.SIGNATURE, tar.MAX_SIGNATURE)]
@@ -46,7 +46,7 @@ def read(folder: Path) -> tuple[bytes, list[bytes]]:
 
 
 class Known(NamedTuple):
-    """An imported release whose manifest is known, and trusted if `verdict` is there."""
+    """An imported release whose manifest was read, and authenticated if it has a verdict."""
 
     folder: Path
     manifest: Manifest
@@ -63,7 +63,7 @@ def known(folder: Path, *, trust: Trust | None, home: Home) -> Known:
 
 
 def file_of(release: Known, home: Home, member: Member) -> Path:
-    """Return where a member lies, after its hash was compared."""
+    """Return the path of a member, after its hash was compared."""
     path = place(home, release.folder, member)
     compare([(path, member)], progress=None)
     return path
@@ -74,7 +74,7 @@ def check(
 ) -> tuple[Manifest, Verdict, Accepted | None]:
     """Compare every file of a release, and every blob it needs, with its signed manifest.
 
-    What a delta left out is needed like all else.
+    This includes the members that a delta omitted.
     """
     raw, signatures = read(folder)
     accepted, verdict = authenticate(raw, signatures, trust, home)
@@ -97,7 +97,7 @@ def compare(
     progress: Progress | None,
     restore: str = RESTORE,
 ) -> None:
-    """Hash files, several at a time; the first that is not what was signed is refused."""
+    """Hash files, several at a time; refuse the first that is not what was signed."""
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow to load
 
     def each(file: tuple[Path, Member]) -> None:
@@ -109,12 +109,12 @@ def compare(
 
 
 def place(home: Home, folder: Path, member: Member) -> Path:
-    """Where a member lies after import."""
+    """Return the path of a member after import."""
     return home.blob(member.sha256) if member.is_blob else folder / member.release_path
 
 
 def is_complete(home: Home, folder: Path, raw: bytes, parsed: Manifest) -> bool:
-    """Whether everything is there in full length: quick, without reading contents."""
+    """Return whether every file exists in full length; quick, because contents are not read."""
     try:
         if read_file(folder / manifest.MANIFEST, manifest.MAX_BYTES) != raw:
             return False
@@ -126,7 +126,7 @@ def is_complete(home: Home, folder: Path, raw: bytes, parsed: Manifest) -> bool:
 
 
 def is_whole(home: Home, folder: Path, raw: bytes, parsed: Manifest) -> bool:
-    """Whether the directory has what was signed and nothing else; blobs are not looked at."""
+    """Return whether the directory has what was signed and nothing else; blobs are ignored."""
     try:
         found, signatures = read(folder)
         files = [(place(home, folder, m), m) for m in parsed.contents if not m.is_blob]
@@ -143,7 +143,7 @@ def _unlisted(folder: Path, parsed: Manifest, signatures: int) -> Iterator[Path]
     for root, folders, files in os.walk(folder):
         base = Path(root)
         if base == folder:
-            # Made here, not carried.
+            # Made on the jump host, so the manifest does not list it.
             folders[:] = [name for name in folders if name != "venv"]
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         names = [*files, *(name for name in folders if (base / name).is_symlink())]

@@ -1,7 +1,8 @@
-"""Whom this jump host trusts: the lists that its imports keep. This trust only grows stricter.
+"""The trust of this jump host: the lists that its imports keep. It only grows stricter.
 
-Revoked keys of all lists count together, whatever a later command names. A list of signers may
-lose a key; one that brings a lost or revoked key back is refused, unless somebody says so.
+Keys that any kept list revokes stay revoked, whatever list a later command names. A list of signers
+may lose a key. A list that contains a lost or revoked key again is refused, unless an operator
+confirms that key.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bundle.core.events import Log
-from bundle.core.files import read_file, write_atomic
+from bundle.core.files import UNFINISHED, read_file, write_atomic
 from bundle.errors import AirliftError, Kind
 from bundle.jumphost.store import Home
 from bundle.trust import allowed_signers, sshsig
 from bundle.trust.allowed_signers import Revoked, fingerprint
 from bundle.trust.sshsig import Trust, Verdict
 
-#: What an operator types once the vendor has said that the key is good again.
+#: What an operator types after the vendor has confirmed that the key is valid again.
 RESTORE = "--restore-signer"
 
 
 def required_signers(home: Home) -> int:
-    """How many different keys this jump host asks for."""
+    """Return how many different keys this jump host requires."""
     path = home.trust / "required_signers"
     if not os.path.lexists(path):
         return 1
@@ -33,27 +34,27 @@ def required_signers(home: Home) -> int:
     except (OSError, ValueError) as error:
         raise AirliftError(
             Kind.HOME,
-            "the number of required signers cannot be read",
+            "cannot read the number of required signers",
             where=str(path),
             fix="write a whole number into it, such as 2",
         ) from error
 
 
 def revocations(home: Home) -> tuple[Path, ...]:
-    """Return the kept lists of revoked keys: a plain one, and each KRL, which cannot be merged."""
+    """Return the kept lists of revoked keys: a plain one, and all KRLs, which cannot be merged."""
     first, more = home.trust / "revoked", home.trust / "revoked.d"
-    # Whatever lies there is meant as a list: what cannot be read as one is refused later.
+    # Whatever exists at this path is meant as a list; if it cannot be read, it is refused later.
     kept = [first] if os.path.lexists(first) else []
     if os.path.lexists(more):
-        kept += sorted(path for path in more.iterdir() if path.suffix != ".part")
+        kept += sorted(path for path in more.iterdir() if path.suffix != UNFINISHED)
     return tuple(kept)
 
 
 def as_strict(trust: Trust, home: Home) -> Trust:
-    """Return at least what this jump host asks for.
+    """Return the trust, made at least as strict as this jump host requires.
 
     Raises:
-        AirliftError: the named list of signers brings back a key that was removed or revoked here.
+        AirliftError: the named list of signers has a key again that was removed or revoked here.
     """
     named = [path for path in trust.revoked if path not in revocations(home)]
     trust = trust._replace(
@@ -65,15 +66,15 @@ def as_strict(trust: Trust, home: Home) -> Trust:
 
 
 def keep(home: Home, trust: Trust, verdict: Verdict, log: Log) -> None:
-    """Keep the lists by which a bundle was judged, for later commands."""
+    """Keep the lists that a bundle was checked with, for later commands."""
     kept = home.trust / "allowed_signers"
     old = allowed_signers.load(kept).raw if kept.exists() else None
     new = verdict.allowed_signers
     if old is not None and old != new:
-        # First what was lost: cut off here, nothing is forgotten.
+        # Record removed keys first: if this is interrupted, none is forgotten.
         _remember_removed(home, trust, old, new)
         write_atomic(kept.with_name(f"{kept.name}.old"), old)
-        log(f"{kept} has a new content; the former one is in {kept}.old")
+        log(f"replacing {kept}; its previous content is in {kept}.old")
     if old != new:
         write_atomic(kept, new)
     for one in verdict.revoked:
@@ -83,7 +84,7 @@ def keep(home: Home, trust: Trust, verdict: Verdict, log: Log) -> None:
 
 
 def _keep_revoked(home: Home, new: Revoked) -> None:
-    """Add to what is kept; nothing that is revoked here is ever taken out."""
+    """Add to the kept lists; a revoked key is never removed from them."""
     first = home.trust / "revoked"
     if new.path in revocations(home):
         return
@@ -105,7 +106,7 @@ def _removed(home: Home) -> Path:
 
 
 def _remember_removed(home: Home, trust: Trust, old: bytes, new: bytes) -> None:
-    """Write down the keys that the new list no longer has; forget those that came back."""
+    """Record the keys that the new list no longer has; drop those that it has again."""
     kept = home.trust / "allowed_signers"
     now = {key.blob for key in allowed_signers.parse(trust.allowed_signers, new).keys}
     gone = {
@@ -117,17 +118,17 @@ def _remember_removed(home: Home, trust: Trust, old: bytes, new: bytes) -> None:
     after = {key for key in before | gone if key[1] not in now}
     if after != before:
         empty = Revoked(kept, b"", tuple(sorted(after)))
-        text = b"# Keys of earlier lists of signers; one comes back by --restore-signer only.\n"
+        text = b"# Keys of earlier lists of signers. Only --restore-signer restores one.\n"
         write_atomic(_removed(home), text + empty.for_ssh_keygen)
 
 
 def _keys_of(path: Path) -> tuple[tuple[str, bytes], ...]:
-    """Return the keys of a plain list that may be missing."""
+    """Return the keys of a plain list; none if it does not exist."""
     return (allowed_signers.load_revoked(path).keys or ()) if os.path.lexists(path) else ()
 
 
 def _check_returning(trust: Trust, home: Home) -> None:
-    """Refuse a list of signers that has a key again which was removed or revoked here."""
+    """Refuse a list of signers that has a key again that was removed or revoked here."""
     kept = home.trust / "allowed_signers"
     if not kept.exists() or trust.allowed_signers == kept:
         return
@@ -150,8 +151,7 @@ def _check_returning(trust: Trust, home: Home) -> None:
 def _comes_back(path: Path, names: Iterable[str], mark: str, why: str) -> AirliftError:
     return AirliftError(
         Kind.SIGNERS_FILE,
-        f"the list of allowed signers brings back the key {mark} of {', '.join(names)}, "
-        f"which {why}",
+        f"the list of allowed signers has the key {mark} of {', '.join(names)} again, which {why}",
         where=str(path),
         fix="ask the vendor for the current list; if the vendor confirms this key through a "
         f"separate channel, add: {RESTORE} {mark}",

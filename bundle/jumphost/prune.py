@@ -1,7 +1,7 @@
-"""Frees a jump host's disk: releases that no site needs any more, and blobs that none needs.
+"""Frees a jump host's disk: removes releases and blobs that no kept release needs.
 
-Kept are the newest accepted releases that are here, at least two, `current` with the one before it,
-and whatever the operator names. Acceptance records stay: an old bundle must not be played again.
+It keeps the newest accepted releases, at least two; `current` with its previous release; and those
+that the operator names. Acceptance records stay, because they block old bundles.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from bundle.format.manifest import Manifest
 from bundle.jumphost import installed, readers
 from bundle.jumphost.store import REPLACED, Acceptance, Home
 
-#: One to run and one to go back to.
+#: The active release and its rollback target.
 MINIMUM = 2
 _GOING = ".pruned-"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes and what stays."""
+    """What is kept and what is removed."""
 
     kept: tuple[Acceptance, ...]
-    # Releases that are still there and that nobody needs.
+    # Releases to remove.
     releases: tuple[Acceptance, ...]
-    # Of a prune or an import that was killed.
+    # Of an interrupted prune or import.
     leftovers: tuple[Path, ...]
     blobs: tuple[Path, ...]
-    # Below releases/, and nothing that was accepted: left alone.
+    # Below releases/, but never accepted: kept.
     unknown: tuple[Path, ...]
-    # Bytes on the disk; a file that a kept release shares frees nothing.
+    # Bytes on the disk; removing a file that a kept release shares frees nothing.
     freed: int
 
 
 def plan(home: Home, *, keep: int = MINIMUM, also: Sequence[str] = ()) -> Plan:
-    """Find out what may go. Refuses if it cannot know what a kept release needs."""
+    """Return what may be removed; refuse if the needs of a kept release are unknown."""
     records = home.accepted_releases()
     kept = _kept(home, records, max(keep, MINIMUM), also)
     needed = {
@@ -56,7 +56,7 @@ def plan(home: Home, *, keep: int = MINIMUM, also: Sequence[str] = ()) -> Plan:
     known = {record.version for record in records}
     others = [path for path in sorted(home.releases.iterdir()) if path.name not in known]
     leftovers = [path for path in others if _left(home, path)]
-    # Nothing in there is trusted yet; under the lock no import needs it.
+    # Nothing in it is trusted yet, and while prune has the lock no import needs it.
     unfinished = sorted(home.incoming.iterdir()) if home.incoming.is_dir() else []
     blobs = [path for path in sorted(home.blobs.iterdir()) if path.name not in needed]
     folders = [*(home.release(record.version) for record in gone), *leftovers, *unfinished]
@@ -71,11 +71,11 @@ def plan(home: Home, *, keep: int = MINIMUM, also: Sequence[str] = ()) -> Plan:
 
 
 def apply(home: Home, *, keep: int = MINIMUM, also: Sequence[str] = ()) -> Plan:
-    """Do it. Killed anywhere, what is left is valid, and the same command finishes.
+    """Remove what `plan` returns. After an interruption the store is valid and this continues.
 
-    A release goes in one rename before its files do, so that no release is ever there in part, and
-    the blobs go last, when no release that needs them is there any more. Refused while hosts are
-    served from the store.
+    A release is renamed before its files are removed, so that no release is ever incomplete. Blobs
+    are removed last, when no release needs them any more. This is refused while hosts are served
+    from the store.
     """
     with home.lock(), readers.nobody(home.store):
         found = plan(home, keep=keep, also=also)
@@ -97,7 +97,10 @@ def apply(home: Home, *, keep: int = MINIMUM, also: Sequence[str] = ()) -> Plan:
 
 
 def _left(home: Home, path: Path) -> bool:
-    """Whether it is of a run that was killed; what was to be replaced may be the only copy."""
+    """Return whether an interrupted run left it.
+
+    A replaced release counts only if its replacement exists, because it may be the only copy.
+    """
     name = path.name
     return name.startswith(_GOING) or (
         name.startswith(REPLACED) and home.release(name.removeprefix(REPLACED)).is_dir()
@@ -112,11 +115,11 @@ def _kept(
     if not records or current not in versions:
         raise AirliftError(
             Kind.HOME,
-            f"{home.current} leads to no release that was accepted here",
+            f"{home.current} names no release that was accepted here",
             where=str(home.root),
             fix="finish the import of the newest bundle, or name Airlift's directory with --home",
         )
-    # Pruned, or never finished: nothing of them is needed. The newest is to be finished first.
+    # Others were pruned, or their import never finished. That of the newest must be finished first.
     newest = records[-1].version
     here = [
         r for r in records if r.version in {newest, current} or home.release(r.version).exists()
@@ -136,7 +139,7 @@ def _check_named(also: Sequence[str], accepted: set[str], here: set[str]) -> Non
                 Kind.USAGE,
                 f"release {version} was {'pruned' if pruned else 'never accepted'} here",
                 where="--keep-release",
-                fix=f"one of: {', '.join(sorted(here, key=versions.order))}",
+                fix=f"name one of: {', '.join(sorted(here, key=versions.order))}",
             )
 
 
@@ -148,12 +151,12 @@ def _current(home: Home) -> str:
 
 
 def _manifest_of(home: Home, record: Acceptance) -> Manifest:
-    """What a kept release needs; without it no blob may go."""
+    """Return the manifest of a kept release; without it, no blob may be removed."""
     folder = home.release(record.version)
     try:
         parsed = manifest.parse(installed.read(folder)[0])
     except AirliftError as error:
-        what = f"it is not known what release {record.version} needs: {error.what}"
+        what = f"the blobs that release {record.version} needs are unknown: {error.what}"
         raise _unclear(home, record, what) from error
     if parsed.release_sha256 != record.release_sha256:
         what = f"the manifest of {record.version} is not the one that was accepted"
@@ -170,12 +173,12 @@ def _unclear(home: Home, record: Acceptance, what: str) -> AirliftError:
         fix=f"import the bundle of release {record.version} again: its import may be unfinished"
         if newest
         else "restore this directory from a backup; or prune after a newer release was imported, "
-        f"when {record.version} is not kept any more",
+        f"when {record.version} is no longer kept",
     )
 
 
 def _freed(folders: Iterable[Path], blobs: Iterable[Path]) -> int:
-    """Disk blocks; of a file with several names only when all of them go."""
+    """Return the bytes of disk blocks; a file with several names counts if all are removed."""
     seen: Counter[tuple[int, int]] = Counter()
     total = 0
     for path in (*blobs, *(path for folder in folders for path in _walk(folder))):

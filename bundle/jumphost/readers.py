@@ -1,7 +1,7 @@
-"""Who reads the store's blobs: a prune removes none while they are served, and the other way round.
+"""A lock between readers of the store's blobs and prune: either reads or removes, never both.
 
-The lock is the blobs' own directory. Whoever may read the store can take it, it leaves no file
-behind, and the kernel frees it when the process ends.
+The lock is on the blobs' directory itself. Everyone who may read the store can take it, it leaves
+no file behind, and the kernel frees it when the process ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST = 1 << 20
 
 @contextmanager
 def reading(store: Path) -> Iterator[None]:
-    """Keep every blob of the store where it is.
+    """Prevent that blobs of the store are removed.
 
     Raises:
         AirliftError: a prune is removing some.
@@ -34,7 +34,7 @@ def reading(store: Path) -> Iterator[None]:
 
 
 def begin(store: Path) -> int:
-    """The same until this file descriptor, and every duplicate of it, is closed."""
+    """Do the same until the returned file descriptor, and every duplicate of it, is closed."""
     blobs = store / "blobs" / "sha256"
     return _locked(
         *(blobs, fcntl.LOCK_SH, "a prune is removing blobs of this store", "WRITE"),
@@ -44,10 +44,10 @@ def begin(store: Path) -> int:
 
 @contextmanager
 def nobody(store: Path) -> Iterator[None]:
-    """Have the store to oneself, to remove blobs.
+    """Lock the store exclusively, to remove blobs.
 
     Raises:
-        AirliftError: somebody reads it; the message names the process.
+        AirliftError: another process reads it; the message names that process.
     """
     blobs = store / "blobs" / "sha256"
     fd = _locked(
@@ -85,9 +85,9 @@ def _locked(blobs: Path, how: int, what: str, mode: str, *, fix: str) -> int:
 
 
 def _holder(status: os.stat_result, mode: str) -> str:
-    """Name a process that has the lock, as the kernel lists it; '' if that cannot be found out.
+    """Return the process that has the lock, as the kernel lists it; '' if it is unknown.
 
-    By the name of its program only: arguments may hold what is nobody's business.
+    It is named by its program only, because arguments may hold secrets.
     """
     place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     try:

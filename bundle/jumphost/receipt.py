@@ -1,4 +1,4 @@
-"""Site receipts: what a jump host holds, signed there, carried back for the next delta."""
+"""Site receipts: signed lists of what a jump host has, which the vendor needs for a delta."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bundle.trust import sshsig
 from bundle.trust.sshsig import Signer, Trust
 
 FORMAT = 1
-#: Some thousand members a release have 1 MB.
+#: A release of some thousand members needs 1 MB.
 MAX_BYTES = 256 << 20
 NAMESPACE = sshsig.RECEIPT
 #: What every receipt begins with.
@@ -34,7 +34,7 @@ _SHAPE = s.record(
     product=s.text(manifest.PRODUCT),
     host=s.text(),
     created=s.text(manifest.TIME),
-    # Whether every byte was read, or only that the files are there in full length.
+    # Whether every file was hashed; otherwise it only exists in full length.
     hashed=s.boolean(),
     releases=s.array(
         s.record(
@@ -51,7 +51,7 @@ _SHAPE = s.record(
 
 @dataclass(frozen=True)
 class Receipt:
-    """A receipt that is signed by a site that is known."""
+    """A receipt that a known site has signed."""
 
     path: Path
     host: str
@@ -61,9 +61,9 @@ class Receipt:
 
 
 def take(home: Home, *, contents: bool, progress: Progress) -> tuple[dict[str, Any], list[str]]:
-    """List what is here of every accepted release, and say what is not.
+    """Return the files of every accepted release that exist here, and notes on missing ones.
 
-    With `contents` every file is hashed; else it must be there in full length.
+    With `contents` every file is hashed. Otherwise it must exist in full length.
     """
     notes: list[str] = []
     check = _Check(home, contents, progress)
@@ -88,7 +88,7 @@ def take(home: Home, *, contents: bool, progress: Progress) -> tuple[dict[str, A
     if not releases:
         raise AirliftError(
             Kind.HOME,
-            "there is no release here of which a receipt could speak",
+            "no release was imported here, so there is nothing to list",
             where=str(home.root),
             fix="import a bundle first, or name Airlift's directory with --home",
         )
@@ -104,15 +104,15 @@ def take(home: Home, *, contents: bool, progress: Progress) -> tuple[dict[str, A
 
 
 def write(receipt: dict[str, Any], path: Path, key: Path | None) -> str:
-    """Sign with a key of the site; write FILE and FILE.sig. Return the line that the vendor needs.
+    """Sign with a key of the site; write FILE and FILE.sig; return the line for the vendor.
 
-    Plain `ssh-keygen -Y verify` reads the two. A kill between them leaves a signature that does
-    not fit, which is refused.
+    Plain `ssh-keygen -Y verify` can check the two. If this is interrupted between them, the
+    signature does not fit and is refused.
     """
     if key is None:
         raise AirliftError(
             Kind.SIGNING,
-            "there is no key to sign the receipt with",
+            "no key to sign the receipt with",
             where="--key or AIRLIFT_RECEIPT_KEY",
             fix="make a key of this site: ssh-keygen -t ed25519 -C jump@SITE -f "
             "~/.ssh/airlift_receipt; then: export AIRLIFT_RECEIPT_KEY=~/.ssh/airlift_receipt",
@@ -127,12 +127,12 @@ def write(receipt: dict[str, Any], path: Path, key: Path | None) -> str:
 
 
 def signature_of(path: Path) -> Path:
-    """Where a receipt's signature lies."""
+    """Return the path of a receipt's signature."""
     return path.with_name(path.name + ".sig")
 
 
 def is_receipt(path: Path) -> bool:
-    """Whether a file can only be a receipt: a bundle begins with a tar header, or is in parts."""
+    """Return whether a file is a receipt: a bundle begins with a tar header, or is in parts."""
     if index_of(path) is not None:
         return False
     try:
@@ -143,14 +143,14 @@ def is_receipt(path: Path) -> bool:
 
 
 def read(path: Path, signers: Path | None) -> Receipt:
-    """Read a receipt; who signed it is asked before anything in it is looked at."""
+    """Read a receipt; check its signature before reading anything in it."""
     if signers is None:
         raise AirliftError(
             Kind.SIGNERS_FILE,
-            "nobody is trusted to sign receipts: there is no list of their signers",
+            "no list of signers of receipts",
             where=f"--since {path}",
-            fix="--receipt-signers FILE, with one line a site, got another way than the receipt: "
-            f'jump@SITE namespaces="{NAMESPACE}" ssh-ed25519 AAAA…',
+            fix="add --receipt-signers FILE; ask each site, separately from the receipt, for its "
+            f'line: jump@SITE namespaces="{NAMESPACE}" ssh-ed25519 AAAA…',
         )
     raw, signer = _authenticate(path, Trust(signers, namespace=NAMESPACE))
     try:
@@ -164,7 +164,7 @@ def read(path: Path, signers: Path | None) -> Receipt:
             )
         _SHAPE(data, "")
     except (ValueError, RecursionError) as error:
-        _refuse(path, f"it is signed, but not as `bundle receipt` writes it: {error}")
+        _refuse(path, f"it is signed, but not in the form of `bundle receipt`: {error}")
     if not data["releases"]:
         _refuse(path, "it names no release")
     return Receipt(path, data["host"], data["created"], signer, data["releases"])
@@ -180,7 +180,7 @@ def _authenticate(path: Path, trust: Trust) -> tuple[bytes, Signer]:
             path,
             f"{Path(str(error.filename)).name} cannot be read: {error.strerror}",
             kind=Kind.UNSIGNED if str(error.filename) == str(beside) else Kind.BUILD_INPUT,
-            fix=f"a receipt is two files, {path.name} and {beside.name}: bring both",
+            fix=f"get both files of the receipt, {path.name} and {beside.name}",
         )
     try:
         verdict = sshsig.verify(raw, [(beside.name, signature)], trust)
@@ -189,24 +189,26 @@ def _authenticate(path: Path, trust: Trust) -> tuple[bytes, Signer]:
         if error.kind is Kind.SIGNERS_FILE:
             raise
         if error.kind is Kind.BAD_SIGNATURE:
-            what = "it was altered after it was signed, or its signature is of something else"
+            what = "it was altered after it was signed, or the signature is of another file"
         _refuse(
             path,
             what,
             kind=error.kind,
-            fix="ask the site, by another way than the stick, for a new receipt or its key",
+            fix="ask the site, through a separate channel, for a new receipt or its key",
         )
     return raw, verdict.signers[0]
 
 
 def _manifest_of(home: Home, record: Acceptance, notes: list[str]) -> Manifest | None:
-    """The manifest of an accepted release, if it is still here and still the accepted one."""
+    """Return the manifest of an accepted release; None if it is missing or another one."""
     folder = home.release(record.version)
     try:
         parsed = manifest.parse(installed.read(folder)[0])
     except AirliftError as error:
         gone = not folder.exists()
-        notes.append(f"release {record.version}: {'its directory is gone' if gone else error.what}")
+        notes.append(
+            f"release {record.version}: {'its directory is missing' if gone else error.what}"
+        )
         return None
     if parsed.release_sha256 != record.release_sha256:
         notes.append(f"release {record.version}: its manifest is not the one that was accepted")
@@ -215,7 +217,7 @@ def _manifest_of(home: Home, record: Acceptance, notes: list[str]) -> Manifest |
 
 
 class _Check:
-    """Whether a file is here; what several releases share is hashed once."""
+    """Checks whether a file is here; hashes a file that several releases share once."""
 
     def __init__(self, home: Home, contents: bool, progress: Progress) -> None:
         self._home = home
@@ -225,7 +227,7 @@ class _Check:
 
     def __call__(self, path: Path, member: Member, notes: list[str]) -> bool:
         for problem in self._problems(path, member):
-            notes.append(f"{path} {problem}: not listed: the next bundle brings it")
+            notes.append(f"{path} {problem}; the next bundle carries it")
             return False
         return True
 

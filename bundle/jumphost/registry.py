@@ -1,7 +1,7 @@
-"""A read-only image registry over the blob store, on the loopback.
+"""A read-only image registry over the blob store, on loopback.
 
 Hosts reach it through an SSH reverse tunnel and pull by digest; the engine checks what it gets.
-Names mean nothing here: a digest says everything, so any repository name serves any image.
+A digest identifies an image, so any repository name serves any image.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ MANIFEST_TYPES = (
 MAX_MANIFEST = 4 << 20
 IDLE_SECONDS = 120
 _PATH = re.compile(r"/v2/[a-z0-9/._-]+/(manifests|blobs)/sha256:([0-9a-f]{64})")
-# Digits without end are no number for Python, and no place in a file.
+# Bounded: Python refuses to read very long numbers, and no file is that long.
 _RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
 _TLS_HANDSHAKE = b"\x16"
 
 
 class RegistryServer:
-    """Serves `store/blobs/sha256` until it is stopped.
+    """A registry that serves `store/blobs/sha256` until it is stopped.
 
     >>> server = RegistryServer(Path("/opt/airlift/store"))
     >>> port = server.start()          # docker pull 127.0.0.1:PORT/airlift/app@sha256:…
@@ -64,14 +64,14 @@ class RegistryServer:
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes of blobs and manifests that were sent so far."""
+        """Return the bytes of blobs and manifests that were sent so far."""
         return self._sent
 
     def start(self) -> int:
-        """Listen; return the port. No prune removes a blob from now on.
+        """Listen; return the port. From now on prune is locked out.
 
         Raises:
-            AirliftError: a prune is at work.
+            AirliftError: a prune is in progress.
         """
         self._reading = readers.begin(self.store)
         try:
@@ -97,10 +97,10 @@ class RegistryServer:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Keep the blobs until an answer that outlives `stop` was sent, too.
+        """Lock prune out until this answer was sent, even if `stop` comes first.
 
         Raises:
-            ConnectionAbortedError: it was stopped before.
+            ConnectionAbortedError: the server was stopped before.
         """
         with self._lock:
             if self._server is None:
@@ -120,7 +120,7 @@ class RegistryServer:
 
     @property
     def port(self) -> int:
-        """The port on which it listens."""
+        """Return the port on which it listens."""
         if self._server is None:
             message = "the registry was not started"
             raise RuntimeError(message)
@@ -143,7 +143,7 @@ class _Server(socketserver.ThreadingTCPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no news."""
+        """Ignore it: a client that disconnects is no error."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def handle(self) -> None:
-        """Turn a TLS client away in words that it understands, else serve."""
+        """Serve a client; answer one that speaks TLS with an error that engines understand."""
         first = self.connection.recv(1, socket.MSG_PEEK)
         if first == _TLS_HANDSHAKE:
             self._refuse_tls()
@@ -171,13 +171,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _refuse_tls(self) -> None:
-        """Engines ask by TLS first, and go on in plain HTTP only after an answer in HTTP/1.x."""
+        """Answer in HTTP/1.x, after which an engine that tried TLS first continues without it."""
         body = b"Client sent an HTTPS request to an HTTP server.\n"
         self.connection.sendall(
             b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
             b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         )
-        # Closing with unread bytes would send a reset, which can overtake the answer.
+        # Closing with unread bytes would send a reset, which can arrive before the answer.
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
             self.connection.settimeout(2)
@@ -250,7 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
                 try:
                     self.connection.sendfile(stream, start, end - start)
                 finally:
-                    # What was sent before a client went away has travelled, too.
+                    # Count what was sent before a client disconnected as well.
                     self.server.registry.count(stream.tell() - start)
 
     def _send(
@@ -281,13 +281,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, data, "application/json", body=body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - inherited
-        """Hand one line a request to whoever asked for it."""
+        """Pass one line per request to the log, if there is one."""
         if self.server.registry.log is not None:
             self.server.registry.log(f"{self.address_string()} {format % args}")
 
 
 def _parse_range(headers: Message, size: int) -> tuple[int, int]:
-    """First byte and the one after the last; an empty range when it cannot be met."""
+    """Return the first byte and the one after the last; an empty range if there is none."""
     match = _RANGE.fullmatch(headers.get("Range", "").strip())
     if match is None or match.groups() == ("", ""):
         return 0, size

@@ -1,4 +1,4 @@
-"""The jump host's directory: blobs by content, acceptance records, and durable small writes."""
+"""The jump host's directory: blobs by hash, releases, acceptance records, and its lock."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bundle.errors import AirliftError, Kind
 from bundle.trust.sshsig import Signer
 
 DEFAULT_HOME = "/opt/airlift"
-#: How a damaged release is called while the whole one takes its place.
+#: The prefix of a damaged release while its replacement is moved into place.
 REPLACED = ".replaced-"
-#: What a path may have beside letters and digits: nothing that a shell or a list of paths parts.
+#: What a path may contain beside letters and digits: nothing that a shell or PATH splits at.
 _PLAIN = "/._-+@=,~"
 _MAX_RECORD = 1 << 16
 
@@ -32,17 +32,17 @@ class Acceptance(NamedTuple):
     version: str
     accepted: str
     manifest_sha256: str
-    # The same for a release's full bundle and its deltas; see `Manifest.release_sha256`.
+    # One value for a release's full bundle and all its deltas; see `Manifest.release_sha256`.
     release_sha256: str
     signers: tuple[Signer, ...]
 
     @property
     def time(self) -> float:
-        """Seconds since 1970 at which it was accepted."""
+        """Return the time of acceptance in seconds since 1970."""
         return seconds(self.accepted)
 
     def as_dict(self) -> dict[str, Any]:
-        """What is written to the record."""
+        """Return the content of the record's file."""
         return {
             "format": 1,
             "serial": self.serial,
@@ -55,7 +55,7 @@ class Acceptance(NamedTuple):
 
 
 class Home:
-    """`/opt/airlift`, or wherever an operator wants it."""
+    """Airlift's directory: `/opt/airlift`, or the one that an operator names."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -69,19 +69,19 @@ class Home:
         self.sites = root / "sites"
 
     def check_can_run(self) -> None:
-        """Refuse a place from which a release could not be run, before anything is accepted.
+        """Refuse a directory from which a release cannot be run, before anything is accepted.
 
-        Python's environments and Ansible lead through shells, lists of paths and the first lines
-        of scripts: a path that one of them cuts in two is found by none.
+        Python's environments and Ansible pass paths through shells, PATH and the first lines of
+        scripts. A path that one of these splits is not found.
         """
         for path in (self.root, self.root.resolve()):
             if odd := next((char for char in str(path) if not _is_plain(char)), ""):
                 raise AirliftError(
                     Kind.HOME,
-                    f"Airlift's directory has {odd!r} in its path, which the programs of a release "
-                    "cannot have there",
+                    f"Airlift's directory has {odd!r} in its path, and the programs of a release "
+                    "do not run from such a path",
                     where=str(path),
-                    fix=f"a path of letters, digits and {_PLAIN}, such as --home {DEFAULT_HOME}",
+                    fix=f"use letters, digits and {_PLAIN} only, such as --home {DEFAULT_HOME}",
                 )
         place = self.root.resolve()
         while not place.exists():
@@ -94,41 +94,41 @@ class Home:
                 f"the file system at {place} is mounted noexec: no program of a release can run "
                 "there",
                 where=str(self.root),
-                fix=f"sudo mount -o remount,exec {place}, or --home DIR on another file system",
+                fix=f"sudo mount -o remount,exec {place}, or use --home DIR on another file system",
             )
 
     def create(self) -> None:
-        """Make the directories that import owns; `sites/` is the operator's."""
+        """Make the directories that import owns; `sites/` belongs to the operator."""
         try:
             for path in (self.blobs, self.accepted, self.incoming, self.releases, self.trust):
                 path.mkdir(parents=True, exist_ok=True, mode=0o755)
         except OSError as error:
             raise AirliftError(
                 Kind.HOME,
-                f"Airlift's directory cannot be made: {error.strerror}",
+                f"cannot make Airlift's directory: {error.strerror}",
                 where=str(error.filename or self.root),
                 fix=f'sudo install -d -o "$USER" {shlex.quote(str(self.root))}',
             ) from error
 
     def blob(self, sha256: str) -> Path:
-        """Where a blob lies once it is trusted."""
+        """Return the path of a blob after it is trusted."""
         return self.blobs / sha256
 
     def has_blob(self, sha256: str, size: int) -> bool:
-        """Whether a trusted blob is there in full length."""
+        """Return whether a trusted blob exists in full length."""
         try:
             return is_file_of(self.blob(sha256), size)
         except FileNotFoundError:
             return False
 
     def release(self, version: str) -> Path:
-        """The directory of a release."""
+        """Return the directory of a release."""
         return self.releases / version
 
     def acceptances(self) -> list[Acceptance]:
-        """Every manifest that was accepted here, by serial, the first of a release first.
+        """Return every accepted manifest, by serial; the first of a release comes first.
 
-        Whatever a record's name is: the first releases of Airlift named it after the serial.
+        The name of a record's file does not matter: early releases of Airlift used the serial.
         """
         if not self.accepted.is_dir():
             self._check_never_used()
@@ -138,35 +138,34 @@ class Home:
         return sorted(found, key=lambda one: (one.serial, one.time, one.manifest_sha256))
 
     def accepted_releases(self) -> list[Acceptance]:
-        """Every release that was accepted here, by serial, whichever bundles brought it."""
+        """Return every accepted release, by serial, whichever bundles brought it."""
         first = dict[str, Acceptance]()
         for record in self.acceptances():
             first.setdefault(record.release_sha256, record)
         return list(first.values())
 
     def _check_never_used(self) -> None:
-        """Refuse to take a jump host that lost its records for one that never had any."""
+        """Refuse a jump host that lost its records, which would look like a new one."""
         if self.releases.is_dir() and any(self.releases.iterdir()):
             raise AirliftError(
                 Kind.HOME,
-                "releases are here, and the records of what was accepted are gone",
+                "there are releases, but the records of what was accepted are missing",
                 where=str(self.accepted),
-                fix="restore this directory from a backup; without it old bundles could be played "
-                "again",
+                fix="restore this directory from a backup; without it, old bundles are accepted",
             )
 
     def acceptance_of(self, manifest_sha256: str) -> Acceptance | None:
-        """The record of exactly this manifest, if it was accepted here."""
+        """Return the record of exactly this manifest; None if it was not accepted here."""
         for record in self.acceptances():
             if record.manifest_sha256 == manifest_sha256:
                 return record
         return None
 
     def check_history(self, serial: int, version: str, release_sha256: str) -> None:
-        """Refuse what is older than, or contradicts, what was accepted here.
+        """Refuse a release that is older than, or contradicts, what was accepted here.
 
-        A release may come again in another bundle, whatever was accepted since: a delta first, the
-        full one for a repair.
+        An accepted release may come again in another bundle: a delta first, the full one for a
+        repair.
         """
         records = self.acceptances()
         if any(record.release_sha256 == release_sha256 for record in records):
@@ -178,32 +177,31 @@ class Home:
                     f"release {version} (serial {serial}) contradicts release {record.version} "
                     f"(serial {record.serial}), which was accepted here with other content",
                     where=f"accepted on {record.accepted}, {self.accepted}",
-                    fix="a release is never changed: ask the vendor for one with a new version and "
-                    "a higher serial",
+                    fix="ask the vendor for a release with a new version and a higher serial; a "
+                    "release is never changed",
                 )
         if records and serial < records[-1].serial:
             newest = records[-1]
             raise AirliftError(
                 Kind.OLDER,
-                f"release {version} has serial {serial}; release {newest.version} with serial "
-                f"{newest.serial} was accepted here already",
+                f"release {version} has serial {serial}, but release {newest.version} with serial "
+                f"{newest.serial} was accepted here before",
                 where=f"accepted on {newest.accepted}, {self.accepted}",
-                fix="use the newest bundle; to go back to a release that was installed, "
-                "run the rollback",
+                fix="use the newest bundle; to go back to the previous release, roll back",
             )
 
     def accept(self, record: Acceptance) -> None:
-        """Write an acceptance record, durably; none takes another's place.
+        """Write an acceptance record durably, without replacing another.
 
-        A release comes as a full bundle and as deltas. Each has a manifest of its own, and was
-        accepted at a time of its own, by which keys are judged from then on.
+        A release comes as a full bundle and as deltas. Each has its own manifest and its own time
+        of acceptance, at which key validity is checked from then on.
         """
         text = json.dumps(record.as_dict(), indent=1, sort_keys=True) + "\n"
         write_atomic(self.accepted / f"{record.manifest_sha256}.json", text.encode())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Let one import or prune in; the lock dies with its process."""
+        """Lock out other imports and prunes; the kernel frees the lock with its process."""
         path = self.store / "lock"
         try:
             stream = open_own(path)
@@ -217,7 +215,7 @@ class Home:
                 holder = os.pread(fd, 100, 0).decode(errors="replace").strip()
                 raise AirliftError(
                     Kind.LOCKED,
-                    f"another import or prune is running: {holder or 'it just began'}",
+                    f"another import or prune is in progress: {holder or 'it just began'}",
                     where=str(path),
                     fix="wait for it and run this command again",
                 ) from error
@@ -231,12 +229,12 @@ def _is_plain(char: str) -> bool:
 
 
 def now() -> str:
-    """The time, in UTC, as records have it."""
+    """Return the time in UTC, in the form of the records."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def seconds(moment: str) -> float:
-    """The same time in seconds since 1970.
+    """Return such a time in seconds since 1970.
 
     Raises:
         ValueError: it is no time.
@@ -264,9 +262,9 @@ def _read_acceptance(path: Path) -> Acceptance:
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise AirliftError(
             Kind.HOME,
-            f"an acceptance record cannot be read: {error}",
+            f"cannot read an acceptance record: {error}",
             where=str(path),
-            fix="restore it from a backup of /opt/airlift/store/accepted; without it old bundles "
-            "could be played again",
+            fix="restore it from a backup of /opt/airlift/store/accepted; without it, old bundles "
+            "are accepted again",
         ) from error
     return record

@@ -17,22 +17,22 @@ from bundle.errors import AirliftError, Kind
 REQUIREMENTS = "requirements/controller.txt"
 MARKER = ".airlift-complete"
 MINIMUM = (3, 11)
-# The system's Python, also where the release's own runs this: that one goes when it is made again.
+# The system's Python, even if the release's own runs this: that one is removed and made again.
 PYTHON = os.path.realpath(sys.executable)
-# A killed import must not leave a pip behind that writes into the next one's directory. Not a
-# `preexec_fn`: a Ctrl-C that comes while it runs can be lost in Python's fork hooks.
+# The pip of a killed import must not write into the directory of the next one. This is not a
+# `preexec_fn`, because Python's fork hooks can lose a Ctrl-C that comes while one runs.
 _DIE_WITH_PARENT = """
 import contextlib, ctypes, os, signal, sys
 with contextlib.suppress(OSError, AttributeError):
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-# Unpacked and compiled, wheels grow; measured 4.7 times for a wheelhouse of three Pythons.
+# Wheels grow when they are unpacked and compiled: measured 4.7 times, for three Pythons.
 GROWTH = 7
 
 
 def check_python(wheels: Iterable[str]) -> None:
-    """Refuse a Python for which the wheelhouse was not made, before anything is written."""
+    """Refuse a Python that the wheelhouse has no wheels for, before anything is written."""
     tags = {tag for name in wheels for tag in re.findall(r"-cp(3\d+)-cp3\d+-", name)}
     here = f"{sys.version_info.major}{sys.version_info.minor}"
     if tags and here not in tags:
@@ -55,7 +55,7 @@ def check_python(wheels: Iterable[str]) -> None:
 
 
 def is_complete(release: Path, manifest_sha256: str) -> bool:
-    """Whether the environment was finished for this manifest and its Python still runs."""
+    """Return whether the environment is complete for this manifest and its Python runs."""
     try:
         if read_file(release / "venv" / MARKER, 100).decode("ascii") != manifest_sha256:
             return False
@@ -66,7 +66,7 @@ def is_complete(release: Path, manifest_sha256: str) -> bool:
 
 
 def make(release: Path, manifest_sha256: str) -> None:
-    """Make the environment; a half-made one is thrown away first."""
+    """Make the environment; remove an incomplete one first."""
     venv = release / "venv"
     shutil.rmtree(venv, ignore_errors=True)
     wheels = release / "wheels"
@@ -78,7 +78,7 @@ def make(release: Path, manifest_sha256: str) -> None:
             where=str(wheels),
             fix="ask the vendor for a complete bundle",
         )
-    # Debian without python3-venv has no ensurepip; pip runs from its own wheel instead.
+    # Debian without python3-venv has no ensurepip, so pip runs from its own wheel.
     _run([PYTHON, "-I", "-m", "venv", "--without-pip", str(venv)], release)
     tool = [_python(release), "-I", str(pip[0] / "pip")]
     _run(
@@ -119,10 +119,10 @@ def _run(
     command: list[str],
     release: Path,
     *,
-    what: str = "the virtual environment could not be made",
-    fix: str = "run the same command again; if it stays so, send this output to the vendor",
+    what: str = "cannot make the virtual environment",
+    fix: str = "run the same command again; if it fails again, send this output to the vendor",
 ) -> None:
-    """Run a step with nothing from outside that could lead it elsewhere."""
+    """Run a step, without environment variables that could redirect pip or Python."""
     outside = ("PIP_", "PYTHON", "VIRTUAL_ENV", "__PYVENV")
     env = {key: value for key, value in os.environ.items() if not key.startswith(outside)}
     env |= {

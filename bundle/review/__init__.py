@@ -1,5 +1,5 @@
-"""What is inside a bundle and what changed, for people who decide.
+"""Shows the contents of a bundle and its changes, for people who decide.
 
-Reads verified bundles and imported releases; writes nothing. Only `dossier` needs a library
-(Jinja), and no command of `verify.pyz` loads it.
+It reads bundles and imported releases, and writes nothing. Only `dossier` needs a library (Jinja),
+which no command of `verify.pyz` loads.
 """

@@ -1,6 +1,7 @@
-"""What changed between two releases, and what it would take to carry the newer one.
+"""Compares two releases, and computes the bytes to carry for the newer one.
 
-Looks, and never writes. Like `inspect` it reads what nobody signed for, and says so.
+It writes nothing. Like `inspect`, it reads bundles whose signature was not checked, and reports
+that.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ class Side:
     manifest: Manifest
     verdict: Verdict | None
     signatures: tuple[bytes, ...]
-    # Members below about/ that are here, by path.
+    # The available members below about/, by path.
     documents: Mapping[str, bytes] = field(repr=False)
 
     @property
     def digests(self) -> dict[str, str]:
-        """Path: SHA-256 of all that the release is made of."""
+        """Return path: SHA-256 of all members of the release."""
         return {member.path: member.sha256 for member in self.manifest.contents}
 
 
 def load(path: Path, *, trust: Trust | None, home: Home) -> Side:
-    """Read a side; the documents in it are compared with the manifest's hashes."""
+    """Read a side; compare its documents with the manifest's hashes."""
     if path.is_dir():
         known = installed.known(path, trust=trust, home=home)
         documents = _from_folder(path, known.manifest)
@@ -54,7 +55,7 @@ def load(path: Path, *, trust: Trust | None, home: Home) -> Side:
 
 
 def compare(a: Side, b: Side) -> dict[str, Any]:
-    """Everything that differs, as `--json` prints it; `from` is A and `to` is B."""
+    """Return all differences in the form of `--json`; `from` is A and `to` is B."""
     return {
         "from": _release(a),
         "to": _release(b),
@@ -122,7 +123,7 @@ def _release(side: Side) -> dict[str, Any]:
 
 
 def _carry(a: Side, b: Side) -> dict[str, Any]:
-    """The length of B's bundle, in full and as a delta since A, if one can be made."""
+    """Return the length of B's bundle, in full and as a delta based on A, if there is one."""
     data = {**b.manifest.data, "bases": [], "left_out": []}
     there = a.digests
     contents = b.manifest.contents
@@ -189,13 +190,13 @@ def _schema(a: Manifest, b: Manifest) -> dict[str, Any]:
     return {
         "from": old,
         "to": new,
-        # What the swap and the way back rest on.
+        # The swap and the rollback depend on this.
         "old_release_runs_on_it": new["lowest_compatible"] <= old["head"] <= new["head"],
     }
 
 
 def _upgrade(a: Manifest, b: Manifest) -> dict[str, Any]:
-    """Whether A may go to B at once; the plan of `upgrade.yml` decides, this says it earlier."""
+    """Return whether A can upgrade to B directly; the plan of `upgrade.yml` decides later."""
     old, new = (versions.order(m.version) for m in (a, b))
     rules = b.data["upgrade"]
     stops = [v for v in rules["required_stops"] if old < versions.order(v) < new]
@@ -222,7 +223,7 @@ def _package(path: str) -> tuple[str, str]:
 
 
 def _versions(a: Side, b: Side, top: str, split: Any) -> dict[str, Any]:
-    """Which names came, went, or changed; `rebuilt` has the same versions with other bytes."""
+    """Return added, removed and changed names; `rebuilt` ones have equal versions, other bytes."""
 
     def read(side: Side) -> dict[str, tuple[list[str], list[str]]]:
         found: dict[str, tuple[list[str], list[str]]] = {}
@@ -269,14 +270,14 @@ def _content(a: Side, b: Side) -> dict[str, list[str]]:
 
 
 def _about(a: Side, b: Side, name: str) -> dict[str, Any]:
-    """Compare a document of both; where that cannot be done, `unknown` says why."""
+    """Compare a document of both; if that is impossible, `unknown` has the reason."""
     document = DOCUMENTS[name]
     path = document.path
     for side in (a, b):
         if path not in side.digests:
             return {"unknown": f"release {side.manifest.version} does not have {path}"}
     if a.digests[path] == b.digests[path]:
-        # Then it is enough that one of them carries it.
+        # It is enough that one of them carries it.
         raw = a.documents.get(path) or b.documents.get(path)
         old = new = raw
     else:
@@ -284,13 +285,13 @@ def _about(a: Side, b: Side, name: str) -> dict[str, Any]:
     for side, raw in ((a, old), (b, new)):
         if raw is None:
             return {
-                "unknown": f"{side.path.name} is a delta that leaves {path} out: "
+                "unknown": f"{side.path.name} is a delta that omits {path}: "
                 "name the full bundle or the directory of the release"
             }
     try:
         return document.compare(_json(old), _json(new))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return {"unknown": f"{path} is not of the form that is known here: {error}"}
+        return {"unknown": f"{path} has an unknown form: {error}"}
 
 
 def _json(raw: bytes | None) -> Any:

@@ -1,4 +1,4 @@
-"""What a person reads of a diff: only what changed, the warnings first."""
+"""The text of a diff: only changes, with warnings first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Rows = list[tuple[str, str]]
 
 
 def render(found: dict[str, Any], *, verbose: bool) -> str:
-    """All of it as text."""
+    """Return the whole diff as text."""
     parts = [_table(_head(found))]
     if warnings := list(_warnings(found)):
         parts.append("\n".join(f"WARNING: {_clean(warning)}" for warning in warnings))
@@ -34,7 +34,7 @@ def _table(rows: Rows) -> str:
 
 
 def _clean(text: str) -> str:
-    """Nothing that moves a terminal's cursor: nobody may have signed for what is shown."""
+    """Replace characters that move a cursor, because the texts may be unsigned."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
@@ -55,7 +55,7 @@ def _head(found: dict[str, Any]) -> Rows:
     rows.append(("upgrade", f"to B from {upgrade['minimum_version']} or newer; stops: {stops}"))
     rows.append(("to carry", f"{size(carry['full_bytes'])} for all of B"))
     if delta is not None:
-        rows.append(("", f"{size(delta)} as a delta since {found['from']['version']}"))
+        rows.append(("", f"{size(delta)} as a delta based on {found['from']['version']}"))
     return rows
 
 
@@ -65,18 +65,18 @@ def _warnings(found: dict[str, Any]) -> Iterator[str]:
     if source["from"] != source["to"]:
         yield (
             f"THE IMAGE SOURCE CHANGES, from {source['from']} to {source['to']}: an installed site "
-            "refuses this upgrade, for other libraries below Postgres and Redis can damage data"
+            "refuses this upgrade, because other libraries of Postgres and Redis can damage data"
         )
     if upgrade["backwards"]:
-        yield f"B is the older release; from {old} to {new} there is only `rollback`"
+        yield f"B is the older release; only rollback.yml goes from {old} to {new}"
     elif upgrade["too_old"]:
         yield f"{new} upgrades from {upgrade['minimum_version']} or newer, not from {old}"
     if upgrade["stops_between"]:
-        yield f"on the way a site stops at {', '.join(upgrade['stops_between'])}"
+        yield f"a site must first upgrade to {', '.join(upgrade['stops_between'])}"
     if not upgrade["backwards"] and not schema["old_release_runs_on_it"]:
-        yield f"{old} cannot run on the schema of {new}: there is no way back by `rollback`"
+        yield f"{old} cannot run on the schema of {new}: rollback.yml is impossible"
     for migration in found["migrations"].get("removed", []):
-        yield f"the migration {migration['revision']} is gone; a released one must not go"
+        yield f"the migration {migration['revision']} is missing; a released one must be kept"
     for name, setting in found["settings"].get("added", {}).items():
         if setting["required"]:
             yield f"{name} is new and required: set it before the upgrade"
@@ -103,7 +103,7 @@ def _sections(found: dict[str, Any], *, verbose: bool) -> Iterator[tuple[str, Ro
 
 
 def _unknown(part: Mapping[str, Any]) -> Rows:
-    return [("not known", part["unknown"])] if "unknown" in part else []
+    return [("unknown", part["unknown"])] if "unknown" in part else []
 
 
 def _components(part: dict[str, Any]) -> Rows:
@@ -149,7 +149,7 @@ def _default(spec: dict[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """A value in one line of bounded length; in JSON, for 80 and "80" are not the same."""
+    """Return a value as JSON, which tells 80 from "80", in one line of limited length."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

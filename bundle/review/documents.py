@@ -1,4 +1,4 @@
-"""The documents below `about/`, compared."""
+"""Compares the documents below `about/`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ _OF_FINDING: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("id", "component", "package", "version"), (str,)),
     "severity": (str, type(None)),
 }
-# Of a setting, what an operator has to know of when it changes.
+# The aspects of a setting whose change matters to an operator.
 _ASPECTS = ("default", "type", "elements", "choices", "options", "required")
 
 
 @dataclass(frozen=True)
 class Document:
-    """Where it is, and how two of it are compared."""
+    """The path of a document, and the function that compares two of them."""
 
     path: str
     compare: Callable[[Any, Any], dict[str, Any]]
 
 
 def _need(entries: Iterable[Any], **kinds: tuple[type, ...]) -> None:
-    """Refuse entries that lack what is told of them: nobody may have signed for the document.
+    """Refuse entries without the needed keys, because the document may be unsigned.
 
     Raises:
-        KeyError, TypeError: one of them has another form.
+        KeyError, TypeError: an entry has another form.
     """
     for entry in entries:
         for key, kind in kinds.items():
@@ -36,7 +36,7 @@ def _need(entries: Iterable[Any], **kinds: tuple[type, ...]) -> None:
 
 
 def migrations(old: Any, new: Any) -> dict[str, Any]:
-    """Return the migrations that came, and those that are gone (which must not happen)."""
+    """Return added migrations, and removed ones (which must not happen)."""
     for one in (old, new):
         _need(one["migrations"], revision=(str,), title=(str,))
     before, after = ({m["revision"]: m for m in one["migrations"]} for one in (old, new))
@@ -47,7 +47,7 @@ def migrations(old: Any, new: Any) -> dict[str, Any]:
 
 
 def settings(old: Any, new: Any) -> dict[str, Any]:
-    """Return what came, went, has another name, or another default, type or choice."""
+    """Return added, removed and renamed settings, and changes of default, type or choices."""
     before, after = old["settings"], new["settings"]
     for one in (before, after):
         _need(one.values(), description=(str,), required=(bool,))
@@ -60,7 +60,7 @@ def settings(old: Any, new: Any) -> dict[str, Any]:
     changed = {}
     for was, now in pairs.items():
         found = {
-            # No default and the default `null` are not the same.
+            # No default differs from the default `null`.
             aspect: {
                 side: one[aspect]
                 for side, one in (("from", before[was]), ("to", after[now]))
@@ -84,7 +84,7 @@ def settings(old: Any, new: Any) -> dict[str, Any]:
 
 
 def sbom(old: Any, new: Any) -> dict[str, Any]:
-    """Return packages by their purl without the version (CycloneDX 1.6)."""
+    """Return the changes of packages, by their purl without the version (CycloneDX 1.6)."""
     before, after = (_packages(one["components"]) for one in (old, new))
     return {
         "packages": {"from": len(before), "to": len(after)},
@@ -99,7 +99,7 @@ def sbom(old: Any, new: Any) -> dict[str, Any]:
 
 
 def vulnerabilities(old: Any, new: Any) -> dict[str, Any]:
-    """Return findings that are gone and that are new; nothing if one of them was not scanned."""
+    """Return fixed and new findings; `unknown` if one of the two was not scanned."""
     for name, one in (("A", old), ("B", new)):
         if not one["scanned"]:
             return {"unknown": f"{name} was not scanned: {one['reason'] or 'no reason is given'}"}
@@ -124,7 +124,7 @@ PATHS = frozenset(document.path for document in DOCUMENTS.values())
 
 
 def _packages(components: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
-    """Purl without version and qualifiers: versions. Several images may have several."""
+    """Map each purl, without version and qualifiers, to its versions in all images."""
     found: dict[str, set[str]] = {}
     for component in components:
         if purl := component.get("purl"):
@@ -134,5 +134,5 @@ def _packages(components: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def _finding(finding: dict[str, Any]) -> tuple[str, str, str]:
-    """What makes it the same finding; the version may have moved without a repair."""
+    """Return the identity of a finding, without the version, which may change without a fix."""
     return finding["id"], finding["component"], finding["package"]

@@ -1,7 +1,7 @@
 """The release dossier: one page that a security officer reads in a browser without a network.
 
-It is made twice from the same template: when a bundle is built, and by `bundle dossier` from any
-bundle's members, then with the signers that were really verified.
+It is made from one template: at a build, and by `bundle dossier` from any bundle's members, then
+with the verified signers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bundle.verify import members
 from bundle.verify.checks import Opened
 
 NAME = "dossier.html"
-#: What the page is made of, by the name that it has here.
+#: The documents of the page, by their name in the template.
 _ABOUT = {
     "licences": "about/licences.json",
     "vulnerabilities": "about/vulnerabilities.json",
@@ -45,18 +45,18 @@ About = dict[str, Any]
 
 @dataclass(frozen=True)
 class Signed:
-    """Who signs: what was intended when the bundle was made, or what was verified."""
+    """The signers: intended ones at a build, or verified ones."""
 
     verified: bool
     rows: tuple[dict[str, str], ...]
     ignored: tuple[str, ...] = ()
-    # Of what was verified: which bundle it is, and when that was.
+    # For verified signers: the bundle, and the time of the check.
     manifest_sha256: str = ""
     moment: str = ""
 
 
 def intended(lines: Iterable[str]) -> Signed:
-    """The keys that a build was given, from their lines of allowed_signers."""
+    """Return the signers of a build, from their lines of allowed_signers."""
     rows = []
     for line in lines:
         head, kind, key = line.rsplit(maxsplit=2)
@@ -70,13 +70,13 @@ def intended(lines: Iterable[str]) -> Signed:
 
 
 def verified(verdict: Verdict, manifest_sha256: str) -> Signed:
-    """The signers that were found good, just now."""
+    """Return the signers that were just verified."""
     rows = tuple({k: str(v) for k, v in s.as_dict().items()} for s in verdict.signers)
     return Signed(True, rows, tuple(verdict.ignored), manifest_sha256, now())
 
 
 def read_folder(folder: Path, tree: Path) -> About:
-    """What the page is made of, while a bundle is built: `about/` so far, and the docs."""
+    """Read the documents of the page during a build: `about/` so far, and the docs."""
 
     def read(path: str) -> bytes | None:
         top, _, rest = path.partition("/")
@@ -89,7 +89,7 @@ def read_folder(folder: Path, tree: Path) -> About:
 
 
 def read_bundle(bundle: Opened) -> About:
-    """The same from a bundle's members, each compared with its hash."""
+    """Read the documents from a bundle's members, and compare their hashes."""
     sizes = {m.path: m.size for m in bundle.manifest.members}
 
     def read(path: str) -> bytes | None:
@@ -101,7 +101,7 @@ def read_bundle(bundle: Opened) -> About:
 
 
 def read_release(release: Known, home: Home) -> About:
-    """The same from an imported release."""
+    """Read the documents from an imported release."""
     known = {member.path: member for member in release.manifest.contents}
 
     def read(path: str) -> bytes | None:
@@ -123,7 +123,7 @@ def render(
 ) -> str:
     """Make the page from a manifest's data and what `read_folder` or `read_bundle` found.
 
-    `delta` says of a bundle that leaves something out what that is.
+    `delta` describes what a delta omits.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -149,7 +149,7 @@ def render(
             severities=Counter(issue["severity"] for issue in issues),
         )
     except (jinja2.TemplateError, KeyError, TypeError, AttributeError, ValueError) as error:
-        _refuse(f"what the bundle says of itself has another form: {error}")
+        _refuse(f"the documents of the bundle have an unknown form: {error}")
 
 
 def _read(read: Callable[[str], bytes | None], sizes: Mapping[str, int]) -> About:
@@ -167,20 +167,20 @@ def _read(read: Callable[[str], bytes | None], sizes: Mapping[str, int]) -> Abou
 
 
 def _block(docs: Mapping[str, str], title: str) -> str:
-    """A command of docs/TRUST.md, where a test runs it as it is written."""
+    """Return a command of docs/TRUST.md, which a test runs as it is written."""
     match = re.search(rf"<!-- {title} -->\n```sh\n(.*?)```", docs["trust"], re.DOTALL)
     return match[1] if match else ""
 
 
 def _flows(text: str) -> list[list[str]]:
-    """The rows of the table of flows in docs/ARCHITECTURE.md."""
+    """Return the rows of the table of flows in docs/ARCHITECTURE.md."""
     part = text.partition("<!-- flows")[2].partition("<!-- end of flows")[0]
     lines = [line for line in part.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 def _commands(release: Mapping[str, Any], about: About) -> list[str]:
-    """The commands for this release: the document's example names another."""
+    """Return the commands with this release's name instead of the example's."""
     name = manifest.bundle_name(release["version"], release["architecture"])
     return [re.sub(r"airlift-[\w.-]+\.tar", name, block) for block in about["commands"]]
 
@@ -206,7 +206,7 @@ def _images(components: Mapping[str, dict[str, Any]], about: About) -> list[dict
 
 
 def _inside(about: About) -> list[dict[str, Any]]:
-    """The packages of each component, and which licences are stated how often."""
+    """Return the packages of each component, and the counts of their licences."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in (about["licences"] or {"packages": []})["packages"]:
         rows.setdefault(row["component"], []).append(row)
@@ -222,14 +222,14 @@ def _inside(about: About) -> list[dict[str, Any]]:
 
 
 def _licences(expressions: Iterable[str]) -> Counter[str]:
-    """How many packages name each licence."""
+    """Count the packages of each licence."""
     words = (set(re.split(r"[()\s]+", expression)) for expression in expressions)
     skipped = {"", "AND", "OR", "WITH", "not", "stated"}
     return Counter(sorted(word for each in words for word in each - skipped))
 
 
 def _issues(about: About) -> list[dict[str, Any]]:
-    """Each known vulnerability once, the most severe first, with all that it is in."""
+    """Return each known vulnerability once, most severe first, with all affected packages."""
     found: dict[tuple[str, str], dict[str, set[str]]] = {}
     for one in (about["vulnerabilities"] or {"findings": []})["findings"]:
         key = (one["id"], one["severity"] or "not stated")
@@ -253,6 +253,6 @@ def _refuse(what: str) -> NoReturn:
         Kind.MANIFEST,
         what,
         where="about/",
-        fix="use the version of Airlift that the bundle carries, or look at the members with "
+        fix="use the version of Airlift that the bundle carries, or read the members with "
         "inspect --cat",
     )

@@ -1,4 +1,4 @@
-"""Shows what a bundle holds: a table for people, the manifest's facts for machines."""
+"""Shows the contents of a bundle: tables for people, the manifest's facts for machines."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from bundle.format.manifest import Manifest
 from bundle.trust.sshsig import Verdict
 from bundle.verify.checks import Opened
 
-if TYPE_CHECKING:  # a verification does without it
+if TYPE_CHECKING:  # not needed to verify
     from bundle.jumphost.installed import Known
 
-# Long lists, of which the answer has the sums.
+# Long lists, for which the answer has totals.
 HIDDEN = ("members", "left_out", "format")
 
 
 class Subject(NamedTuple):
-    """What is looked at: a bundle, or an imported release."""
+    """The subject of an inspection: a bundle, or an imported release."""
 
     manifest: Manifest
     sha256: str
-    #: Bytes of the bundle's file, or of all that the release is made of.
+    #: Bytes of the bundle's file, or of all members of the release.
     size: int
     signatures: int
     verdict: Verdict | None
@@ -38,14 +38,14 @@ def of_bundle(bundle: Opened) -> Subject:
 
 
 def of_release(release: Known) -> Subject:
-    """Return an imported release as a subject; a delta's counts with what it left out."""
+    """Return an imported release as a subject, with the members that a delta omitted."""
     digest = hashlib.sha256(release.raw_manifest).hexdigest()
     size = sum(member.size for member in release.manifest.contents)
     return Subject(release.manifest, digest, size, len(release.signatures), release.verdict)
 
 
 def facts(bundle: Subject) -> dict[str, Any]:
-    """What `--json` prints."""
+    """Return the facts for `--json`."""
     data = bundle.manifest.data
     uses = _layer_uses(data["components"])
     sizes = {
@@ -63,6 +63,7 @@ def facts(bundle: Subject) -> dict[str, Any]:
         "release_sha256": bundle.manifest.release_sha256,
         "manifest_sha256": bundle.sha256,
         "bundle_size": bundle.size,
+        "bundle_bytes": bundle.size,
         "member_count": len(bundle.manifest.members),
         "sizes": dict(sorted(groups.items())),
         "layers": {
@@ -79,7 +80,7 @@ def facts(bundle: Subject) -> dict[str, Any]:
 
 
 def text(bundle: Subject, columns: int | None = None) -> str:
-    """What a person reads, on so many columns."""
+    """Return the text for people, for this width of a terminal."""
     data = bundle.manifest.data
     known = facts(bundle)
     stops = ", ".join(data["upgrade"]["required_stops"]) or "none"
@@ -97,7 +98,7 @@ def text(bundle: Subject, columns: int | None = None) -> str:
     if bundle.manifest.bases:
         head.append(("delta", delta.describe(bundle.manifest)))
     if bundle.verdict is None:
-        head.append(("SIGNED BY", "NOT CHECKED: name the signers with --allowed-signers"))
+        head.append(("SIGNED BY", "NOT CHECKED: to check, add --allowed-signers FILE"))
     else:
         head += signers(bundle.verdict)
     parts = [pairs(head, columns), _components(data["components"])]
@@ -116,29 +117,29 @@ def text(bundle: Subject, columns: int | None = None) -> str:
 
 
 def origin(data: dict[str, Any]) -> list[tuple[str, str]]:
-    """What it is for, and when it was made: by the manifest, for a signature has no time."""
+    """Return target and date from the manifest, because a signature has no date."""
     commit, _, dirty = data["revision"].partition("-")
     revision = commit[:12] + (dirty and f"-{dirty}")
-    made = f"{data['created']} from revision {revision}, as the signers say"
+    made = f"{data['created']} from revision {revision}, as the signers state"
     return [("for", f"{data['architecture']}, images from {data['image_source']}"), ("made", made)]
 
 
 def signers(verdict: Verdict) -> list[tuple[str, str]]:
-    """Who signed, with which key, and for how long the list gives him this key."""
+    """Return who signed, with which key, and the key's dates in the list."""
     rows: list[tuple[str, str]] = []
     for signer in verdict.signers:
         rows.append(("signed by", signer.identity))
         rows.append(("  key", f"{signer.key_type} {signer.fingerprint}"))
-        rows.append(("  valid", signer.valid or "always: the list gives this key no dates"))
-    return rows + [("not counted", reason) for reason in verdict.ignored]
+        rows.append(("  valid", signer.valid or "always: this key has no dates in the list"))
+    return rows + [("ignored", reason) for reason in verdict.ignored]
 
 
 def inside(data: dict[str, Any]) -> list[tuple[str, str]]:
-    """The images in one line."""
+    """Return the images in one line."""
     names = [f"{name} {component['version']}" for name, component in data["components"].items()]
     rows = [("inside", ", ".join(names) or "no images")]
     absent = ", ".join(data["absent"])
-    return rows + ([("absent", f"{absent}; `inspect` says why")] if absent else [])
+    return rows + ([("absent", f"{absent}; `inspect` has the reason")] if absent else [])
 
 
 def _layer_uses(components: dict[str, Any]) -> Counter[str]:

@@ -1,5 +1,5 @@
-"""Who signed: lists of signers, SSH signatures, the custody log.
+"""Signers: lists of allowed signers, SSH signatures, the custody log.
 
-`ssh-keygen` decides about signatures; the lists are read strictly first, so that both read the
-same. Nothing here knows what is signed.
+`ssh-keygen` decides about signatures. The lists are read strictly first, so that Airlift and
+ssh-keygen read the same. Nothing here depends on what is signed.
 """

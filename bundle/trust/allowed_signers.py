@@ -11,21 +11,21 @@ from typing import NamedTuple, NoReturn
 from bundle.core.files import read_file
 from bundle.errors import AirliftError, Kind
 
-#: A list is written by people; an endless file is none.
+#: People write these lists, so a longer file is refused.
 MAX_BYTES = 4 << 20
 
-# What a line may say beside identity and key, as OpenSSH 8.8 knows it.
+# The options that a line may have beside identity and key, as OpenSSH 8.8 reads them.
 _OPTION = re.compile(r'([a-z-]+)="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 _DATE = re.compile(r"\d{8}(\d{4}(\d{2})?)?Z?")
 _KEY_TYPE = re.compile(r"(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+")
-# The part of a KRL's header that has always the same length (OpenSSH's PROTOCOL.krl).
+# The length of the fixed part of a KRL's header (OpenSSH's PROTOCOL.krl).
 _KRL_FIXED = 36
 # One word, in which quoted parts may hold spaces.
 _WORD = re.compile(r'(?:[^\s"]|"(?:[^"\\]|\\.)*")+')
 
 
 class AllowedKey(NamedTuple):
-    """One line: who may sign with which key."""
+    """One line: a key, and the identities that are allowed to sign with it."""
 
     identities: tuple[str, ...]
     options: str
@@ -34,7 +34,7 @@ class AllowedKey(NamedTuple):
 
     @property
     def valid(self) -> str:
-        """Its dates as the list has them, such as `from 20260101 until 20270101`; or nothing."""
+        """Return its dates as in the list, such as `from 20260101 until 20270101`, or ''."""
         dates = {name.lower(): value for name, value in _OPTION.findall(self.options)}
         words = {"valid-after": "from", "valid-before": "until"}
         return " ".join(f"{word} {dates[name]}" for name, word in words.items() if name in dates)
@@ -48,32 +48,32 @@ class AllowedSigners(NamedTuple):
     keys: tuple[AllowedKey, ...]
 
     def identities_of(self, blob: bytes) -> tuple[str, ...]:
-        """Everybody who may sign with this key."""
+        """Return every identity that is allowed to sign with this key."""
         names = [name for key in self.keys if key.blob == blob for name in key.identities]
         return tuple(dict.fromkeys(names))
 
     def validity(self, identity: str, blob: bytes) -> str:
-        """The dates of somebody's key; of all its lines, since any of them may be what counts."""
+        """Return the dates of an identity's key, of all its lines: each may make it valid."""
         lines = (key for key in self.keys if key.blob == blob and identity in key.identities)
         dates = dict.fromkeys(line.valid for line in lines)
         return " or ".join(each or "without dates" for each in dates) if any(dates) else ""
 
 
 class Revoked(NamedTuple):
-    """Keys that nobody may use any more: an OpenSSH KRL, or a plain list of public keys."""
+    """Keys that are no longer valid: an OpenSSH KRL, or a plain list of public keys."""
 
     path: Path
     raw: bytes
-    # The keys of a plain list; a KRL is for ssh-keygen to read.
+    # The keys of a plain list; None for a KRL, which ssh-keygen reads.
     keys: tuple[tuple[str, bytes], ...] | None
 
     def names(self, blob: bytes) -> bool:
-        """Whether it is a plain list with this key."""
+        """Return whether this is a plain list with this key."""
         return blob in (known for _, known in self.keys or ())
 
     @property
     def for_ssh_keygen(self) -> bytes:
-        """The same without comments and blanks, which ssh-keygen could read otherwise."""
+        """Return the list without comments and blanks, which ssh-keygen may read differently."""
         if self.keys is None:
             return self.raw
         lines = (f"{kind} {base64.b64encode(blob).decode()}\n" for kind, blob in self.keys)
@@ -81,7 +81,7 @@ class Revoked(NamedTuple):
 
 
 def fingerprint(blob: bytes) -> str:
-    """OpenSSH's SHA256 fingerprint of a public key."""
+    """Return OpenSSH's SHA256 fingerprint of a public key."""
     digest = hashlib.sha256(blob).digest()
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
@@ -92,23 +92,23 @@ def _read(path: Path, what: str, fix: str) -> bytes:
     except OSError as error:
         raise AirliftError(
             Kind.SIGNERS_FILE,
-            f"the list of {what} cannot be read: {error.strerror}",
+            f"cannot read the list of {what}: {error.strerror}",
             where=str(path),
             fix=fix,
         ) from error
 
 
 def load(path: Path) -> AllowedSigners:
-    """Read the list; refuse what would trust more people than it names."""
-    fix = "name it with --allowed-signers; it comes from the vendor, not on the stick"
+    """Read the list; refuse entries that trust more people than they name."""
+    fix = "name the vendor's list with --allowed-signers; get it separately from the bundle"
     return parse(path, _read(path, "allowed signers", fix))
 
 
 def parse(path: Path, raw: bytes) -> AllowedSigners:
-    """Read the bytes of a list; `path` is where an error says that it is."""
+    """Read the bytes of a list; errors name `path`."""
     keys: list[AllowedKey] = []
     try:
-        # ssh-keygen knows no other ends of lines.
+        # The only ends of lines that ssh-keygen reads.
         lines = raw.decode("utf-8").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError:
         _refuse(path, 1, "this is not a text file")
@@ -117,15 +117,15 @@ def parse(path: Path, raw: bytes) -> AllowedSigners:
         if line.strip() and not line.lstrip().startswith("#"):
             keys.append(_parse_line(path, number, line))
     if not keys:
-        _refuse(path, max(len(lines) - 1, 1), "the list names nobody")
+        _refuse(path, max(len(lines) - 1, 1), "it lists no signer")
     return AllowedSigners(path, raw, tuple(keys))
 
 
 def _check_visible(path: Path, number: int, line: str) -> None:
-    """Refuse what a person does not see, and two programs may read in two ways."""
+    """Refuse invisible characters, which two programs may read in two ways."""
     hidden = next((char for char in line if not char.isprintable() and char != "\t"), "")
     if hidden:
-        _refuse(path, number, f"it holds U+{ord(hidden):04X}, which cannot be seen")
+        _refuse(path, number, f"it has the invisible character U+{ord(hidden):04X}")
 
 
 def _parse_line(path: Path, number: int, line: str) -> AllowedKey:
@@ -155,7 +155,7 @@ def _parse_line(path: Path, number: int, line: str) -> AllowedKey:
 
 
 def _check_options(path: Path, number: int, options: str) -> None:
-    """Refuse what ssh-keygen would not understand, or would trust more people by."""
+    """Refuse options that ssh-keygen does not read, or that trust more people."""
     if "cert-authority" in options.lower():
         _refuse(path, number, "cert-authority is not supported; list each signer's own key")
     found = list(_OPTION.finditer(options))
@@ -166,13 +166,13 @@ def _check_options(path: Path, number: int, options: str) -> None:
         if name not in ("namespaces", "valid-after", "valid-before"):
             _refuse(path, number, f"the option {name!r} is not known")
         if name != "namespaces" and not _DATE.fullmatch(value):
-            # A tab is the one character of a line that is visible and cannot be printed.
+            # A tab is the one allowed character that is not printable.
             shown = value.replace("\t", " ")
             _refuse(path, number, f'{name}="{shown}" is not a date such as 20271231')
 
 
 def load_revoked(path: Path) -> Revoked:
-    """Read a list of revoked keys; one that cannot be read in full revokes nobody unseen."""
+    """Read a list of revoked keys; refuse it if any part of it cannot be read."""
     raw = _read(path, "revoked keys", "name the vendor's current list with --revoked")
     if raw.startswith(b"SSHKRL\n\0"):
         _check_krl(path, raw)
@@ -186,7 +186,7 @@ def load_revoked(path: Path) -> Revoked:
 
 
 def _check_krl(path: Path, raw: bytes) -> None:
-    """Refuse one that ends with its header: to ssh-keygen it is whole, and revokes nobody."""
+    """Refuse a KRL that ends after its header: ssh-keygen accepts it, and it revokes nothing."""
     try:
         # Magic, version, number, date and flags; then two strings, one of them reserved.
         *_, sections = take(raw[_KRL_FIXED:], 2)
@@ -195,9 +195,9 @@ def _check_krl(path: Path, raw: bytes) -> None:
     if not sections:
         raise AirliftError(
             Kind.SIGNERS_FILE,
-            "the list of revoked keys (KRL) is cut short, or empty: it revokes nobody",
+            "the list of revoked keys (KRL) is cut short or empty: it revokes no key",
             where=str(path),
-            fix="get the vendor's current list again; if nobody is revoked, leave it out",
+            fix="get the vendor's current list again; if no key is revoked, omit the list",
         )
 
 
@@ -213,8 +213,8 @@ def _revoked_key(path: Path, number: int, words: list[str]) -> tuple[str, bytes]
             "the list of revoked keys is neither an OpenSSH revocation list (KRL) nor a list of "
             "public keys",
             where=f"{path}, line {number}",
-            fix="a KRL is made with: ssh-keygen -k -f revoked.krl old-key.pub; a plain list has "
-            "one whole public key a line, no certificates",
+            fix="make a KRL: ssh-keygen -k -f revoked.krl old-key.pub; or write a plain list, with "
+            "one whole public key per line and no certificates",
         )
     return kind, blob
 
@@ -233,7 +233,11 @@ def strings(data: bytes) -> list[bytes]:
 
 
 def take(data: bytes, count: int) -> list[bytes]:
-    """So many strings of SSH wire format, and the rest."""
+    """Return a number of strings of SSH wire format, and the rest.
+
+    Raises:
+        ValueError: the data end inside one.
+    """
     found: list[bytes] = []
     for _ in range(count):
         size = int.from_bytes(data[:4], "big")
@@ -250,5 +254,5 @@ def _refuse(path: Path, number: int, what: str) -> NoReturn:
         Kind.SIGNERS_FILE,
         f"the list of allowed signers cannot be used: {what}",
         where=f"{path}, line {number}",
-        fix='one line a signer: NAME namespaces="airlift-bundle" ssh-ed25519 AAAA…',
+        fix='write one line per signer: NAME namespaces="airlift-bundle" ssh-ed25519 AAAA…',
     )

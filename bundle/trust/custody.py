@@ -1,9 +1,9 @@
-"""The custody log: who had a bundle when, as a chain of entries that lies beside it.
+"""The custody log: a chain of entries beside a bundle that records who had it when.
 
-One line of JSON is one entry. Each names the hash of the one before, so an entry that is altered,
-removed, moved or put in is seen. That alone stops accidents only: whoever holds the file can write
-all of it anew. A signed entry cannot be made by anybody but the key's holder, and it fixes all
-entries before it. No chain shows that entries are missing at its end.
+One line of JSON is one entry. Each has the hash of the previous entry, so that an altered, removed,
+moved or inserted entry is detected. The chain alone finds accidents only: a person with the file
+can write all of it again. Only the holder of a key can make a signed entry, which fixes all entries
+before it. No chain shows that entries are missing at its end.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from bundle.trust.sshsig import Trust
 
 NAMESPACE = sshsig.CUSTODY
 SUFFIX = ".custody"
-#: What the first entry has in place of the hash of the one before.
+#: What the first entry has in place of the hash of its previous entry.
 BEGINNING = "0" * 64
 MAX_BYTES = 4 << 20
 MAX_TEXT = 1000
-#: A hostile log has millions of faults; a person reads the first few.
+#: A hostile log may have millions of faults; only the first few are reported.
 MAX_PROBLEMS = 20
 _MAX_PROBLEM = 300
 MORE = "... and more"
 
-#: Whoever has the list of those who sign bundles at hand names that one first.
+#: A likely mistake is to name the list of those who sign bundles.
 WRONG_LIST = f"check that this is the list of people (namespace {NAMESPACE})"
 
 _HASH = s.text(r"[0-9a-f]{64}")
 
 
 def _line_of_text(value: object, where: str) -> None:
-    """Any language, but nothing that moves a cursor or hides in a terminal."""
+    """Accept text of any language, but nothing that moves a cursor or hides in a terminal."""
     if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_TEXT:
         message = f"{where}: must be one line of printable text"
         raise s.ShapeError(message)
@@ -83,39 +83,39 @@ class Entry:
 
     @property
     def number(self) -> int:
-        """Its place in the log, from 1."""
+        """Return its place in the log, from 1."""
         return int(self.data["number"])
 
     @property
     def sha256(self) -> str:
-        """The hash that it says it has."""
+        """Return the hash that the entry states."""
         return str(self.data["sha256"])
 
     @property
     def signed_bytes(self) -> bytes:
-        """What its signature is made over: all but the signature and the hash."""
+        """Return what is signed: all but the signature and the hash."""
         return _encode({k: v for k, v in self.data.items() if k not in {"sha256", "signature"}})
 
     def sealed(self) -> Entry:
-        """The same with the hash that it should have; it covers the signature too."""
+        """Return the entry with its correct hash, which covers the signature as well."""
         rest = {key: value for key, value in self.data.items() if key != "sha256"}
         return Entry({**rest, "sha256": hashlib.sha256(_encode(rest)).hexdigest()})
 
     def line(self) -> bytes:
-        """The only bytes that say this."""
+        """Return the only form in which this entry may be written."""
         return _encode(self.data) + b"\n"
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A log as it was read, and everything that is wrong with it, one sentence each."""
+    """A log as it was read, with its problems, one sentence each."""
 
     entries: tuple[Entry, ...]
     problems: tuple[str, ...]
 
     @property
     def head(self) -> str:
-        """The hash of the last entry: written down elsewhere, it fixes the whole log."""
+        """Return the hash of the last entry; recorded elsewhere, it fixes the whole log."""
         return self.entries[-1].sha256 if self.entries else BEGINNING
 
 
@@ -127,7 +127,7 @@ def parse_line(line: bytes) -> Entry:
     """Read one entry, strictly.
 
     Raises:
-        ValueError: it is not one, or not written as this module writes it.
+        ValueError: it is not an entry in the form that this module writes.
     """
     data = json.loads(line)
     _SHAPE(data, "")
@@ -152,17 +152,17 @@ def parse(raw: bytes) -> Chain:
             entries.append(None)
             problems.append(f"line {number} was altered, it is not an entry: {error}")
         if len(problems) > MAX_PROBLEMS:
-            # What else is wrong with its order is not worth the time.
+            # Checking the order as well would only cost time.
             return Chain(tuple(filter(None, entries)), first_of(problems))
     if torn:
         place = f"entry {len(lines) + 1}"
-        problems.append(f"the log is torn: it ends inside {place}, in writing or in copying")
+        problems.append(f"the log is torn: it ends inside {place}; a write or copy was interrupted")
     found = first_of(joined(problems, _order(entries), _links(entries)))
     return Chain(tuple(filter(None, entries)), found)
 
 
 def first_of(problems: Iterable[str]) -> tuple[str, ...]:
-    """As many as a person reads, none longer than a few lines."""
+    """Return the first problems, each shortened to a few lines."""
     found = [_short(problem) for problem in islice(problems, MAX_PROBLEMS + 1)]
     return tuple(found if len(found) <= MAX_PROBLEMS else [*found[:MAX_PROBLEMS], MORE])
 
@@ -172,10 +172,10 @@ def _short(text: str) -> str:
 
 
 def _order(entries: Sequence[Entry | None]) -> Iterator[str]:
-    """Entries that are missing, are there twice, or do not stand in their place."""
+    """Yield the problems of entries that are missing, doubled, or not in their place."""
     found = [entry.number if entry else None for entry in entries]
     numbers = [
-        # A line that cannot be read may be the entry that belongs there.
+        # A line that cannot be read may be the expected entry, so it is not missing.
         place if number is None else number
         for place, number in enumerate(found, 1)
     ]
@@ -187,21 +187,21 @@ def _order(entries: Sequence[Entry | None]) -> Iterator[str]:
         yield f"entries before entry {max(numbers)} were removed"
     for number, count in sorted(counts.items()):
         if count > 1:
-            yield f"entry {number} is there {count} times: one was put in"
+            yield f"entry {number} is there {count} times: one was inserted"
     for before, after in pairwise(numbers):
         if after < before:
-            yield f"entry {after} was moved: it stands after entry {before}"
+            yield f"entry {after} was moved: it is after entry {before}"
 
 
 def _links(entries: Sequence[Entry | None]) -> Iterator[str]:
-    """Entries that do not have their own hash, or do not name that of the entry before."""
+    """Yield the problems of entries whose own hash, or previous hash, is wrong."""
     for line, entry in enumerate(entries, 1):
         if entry is None:
             continue
         if entry.sealed() != entry:
-            # Its number may be what was altered.
+            # Its number may have been altered.
             name = f"entry {line}" if entry.number == line else f"line {line}"
-            yield f"{name} was altered: it does not have its own SHA-256"
+            yield f"{name} was altered: its SHA-256 is wrong"
         if entry.number == 1 and entry.data["previous"] != BEGINNING:
             yield "entry 1 was altered: it names an entry before it"
     for before, after in pairwise(entries):
@@ -209,19 +209,19 @@ def _links(entries: Sequence[Entry | None]) -> Iterator[str]:
             continue
         if after.data["previous"] != before.sha256:
             yield (
-                f"entry {after.number} follows another entry {before.number} than the one that is "
-                "here: one of them was altered or put in"
+                f"entry {after.number} follows another entry {before.number} than the one in this "
+                "log: one of them was altered or inserted"
             )
 
 
 def check_signatures(chain: Chain, trust: Trust) -> dict[int, str]:
-    """Find signatures that do not count, by entry number, with the reason.
+    """Return the signatures that are not valid, by entry number, with the reason.
 
-    A signature counts if its key belongs to the person whom the entry names, for this purpose, at
-    the time that the entry says.
+    A signature is valid if its key belongs to the person whom the entry names, for this purpose, at
+    the time of the entry.
     """
     problems = {}
-    asked_for = False
+    advised = False
     for entry in chain.entries:
         if entry.data["signature"] is None:
             continue
@@ -236,15 +236,15 @@ def check_signatures(chain: Chain, trust: Trust) -> dict[int, str]:
         try:
             sshsig.verify(entry.signed_bytes, signatures, asked)
         except AirliftError as error:
-            problems[entry.number] = f"{name} does not count: {error.what}"
-            if error.kind is Kind.UNKNOWN_SIGNER and not asked_for:
-                asked_for = True
+            problems[entry.number] = f"{name} is not valid: {error.what}"
+            if error.kind is Kind.UNKNOWN_SIGNER and not advised:
+                advised = True
                 problems[entry.number] += f"; {WRONG_LIST}"
     return problems
 
 
 def read(path: Path) -> bytes:
-    """The log's bytes; nothing if there is none yet."""
+    """Return the log's bytes; none if it does not exist yet."""
     try:
         raw = read_file(path, MAX_BYTES, links=True)
     except FileNotFoundError:
@@ -252,19 +252,19 @@ def read(path: Path) -> bytes:
     except IsADirectoryError as error:
         raise AirliftError(
             Kind.USAGE,
-            "the custody log is a file, this is a directory",
+            "a custody log is a file; this is a directory",
             where=str(path),
             fix=f"name a file: --custody {shlex.quote(str(path / 'airlift.custody'))}",
         ) from error
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise _refusal(path, f"the custody log is longer than {MAX_BYTES} bytes") from error
-        raise _refusal(path, f"the custody log cannot be read: {error.strerror}") from error
+        raise _refusal(path, f"cannot read the custody log: {error.strerror}") from error
     return raw
 
 
 def check_sound(path: Path, raw: bytes) -> Chain:
-    """The chain, if it can be continued: what is wrong is not buried under new entries."""
+    """Return the chain; refuse to continue a log with problems, which new entries would hide."""
     chain = parse(raw)
     if chain.problems:
         raise _refusal(path, "the custody log cannot be continued: " + "; ".join(chain.problems))
@@ -272,16 +272,16 @@ def check_sound(path: Path, raw: bytes) -> Chain:
 
 
 def append(path: Path, facts: dict[str, Any], *, key: Path | None, seed: bytes = b"") -> Entry:
-    """Add an entry, durably: after a power cut the log has it whole or not at all.
+    """Add an entry durably: after a power cut the log has all of it or nothing.
 
     Args:
-        path: the log; made if it is not there.
+        path: of the log, which is made if it does not exist.
         facts: `time`, `who`, `host`, `done`, `note`, `result` and `bundle` of the entry.
-        key: the person's key, or a `.pub` whose key is in ssh-agent; nothing leaves it unsigned.
-        seed: what a log that is not there yet begins with.
+        key: the person's key, or a `.pub` whose key is in ssh-agent; None for no signature.
+        seed: what a new log begins with.
     """
     try:
-        # One writer at a time. The log itself is replaced, so its folder is what is locked.
+        # Lock the folder for one writer at a time, because each one replaces the log.
         with locks.folder(path.parent):
             raw = read(path) or seed
             chain = check_sound(path, raw)
@@ -307,7 +307,7 @@ def append(path: Path, facts: dict[str, Any], *, key: Path | None, seed: bytes =
             Kind.USAGE,
             f"this cannot be written into a custody log: {error}",
             where=str(path),
-            fix="names and texts are one line of printable text each",
+            fix="use one line of printable text for each name and text",
         ) from error
     return entry
 
@@ -317,12 +317,12 @@ def _refusal(path: Path, what: str) -> AirliftError:
         Kind.CUSTODY,
         what,
         where=str(path),
-        fix="compare it with the copy of whoever had the bundle before; keep this one as it is, "
-        "and begin another with --custody FILE if the bundle is to go on",
+        fix="compare it with the copy of the person who had the bundle before; keep this one "
+        "unchanged, and start another with --custody FILE if the bundle is carried on",
     )
 
 
 def refuse(path: Path, problems: Sequence[str]) -> None:
-    """Raise if anything is wrong with a log."""
+    """Refuse a log that has problems."""
     if problems:
-        raise _refusal(path, "the custody log is not sound: " + "; ".join(first_of(problems)))
+        raise _refusal(path, "the custody log has problems: " + "; ".join(first_of(problems)))

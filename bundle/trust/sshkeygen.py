@@ -1,4 +1,4 @@
-"""Runs ssh-keygen, which makes signatures and judges them."""
+"""Runs ssh-keygen, which makes and checks signatures."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Sequence
 
 from bundle.errors import AirliftError, Kind
 
-# The first with dates of validity in the list of signers and a time of verification.
+# The first version with validity dates in the list of signers and with a time of verification.
 MINIMUM = "8.8"
 INSTALL = f"install OpenSSH {MINIMUM} or newer (package openssh-client)"
-# How programs of other systems' getopt say that they do not know -Y.
+# How different getopt libraries report that -Y is unknown.
 _NO_SIGNATURES = (b"unknown option", b"illegal option", b"invalid option")
 
 
 def run(
     arguments: Sequence[str | bytes], message: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run it with a message on its standard input.
+    """Run ssh-keygen with a message on its standard input.
 
-    An argument of bytes stands for a file with that content. It is in memory only: no full,
-    read-only or watched /tmp comes between what was checked here and what ssh-keygen reads.
+    An argument of bytes becomes a file with that content, in memory only. So ssh-keygen reads the
+    bytes that were checked here, whatever happens to files or to /tmp.
     """
     descriptors: list[int] = []
     words = ["ssh-keygen"]
@@ -42,18 +42,18 @@ def run(
         )
     except FileNotFoundError as error:
         raise AirliftError(
-            Kind.PYTHON, "ssh-keygen is not on this machine", where="PATH", fix=INSTALL
+            Kind.PYTHON, "ssh-keygen is not installed", where="PATH", fix=INSTALL
         ) from error
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
     if done.returncode != 0 and any(words in done.stderr for words in _NO_SIGNATURES):
-        raise too_old("it knows no signatures of files (-Y)")
+        raise too_old("it cannot sign files (-Y)")
     return done
 
 
 def too_old(what: str) -> AirliftError:
-    """The refusal to work with this ssh-keygen."""
+    """Return the error about an ssh-keygen that is too old."""
     return AirliftError(
         Kind.PYTHON,
         f"this machine's ssh-keygen is older than OpenSSH {MINIMUM}: {what}",
@@ -63,7 +63,7 @@ def too_old(what: str) -> AirliftError:
 
 
 def first_line(text: bytes) -> str:
-    """The reason that it gave."""
+    """Return the first line of ssh-keygen's error message."""
     lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
     return lines[0] if lines else "it gave no reason"
 

@@ -1,7 +1,7 @@
-"""Signatures by ssh-keygen: making them, and finding out who made one.
+"""Signatures by ssh-keygen: make them, and find out who made one.
 
-ssh-keygen decides whether a signature is good. What is parsed here serves to count distinct keys,
-to keep odd files away from it, and to say in one sentence what is wrong.
+ssh-keygen decides whether a signature is valid. Airlift parses signatures only to count different
+keys, to keep malformed files away from ssh-keygen, and to report problems in one sentence.
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ _END = "-----END SSH SIGNATURE-----"
 
 
 class Trust(NamedTuple):
-    """Whom to believe."""
+    """The signers to accept."""
 
     allowed_signers: Path
     identities: tuple[str, ...] = ()
-    # Lists of revoked keys; a key that any of them has counts for nothing.
+    # Lists of revoked keys; a key in any of them is not valid.
     revoked: tuple[Path, ...] = ()
     required: int = 1
-    # Seconds since 1970; None means now. Set for what was accepted earlier.
+    # The time of the check in seconds since 1970; None means now. Set for what was accepted before.
     at: float | None = None
-    # What the signature must have been made for.
+    # The purpose that the signature must have been made for.
     namespace: str = NAMESPACE
-    # Fingerprints of keys that may come back; `bundle.jumphost.kept_trust` asks for them.
+    # Fingerprints of keys that an operator restores; `bundle.jumphost.kept_trust` uses them.
     restored: frozenset[str] = frozenset()
 
 
 class Signer(NamedTuple):
-    """Somebody whose good signature was found."""
+    """A signer whose valid signature was found."""
 
     identity: str
     fingerprint: str
     key_type: str
-    # The key's dates as the list has them, such as `from 20260101 until 20270101`.
+    # The key's dates as in the list, such as `from 20260101 until 20270101`.
     valid: str = ""
 
     def __str__(self) -> str:
         return f"{self.identity} with {self.key_type} key {self.fingerprint}"
 
     def as_dict(self) -> dict[str, str]:
-        """The same for `--json` and the acceptance record."""
+        """Return the signer for `--json` and the acceptance record."""
         return {
             "identity": self.identity,
             "fingerprint": self.fingerprint,
@@ -77,17 +77,17 @@ class Signer(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Who signed, and which signatures counted for nothing, with the reason."""
+    """Who signed, and which signatures were ignored, with the reason."""
 
     signers: tuple[Signer, ...]
     ignored: tuple[str, ...]
-    # The very lists by which this was decided.
+    # The exact lists that decided it.
     allowed_signers: bytes
     revoked: tuple[Revoked, ...]
 
 
 class Signature(NamedTuple):
-    """What a signature file says of itself; nothing of it is proven."""
+    """What a signature file states; nothing of it is verified."""
 
     raw: bytes
     name: str
@@ -97,12 +97,12 @@ class Signature(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the key that it names."""
+        """Return the fingerprint of the key that the signature names."""
         return fingerprint(self.blob)
 
 
 def parse(raw: bytes, name: str) -> Signature:
-    """Read one armoured SSHSIG; a second one, or anything around it, is refused."""
+    """Read one armoured SSHSIG; refuse a second one, or anything around it."""
     try:
         return _parse(raw, name)
     except (ValueError, IndexError):
@@ -115,19 +115,19 @@ def _parse(raw: bytes, name: str) -> Signature:
         _unsigned(name, "it is not one OpenSSH signature")
     body = base64.b64decode("".join(lines[1:-2]), validate=True)
     if armour(body) != raw:
-        _unsigned(name, "it is not written as ssh-keygen writes signatures")
+        _unsigned(name, "it is not in the form that ssh-keygen writes")
     if body[:6] != b"SSHSIG" or body[6:10] != b"\0\0\0\1":
         _unsigned(name, "it is not a signature of version 1")
     fields = strings(body[10:])
     blob, namespace, _reserved, _hash, _signature = fields
     key_type = strings(blob)[0].decode("ascii")
     if not _KEY_TYPE.fullmatch(key_type):  # it is printed
-        _unsigned(name, "its key is of no type that OpenSSH has")
+        _unsigned(name, "OpenSSH has no such type of key")
     return Signature(raw, name, key_type, blob, namespace.decode("ascii"))
 
 
 def armour(body: bytes) -> bytes:
-    """The text form in which ssh-keygen writes a signature."""
+    """Return the text form in which ssh-keygen writes a signature."""
     text = base64.b64encode(body).decode()
     lines = [text[i : i + 70] for i in range(0, len(text), 70)]
     return "\n".join([_BEGIN, *lines, _END, ""]).encode()
@@ -145,26 +145,26 @@ def sign(message: bytes, key: Path, *, namespace: str = NAMESPACE) -> bytes:
     result = sshkeygen.run(["-Y", "sign", "-q", "-f", str(key), "-n", namespace], message)
     if result.returncode != 0:
         reason = sshkeygen.first_line(result.stderr)
-        fix = "for a .pub, add the key to ssh-agent: ssh-add KEY; a private key is yours, mode 0600"
+        fix = "for a .pub, add the key to ssh-agent: ssh-add KEY; for a private key: chmod 600 KEY"
         if "passphrase" in reason:
             quoted = shlex.quote(str(key))
-            reason = "the key has a passphrase, and no ssh-agent holds it"
+            reason = "the key has a passphrase, and it is in no ssh-agent"
             fix = f'eval "$(ssh-agent)"; ssh-add {quoted}; then run the same command again'
         raise AirliftError(
-            Kind.SIGNING, f"ssh-keygen could not sign: {reason}", where=str(key), fix=fix
+            Kind.SIGNING, f"ssh-keygen cannot sign: {reason}", where=str(key), fix=fix
         )
     parse(result.stdout, "the new signature")
     return result.stdout
 
 
 def public_key(key: Path) -> str:
-    """The public half of a signing key, as `type base64`; no passphrase is asked for."""
+    """Return the public half of a key, as `type base64`, without asking for a passphrase."""
     if key.suffix == ".pub":
         words = _read_key(key).decode("ascii", "replace").split()[:2]
         if len(words) < 2 or not _KEY_TYPE.fullmatch(words[0]):
             raise AirliftError(
                 Kind.SIGNING,
-                "the file is not a public key, though its name says so",
+                "this .pub file holds no public key",
                 where=str(key),
                 fix="name the .pub file that ssh-keygen made, or the private key itself",
             )
@@ -175,7 +175,7 @@ def public_key(key: Path) -> str:
     if result.returncode != 0:
         raise AirliftError(
             Kind.SIGNING,
-            "the public half of the key cannot be read: " + sshkeygen.first_line(result.stderr),
+            "cannot read the public half of the key: " + sshkeygen.first_line(result.stderr),
             where=str(key),
             fix=MAKE_A_KEY,
         )
@@ -188,19 +188,19 @@ def _read_key(key: Path) -> bytes:
     except OSError as error:
         raise AirliftError(
             Kind.SIGNING,
-            f"the key cannot be read: {error.strerror}",
+            f"cannot read the key: {error.strerror}",
             where=str(key),
             fix=MAKE_A_KEY,
         ) from error
 
 
 def _public_blob(key: Path) -> bytes | None:
-    """What stands in the clear in OpenSSH's own form of a private key (PROTOCOL.key)."""
+    """Return the public half that OpenSSH's private keys have in clear text (PROTOCOL.key)."""
     lines = _read_key(key).splitlines()
     magic = b"openssh-key-v1\0"
     try:
         raw = base64.b64decode(b"".join(lines[1:-1]), validate=True)
-        # Cipher, key derivation and its options come first, then the number of keys.
+        # First come cipher, key derivation and its options, then the number of keys.
         _, _, _, rest = take(raw.removeprefix(magic), 3)
         return take(rest[4:], 1)[0] if raw.startswith(magic) else None
     except ValueError:
@@ -230,7 +230,7 @@ MAKE_A_KEY = (
 
 
 def verify(message: bytes, signatures: Sequence[tuple[str, bytes]], trust: Trust) -> Verdict:
-    """Check all signatures; succeed when enough different known keys made good ones."""
+    """Check all signatures; require valid ones by enough different known keys."""
     allowed = load_signers(trust.allowed_signers)
     revoked = tuple(load_revoked(path) for path in trust.revoked)
     good: dict[str, Signer] = {}
@@ -253,7 +253,7 @@ def verify(message: bytes, signatures: Sequence[tuple[str, bytes]], trust: Trust
             Kind.TOO_FEW_SIGNERS,
             f"signed with {len(good)} key{'s' if len(good) != 1 else ''}, "
             f"{trust.required} different ones are required",
-            where=f"good: {names}" + "".join(f"; not counted: {p.what}" for p in problems),
+            where=f"valid: {names}" + "".join(f"; ignored: {p.what}" for p in problems),
             fix="ask the vendor for the bundle with all signatures",
         )
     ignored = tuple(problem.what for problem in problems)
@@ -268,14 +268,14 @@ def _verify_one(
     trust: Trust,
 ) -> Signer:
     key = f"{signature.key_type} key {signature.fingerprint}"
-    # First of all who: what a stranger signs, and for what, counts for nothing.
+    # Check the key first: for a stranger's signature, nothing else matters.
     identities = allowed.identities_of(signature.blob)
     if not identities:
         raise AirliftError(
             Kind.UNKNOWN_SIGNER,
             f"signed with the {key}, which is not in the list of allowed signers",
             where=f"{signature.name}, {allowed.path}",
-            fix="ask the vendor, by another way than the stick, whether this key is his; "
+            fix="ask the vendor, through a separate channel, whether this is their key; "
             "if not, do not use the bundle",
         )
     if signature.namespace != trust.namespace:
@@ -300,15 +300,15 @@ def _verify_one(
     stderr = b""
     for identity in wanted:
         command = ["-Y", "verify", "-I", identity, "-n", trust.namespace]
-        # The very bytes that were checked above, whatever happens to the files meanwhile.
+        # The exact bytes that were checked above, even if the files change meanwhile.
         files: list[str | bytes] = ["-f", allowed.raw, "-s", signature.raw]
         if trust.at is not None:
-            # Local time without a suffix is what every OpenSSH from 8.8 understands. It knows no
-            # summer: an hour later than it is would be another answer.
+            # Every OpenSSH from 8.8 reads local time without a suffix. It ignores summer time, so
+            # this does as well: an hour's difference could change the result.
             moment = time.strftime("%Y%m%d%H%M%S", time.gmtime(trust.at - time.timezone))
             files.append(f"-Overify-time={moment}")
         result = sshkeygen.run([*command, *files], message)
-        # Its exit code decides; the fingerprint must also be the one that is counted.
+        # Its exit code decides. The fingerprint must be that of the counted key, too.
         if result.returncode == 0 and signature.fingerprint.encode() in result.stdout:
             valid = allowed.validity(identity, signature.blob)
             return Signer(identity, signature.fingerprint, signature.key_type, valid)
@@ -320,14 +320,14 @@ def _verify_one(
 def _explanation(signature: Signature, key: str, stderr: str, trust: Trust) -> AirliftError:
     where = f"{signature.name}, {trust.allowed_signers}"
     if "unknown key option" in stderr:
-        # The list itself was read before, and has no options but those that 8.8 knows.
-        return sshkeygen.too_old("it does not understand the dates in the list of signers")
+        # The list was read before, and has only options that 8.8 reads.
+        return sshkeygen.too_old("it cannot read the dates in the list of signers")
     if found := re.search(r"bad options: (.*)", stderr):
         return AirliftError(
             Kind.SIGNERS_FILE,
             f"the list of allowed signers cannot be used: {found[1].strip()}",
             where=str(trust.allowed_signers),
-            fix='dates are written as valid-before="20271231"',
+            fix='write dates as valid-before="20271231"',
         )
     if "expired" in stderr or "not yet valid" in stderr:
         reason = "has expired" if "expired" in stderr else "is not valid yet"
@@ -336,20 +336,21 @@ def _explanation(signature: Signature, key: str, stderr: str, trust: Trust) -> A
             Kind.EXPIRED,
             f"the {key} {reason}: {dates[0] if dates else 'by its dates in the list'}",
             where=where,
-            fix="check this machine's clock (date); else ask the vendor for the current key list",
+            fix="check this machine's clock (date); if it is right, ask the vendor for the current "
+            "list of allowed signers",
         )
     if "namespace" in stderr:
         return AirliftError(
             Kind.UNKNOWN_SIGNER,
             f"the {key} is in the list, but not for {trust.namespace}",
             where=where,
-            fix=f'its line must say namespaces="{trust.namespace}"; ask the vendor',
+            fix=f'ask the vendor for a line with namespaces="{trust.namespace}"',
         )
     return AirliftError(
         Kind.BAD_SIGNATURE,
-        f"the signature by the {key} does not fit what was signed: one of them was changed",
+        f"the signature by the {key} does not fit what was signed: one of them was altered",
         where=f"{signature.name}; ssh-keygen: {sshkeygen.first_line(stderr.encode())}",
-        fix="copy the bundle again; if it stays so, do not use it and tell the vendor",
+        fix="copy the bundle again; if it fails again, do not use it and inform the vendor",
     )
 
 
@@ -358,12 +359,12 @@ def _is_revoked(signature: Signature, key: str, revoked: Revoked) -> AirliftErro
         Kind.REVOKED,
         f"the {key} is revoked",
         where=f"{signature.name}, {revoked.path}",
-        fix="do not use this bundle; ask the vendor for one that is signed with his new key",
+        fix="do not use this bundle; ask the vendor for one that is signed with their new key",
     )
 
 
 def is_revoked(revoked: Revoked, key_type: str, blob: bytes) -> bool:
-    """Say whether a list has this key; ssh-keygen reads a KRL.
+    """Return whether a list revokes this key; ssh-keygen reads a KRL.
 
     Raises:
         AirliftError: the KRL cannot be read.
@@ -387,5 +388,5 @@ def _unsigned(name: str, what: str) -> NoReturn:
         Kind.UNSIGNED,
         f"{name} holds no signature: {what}",
         where=name,
-        fix="copy the bundle again; if it stays so, ask the vendor for a signed one",
+        fix="copy the bundle again; if it fails again, ask the vendor for a signed one",
     )

@@ -22,51 +22,51 @@ BUFFER = 1 << 20
 
 
 class Accepted(Protocol):
-    """The record of a bundle that was trusted here before."""
+    """The record of a bundle that this host accepted before."""
 
     @property
     def serial(self) -> int:
-        """The release's serial."""
+        """Return the release's serial."""
 
     @property
     def accepted(self) -> str:
-        """When that was, for people."""
+        """Return the time of acceptance, in UTC."""
 
     @property
     def time(self) -> float:
-        """The same in seconds since 1970."""
+        """Return the time of acceptance in seconds since 1970."""
 
 
 class History(Protocol):
-    """What a host remembers of the bundles that it accepted."""
+    """A host's records of the bundles that it accepted."""
 
     def acceptance_of(self, manifest_sha256: str) -> Accepted | None:
-        """The record of exactly this manifest."""
+        """Return the record of exactly this manifest."""
 
     def check_history(self, serial: int, version: str, release_sha256: str) -> None:
-        """Refuse what is older than, or contradicts, what was accepted."""
+        """Refuse a release that is older than, or contradicts, what was accepted."""
 
 
 class Output(Protocol):
-    """Somewhere to put a member while it is hashed; used only after all are good."""
+    """A place for a member while it is hashed; used only after all are valid."""
 
     def write(self, data: memoryview) -> None:
         """Take a piece."""
 
     def commit(self) -> None:
-        """All pieces came and the hash is right."""
+        """Keep the member: all pieces came and the hash is right."""
 
     def abort(self) -> None:
-        """Forget the pieces."""
+        """Discard the pieces."""
 
 
 Sink = Callable[[Member], Output | None]
-#: Whether a member lies here already, whole and hashed: the bundle's copy need not be read.
+#: Whether this host has a member already, complete and hashed, so that it need not be read.
 Have = Callable[[Member], bool]
 
 
 class Opened(NamedTuple):
-    """A bundle whose manifest is known, and trusted if `verdict` is there."""
+    """A bundle whose manifest was read, and authenticated if it has a verdict."""
 
     source: tar.Source
     manifest: Manifest
@@ -78,12 +78,12 @@ class Opened(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """The manifest's own hash: the bundle's identity."""
+        """Return the manifest's hash, which identifies the bundle."""
         return hashlib.sha256(self.raw_manifest).hexdigest()
 
 
 def read_preamble(source: tar.Source) -> tar.Preamble:
-    """Read the manifest and its signatures; nobody is believed yet."""
+    """Read the manifest and its signatures; nothing is trusted yet."""
     return tar.read_preamble(
         source,
         manifest=manifest.MANIFEST,
@@ -105,8 +105,8 @@ def opened(
 ) -> Iterator[Opened]:
     """Authenticate the manifest and check the archive's structure; members are not read yet.
 
-    Without `trust` nobody is asked who signed: good enough to look, never to use. What is not
-    `to_use` may be older than what was accepted here.
+    Without `trust` no signature is checked: that is enough to inspect a bundle, but not to use it.
+    With `to_use`, a release that is older than what was accepted here is refused.
     """
     with parts.open_source(path) as source, _explained(source, searching):
         preamble = read_preamble(source)
@@ -123,7 +123,7 @@ def opened(
 
 @contextmanager
 def _explained(source: tar.Source, searching: Searching) -> Iterator[None]:
-    """Let a source in parts say which of them is bad."""
+    """Replace an error with one that names the bad part, if the bundle is in parts."""
     try:
         yield
     except AirliftError as error:
@@ -136,7 +136,7 @@ def _explained(source: tar.Source, searching: Searching) -> Iterator[None]:
 def authenticate(
     raw: bytes, signatures: Sequence[bytes], trust: Trust, home: History | None
 ) -> tuple[Accepted | None, Verdict]:
-    """Find out who signed; keys are judged at the time when this host accepted the manifest."""
+    """Check who signed, with key validity at the time when this host accepted the manifest."""
     accepted = home.acceptance_of(hashlib.sha256(raw).hexdigest()) if home else None
     if accepted is not None:
         trust = trust._replace(at=accepted.time)
@@ -152,12 +152,10 @@ def check_members(
     have: Have | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Read every member (or `only` one), but what the caller has, and compare its hash.
+    """Read every member (or `only` one) that the caller does not have, and compare its hash.
 
-    Several at a time.
-
-    One thread a core: hashing is what takes the time, and the members are independent. The largest
-    come first so that the cores finish together.
+    It uses one thread per core, because hashing takes the time and members are independent. The
+    largest come first, so that the cores finish together.
     """
     members = zip(bundle.manifest.members, bundle.offsets, strict=True)
     places = [
@@ -169,7 +167,7 @@ def check_members(
 
 
 def _layers(found: Manifest) -> dict[str, int]:
-    """The SHA-256 of each layer, and how large the smallest image that has it may get."""
+    """Map the SHA-256 of each layer to the size limit of the smallest image that has it."""
     most: dict[str, int] = {}
     for component in found.components.values():
         for layer in component["layers"]:
@@ -187,7 +185,7 @@ class _Place(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Where they end."""
+        """Return where they end."""
         return self.offset + self.member.size
 
 
@@ -196,10 +194,10 @@ _Run = list[_Place]
 
 
 def _jobs(places: Sequence[_Place]) -> list[list[_Run]]:
-    """What threads take in turn, the largest first: one large member, or all the small ones.
+    """Return the jobs of the threads, largest first: one large member, or all small ones.
 
-    A system call for each of hundreds of small files, and a change of threads, cost more than
-    their hashes. So they are read many at once, and by one thread.
+    For hundreds of small files, system calls and changes of threads cost more than their hashes. So
+    one thread reads many of them at once.
     """
     runs: list[_Run] = []
     for place in places:
@@ -231,11 +229,11 @@ class _Pool:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._errors: list[tuple[int, BaseException]] = []
-        # What was found good, by number: a thread that dies has told nobody.
+        # Checked members by number: a thread that dies reports nothing.
         self._good: dict[int, int] = {}
 
     def run(self, places: Sequence[_Place]) -> None:
-        """Check all of them; what was not checked to its end is not good."""
+        """Check all members; fail if one was not checked to its end."""
         count = min(len(os.sched_getaffinity(0)), 4)
         left = iter(_jobs(places))
         started: list[threading.Thread] = []
@@ -259,7 +257,7 @@ class _Pool:
             raise self._cut_off(places, "a thread ended before its work")
 
     def _start(self, thread: threading.Thread, places: Sequence[_Place], *, alone: bool) -> bool:
-        """Start a thread; without another one all is done, only later."""
+        """Start a thread; if it cannot start, the others do its work."""
         try:
             thread.start()
         except RuntimeError as error:
@@ -282,7 +280,7 @@ class _Pool:
         try:
             self._take(jobs)
         except BaseException as error:
-            # Whatever it is: an error that nobody notes would pass for a good member.
+            # Record every error: a lost one would make the member look valid.
             self._errors.append((len(self._good), error))
             self._stop.set()
 
@@ -312,13 +310,13 @@ class _Pool:
             self._stop.set()
 
     def _fill(self, offset: int, view: memoryview) -> None:
-        """Read as many bytes as the view has; those of a bundle of the right length are there."""
+        """Fill the view; the bundle is long enough, because its length was checked."""
         done = 0
         while done < len(view):
             done += self._source.readinto(offset + done, view[done:])
 
     def _pieces(self, place: _Place, buffer: memoryview) -> Iterator[memoryview]:
-        """A member's data, until another thread met an error."""
+        """Yield a member's data, until another thread has an error."""
         offset = place.offset
         while offset < place.end and not self._stop.is_set():
             count = self._source.readinto(offset, buffer[: min(place.end - offset, BUFFER)])
@@ -365,7 +363,7 @@ class _Pool:
                 output.abort()
 
     def _again(self, place: _Place, at: int, size: int) -> bytes:
-        """Read a stretch of a member once more."""
+        """Read a section of a member again."""
         return self._source.read(place.offset + at, min(size, place.member.size - at))
 
     def _report(self, count: int) -> None:

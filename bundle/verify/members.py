@@ -1,4 +1,4 @@
-"""Single members of a bundle: given out only after their hash was compared."""
+"""Single members of a bundle: returned only after their hash was compared."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bundle.errors import AirliftError, Kind
 from bundle.format.manifest import Member
 from bundle.verify.checks import Opened, check_members
 
-# Larger members wait on the disk until the last byte has been hashed.
+# Larger members are kept on disk until the last byte is hashed.
 _IN_MEMORY = 8 << 20
 
 
 class _Spool:
-    """Keeps a member's bytes until it is known that they are good."""
+    """Keeps a member's bytes until their hash is compared."""
 
     def __init__(self, target: IO[bytes]) -> None:
         self._target = target
@@ -29,14 +29,14 @@ class _Spool:
         self._target.write(data)
 
     def commit(self) -> None:
-        """Nothing more to do: the caller goes on only without an error."""
+        """Do nothing: the caller continues only without an error."""
 
     def abort(self) -> None:
-        """The caller gets an error, and drops what is here."""
+        """Do nothing: the caller gets an error and discards the bytes."""
 
 
 def spool(bundle: Opened, path: str, target: IO[bytes]) -> Member:
-    """Copy a member into `target` while it is hashed; an error means that it must not be used."""
+    """Copy a member into `target` while hashing it; after an error it must not be used."""
     member = find(bundle, path)
     check_members(bundle, only=path, sink=lambda _: _Spool(target))
     target.seek(0)
@@ -58,31 +58,31 @@ def cat(bundle: Opened, path: str) -> None:
 
 
 def pour(source: IO[bytes]) -> None:
-    """Write what is known to be good to standard output."""
+    """Write checked bytes to standard output."""
     try:
         shutil.copyfileobj(source, sys.stdout.buffer)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # `| head` has seen enough. Nothing is left for the interpreter to flush.
+        # The reader, such as `head`, has ended. Leave nothing for the interpreter to flush.
         discard(sys.stdout)
 
 
 def find(bundle: Opened, path: str) -> Member:
-    """Return what the manifest says of a member."""
+    """Return a member as the manifest lists it."""
     for absent in bundle.manifest.left_out:
         if absent.path == path:
             raise AirliftError(
                 Kind.USAGE,
                 f"this delta does not carry {path}: release {absent.base} has it",
                 where=str(bundle.source.path),
-                fix=f"name the bundle of release {absent.base}, or look below "
-                f"/opt/airlift/releases/{absent.base}/ on a jump host",
+                fix=f"name the bundle of release {absent.base}, or find it on a jump host in "
+                f"/opt/airlift/releases/{absent.base}/",
             )
     return named(bundle.manifest.members, path, where=bundle.source.path)
 
 
 def named(members: Sequence[Member], path: str, *, where: Path) -> Member:
-    """Return a member by its path, or name those that it may be meant for."""
+    """Return a member by its path; an error suggests similar paths."""
     for member in members:
         if member.path == path:
             return member
@@ -91,5 +91,5 @@ def named(members: Sequence[Member], path: str, *, where: Path) -> Member:
         Kind.USAGE,
         f"there is no member {path}",
         where=str(where),
-        fix=f"such as: {', '.join(near)}" if near else "the manifest lists all of them",
+        fix=f"name a member such as: {', '.join(near)}" if near else "see manifest.json for all",
     )

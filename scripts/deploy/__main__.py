@@ -1,4 +1,4 @@
-"""Run one phase of a deployment, or all of them; the exit code says how it ended."""
+"""Run one phase of a deployment, or all of them; the exit code is the result."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from scripts.deploy.phases import Deployment
 from scripts.deploy.report import Report
 from scripts.deploy.settings import NAMES, NEEDED, ON_SITE, Settings
 
-#: Phase: what it does, in the order of a deployment.
+#: Phase: its action, in the order of a deployment.
 PHASES = {
-    "run": "import, preflight, upgrade, smoke test; and a rollback when the smoke test fails",
+    "run": "import, preflight, upgrade, smoke test; roll back if the smoke test fails",
     "import": "verify the bundle and store it on this jump host",
     "preflight": "check every host and make the plan; change nothing",
-    "upgrade": "swap the release in, gate by gate",
-    "smoke": "ask the site what a client would",
+    "upgrade": "activate the release, gate by gate",
+    "smoke": "send the requests of a client to the site",
     "rollback": "go back to the previous release",
-    "fetch": "get the signed bundle of a release from its build, and check its attestation",
+    "fetch": "download the signed bundle of a release from its build; check its attestation",
     "notify": "send the results to a webhook",
 }
 
@@ -29,7 +29,7 @@ def usage() -> str:
     """Return the help."""
     lines = ["usage: python3 -m scripts.deploy PHASE", "", "phases:"]
     lines += [f"  {name:<10} {about}" for name, about in PHASES.items()]
-    lines += ["", "settings (environment variables; * is needed by what works on a site):"]
+    lines += ["", "settings (environment variables; * marks those that phases on a site need):"]
     for name, about in NAMES.items():
         lines.append(f"  {name + '*' * (name in NEEDED['smoke']):<24} {about}")
     lines += ["", "exit codes:"]
@@ -38,7 +38,7 @@ def usage() -> str:
 
 
 def work(phase: str, settings: Settings, report: Report) -> None:
-    """Do what a phase is for."""
+    """Run the work of a phase."""
     if phase == "fetch":
         fetch.fetch(settings, report)
     elif phase == "notify":
@@ -51,7 +51,7 @@ def work(phase: str, settings: Settings, report: Report) -> None:
 
 
 def main(words: list[str]) -> int:
-    """Run the phase that is named; return the exit code."""
+    """Run the named phase; return the exit code."""
     if len(words) != 1 or words[0] not in PHASES:
         if words in (["-h"], ["--help"]):
             commands.say(usage())
@@ -75,7 +75,7 @@ def main(words: list[str]) -> int:
     except Interrupted:
         outcome = Outcome.INTERRUPTED
         problem = DeployError(outcome, outcome.meaning, fix=f"python3 -m scripts.deploy {phase}")
-    # A second signal while the summary is written changes nothing any more.
+    # Ignore a second signal while the summary is written.
     with contextlib.suppress(Interrupted):
         report.finish(outcome, problem)
     return outcome.code

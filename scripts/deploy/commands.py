@@ -1,4 +1,4 @@
-"""Commands of a deployment: shown, streamed, ended with this program."""
+"""Commands of a deployment: they are printed, streamed, and end with this program."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import NamedTuple
 
 from scripts.deploy.outcome import Interrupted
 
-#: Seconds that a command has to end by itself after a signal.
+#: Seconds for a command to end by itself after a signal.
 GRACE = 20
 
 
 class Done(NamedTuple):
-    """How a command ended, and what it printed."""
+    """The exit code of a command, and its output."""
 
     code: int
     output: str
 
     @property
     def reason(self) -> str:
-        """Why it failed: of a playbook its last error, else its last line.
+        """Return why it failed: the last error of a playbook, otherwise the last line.
 
-        Errors before it were ignored, or are what a rescue answers, whose own error sums them up.
+        Earlier errors were ignored, or a rescue handled them and its own error sums them up.
         """
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("[ERROR]")]
@@ -40,7 +40,7 @@ class Done(NamedTuple):
 
 
 def catch_signals() -> None:
-    """Have signals end this program as an exception, so that a summary is still written."""
+    """Turn signals into an exception, so that a summary is still written."""
 
     def end(number: int, _frame: object) -> None:
         raise Interrupted(signal.Signals(number).name)
@@ -59,7 +59,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def folded(title: str, *, actions: bool) -> Iterator[None]:
-    """Fold what is printed inside, and have GitHub obey none of it as a command of its own."""
+    """Fold what is printed inside, and keep GitHub from reading it as workflow commands."""
     if not actions:
         say(f"\n=== {title}")
         yield
@@ -77,10 +77,10 @@ def folded(title: str, *, actions: bool) -> Iterator[None]:
 def run(
     argv: Sequence[str | Path], *, cwd: Path | None = None, quiet: bool = False, errors: bool = True
 ) -> Done:
-    """Run a command and show what it prints; with ``errors``, what it says on standard error too.
+    """Run a command and print its output; with ``errors``, include standard error.
 
-    A signal that ends this program ends the command first: the site keeps a record of what was
-    begun, and the same command continues it.
+    A signal that ends this program ends the command first. The site records what is in progress,
+    and the same command continues it.
     """
     words = [str(word) for word in argv]
     place = f"cd {shlex.quote(str(cwd))} && " if cwd else ""
@@ -92,7 +92,7 @@ def run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if errors else None,
-        # What is copied from the log has no colours in it.
+        # Without colours, so that lines can be copied from the log.
         env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
     ) as process:
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for

@@ -1,6 +1,6 @@
-"""Get the signed bundle of a release from the run that built it, and check its attestation.
+"""Download the signed bundle of a release from the run that built it; check its attestation.
 
-Runs where `gh` is, logged in by GH_TOKEN; the jump host then gets the bundle as an artefact.
+It needs `gh`, logged in by GH_TOKEN. The jump host then gets the bundle as an artefact.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ PAUSE = 20
 
 
 def missing(what: str, fix: str) -> DeployError:
-    """Return the end of a look for a bundle that is not there."""
+    """Return the error about a bundle that cannot be found."""
     return DeployError(Outcome.FETCH, what, fix=fix)
 
 
 def fetch(settings: Settings, report: Report) -> None:
-    """Have the release's bundle, its sums and their signatures in the folder DEPLOY_BUNDLE."""
+    """Download the release's bundle, its sums and their signatures into DEPLOY_BUNDLE."""
     folder = settings.bundle
     repository, tag = settings.values["DEPLOY_REPOSITORY"], f"v{settings.release}"
     with report.phase("fetch") as row:
@@ -36,8 +36,8 @@ def fetch(settings: Settings, report: Report) -> None:
         done = commands.run(words)
         if done.code != 0:
             raise missing(
-                f"the artefacts of run {run} cannot be had: {done.reason}",
-                f"artefacts are kept for a time only: run {WORKFLOW} for {tag} again",
+                f"cannot download the artefacts of run {run}: {done.reason}",
+                f"run {WORKFLOW} for {tag} again: artefacts are kept for a limited time only",
             )
         bundle = attested(folder, settings.release, repository)
         row.note = f"{bundle.name}, built by run {run}"
@@ -60,7 +60,7 @@ def finished(settings: Settings, repository: str, tag: str) -> int:
                 f"gh run view {runs[0]['databaseId']} --repo {repository} --log-failed",
             )
         if time.monotonic() >= deadline:
-            state = "still runs" if runs else "has no run"
+            state = "is still in progress" if runs else "has no run"
             raise missing(
                 f"{WORKFLOW} {state} for {tag} after {settings.patience} s",
                 f"push the tag {tag}, or wait for its build and run this again",
@@ -79,9 +79,9 @@ def listed(words: list[str]) -> list[dict[str, Any]]:
 
 
 def attested(folder: Path, release: str, repository: str) -> Path:
-    """Return the full bundle that the release's workflow attested, and remove any other.
+    """Return the full bundle that the release's workflow attested, and remove all others.
 
-    A delta would need what a site may not have, and a run may have made a bundle only to try.
+    A site may not have the bases of a delta, and a run may have made other bundles as a test.
     """
     found = [
         path
@@ -89,7 +89,7 @@ def attested(folder: Path, release: str, repository: str) -> Path:
         if "-since-" not in path.name
     ]
     if not found:
-        raise missing(f"the build of {release} left no full bundle", f"look into {folder}")
+        raise missing(f"the build of {release} has no full bundle", f"ls -R {folder}")
     workflow = f"{repository}/.github/workflows/{WORKFLOW}"
     why, good = "", []
     for path in found:

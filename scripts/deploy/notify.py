@@ -1,4 +1,4 @@
-"""Tell a webhook how a pipeline ended: a JSON object with a `text`, as most chat systems want."""
+"""Report the result of a pipeline to a webhook: a JSON object with `text`, for chat systems."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scripts.deploy.settings import Settings, wrong
 
 TRIES = 3
 TIMEOUT = 10
-#: Where an address need not be https.
+#: Hosts whose address need not be https.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-#: Results of jobs that are no failure.
+#: Results of jobs that are not failures.
 WELL = ("success", "skipped")
 
 
@@ -29,14 +29,14 @@ def failed(what: str) -> DeployError:
 
 
 class Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the address is a secret, and so is what it leads to."""
+    """Follows no redirect, because the address is a secret and so is its target."""
 
     def redirect_request(self, *_: Any) -> None:
-        """Let the redirect be the answer."""
+        """Return None, so that the redirect itself is the answer."""
 
 
 def message(settings: Settings) -> dict[str, Any]:
-    """Return what is told: one sentence for people, and the facts beside it."""
+    """Return the message: one sentence for people, and the facts for machines."""
     try:
         results = json.loads(settings.values["DEPLOY_RESULTS"])
         # GitHub's `needs` has an object for each job.
@@ -65,14 +65,14 @@ def message(settings: Settings) -> dict[str, Any]:
 
 
 def address(settings: Settings) -> str:
-    """Return where notifications go, which is a secret; empty for nowhere."""
+    """Return the secret address for notifications; empty if there is none."""
     path = settings.file("DEPLOY_WEBHOOK_FILE")
     if path is None:
         return ""
     try:
         found = path.read_text().strip()
     except OSError as error:
-        raise wrong(f"{path} cannot be read: {error.strerror}", f"ls -l {path}") from error
+        raise wrong(f"cannot read {path}: {error.strerror}", f"ls -l {path}") from error
     parts = urllib.parse.urlsplit(found)
     if found and parts.scheme != "https" and parts.hostname not in LOOPBACK:
         raise wrong(f"the address in {path} is not https", "ask its receiver for an https address")
@@ -80,25 +80,25 @@ def address(settings: Settings) -> str:
 
 
 def notify(settings: Settings) -> None:
-    """Send the message; without an address, say so and end well."""
+    """Send the message; without an address, print that and succeed."""
     body = message(settings)
     commands.say(body["text"])
     target = address(settings)
     if not target:
-        commands.say("no webhook is set (DEPLOY_WEBHOOK_FILE): nobody is told")
+        commands.say("no webhook is set (DEPLOY_WEBHOOK_FILE): no notification is sent")
         return
     request = urllib.request.Request(  # noqa: S310 - its scheme was checked
         target, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
     )
     opener = urllib.request.build_opener(Stay())
-    # The address is the secret: no error of a library, which may hold it, is shown.
+    # Errors of libraries are not printed, because they may contain the secret address.
     host = urllib.parse.urlsplit(target).hostname
     why = ""
     for attempt in range(TRIES):
         time.sleep(attempt)
         try:
             with opener.open(request, timeout=TIMEOUT) as answer:
-                commands.say(f"{host} was told ({answer.status})")
+                commands.say(f"{host} was notified ({answer.status})")
                 return
         except urllib.error.HTTPError as error:
             why = f"answered {error.code}"

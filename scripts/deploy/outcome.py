@@ -1,4 +1,4 @@
-"""How a deployment ends, as exit codes; docs/DEPLOYMENT_STRATEGY.md has the same table."""
+"""The results of a deployment as exit codes; docs/DEPLOYMENT_STRATEGY.md has the same table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Outcome(Enum):
-    """What happened, as an exit code and its meaning."""
+    """A result: its exit code and its meaning."""
 
     DONE = (0, "done")
     USAGE = (2, "a setting is missing or wrong; nothing was done")
@@ -28,12 +28,12 @@ class Outcome(Enum):
 
     @property
     def label(self) -> str:
-        """The name in outputs, such as `rolled-back`."""
+        """Return the name in outputs, such as `rolled-back`."""
         return self.name.lower().replace("_", "-")
 
 
 class DeployError(Exception):
-    """An end that is not DONE: what is wrong, and what to do."""
+    """A result other than DONE: problem and fix."""
 
     def __init__(self, outcome: Outcome, what: str, *, fix: str = "") -> None:
         super().__init__(what)
@@ -43,4 +43,4 @@ class DeployError(Exception):
 
 
 class Interrupted(BaseException):
-    """A signal asked this program to end."""
+    """A signal interrupted this program."""

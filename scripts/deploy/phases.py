@@ -1,4 +1,4 @@
-"""The phases of a deployment. Each converges: run again, it finds its work done."""
+"""The phases of a deployment. Each converges: if it runs again, it changes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scripts.deploy.report import Report
 from scripts.deploy.settings import Settings
 from scripts.deploy.site import WELL, Site, Status
 
-#: Seconds between two looks at a site that settles.
+#: Seconds between two checks of a site that settles.
 PAUSE = 10
 
 
@@ -22,9 +22,9 @@ class Deployment:
     settings: Settings
     report: Report
     site: Site = field(init=False)
-    #: The release that is meant; an import says which it brought.
+    #: The release to deploy; an import sets it.
     release: str = ""
-    #: Whether this run changed what serves.
+    #: Whether this run changed the active release.
     switched: bool = False
 
     def __post_init__(self) -> None:
@@ -32,7 +32,7 @@ class Deployment:
         self.release = self.settings.release
 
     def run(self) -> None:
-        """Everything, and back again when the new release does not pass the smoke test."""
+        """Run all phases; roll back if the new release fails the smoke test."""
         self.bring()
         self.preflight()
         self.upgrade()
@@ -62,7 +62,7 @@ class Deployment:
             self.report.output("release", self.release)
 
     def preflight(self) -> None:
-        """Judge the site, then make the plan of the upgrade; nothing is changed."""
+        """Check the site, then plan the upgrade; change nothing."""
         with self.report.phase("preflight") as row:
             for words in (("preflight",), ("upgrade", "--check", "--skip-tags", "preflight")):
                 begun = time.time()
@@ -74,17 +74,17 @@ class Deployment:
                         f"{words[0]}.yml{' --check' * (len(words) > 1)}: {found}",
                         fix=f"cd {self.settings.current} && {self.site.command(*words)}",
                     )
-            row.note = "nothing stands against it"
+            row.note = "no problems found"
 
     def upgrade(self) -> None:
-        """Swap the release in; a gate that fails leaves, or puts back, what served."""
+        """Activate the release; if a gate fails, the site keeps or restores the previous one."""
         with self.report.phase("upgrade") as row:
             before = self.site.status()
             if not before.release:
                 raise DeployError(Outcome.SETUP, before.sentence, fix=before.following)
             previous = before.release
             if self.release and before.release == self.release:
-                # Perhaps brought by a run that was interrupted, or did not pass the smoke test.
+                # A run that was interrupted, or failed the smoke test, may have activated it.
                 previous = self.site.remembered(self.release) or before.release
             elif self.release:
                 self.site.remember(self.release, before.release)
@@ -104,7 +104,7 @@ class Deployment:
             row.note = f"{previous} to {after}" if self.switched else f"{after} served before"
 
     def smoke(self, outcome: Outcome = Outcome.SMOKE) -> None:
-        """Ask the site what a client would, and have its status say that it is well."""
+        """Send the requests of a client to the site, and wait until its status is well."""
         with self.report.phase("smoke") as row:
             options = ["-e", f"swap_smoke_release={self.release}"] if self.release else []
             done = self.site.play("smoke", *options)
@@ -118,7 +118,7 @@ class Deployment:
         self.site.forget()
 
     def _settled(self, outcome: Outcome) -> Status:
-        """Return a status that is well; some scrapes come only after the switch."""
+        """Return a status that is well, which may need some scrapes after the switch."""
         deadline = time.monotonic() + self.settings.settle
         while (found := self.site.status()).verdict not in WELL:
             if time.monotonic() >= deadline:
@@ -127,10 +127,10 @@ class Deployment:
         return found
 
     def rollback(self) -> None:
-        """Go back to the previous release; only from the one that is meant, if one is."""
+        """Go back to the previous release; if a release is set, only from that one."""
         with self.report.phase("rollback") as row:
             before = self.site.status()
-            # One that was interrupted: the same command continues it.
+            # The same command continues an interrupted rollback.
             unfinished = "playbooks/rollback.yml" in before.following.partition(",")[0]
             if self.release and before.release != self.release and not unfinished:
                 row.note = f"not needed: {before} serves, not {self.release}"

@@ -1,4 +1,4 @@
-"""What a run did: a table, the same as Markdown, and values for a pipeline's next job."""
+"""The report of a run: a table, the same as Markdown, and values for a pipeline's next job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scripts.deploy.settings import Settings
 
 @dataclass
 class Row:
-    """One phase: how it ended, how long it took, what is to be known."""
+    """One phase: its result, its time, and a note."""
 
     phase: str
     result: str = "running"
@@ -33,7 +33,7 @@ class Report:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Row]:
-        """Note how a phase ends, whatever ends it."""
+        """Record the result of a phase, however it ends."""
         row = Row(name)
         self.rows.append(row)
         start = time.monotonic()
@@ -55,12 +55,12 @@ class Report:
             row.seconds = time.monotonic() - start
 
     def output(self, name: str, value: str) -> None:
-        """Hand a value to the pipeline's next job."""
+        """Pass a value to the pipeline's next job."""
         if path := self.settings.file("DEPLOY_OUTPUT"):
             append(path, f"{name}={' '.join(value.split())}\n")
 
     def finish(self, outcome: Outcome, error: DeployError | None = None) -> None:
-        """Show the table and the outcome, and write them where a pipeline shows them."""
+        """Print the table and the result, and write them to the pipeline's summary."""
         self.output("outcome", outcome.label)
         commands.say("")
         for line in table(self.rows):
@@ -88,7 +88,7 @@ class Report:
 
 
 def plain(text: str) -> str:
-    """Return what Markdown and HTML take for text: the words may come from a failed service."""
+    """Return a text without markup, because it may come from a failed service."""
     text = " ".join(text.split())
     for character, instead in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
         text = text.replace(character, instead)
@@ -107,9 +107,9 @@ def table(rows: list[Row]) -> list[str]:
 
 
 def append(path: Path, text: str) -> None:
-    """Add to a file of the pipeline's; one that cannot be written does not stop a deployment."""
+    """Add to a file of the pipeline; a failure does not stop the deployment."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        commands.say(f"warning: {path} cannot be written: {error.strerror}")
+        commands.say(f"warning: cannot write {path}: {error.strerror}")

@@ -1,4 +1,4 @@
-"""What a deployment is told, by environment variables, and whether it makes sense."""
+"""The settings of a deployment: environment variables, and their checks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = {
     "DEPLOY_RESULTS": "JSON: job to its result, for the notification",
     "DEPLOY_LINK": "a link for the notification, to the run",
 }
-#: Phase: the settings that it cannot do without.
+#: Phase: the settings that it needs.
 NEEDED = {
     "run": ("DEPLOY_SITE", "DEPLOY_VAULT_ID", "DEPLOY_BUNDLE"),
     "import": ("DEPLOY_SITE", "DEPLOY_VAULT_ID", "DEPLOY_BUNDLE"),
@@ -45,21 +45,21 @@ ON_SITE = tuple(phase for phase, needed in NEEDED.items() if "DEPLOY_SITE" in ne
 
 
 def wrong(what: str, fix: str) -> DeployError:
-    """Return the refusal of a setting."""
+    """Return the error about a setting."""
     return DeployError(Outcome.USAGE, what, fix=fix)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one run. An empty variable is one that is not set: CI systems pass those."""
+    """The settings of one run. An empty variable counts as unset, because CI systems pass those."""
 
     values: Mapping[str, str]
-    #: Inside of GitHub Actions, whose log folds groups and obeys commands.
+    #: Whether this runs in GitHub Actions, whose log folds groups and reads commands.
     actions: bool = False
 
     @classmethod
     def read(cls, environment: Mapping[str, str], phase: str) -> Settings:
-        """Check what the environment says for a phase, before anything is done."""
+        """Read and check the environment for a phase, before anything is done."""
         given = {
             name: value.strip()
             for name, value in environment.items()
@@ -85,11 +85,11 @@ class Settings:
         return made
 
     def check(self, phase: str) -> None:
-        """Refuse what cannot be meant."""
+        """Refuse values that cannot be right."""
         if self.release and not VERSION.fullmatch(self.release):
             raise wrong(
-                f"DEPLOY_RELEASE is {self.release!r}, which is no version of a release",
-                "name one, such as 1.1.0: a moving name such as `latest` is never deployed",
+                f"DEPLOY_RELEASE is {self.release!r}, which is not the version of a release",
+                "set it to a version such as 1.1.0; a moving name such as `latest` is not deployed",
             )
         for name in ("DEPLOY_SETTLE_SECONDS", "DEPLOY_PATIENCE_SECONDS"):
             if not re.fullmatch(r"\d{1,5}", self.values.get(name, "0")):
@@ -98,7 +98,7 @@ class Settings:
             self._check_vault()
             if not (self.site / "hosts.yml").is_file():
                 raise wrong(
-                    f"{self.site} is no inventory of a site: it has no hosts.yml",
+                    f"{self.site} is not the inventory of a site: it has no hosts.yml",
                     "set DEPLOY_SITE to a folder such as /opt/airlift/sites/acme",
                 )
 
@@ -106,23 +106,23 @@ class Settings:
         label, _, file = self.vault_id.partition("@")
         if not label or not file or file == "prompt":
             raise wrong(
-                f"DEPLOY_VAULT_ID is {self.vault_id!r}: nobody is there to type a password",
-                "set it to LABEL@FILE; the file holds the vault's password",
+                f"DEPLOY_VAULT_ID is {self.vault_id!r}: a password cannot be typed here",
+                "set it to LABEL@FILE, a file with the vault's password",
             )
         path = Path(file)
         if not path.is_file():
-            raise wrong(f"{path}, the vault's password, is not there", f"ls -l {path}")
+            raise wrong(f"{path}, the vault's password, does not exist", f"ls -l {path}")
         mode = path.stat().st_mode
-        # A program that prints the password may be read by others.
+        # A program that prints the password may be readable by others.
         if not mode & 0o111 and mode & 0o077:
-            raise wrong(f"others may read {path}, the vault's password", f"chmod 600 {path}")
+            raise wrong(f"other users can read {path}, the vault's password", f"chmod 600 {path}")
 
     def bundle_file(self) -> Path:
-        """Return the bundle; of a folder, the only one in it."""
+        """Return the bundle; in a folder, the only one there."""
         path = self.bundle
         if not path.is_dir():
             if not path.is_file():
-                raise wrong(f"{path} is not there", "set DEPLOY_BUNDLE to the bundle")
+                raise wrong(f"{path} does not exist", "set DEPLOY_BUNDLE to the bundle")
             return path
         found = sorted(path.rglob("airlift-*.tar"))
         if self.release:
@@ -130,54 +130,54 @@ class Settings:
         if len(found) != 1:
             names = ", ".join(one.name for one in found) or "none"
             raise wrong(
-                f"{path} has to hold exactly one bundle, and holds {names}",
+                f"{path} must contain exactly one bundle, but it contains {names}",
                 "set DEPLOY_BUNDLE to the file",
             )
         return found[0]
 
     @property
     def site(self) -> Path:
-        """The site's inventory."""
+        """Return the folder of the site's inventory."""
         return Path(self.values["DEPLOY_SITE"]).absolute()
 
     @property
     def vault_id(self) -> str:
-        """The label of the site's vault, and the file with its password."""
+        """Return the label of the site's vault, and the file with its password."""
         return self.values["DEPLOY_VAULT_ID"]
 
     @property
     def bundle(self) -> Path:
-        """The bundle, or its folder."""
+        """Return the bundle, or its folder."""
         return Path(self.values["DEPLOY_BUNDLE"]).absolute()
 
     @property
     def release(self) -> str:
-        """The version that is meant; empty when it was not said."""
+        """Return the version to deploy; empty if it is not set."""
         return self.values.get("DEPLOY_RELEASE", "").removeprefix("v")
 
     @property
     def home(self) -> Path:
-        """Where Airlift is."""
+        """Return Airlift's directory."""
         return Path(self.values.get("DEPLOY_HOME", "/opt/airlift"))
 
     @property
     def current(self) -> Path:
-        """The newest imported release, whose playbooks are run."""
+        """Return the newest imported release, whose playbooks are run."""
         return self.home / "current"
 
     @property
     def signer(self) -> str:
-        """The only signer to be accepted; empty for everyone in the kept list."""
+        """Return the only signer to accept; empty for all in the kept list."""
         return self.values.get("DEPLOY_SIGNER", "")
 
     @property
     def settle(self) -> int:
-        """Seconds that status may need."""
+        """Return the seconds that status may need."""
         return int(self.values.get("DEPLOY_SETTLE_SECONDS", "60"))
 
     @property
     def patience(self) -> int:
-        """Seconds to wait for the build of a bundle."""
+        """Return the seconds to wait for the build of a bundle."""
         return int(self.values.get("DEPLOY_PATIENCE_SECONDS", "3600"))
 
     def file(self, name: str) -> Path | None:

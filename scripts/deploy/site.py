@@ -1,4 +1,4 @@
-"""The site as its jump host sees it: import, playbooks, what serves."""
+"""The site from its jump host: import, playbooks, active release."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from scripts.deploy.commands import Done
 from scripts.deploy.outcome import DeployError, Outcome
 from scripts.deploy.settings import Settings
 
-#: What a site may be in after a deployment; `warning` is also a rollback that would take a minute.
+#: Verdicts of a site that is well. `warning` includes a rollback that would take a minute.
 WELL = ("ok", "warning")
 
 
 @dataclass(frozen=True)
 class Status:
-    """What status.yml found."""
+    """The report of status.yml."""
 
     verdict: str
     sentence: str
@@ -34,21 +34,21 @@ class Status:
 
 
 class Site:
-    """One site, worked on from its jump host."""
+    """One site, managed from its jump host."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.state = settings.site / ".airlift"
 
     def check(self) -> None:
-        """Refuse a machine that is no jump host of an installed site."""
+        """Refuse a machine that is not the jump host of an installed site."""
         current, site = self.settings.current, self.settings.site
         for program in ("python", "ansible-playbook"):
             if not (current / "venv" / "bin" / program).exists():
                 raise DeployError(
                     Outcome.SETUP,
                     f"{current} has no imported release",
-                    fix="check and import the first bundle by hand: docs/TRUST.md, by hand",
+                    fix="check and import the first bundle by hand, as in docs/TRUST.md",
                 )
         if not (self.state / "tls" / "ca.pem").is_file():
             raise DeployError(
@@ -59,7 +59,7 @@ class Site:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second deployment of this site away; playbooks have a lock of their own."""
+        """Lock out a second deployment of this site; playbooks have their own lock."""
         path = self.state / "deploy.lock"
         with path.open("a") as file:
             try:
@@ -67,22 +67,22 @@ class Site:
             except BlockingIOError as error:
                 raise DeployError(
                     Outcome.BUSY,
-                    f"another deployment works on {self.settings.site.name}",
-                    fix=f"wait until it has ended; who it is: fuser {path}",
+                    f"another deployment of {self.settings.site.name} is in progress",
+                    fix=f"wait until it has ended; to find its process: fuser {path}",
                 ) from error
             yield
 
-    # A release that was brought and has not passed the smoke test yet: which one, and what served
-    # before. It outlives this program: a job that was cancelled is started again.
+    # A release that has not passed the smoke test yet, with the previous one. It is kept in a file,
+    # because a job that was cancelled is started again.
     def remember(self, release: str, before: str) -> None:
-        """Note that a release is being brought."""
+        """Record that the deployment of a release is in progress."""
         path = self.state / "deploy.json"
         draft = path.with_suffix(".new")
         draft.write_text(json.dumps({"release": release, "before": before}), encoding="utf-8")
         draft.replace(path)
 
     def remembered(self, release: str) -> str:
-        """Return what served before a release that was brought and not tried; else nothing."""
+        """Return the previous release of one that was not tested yet; otherwise ''."""
         try:
             found = json.loads((self.state / "deploy.json").read_text(encoding="utf-8"))
             return str(found["before"]) if found["release"] == release else ""
@@ -90,11 +90,11 @@ class Site:
             return ""
 
     def forget(self) -> None:
-        """Note that what serves was tried, or taken back."""
+        """Record that the active release was tested, or rolled back."""
         (self.state / "deploy.json").unlink(missing_ok=True)
 
     def command(self, playbook: str, *options: str) -> str:
-        """Return what a person types to run a playbook."""
+        """Return the command that a person types to run a playbook."""
         return " ".join(str(word) for word in self._words(playbook, *options))
 
     def _words(self, playbook: str, *options: str) -> list[str]:
@@ -107,15 +107,15 @@ class Site:
         return commands.run(self._words(playbook, *options), cwd=self.settings.current, quiet=quiet)
 
     def import_bundle(self) -> dict[str, Any]:
-        """Have the installed verifier check and import the bundle; return its answer."""
+        """Check and import the bundle with the installed verifier; return its answer."""
         bundle = self.settings.bundle_file()
         python = str(self.settings.current / "venv/bin/python")
         argv = [python, "-m", "bundle", "import", "--json"]
         argv += ["--home", str(self.settings.home), str(bundle)]
         if self.settings.signer:
             argv += ["--identity", self.settings.signer]
-        # Its progress goes to standard error, and stays there. Run in the directory of the release:
-        # from this program's, Python would take a package `bundle` that nobody has signed.
+        # Its progress stays on standard error. It runs in the directory of the release, because in
+        # this program's directory Python would import an unsigned package `bundle`.
         done = commands.run(argv, cwd=self.settings.current.resolve(), quiet=True, errors=False)
         try:
             answer: dict[str, Any] = json.loads(done.output)
@@ -126,21 +126,21 @@ class Site:
             raise DeployError(
                 Outcome.IMPORT,
                 f"{bundle.name}: {error.get('what') or done.reason} (exit code {done.code})",
-                fix=str(error.get("fix") or "docs/TRUST.md says what each exit code means"),
+                fix=str(error.get("fix") or "see the exit codes in docs/TRUST.md"),
             )
         return answer
 
     def report(self, name: str, since: float) -> dict[str, Any]:
-        """Return what a playbook wrote for machines; one of an earlier run is none."""
+        """Return the report of a playbook; refuse one of an earlier run."""
         path = self.state / name
         # File systems round times.
         if path.stat().st_mtime < since - 1:
-            raise ValueError("it is an older one")
+            raise ValueError("it is of an earlier run")
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
     def findings(self, since: float) -> list[str]:
-        """Return what preflight found, a sentence each."""
+        """Return the problems that preflight found, one sentence each."""
         try:
             errors = self.report("preflight.json", since)["errors"]
             return [f"{one['host']}: {one['fact']} ({one['fix']})" for one in errors]
@@ -148,7 +148,7 @@ class Site:
             return []
 
     def status(self) -> Status:
-        """Ask the site what serves and how it is."""
+        """Return the site's active release and its state."""
         begun = time.time()
         done = self.play("status", quiet=True)
         try:
@@ -156,7 +156,7 @@ class Site:
         except (OSError, ValueError) as error:
             raise DeployError(
                 Outcome.SETUP,
-                f"the site cannot be asked: {done.reason} (exit code {done.code}; report: {error})",
+                f"cannot check the site: {done.reason} (exit code {done.code}; report: {error})",
                 fix=f"cd {self.settings.current} && {self.command('status')}",
             ) from error
         commands.say(str(found["sentence"]))

@@ -1,4 +1,4 @@
-"""``python -m scripts.load``: a load for so many seconds, and a table of what came of it."""
+"""``python -m scripts.load``: run a load for some seconds, and print a table of its results."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.context()
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    # Ctrl-C ends the load early; what was sent until then is still reported.
+    # Ctrl-C ends the load early, but the requests sent until then are reported.
     with Load(options) as load, contextlib.suppress(KeyboardInterrupt):
         time.sleep(arguments.seconds)
     print(json.dumps(load.result.as_json(), indent=2) if arguments.json else load.result)

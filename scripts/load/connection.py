@@ -1,4 +1,4 @@
-"""Keep-alive connections as a careful client holds them, and nothing that hides a lost request."""
+"""Keep-alive connections of a careful client, without retries that hide a lost request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ for the client
     def reusable(self) -> bool:
-        """Say whether another request may be sent: the server has not closed it as far as we know.
+        """Return whether another request may be sent: the connection is not known to be closed.
 
         What has arrived counts, whether or not the event loop has read it yet: the kernel is asked,
         as HTTP clients do. What is still on its way cannot be known; that race is the server's to
@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         for part in parts:
             await asyncio.wait([waiter], timeout=pause)
             if waiter.done():
-                # Answered, or lost, before the whole request was sent: no use for the rest.
+                # Answered or lost before the whole request was sent, so the rest has no use.
                 self._usable = False
                 break
             self._transport.write(part)
@@ -76,24 +76,24 @@ class Connection(asyncio.Protocol):
         return answer
 
     def close(self) -> None:
-        """Close it in good order."""
+        """Close the connection in order."""
         self._usable = False
         self._transport.close()
 
     def abort(self) -> None:
-        """Drop it, with whatever is under way."""
+        """Drop the connection, with any request in progress."""
         self._usable = False
         self._transport.abort()
 
     # ------------------------------------------------------------------ for the event loop
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is there."""
+        """Handle an open connection."""
         self._transport = cast(asyncio.Transport, transport)
         self._socket = transport.get_extra_info("socket")
         self.opened = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of an answer, or bytes that nobody asked for."""
+        """Handle bytes of an answer, or unexpected bytes."""
         if self._waiter is None or self._waiter.done():
             self.close()
             return
@@ -106,11 +106,11 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(answer)
 
     def eof_received(self) -> None:
-        """Nothing more comes; the transport closes itself."""
+        """Handle the end of the data; the transport closes itself."""
         self._end("closed")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """Handle the end of the connection."""
         self._end("closed" if exc is None else f"lost ({type(exc).__name__}: {exc})")
         if not self.lost.done():
             self.lost.set_result(None)
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
             self._waiter.set_exception(AnswerError(text))
 
     def _readable(self) -> bool:
-        """Say whether anything, an end included, has arrived on the idle connection."""
+        """Return whether anything, or an end, has arrived on the idle connection."""
         descriptor = self._socket.fileno()
         if descriptor < 0:  # under TLS the socket is closed a moment before this object hears of it
             return True

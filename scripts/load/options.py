@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-#: How often each kind of request comes, relative to the others; jobs are dear, so they are rare.
+#: Relative frequency of each kind of request; jobs are expensive, so they are rare.
 WEIGHTS: Mapping[str, float] = MappingProxyType(
     {"item": 30, "predict": 30, "ready": 15, "root": 23, "job": 2}
 )
@@ -17,7 +17,7 @@ WEIGHTS: Mapping[str, float] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Options:
-    """How a load is made up.
+    """The options of a load.
 
     Attributes:
         url: Root of the site, ``https://`` or ``http://``, without a path.
@@ -50,7 +50,7 @@ class Options:
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
+        """Refuse options that cannot work.
 
         Raises:
             ValueError: An option is wrong; says which. The key is never quoted.
@@ -82,17 +82,17 @@ class Options:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port to connect to."""
+        """Return host and port to connect to."""
         parts = urllib.parse.urlsplit(self.url)
         return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
     @property
     def authority(self) -> str:
-        """Value of the Host header."""
+        """Return the value of the Host header."""
         return urllib.parse.urlsplit(self.url).netloc
 
     def context(self) -> ssl.SSLContext | None:
-        """Return what verifies the site, None for ``http://``.
+        """Return the context that verifies the site, None for ``http://``.
 
         Raises:
             OSError: The file ``ca`` is not there or no certificate.

@@ -1,4 +1,4 @@
-"""A TCP relay that makes its target look far away, where the kernel cannot delay packets."""
+"""A TCP relay that simulates a distant target, for kernels that cannot delay packets."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Self, cast
 
-#: What a way ends with: its sender has said all, or is gone without a word.
+#: The end of a direction: its sender has finished, or is gone without notice.
 _Event = bytes | None | Exception
 
 
 class _Way:
-    """One direction: what goes in comes out later, in the same order."""
+    """One direction, which delays bytes and keeps their order."""
 
     def __init__(self, delay: float, deliver: Callable[[_Event], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -27,7 +27,7 @@ class _Way:
         self._wait()
 
     def open(self) -> None:
-        """Let come out what has waited long enough: the other end is there."""
+        """Deliver what has waited long enough, now that the other end is connected."""
         self._open = True
         self._wait()
 
@@ -39,7 +39,7 @@ class _Way:
 
     def _run(self) -> None:
         self._waiting = False
-        # At least one: the loop's timers may come a clock tick early.
+        # At least one, because the loop's timers may come a clock tick early.
         self._deliver(self._queue.popleft()[1])
         while self._queue and self._queue[0][0] <= self._loop.time():
             self._deliver(self._queue.popleft()[1])
@@ -47,7 +47,7 @@ class _Way:
 
 
 class _Side(asyncio.Protocol):
-    """One of a pair's two connections; what it receives goes on the way to the other."""
+    """One of a pair of connections; it passes what it receives to the other, with a delay."""
 
     def __init__(self, live: set[asyncio.Transport]) -> None:
         self.way: _Way
@@ -76,12 +76,12 @@ class _Side(asyncio.Protocol):
             self.way.put(exc)
 
     def deliver(self, event: _Event) -> None:
-        """Do to this side's connection what happened to the other's."""
+        """Repeat on this side's connection what happened to the other's."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
         if isinstance(event, bytes):
-            # No flow control: what is asked of a site here is a few kilobytes.
+            # No flow control, because requests and answers have only a few kilobytes.
             transport.write(event)
         elif event is not None:
             transport.abort()
@@ -93,7 +93,7 @@ class _Side(asyncio.Protocol):
 
 
 class _Near(_Side):
-    """A client's connection; the other one is opened when word of it has travelled."""
+    """A client's connection; the other one is opened after the delay."""
 
     def __init__(self, target: tuple[str, int], delay: float, live: set[asyncio.Transport]) -> None:
         super().__init__(live)
@@ -106,7 +106,7 @@ class _Near(_Side):
         self.way = _Way(self._delay, self._far.deliver)
         self._far.way = _Way(self._delay, self.deliver)
         self._far.way.open()
-        # Kept, or the event loop forgets a task that nobody holds.
+        # Keep a reference, because the event loop drops a task without one.
         self._opening = asyncio.get_running_loop().create_task(self._open())
 
     async def _open(self) -> None:

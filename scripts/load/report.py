@@ -1,4 +1,4 @@
-"""What a load found, for programs and for people."""
+"""The results of a load, for programs and for people."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Failure:
     request_id: str
 
     def __str__(self) -> str:
-        """Return one line about it."""
+        """Return one line about the failure."""
         way = "far" if self.far else "near"
         return (
             f"{self.time} {self.phase}: {self.kind} ({way}) after {self.latency * 1000:.0f} ms, "
@@ -84,7 +84,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Latency:
-    """Latencies of requests answered rightly, in seconds; 0 where there are none."""
+    """Latencies of requests with the right answer, in seconds; 0 if there are none."""
 
     p50: float
     p99: float
@@ -99,7 +99,7 @@ class Latency:
         return cls(*(ordered[math.ceil(p * len(ordered)) - 1] for p in (0.5, 0.99, 1)))
 
     def __str__(self) -> str:
-        """Return it in milliseconds."""
+        """Return the latencies in milliseconds."""
         return " / ".join(f"{value * 1000:.0f}" for value in (self.p50, self.p99, self.max))
 
 
@@ -130,7 +130,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Result:
-    """What a load found.
+    """The results of a load.
 
     Attributes:
         run: Middle part of all names of this load: items are called ``load-<run>-<n>``.
@@ -159,17 +159,17 @@ class Result:
 
     @property
     def sent(self) -> int:
-        """Requests, all in all."""
+        """Return the number of all requests."""
         return self.total.sent
 
     @property
     def failed(self) -> int:
-        """Requests without the right answer."""
+        """Return the number of requests without the right answer."""
         return self.total.failed
 
     @property
     def longest_gap(self) -> float:
-        """Longest time, in seconds, between two right answers."""
+        """Return the longest time, in seconds, between two right answers."""
         return self.total.longest_gap
 
     def __str__(self) -> str:
@@ -211,7 +211,7 @@ class Result:
 
 
 class Log:
-    """What the traffic writes down while it runs.
+    """The records of the traffic while it runs.
 
     Attributes:
         run: Middle part of the names of this load.
@@ -234,19 +234,19 @@ class Log:
         self._failures: list[Failure] = []
 
     def begin(self, moment: float) -> None:
-        """Begin, with a phase for what becomes due before the caller names one."""
+        """Begin, with a phase for requests that are due before the caller names one."""
         self.start = moment
         self.marks.append((moment, "start"))
 
     def add(self, record: Record, failure: Failure | None) -> None:
-        """Write one request down."""
+        """Record one request."""
         self._records.append(record)
         if failure is not None and len(self._failures) < _SHOWN_FAILURES:
             phase = self.marks[self._phase_at(record.due)][1]
             self._failures.append(dataclasses.replace(failure, phase=phase))
 
     def result(self) -> Result:
-        """Add it all up."""
+        """Return the results of all records."""
         gaps = self._gaps()
         spans: dict[str, list[tuple[float, float]]] = {}
         ends = [start for start, _ in self.marks[1:]] + [self.stopped]

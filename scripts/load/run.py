@@ -1,4 +1,4 @@
-"""A load beside a program that does something else."""
+"""Runs a load in the background of a program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scripts.load.traffic import Traffic
 
 
 class Load:
-    """Sends requests from a thread of its own while the ``with`` block runs.
+    """Sends requests from its own thread while the ``with`` block runs.
 
     At the end of the block no more requests start, those under way are waited for (at most
     ``Options.timeout`` seconds), and ``result`` is there::
@@ -30,7 +30,7 @@ class Load:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._log = Log()
-        # A daemon: a second Ctrl-C ends the program although requests are under way.
+        # A daemon, so that a second Ctrl-C ends the program while requests are in progress.
         self._thread = threading.Thread(target=self._work, name="load", daemon=True)
         self._running = threading.Event()
         self._error: BaseException | None = None
@@ -39,7 +39,7 @@ class Load:
         self._stop: asyncio.Event
 
     def __enter__(self) -> Self:
-        """Start; the first requests are on their way.
+        """Start to send requests.
 
         Raises:
             OSError: The certificate authority cannot be read.
@@ -51,7 +51,7 @@ class Load:
         return self
 
     def phase(self, name: str) -> None:
-        """Say that what becomes due from now on belongs to phase ``name``.
+        """Begin a phase: requests that are due from now on belong to it.
 
         A name may come again; its parts are added up. Any thread may call it.
         """
@@ -63,7 +63,7 @@ class Load:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop, wait for what is under way, and add up."""
+        """Stop, wait for requests in progress, and compute the results."""
         self._log.stopped = time.monotonic()
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
@@ -74,7 +74,7 @@ class Load:
 
     @property
     def result(self) -> Result:
-        """What was found; only after the ``with`` block.
+        """Return the results; only after the ``with`` block.
 
         Raises:
             RuntimeError: The load still runs.

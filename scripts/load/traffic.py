@@ -1,4 +1,4 @@
-"""The requests themselves: when each is due, what it says, and whether its answer is right."""
+"""The requests of a load: when each is due, its content, and whether its answer is right."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _KINDS = {
 
 @dataclass
 class _Clock:
-    """When requests are due: the first at once, one each interval, of these kinds."""
+    """The times and kinds of requests: the first at once, then one per interval."""
 
     first: float
     interval: float
@@ -53,7 +53,7 @@ class _Clock:
 
 
 class Traffic:
-    """Sends requests as they become due and writes down what came of each."""
+    """Sends requests when they are due, and records their results."""
 
     def __init__(self, options: Options, log: Log) -> None:
         self._options = options
@@ -65,7 +65,7 @@ class Traffic:
         self._shares: list[float] = []
 
     async def run(self, stop: asyncio.Event, started: Callable[[], None]) -> None:
-        """Send until ``stop``, whose moment is in the log, then wait for what is under way.
+        """Send until ``stop``, whose time is in the log, then wait for requests in progress.
 
         The wait is bounded, because each request is.
         """
@@ -85,7 +85,7 @@ class Traffic:
                 await stop.wait()
                 for task, clock in zip(ticking, clocks, strict=True):
                     task.cancel()
-                    # What became due before the end is sent, however late this program is.
+                    # Requests that were due before the end are sent, even if this is late.
                     self._start(group, clock)
 
     def _add_clients(self, address: tuple[str, int], share: float, *, far: bool) -> None:
@@ -100,7 +100,7 @@ class Traffic:
         await asyncio.gather(*(client.close() for client in self._clients))
 
     async def _arrivals(self, group: asyncio.TaskGroup, clock: _Clock) -> None:
-        """Start each request when it is due, however the ones before it fare."""
+        """Start each request when it is due, without waiting for earlier ones."""
         loop = asyncio.get_running_loop()
         while True:
             self._start(group, clock)
@@ -165,7 +165,7 @@ class Traffic:
         self._log.add(record, failure or None)
 
     def _request(self, kind: str, name: str) -> tuple[bytes, Sequence[bytes], float]:
-        """Return what is sent at once, the parts that follow, and the seconds before each part."""
+        """Return the part to send at once, the parts that follow, and the seconds before each."""
         options = self._options
         body = b""
         if kind in ("item", "slow"):
@@ -189,7 +189,7 @@ class Traffic:
         return head, parts, options.slow_seconds / len(parts)
 
     def _judge(self, kind: str, name: str, answer: Answer) -> tuple[dict[str, Any], str]:
-        """Return what the answer says, and what is wrong with it or ""."""
+        """Return the content of the answer, and its problem or ""."""
         try:
             said = json.loads(answer.body)
         except ValueError:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 answers, read from bytes as they come."""
+"""Reads HTTP/1.1 answers from bytes as they arrive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TIMEOUT = re.compile(r"timeout\s*=\s*(\d+)", re.IGNORECASE)
 
 
 class AnswerError(Exception):
-    """No answer, half an answer, or bytes that are none."""
+    """No answer, an incomplete one, or malformed bytes."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Parser:
         self.received = 0
 
     def feed(self, data: bytes) -> Answer | None:
-        """Take bytes; return the answer once it is whole.
+        """Read bytes; return the answer when it is complete.
 
         Raises:
             AnswerError: They are no HTTP/1.1 answer.
@@ -70,7 +70,7 @@ class Parser:
         return self._finish(self._answer)
 
     def end(self) -> Answer | None:
-        """Say that nothing more comes; return the answer if its end is the connection's end."""
+        """Handle the end of the connection; return the answer if that is its end."""
         if self._answer is None or self._chunked or self._length is not None:
             return None
         self._answer.body = bytes(self._data)
@@ -113,13 +113,13 @@ class Parser:
             answer.body, used = bytes(self._data[: self._length]), self._length
         else:
             return None
-        # Bytes after the answer belong to nothing that was asked.
+        # No request belongs to bytes after the answer.
         answer.keep = answer.keep and used == len(self._data)
         return answer
 
 
 def _unchunk(data: bytearray) -> tuple[bytes, int] | None:
-    """Return a chunked body and the bytes it took, None while it is not whole."""
+    """Return a chunked body and its length in bytes, None while it is incomplete."""
     body, at = bytearray(), 0
     while (end := data.find(b"\r\n", at)) >= 0:
         try:

@@ -1,5 +1,5 @@
-"""What a release says of itself: the members below `about/`.
+"""The documents about a release: the members below `about/`.
 
-Follows from files alone: nothing here asks an engine or a registry, so a delta's documents are
-those of the full bundle. `documents` calls the parts in their order.
+They follow from files alone, without an engine or a registry, so that a delta has the documents of
+the full bundle. `documents` calls the parts in order.
 """

@@ -28,16 +28,16 @@ HASHES = "usr/share/airlift/packages.sha256"
 NOT_CARRIED = "not carried in the image"
 IN_PACKAGE = "copyright inside of the package"
 
-# Which compressions of packages are read: what was found out with fewer is not believed.
+# The compressions of packages that are read; part of the cache's key.
 _READS = "gz-xz-zst"
-#: Of a package that is damaged: python-debian reads its numbers with `int`, and `tarfile` fails
-#: with a TypeError where a gzip stream ends within its head.
+#: The errors of a damaged package: python-debian reads numbers with `int`, and `tarfile` raises a
+#: TypeError if a gzip stream ends within its head.
 _DAMAGED = (*UNREADABLE, ArError, lzma.LZMAError, ValueError, TypeError)
 _DATABASES = ("var/lib/dpkg/status", "lib/apk/db/installed", "usr/lib/apk/db/installed")
 
 
 def os_release(files: Files) -> dict[str, str]:
-    """Return what the image's os-release says."""
+    """Return the fields of the image's os-release."""
     text = files.read("etc/os-release") or files.read("usr/lib/os-release") or ""
     pairs = (line.partition("=") for line in text.splitlines())
     return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs if value}
@@ -91,7 +91,7 @@ def of_index(text: str) -> list[Entry]:
 
 
 def licence_of(file: Path, name: str, sha256: str) -> Entry:
-    """Return what a `.deb` says of its licence; cached by its hash, as unpacking takes long."""
+    """Return the licence that a `.deb` states; cached by its hash, because unpacking is slow."""
     note = cache.root() / "about" / f"debs-{spdx.FORMAT}-{_READS}" / f"{sha256}.json"
     known: Entry | None = cache.read_json(note)
     if known is None:
@@ -112,9 +112,9 @@ def _read_deb(file: Path, name: str) -> Entry:
 
 
 def _copyright_in(file: Path, name: str) -> bytes | None:
-    """One pass over the package, which is compressed as a whole, as far as its copyright file.
+    """Read a package, which is compressed as a whole, up to its copyright file.
 
-    python-debian would have `unzstd` unpack all of it into memory.
+    python-debian would unpack all of it into memory, with `unzstd`.
     """
     with file.open("rb") as stream:
         data = next((m for m in ArFile(fileobj=stream) if m.name.startswith("data.tar")), None)
@@ -134,7 +134,7 @@ def _copyright_in(file: Path, name: str) -> bytes | None:
 
 
 def _paragraphs(text: str) -> list[Packages]:
-    """The paragraphs of a database; text that is none raises `ValueError`."""
+    """Return the paragraphs of a database; raise `ValueError` for any other text."""
     lines = text.splitlines(keepends=True)
     found = list(Packages.iter_paragraphs(lines, use_apt_pkg=False))
     if text.strip() and not found:
@@ -149,7 +149,7 @@ def _paragraphs(text: str) -> list[Packages]:
 
 def _is_installed(paragraph: Packages) -> bool:
     status = paragraph.get("Status")
-    # `config-files`: removed but for its settings. Distroless has no status at all.
+    # `config-files`: removed except for its settings. Distroless has no status at all.
     return status is None or status.split()[-1:] not in (["config-files"], ["not-installed"])
 
 
@@ -177,7 +177,7 @@ def _entries(paragraphs: Iterable[Packages]) -> Iterator[Entry]:
 
 
 def _depends(paragraph: Packages, provided: dict[str, str]) -> tuple[str, ...]:
-    """Which package fulfils each dependency: of alternatives, the first that is there."""
+    """Return the packages that fulfil the dependencies; of alternatives, the first installed."""
     found = set()
     for kind in ("pre-depends", "depends"):
         for group in paragraph.relations[kind] or ():
@@ -187,7 +187,7 @@ def _depends(paragraph: Packages, provided: dict[str, str]) -> tuple[str, ...]:
 
 
 def _static(paragraph: Packages) -> tuple[str, ...]:
-    """Sources that were linked in: with Go, nearly everything is."""
+    """Return the statically linked sources, which are nearly all with Go."""
     stated = f"{paragraph.get('Static-Built-Using', '')},{paragraph.get('Built-Using', '')}"
     found = re.findall(r"([a-z0-9][a-z0-9+.-]+) \(= ([^)]+)\)", stated)
     return tuple(sorted({f"{name} {version}" for name, version in found}))
@@ -199,7 +199,7 @@ def _licence_in(files: Files, name: str) -> tuple[Entry, list[str]]:
         return {"licence": None, "stated_in": NOT_CARRIED}, []
     notices = [text]
     if name == "base-files":
-        # What other packages' copyright files refer to in place of the text.
+        # Copyright files of other packages refer to these texts.
         notices += [t for path, t in sorted(files.texts.items()) if path.startswith(COMMON)]
     stated = spdx.of_copyright(text)
     where = f"usr/share/doc/{name}/copyright"
@@ -207,7 +207,7 @@ def _licence_in(files: Files, name: str) -> tuple[Entry, list[str]]:
 
 
 def _of_apk(text: str, vendor: str, version: str) -> Iterator[Found]:
-    """Alpine's database: one letter a field, an empty line after each package."""
+    """Read Alpine's database: fields of one letter, and an empty line after each package."""
     for block in filter(str.strip, text.split("\n\n")):
         fields = dict(line.split(":", 1) for line in block.splitlines() if line[1:2] == ":")
         if not all(fields.get(key, "").strip() for key in ("P", "V")):

@@ -30,13 +30,13 @@ class Tracker:
     """The files that were given, as one table."""
 
     entries: Mapping[str, Mapping[str, Any]]
-    # The files' names and hashes, for whoever asks how old this is.
+    # The files' names and hashes, to identify the data.
     database: str
     releases: frozenset[str]
 
 
 def load(path: Path) -> Tracker:
-    """Read a tracker file, or every `*.json` of a folder; refuse what is of another shape."""
+    """Read a tracker file, or every `*.json` of a folder; refuse any other form."""
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     entries: dict[str, dict[str, Any]] = {}
     names = []
@@ -52,12 +52,12 @@ def load(path: Path) -> Tracker:
             entries.setdefault(source, {}).update(issues)
         names.append(f"{file.name} sha256:{hashlib.sha256(raw).hexdigest()[:16]}")
     if not entries:
-        raise _refusal("it names no package", path)
+        raise _refusal("it lists no package", path)
     return Tracker(entries, f"Debian security tracker ({', '.join(names)})", frozenset(releases))
 
 
 def match(tracker: Tracker, inventory: Mapping[str, Contents]) -> list[dict[str, Any]]:
-    """Return what is open, or fixed only later than the version here, in `findings`' form."""
+    """Return issues that are open, or fixed in a later version, in the form of `findings`."""
     found = {}
     for component, contents in inventory.items():
         for package in contents.packages:
@@ -71,7 +71,7 @@ def match(tracker: Tracker, inventory: Mapping[str, Contents]) -> list[dict[str,
 
 
 def _sources(package: Package) -> Iterator[tuple[str, str, str]]:
-    """The package's own source, and those linked into it: package, source, version."""
+    """Yield (package, source, version) of the package's own source and of linked ones."""
     yield package.name, package.source, package.source_version
     for static in package.static:
         source, _, version = static.partition(" ")
@@ -96,7 +96,7 @@ def _of_source(
 
 
 def _releases(found: dict[str, Any]) -> Iterator[str]:
-    """Look at every entry once, so that a file of another shape is refused before work begins."""
+    """Check every entry once, so that a file of another form is refused before work begins."""
     for source, issues in found.items():
         for issue, known in issues.items():
             for name, state in known["releases"].items():
@@ -105,7 +105,7 @@ def _releases(found: dict[str, Any]) -> Iterator[str]:
                     message = f"{place}: unknown status {state['status']!r}"
                     raise ValueError(message)
                 version = state.get("fixed_version") or "0"
-                # Numbers without end cannot be compared; with itself, all of it is.
+                # Very long numbers cannot be compared; comparing with itself reads all of it.
                 _ = Version(version) >= Version(version)
                 yield name
 

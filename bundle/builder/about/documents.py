@@ -1,6 +1,6 @@
-"""What a release says of itself: the members below `about/`, written by one part after the other.
+"""Writes the members below `about/`, one part after the other.
 
-They are for people and for other tools; no host needs them to run. They say the same in a release's
+They are for people and for other tools; no host needs them to run. They are the same in a release's
 full bundle and in its deltas, so nothing here may depend on a delta's bases.
 """
 
@@ -34,7 +34,7 @@ NOT_ASKED = Audit(reason="this build did not ask pip-audit")
 def ask(
     tree: Path, release: Release, signers: tuple[str, ...], data: Path | None, audit: bool
 ) -> Asked:
-    """Refuse bad vulnerability data before any work, and let pip-audit begin beside the work."""
+    """Check vulnerability data before any work, and start pip-audit in the background."""
     tracker = debian_tracker.load(data) if data else None
     if not audit:
         return Asked(signers, tracker)
@@ -51,10 +51,10 @@ def ask(
         try:
             answer.set_result(pip_audit.run(texts, identity))
         except Exception as error:
-            # No failure here may fail a build.
+            # A failure of pip-audit must not fail a build.
             answer.set_result(Audit(reason=f"pip-audit failed: {error}"))
 
-    # A build that fails does not wait for it.
+    # A daemon thread, so that a failed build does not wait for it.
     threading.Thread(target=work, daemon=True).start()
     return Asked(signers, tracker, answer)
 
@@ -102,9 +102,9 @@ def _dossier(subject: Subject, folder: Path) -> None:
     (folder / dossier.NAME).write_text(page, encoding="utf-8")
 
 
-# Writes its files into the folder that becomes `about/`.
+# A function that writes its files into the folder of `about/`.
 Part = Callable[[Subject, Path], None]
-# The dossier is last: it shows what the others wrote.
+# The dossier is last, because it shows what the others wrote.
 PARTS: tuple[Part, ...] = (
     settings.write,
     migrations.write,
@@ -117,7 +117,7 @@ PARTS: tuple[Part, ...] = (
 
 
 def write(subject: Subject, folder: Path) -> dict[str, Path]:
-    """Let every part write; return member path: file."""
+    """Write all documents; return member path: file."""
     folder.mkdir(parents=True)
     for part in PARTS:
         part(subject, folder)

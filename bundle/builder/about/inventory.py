@@ -1,4 +1,4 @@
-"""What is inside a release: the packages of every image, wheel by wheel, package by package."""
+"""Lists the contents of a release: the packages of every image, and all wheels."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from bundle.builder.hosts.systems import System
 from bundle.builder.problems import Problem
 from bundle.core.files import sha256
 
-#: Components that are not images, by the name that they have in every table here.
+#: Names of the components that are not images.
 JUMP_HOST = "jump-host"
 # Followed by the folder below packages/.
 ENGINE = "engine/"
 COLLECTIONS = "ansible-collections"
 
-# Part of the cache's key: another parser finds other things.
+# Part of the cache's key, because another parser finds other things.
 _FORMAT = 1
 _AT_ONCE = 2
 
@@ -40,7 +40,7 @@ class Package:
     name: str
     version: str
     architecture: str = ""
-    # Whose package it is, such as debian, and of which release of theirs, such as trixie.
+    # The distribution, such as debian, and its release, such as trixie.
     vendor: str = ""
     distro: str = ""
     # The source package, where the vendor builds several packages from one.
@@ -51,17 +51,17 @@ class Package:
     # Source packages whose code is inside, as `name version`.
     static: tuple[str, ...] = ()
     licence: str | None = None
-    # Where the licence was stated, or why it is not known.
+    # Where the licence is stated, or why it is unknown.
     stated_in: str = ""
-    # SHA-256 of the texts that say so, which travel in about/licences.
+    # SHA-256 of the licence texts, which are in about/licences.
     notices: tuple[str, ...] = ()
-    # Of the file as it travels; empty for what lies inside an image.
+    # SHA-256 of the file in the bundle; empty for a package in an image.
     sha256: str = ""
     file: str = ""
 
     @cached_property
     def purl(self) -> str:
-        """The package URL, which names it for other tools."""
+        """Return the package URL, its name for other tools."""
         qualifiers = {"arch": self.architecture, "distro": self.distro, "file_name": self.file}
         return PackageURL(
             self.kind,
@@ -77,14 +77,14 @@ class Contents:
     """The packages of one component."""
 
     packages: tuple[Package, ...]
-    # What could not be read, in words.
+    # What cannot be read, in words.
     unread: tuple[str, ...] = ()
     # Licence texts by SHA-256.
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
 def of_image(layout: Path, component: dict[str, Any]) -> Contents:
-    """List an image's packages; a function of its layers, and cached as one."""
+    """List an image's packages; cached, because they depend on its layers only."""
     digests = [layer["digest"] for layer in component["layers"]]
     names = [field.name for field in fields(Package)]
     versions = [_FORMAT, layer_files.FORMAT, spdx.FORMAT, names]
@@ -94,7 +94,7 @@ def of_image(layout: Path, component: dict[str, Any]) -> Contents:
         try:
             found = _read_image(layer_files.of_image(layout, digests))
         except Problem as problem:
-            # Not kept: an image that cannot be read now is tried again with the next build.
+            # Not cached, so that the next build tries again.
             return Contents((), (problem.what,))
         cache.write_json(note, asdict(found))
         return found
@@ -103,7 +103,7 @@ def of_image(layout: Path, component: dict[str, Any]) -> Contents:
 
 
 def _known(fields: dict[str, Any]) -> Package:
-    """A package from the cache: JSON has lists for tuples."""
+    """Return a package from the cache, where JSON has lists instead of tuples."""
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
     }
@@ -111,7 +111,7 @@ def _known(fields: dict[str, Any]) -> Package:
 
 
 def of_wheels(folder: Path) -> Contents:
-    """List the wheels of a folder; their licence texts travel inside of them."""
+    """List the wheels of a folder, which contain their licence texts."""
     packages = [
         Package(**python_packages.of_wheel(path), sha256=sha256(path), file=path.name)
         for path in sorted(folder.glob("*.whl"))
@@ -120,7 +120,7 @@ def of_wheels(folder: Path) -> Contents:
 
 
 def of_repositories(folder: Path, known: Sequence[System]) -> dict[str, Contents]:
-    """List the packages of each system below `folder` that is there."""
+    """List the packages of each system that has a folder below `folder`."""
     return {
         f"{ENGINE}{system.folder}": of_repository(folder / system.folder, system)
         for system in known
@@ -129,7 +129,7 @@ def of_repositories(folder: Path, known: Sequence[System]) -> dict[str, Contents
 
 
 def of_repository(folder: Path, system: System) -> Contents:
-    """List a system's packages by their index; licence texts travel inside of the packages."""
+    """List a system's packages by their index; the packages contain their licence texts."""
     index = folder / "Packages"
     try:
         entries = deb_apk.of_index(index.read_text(encoding="utf-8"))
@@ -150,7 +150,7 @@ def of_repository(folder: Path, system: System) -> Contents:
 
 
 def of_collections() -> Contents:
-    """List the Ansible collections; the hash is that of the manifest, which has all the others."""
+    """List the Ansible collections, with the hash of the manifest, which has all other hashes."""
     packages = []
     for name, root in content.collections().items():
         raw = (root / "MANIFEST.json").read_bytes()

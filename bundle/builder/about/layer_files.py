@@ -1,6 +1,6 @@
-"""The few files of an image that say what is inside: read from its layers, without an engine.
+"""Reads the few files of an image that list its contents from its layers, without an engine.
 
-Each layer is read once, ever: what was found is cached under the layer's digest.
+Each layer is read only once: the result is cached under the layer's digest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bundle.builder import cache
 from bundle.builder.images.blobs import UNREADABLE, plain_stream
 from bundle.builder.problems import Problem
 
-#: Package databases, what distributions and Python packages say of themselves, and licences.
+#: Package databases, metadata of distributions and Python packages, and licences.
 WANTED = re.compile(
     r"""
     var/lib/dpkg/(status|status\.d/[^/]+)
@@ -31,11 +31,11 @@ WANTED = re.compile(
     """,
     re.VERBOSE,
 )
-#: Databases in a binary form that nothing here reads; it is said that they are there.
+#: Databases in a binary form that cannot be read here; they are only reported.
 UNREAD = re.compile(r"(var/lib/rpm|usr/lib/sysimage/rpm)/(rpmdb\.sqlite|Packages(\.db)?)")
 
 _LIMIT = 16 << 20
-#: Names the cache: another pattern, or another number here, finds other files.
+#: Part of the cache's key, because another pattern or version finds other files.
 FORMAT = cache.key([1, WANTED.pattern, UNREAD.pattern])
 _AT_ONCE = 2
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
@@ -44,14 +44,14 @@ _MAX_LINKS = 8
 
 @dataclass
 class Files:
-    """What the image has, after all of its layers."""
+    """The files of an image, after all of its layers."""
 
     texts: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
 
     def read(self, path: str) -> str | None:
-        """Return a file's text, through symbolic links, or None when the image has no such file."""
+        """Return a file's text, through symbolic links, or None if there is no such file."""
         for _ in range(_MAX_LINKS):
             if path in self.texts:
                 return self.texts[path]
@@ -70,7 +70,7 @@ class Files:
         return None
 
     def _forget(self, path: str, *, itself: bool = True) -> None:
-        """Remove what lies below a path, and the path."""
+        """Remove everything below a path, and the path itself."""
         below = f"{path}/"
         for known in (self.texts, self.links, self.unread):
             gone = [p for p in known if p.startswith(below) or (itself and p == path)]
@@ -78,13 +78,12 @@ class Files:
                 known.pop(each) if isinstance(known, dict) else known.discard(each)
 
     def add(self, layer: dict[str, Any]) -> None:
-        """Lay one more layer over what is there."""
+        """Apply one more layer."""
         for path in layer["opaque"]:
             self._forget(path, itself=False)
         for path in layer["removed"]:
             self._forget(path)
-        # A file or link takes the place of what had its name, a whole directory too; a directory
-        # takes the place of a link.
+        # A file or link replaces anything of its name, even a directory; a directory, a link.
         held = {*self.texts, *self.links, *self.unread}
         held |= {folder for path in held for folder in _parents(path)}
         new = {*layer["others"], *layer["links"], *layer["texts"], *layer["unread"]}
@@ -99,7 +98,7 @@ class Files:
 
 
 def of_image(layout: Path, digests: Sequence[str]) -> Files:
-    """Return what an image of these layers, lowest first, has of the wanted files."""
+    """Return the wanted files of an image of these layers, lowest first."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         layers = list(pool.map(lambda digest: _layer(layout, digest), digests))
     files = Files()
@@ -119,10 +118,10 @@ def _layer(layout: Path, digest: str) -> dict[str, Any]:
 
 
 def read(blob: Path) -> dict[str, Any]:
-    """Read one layer, compressed in any of OCI's ways.
+    """Read one layer, in any of OCI's compressions.
 
-    `texts` and `links` by path; `removed` and `opaque` of lower layers; `others`, the paths of all
-    other files, since a file may take the place of a directory.
+    `texts` and `links` by path; `removed` and `opaque` for lower layers; `others`, the paths of all
+    other files, because a file may replace a directory.
     """
     found: dict[str, Any] = {"texts": {}, "links": {}, "unread": []}
     found |= {"removed": [], "opaque": [], "others": []}
@@ -137,7 +136,7 @@ def read(blob: Path) -> dict[str, Any]:
     except (*UNREADABLE, ValueError) as error:
         message = f"the layer {blob.name[:12]} cannot be read: {error}"
         raise Problem(
-            message, where=str(blob), fix="remove this file, then build again: it is pulled again"
+            message, where=str(blob), fix="remove this file, then build again, which pulls it again"
         ) from error
     return found
 
@@ -166,7 +165,7 @@ def _take(archive: tarfile.TarFile, member: tarfile.TarInfo, found: dict[str, An
 
 
 def _decode(content: bytes) -> str:
-    """Old copyright files are Latin-1."""
+    """Decode a text; old copyright files are Latin-1."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
@@ -182,7 +181,7 @@ def _parents(path: str) -> list[str]:
 
 
 def _join(link: str, target: str, rest: list[str]) -> str:
-    """The path that a link at `link` leads to; nothing leads out of the image."""
+    """Return the path that a link leads to; none leads out of the image."""
     parts = [] if target.startswith("/") else link.split("/")[:-1]
     for part in (*target.split("/"), *rest):
         if part == "..":

@@ -1,4 +1,4 @@
-"""Licences: a table of every package, and the texts, each once for the whole release."""
+"""Writes the licences: a table of every package, and each text once for the whole release."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _RULE = "=" * 72
 
 
 def write(folder: Path, tree: Path, inventory: Mapping[str, Contents]) -> None:
-    """Write `licences.json`, a notice for each component, and the texts that they refer to."""
+    """Write `licences.json`, a notice for each component, and the texts."""
     rows = {
         json.dumps(_row(name, package), sort_keys=True): None
         for name, one in sorted(inventory.items())
         for package in one.packages
     }
-    # One package a line: `grep` finds it, `diff` shows it. A wheel for each Python is one package.
+    # One package per line, for `grep` and `diff`. Wheels for several Pythons are one package.
     unread = {name: list(one.unread) for name, one in sorted(inventory.items()) if one.unread}
     table = f'{{"product": {json.dumps(_product(tree))},\n"not_read": {json.dumps(unread)},\n'
     table += '"packages": [\n' + ",\n".join(rows)
@@ -37,12 +37,12 @@ def write(folder: Path, tree: Path, inventory: Mapping[str, Contents]) -> None:
         (place / f"{file_name(name)}.txt").write_text(_notice(name, one), encoding="utf-8")
     texts = {digest: t for one in inventory.values() for digest, t in one.texts.items()}
     whole = "".join(f"{_RULE}\ntext {_id(d)}\n{_RULE}\n{texts[d]}\n" for d in sorted(texts))
-    # No date and no file name in the header: the same texts give the same bytes.
+    # Without date and file name in the header, so that the same texts give the same bytes.
     (place / TEXTS).write_bytes(gzip.compress(whole.encode(), 9, mtime=0))
 
 
 def _product(tree: Path) -> dict[str, Any]:
-    """The product's own licence, and the member that has its text."""
+    """Return the product's own licence, and the member with its text."""
     if not (tree / "LICENSE").is_file():
         return {"licence": NOT_STATED, "text": None}
     project = tree / "pyproject.toml"
@@ -64,7 +64,7 @@ def _row(component: str, package: Package) -> dict[str, Any]:
 
 
 def _notice(name: str, contents: Contents) -> str:
-    """What a person reads of one component."""
+    """Return the notice of one component, for people."""
     if contents.texts:
         lines = [f"Licences of what is in {name}; the numbered texts are in {TEXTS}."]
     else:

@@ -17,14 +17,14 @@ VERSIONS = "app/db/migrations/versions"
 
 
 def write(subject: Subject, folder: Path) -> None:
-    """List revision, the one before, title and the schema's version; no code is run."""
+    """List revision, previous revision, title and schema version, without running code."""
     versions = subject.tree / VERSIONS
     found = collect(versions)
     head = subject.release.schema["head"]
     if found and found[-1]["version"] != head:
         raise AirliftError(
             Kind.BUILD_INPUT,
-            f"the migrations lead to schema {found[-1]['version']}, release.yml says {head}",
+            f"the migrations lead to schema {found[-1]['version']}, but release.yml has {head}",
             where=str(versions),
             fix="write the newest migration's number to schema.head in bundle/release.yml",
         )
@@ -34,7 +34,7 @@ def write(subject: Subject, folder: Path) -> None:
 
 
 def collect(versions: Path) -> list[dict[str, Any]]:
-    """Read the constants of each migration, in the order of the schema's version."""
+    """Read the constants of each migration, in the order of schema versions."""
     files = [path for path in versions.glob("*.py") if path.name != "__init__.py"]
     return sorted((_read(path) for path in files), key=lambda migration: migration["version"])
 
@@ -61,7 +61,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (SyntaxError, ValueError, KeyError, TypeError) as error:
         raise AirliftError(
             Kind.BUILD_INPUT,
-            f"a migration does not say what it is: {error!r}",
+            f"a migration has no revision: {error!r}",
             where=str(path),
-            fix='it needs revision = "0002" and down_revision = "0001", as plain text',
+            fix='write revision = "0002" and down_revision = "0001", as plain text',
         ) from error

@@ -1,6 +1,6 @@
-"""Known vulnerabilities of the Python packages, by `pip-audit`, where its service answers.
+"""Known vulnerabilities of the Python packages, by `pip-audit`, if its service answers.
 
-It never makes a build fail or wait for long; what was not looked up is said to be so.
+It never makes a build fail or wait for long. Packages that were not looked up are reported.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _REQUIREMENT = re.compile(
 
 @dataclass(frozen=True)
 class Audit:
-    """What came out, or why nothing did."""
+    """The result, or the reason why there is none."""
 
     findings: tuple[dict[str, Any], ...] = ()
     # Packages that were looked up, and those that the service did not know.
@@ -42,8 +42,8 @@ class Audit:
 def run(locks: Mapping[str, str], identity: list[Any]) -> Audit:
     """Look up every requirement of the locks, by component.
 
-    The answer is kept for the release's identity: its full bundle and its deltas must say the same,
-    and the service may know more tomorrow.
+    The answer is cached for the release's identity, because its full bundle and its deltas must be
+    the same, and the service may know more tomorrow.
     """
     note = note_of(locks, identity)
     known = cache.read_json(note)
@@ -60,23 +60,23 @@ def run(locks: Mapping[str, str], identity: list[Any]) -> Audit:
 
 
 def note_of(locks: Mapping[str, str], identity: list[Any]) -> Path:
-    """Where the answer for a release is kept; without this file the service is asked again."""
+    """Return the cache file of a release's answer; without it the service is queried again."""
     what = cache.key([_FORMAT, sorted(locks.items()), identity])
     return cache.root() / "about" / "audits" / f"{what}.json"
 
 
 def _ask(locks: Mapping[str, str]) -> dict[str, Any]:
-    """Ask once for all locks: they agree on versions, and most of the time is the program's own."""
+    """Query once for all locks, which have the same versions: starting the program is slow."""
     blocks: dict[str, str] = {}
     users: dict[str, list[str]] = {}
     for component, lock in sorted(locks.items()):
         for pin, block in _requirements(lock):
             blocks.setdefault(pin, block)
             users.setdefault(pin, []).append(component)
-    said = _call("".join(blocks.values()))
-    if isinstance(said, str):
-        return {"reason": said}
-    audited = [one for one in said if "skip_reason" not in one]
+    answer = _call("".join(blocks.values()))
+    if isinstance(answer, str):
+        return {"reason": answer}
+    audited = [one for one in answer if "skip_reason" not in one]
     if not audited:
         # pip-audit itself calls this "No known vulnerabilities found".
         return {"reason": "pip-audit's service knows none of the packages"}
@@ -89,13 +89,13 @@ def _ask(locks: Mapping[str, str]) -> dict[str, Any]:
     return {
         "findings": sorted(findings, key=lambda f: (f["id"], f["component"], f["package"])),
         "audited": len(audited),
-        "unknown": sorted(one["name"] for one in said if "skip_reason" in one),
+        "unknown": sorted(one["name"] for one in answer if "skip_reason" in one),
         "scanner": f"pip-audit {importlib.metadata.version('pip-audit')}",
     }
 
 
 def _requirements(lock: str) -> Iterator[tuple[str, str]]:
-    """The entries of a lock, as `name==version` and the whole entry with its hashes."""
+    """Yield the entries of a lock: `name==version`, and the whole entry with its hashes."""
     for match in _REQUIREMENT.finditer(lock):
         yield f"{normal(match[1])}=={match[2]}", f"{match[0].rstrip()}\n"
 
@@ -113,13 +113,13 @@ def _finding(component: str, package: dict[str, Any], known: dict[str, Any]) -> 
 
 
 def _call(lock: str) -> list[dict[str, Any]] | str:
-    """Return what pip-audit says of each requirement, or in words why it said nothing."""
+    """Return pip-audit's result for each requirement, or the reason for having none."""
     with tempfile.TemporaryDirectory(prefix="airlift-audit-") as folder:
         file = Path(folder, "requirements.txt")
         file.write_text(lock, encoding="utf-8")
         command = [
             *(sys.executable, "-m", "pip_audit", "--requirement", str(file)),
-            # The lock is complete: nothing is resolved, downloaded or installed.
+            # The lock is complete, so nothing is resolved, downloaded or installed.
             *("--require-hashes", "--disable-pip", "--format", "json"),
             *("--progress-spinner", "off", "--timeout", str(_CONNECT_SECONDS)),
         ]

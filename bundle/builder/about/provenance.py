@@ -1,4 +1,4 @@
-"""How a release was made: an in-toto statement with SLSA's provenance, and its packages by hash.
+"""The provenance of a release: an in-toto statement in SLSA's form, and its packages by hash.
 
 The statement carries no signature of its own: it is a member of the bundle, and the manifest's
 signature covers every member.
@@ -24,11 +24,11 @@ NAME = "provenance.intoto.json"
 PACKAGES = "packages.json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
-#: What `externalParameters` mean: docs/SBOM.md describes it.
+#: The meaning of `externalParameters`, which docs/SBOM.md describes.
 BUILD_TYPE = "https://airlift.example/bundle/v1"
 BUILDER = "https://airlift.example/python-m-bundle-build"
 
-# Whatever decides which packages and images a build takes.
+# The files that decide which packages and images a build takes.
 _LOCKS = (
     "bundle/images.lock.yml",
     "bundle/release.yml",
@@ -87,7 +87,7 @@ def _write(path: Path, value: Any) -> None:
 
 
 def _packages(contents: Contents) -> list[dict[str, Any]]:
-    """The Debian packages of a component. An image's database keeps no hash of the files."""
+    """Return the Debian packages of a component; an image's database has no hash of the files."""
     return [
         {
             "package": package.name,
@@ -103,7 +103,7 @@ def _packages(contents: Contents) -> list[dict[str, Any]]:
 def _subjects(
     components: Mapping[str, dict[str, Any]], inventory: Mapping[str, Contents]
 ) -> list[dict[str, Any]]:
-    """What was made or chosen: images, wheels, packages; all else is in the manifest."""
+    """Return what was made or chosen: images, wheels, packages; the manifest has all others."""
     found = [
         {"name": f"{c['repository']}:{c['version']}", "digest": _digest(c["manifest_digest"])}
         for _, c in sorted(components.items())
@@ -140,11 +140,11 @@ def _locks(tree: Path) -> list[dict[str, Any]]:
 
 
 def _pins(tree: Path, image_source: str) -> list[dict[str, Any]]:
-    """The upstream images of the lock, and whether this build used them."""
+    """Return the upstream images of the lock, and whether this build used them."""
     try:
         lock = lockfile.load(tree / "bundle" / "images.lock.yml")
     except (Problem, yaml.YAMLError) as error:
-        # Without the place: the same tree in another directory gives the same bytes.
+        # Without the path, so that the same tree in another directory gives the same bytes.
         reason = str(error).replace(f"{tree}/", "")
         return [{"name": "images.lock.yml", "annotations": {"note": f"not read: {reason}"}}]
     pins = {name: pin.upstream for name, pin in lock.images.items()}
@@ -163,7 +163,7 @@ def _pins(tree: Path, image_source: str) -> list[dict[str, Any]]:
 
 
 def _debian(inventory: Mapping[str, Contents]) -> list[dict[str, Any]]:
-    """Every Debian package, with the components that have it."""
+    """Return every Debian package, with the components that have it."""
     users: dict[str, list[str]] = {}
     packages: dict[str, Package] = {}
     for name, contents in sorted(inventory.items()):

@@ -1,4 +1,4 @@
-"""Python packages: from the metadata that each leaves beside its modules, and from wheels."""
+"""Python packages: from their installed metadata, and from wheels."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bundle.builder.about.layer_files import Files
 from bundle.builder.problems import Problem
 
 _METADATA = re.compile(r"(.*/)?[^/]+\.(dist-info/METADATA|egg-info/PKG-INFO)")
-# Debian's own Python packages: dpkg's database has them.
+# Debian's own Python packages, which are in dpkg's database.
 _OF_DEBIAN = "usr/lib/python3/dist-packages/"
 _CLASSIFIER = "License :: "
-#: Of a wheel that is damaged, or packed in a way that `zipfile` does not know.
+#: The errors of a wheel that is damaged, or packed in a form that `zipfile` cannot read.
 _UNREADABLE = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
     *(StopIteration, ValueError, NotImplementedError, RuntimeError),
@@ -47,7 +47,7 @@ def of_image(files: Files, _release: dict[str, str]) -> Iterator[tuple[dict[str,
 
 
 def of_wheel(file: Path) -> dict[str, Any]:
-    """Return what a wheel says of itself."""
+    """Return the metadata of a wheel."""
     try:
         with zipfile.ZipFile(file) as archive:
             path = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
@@ -55,12 +55,12 @@ def of_wheel(file: Path) -> dict[str, Any]:
         return _entry(HeaderParser().parsestr(text), path)
     except _UNREADABLE as error:
         message = f"the wheel {file.name} cannot be read: {str(error) or 'no metadata'}"
-        fix = "remove this file, then build again: it is fetched again"
+        fix = "remove this file, then build again, which fetches it again"
         raise Problem(message, where=str(file), fix=fix) from error
 
 
 def normal(name: str) -> str:
-    """The one form of a Python package's name."""
+    """Return the normal form of a Python package's name."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -81,7 +81,7 @@ def _entry(message: Message, path: str) -> dict[str, Any]:
 
 
 def _depends(message: Message) -> tuple[str, ...]:
-    """The names of what it requires; extras are not installed unless asked for."""
+    """Return the names of its requirements, without extras, which are not installed."""
     found = set()
     for requirement in message.get_all("Requires-Dist", []):
         name = re.match(r"[A-Za-z0-9._-]+", requirement)
@@ -91,7 +91,7 @@ def _depends(message: Message) -> tuple[str, ...]:
 
 
 def _licence(message: Message) -> tuple[str | None, str]:
-    """The newest kind of statement wins; a whole licence text in the field is not a name."""
+    """Return the licence from the newest kind of field; ignore a field with a whole text."""
     if expression := message.get("License-Expression"):
         return spdx.normal(expression), "License-Expression of METADATA"
     stated = (message.get("License") or "").strip()

@@ -1,4 +1,4 @@
-"""Software bills of materials: CycloneDX 1.6, one for each component and one for the release."""
+"""Writes software bills of materials: CycloneDX 1.6, per component and for the release."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bundle.builder.release import Release
 Document = dict[str, Any]
 
 RELEASE = "release"
-#: What SBOMs of one release have in common; each has its own serial number within it.
+#: The namespace of the serial numbers of all SBOMs.
 _NAMESPACE = uuid.UUID("5a9f5b0e-2a3c-5e0e-8a53-6f1d1b8f7c11")
 # Part of the cache's key.
 _FORMAT = 1
@@ -49,7 +49,7 @@ def write(
 
 
 def file_name(component: str) -> str:
-    """The name of a component as a file's."""
+    """Return the name of a component for file names."""
     return component.replace("/", "-")
 
 
@@ -63,7 +63,7 @@ def _finish(document: Document, name: str, release: Release, path: Path) -> None
 
 
 def _part(name: str, image: dict[str, Any] | None, contents: Contents, version: str) -> Document:
-    """One component's document, but for its identity; the library's work is cached by content."""
+    """Return a component's document without its identity; cached by content."""
     packages = [asdict(package) for package in contents.packages]
     what = [_FORMAT, name, image or version, list(contents.unread), packages]
     note = cache.root() / "about" / "sbom" / f"{cache.key(what)}.json"
@@ -112,7 +112,7 @@ def _image(name: str, image: dict[str, Any]) -> Component:
 
 
 def _group(name: str, version: str) -> Component:
-    """What is no image: the jump host's wheels, the engine's packages, the collections."""
+    """Return a component that is no image: wheels, packages of the engine, collections."""
     return Component(
         type=ComponentType.PLATFORM, name=name, version=version, bom_ref=f"group:{name}"
     )
@@ -143,7 +143,7 @@ def _licences(stated: str | None) -> list[License]:
 
 
 def _whole(release: Release, parts: Sequence[Document]) -> Document:
-    """The release over all of its components: each package once, whoever has it."""
+    """Return the document of the release, with each package once."""
     root = _render(
         Component(
             type=ComponentType.APPLICATION,

@@ -33,7 +33,7 @@ def collect(roles: Path) -> dict[str, Any]:
         role = path.parents[1].name
         defaults = _load(path.parents[1] / "defaults" / "main.yml")
         entries = _load(path).get("argument_specs") or {}
-        # The main entry last: what it says of an option is what counts, as preflight has it.
+        # The main entry is last, so that its description of an option wins, as in preflight.
         for entry in sorted(entries, key=lambda name: name == "main"):
             for name, spec in (entries[entry].get("options") or {}).items():
                 settings[name] = _describe(role, entry, spec)
@@ -49,7 +49,7 @@ def _describe(role: str, entry: str, spec: dict[str, Any]) -> dict[str, Any]:
         "type": spec.get("type", "str"),
         "elements": spec.get("elements"),
         "choices": spec.get("choices"),
-        # What a dictionary or a list of them may hold, as the role has it.
+        # The keys of a dictionary, or of a list of them, as in the role.
         "options": spec.get("options"),
         "required": entry == "main" and bool(spec.get("required")),
         "secret": bool(spec.get("no_log")),
@@ -65,7 +65,7 @@ def _load(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise AirliftError(
             Kind.BUILD_INPUT,
-            f"a role's settings cannot be read: {error}",
+            f"cannot read a role's settings: {error}",
             where=str(path),
             fix="correct this file and build again",
         ) from error

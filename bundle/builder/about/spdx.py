@@ -1,6 +1,6 @@
 """Licence names as SPDX expressions, which other tools understand.
 
-What SPDX has no name for stays as it was stated, as a `LicenseRef-…`: nothing is guessed.
+A licence without a name in SPDX keeps its stated name, as `LicenseRef-…`: nothing is guessed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 from cyclonedx import spdx
 from debian.deb822 import Deb822
 
-#: Part of cache keys.
+#: Part of the cache's keys.
 FORMAT = 1
 
 _MACHINE_READABLE = "packaging-manuals/copyright-format"
@@ -47,16 +47,16 @@ _WORDS = re.compile(r"\s+(and|or)\s+", re.IGNORECASE)
 
 @lru_cache(maxsize=4096)  # images share their base's files
 def of_copyright(text: str) -> str | None:
-    """Return what a machine-readable Debian copyright file says: all of its licences.
+    """Return all licences of a machine-readable Debian copyright file.
 
-    None when it is prose, for people to read.
+    Return None for a file in prose.
     """
     if _MACHINE_READABLE not in text[:2000]:
         return None
     stated: list[str] = []
     try:
         for number, paragraph in enumerate(Deb822.iter_paragraphs(text.splitlines(keepends=True))):
-            # Paragraphs with a licence alone are texts that others refer to.
+            # Paragraphs with only a licence are texts that others refer to.
             if number == 0 or "Files" in paragraph:
                 stated += paragraph.get("License", "").splitlines()[:1]
     except ValueError:
@@ -83,7 +83,7 @@ def normal(stated: str) -> str:
     """Turn one statement into an SPDX expression."""
     if re.search(r"[()]| WITH ", stated) and spdx.is_expression(stated):
         return stated
-    # In Debian's format a comma ends what `or` binds: A or B, and C.
+    # In Debian's format a comma ends the range of `or`: A or B, and C.
     groups = re.split(r",\s+and\s+", stated.strip(), flags=re.IGNORECASE)
     if len(groups) > 1:
         return " AND ".join(f"({one})" if " OR " in one else one for one in map(normal, groups))

@@ -1,4 +1,4 @@
-"""What the documents of a release are made of."""
+"""The inputs of a release's documents."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from bundle.builder.release import Release
 
 @dataclass(frozen=True)
 class Asked:
-    """What the caller of a build gave beside the release itself."""
+    """Inputs of the documents that are not part of the release."""
 
-    # Lines of allowed_signers: who is to sign.
+    # Lines of allowed_signers for the signers of this build.
     signers: tuple[str, ...] = ()
     tracker: Tracker | None = None
-    # Filled in while the images are made.
+    # The result comes while the images are made.
     audit: Future[Audit] | None = None
 
 
 @dataclass(frozen=True)
 class Subject:
-    """All that a part may look at; whatever it writes follows from this alone."""
+    """The only input of a document, which must depend on nothing else."""
 
     tree: Path
     release: Release
@@ -47,7 +47,7 @@ class Subject:
 
     @cached_property
     def inventory(self) -> dict[str, Contents]:
-        """The packages of every component."""
+        """Return the packages of every component."""
         found = {
             name: inventory.of_image(self.layout, component)
             for name, component in sorted(self.components.items())

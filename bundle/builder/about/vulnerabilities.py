@@ -1,4 +1,4 @@
-"""Which known vulnerabilities a release has, or honestly that nobody looked, and why."""
+"""Reports the known vulnerabilities of a release, or why it was not scanned."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(
 def assess(
     inventory: Mapping[str, Contents], tracker: Tracker | None, audit: Audit
 ) -> dict[str, Any]:
-    """Return the report: `scanned` as soon as one scanner worked, `reason` for what was not."""
+    """Return the report: `scanned` if a scanner worked, `reason` for what was not scanned."""
     scanners, databases, reasons = [], [], []
     findings: list[dict[str, Any]] = []
     if tracker is None:
@@ -47,7 +47,7 @@ def assess(
         reasons.append(f"Python packages were not scanned: {audit.reason}")
     else:
         scanners.append(audit.scanner or "pip-audit")
-        databases.append(f"pip-audit's service, asked for {audit.audited} packages")
+        databases.append(f"pip-audit's service, queried for {audit.audited} packages")
         findings += audit.findings
         if audit.unknown:
             reasons.append(f"Python packages unknown to the service: {', '.join(audit.unknown)}")
@@ -62,7 +62,7 @@ def assess(
 
 
 def _not_covered(tracker: Tracker, inventory: Mapping[str, Contents]) -> list[str]:
-    """What the tracker cannot know: other distributions, and releases that it does not list."""
+    """Return what the tracker does not cover: other distributions, and releases not listed."""
     found = []
     releases = {
         (package.vendor, package.distro)
@@ -72,7 +72,7 @@ def _not_covered(tracker: Tracker, inventory: Mapping[str, Contents]) -> list[st
     }
     for vendor, distro in sorted(releases):
         if vendor != "debian" or distro not in tracker.releases:
-            found.append(f"{vendor} {distro} was not scanned: the tracker's data do not have it")
+            found.append(f"{vendor} {distro} was not scanned: it is not in the tracker's data")
     unread = [name for name, contents in inventory.items() if contents.unread]
     if unread:
         found.append(f"not all packages of {', '.join(sorted(unread))} are known")

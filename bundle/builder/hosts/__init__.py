@@ -1,4 +1,4 @@
-"""What hosts install: their systems, and the engine's packages for each of them.
+"""The container hosts: their operating systems, and the engine's packages for each.
 
 A key that is not the upstream repository's fails a build, always.
 """

@@ -1,4 +1,4 @@
-"""The repository of the engine's maker: can it be reached, and is its key the one meant?"""
+"""Check the upstream repository of the engine and its pinned key."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _KEY_LIMIT = 1 << 20
 
 
 class UnreachableError(Problem):
-    """No connection: a system that a build need not have is left out."""
+    """No connection; a build omits the system if it is not required."""
 
 
 class WrongKeyError(Problem):
-    """Somebody else's key; never a reason to go on without a word."""
+    """A key other than the pinned one, which always fails a build."""
 
 
 def files(repository: Repository, system: System) -> dict[str, bytes]:
-    """Return what the recipe needs: the checked key, and apt's or dnf's description."""
+    """Return the recipe's files: the checked key, and the repository's entry for apt or dnf."""
     key = _fetch(repository.key)
     check(key, repository)
     if system.format == "deb":
@@ -48,13 +48,13 @@ def check(key: bytes, repository: Repository) -> None:
             f"the key of {repository.url} is {', '.join(found) or 'no key'}, "
             f"not {repository.fingerprint}",
             where=repository.key,
-            fix="do not go on before the maker's own documentation confirms a new key; "
-            "then change `fingerprint` in bundle/systems.yml",
+            fix="check the upstream repository's own documentation; if it confirms a new key, "
+            "change `fingerprint` in bundle/systems.yml",
         )
 
 
 def _fetch(url: str) -> bytes:
-    """Read a small file, within seconds whether it is there or not."""
+    """Read a small file, or fail within seconds."""
     answer: Future[bytes] = Future()
 
     def work() -> None:
@@ -64,7 +64,7 @@ def _fetch(url: str) -> bytes:
         except Exception as error:
             answer.set_exception(error)
 
-    # A daemon thread, because looking up a name has no time-out of its own.
+    # A daemon thread, because a name lookup has no timeout.
     threading.Thread(target=work, daemon=True).start()
     try:
         return answer.result(timeout=_SECONDS)
@@ -76,7 +76,7 @@ def _fetch(url: str) -> bytes:
 
 
 def _fingerprints(key: bytes) -> list[str]:
-    """Return the fingerprints of the primary keys of a file, as gpg reads them."""
+    """Return the fingerprints of a file's primary keys, as gpg reads them."""
     with tempfile.TemporaryDirectory() as home:
         file = Path(home) / "key"
         file.write_bytes(key)
@@ -85,7 +85,7 @@ def _fingerprints(key: bytes) -> list[str]:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError:
             raise Problem(
-                "gpg, which checks the key of the engine's maker, is not installed",
+                "gpg, which checks the upstream repository's key, is not installed",
                 fix="apt-get install gpg (scripts/dev-setup.sh does it)",
             ) from None
     rows = [line.split(":") for line in done.stdout.splitlines()]

@@ -1,4 +1,4 @@
-"""What hosts without a network install: for each operating system, a repository of its packages."""
+"""A repository of packages for each operating system, for hosts without a network."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from bundle.builder.problems import Problem
 from bundle.core.events import Log
 
 _LOCK = Path(__file__).parents[2] / "images.lock.yml"
-#: Asking who can be reached costs seconds once, not once a system.
+#: Check all systems at once, so that unreachable ones cost seconds only once.
 _AT_ONCE = 4
-_FAILED = "fetching them failed where this bundle was built; its log says why"
+_FAILED = "fetching them failed where this bundle was built; the build's log has the reason"
 
 
 def collect(
     dest: Path, *, file: Path = systems.FILE, lock: Path = _LOCK, log: Log | None = None
 ) -> dict[str, dict[str, str]]:
-    """Fill `dest/ID-VERSION` for each system; return those left out, as the manifest's `absent`.
+    """Fill `dest/ID-VERSION` for each system; return omitted ones as the manifest's `absent`.
 
-    A system is left out, with the reason, where the build need not have it and its packages cannot
-    be had here. A required system's failure, and a key that is not the maker's, end the build.
+    A system is omitted, with the reason, if it is not required and its packages are unavailable. A
+    failure of a required system, or a wrong key, ends the build.
     """
     wanted = systems.load(file)
     absent = {}
@@ -51,11 +51,11 @@ def collect(
 
 
 def fetch(system: System, dest: Path, *, lock: Path = _LOCK, log: Log | None = None) -> None:
-    r"""Fill `dest` with a system's packages and their index, from the cache where they are there.
+    r"""Fill `dest` with a system's packages and their index, from the cache if possible.
 
-    `*.deb`, `Packages` and `Release`, or `*.rpm`, `repodata/` and `Packages`. A host with no way
-    out installs from it; its own list of mirrors is left alone. With deb, `airlift.list` holds
-    `deb [trusted=yes] file:/PATH ./`: the bundle's signature covers every file already.
+    `*.deb`, `Packages` and `Release`, or `*.rpm`, `repodata/` and `Packages`. A host without a
+    network installs from it, and keeps its own list of mirrors. With deb, `airlift.list` has
+    `deb [trusted=yes] file:/PATH ./`, because the bundle's signature covers every file already.
 
         O="-o Dir::Etc::sourcelist=/etc/airlift/airlift.list -o Dir::Etc::sourceparts=-"
         apt-get $O -o APT::Get::List-Cleanup=0 update
@@ -75,18 +75,18 @@ def fetch(system: System, dest: Path, *, lock: Path = _LOCK, log: Log | None = N
     what = cache.key([texts, base_key, images.as_of, system.packages, repository])
 
     def fill(folder: Path) -> None:
-        # First what is quick: no base is made for a system that is left out.
+        # Check this first, so that no base is made for an omitted system.
         if base.registry and upstream.unreachable([base.registry]):
             message = f"{base.registry} could not be reached where this bundle was built"
             raise UnreachableError(message)
         extra = engine_repository.files(system.repository, system) if system.repository else {}
         engine.require()
         if log:
-            log(f"packages for {system.name}: downloading")
+            log(f"downloading packages for {system.name}")
         start = f"{base.image}:{base.tag}"
         if base.suite:
             start = recipes.base(images, base.suite, log or _quiet)
-        # A name of its own: it is removed, and another cache may be at the same engine.
+        # A unique name, because it is removed and another cache may use the same engine.
         reference = engine.own_name("airlift-build/packages")
         engine.build(
             recipes.context_of(context | extra, images.epoch),
@@ -116,7 +116,7 @@ def _take_out(image: str, folder: Path) -> None:
             check=False,
         )
         if done.returncode != 0:
-            raise Problem(f"taking the packages out failed: {done.stderr.decode(errors='replace')}")
+            raise Problem(f"copying the packages failed: {done.stderr.decode(errors='replace')}")
         stream.seek(0)
         with tarfile.open(fileobj=stream) as archive:
             for member in archive:

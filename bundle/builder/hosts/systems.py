@@ -1,4 +1,4 @@
-"""`systems.yml`, read and checked: the operating systems of container hosts."""
+"""Reads and checks `systems.yml`: the operating systems of container hosts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TAG = re.compile(r"[\w][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Base:
-    """Where a system's packages are chosen and fetched: a suite of Debian, or a public image."""
+    """The base in which a system's packages are fetched: a suite of Debian, or a public image."""
 
     suite: str = ""
     image: str = ""
@@ -33,13 +33,13 @@ class Base:
 
     @property
     def registry(self) -> str:
-        """The image's registry; empty for a suite."""
+        """Return the image's registry; empty for a suite."""
         return self.image.partition("/")[0]
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of the engine's maker, besides the distribution's own."""
+    """An upstream package repository of the engine, beside the distribution's own."""
 
     url: str
     # Address of the signing key, and the fingerprint that it must have.
@@ -68,17 +68,17 @@ class System:
 
     @property
     def folder(self) -> str:
-        """Its folder below `packages/`."""
+        """Return its folder below `packages/`."""
         return f"{self.id}-{self.version}"
 
     @property
     def absent_name(self) -> str:
-        """Its name in the manifest's `absent`, where a build could not fetch its packages."""
+        """Return its name in the manifest's `absent`, if a build could not fetch its packages."""
         return f"packages-{self.folder}"
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """All that a host may be asked to install."""
+        """Return all packages that a host may install."""
         return (*self.engine, *self.support)
 
 
@@ -96,7 +96,7 @@ def load(path: Path = FILE) -> tuple[System, ...]:
     for table in top.tables("systems"):
         system = _system(table)
         if system.folder in found:
-            raise table.wrong("version", f"{system.folder} is there twice")
+            raise table.wrong("version", f"{system.folder} is listed twice")
         found[system.folder] = system
     return tuple(found.values())
 

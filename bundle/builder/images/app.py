@@ -1,6 +1,6 @@
 """The product's own image, built from the repository's Dockerfile without a package index.
 
-The build context is put together here: what git knows, and the lock's wheels in `wheels/`.
+The build context has the files that git knows, and the lock's wheels in `wheels/`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bundle.core.events import Log
 def make(
     lock: ImageLock, recipe: AppBuild, base_image: str, log: Log, *, version: str = "dev"
 ) -> str:
-    """Return the app image on a base (`airlift-build/NAME:HASH`), built when something changed."""
+    """Return the app image on a base (`airlift-build/NAME:HASH`); build it if an input changed."""
     tree = lock.path.parent.parent
     files = _files(tree, recipe)
     if recipe.dockerfile not in files:
@@ -35,14 +35,14 @@ def make(
     arguments = {
         "BASE_IMAGE": base_image,
         "SOURCE_DATE_EPOCH": str(lock.epoch),
-        # In the image's config alone: a new version of the same code shares every layer.
+        # Only in the image's config, so that a new version of the same code shares every layer.
         "VERSION": version,
         "REVISION": release.revision_of(tree),
     }
     what = cache.key([content, recipe.dockerfile, arguments, engine.image_id(base_image)])
 
     def build(reference: str) -> None:
-        log(f"image {recipe.name}: building")
+        log(f"building image {recipe.name}")
         engine.build(
             recipes.context_of(files, lock.epoch),
             reference,
@@ -54,7 +54,7 @@ def make(
 
 
 def _files(tree: Path, recipe: AppBuild) -> dict[str, bytes]:
-    """Return what the Dockerfile may copy: known to git or new, never what git ignores."""
+    """Return the files that the Dockerfile may copy: all but those that git ignores."""
     command = ["git", "-C", str(tree), "ls-files", "-z", "--cached", "--others"]
     listed = subprocess.run(
         [*command, "--exclude-standard", "--", *recipe.context],
@@ -67,6 +67,6 @@ def _files(tree: Path, recipe: AppBuild) -> dict[str, bytes]:
             f"cannot list the files of {tree}: {listed.stderr.strip()}",
             fix="a bundle is built in a clone of the repository",
         )
-    # A name that git still lists may be deleted in the work tree.
+    # git also lists files that were deleted in the work tree.
     names = [name for name in listed.stdout.split("\0") if name and (tree / name).is_file()]
     return {name: (tree / name).read_bytes() for name in sorted(set(names))}

@@ -1,6 +1,6 @@
-"""The builder's cache of OCI blobs: layers found by diff-id, images by their engine id.
+"""The builder's cache of OCI blobs: layers by diff-id, images by their engine id.
 
-A blob is trusted again only after it was hashed again: `place` hashes what it puts into a layout.
+`place` hashes every blob again when it puts it into a layout, because the cache is not trusted.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from bundle.builder import cache
 from bundle.builder.problems import Problem
 from bundle.core.files import sha256
 
-#: Chosen by measurement on the product's images: 0.849 of gzip -6's size. Long matches looked for
-#: twice as often (rate 7) make 0.844 of it in 1.08 times the CPU time, level 5 makes 0.854 in 0.99
-#: times. Matches reach back 32 MiB: what an engine needs to unpack a layer.
+#: Measured on the product's images: 0.849 of gzip -6's size. Searching long matches twice as often
+#: (rate 7) gives 0.844 in 1.08 times the CPU time, level 5 gives 0.854 in 0.99 times. The window is
+#: 33.6 MB (2**25 bytes), which an engine needs to unpack a layer.
 ZSTD_LEVEL, ZSTD_WINDOW_LOG, ZSTD_HASH_LOG, ZSTD_LDM_RATE_LOG = 6, 25, 18, 8
 LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 
-#: What reading a layer raises that is damaged, or is none.
+#: The errors of reading a layer that is damaged or of another form.
 UNREADABLE = (tarfile.TarError, EOFError, OSError, zlib.error, zstandard.ZstdError)
 _CHUNK = 1 << 20
 _GZIP = b"\x1f\x8b"
 #: How a zstd frame begins.
 ZSTD = b"\x28\xb5\x2f\xfd"
-# Another level or library gives other bytes for the same layer, so each has its own index.
+# Each setting and library version has its own index, because it gives other bytes.
 _SETTINGS = f"zstd{ZSTD_LEVEL}w{ZSTD_WINDOW_LOG}h{ZSTD_HASH_LOG}r{ZSTD_LDM_RATE_LOG}"
 _ENCODER = f"{_SETTINGS}-{'.'.join(map(str, zstandard.ZSTD_VERSION))}"
 
 
 class DamagedBlobError(Problem):
-    """A cached blob was not what its name says; it is gone now, and trying again helps."""
+    """A cached blob did not match its name and was removed; a second try helps."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer as it travels."""
+    """One layer in the form of a bundle."""
 
     digest: str
     size: int
@@ -59,7 +59,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Image:
-    """One image as it travels: everything that the manifest of a bundle says of it."""
+    """One image in the form of a bundle, with all that a manifest states of it."""
 
     manifest_digest: str
     manifest_size: int
@@ -70,12 +70,12 @@ class Image:
 
     @property
     def unpacked_size(self) -> int:
-        """Bytes of all layers as tar files."""
+        """Return the bytes of all layers as tar files."""
         return sum({layer.diff_id: layer.unpacked_size for layer in self.layers}.values())
 
     @property
     def blobs(self) -> dict[str, int]:
-        """Every blob with its size."""
+        """Return every blob with its size."""
         found = {layer.digest: layer.size for layer in self.layers}
         return {
             **found,
@@ -85,7 +85,7 @@ class Image:
 
 
 class BlobCache:
-    """Blobs and what is known of them, below one directory."""
+    """Blobs and notes about them, in one directory."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or cache.root() / "oci"
@@ -93,11 +93,11 @@ class BlobCache:
         self._blobs.mkdir(parents=True, exist_ok=True)
 
     def path(self, digest: str) -> Path:
-        """Where a blob lies."""
+        """Return the path of a blob."""
         return self._blobs / digest.removeprefix("sha256:")
 
     def holds(self, digest: str, size: int) -> bool:
-        """Whether a blob is there in full length; `place` proves its content."""
+        """Return whether a blob exists in full length; `place` checks its content."""
         try:
             return self.path(digest).stat().st_size == size
         except FileNotFoundError:
@@ -107,8 +107,7 @@ class BlobCache:
         """Keep a small blob and return its digest."""
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         if not self.holds(digest, len(data)):
-            with cache.replacing(self.path(digest)) as part:
-                part.write_bytes(data)
+            cache.write(self.path(digest), data)
         return digest
 
     def adopt(self, file: Path, digest: str) -> int:
@@ -117,7 +116,7 @@ class BlobCache:
         if found != digest:
             raise Problem(
                 f"the registry sent bytes that are not the blob {digest}",
-                fix="run the same command again; if it stays so, a registry or proxy is damaged",
+                fix="run the same command again; if it fails again, check the registry and proxies",
             )
         size = file.stat().st_size
         if not self.holds(digest, size):
@@ -127,7 +126,7 @@ class BlobCache:
         return size
 
     def compress(self, plain: Path, diff_id: str) -> Layer:
-        """Compress a layer's tar file and remember the result under its diff-id."""
+        """Compress a layer's tar file, and note the result under its diff-id."""
         size = plain.stat().st_size
         parameters = zstandard.ZstdCompressionParameters.from_level(
             ZSTD_LEVEL,
@@ -156,7 +155,7 @@ class BlobCache:
         return layer
 
     def layer(self, diff_id: str) -> Layer | None:
-        """Return the compressed form of a layer, if it is here."""
+        """Return the compressed form of a layer, or None if it is not cached."""
         note = cache.read_json(self._note(f"layers/{_ENCODER}", diff_id))
         if note is None:
             return None
@@ -164,11 +163,11 @@ class BlobCache:
         return layer if self.holds(layer.digest, layer.size) else None
 
     def remember(self, image_id: str, image: Image) -> None:
-        """Note what an image of the engine, or an index of a registry, became."""
+        """Note the bundle form of an image of the engine, or of an index of a registry."""
         cache.write_json(self._note(f"images/{_ENCODER}", image_id), asdict(image))
 
     def image(self, image_id: str) -> Image | None:
-        """Return what `remember` noted, if every blob is still here."""
+        """Return what `remember` noted, or None if a blob is missing."""
         note: dict[str, Any] | None = cache.read_json(self._note(f"images/{_ENCODER}", image_id))
         if note is None:
             return None
@@ -177,17 +176,17 @@ class BlobCache:
         return image if all(self.holds(*item) for item in image.blobs.items()) else None
 
     def place(self, digest: str, directory: Path) -> None:
-        """Put a blob into a new layout and hash it there; a damaged one is dropped.
+        """Link a blob into a new layout and hash it there; remove a damaged one.
 
-        It is the cache's own file under a second name: nobody writes into a blob.
+        A hard link is safe, because no program writes into a blob.
         """
         source, target = self.path(digest), directory / digest.removeprefix("sha256:")
         try:
             os.link(source, target)
         except FileNotFoundError as error:  # another build found it damaged
             raise DamagedBlobError(
-                f"the cached blob {digest} is gone",
-                fix="run the same command again; it is made anew",
+                f"the cached blob {digest} is missing",
+                fix="run the same command again, which recreates it",
             ) from error
         except OSError:  # another file system, or another owner
             shutil.copyfile(source, target)
@@ -196,13 +195,13 @@ class BlobCache:
             source.unlink(missing_ok=True)
             raise DamagedBlobError(
                 f"the cached blob {digest} was damaged on this disk and has been removed",
-                fix="run the same command again; it is made anew",
+                fix="run the same command again, which recreates it",
             )
         with suppress(FileNotFoundError):
             os.utime(source)
 
     def forget_unused(self) -> None:
-        """Remove what no build has used for weeks."""
+        """Remove files that no build has used for weeks."""
         cache.forget_unused(self.directory)
 
     def _note(self, kind: str, digest: str) -> Path:
@@ -211,7 +210,7 @@ class BlobCache:
 
 @contextmanager
 def plain_stream(buffered: io.BufferedReader) -> Iterator[IO[bytes]]:
-    """Yield a layer's tar bytes, whichever way it was compressed."""
+    """Yield a layer's tar bytes, for any of its compressions."""
     magic = buffered.peek(4)[:4]
     if magic.startswith(_GZIP):
         with gzip.GzipFile(fileobj=buffered, mode="rb") as reader:

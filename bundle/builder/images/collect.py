@@ -1,4 +1,4 @@
-"""Where the product's images come from: registries by digest, or Debian packages by recipes."""
+"""Collects the product's images: from registries by digest, or from Debian by recipes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _AT_ONCE = 2
 
 @dataclass(frozen=True)
 class _Supplied:
-    """One image, with what to call its version."""
+    """One image with its version."""
 
     image: Image
     version: str
@@ -34,9 +34,9 @@ class _Supplied:
 
 
 def collect(lock: Path, source: str, version: str, layout: Path, *, log: Log) -> Collected:
-    """Fill `layout` with an OCI image layout of every image of the lock and describe them.
+    """Fill `layout` with an OCI image layout of every image of the lock; describe them.
 
-    Work is cached by content: what has not changed is not built, saved or compressed again.
+    Work is cached by content, so that unchanged images are not built, saved or compressed again.
     """
     pins = lockfile.load(lock)
     chosen = choose(pins, source, log)
@@ -59,23 +59,23 @@ def collect(lock: Path, source: str, version: str, layout: Path, *, log: Log) ->
 
 
 def settle(lock: Path, source: str, log: Log) -> tuple[str, dict[str, dict[str, str]]]:
-    """Return the source that `auto` is here, and the images that it cannot supply."""
+    """Return the source that `auto` means here, and the images that it cannot supply."""
     pins = lockfile.load(lock)
     chosen = choose(pins, source, log)
     return chosen, _absent(pins, chosen)
 
 
 def choose(lock: ImageLock, source: str, log: Log) -> str:
-    """Settle `auto`: registries when every one of the lock can be reached, else Debian."""
+    """Resolve `auto`: registries if all of the lock can be reached, otherwise Debian."""
     if source not in SOURCES:
-        raise Problem(f"unknown image source {source!r}", fix=f"one of: {', '.join(SOURCES)}")
+        raise Problem(f"unknown image source {source!r}", fix=f"name one of: {', '.join(SOURCES)}")
     if source != "auto":
         return source
     unreachable = registries.unreachable(lock.hosts)
     if unreachable:
-        log(f"images from Debian packages: {', '.join(unreachable)} cannot be reached from here")
+        log(f"using Debian packages for images: {', '.join(unreachable)} cannot be reached")
         return "debian"
-    log("images from their registries")
+    log("using registries for images")
     return "registry"
 
 
@@ -86,7 +86,7 @@ def _absent(lock: ImageLock, source: str) -> dict[str, dict[str, str]]:
 
 
 def drift(source: str, found: str, pin: Upstream) -> str | None:
-    """Say how a version differs from its pin, or None when it does not."""
+    """Return how a version differs from its pin, or None."""
     wanted = pin.tag.removeprefix("v").partition("-")[0]
     upstream = found.rpartition(":")[2].rpartition("-")[0] or found
     upstream = upstream.partition("+")[0]
@@ -124,7 +124,7 @@ def _from_debian(lock: ImageLock, version: str, blobs: BlobCache, log: Log) -> d
             engine.tag(reference, f"airlift/{pin.name}:debian")
             references[pin.name] = reference
 
-        # Bases were submitted first, so no task waits for one that has not begun.
+        # Bases were submitted first, so that no task waits for one that cannot start.
         pending = [pool.submit(make, pin) for pin in lock.images.values() if not pin.absent]
         _all(pending)
     exported = export(list(references.values()), blobs, log)
@@ -161,7 +161,7 @@ def _from_registries(
 
 
 def _proven_upstream(pin: ImagePin, blobs: BlobCache, log: Log) -> Image:
-    """Pull an image and try it once in the engine."""
+    """Pull an image, and test it once in the engine."""
     if pin.upstream is None:
         raise AssertionError(pin.name)
     image = registries.pull(pin.upstream, blobs, log)
@@ -215,7 +215,7 @@ def _both(pin: ImagePin) -> tuple[Recipe, Upstream]:
 
 
 def _all(pending: list[Future[Any]]) -> None:
-    """Wait for all; the first failure stops what has not begun."""
+    """Wait for all tasks; the first failure cancels those that have not begun."""
     try:
         for future in pending:
             future.result()

@@ -1,4 +1,4 @@
-"""The container engine of the machine that builds: find it, build, run, tag, look."""
+"""The container engine of the building machine: find it, build, run, tag, inspect."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import IO, Any
 
 from bundle.builder.problems import Problem
 
-#: Docker's classic image config; enough of it for what is needed here.
+#: Docker's classic image config, as far as it is needed here.
 Inspection = dict[str, Any]
 
-# How the tag of a step's image begins; the time comes next.
+# The start of the tag of a step's image; the time comes next.
 _OWN = "own-"
 _OWN_SECONDS = 86400
 _PLAIN_BUILDER_LAST = 22  # the CLI of engine 23 and newer needs the buildx plugin to use BuildKit
 
 
 def docker() -> list[str]:
-    """Return the Docker CLI to call; the distribution's, which fits its engine, comes first."""
+    """Return the Docker CLI, preferably the distribution's, which fits its engine."""
     override = os.environ.get("AIRLIFT_DOCKER")
     if override:
         return override.split()
@@ -46,24 +46,24 @@ def require() -> None:
         )
     except FileNotFoundError:
         raise Problem(
-            "no docker command on this machine; images are built with it",
+            "no docker command on this machine, which builds images",
             fix="apt-get install docker.io docker-cli (scripts/dev-setup.sh does it)",
         ) from None
     except subprocess.TimeoutExpired:
         raise Problem(
             "the container engine does not answer within 30 s",
-            fix="look at it: systemctl status docker",
+            fix="check it: systemctl status docker",
         ) from None
     if done.returncode != 0:
         raise Problem(
             f"the container engine does not answer: {_last_line(done.stderr)}",
-            fix="start it: systemctl start docker, or dockerd & where there is no systemd; "
-            "then check that this user may talk to it (group docker)",
+            fix="start it: systemctl start docker, or without systemd: dockerd &; then check that "
+            "this user is allowed to use it (group docker)",
         )
 
 
 def run(arguments: Iterable[str], *, what: str, stdin: IO[bytes] | bytes | None = None) -> str:
-    """Call the CLI and return what it prints; a failure becomes a `Problem` that names `what`."""
+    """Call the CLI and return its output; a failure is a `Problem` that names `what`."""
     source: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
     done = subprocess.run(
         [*docker(), *arguments], capture_output=True, env=_environment(), check=False, **source
@@ -75,7 +75,7 @@ def run(arguments: Iterable[str], *, what: str, stdin: IO[bytes] | bytes | None 
 
 
 def inspect(reference: str) -> Inspection | None:
-    """Return what the engine knows of an image, or None when it has no such image."""
+    """Return what the engine knows of an image, or None if it has no such image."""
     done = subprocess.run(
         [*docker(), "image", "inspect", reference], capture_output=True, text=True, check=False
     )
@@ -86,7 +86,7 @@ def inspect(reference: str) -> Inspection | None:
 
 
 def inspect_all(references: list[str]) -> dict[str, Inspection]:
-    """Return what the engine knows of each image, asked once; a `Problem` names those it lacks."""
+    """Return what the engine knows of all images, in one call; a `Problem` names missing ones."""
     if not references:
         return {}
     done = subprocess.run(
@@ -111,12 +111,12 @@ def tag(image: str, reference: str) -> None:
 
 
 def own_name(repository: str) -> str:
-    """Return a reference for one step of one build; process numbers repeat between containers."""
+    """Return a unique reference for one step of a build; process ids repeat in containers."""
     return f"{repository}:{_OWN}{int(time.time())}-{secrets.token_hex(6)}"
 
 
 def remove(reference: str) -> None:
-    """Take a name from an image; in use by a container, or gone meanwhile: either is fine."""
+    """Remove a name of an image; ignore that a container uses it, or that it is missing."""
     subprocess.run([*docker(), "image", "rm", reference], capture_output=True, check=False)
 
 
@@ -152,14 +152,14 @@ def build(
 
 
 def try_run(image: str, command: list[str], *, user: str) -> str:
-    """Run a command in an image as the product does: no network, nothing writable, no rights."""
+    """Run a command in an image as the product does: no network, read-only, no capabilities."""
     return run(
         [
             *("run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL"),
             *("--security-opt", "no-new-privileges", "--user", user),
             *("--entrypoint", command[0], image, *command[1:]),
         ],
-        what=f"trying `{' '.join(command)}` in {image}",
+        what=f"testing `{' '.join(command)}` in {image}",
     )
 
 
@@ -170,7 +170,7 @@ def package_version(image: str, package: str) -> str:
 
 
 def prune_tags(repository: str, *, keep: int, current: str) -> None:
-    """Remove a repository's older tags but the newest few: disks fill up otherwise."""
+    """Remove a repository's tags but the newest few, so that disks do not fill up."""
     listed = run(
         ["image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository],
         what=f"listing {repository}",
@@ -181,7 +181,7 @@ def prune_tags(repository: str, *, keep: int, current: str) -> None:
 
 
 def prune_own() -> None:
-    """Remove the images of steps whose builds were killed: no build takes a day."""
+    """Remove images of interrupted builds: those older than a day."""
     pattern = f"reference=airlift-*/*:{_OWN}*"
     form = ["--format", "{{.Repository}}:{{.Tag}}"]
     names = run(["image", "ls", "--filter", pattern, *form], what="listing images").split()
@@ -193,7 +193,7 @@ def prune_own() -> None:
 
 @functools.cache
 def _environment() -> dict[str, str]:
-    """Ask for BuildKit where the CLI can do it without a plugin, or has the plugin."""
+    """Request BuildKit if the CLI supports it without a plugin, or has the plugin."""
     version = subprocess.run([*docker(), "--version"], capture_output=True, text=True, check=False)
     major = re.search(r"version (\d+)", version.stdout)
     plain = major is not None and int(major.group(1)) <= _PLAIN_BUILDER_LAST

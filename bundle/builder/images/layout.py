@@ -1,8 +1,8 @@
-"""From the engine's images to one OCI image layout in which every layer is stored once.
+"""Turns the engine's images into one OCI image layout that stores each layer once.
 
-`docker save` is read as a stream. A member of it is recognised by its hash, not by its name, so all
-of Docker's layouts are understood: the classic one, the OCI one, and the containerd store's, whose
-layers are compressed.
+`docker save` is read as a stream. Its members are recognised by hash, not by name, so that all of
+Docker's layouts work: the classic one, the OCI one, and that of the containerd store, whose layers
+are compressed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _AT_ONCE = 2
 
 
 def export(references: list[str], blobs: BlobCache, log: Log) -> dict[str, Image]:
-    """Return the engine's images as OCI images, saving only those that the cache does not know."""
+    """Return the engine's images as OCI images; save only those that are not cached."""
     ids: dict[str, str] = {}
     missing: dict[str, list[str]] = {}
     for reference, found in engine.inspect_all(references).items():
@@ -46,7 +46,7 @@ def export(references: list[str], blobs: BlobCache, log: Log) -> dict[str, Image
         if blobs.image(ids[reference]) is None:
             missing[ids[reference]] = list(found["RootFS"].get("Layers") or [])
     if missing:
-        log(f"saving {len(missing)} image(s) from the engine, compressing layers that are new")
+        log(f"saving {len(missing)} image(s) from the engine, compressing new layers")
         for image_id, image in _save(missing, blobs).items():
             blobs.remember(image_id, image)
     exported: dict[str, Image] = {}
@@ -83,16 +83,16 @@ def write_layout(layout: Path, images: Mapping[str, Image], blobs: BlobCache) ->
 
 
 def encode(document: Any) -> bytes:
-    """Return the one form in which documents are written here."""
+    """Return the only form in which documents are written here."""
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _save(wanted: Mapping[str, list[str]], blobs: BlobCache) -> dict[str, Image]:
-    """Run `docker save` once over several images (id -> diff-ids) and keep what is new."""
+    """Run `docker save` once for several images (id -> diff-ids); keep new layers."""
     new = {diff_id for layers in wanted.values() for diff_id in layers if not blobs.layer(diff_id)}
     command = [*engine.docker(), "save", *wanted]
     with (
-        # Beside the cache, never on /tmp: a layer may be larger than a small /tmp.
+        # Beside the cache, because a layer may be larger than /tmp.
         tempfile.TemporaryDirectory(dir=blobs.directory, prefix=".save-") as spool,
         tempfile.TemporaryFile(dir=spool) as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process,
@@ -108,8 +108,8 @@ def _save(wanted: Mapping[str, list[str]], blobs: BlobCache) -> dict[str, Image]
         stream.close()
         if process.wait() != 0 or problem:
             errors.seek(0)
-            said = errors.read().decode(errors="replace").strip()
-            raise Problem(f"docker save failed: {said or problem}")
+            message = errors.read().decode(errors="replace").strip()
+            raise Problem(f"docker save failed: {message or problem}")
     return {
         image_id: _as_oci(image_id, layers, documents, blobs) for image_id, layers in wanted.items()
     }
@@ -118,7 +118,7 @@ def _save(wanted: Mapping[str, list[str]], blobs: BlobCache) -> dict[str, Image]
 def _read_archive(
     stream: io.BufferedReader, spool: Path, new: set[str], blobs: BlobCache
 ) -> dict[str, bytes]:
-    """Compress the layers in `new`, two at a time, and return the small members by digest."""
+    """Compress the layers in `new`, two at a time; return the small members by digest."""
     documents: dict[str, bytes] = {}
     running: list[Future[Layer]] = []
 
@@ -142,7 +142,7 @@ def _read_archive(
             if digest in new:
                 new.discard(digest)
                 running.append(pool.submit(compress, file, digest))
-                # No more than this on the disk at once: the stream waits for the compressors.
+                # The stream waits for the compressors, to limit the files on disk.
                 if len(running) > _AT_ONCE:
                     running.pop(0).result()
             else:
@@ -171,7 +171,7 @@ def _spool(content: io.BufferedReader, spool: Path) -> tuple[str, Path]:
 def _as_oci(
     image_id: str, diff_ids: list[str], documents: Mapping[str, bytes], blobs: BlobCache
 ) -> Image:
-    """Write the OCI manifest of one saved image. Its config keeps every byte, and so its digest."""
+    """Write the OCI manifest of a saved image; its config keeps its bytes, and so its digest."""
     config = _config(image_id, documents)
     layers = [blobs.layer(diff_id) for diff_id in diff_ids]
     if json.loads(config).get("rootfs", {}).get("diff_ids", []) != diff_ids or None in layers:
@@ -200,7 +200,7 @@ def _as_oci(
 
 
 def _config(image_id: str, documents: Mapping[str, bytes]) -> bytes:
-    """Follow an image id to the config: it is the digest of that, of a manifest or of an index."""
+    """Return the config of an image id, which is a digest of a config, manifest or index."""
     digest = image_id
     for _ in range(3):
         raw = documents.get(digest)

@@ -1,4 +1,4 @@
-"""`images.lock.yml`, read and checked: a misspelt key or short digest is named, with its place."""
+"""Reads and checks `images.lock.yml`; errors name the place of a misspelt key or digest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HOST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)+|localhost)(?::\d+)?")
 
 @dataclass(frozen=True)
 class Platform:
-    """What an index has for one architecture."""
+    """The image of one architecture in an index."""
 
     manifest: str
     config: str
@@ -37,7 +37,7 @@ class Upstream:
     image: str
     tag: str
     digest: str
-    # By architecture; `bundle lock` fills it in where it reaches the registry.
+    # By architecture; `bundle lock` writes it from the registry.
     platforms: dict[str, Platform] = field(default_factory=dict, compare=False)
     # SPDX expression of the program in it, and where its source is.
     licence: str = ""
@@ -45,12 +45,12 @@ class Upstream:
 
     @property
     def host(self) -> str:
-        """The registry."""
+        """Return the registry."""
         return self.image.partition("/")[0]
 
     @property
     def repository(self) -> str:
-        """The name inside the registry."""
+        """Return the name in the registry."""
         return self.image.partition("/")[2]
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class AppBuild:
-    """What the product's own image is built from."""
+    """The inputs of the product's own image."""
 
     name: str
     dockerfile: str
@@ -104,13 +104,13 @@ class ImageLock:
 
     @property
     def hosts(self) -> list[str]:
-        """Every registry that the pins need."""
+        """Return every registry that the pins need."""
         pins = [pin.upstream for pin in self.images.values() if pin.upstream]
         return sorted({one.host for one in [*pins, *(base for base, _ in self.bases.values())]})
 
     @property
     def epoch(self) -> int:
-        """The date of everything that is built here, in seconds (SOURCE_DATE_EPOCH)."""
+        """Return the date of everything that is built, in seconds (SOURCE_DATE_EPOCH)."""
         return int(datetime.fromisoformat(self.as_of).replace(tzinfo=UTC).timestamp())
 
 

@@ -1,4 +1,4 @@
-"""Each image is started once where it is built: a program that moved must not leave the vendor."""
+"""Starts each image once where it is built, so that a moved program fails at the vendor."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from bundle.builder.images.lockfile import ImagePin
 
 
 def proven(identity: str, pin: ImagePin) -> bool:
-    """Whether this very image passed this very probe before."""
+    """Return whether exactly this image passed exactly this probe before."""
     return _note(identity, pin).exists()
 
 
 def prove(reference: str, identity: str, pin: ImagePin) -> None:
-    """Run the pin's probe as the product would: no network, read-only, as the pinned user."""
+    """Run the pin's probe as the product does: no network, read-only, as the pinned user."""
     if proven(identity, pin):
         return
     engine.try_run(reference, list(pin.probe), user=pin.user)

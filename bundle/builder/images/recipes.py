@@ -23,7 +23,7 @@ from bundle.builder.images.lockfile import ImageLock, Recipe
 from bundle.builder.problems import Problem
 from bundle.core.events import Log
 
-# Tags per image in the local engine: going back to another branch then costs nothing.
+# Tags kept per image in the local engine, so that changing branches needs no build.
 _KEEP_OLD = 3
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LEFT_OUT = ("man", "info", "doc", "locale", "lintian", "bug")
@@ -36,13 +36,13 @@ def recipes_of(lock: ImageLock) -> Path:
 
 
 def base_key(lock: ImageLock, suite: str) -> str:
-    """Return what a base image is made from, as a short name."""
+    """Return a short name for the inputs of a base image."""
     helpers = list(_helpers(lock).values())
     return cache.key([suite, lock.as_of, _mmdebstrap(lock, Path("recipes")), helpers, _PATH])
 
 
 def base(lock: ImageLock, suite: str, log: Log) -> str:
-    """Return the base image of a suite (`airlift-base/SUITE:HASH`), made where it is missing."""
+    """Return the base image of a suite (`airlift-base/SUITE:HASH`); make it if missing."""
     make_it = functools.partial(_make_base, lock, suite, log)
     return once(f"airlift-base/{suite}", base_key(lock, suite), make_it)
 
@@ -53,8 +53,8 @@ def _make_base(lock: ImageLock, suite: str, log: Log, reference: str) -> None:
             f"mmdebstrap, which makes the {suite} base image, is not installed",
             fix="apt-get install mmdebstrap (scripts/dev-setup.sh does it)",
         )
-    log(f"base image {suite}: mmdebstrap")
-    # The tree goes to a name of its own first: a stream cut short must never become the base.
+    log(f"making base image {suite} with mmdebstrap")
+    # Import under a unique name first, so that a stream cut short never becomes the base.
     staged = engine.own_name(f"airlift-base/{suite}")
     with tempfile.TemporaryDirectory() as folder:
         for name, text in _helpers(lock).items():
@@ -84,25 +84,25 @@ def _import(command: list[str], reference: str, lock: ImageLock) -> None:
             )
         except Problem as problem:
             failure = problem
-        tree.close()  # with nobody reading, mmdebstrap ends as well
+        tree.close()  # so that mmdebstrap ends as well
         if process.wait() != 0:
             engine.remove(reference)
             errors.seek(0)
-            said = errors.read().decode(errors="replace")
-            tail = "\n".join(said.splitlines()[-12:])
-            raise Problem(f"mmdebstrap {command[-2]} failed:\n{tail}", fix=_advice(said))
+            message = errors.read().decode(errors="replace")
+            tail = "\n".join(message.splitlines()[-12:])
+            raise Problem(f"mmdebstrap {command[-2]} failed:\n{tail}", fix=_advice(message))
         if failure:
             raise failure
 
 
 def make(lock: ImageLock, recipe: Recipe, base_image: str, log: Log) -> str:
-    """Return the image of a recipe (`airlift-build/NAME:HASH`), built where it is missing."""
+    """Return the image of a recipe (`airlift-build/NAME:HASH`); build it if missing."""
     file = recipes_of(lock) / f"{recipe.name}.Dockerfile"
     text = file.read_bytes()
     what = cache.key([text.decode(), base_image, lock.epoch])
 
     def build(reference: str) -> None:
-        log(f"image {recipe.name}: building from Debian packages")
+        log(f"building image {recipe.name} from Debian packages")
         engine.build(
             context_of({"Dockerfile": text}, lock.epoch),
             reference,
@@ -114,9 +114,9 @@ def make(lock: ImageLock, recipe: Recipe, base_image: str, log: Log) -> str:
 
 
 def once(repository: str, what: str, build: Callable[[str], None]) -> str:
-    """Return the image `REPOSITORY:WHAT`, built by one of those who want it if the engine lacks it.
+    """Return the image `REPOSITORY:WHAT`; if it is missing, one of several builds makes it.
 
-    Older images of the kind go when no build runs that may be about to save one.
+    Older images of the kind are removed when no build runs that may need one.
     """
     reference = f"{repository}:{what}"
     with cache.one_at_a_time(repository.replace("/", "-"), what):
@@ -129,7 +129,7 @@ def once(repository: str, what: str, build: Callable[[str], None]) -> str:
 
 
 def version_of(image: str, recipe: Recipe) -> str:
-    """Return the version of the package that a recipe is about."""
+    """Return the version of a recipe's package."""
     known = (
         cache.root() / "versions" / f"{cache.key([engine.image_id(image), recipe.package])}.json"
     )
@@ -141,7 +141,7 @@ def version_of(image: str, recipe: Recipe) -> str:
 
 
 def context_of(files: dict[str, bytes], epoch: int) -> bytes:
-    """Return a build context as a tar file whose bytes depend on the files alone."""
+    """Return a build context as a tar file whose bytes depend only on the files."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         for name in sorted(files):
@@ -160,15 +160,15 @@ def _mmdebstrap(lock: ImageLock, recipes: Path) -> list[str]:
     excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
     hooks = [f"upload {recipes / name} /usr/local/sbin/{name}" for name in _HELPERS]
     hooks += [f'chmod 0755 "$1/usr/local/sbin/{name}"' for name in _HELPERS]
-    # mmdebstrap copies these from the machine that builds. Empty, not gone: a builder that has to
-    # make them as mount points changes /etc in every layer.
+    # mmdebstrap copies these from the building machine. They are emptied, not removed, because a
+    # builder that makes them as mount points would change /etc in every layer.
     hooks += [f': > "$1/etc/{name}"' for name in ("hostname", "hosts", "resolv.conf")]
     hooks.append(f'chroot "$1" env SOURCE_DATE_EPOCH={lock.epoch} seal_layer')
     return [
         *("mmdebstrap", "--quiet", "--variant=minbase"),
         '--aptopt=APT::Install-Recommends "false"',
         '--aptopt=Acquire::Languages "none"',
-        # Bounded, not switched off: a very old index is still refused, and signatures always count.
+        # Limited, not disabled: a very old index is still refused, and signatures are checked.
         f'--aptopt=Acquire::Min-ValidTime "{lock.index_max_age_days * 86400}"',
         *excluded,
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
@@ -177,12 +177,12 @@ def _mmdebstrap(lock: ImageLock, recipes: Path) -> list[str]:
 
 
 def _advice(errors: str) -> str:
-    """Say what apt's own words mean; names of packages may hold any other."""
+    """Return the fix for apt's error messages; other words may be part of package names."""
     if re.search(r"^E: Release file for .* is expired ", errors, re.MULTILINE):
-        return "the mirror is too old; see index_max_age_days in bundle/images.lock.yml"
+        return "use a newer mirror, or raise index_max_age_days in bundle/images.lock.yml"
     if re.search(
         r"(Could not (resolve|connect to)|Temporary failure resolving|Unable to connect to) ",
         errors,
     ):
-        return "no Debian mirror can be reached; a bundle is built where one can"
-    return "read mmdebstrap's message above; `mmdebstrap --verbose` says more"
+        return "build where a Debian mirror can be reached"
+    return "read mmdebstrap's message above; `mmdebstrap --verbose` prints more"

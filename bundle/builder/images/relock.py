@@ -1,6 +1,6 @@
-"""`bundle lock`: asks the registries what the tags of `images.lock.yml` name, and writes it there.
+"""`bundle lock`: resolves the tags of `images.lock.yml` at the registries and updates the file.
 
-Only `digest` and `platforms` are written; order, comments and everything else stay as they are.
+Only `digest` and `platforms` are written; order, comments and everything else are kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WIDTH = 4096  # a folded digest is hard to compare
 
 @dataclass(frozen=True)
 class Finding:
-    """What the registry says of one pin."""
+    """The registry's answer for one pin."""
 
     name: str
     pinned: Upstream
@@ -39,18 +39,18 @@ class Finding:
 
     @property
     def moved(self) -> bool:
-        """Whether the tag names another image than the lock."""
+        """Return whether the tag names another image than the lock."""
         return self.digest != self.pinned.digest
 
     @property
     def news(self) -> str:
-        """What writing the lock would change: `moved`, `completed` or nothing."""
+        """Return what writing the lock would change: `moved`, `completed` or nothing."""
         if self.moved:
             return "moved"
         return "completed" if self.platforms != self.pinned.platforms else ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same for `--json`."""
+        """Return the finding for `--json`."""
         return {
             "name": self.name,
             "image": f"{self.pinned.image}:{self.pinned.tag}",
@@ -62,13 +62,13 @@ class Finding:
 
 
 def ask(path: Path, names: Iterable[str] = ()) -> list[Finding]:
-    """Resolve the tags of all pins, or of those named; needs the registries, changes nothing."""
+    """Resolve the tags of all pins, or of the named ones, at the registries; change nothing."""
     pins = dict(_pins(lockfile.load(path)))
     chosen = set(names) or set(pins)
     if unknown := sorted(chosen - set(pins)):
         raise Problem(
             f"{path} pins no image named {', '.join(unknown)}",
-            fix=f"one or more of: {', '.join(sorted(pins))}",
+            fix=f"name one or more of: {', '.join(sorted(pins))}",
         )
     require()
     wanted = {name: pins[name] for name in pins if name in chosen}
@@ -81,7 +81,7 @@ def ask(path: Path, names: Iterable[str] = ()) -> list[Finding]:
 
 
 def write(path: Path, findings: Iterable[Finding]) -> None:
-    """Bring the findings into the lock: all of them or none."""
+    """Write the findings into the lock: all of them or none."""
     with locks.folder(path.parent):
         _write(path, findings)
 
@@ -105,19 +105,19 @@ def _write(path: Path, findings: Iterable[Finding]) -> None:
 
 
 def refuse_moved(findings: Iterable[Finding], path: Path) -> None:
-    """Fail when a tag names another image than the lock says."""
+    """Fail if a tag names another image than the lock."""
     moved = [one for one in findings if one.moved]
     if moved:
-        said = "; ".join(
+        changes = "; ".join(
             f"{one.pinned.image}:{one.pinned.tag} is {one.digest} now, "
             f"{one.pinned.digest} in the lock"
             for one in moved
         )
         raise AirliftError(
             Kind.MOVED,
-            f"{len(moved)} of the locked tags moved: {said}",
+            f"{len(moved)} of the locked tags moved: {changes}",
             where=str(path),
-            fix="look at what changed upstream, then accept it: python -m bundle lock "
+            fix="check what changed upstream, then accept it: python -m bundle lock "
             + " ".join(one.name for one in moved),
         )
 

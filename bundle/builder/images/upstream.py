@@ -1,11 +1,10 @@
 """The `registry` source: images pulled by digest, kept byte for byte.
 
-`skopeo` speaks to the registries: tokens, credentials (`docker login`), proxies and TLS are its
-work. Every byte that it brings is hashed here all the same, and every layer's content is compared
-with the image's config.
+`skopeo` talks to the registries, with tokens, credentials (`docker login`), proxies and TLS. Every
+byte that it returns is hashed here, and every layer's content is compared with the image's config.
 
-AIRLIFT_REGISTRY_MIRROR=HOST[:PORT][/PREFIX] stands for every registry of the lock; plain HTTP is
-spoken to loopback only.
+AIRLIFT_REGISTRY_MIRROR=HOST[:PORT][/PREFIX] replaces every registry of the lock. Plain HTTP is used
+for loopback only.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ MIRROR = "AIRLIFT_REGISTRY_MIRROR"
 
 _PROBE_SECONDS = 2.5
 _LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?(/.*)?")
-# The distribution specification's codes and the network's words, and what they mean. No numbers: a
-# digest, a port or a tag may hold any.
+# Error codes of the distribution specification and of the network, with their meaning. No numbers,
+# because a digest, a port or a tag may contain any.
 _REASONS = (
     (r"\b(manifest|name|blob) unknown\b", "does not exist there"),
     (
@@ -59,7 +58,7 @@ _REASONS = (
 
 
 def require() -> None:
-    """Raise a `Problem` with the fix unless skopeo is here."""
+    """Raise a `Problem` with the fix unless skopeo is installed."""
     if not shutil.which("skopeo"):
         raise Problem(
             "skopeo, which pulls images by digest, is not installed",
@@ -68,7 +67,7 @@ def require() -> None:
 
 
 def unreachable(hosts: list[str]) -> list[str]:
-    """Return the registries to which no connection can be opened, after three seconds at most."""
+    """Return the registries that cannot be reached, within three seconds."""
     mirror = os.environ.get(MIRROR)
     targets = {mirror.partition("/")[0]} if mirror else set(hosts)
     reached: set[str] = set()
@@ -81,7 +80,7 @@ def unreachable(hosts: list[str]) -> list[str]:
         except OSError:
             pass
 
-    # Daemon threads, because looking up a name has no time-out of its own.
+    # Daemon threads, because a name lookup has no timeout.
     threads = [threading.Thread(target=knock, args=(one,), daemon=True) for one in targets]
     for thread in threads:
         thread.start()
@@ -92,7 +91,7 @@ def unreachable(hosts: list[str]) -> list[str]:
 
 
 def resolve(upstream: Upstream) -> tuple[str, dict[str, Platform]]:
-    """Return the digest that a tag has now, and what is behind it for each architecture."""
+    """Return the current digest of a tag, and its image for each architecture."""
     index = _skopeo("inspect", ["--raw"], upstream, f":{upstream.tag}")
     try:
         platforms = _platforms(upstream, json.loads(index))
@@ -131,12 +130,12 @@ def _platform(upstream: Upstream, digest: str) -> Platform:
 
 
 def pull(upstream: Upstream, blobs: BlobCache, log: Log) -> Image:
-    """Return a pinned image for this platform, asked for by its digest only.
+    """Return a pinned image for this platform, requested by digest only.
 
-    What its tag means by now, or whether it is still there, is no matter of a build: that changes
-    while the same release is built again. `bundle lock --check` asks.
+    A build ignores the tag, which may move or vanish while the same release is built again.
+    `bundle lock --check` checks it.
     """
-    # What an index became depends on the machine.
+    # The image of an index depends on the machine's architecture.
     note = f"{upstream.digest}.{machine.architecture()}"
     known = blobs.image(note)
     if known is not None:
@@ -151,7 +150,7 @@ def pull(upstream: Upstream, blobs: BlobCache, log: Log) -> Image:
     if upstream.platforms.get(machine.architecture(), pulled) != pulled:
         raise Problem(
             f"{upstream}: the lock's platforms are not those of its digest",
-            fix="let the registry say what they are: python -m bundle lock",
+            fix="update them from the registry: python -m bundle lock",
         )
     blobs.remember(note, image)
     return image
@@ -163,13 +162,13 @@ def _index(upstream: Upstream) -> bytes:
     if found != upstream.digest:
         raise Problem(
             f"{upstream}: the registry gives other bytes than the pinned digest, {found}",
-            fix="run the same command again; if it stays so, a registry or proxy is damaged",
+            fix="run the same command again; if it fails again, check the registry and proxies",
         )
     return index
 
 
 def load(upstream: Upstream, blobs: BlobCache, log: Log) -> str:
-    """Pull an image and give it to the engine, byte for byte; return its name there."""
+    """Pull an image and load it into the engine, byte for byte; return its name there."""
     image = pull(upstream, blobs, log)
     reference = f"{_name(upstream)}:{upstream.digest.removeprefix('sha256:')[:20]}"
     if not engine.image_id(reference):
@@ -179,7 +178,7 @@ def load(upstream: Upstream, blobs: BlobCache, log: Log) -> str:
 
 @contextmanager
 def loaded(upstream: Upstream, image: Image, blobs: BlobCache) -> Iterator[str]:
-    """Have a pulled image in the engine, under a name that no other build uses or removes."""
+    """Load a pulled image into the engine, under a name that no other build uses or removes."""
     reference = engine.own_name(_name(upstream))
     _load(upstream, image, blobs, reference)
     try:
@@ -210,13 +209,13 @@ def _load(upstream: Upstream, image: Image, blobs: BlobCache, reference: str) ->
 
 
 def _adopt(folder: Path, digest: str, upstream: Upstream, blobs: BlobCache) -> Image:
-    """Move what skopeo brought into the cache, after proving that it is what the digests say."""
+    """Move skopeo's result into the cache, after checking it against the digests."""
     raw = (folder / "manifest.json").read_bytes()
     if f"sha256:{hashlib.sha256(raw).hexdigest()}" != digest:
         raise Problem(f"{upstream}: the manifest for this platform is not {digest}")
     manifest = json.loads(raw)
     if "config" not in manifest:
-        raise Problem(f"{upstream} has a manifest of a kind that is not known here")
+        raise Problem(f"{upstream} has a manifest of an unknown kind")
     config_digest = manifest["config"]["digest"]
     config_size = blobs.adopt(folder / config_digest.removeprefix("sha256:"), config_digest)
     config = json.loads(blobs.path(config_digest).read_bytes())
@@ -244,7 +243,7 @@ def _adopt(folder: Path, digest: str, upstream: Upstream, blobs: BlobCache) -> I
 
 
 def _for_platform(index: bytes, upstream: Upstream) -> str:
-    """Return the digest of this platform's manifest; a pin may also name a single manifest."""
+    """Return the digest of this platform's manifest; a pin can also name a single manifest."""
     document = json.loads(index)
     if "manifests" not in document:
         return upstream.digest
@@ -257,30 +256,30 @@ def _for_platform(index: bytes, upstream: Upstream) -> str:
 
 
 def _skopeo(verb: str, options: list[str], upstream: Upstream, which: str, *to: str) -> bytes:
-    """Call skopeo on an image; a failure names the image and says what it probably means."""
+    """Call skopeo on an image; an error names the image and the probable reason."""
     location = f"{os.environ.get(MIRROR) or upstream.host}/{upstream.repository}"
     secure = "src-tls-verify" if verb == "copy" else "tls-verify"
     plain = [f"--{secure}=false"] if _LOOPBACK.fullmatch(location) else []
-    # Signatures of upstream's publishers are not asked for: the pinned digest decides.
+    # Signatures of publishers are not checked, because the digest is pinned.
     command = ["skopeo", "--insecure-policy", verb, *options, *plain]
     done = subprocess.run(
         [*command, f"docker://{location}{which}", *to], capture_output=True, check=False
     )
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()
-        # What was asked for is repeated in the answer, and may hold any word.
-        answer = said.replace(f"{location}{which}", "")
+        message = done.stderr.decode(errors="replace").strip()
+        # The message repeats the image's name, which may contain any word.
+        answer = message.replace(f"{location}{which}", "")
         reason = next((text for pattern, text in _REASONS if re.search(pattern, answer)), "")
         raise Problem(
-            f"{upstream} cannot be pulled{': ' + reason if reason else ''}\n{said[-800:]}",
-            fix="check the pin in bundle/images.lock.yml and the way to the registry; "
-            "where there is none, build with --source debian",
+            f"{upstream} cannot be pulled{': ' + reason if reason else ''}\n{message[-800:]}",
+            fix="check the pin in bundle/images.lock.yml and the connection to the registry; "
+            "without one, build with --source debian",
         )
     return done.stdout
 
 
 def _endpoint(target: str) -> tuple[str, int]:
-    """Return where to knock for a registry: itself, or the proxy that stands before it."""
+    """Return host and port to connect to for a registry: its own, or those of the proxy."""
     split = urllib.parse.urlsplit(f"//{target}")
     host = split.hostname or target
     proxy = urllib.request.getproxies().get("https")

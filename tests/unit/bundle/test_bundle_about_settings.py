@@ -39,5 +39,5 @@ def test_migrations_that_do_not_lead_to_the_schema(tmp_path: Path, keys: Keys) -
         True,
     )
     (versions / f"{name}_x.py").write_text("revision = str(2)\n")
-    with pytest.raises(AirliftError, match="does not say what it is"):
+    with pytest.raises(AirliftError, match="a migration has no revision"):
         run_build(options(tree, tmp_path / "out", keys), Suppliers())

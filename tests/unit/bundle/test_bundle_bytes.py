@@ -109,7 +109,7 @@ def regions(raw: bytes) -> Iterator[Region]:
 
 def _header(name: str) -> tuple[tuple[Kind, ...], tuple[str, ...]]:
     """A checksum that no longer fits; or it still does, because only its padding is another."""
-    form = "has another mode, owner, date or form"
+    form = "has a mode, owner, date or form that a bundle's member cannot have"
     if name == "manifest.json":
         return (Kind.UNREADABLE, Kind.STRUCTURE), ("does not begin with manifest.json", form)
     # The first member's place could also be a further signature's.

@@ -110,7 +110,7 @@ def test_the_way_of_a_bundle(
     assert "is imported and current" in out
     assert_finished(Home(Path(settings["AIRLIFT_HOME"])), full.path, keys.trust())
     assert "is already imported" in good("import", settings, desk)
-    assert "GOOD" in good("custody", settings, desk)
+    assert "VALID" in good("custody", settings, desk)
     shown = good("inspect", settings, desk)
     assert "bob@airlift.example" in shown
     assert "seal 4711 unbroken" in shown

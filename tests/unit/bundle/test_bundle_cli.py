@@ -18,6 +18,7 @@ import pytest
 from bundle.builder import build
 from bundle.cli import terminal
 from bundle.cli.main import main, make_parser
+from bundle.core.text import table
 from bundle.errors import Kind
 from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import TREE, Keys, arguments
@@ -81,14 +82,20 @@ def test_every_command_has_help_and_json(command: str) -> None:
     text = run(command, "--help").stdout
     assert "--json" in text
     assert "exit-codes" in text
-    plain = [line for line in text.splitlines() if not line.startswith("  python")]
-    assert max(map(len, plain)) <= 80
+    assert max(map(len, text.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("command", ["verify", "inspect", "import", "build", "sign"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_says_what_it_is_and_what_a_default_is_for(command: str) -> None:
+    for action in make_parser().commands.choices[command]._actions:
+        assert action.help, action.dest
+        assert not action.help.startswith("default"), action.dest
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect", "import", "build", "sign", "completion"])
 def test_examples_are_commands_that_exist(command: str) -> None:
     """Each example is understood: only its files are not there."""
-    text = run(command, "--help").stdout.split("examples:\n")[1]
+    text = run(command, "--help").stdout.replace(" \\\n    ", " ").split("examples:\n")[1]
     lines = re.findall(r"^  python -m bundle (.*)$", text, re.MULTILINE)
     assert lines
     for line in lines:
@@ -121,11 +128,51 @@ def test_wrong_arguments(words: list[str], phrase: str) -> None:
     assert "--help" in answer["error"]["fix"]
 
 
+@pytest.mark.parametrize("words", [["--nonsense"], ["--require-signers", "0"], []])
+def test_wrong_arguments_show_the_usage_of_the_command_that_was_typed(words: list[str]) -> None:
+    shown = run("verify", *words, *(["x"] if words else []), code=2).stderr.splitlines()
+    assert shown[0].startswith("python -m bundle verify: ")
+    assert shown[1].startswith("  usage: python -m bundle verify [-h]")
+    assert shown[2] == "  fix:   python -m bundle verify --help"
+
+
+def test_only_what_was_handed_in_is_refused(
+    small: Path, keys: Keys, home: Home, tmp_path: Path
+) -> None:
+    """A missing list or file is not a bundle that was rejected."""
+    bad = ["verify", str(small), "--allowed-signers", str(keys.signers(keys.line("stranger")))]
+    at_home = ["--home", str(home.root)]
+    assert "bundle verify: REFUSED: " in run(*bad, *at_home, code=21).stderr
+    for words, kind in (
+        (["verify", str(small)], Kind.SIGNERS_FILE),
+        ([*bad[:3], str(tmp_path / "none")], Kind.SIGNERS_FILE),
+        (["inspect", str(tmp_path / "none.tar")], Kind.UNREADABLE),
+    ):
+        assert "REFUSED" not in run(*words, *at_home, code=kind.exit_code).stderr
+
+
 def test_exit_codes_are_listed() -> None:
     listed = json.loads(run("exit-codes", "--json").stdout)["exit_codes"]
     assert [row["code"] for row in listed[2:]] == [kind.exit_code for kind in Kind]
     text = run("exit-codes").stdout
     assert all(kind.meaning in text for kind in Kind)
+    lines = text.splitlines()
+    assert re.match("CODE  NAME +MEANING$", lines[0])
+    assert [line[:4] for line in lines[1:4]] == ["   0", "   1", "   2"]
+
+
+def test_a_table_aligns_numbers_and_folds_its_last_column() -> None:
+    rows = [("app", "9.5 MB", "7", "one two three"), ("redis", "12.0 MB", "120", "four")]
+    assert table(rows, ["image", "size", "uses", "note"], 34).splitlines() == [
+        "IMAGE     SIZE  USES  NOTE",
+        "app     9.5 MB     7  one two three",
+        "redis  12.0 MB   120  four",
+    ]
+    long = [("app", " ".join(["word"] * 20))]
+    folded = table(long, ["image", "note"], 60).splitlines()
+    assert max(map(len, folded)) <= 60
+    assert folded[2].startswith("       word")
+    assert table([("a", "1"), ("bc", "10")]) == "a   1\nbc  10"
 
 
 def loaded(*words: str) -> set[str]:
@@ -192,7 +239,7 @@ def test_an_answer_that_cannot_be_written(small: Path) -> None:
             )
         assert done.returncode == Kind.OUTPUT.exit_code
         assert done.stderr.splitlines() == [
-            "airlift inspect: the answer cannot be written: No space left on device"
+            "python -m bundle inspect: the answer cannot be written: No space left on device"
         ]
 
 
@@ -230,7 +277,7 @@ def test_a_signal_ends_an_import_cleanly(
         said, answer = process.stderr.read(), json.loads(process.stdout.read())
     assert process.returncode == Kind.INTERRUPTED.exit_code, said
     assert answer["error"]["kind"] == "interrupted"
-    assert said.splitlines()[0].endswith("stopped; nothing half-done is used")
+    assert said.splitlines()[0].endswith("interrupted; nothing that is incomplete is used")
     assert "Traceback" not in said
     assert not home.current.exists()
     assert run(*words).returncode == 0
@@ -239,10 +286,10 @@ def test_a_signal_ends_an_import_cleanly(
 def test_colours_are_for_terminals_that_want_them(small: Path, keys: Keys, home: Home) -> None:
     good = arguments("verify", small, keys, home)
     bad = ["verify", str(small), "--allowed-signers", str(keys.signers(keys.line("stranger")))]
-    assert "\033[1;32mGOOD\033[0m" in on_a_terminal(*good)
+    assert "\033[1;32mVALID\033[0m" in on_a_terminal(*good)
     assert "\033[1;31mREFUSED:\033[0m" in on_a_terminal(*bad)
     for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
-        for words, phrase in ((good, "GOOD: airlift 1.0.0"), (bad, "REFUSED: signed with")):
+        for words, phrase in ((good, "VALID: airlift 1.0.0"), (bad, "REFUSED: signed with")):
             shown = on_a_terminal(*words, **env)
             assert phrase in shown
             assert "\033[1;" not in shown
@@ -257,9 +304,9 @@ def test_verify_fits_a_terminal_and_tells_who_when_and_what(
     assert max(map(len, text.splitlines())) <= 80
     flat = " ".join(text.split())
     assert "signed by release@airlift.example key ssh-ed25519 SHA256:" in flat
-    assert "always: the list gives this key no dates" in flat
-    assert "2026-01-02T03:04:05Z from revision unknown, as the signers say" in flat
-    assert re.search(r"judged keys as of 20\S+Z, by this machine's clock", flat)
+    assert "always: this key has no dates in the list" in flat
+    assert "2026-01-02T03:04:05Z from revision unknown, as the signers state" in flat
+    assert re.search(r"validity keys checked at 20\S+Z, by this machine's clock", flat)
     assert "inside app 1.2.3, redis 1.2.3" in flat
     assert "absent grafana" in flat
 
@@ -280,6 +327,9 @@ def test_json_of_verify(small: Path, keys: Keys, home: Home) -> None:
     words = ["verify", str(small), "--allowed-signers", str(keys.signers(line))]
     answer = json.loads(run(*words, "--home", str(home.root), "--json").stdout)
     assert answer["ok"] is True
+    assert answer["format"] == 1
+    assert answer["members_bytes"] == answer["bytes"] > 0
+    assert answer["elapsed_seconds"] == answer["seconds"]
     assert answer["created"] == "2026-01-02T03:04:05Z"
     assert answer["components"] == {"app": "1.2.3", "redis": "1.2.3"}
     (signer,) = answer["signers"]
@@ -330,7 +380,7 @@ def test_a_refusal_takes_the_place_of_a_progress(
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
     assert main(["verify", str(tmp_path / "none"), "--home", str(tmp_path)]) != 0
-    assert screen.getvalue().startswith("\r\033[Kairlift verify: ")
+    assert screen.getvalue().startswith("\r\033[Kpython -m bundle verify: ")
 
 
 def test_main_returns_for_usage_errors_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,8 +114,8 @@ def test_an_entry_that_is_forged_with_its_hash_is_named_by_the_next(
     lines = list(plain)
     lines[number - 1] = changed(lines[number - 1], **{field: value.get(field, "mallory")})
     assert problems(lines) == (
-        f"entry {number + 1} follows another entry {number} than the one that is here: "
-        "one of them was altered or put in"
+        f"entry {number + 1} follows another entry {number} than the one in this "
+        "log: one of them was altered or inserted"
     )
 
 
@@ -146,7 +146,7 @@ def test_inserted_entries_are_named(plain: list[bytes], place: int, of: int, for
         number = place + 1
         new = changed(new, number=number, previous=before, who="mallory")
     lines = [*plain[:place], new, *plain[place:]]
-    assert f"entry {number} is there 2 times: one was put in" in problems(lines)
+    assert f"entry {number} is there 2 times: one was inserted" in problems(lines)
 
 
 @EXAMPLES
@@ -157,7 +157,7 @@ def test_a_torn_log_is_named(plain: list[bytes], data: st.DataObject) -> None:
     found = custody.parse(raw[:end]).problems
     whole = raw[:end].count(b"\n")
     assert found == (
-        f"the log is torn: it ends inside entry {whole + 1}, in writing or in copying",
+        f"the log is torn: it ends inside entry {whole + 1}; a write or copy was interrupted",
     )
 
 

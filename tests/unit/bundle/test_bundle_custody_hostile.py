@@ -88,7 +88,7 @@ def test_a_place_that_is_not_there_is_refused_before_the_work(
     words = [*arguments("verify", bundle, keys, home), "--who", "Ann", "--custody", str(log)]
     assert main(words) == Kind.OUTPUT.exit_code
     shown = capsys.readouterr()
-    assert "GOOD" not in shown.out
+    assert "VALID" not in shown.out
     assert "its directory does not exist" in shown.err
     assert f"mkdir -p '{log.parent}'" in shown.err
     # `split` makes the directory itself.
@@ -118,7 +118,7 @@ def test_an_entry_that_cannot_be_written_after_the_work(  # noqa: PLR0917 - fixt
     words = [*arguments("verify", bundle, keys, home), "--who", "Ann O"]
     assert main([*words, "--custody", str(place / "log"), "--json"]) == Kind.OUTPUT.exit_code
     error = json.loads(capsys.readouterr().out)["error"]
-    assert error["what"].startswith("verify was done; the custody log cannot be written: ")
+    assert error["what"].startswith("verify was done, but not its custody log entry: ")
     options = f"--who 'Ann O' --home {home.root} --allowed-signers {keys.signers()}"
     assert error["fix"].endswith(f"bundle verify {bundle} {options}")
 

@@ -330,9 +330,9 @@ def test_bases_that_are_useless_or_given_twice(
     dist: Dist, craft: Craft, tree: Path, tmp_path: Path, keys: Keys
 ) -> None:
     for since, phrase in [
-        ((tmp_path / "none.tar",), "cannot be opened"),
-        ((dist.base, dist.base), "version or serial too"),
-        ((dist.base, craft(Recipe("0.9.0", 1))), "version or serial too"),
+        ((tmp_path / "none.tar",), "cannot open the bundle"),
+        ((dist.base, dist.base), "the same version or serial"),
+        ((dist.base, craft(Recipe("0.9.0", 1))), "the same version or serial"),
     ]:
         wanted = options(tree, tmp_path / "out", keys, version="1.1.0", since=since)
         with pytest.raises(AirliftError) as caught:

@@ -87,7 +87,7 @@ def test_the_directory_of_the_base_is_gone(dist: Dist, keys: Keys, home: Home) -
     error = refused_unchanged(dist.delta, keys, home)
     assert error.kind is Kind.NEEDS_BASE
     assert f"{len(_files(dist, keys))} of the " in error.what
-    assert "1.0.0 (serial 1) was imported here, and its directory is gone" in error.what
+    assert "1.0.0 (serial 1) was imported here, but its directory was pruned" in error.what
     assert dist.base.name in error.fix
     assert dist.full.name in error.fix
     # The negative control.

@@ -312,7 +312,7 @@ def test_what_a_delta_leaves_out_of_about(
         "changed": {},
     }
     unknown = _diff(pair.old, delta.path)["settings"]["unknown"]
-    assert f"{delta.path.name} is a delta that leaves about/settings.json out" in unknown
+    assert f"{delta.path.name} is a delta that omits about/settings.json" in unknown
 
 
 def test_releases_without_these_documents(craft: Craft) -> None:
@@ -327,7 +327,7 @@ def test_documents_of_another_form(text: bytes, craft: Craft) -> None:
     found = _diff(
         craft(Recipe(files={path: text})), craft(Recipe("1.1.0", 2, files={path: text + b" "}))
     )
-    assert "not of the form that is known here" in found["settings"]["unknown"]
+    assert "has an unknown form" in found["settings"]["unknown"]
 
 
 def test_an_altered_document_is_refused(pair: Pair, tmp_path: Path) -> None:
@@ -359,9 +359,9 @@ def test_the_command(pair: Pair, keys: Keys, capsys: pytest.CaptureFixture[str])
     trusted = ["--allowed-signers", str(keys.signers()), "--json"]
     found = json.loads(_text(pair.old, pair.new, capsys, *trusted))
     assert found["to"]["signers"][0]["identity"] == "release@airlift.example"
-    assert {k: v for k, v in found.items() if k not in ("ok", "command", "from", "to")} == {
-        k: v for k, v in _diff(pair.old, pair.new).items() if k not in ("from", "to")
-    }
+    assert {
+        k: v for k, v in found.items() if k not in ("ok", "command", "format", "from", "to")
+    } == {k: v for k, v in _diff(pair.old, pair.new).items() if k not in ("from", "to")}
     assert snapshot(pair.old.parent) == before
     # Somebody else's key is a refusal, as everywhere.
     stranger = ["--allowed-signers", str(keys.signers(keys.line("stranger")))]
@@ -381,7 +381,7 @@ def _rules(**more: Any) -> Callable[[dict[str, Any]], None]:
     [
         (lambda d: d.update(image_source="registry"), "THE IMAGE SOURCE CHANGES, from debian"),
         (_rules(minimum_version="1.0.5"), "1.1.0 upgrades from 1.0.5 or newer, not from 1.0.0"),
-        (_rules(required_stops=["0.9.0", "1.0.10"]), "on the way a site stops at 1.0.10\n"),
+        (_rules(required_stops=["0.9.0", "1.0.10"]), "a site must first upgrade to 1.0.10\n"),
         (lambda d: d["schema"].update(head=3, lowest_compatible=2), "1.0.0 cannot run on the"),
         (lambda d: d.update(version="0.9.0", serial=1), "B is the older release"),
     ],

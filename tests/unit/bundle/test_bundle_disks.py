@@ -101,4 +101,4 @@ def test_a_read_only_disk(
             assert main(command) == code.exit_code
             error = capsys.readouterr().err
             assert "Traceback" not in error
-            assert "mount it writable" in error or "mount the stick writable" in error
+            assert "mount it writable" in error or "mount the drive writable" in error

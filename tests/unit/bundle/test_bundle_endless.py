@@ -48,7 +48,7 @@ def test_the_signature_of_an_index(
     with pytest.raises(AirliftError) as caught:
         join.join([stick], out=tmp_path, trust=keys.trust(), **nothing)
     assert caught.value.kind is Kind.UNSIGNED
-    assert "the signature of the index cannot be read" in caught.value.what
+    assert "cannot read the signature of the index" in caught.value.what
 
 
 @pytest.mark.parametrize("endless", ENDLESS)

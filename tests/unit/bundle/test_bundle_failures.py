@@ -52,8 +52,8 @@ REAL: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "cannot list {}/none: No such",
         "check the path",
     ),
-    "rename": (_rename_over, "cannot rename {0}/new to {0}/full: Directory not empty", "in there"),
-    "look": (lambda d: (d / ("x" * 300)).stat(), "cannot look at {}/xxx", "name another path"),
+    "rename": (_rename_over, "cannot rename {0}/new to {0}/full: Directory not empty", "in it"),
+    "look": (lambda d: (d / ("x" * 300)).stat(), "cannot check {}/xxx", "name another path"),
     "write": (_onto_a_folder, "cannot write {}/there: Is a directory", "name another path"),
     "remove tree": (lambda d: shutil.rmtree(d / "none"), "cannot remove {}/none", "check the path"),
 }

@@ -67,7 +67,7 @@ def test_verify_and_import_write_what_came_of_it(  # noqa: PLR0917 - fixtures
     assert main([*inspect, "--allowed-signers", str(keys.signers(line))]) == 0
     shown = capsys.readouterr().out
     assert "Zoë Ångström" in shown
-    assert "2 entries, the last has sha256 " + chain.head in shown
+    assert "2 entries; SHA-256 of the last: " + chain.head in shown
     assert [row.split()[-1] for row in shown.splitlines() if "import" in row] == ["yes"]
 
 

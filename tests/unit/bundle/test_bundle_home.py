@@ -31,7 +31,7 @@ def stub_of_sudo(typed: Typed) -> None:
     (tools / "sudo").chmod(0o755)
 
 
-@runs("sudo mount -o remount,exec {}, or --home DIR on another file system")
+@runs("sudo mount -o remount,exec {}, or use --home DIR on another file system")
 @pytest.mark.usefixtures("quick")
 def test_a_disk_on_which_nothing_may_run(typed: Typed, small: Path, disk: Path) -> None:
     command = "import", small, *typed.trusting[:2], "--home"
@@ -39,7 +39,7 @@ def test_a_disk_on_which_nothing_may_run(typed: Typed, small: Path, disk: Path) 
     assert list(disk.iterdir()) == []
     typed.works(*command, typed.desk / "DIR")
     stub_of_sudo(typed)
-    typed.shell(fix.partition(", or --home")[0])
+    typed.shell(fix.partition(", or use --home")[0])
     typed.works(*command, disk / "opt" / "airlift")
 
 
@@ -58,7 +58,7 @@ def test_programs_of_a_release_do_not_run_there(
         subprocess.run([script], check=True)
 
 
-@runs("a path of letters, digits and /._-+@=,~, such as --home /opt/airlift")
+@runs("use letters, digits and /._-+@=,~ only, such as --home /opt/airlift")
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     "name", ["a b", "tab\there", "a:b", "it's", "${x}", "new\nline", "{{ x }}"]

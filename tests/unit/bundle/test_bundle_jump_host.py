@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bundle.builder import cache
 from bundle.cli.main import main
 from bundle.core.files import write_atomic
 from bundle.errors import AirliftError, Kind
@@ -20,7 +23,7 @@ from bundle.trust import custody
 from bundle.trust.sshsig import Trust
 from bundle.verify import checks
 from tests.unit.bundle import stranger
-from tests.unit.bundle.bundlekit import IDENTITY, Keys, Recipe, refused, run_import, sha
+from tests.unit.bundle.bundlekit import IDENTITY, TREE, Keys, Recipe, refused, run_import, sha
 
 Craft = Callable[[Recipe], Path]
 
@@ -59,6 +62,51 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         write_atomic(tmp_path / "page", b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+
+HALF = """
+import sys, time
+from pathlib import Path
+from bundle.core import files
+def wait(fd):
+    print("half", flush=True)
+    time.sleep(60)
+files.os.fsync = wait
+files.write_atomic(Path(sys.argv[1]), b"of the other")
+"""
+
+
+def test_a_writer_removes_what_a_killed_one_left_and_nothing_of_a_running_one(
+    tmp_path: Path,
+) -> None:
+    page = tmp_path / "page"
+    page.write_bytes(b"old")
+    words = [sys.executable, "-c", HALF, str(page)]
+    with subprocess.Popen(words, cwd=TREE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"half\n"
+        (half,) = set(tmp_path.iterdir()) - {page}
+        write_atomic(page, b"new")
+        assert page.read_bytes() == b"new"
+        assert half.exists(), "its writer is running"
+        other.kill()
+    write_atomic(tmp_path / "pages", b"x")
+    assert half.exists(), "it is of another file"
+    write_atomic(page, b"newer")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page", "pages"]
+    assert page.stat().st_mode == (tmp_path / "pages").stat().st_mode
+
+
+def test_the_umask_decides_who_reads_a_written_file(tmp_path: Path) -> None:
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
+        before = os.umask(mask)
+        try:
+            write_atomic(tmp_path / "page", b"x")
+            cache.write(tmp_path / "note", b"x")
+        finally:
+            os.umask(before)
+        assert (tmp_path / "page").stat().st_mode & 0o777 == mode
+        assert (tmp_path / "note").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("size", ["77777777777\0", "777777777777", "-0000000001\0"])

@@ -121,7 +121,7 @@ def test_find_principals_does_not_look_at_the_message(small: Path, keys: Keys) -
 # As the real programs of these releases answered.
 OLD_SSH_KEYGEN = {
     "8.4, list with dates": ("{list}:1: bad options: unknown key option", "dates in the list"),
-    "8.0, no signatures": ("unknown option -- Y\nusage: ssh-keygen [-q]", "no signatures"),
+    "8.0, no signatures": ("unknown option -- Y\nusage: ssh-keygen [-q]", "cannot sign files (-Y)"),
 }
 
 
@@ -174,7 +174,7 @@ def test_a_key_with_a_passphrase_and_no_agent(
     before = path.read_bytes()
     assert main(["sign", str(path), "--key", str(key)]) == Kind.SIGNING.exit_code
     said = capsys.readouterr().err
-    assert "the key has a passphrase, and no ssh-agent holds it" in said
+    assert "the key has a passphrase, and it is in no ssh-agent" in said
     assert f"ssh-add {key}" in said
     assert path.read_bytes() == before
 

@@ -117,7 +117,7 @@ def test_what_is_signed_is_no_member(
 ) -> None:
     for path in (small, stick):
         assert main(["inspect", str(path), "--cat", member]) == Kind.USAGE.exit_code
-        command = capsys.readouterr().err.split("written by: ")[1]
+        command = capsys.readouterr().err.split("to write it: ")[1]
         done = subprocess.run(command.split(), capture_output=True, check=True)
         assert done.stdout.startswith(b"{" if member == "manifest.json" else b"-----BEGIN")
 

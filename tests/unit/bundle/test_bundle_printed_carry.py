@@ -37,7 +37,7 @@ def before(text: str, end: str) -> str:
 
 
 # ------------------------------------------------------------------ parts
-@runs("--size {}k or more", "--size 3900M")
+@runs("use --size {}k or more", "use --size 3900M")
 def test_the_size_of_parts(typed: Typed, big: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = "split", big, "-o", typed.desk / "usb", "--size"
     fix = typed.fails(*command, "1k")
@@ -55,8 +55,8 @@ def test_the_size_of_parts(typed: Typed, big: Path, monkeypatch: pytest.MonkeyPa
 
 @runs(
     "use them, or: cd {} && rm {}.part-?? {}.parts*; or name another -o DIR",
-    "Carry {}.* together. On the jump host, import reads the parts:",
-    "/opt/airlift/current/venv/bin/python -m bundle import STICK/{}",
+    "Carry {}.* together to the jump host, where import reads the parts.",
+    "/opt/airlift/current/venv/bin/python -m bundle import DRIVE/{}",
 )
 @pytest.mark.usefixtures("quick")
 def test_parts_that_are_there_already(typed: Typed, big: Path) -> None:
@@ -69,7 +69,7 @@ def test_parts_that_are_there_already(typed: Typed, big: Path) -> None:
     typed.works("split", big, "-o", out)
     words = shlex.split(answer.strip().splitlines()[-1])
     assert words[:4] == ["/opt/airlift/current/venv/bin/python", "-m", "bundle", "import"]
-    typed.works(*words[3:-1], words[-1].replace("STICK", str(out)), *typed.trusting)
+    typed.works(*words[3:-1], words[-1].replace("DRIVE", str(out)), *typed.trusting)
 
 
 @runs(
@@ -97,8 +97,8 @@ def test_a_bad_part_and_a_bad_index(typed: Typed, stick: Path) -> None:
 @runs(
     "name the index airlift-VERSION-amd64.tar.parts, or the parts",
     "move it away, or name another -o DIR",
-    "Its members were not compared with its manifest: verify or import does that.",
-    "Who signed the bundle is not checked yet: verify or import does that.",
+    "Its members are not checked against its manifest yet: verify or import does that.",
+    "The signers of the bundle are not checked yet: verify or import does that.",
 )
 def test_a_bundle_that_lies_in_parts(typed: Typed, stick: Path) -> None:
     whole = stick.with_suffix("")
@@ -119,10 +119,10 @@ def test_a_bundle_that_lies_in_parts(typed: Typed, stick: Path) -> None:
 # ------------------------------------------------------------------ custody
 @runs(
     "add --who NAME",
-    "name the bundle file or its parts, or leave --who out",
+    "name the bundle file or its parts, or omit --who",
     "mkdir -p {}, or name another file: --custody FILE",
     "name a file: --custody {}",
-    "name your own key: --sign ~/.ssh/id_ed25519; or leave --sign out",
+    "name your own key: --sign ~/.ssh/id_ed25519; or omit --sign",
 )
 def test_options_of_a_custody_log(typed: Typed, small: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copy(small, typed.desk / small.name))
@@ -145,7 +145,7 @@ def test_options_of_a_custody_log(typed: Typed, small: Path, tmp_path: Path) -> 
     typed.works(*verify, "--who", "Ann")
 
 
-@runs("mount the stick writable, or name a file of this machine: --custody FILE")
+@runs("mount the drive writable, or name a file of this machine: --custody FILE")
 def test_a_custody_log_on_a_stick_that_is_read_only(
     typed: Typed, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +157,7 @@ def test_a_custody_log_on_a_stick_that_is_read_only(
     typed.works("verify", bundle, *typed.trusting, "--who", "Ann", "--custody", mine / "FILE")
 
 
-@runs("for an entry of what is there now: {} {}")
+@runs("to add an entry for what exists now: {} {}")
 @pytest.mark.usefixtures("quick")
 def test_an_entry_that_could_not_be_written(
     typed: Typed, small: Path, monkeypatch: pytest.MonkeyPatch
@@ -176,8 +176,8 @@ def test_an_entry_that_could_not_be_written(
 
 
 @runs(
-    "compare it with the copy of whoever had the bundle before; keep this one as it is, "
-    "and begin another with --custody FILE if the bundle is to go on"
+    "compare it with the copy of the person who had the bundle before; keep this one unchanged, "
+    "and start another with --custody FILE if the bundle is carried on"
 )
 def test_a_custody_log_that_is_not_sound(typed: Typed, small: Path) -> None:
     bundle = Path(shutil.copy(small, typed.desk / small.name))
@@ -188,14 +188,14 @@ def test_a_custody_log_that_is_not_sound(typed: Typed, small: Path) -> None:
 
 # ------------------------------------------------------------------ what is in a bundle
 @runs(
-    "it is written by: {}",
-    "such as: {}",
-    "use the version of Airlift that the bundle carries, or look at the members with inspect --cat",
+    "to write it: {}",
+    "name a member such as: {}",
+    "use the version of Airlift that the bundle carries, or read the members with inspect --cat",
 )
 def test_single_members(typed: Typed, stick: Path, small: Path, craft: Craft) -> None:
     for bundle in (small, stick):
         fix = typed.fails("inspect", bundle, "--cat", "manifest.json", *typed.trusting)
-        raw = typed.shell(fix.partition("by: ")[2])
+        raw = typed.shell(fix.partition("it: ")[2])
         manifest.parse(raw.encode())
     strange = craft(Recipe(files={"about/licences.json": b"x"}))
     page = "dossier", strange, "-o", typed.desk / "page.html"
@@ -205,11 +205,11 @@ def test_single_members(typed: Typed, stick: Path, small: Path, craft: Craft) ->
     for member in fix.partition(": ")[2].split(", "):
         typed.works("inspect", small, "--cat", member, *typed.trusting)
     fix = typed.fails(*cat, "--json")
-    assert fix == "leave one of them out"
+    assert fix == "omit one of them"
     typed.works(*cat)
 
 
-@runs("take out this bundle's own verify.pyz and check it by hand, as docs/TRUST.md says")
+@runs("extract this bundle's own verify.pyz and check it by hand, as in docs/TRUST.md")
 def test_a_manifest_of_a_newer_format(typed: Typed, craft: Craft) -> None:
     def newer(raw: bytes) -> bytes:
         return raw.replace(b'"format": 1', b'"format": 2')
@@ -222,10 +222,10 @@ def test_a_manifest_of_a_newer_format(typed: Typed, craft: Craft) -> None:
 
 # ------------------------------------------------------------------ who signed
 @runs(
-    "--allowed-signers FILE, with the file that the vendor sent another way",
-    "name it with --allowed-signers; it comes from the vendor, not on the stick",
-    'one line a signer: NAME namespaces="airlift-bundle" ssh-ed25519 AAAA…',
-    'its line must say namespaces="{}"; ask the vendor',
+    "add --allowed-signers FILE (ask the vendor)",
+    "name the vendor's list with --allowed-signers; get it separately from the bundle",
+    'write one line per signer: NAME namespaces="airlift-bundle" ssh-ed25519 AAAA…',
+    'ask the vendor for a line with namespaces="{}"',
     "check --identity, or ask the vendor who signs",
 )
 def test_lists_of_signers(typed: Typed, small: Path) -> None:
@@ -250,8 +250,8 @@ def test_lists_of_signers(typed: Typed, small: Path) -> None:
 
 
 @runs(
-    "a KRL is made with: ssh-keygen -k -f revoked.krl old-key.pub; a plain list has one whole "
-    "public key a line, no certificates"
+    "make a KRL: ssh-keygen -k -f revoked.krl old-key.pub; or write a plain list, with one whole "
+    "public key per line and no certificates"
 )
 def test_a_list_of_revoked_keys(typed: Typed, small: Path) -> None:
     (typed.desk / "list").write_text("x\n")
@@ -284,7 +284,7 @@ def test_a_machine_without_openssh(
     "make a key: ssh-keygen -t ed25519 -C release@airlift.example -f ~/.ssh/airlift_release; "
     "then: export AIRLIFT_SIGNING_KEY=~/.ssh/airlift_release",
     "name the .pub file that ssh-keygen made, or the private key itself",
-    "for a .pub, add the key to ssh-agent: ssh-add KEY; a private key is yours, mode 0600",
+    "for a .pub, add the key to ssh-agent: ssh-add KEY; for a private key: chmod 600 KEY",
 )
 @pytest.mark.usefixtures("quick")
 def test_a_signing_key(
@@ -340,7 +340,7 @@ def test_wrong_arguments(typed: Typed) -> None:
     assert make_parser().prog in fix
 
 
-@runs('dates are written as valid-before="20271231"')
+@runs('write dates as valid-before="20271231"')
 def test_a_date_that_there_is_not(typed: Typed, small: Path) -> None:
     def verify(date: str) -> list[str]:
         line = typed.keys.line(options=f'namespaces="airlift-bundle",{date}')
@@ -351,8 +351,8 @@ def test_a_date_that_there_is_not(typed: Typed, small: Path) -> None:
 
 
 @runs(
-    "name the file airlift-VERSION-amd64.tar as it came; if it is that one, copy the bundle again "
-    "from its source, and compare it with SHA256SUMS; keep the stick as it is",
+    "name the file airlift-VERSION-amd64.tar itself; if this is that file, copy the bundle again "
+    "from its source, and compare it with SHA256SUMS; do not change the drive",
     "name the bundle file, as `build` named it: airlift-VERSION-amd64.tar",
 )
 def test_a_file_that_is_no_bundle(typed: Typed, small: Path) -> None:

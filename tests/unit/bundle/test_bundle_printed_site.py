@@ -84,8 +84,8 @@ def _in_tree(typed: Typed, answer: str, password: Path) -> None:
 
 
 @runs(
-    "is whole; {} stays current: back goes rollback.yml",
-    "airlift {}, serial {}, is whole; {} stays current: back goes rollback.yml",
+    "is complete again; {} stays current; to go back, run rollback.yml",
+    "airlift {}, serial {}, is complete again; {} stays current; to go back, run rollback.yml",
 )
 def test_a_release_that_was_repaired(typed: Typed, craft: Craft) -> None:
     first = craft(Recipe())
@@ -116,7 +116,7 @@ def test_a_key_that_comes_back(typed: Typed, craft: Craft) -> None:
 
 @runs(
     "mount one file system at {}, or use --home",
-    "free {} MiB there, or use --home on a larger disk",
+    "free {} there, or use --home on a larger disk",
 )
 def test_disks_that_do_not_fit(
     typed: Typed, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -206,8 +206,8 @@ def test_a_python_that_the_wheels_do_not_fit(
 
 
 # ------------------------------------------------------------------ deltas
-_AGAIN = "with the same options: {} && this command again; or in its place: "
-_INSTEAD = "in place of this delta, with the same options: "
+_AGAIN = "with the same options: {} && this command again; or instead: "
+_INSTEAD = "instead of this delta, with the same options: "
 _TOOLS = "python3 -I verify.pyz", "{} -m bundle"
 NEEDS_BASE = [
     f"{start}{tool} import {{}}, which carries everything"
@@ -243,7 +243,7 @@ def test_a_delta_without_its_base(
         for command in steps.split(" && "):
             typed.does(command, *typed.trusting)
         typed.works("import", delta, *typed.trusting)
-    full = re.split(r"place: |options: ", fix)[-1].partition(", which")[0]
+    full = re.split(r"instead: |options: ", fix)[-1].partition(", which")[0]
     typed.does(full, *typed.trusting)
 
 
@@ -268,7 +268,7 @@ def test_a_release_that_was_damaged(
 
 
 @runs(
-    "find out who put it there; then: rm {}",
+    "find out who wrote it; then: rm {}",
     "find out who changed it; import the same bundle again, after this: rm -r {}",
 )
 def test_an_environment_that_was_changed(typed: Typed, small: Path) -> None:
@@ -292,10 +292,10 @@ def test_an_environment_that_was_changed(typed: Typed, small: Path) -> None:
     "name Airlift's directory with --home",
     "finish the import of the newest bundle, or name Airlift's directory with --home",
     "import the bundle of release {} again: its import may be unfinished",
-    "left by a prune or an import that was killed: would go",
-    "left by a prune or an import that was killed: removed",
-    "Nothing was changed. To do it: the same with --apply",
-    "one of: {}",
+    "left by an interrupted prune or import: would go",
+    "left by an interrupted prune or import: removed",
+    "Dry run: nothing was removed. To remove, add --apply.",
+    "name one of: {}",
 )
 def test_prune(typed: Typed, craft: Craft) -> None:
     typed.fails("prune", "--home", typed.desk)
@@ -342,8 +342,8 @@ def test_serve(typed: Typed, small: Path) -> None:
     "import a bundle first, or name Airlift's directory with --home",
     "make a key of this site: ssh-keygen -t ed25519 -C jump@SITE -f ~/.ssh/airlift_receipt; "
     "then: export AIRLIFT_RECEIPT_KEY=~/.ssh/airlift_receipt",
-    "The vendor needs in --receipt-signers, sent another way than the receipt:",
-    "--receipt-signers FILE, with one line a site, got another way than the receipt: "
+    "The vendor needs this in --receipt-signers, sent through a separate channel:",
+    "add --receipt-signers FILE; ask each site, separately from the receipt, for its line: "
     'jump@SITE namespaces="airlift-receipt" ssh-ed25519 AAAA…',
     "ask the site for a new one: python -m bundle receipt",
     "name a new file: -o FILE",
@@ -396,9 +396,8 @@ def test_a_stick_without_room(typed: Typed, big: Path, monkeypatch: pytest.Monke
 # ------------------------------------------------------------------ signatures
 @runs(
     "sign manifest.json of this bundle: ssh-keygen -Y sign -n airlift-bundle -f KEY",
-    "SHA256SUMS beside it fits no more: a `sign` with a key writes it again",
-    "{} has {} signatures now; SHA256SUMS beside it fits no more: a `sign` with a key writes it "
-    "again",
+    "SHA256SUMS beside it is outdated: `sign` with a key writes it again",
+    "{} has {} signatures now; SHA256SUMS beside it is outdated: `sign` with a key writes it again",
 )
 def test_a_signature_that_was_made_elsewhere(
     typed: Typed, small: Path, monkeypatch: pytest.MonkeyPatch

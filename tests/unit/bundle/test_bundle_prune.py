@@ -158,7 +158,7 @@ def test_a_delta_on_a_pruned_base_is_refused_with_the_reason(
     prune.apply(home)
     error = refused_unchanged(late, keys, home)
     assert error.kind is Kind.NEEDS_BASE
-    assert "1.0.0 (serial 1) was imported here, and its directory is gone: pruned" in error.what
+    assert "1.0.0 (serial 1) was imported here, but its directory was pruned" in error.what
     # The base is older than what is accepted, so it is not what the message asks for.
     assert "import airlift-1.4.0-amd64.tar, which carries everything" in error.fix
     assert "airlift-1.0.0-amd64.tar" not in error.fix
@@ -333,7 +333,7 @@ def test_the_command(
     assert main(command) == 0
     text = capsys.readouterr().out
     assert "release 1.0.0  serial 1: would go" in text
-    assert "Nothing was changed" in text
+    assert "Dry run: nothing was removed" in text
     assert len(_versions(home)) == 4
     assert main([*command, "--keep", "3", "--apply", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -343,4 +343,4 @@ def test_the_command(
     assert _versions(home) == ["1.1.0", "1.2.0", "1.3.0"]
     home.current.unlink()
     assert main(command) == Kind.HOME.exit_code
-    assert "leads to no release" in capsys.readouterr().err
+    assert "names no release" in capsys.readouterr().err

@@ -64,8 +64,8 @@ def test_the_right_key_of_the_wrong_person(small: Path, keys: Keys) -> None:
         ("release@airlift.example", "a line is"),
         ("{key}", "a line is"),
         ("release@airlift.example ssh-ed25519 !!!", "base64"),
-        ("# nobody", "names nobody"),
-        ("", "names nobody"),
+        ("# nobody", "lists no signer"),
+        ("", "lists no signer"),
     ],
 )
 def test_lists_that_trust_too_many_or_nobody(

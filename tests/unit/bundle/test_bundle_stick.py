@@ -154,7 +154,7 @@ def test_no_part_is_larger_than_fat_allows(
         split.split(
             big, size=parts.FAT_LIMIT + 1, out=tmp_path, key=None, log=nothing, progress=nothing
         )
-    assert (caught.value.kind, caught.value.fix) == (Kind.USAGE, "--size 3900M")
+    assert (caught.value.kind, caught.value.fix) == (Kind.USAGE, "use --size 3900M")
 
 
 # ---------------------------------------------------------------- a pulled stick
@@ -182,7 +182,7 @@ def pulled_while(
         action(progress)
     assert part.stat().st_size == 0
     part.write_bytes(data)
-    assert "was the stick pulled?" in caught.value.what
+    assert "was the drive removed?" in caught.value.what
     assert "run the same command" in caught.value.fix
     return caught.value
 
@@ -303,7 +303,7 @@ def test_a_stick_that_does_not_keep_what_was_written(big: Path, tmp_path: Path) 
 
     with pytest.raises(AirliftError) as caught:
         split.split(big, size=SIZE, out=tmp_path / "usb", key=None, log=nothing, progress=progress)
-    assert (caught.value.kind, caught.value.fix) == (Kind.OUTPUT, "use another stick")
+    assert (caught.value.kind, caught.value.fix) == (Kind.OUTPUT, "use another drive")
     assert not list((tmp_path / "usb").iterdir())
 
 
@@ -312,4 +312,4 @@ def test_what_the_system_says_of_a_failing_medium() -> None:
     with tar.Source(Path("/proc/self/mem")) as source, pytest.raises(AirliftError) as caught:
         source.read(0, 512)
     assert caught.value.kind is Kind.UNREADABLE
-    assert "byte 0: Input/output error; was the stick pulled?" in caught.value.what
+    assert "byte 0: Input/output error; was the drive removed?" in caught.value.what

@@ -118,7 +118,11 @@ HOSTILE: dict[str, tuple[Mutation, Kind, str]] = {
     "member left out": (lambda p: join([*p[:4], *p[5:]]), Kind.STRUCTURE, "not in its place"),
     "last member left out": (lambda p: join(p[:-1]), Kind.CUT_SHORT, "ends before"),
     "absolute path": (_insert(4, _named(b"/etc/cron.d/x")), Kind.STRUCTURE, "absolute"),
-    "climbing path": (_insert(4, _named(b"content/../../x")), Kind.STRUCTURE, "climbs"),
+    "climbing path": (
+        _insert(4, _named(b"content/../../x")),
+        Kind.STRUCTURE,
+        "leads out of its directory",
+    ),
     "symbolic link": (_insert(4, _kind(b"2")), Kind.STRUCTURE, "symbolic link"),
     "member became a link": (_replace(4, _kind(b"2")), Kind.STRUCTURE, "symbolic link"),
     "hard link": (_insert(4, _kind(b"1")), Kind.STRUCTURE, "hard link"),

@@ -42,7 +42,7 @@ def test_a_program_that_python_has_no_room_for_is_not_pips(tmp_path: Path, text:
 @pytest.mark.filterwarnings("error")
 def test_python_does_not_warn_of_a_foreign_program(tmp_path: Path) -> None:
     (tmp_path / "tool").write_text(f"#!{tmp_path}/bin/python\nx = 1is 2\n")
-    with pytest.raises(AirliftError, match="another program"):
+    with pytest.raises(AirliftError, match="not the program that pip writes"):
         environment._check_program(tmp_path, tmp_path / "tool", "tool.main:run")
 
 

@@ -257,9 +257,15 @@ def test_digits_in_a_digest_a_port_or_a_name_are_no_reason(
 @pytest.mark.parametrize(
     ("said", "advice"),
     [
-        ("E: Release file for http://x/InRelease is expired (invalid since 9d)", "too old"),
-        ("Err:1 http://x trixie InRelease\n  Could not connect to x:80", "no Debian mirror"),
-        ("  Temporary failure resolving 'x'", "no Debian mirror"),
+        (
+            "E: Release file for http://x/InRelease is expired (invalid since 9d)",
+            "use a newer mirror",
+        ),
+        (
+            "Err:1 http://x trixie InRelease\n  Could not connect to x:80",
+            "where a Debian mirror can be reached",
+        ),
+        ("  Temporary failure resolving 'x'", "where a Debian mirror can be reached"),
         ("dpkg: error processing package libresolve-expired-connect", "read mmdebstrap's message"),
     ],
 )

@@ -52,15 +52,15 @@ def test_a_good_one_is_in_order(clone: Clone) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("## 1.1.0 (2026-11-30, serial 2)", "## 1.1.0", "line 5: '## 1.1.0' is no head"),
+        ("## 1.1.0 (2026-11-30, serial 2)", "## 1.1.0", "line 5: '## 1.1.0' is not the heading"),
         ("serial 2", "serial 1", "serial 1 of 1.1.0 is not above 1 of 1.0.0"),
-        ("1.1.0 (", "1.2.0 (", "bundle/release.yml says 1.1.0, serial 2"),
-        ("1.0.0 (", "1.1.1 (", "1.1.1 does not come before 1.1.0"),
-        ("1.0.0 (", "1.0 (", "'1.0' is no SemVer version"),
-        ("2026-11-30", "30.11.2026", "'30.11.2026' is no date"),
+        ("1.1.0 (", "1.2.0 (", "bundle/release.yml has 1.1.0, serial 2"),
+        ("1.0.0 (", "1.1.1 (", "1.1.1 is not older than 1.1.0"),
+        ("1.0.0 (", "1.0 (", "'1.0' is not a SemVer version"),
+        ("2026-11-30", "30.11.2026", "'30.11.2026' is not a date"),
         ("2026-11-30", "2026-10-30", "1.1.0 is dated before 1.0.0"),
         ("2026-11-01", "unreleased", "1.0.0 is unreleased below a newer release"),
-        ("- Something new.\n  It is described.\n", "Something.\n", "1.1.0 says nothing"),
+        ("- Something new.\n  It is described.\n", "Something.\n", "1.1.0 lists no change"),
     ],
 )
 def test_what_is_not_in_order_is_named(

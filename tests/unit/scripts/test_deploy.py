@@ -243,11 +243,11 @@ def test_make_runs_the_same(jump: JumpHost) -> None:
     ("change", "said"),
     [
         ({"DEPLOY_SITE": ""}, "DEPLOY_SITE is not set"),
-        ({"DEPLOY_SITE": "/nowhere"}, "/nowhere is no inventory of a site"),
+        ({"DEPLOY_SITE": "/nowhere"}, "/nowhere is not the inventory of a site"),
         ({"DEPLOY_BUNDLE": ""}, "DEPLOY_BUNDLE is not set"),
-        ({"DEPLOY_VAULT_ID": "acme@prompt"}, "nobody is there to type a password"),
-        ({"DEPLOY_VAULT_ID": "acme@/nowhere"}, "/nowhere, the vault's password, is not there"),
-        ({"DEPLOY_RELEASE": "latest"}, "'latest', which is no version of a release"),
+        ({"DEPLOY_VAULT_ID": "acme@prompt"}, "a password cannot be typed here"),
+        ({"DEPLOY_VAULT_ID": "acme@/nowhere"}, "/nowhere, the vault's password, does not exist"),
+        ({"DEPLOY_RELEASE": "latest"}, "'latest', which is not the version of a release"),
         ({"DEPLOY_RELEASE": "1.1"}, "no version"),
         ({"DEPLOY_RELAESE": "1.1.0"}, "there is no setting DEPLOY_RELAESE"),
         ({"DEPLOY_SETTLE_SECONDS": "soon"}, "give whole seconds"),
@@ -277,7 +277,7 @@ def test_a_program_that_prints_the_password_may_be_read(jump: JumpHost) -> None:
 def test_a_machine_without_airlift_is_told_how_to_begin(jump: JumpHost) -> None:
     done = jump.deploy("run", DEPLOY_HOME="/nowhere")
     assert done.code == Outcome.SETUP.code == 3
-    assert "by hand: docs/TRUST.md" in done.output
+    assert "by hand, as in docs/TRUST.md" in done.output
 
 
 def test_a_site_that_is_not_installed_is_not_upgraded(jump: JumpHost) -> None:

@@ -120,7 +120,10 @@ def test_what_the_same_run_made_only_to_try_does_not_travel(runner: Runner) -> N
     ("runs", "said"),
     [
         ([], "release.yml has no run for v1.1.0"),
-        ([{**SUCCESS, "status": "in_progress", "conclusion": ""}], "release.yml still runs"),
+        (
+            [{**SUCCESS, "status": "in_progress", "conclusion": ""}],
+            "release.yml is still in progress",
+        ),
         ([{**SUCCESS, "conclusion": "failure"}], "did not succeed for v1.1.0: failure"),
     ],
 )
@@ -146,7 +149,7 @@ def test_only_a_full_bundle_of_the_release_will_do(runner: Runner, files: list[s
     runner.wish(files=files)
     code, output = runner.fetch()
     assert code == Outcome.FETCH.code
-    assert "left no full bundle" in output
+    assert "has no full bundle" in output
 
 
 def test_a_moving_name_is_never_fetched(runner: Runner) -> None:
@@ -253,7 +256,7 @@ def test_a_plain_address_is_refused_without_being_shown(runner: Runner) -> None:
 def test_no_address_is_no_failure(runner: Runner) -> None:
     code, output = notify(runner, "")
     assert code == 0
-    assert "nobody is told" in output
+    assert "no notification is sent" in output
 
 
 @pytest.mark.parametrize("results", ["[1]", "{", "7"])

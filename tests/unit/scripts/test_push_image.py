@@ -105,7 +105,7 @@ def test_a_name_never_moves(desk: Desk) -> None:
     desk.build()
     code, output, error = desk.push()
     assert code == 0, error
-    assert output.endswith("was there: nothing was pushed\n")
+    assert output.endswith("existed: nothing was pushed\n")
     assert output.split()[0] == first.split()[0]
 
 
@@ -121,7 +121,7 @@ def test_a_tree_with_changes_is_refused(desk: Desk) -> None:
     (desk.clone.root / "new.txt").touch()
     code, _, error = desk.push()
     assert code == 1
-    assert "changes that no commit has (new.txt)" in error
+    assert "changes that are not committed (new.txt)" in error
 
 
 @pytest.mark.parametrize("name", ["", "airlift", "127.0.0.1:5000/a:latest", "-v /:/x", "a/b@c"])

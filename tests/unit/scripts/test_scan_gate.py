@@ -64,7 +64,7 @@ def test_the_rest_is_shown(
     gate: Gate, change: dict[str, str | None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert gate.run({**FINDING, **change}) == 0
-    assert "nothing to be done yet: 1" in capsys.readouterr().out
+    assert "no action yet: 1" in capsys.readouterr().out
 
 
 def test_what_is_accepted_passes_until_its_last_day(gate: Gate) -> None:
@@ -81,7 +81,7 @@ def test_an_entry_that_meets_nothing_is_named(
     gate: Gate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert gate.run(accepted=[{**ENTRY, "until": days(9)}]) == 0
-    assert "is not found any more: remove the line" in capsys.readouterr().out
+    assert "is no longer found: remove the line" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_every_commit_has_a_name_of_its_own_and_none_is_latest(clone: Clone) -> 
 
 def test_a_tag_that_is_not_the_files_version_is_refused(clone: Clone) -> None:
     clone.tag("v1.0.1")
-    with pytest.raises(VersionError, match=r"has the tag v1\.0\.1, and bundle/release\.yml says 1"):
+    with pytest.raises(VersionError, match=r"has the tag v1\.0\.1, but bundle/release\.yml has 1"):
         versions.of(clone.root)
 
 
