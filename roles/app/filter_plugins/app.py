@@ -16,7 +16,7 @@ from roles.site.module_utils.container_logs import last_error  # noqa: E402
 
 def app_reason(output: str) -> str:
     """Return the reason of the last error among lines that are JSON objects, or the last line."""
-    return last_error(str(output), plain=False) or "it said nothing"
+    return last_error(str(output), plain=False) or "it logged nothing"
 
 
 class FilterModule:

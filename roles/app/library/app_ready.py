@@ -91,7 +91,7 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
 def last_words(container: str) -> str:
     """Return the reason in the last line that a container logged: lines are JSON objects."""
     said = docker("logs", "--tail", "20", container)
-    return last_error(said.stdout + said.stderr, plain=False) or "it said nothing"
+    return last_error(said.stdout + said.stderr, plain=False) or "it logged nothing"
 
 
 def check_container(options: dict[str, Any], before: int | None) -> int:

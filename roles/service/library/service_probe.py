@@ -110,7 +110,7 @@ def engine(*arguments: str) -> subprocess.CompletedProcess[str]:
 def last_words(container: str) -> str:
     """Return what a container's log says is wrong, in one line."""
     said = engine("logs", "--tail", "50", container)
-    return short(last_error(said.stdout + said.stderr)) or "it said nothing"
+    return short(last_error(said.stdout + said.stderr)) or "it logged nothing"
 
 
 def short(text: str) -> str:

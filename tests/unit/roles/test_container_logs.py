@@ -74,8 +74,8 @@ def test_a_line_that_tells_no_error_is_told_when_there_is_none() -> None:
         ([{"level": "error"}], '{"level": "error"}'),
         ([{"level": "warning", "reason": "no"}, "[]", '"error"', "the end "], "the end "),
         ([INFO], json.dumps(INFO)),
-        (["", "   "], "it said nothing"),
-        ([], "it said nothing"),
+        (["", "   "], "it logged nothing"),
+        ([], "it logged nothing"),
     ],
 )
 def test_the_reason_of_a_command(lines: list[Any], words: str) -> None:
@@ -97,8 +97,8 @@ def test_an_exception_that_nobody_caught_is_a_reason() -> None:
 @pytest.mark.parametrize(
     ("path", "engine", "reader", "quiet"),
     [
-        ("app/library/app_ready.py", "docker", "last_words", "it said nothing"),
-        ("service/library/service_probe.py", "engine", "last_words", "it said nothing"),
+        ("app/library/app_ready.py", "docker", "last_words", "it logged nothing"),
+        ("service/library/service_probe.py", "engine", "last_words", "it logged nothing"),
     ],
 )
 def test_a_gate_tells_the_last_words_of_a_container(

@@ -211,7 +211,7 @@ def test_another_release_or_colour_is_refused_at_once(
 def test_another_image_is_not_even_asked(green: Colour, wait: Wait) -> None:
     green.state(image="sha256:other")
     assert wait(seconds=20)["msg"] == (
-        f"airlift-app-green runs image sha256:other, the release says {IMAGE}"
+        f"airlift-app-green runs image sha256:other, the release needs {IMAGE}"
     )
     assert green.asked == 0
 
@@ -243,7 +243,7 @@ INFO = {"level": "info", "event": "stopping", "reason": "not this"}
         ([{"level": "error"}], "", '{"level": "error"}'),
         ([INFO, "[1]", "null", "python: not found", "  "], "", "python: not found"),
         ([], "exec format error\n", "exec format error"),
-        ([], "", "it said nothing"),
+        ([], "", "it logged nothing"),
         ([{**WHY, "reason": "head" + "x" * 298}], "", "ad" + "x" * 298),
     ],
 )
