@@ -6,6 +6,7 @@ whether it is current (exit code 1 if not). Requests and answers are those of
 """
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -47,26 +48,57 @@ def answer(example: Example) -> str:
     return f"```json\n{json.dumps(example.answer, indent=2)}\n```"
 
 
-def section(method: str, path: str, operation: dict[str, Any]) -> str:
+def sentences(text: str) -> list[str]:
+    """Return a description as the pages have prose: one sentence per line."""
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z`])", " ".join(text.split()))
+
+
+def shared(document: dict[str, Any]) -> dict[str, str]:
+    """Return the answers that endpoints have in common: status and meaning."""
+    texts = {
+        f"#/components/responses/{name}": found["description"]
+        for name, found in document["components"]["responses"].items()
+    }
+    return {
+        status: texts[found["$ref"]]
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for status, found in operation["responses"].items()
+        if "$ref" in found
+    }
+
+
+def own_answers(operation: dict[str, Any], common: dict[str, str]) -> list[str]:
+    """Return what statuses mean at this endpoint, where that is not what they mean at others."""
+    usual = {"Successful Response", "Validation Error", *common.values()}
+    return [
+        f"- {status}: {found['description']}."
+        for status, found in sorted(operation["responses"].items())
+        if found.get("description", "Successful Response") not in usual
+    ]
+
+
+def section(method: str, path: str, operation: dict[str, Any], common: dict[str, str]) -> str:
     """Return the section of one endpoint."""
     scope: list[str] = operation["security"][0]["ApiKey"] if "security" in operation else []
-    others = []
-    for status, found in sorted(operation["responses"].items()):
-        name = found.get("$ref", "").rpartition("/")[2]
-        others.append(f"{status} {name or found['description']}")
     lines = [
         f"### `{method.upper()} {path}`",
         "",
-        f"{operation['summary']}. {operation.get('description', '')}".strip(),
+        f"{operation['summary']}.",
+        *sentences(operation.get("description", "")),
         "",
-        f"Scope: {'`' + scope[0] + '`' if scope else 'none, open to everybody'}. "
-        f"Answers: {', '.join(others)}.",
+        f"Scope: {'`' + scope[0] + '`' if scope else 'none, open to everybody'}.",
+        f"Answers: {', '.join(sorted(operation['responses']))}.",
     ]
-    lines += [
-        f"\n`{parameter['name']}` ({parameter['in']}): {parameter['description']}"
-        for parameter in operation.get("parameters", ())
-        if parameter.get("description")
-    ]
+    for found in (
+        own_answers(operation, common),
+        [
+            f"- `{parameter['name']}` ({parameter['in']}): {parameter['description']}"
+            for parameter in operation.get("parameters", ())
+            if parameter.get("description")
+        ],
+    ):
+        lines += ["", *found] if found else []
     for example in EXAMPLES.get((method, path), ()):
         shown = command(method, path, example, guarded=bool(scope))
         lines += ["", f"```sh\n{shown}\n```", "", f"{example.status}:", "", answer(example)]
@@ -75,19 +107,27 @@ def section(method: str, path: str, operation: dict[str, Any]) -> str:
 
 def endpoints(document: dict[str, Any]) -> str:
     """Return the sections of every endpoint, grouped by tag in the document's order."""
+    common = shared(document)
     groups: dict[str, list[str]] = {tag["name"]: [] for tag in document["tags"]}
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            groups[operation["tags"][0]].append(section(method, path, operation))
+            groups[operation["tags"][0]].append(section(method, path, operation, common))
     texts = {tag["name"]: tag["description"] for tag in document["tags"]}
+    rows = "".join(f"| {status} | {text} |\n" for status, text in sorted(common.items()))
+    table = f"## Shared answers\n\n| Status | Meaning |\n|---|---|\n{rows}"
     return "\n\n".join(
-        f"## {name.capitalize()}\n\n{texts[name]}\n\n" + "\n\n".join(sections)
-        for name, sections in groups.items()
+        [
+            table.rstrip(),
+            *(
+                f"## {name.capitalize()}\n\n{texts[name]}\n\n" + "\n\n".join(sections)
+                for name, sections in groups.items()
+            ),
+        ]
     )
 
 
 def render(document: str, openapi: dict[str, Any]) -> str:
-    """Return ``document`` with the part between the markers made anew."""
+    """Return ``document`` with the part between the markers written again."""
     head, _, rest = document.partition(BEGIN)
     tail = rest.partition(END)[2]
     return f"{head}{BEGIN}\n\n{endpoints(openapi)}\n\n{END}{tail}"

@@ -1,14 +1,16 @@
-"""What `make bench` writes for people: docs/benchmarks/README.md, from the flat results."""
+"""What `make bench` writes for people: docs/benchmarks/README.md, and numbers that others quote."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from bundle.core.text import size
 from scripts.lab import ROOT
 
 RESULTS = ROOT / "docs" / "benchmarks"
+ARCHITECTURE = ROOT / "docs" / "ARCHITECTURE.md"
 UNKNOWN = "not measured"
 #: key: (what a person reads, the peer's way, goal of the ratio: at most so much, or at least)
 MEASURED: dict[str, tuple[str, str, str]] = {
@@ -39,8 +41,8 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "≤ 0.45",
     ),
     "load_proven_time_ratio": (
-        "the whole task: Ansible, tunnel, pull, proof in containers, flush to the disk",
-        "the same, with no proof and no flush",
+        "the whole task: Ansible, tunnel, pull, test in containers, flush to the disk",
+        "the same, with no test and no flush",
         "≤ 1.00",
     ),
     "upgrade_bytes_ratio": (
@@ -54,8 +56,8 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "≤ 0.05",
     ),
     "upgrade_proven_time_ratio": (
-        "the whole task: Ansible, tunnel, pull, proof in a container, flush to the disk",
-        "the same, with no proof and no flush",
+        "the whole task: Ansible, tunnel, pull, test in a container, flush to the disk",
+        "the same, with no test and no flush",
         "≤ 1.00",
     ),
     "reinstall_time_ratio": ("install again, nothing to do", "the first install", "≤ 0.25"),
@@ -65,15 +67,15 @@ MEASURED: dict[str, tuple[str, str, str]] = {
         "≤ 2.00",
     ),
     "predict_rps_ratio": (
-        "predictions a second, each of another text",
+        "predictions per second, each of another text",
         "scikit-learn in a def route, slowapi on Redis, one BaseHTTPMiddleware",
         "≥ 3.00",
     ),
     "predict_cpu_ratio": ("CPU of the server for one of them", "the same", "≤ 0.33"),
     "predict_p95_ratio": ("p95 of them", "the same", "≤ 0.50"),
-    "predict_vs_litserve_rps_ratio": ("predictions a second", "LitServe, two workers", "none"),
-    "predict_vs_bentoml_rps_ratio": ("predictions a second", "BentoML, two workers", "none"),
-    "health_rps_ratio": ("health answers a second", "one JSON route of bare Starlette", "≥ 0.60"),
+    "predict_vs_litserve_rps_ratio": ("predictions per second", "LitServe, two workers", "none"),
+    "predict_vs_bentoml_rps_ratio": ("predictions per second", "BentoML, two workers", "none"),
+    "health_rps_ratio": ("health answers per second", "one JSON route of bare Starlette", "≥ 0.60"),
 }
 
 
@@ -88,14 +90,11 @@ OTHERS = {
 SERVERS = {
     "litserve": (
         "LitServe",
-        "checks the body, hands it over ZeroMQ from two HTTP processes to two workers; it asks for"
-        " no key, limits no rate, counts nothing and, as its documentation has it for production,"
-        " logs no requests",
+        "two HTTP processes, two workers over ZeroMQ; no key, no rate limit, no metrics, no log",
     ),
     "bentoml": (
         "BentoML",
-        "checks the body, counts each request, gives it a trace id and logs a line of it, in two"
-        " workers; it asks for no key and limits no rate",
+        "two workers, metrics, a trace ID and a log line per request; no key, no rate limit",
     ),
 }
 
@@ -108,12 +107,25 @@ def load() -> dict[str, Any]:
 
 
 def save(results: dict[str, Any]) -> None:
-    """Merge results into what was measured so far, and write the page."""
+    """Merge results into what was measured so far, and write what shows them."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in results.items()}
     merged = load() | rounded
     (RESULTS / "results.json").write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n")
     (RESULTS / "README.md").write_text(page(merged))
+    ARCHITECTURE.write_text(quoted(ARCHITECTURE.read_text(), merged))
+
+
+def quoted(document: str, results: dict[str, Any]) -> str:
+    """Return a document with the rows renewed that end with a name of the results."""
+
+    def renew(row: re.Match[str]) -> str:
+        if row[4] not in results:
+            return row[0]
+        digits = len(row[2].partition(".")[2])
+        return f"{row[1]}{results[row[4]]:.{digits}f}{row[3]}"
+
+    return re.sub(r"^(\| .* \| )([\d.]+)( \| `(\w+)` \|)$", renew, document, flags=re.MULTILINE)
 
 
 def ratios(results: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
@@ -134,15 +146,25 @@ def met(results: dict[str, Any], key: str) -> str:
 
 
 def page(results: dict[str, Any]) -> str:
-    """Return the page; what was never measured is left out, or said to be so."""
+    """Return the page; what was never measured is omitted, or `not measured`."""
     table = "\n".join(f"| {' | '.join(row)} |" for row in ratios(results))
     parts = [part(results) for part in (_swaps, _jobs, _service, _servers, _carried, _verifier)]
     return f"""# Benchmarks
 
-Both sides of a row in one run on {results["cores"]} cores ({results["machine"]}). Of the first
-four rows the better of two runs on each side, of the service's the median of several rounds in
-turn; what happens on a site was measured once. `make bench` and `make kills` measure again and
-write this page and [results.json](results.json).
+| | |
+|---|---|
+| **For** | evaluators and developers |
+| **Use when** | you compare Airlift with other ways, or look for a regression |
+| **Time** | 5 minutes to read |
+| **You need** | nothing to read; Docker and 2 cores to measure again |
+| **Result** | measured ratios, their goals, and whether they are met |
+
+`make bench` and `make kills` measure again, and write this page and [results.json](results.json).
+
+Both sides of a row were measured in one run on {results["cores"]} cores ({results["machine"]}).
+The first four rows have the better of two runs on each side.
+The rows of the service have the median of several rounds in turn.
+The rows of a site were measured once.
 
 | Airlift | against | ratio | goal | met |
 |---|---|---|---|---|
@@ -154,36 +176,49 @@ write this page and [results.json](results.json).
 def _swaps(results: dict[str, Any]) -> str:
     if "swaps" not in results:
         return ""
-    return f"""During {results["swaps"]} swaps (upgrade and rollback in turn)
-{results["swap_requests"]} requests were sent and {results["swap_failed"]} failed (goal: 0).
-A rollback had the old release serving {results["rollback_seconds"]:.1f} s after the command
-was typed, Ansible's start included (goal: below 15 s). The site's hosts, the jump host and the
-clients share these cores.{_sick(results)}{_recovery(results)}
+    return f"""## Upgrades, rollbacks and failures
+
+The site's hosts, the jump host and the clients shared the cores.
+
+| Measurement | Result | Goal |
+|---|---|---|
+| requests during {results["swaps"]} swaps (upgrade and rollback in turn) | {
+        results["swap_requests"]
+    } | |
+| failed requests among them | {results["swap_failed"]} | 0 |
+| rollback: from command to service, Ansible's start included | {
+        results["rollback_seconds"]:.1f} s | below 15 s |{_sick(results)}{_recovery(results)}
 """
 
 
 def _sick(results: dict[str, Any]) -> str:
     if "sick_replica_failed" not in results:
         return ""
-    return f"""
-With one app host frozen, {results["sick_replica_failed"]} of {results["sick_replica_requests"]}
-requests failed that were sent later than 5 s after it froze (goal: 0)."""
+    failed, sent = results["sick_replica_failed"], results["sick_replica_requests"]
+    what = "failed requests later than 5 s after an app host froze"
+    return f"\n| {what} | {failed} of {sent} | 0 |"
 
 
 def _recovery(results: dict[str, Any]) -> str:
     if "reboot_recovery_seconds" not in results:
         return ""
-    return f"""
-After a power cut of all hosts at once the site served {results["reboot_recovery_seconds"]:.0f} s
-after they started, with nobody there (goal: 90 s at most)."""
+    seconds = f"{results['reboot_recovery_seconds']:.0f} s"
+    return f"\n| service after a power cut of all hosts, without help | {seconds} | 90 s at most |"
 
 
 def _jobs(results: dict[str, Any]) -> str:
     if "jobs_accepted" not in results:
         return ""
-    return f"""Of {results["jobs_accepted"]} accepted jobs {results["jobs_lost"]} were lost and
-{results["jobs_duplicated"]} doubled (goal: 0 of 2000) while web processes, workers, Postgres and
-Redis were killed {results["jobs_kills"]} times in {results["jobs_seconds"]:.0f} s (`make kills`).
+    return f"""## Jobs under kills
+
+`make kills` killed web processes, workers, Postgres and Redis {results["jobs_kills"]} times in {
+        results["jobs_seconds"]:.0f} s.
+
+| Jobs | Number | Goal |
+|---|---|---|
+| accepted | {results["jobs_accepted"]} | at least 2000 |
+| lost | {results["jobs_lost"]} | 0 |
+| doubled | {results["jobs_duplicated"]} | 0 |
 """
 
 
@@ -196,8 +231,9 @@ def _service(results: dict[str, Any]) -> str:
     ]
     if not rows:
         return ""
-    return f"""p95 of each endpoint with 100 clients at a time, on the same cores
-(goal: below 200 ms):
+    return f"""## Latency of each endpoint
+
+p95 with 100 concurrent clients, on the same cores; the goal is below 200 ms.
 
 | endpoint | ms |
 |---|---|
@@ -211,18 +247,24 @@ def _servers(results: dict[str, Any]) -> str:
         numbers = [results.get(f"peer_{key}_{unit}") for unit in ("rps", "p95_ms", "cpu_us")]
         cells = [UNKNOWN if number is None else f"{number:.0f}" for number in numbers]
         rows.append(f"| {' | '.join((name, *cells, does))} |")
-    return f"""Servers made for models, each with the scikit-learn model that the usual way above
-serves, 100 clients and the same texts:
+    return f"""## Model servers
 
-| server | predictions a second | p95, ms | CPU for one, µs | what it does for one |
+Each serves the scikit-learn model of the rows above, to 100 clients with the same texts.
+
+| server | predictions per second | p95, ms | CPU for one, µs | setup |
 |---|---|---|---|---|
 {chr(10).join(rows)}
 
-Neither has to look up a key or write to Redis, as the service does here, and their model leaves
-out the rated words. Part of the CPU is scikit-learn's, whose sums the service does itself, at less
-cost for a single text; it would cost less per text in batches. Both can gather requests into
-batches and use GPUs, which is what they are made for; a small model on a CPU, with batches off as
-they come, shows neither.
+Read these numbers with their differences:
+
+- Neither server checks a key or writes to Redis, as the service does.
+- Their model lacks the rated words.
+- LitServe logs no requests, as its documentation recommends for production.
+- Part of the CPU is scikit-learn's.
+  The service calculates the same sums itself, at less cost for a single text.
+  In batches, scikit-learn would cost less per text.
+- Both servers can gather requests into batches and use GPUs, their main purpose.
+  A small model on a CPU, with batches off (the default), shows neither.
 """
 
 
@@ -234,15 +276,17 @@ def _carried(results: dict[str, Any]) -> str:
         for key, what in OTHERS.items()
         if f"peer_{key}_seconds" in results
     ] or [f"| {UNKNOWN} | | |"]
-    return f"""Other ways to carry these images, without a goal ({size(results["bundle_bytes"])} in
-{results["bundle_build_seconds"]:.0f} s is Airlift's):
+    return f"""## Other ways to carry images
+
+These ways have no goal.
+Airlift's bundle of the same images: {size(results["bundle_bytes"])} in {
+        results["bundle_build_seconds"]:.0f} s.
 
 | way | seconds | size |
 |---|---|---|
 {chr(10).join(others)}
 
-The service's image in full from a registry over SSH (unregistry's way, nothing skipped):
-{_unregistry(results)}
+The service's image in full from a registry over SSH (unregistry's way): {_unregistry(results)}
 """
 
 
@@ -252,7 +296,7 @@ def _unregistry(results: dict[str, Any]) -> str:
     whole = size(results["peer_unregistry_bytes"])
     ours = f"{results['upgrade_pull_seconds']:.2f} s for {size(results['upgrade_bytes'])}"
     return (
-        f"{results['peer_unregistry_seconds']:.1f} s for {whole}; "
+        f"{results['peer_unregistry_seconds']:.1f} s for {whole}.\n"
         f"Airlift's upgrade, in the same run: {ours}."
     )
 
@@ -264,11 +308,17 @@ def _verifier(results: dict[str, Any]) -> str:
         results.get(f"verify_{name}seconds", 0.0) for name in ("", "fixed_", "peer_")
     )
     each = f"""
-Of the verifier's {whole:.2f} s {fixed:.2f} s are the same for a bundle of any size (start of
-Python, signatures, manifest, headers); the bytes take {(whole - fixed) / peer:.2f} of the peer's
-time."""
-    return f"""Memory of the verifier at its peak: {results["verify_peak_mib"]:.0f} MiB
-(goal: below 100 MiB).{each if fixed else ""}
-{results["images"]} images of the source `{results["image_source"]}`, in a bundle of
-{results["bundle_file_bytes"] / 1e6:.0f} MB. The changed image's `docker build` is not in its time.
+| time | {whole:.2f} s |
+| of which the same for any bundle (start of Python, signatures, manifest, headers) | {
+        fixed:.2f} s |
+| the bytes, as share of the peer's time | {(whole - fixed) / peer if peer else 0:.2f} |"""
+    return f"""## Verifier
+
+The bundle has {results["images"]} images of the source `{results["image_source"]}`, and {
+        results["bundle_file_bytes"] / 1e6:.0f} MB.
+The time of a changed image excludes its `docker build`.
+
+| Measurement | Result |
+|---|---|
+| peak memory (goal: below 100 MiB) | {results["verify_peak_mib"]:.0f} MiB |{each if fixed else ""}
 """

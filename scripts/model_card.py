@@ -23,7 +23,7 @@ def tables(results: dict[str, Any]) -> str:
 
     lines = [
         f"{found['folds']}-fold cross-validation over {sum(found['classes'])} sentences in "
-        f"{found['groups']} groups; mean and standard deviation over the folds:",
+        f"{found['groups']} groups, mean and standard deviation over the folds:",
         "",
         "| model | three classes | two classes |",
         "|---|---|---|",
@@ -32,10 +32,9 @@ def tables(results: dict[str, Any]) -> str:
             for name, side in sides.items()
         ),
         "",
-        "Trained on the other sources, tested on one that was never seen (served, in brackets the "
-        "baseline):",
+        "Trained on the other sources, tested on an unseen one (served, in brackets the baseline):",
         "",
-        "| source left out | sentences | three classes | two classes |",
+        "| unseen source | sentences | three classes | two classes |",
         "|---|---|---|---|",
         *(
             f"| {name} | {found['sources'][name]} | "
@@ -49,17 +48,17 @@ def tables(results: dict[str, Any]) -> str:
         "",
         f"Confusion in the cross-validation (macro F1 {found['model']['f1_macro']:.3f}):",
         "",
-        "| rated by people as | " + " | ".join(f"said {label}" for label in LABELS) + " |",
+        "| people's rating | " + " | ".join(f"model: {label}" for label in LABELS) + " |",
         "|---|---|---|---|",
         *(
             f"| {label} | " + " | ".join(map(str, row)) + " |"
             for label, row in zip(LABELS, found["model"]["confusion"], strict=True)
         ),
         "",
-        "Calibration: how often the likeliest label was right, by the probability it was given "
+        "Calibration: the share of correct labels, by the probability that the model gave them "
         f"(expected calibration error {found['model']['calibration_error']:.3f}):",
         "",
-        "| probability | sentences | said | right |",
+        "| probability | sentences | mean probability | correct |",
         "|---|---|---|---|",
         *(
             f"| {row['from']:.1f}-{row['from'] + 0.1:.1f} | {row['sentences']} | "

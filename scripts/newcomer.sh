@@ -100,11 +100,16 @@ docker version
 .venv/bin/pytest --version
 test -z "$(git status --porcelain)"
 if [ "$STACK" = yes ]; then
-  make stack
+  make stack || { tail -n 60 .cache/stack/setup.log; exit 1; }
   curl --fail http://127.0.0.1:8000/health/ready
   curl --fail http://127.0.0.1:8080/predict -H 'Content-Type: application/json' -d '{"data": [1, 2, 3, 4]}'
   make stack
   make stack-down
+  # By hand, with the images that are there now.
+  cp .env.example .env
+  scripts/compose.sh up --detach --no-build
+  curl --fail --retry 30 --retry-delay 1 --retry-all-errors http://127.0.0.1:8000/health/ready
+  scripts/compose.sh down --volumes
   test -z "$(docker ps --all --quiet)$(docker volume ls --quiet)"
 fi
 EOF

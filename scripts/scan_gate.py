@@ -5,7 +5,7 @@
 Fails: critical and high ones with a fix, and ones without a severity with a fix. Shown only: the
 rest, for which nothing can be done yet. `.ci/vulnerabilities.json` lists what was looked at and is
 accepted, with a reason and a last day; after that day it fails again. A report that says that
-nobody looked fails, unless SCAN_MAY_BE_MISSING=1.
+nothing was scanned fails, unless SCAN_MAY_BE_MISSING=1.
 """
 
 from __future__ import annotations
@@ -90,6 +90,9 @@ def main(words: list[str], path: Path = ACCEPTED) -> int:
     if len(words) != 1:
         print(__doc__, file=sys.stderr)
         return 2
+    if not Path(words[0]).is_file():
+        print(f"scan: {words[0]} is missing; fix: make candidate", file=sys.stderr)
+        return 2
     try:
         report = json.loads(Path(words[0]).read_text(encoding="utf-8"))
         today = dt.datetime.now(dt.timezone.utc).date()  # noqa: UP017 - Python 3.9 and later
@@ -113,7 +116,9 @@ def main(words: list[str], path: Path = ACCEPTED) -> int:
     missing = not scanned and os.environ.get("SCAN_MAY_BE_MISSING") != "1"
     if missing:
         print(
-            "scan: nobody looked; say SCAN_MAY_BE_MISSING=1 where no scanner can", file=sys.stderr
+            "scan: nothing was scanned; fix: give the build vulnerability data, or accept it: "
+            "SCAN_MAY_BE_MISSING=1 make scan",
+            file=sys.stderr,
         )
     if verdict.failing:
         print(

@@ -74,6 +74,8 @@ class Screen:
             self._running = False
             start = "\r\033[K" if self._live else ""
             seconds = time.monotonic() - self._begun
+            # The pictures of the documents are drawn from the log.
+            self._record(f"=== after {seconds:.1f} s: {summary}")
             print(
                 f"{start}{self._step:<42}{seconds:8.1f} s  {word}  {summary}".rstrip(), flush=True
             )

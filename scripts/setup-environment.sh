@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Sets up the local stack (docker-compose.yml) on this machine: checks what it needs, prepares folders and .env, pulls or builds the
-# images, starts the services in order, waits for their health, migrates the database, tries each service and reports.
-# Run it again at any time: what is there is kept, what is missing is added.
+# Set up the local stack (docker-compose.yml) on this machine: check it, prepare folders and .env, pull or build the images, start the
+# services in order, wait for their health, migrate the database, test each service, report.
+# Run it again at any time: it keeps what exists and adds what is missing.
 #
 #   scripts/setup-environment.sh                start
-#   scripts/setup-environment.sh --check        only check; changes nothing
-#   scripts/setup-environment.sh --down         stop and remove the containers; data stays
-#   scripts/setup-environment.sh --down --volumes     remove the data and the passwords as well
+#   scripts/setup-environment.sh --check        check only; change nothing
+#   scripts/setup-environment.sh --down         stop and remove the containers; keep the data
+#   scripts/setup-environment.sh --down --volumes     remove the data and the passwords too
 #   scripts/setup-environment.sh --help
 #
 # Options and settings
 #   --source SOURCE   where images come from: auto (default: registries if they answer), registry, debian (built from packages)
 #   --json            print the report as JSON, and nothing else on standard output
-#   NO_COLOR=1        no colours; there are none without a terminal either
-#   STACK_MIN_DISK_MB, STACK_MIN_MEMORY_MB, STACK_WAIT_SECONDS   what is asked of the machine: 4000, 1500; 300 s for each step
-#   STACK_LOCK_SECONDS   how long to wait for another run in this tree: 30
-#   AIRLIFT_DOCKER=PROGRAM    the client to use, in place of /usr/bin/docker or what is on PATH
-#   Ports and all else: .env (the environment wins).
+#   NO_COLOR=1        no colours; without a terminal there are none
+#   STACK_MIN_DISK_MB, STACK_MIN_MEMORY_MB   free disk and memory that the machine must have: 4000, 1500
+#   STACK_WAIT_SECONDS, STACK_LOCK_SECONDS   longest wait for a step, and for another run in this tree: 300, 30
+#   AIRLIFT_DOCKER=PROGRAM    the Docker client to use instead of /usr/bin/docker or the one on PATH
+#   Ports and other settings: .env (the environment overrides it).
 #
-# Files: .cache/stack/report.json (the last report), .cache/stack/setup.log (everything that commands said)
+# Files: .cache/stack/report.json (the last report), .cache/stack/setup.log (output of all commands)
 #
 # Exit codes
 #   0 done                               8 no registry and no Debian mirror answers
@@ -28,7 +28,7 @@
 #   5 too little disk                   12 the migrations failed
 #   6 too little memory                 13 a service runs but does not answer as it should
 #   7 a port is taken                   14 another run is in progress
-# 130 interrupted: run the same again
+# 130 interrupted: run the same command again
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -36,7 +36,8 @@ readonly CACHE=.cache/stack
 readonly LOG=$CACHE/setup.log REPORT=$CACHE/report.json OVERRIDES=$CACHE/images.env
 readonly PROJECT=${COMPOSE_PROJECT_NAME:-airlift-stack}
 readonly WAIT=${STACK_WAIT_SECONDS:-300}
-readonly ENGINE_MINIMUM=20.10
+# Lines of `states` that need no wait. A service that is between two restarts shows as `exited #0`, too.
+readonly FINE='^([a-z-]+ running healthy|(([a-z]+-)+exporter|logs) running |(secrets|accounts|migrate) exited )#0$'
 action=up source=auto json=no volumes=no
 
 usage() { sed -n '2,/^set -euo/p' "$0" | sed '$d; s/^# \{0,1\}//'; }
@@ -68,7 +69,7 @@ if [ "$volumes" = yes ] && [ "$action" != down ]; then
   die "--volumes removes data and goes with --down only" 2 "scripts/setup-environment.sh --down --volumes" && exit 2
 fi
 
-# ---------------------------------------------------------------- what is printed
+# ---------------------------------------------------------------- output
 out=1
 [ "$json" = no ] || out=2
 green='' red='' yellow='' plain=''
@@ -85,6 +86,7 @@ note() {
     failed) colour=$red ;;
     warning) colour=$yellow ;;
   esac
+  [ ${#rows[@]} -gt 0 ] || printf '%-8s %-20s %6s  %s\n' STATUS STEP TIME DETAIL >&"$out"
   rows+=("$1$SEP$2$SEP$3$SEP$4$SEP${5:-}")
   printf '%s%-8s%s %-20s %4s s  %s\n' "$colour" "$1" "$plain" "$2" "$3" "$4" >&"$out"
   if [ -n "${5:-}" ]; then printf '         fix: %s\n' "$5" >&"$out"; fi
@@ -136,7 +138,7 @@ trap 'exit 130' INT TERM
 # ---------------------------------------------------------------- settings
 setting() { # NAME DEFAULT: the environment's value, else that of .env
   local value=${!1:-}
-  if [ -z "$value" ] && [ -r .env ]; then value=$(sed -n "s/^$1=//p" .env | tail -n 1); fi
+  if [ -z "$value" ] && [ -r .env ]; then value=$(sed -n "s/^$1=//p" .env | tail -n 1 | tr -d "\"'"); fi
   printf '%s' "${value:-$2}"
 }
 compose() { scripts/compose.sh --project-name "$PROJECT" "$@"; }
@@ -146,115 +148,17 @@ if [ -n "${AIRLIFT_DOCKER:-}" ]; then
 else
   docker=$(command -v /usr/bin/docker || command -v docker || true)
 fi
-newer() { printf '%s\n%s\n' "$1" "$2" | sort --check --version-sort 2> /dev/null; } # MINIMUM FOUND
 
-# ---------------------------------------------------------------- checks: all of them, then one exit code
-registries=no
-from_registries() { [ "$source" = registry ] || { [ "$source" = auto ] && [ "$registries" = yes ]; }; }
-
-check_tools() {
-  local tool missing=()
-  for tool in curl awk sed flock timeout; do command -v "$tool" > /dev/null || missing+=("$tool"); done
-  if [ ${#missing[@]} -gt 0 ]; then
-    bad 3 tools "missing: ${missing[*]}" "apt-get install curl gawk sed util-linux coreutils"
-  fi
-  if [ -z "$docker" ]; then
-    bad 3 docker "not installed" "apt-get install docker.io docker-cli, or scripts/dev-setup.sh"
-    return
-  fi
-  local version
-  version=$("$docker" version --format '{{.Server.Version}}' 2> /dev/null) || version=
-  if [ -z "$version" ]; then
-    bad 4 engine "does not answer to $(id -un)" "start it (systemctl start docker), or join its group (usermod -aG docker $(id -un))"
-    return
-  fi
-  if newer "$ENGINE_MINIMUM" "$version"; then
-    note ok engine 0 "Docker $version"
-  else
-    bad 3 engine "Docker $version is older than $ENGINE_MINIMUM" "install a newer one"
-    return
-  fi
-  if scripts/compose.sh --which > "$work/compose" 2>&1; then
-    note ok compose 0 "$(tail -n 1 "$work/compose")"
-  else
-    bad 3 compose "$(grep compose: "$work/compose" | tail -n 1)" "install docker-compose-plugin, or Debian 13's docker-compose"
-  fi
-}
-
-check_room() {
-  local free root wanted=${STACK_MIN_DISK_MB:-4000} memory least=${STACK_MIN_MEMORY_MB:-1500} place
-  root=$("$docker" info --format '{{.DockerRootDir}}' 2> /dev/null || true)
-  for place in . "$root"; do
-    # An engine on another machine has its disk there.
-    [ -d "$place" ] || continue
-    free=$(df -Pm "$place" | awk 'NR == 2 {print $4}')
-    if [ "$free" -ge "$wanted" ]; then
-      note ok disk 0 "$free MB free in $place"
-    else
-      bad 5 disk "$free MB free in $place, $wanted are needed" "make room (docker system df shows what the engine holds)"
-    fi
-  done
-  memory=$(awk '/^MemAvailable:/ {print int($2 / 1024)}' /proc/meminfo)
-  if [ "$memory" -ge "$least" ]; then
-    note ok memory 0 "$memory MB available"
-  else
-    bad 6 memory "$memory MB available, $least are needed" "end other programs, or give this machine more"
-  fi
-}
-
-check_ports() {
-  local name port ours address names
-  ours=$("$docker" ps --filter "label=com.docker.compose.project=$PROJECT" --format '{{.Ports}}' 2> /dev/null || true)
-  address=$(setting STACK_ADDRESS 127.0.0.1)
-  [ "$address" != 0.0.0.0 ] || address=127.0.0.1
-  names=(PORT=8000 HTTP_PORT=8080 PROMETHEUS_PORT=9090 ALERTMANAGER_PORT=9093)
-  # Its port may be another's where it does not run.
-  if from_registries && [[ ,$(setting COMPOSE_PROFILES grafana), == *,grafana,* ]]; then names+=(GRAFANA_PORT=3000); fi
-  for name in "${names[@]}"; do
-    port=$(setting "${name%=*}" "${name#*=}")
-    if [[ $ours == *":$port->"* ]]; then
-      note ok "port $port" 0 "held by this stack"
-    elif timeout 2 bash -c "exec 3<> /dev/tcp/$address/$port" 2> /dev/null; then
-      bad 7 "port $port" "another program listens on $address:$port" "end it, or set ${name%=*} in .env"
-    else
-      note ok "port $port" 0 "free"
-    fi
-  done
-}
-
-knock() { timeout 4 bash -c "exec 3<> /dev/tcp/$1/443" 2> /dev/null; }
-check_network() {
-  local host silent=() answering=() unnamed=()
-  while read -r host; do
-    [ "$host" != docker.io ] || host=registry-1.docker.io
-    timeout 4 getent hosts "$host" > /dev/null || unnamed+=("$host")
-    if knock "$host"; then answering+=("$host"); else silent+=("$host"); fi
-  done < <(grep -oE '_IMAGE:-[a-z0-9-]+\.[a-z0-9.-]+/' docker-compose.yml | sed -E 's/.*:-//; s,/,,' | sort -u)
-  if [ ${#silent[@]} -eq 0 ]; then
-    registries=yes
-    note ok registries 0 "answer: ${answering[*]}"
-  elif [ "$source" = registry ]; then
-    [ ${#unnamed[@]} -eq 0 ] || note warning dns 0 "no address for ${unnamed[*]}" "check /etc/resolv.conf"
-    bad 8 registries "no answer from ${silent[*]}" "check network and proxy; or --source debian"
-  else
-    note warning registries 0 "no answer from ${silent[*]}: images are built from Debian packages, and Grafana, which Debian does not have, is left out"
-  fi
-  # TLS and apt refuse a clock that is years off; the tree itself is a lower bound.
-  local newest
-  newest=$(git log -1 --format=%ct 2> /dev/null || stat -c %Y docker-compose.yml)
-  if [ "$(date +%s)" -lt $((newest - 86400)) ]; then
-    note warning time 0 "the clock says $(date -u +%Y-%m-%d), before this tree was made" "set it (timedatectl set-ntp true)"
-  else
-    note ok time 0 "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
-  fi
-}
+# shellcheck source=scripts/setup-checks.sh
+. scripts/setup-checks.sh
 
 # ---------------------------------------------------------------- steps: each has its own exit code
 # Runs one step: CODE NAME FIX COMMAND... The last line that the command prints on descriptor 3 is the detail.
 step() {
   local code=$1 name=$2 fix=$3 began=$SECONDS
   shift 3
-  printf '\n=== %s %s\n' "$(date -u +%H:%M:%S)" "$name" >> "$LOG"
+  # On a disk that has filled up the command fails, with the code of its step.
+  printf '\n=== %s %s\n' "$(date -u +%H:%M:%S)" "$name" 2> /dev/null >> "$LOG" || true
   if "$@" >> "$LOG" 2>&1 3> "$work/detail"; then
     note ok "$name" $((SECONDS - began)) "$(tail -n 1 "$work/detail")"
     return
@@ -281,7 +185,6 @@ prepare() {
   # Containers run as users of their own; a clone made with umask 077 would be closed to them.
   find stack/rendered stack/*.py stack/*.sh roles/monitoring/files roles/postgres/library \
     \( -type d ! -perm -005 -o -type f ! -perm -004 \) -exec chmod go+rX {} + || return
-  if [ "$(setting GF_SECURITY_ADMIN_PASSWORD admin)" = admin ]; then echo "$(tail -n 1 "$work/detail"); Grafana's password is the example's" >&3; fi
 }
 
 images() {
@@ -296,29 +199,37 @@ images() {
   fi
 }
 
-# The state of each container, one a line: service, state, health, exit code: [SERVICE...]
+# The state of each container, one per line: service, state, health, exit code: [SERVICE...]
 states() { compose ps --all --format '{{.Service}} {{.State}} {{.Health}}#{{.ExitCode}}' "$@"; }
+# shellcheck disable=SC2120 # until_silent passes names
+unready() { states "$@" | grep -vE "$FINE"; }
+
+# Waits until COMMAND prints nothing; what it printed last is the detail: SECONDS PROBLEM COMMAND...
+until_silent() {
+  local until=$((SECONDS + $1)) problem=$2 printed
+  shift 2
+  while printed=$("$@" || true) && [ -n "$printed" ]; do
+    if [ "$SECONDS" -ge "$until" ]; then
+      echo "$problem: ${printed//$'\n'/; }" >&3
+      return 1
+    fi
+    sleep 1
+  done
+}
 
 started() { # SERVICE...
   # In this process group: Ctrl-C is for it, too.
   timeout --foreground "$WAIT" scripts/compose.sh --project-name "$PROJECT" up --detach --no-build "$@" || {
-    states | grep -vE ' (running (healthy)?#0|exited #0)$' >&3 || true
+    # shellcheck disable=SC2119 # of all
+    unready >&3 || true
     return 1
   }
 }
 
 healthy() { # [SERVICE...]
-  local until=$((SECONDS + WAIT)) waiting
-  while :; do
-    waiting=$(states "$@" | grep -vE ' (running (healthy)?#0|exited #0)$' || true)
-    [ -n "$waiting" ] || break
-    if [ "$SECONDS" -ge "$until" ]; then
-      echo "not healthy after $WAIT s: ${waiting//$'\n'/; }" >&3
-      return 1
-    fi
-    sleep 1
-  done
-  echo "$(states "$@" | grep -c ' running') run" >&3
+  local count
+  # Nothing that runs is no health either: an engine that went away lists nothing.
+  until_silent "$WAIT" "not healthy after $WAIT s" unready "$@" && count=$(states "$@" | grep -c ' running ') && echo "$count run" >&3
 }
 
 migrated() {
@@ -338,27 +249,20 @@ asked() { # URL WHAT-THE-ANSWER-HOLDS
   echo "$1" >&3
 }
 
-scraped() {
-  local until=$((SECONDS + 90)) down url
-  url="http://127.0.0.1:$(setting PROMETHEUS_PORT 9090)/api/v1/targets?state=active"
-  while :; do
-    # One target a line, those that are not up.
-    down=$(curl --silent --max-time 10 "$url" | tr '{' '\n' | grep -oE '"scrapePool":"[a-z]+"|"health":"[a-z]+"' | paste -d' ' - - | grep -v '"up"' || true)
-    [ -n "$down" ] || break
-    if [ "$SECONDS" -ge "$until" ]; then
-      echo "targets that do not answer: ${down//$'\n'/; }" >&3
-      return 1
-    fi
-    sleep 2
-  done
-  echo "every target answers" >&3
+targets_down() {
+  local answer
+  answer=$(curl --silent --show-error --max-time 10 "http://127.0.0.1:$(setting PROMETHEUS_PORT 9090)/api/v1/targets?state=active" 2>&1) || true
+  # One target per line, those that are not up.
+  [[ $answer == *'"health":'* ]] || { echo "Prometheus: ${answer:0:150}" && return; }
+  tr '{' '\n' <<< "$answer" | grep -oE '"scrapePool":"[a-z]+"|"health":"[a-z]+"' | paste -d' ' - - | grep -v '"up"'
 }
+scraped() { until_silent 90 "targets that do not answer" targets_down && echo "every target answers" >&3; }
 
 # ---------------------------------------------------------------- main
 if [ "$action" = down ]; then
   mkdir -p "$CACHE"
-  [ -n "$docker" ] || { die "docker is not installed: there is nothing to remove" 3 && exit 3; }
-  "$docker" version > /dev/null 2>&1 || { die "the container engine does not answer" 4 "systemctl start docker" && exit 4; }
+  check_tools
+  [ "$first_code" -eq 0 ] || exit "$first_code"
   options=(--remove-orphans --timeout 20)
   if [ "$volumes" = yes ]; then options+=(--volumes); fi
   : > "$LOG"
@@ -377,7 +281,7 @@ fi
 if [ "$action" = check ]; then exit "$first_code"; fi
 [ "$first_code" -eq 0 ] || exit "$first_code"
 
-if ! mkdir -p "$CACHE" 2> /dev/null || ! { : >> "$LOG"; } 2> /dev/null; then
+if ! mkdir -p "$CACHE" 2> /dev/null || ! { date -u >> "$LOG"; } 2> /dev/null; then
   bad 9 folders "$CACHE cannot be written" "give $(id -un) the right to write in $PWD, or make room"
   exit 9
 fi
@@ -389,6 +293,7 @@ if ! flock --wait "${STACK_LOCK_SECONDS:-30}" 9; then
 fi
 : > "$LOG"
 step 9 "folders, settings" "give $(id -un) the right to write in $PWD" prepare
+step 3 "compose, at hand" "read $LOG; install docker-compose-plugin, or check that a Debian mirror answers: apt-get update" compose version
 step 10 images "read $LOG; make room or check the network, then run the same again" images
 step 11 "data services" "scripts/compose.sh logs postgres redis" eval 'started postgres redis && healthy postgres redis'
 step 12 migrations "scripts/compose.sh logs postgres; then run the same again" eval 'started accounts && migrated'
@@ -404,7 +309,7 @@ step 13 alertmanager "scripts/compose.sh logs alertmanager" asked "http://127.0.
 if compose ps --services | grep -qx grafana; then
   step 13 grafana "scripts/compose.sh logs grafana" asked "http://127.0.0.1:$(setting GRAFANA_PORT 3000)/api/health" '"database"'
 else
-  note warning grafana 0 "left out: its profile is off, or Debian has no package of it; Prometheus shows the same numbers"
+  note warning grafana 0 "omitted: its profile is off, or Debian has no package of it; Prometheus shows the same numbers"
 fi
 printf '\nAPI         http://127.0.0.1:%s  and through Nginx  http://127.0.0.1:%s\nPrometheus  http://127.0.0.1:%s\nNext: scripts/01_request_rate.sh\n' \
   "$(setting PORT 8000)" "$(setting HTTP_PORT 8080)" "$(setting PROMETHEUS_PORT 9090)" >&"$out"

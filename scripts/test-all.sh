@@ -36,7 +36,7 @@ run_stage() {
 # One argument is one group. Its last stage runs in the foreground; the others run beside it, one after the other and with less
 # right to the cores, because a site waits for much of its time. What they print is kept, and shown when the last stage is done.
 groups=("$@")
-[ ${#groups[@]} -gt 0 ] || groups=(lint "unit molecule site")
+[ ${#groups[@]} -gt 0 ] || groups=(lint "unit stack molecule site")
 rows=()
 failed_stages=0
 

@@ -121,7 +121,9 @@ QUEUE_AGE = Gauge(
     "How long the job that is due longest has been waiting.",
     multiprocess_mode="livemostrecent",
 )
-HINTS = Counter("app_job_hints_total", "Hints sent through Redis, by outcome.", ["outcome"])
+HINTS = Counter(
+    "app_job_hints_total", "Wake-up messages sent through Redis, by outcome.", ["outcome"]
+)
 LEASES_LOST = Counter(
     "app_job_leases_lost_total", "Jobs taken back because their worker went silent."
 )

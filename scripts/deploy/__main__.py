@@ -53,9 +53,11 @@ def work(phase: str, settings: Settings, report: Report) -> None:
 def main(words: list[str]) -> int:
     """Run the phase that is named; return the exit code."""
     if len(words) != 1 or words[0] not in PHASES:
-        asked = words in (["-h"], ["--help"])
-        print(usage(), file=sys.stdout if asked else sys.stderr)
-        return Outcome.DONE.code if asked else Outcome.USAGE.code
+        if words in (["-h"], ["--help"]):
+            commands.say(usage())
+            return Outcome.DONE.code
+        print(usage(), file=sys.stderr)
+        return Outcome.USAGE.code
     phase = words[0]
     commands.catch_signals()
     title = f"deploy {phase}"

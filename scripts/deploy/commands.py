@@ -50,8 +50,11 @@ def catch_signals() -> None:
 
 
 def say(text: str) -> None:
-    """Print a line now, also into a pipe."""
-    print(text, flush=True)
+    """Print a line now, also into a pipe; when its reader has gone, a deployment still ends."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -106,5 +109,4 @@ def run(
             except (subprocess.TimeoutExpired, Interrupted):
                 process.kill()
             raise
-    sys.stdout.flush()
     return Done(process.returncode, "\n".join(lines))

@@ -16,7 +16,7 @@ VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?")
 NAMES = {
     "DEPLOY_SITE": "folder of the site's inventory, such as /opt/airlift/sites/acme",
     "DEPLOY_VAULT_ID": "LABEL@FILE: label of the site's vault, and the file with its password",
-    "DEPLOY_BUNDLE": "the bundle, or a folder in which exactly one lies",
+    "DEPLOY_BUNDLE": "the bundle, or a folder with exactly one",
     "DEPLOY_RELEASE": "the version to bring, or to go back from",
     "DEPLOY_HOME": "where Airlift is on the jump host; /opt/airlift",
     "DEPLOY_SIGNER": "accept this signer only; default: everyone in the kept list",

@@ -72,7 +72,7 @@ def test_a_limited_look_compares_with_what_serves(installed: Journey) -> None:
         (
             "nft flush ruleset",
             "nft -f /etc/airlift/firewall.nft && systemctl restart docker",
-            f"the container engine's rules for port 8001, 8003 are gone on {HOST}",
+            f"the container engine's rules for port 8001, 8003 are missing on {HOST}",
             f"the firewall table of {HOST} is missing",
         ),
     ],

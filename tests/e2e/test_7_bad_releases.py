@@ -104,7 +104,7 @@ def test_it_is_stopped_with_one_clear_sentence(stopped: tuple[Bad, Done]) -> Non
     said = last_sentence(done)
     for words in bad.words:
         assert words in said
-    assert "lab serves release 1.0.0 (blue) as before" in said
+    assert "lab still serves 1.0.0 (blue). No cleanup is needed." in said
 
 
 def test_the_old_colour_serves_and_nothing_is_left(
@@ -169,9 +169,9 @@ def test_a_plan_changes_nothing(offered: Journey) -> None:
     said = " ".join(done.output.split())
     for words in (
         "release 1.0.0 (serial 2) to 1.1.0",
-        "schema from 2 to 3; serves releases of schema 1 or later, so 1.0.0 goes on",
-        "new colour green on app-1, app-2; blue serves on",
-        "way back blue stays warm for 24 h: rollback.yml",
+        "schema from 2 to 3; supports releases of schema 1 or later, so 1.0.0 keeps serving",
+        "new colour green on app-1, app-2; blue keeps serving",
+        "rollback blue stays warm for 24 h: rollback.yml",
     ):
         assert words in said
     after = [agent(offered, "show"), *(services(offered, host) for host in HOSTS)]
@@ -191,7 +191,7 @@ def test_a_migration_does_not_wait_for_a_lock_that_a_client_holds(
         done = offered.play("upgrade", *NO_PREFLIGHT, check=False)
     assert done.code == 2
     assert "another session holds a table that the migration needs" in last_sentence(done)
-    assert "lab serves release 1.0.0 (blue) as before" in last_sentence(done)
+    assert "lab still serves 1.0.0 (blue). No cleanup is needed." in last_sentence(done)
     serves(offered, "1.0.0", "blue")
     assert sql(offered, "SELECT max(version) FROM schema_version") == ["2"]
     assert recap(done.output).failed == 1

@@ -185,11 +185,11 @@ def test_status_told_the_truth_in_between(trip: Trip) -> None:
     for verb, step, _, where, said in asked:
         release = "1.1.0" if verb == "upgrade" else "1.0.0"
         place = f" in step {where}" if where else ""
-        assert f"{verb} to {release} was cut off{place}: start it again" in said, step
+        assert f"{verb} to {release} was interrupted{place}; resume with {verb}.yml" in said, step
         # The command is complete: it can be copied as it stands.
         following = said.rpartition("Next: ")[2]
         assert f"--vault-id=lab@/opt/airlift/sites/lab.vault-password playbooks/{verb}" in following
-        assert "is at work" not in said
+        assert "in progress" not in said
     backup = next(said for _, step, _, _, said in asked if step == "backup")
     assert "release 1.0.0 (serial 2), blue active" in backup
 
@@ -197,7 +197,7 @@ def test_status_told_the_truth_in_between(trip: Trip) -> None:
 def test_the_same_command_finished_the_work(trip: Trip) -> None:
     for name, done in trip.done.items():
         assert recap(done.output).failed == 0, name
-    assert "taking over from run" in trip.done["first upgrade"].output
+    assert "is no longer running; taking its lock over" in trip.done["first upgrade"].output
 
 
 def test_an_upgraded_site_is_what_install_would_make(trip: Trip) -> None:
@@ -210,19 +210,23 @@ def test_an_upgraded_site_is_what_install_would_make(trip: Trip) -> None:
 def test_status_says_what_serves_and_how_to_go_back(trip: Trip) -> None:
     upgraded = trip.statuses["upgraded"]
     assert "release 1.1.0 (serial 10), green active" in upgraded
-    assert "way back: 1.0.0 (blue) is warm until" in upgraded
+    assert "rollback: 1.0.0 (blue), warm until" in upgraded
     assert "Site lab runs release 1.1.0: everything is as it should be." in upgraded
     back = trip.statuses["rolled back"]
     assert "release 1.0.0 (serial 2), blue active" in back
-    assert "way back: none further, the rollback led here; forward: 1.1.0 (green, warm" in back
+    words = (
+        "rollback: none (already rolled back); go forward with upgrade.yml to 1.1.0 (green, warm"
+    )
+    assert words in back
     assert "upgrade.yml --check" in back.rpartition("Next: ")[2]
-    assert "way back: 1.0.0, from its images" in trip.statuses["retired"]
+    assert "rollback: 1.0.0 from its images" in trip.statuses["retired"]
 
 
 def test_the_way_back_was_seen_to_start_when_it_was_retired(trip: Trip) -> None:
     """On both image stores: a container of its image ran on each app host."""
     output = trip.done["retire"].output
-    proven = output.partition("TASK [images : Images of the release start]")[2].partition("TASK")[0]
+    task = "TASK [images : Test that the images of the release start]"
+    proven = output.partition(task)[2].partition("TASK")[0]
     assert {f"ok: [{host}]" for host in APP_HOSTS} <= set(proven.splitlines())
 
 
@@ -230,16 +234,14 @@ def test_a_rollback_that_the_schema_forbids_is_refused(trip: Trip) -> None:
     assert trip.refused is not None
     assert trip.refused.code == 2
     said = " ".join(trip.refused.output.split())
-    assert (
-        "release 1.0.0 is of schema 2; the database's schema 4 serves releases of schema 3" in said
-    )
+    assert "release 1.0.0 has schema 2; the database has schema 4, which supports releases" in said
     assert recap(trip.refused.output).changed == 0
 
 
 def test_a_warm_rollback_takes_seconds(trip: Trip) -> None:
     """No limit in seconds here: a machine may be slow. It starts no container of the service."""
     output = trip.done["first rollback"].output
-    assert "it is warm" in output
+    assert "which is warm" in output
     assert "Container of app-blue" not in output
 
 

@@ -82,7 +82,7 @@ def test_new_passwords_leave_the_standby_able_to_serve(installed: Journey, story
     assert "no longer warm" not in story.done["install"].output
     rollback = story.done["rollback"]
     assert recap(rollback.output).failed == 0
-    assert "it is warm" in rollback.output
+    assert "which is warm" in rollback.output
     serves(installed, "1.0.0", "blue")
 
 

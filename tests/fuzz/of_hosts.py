@@ -135,8 +135,9 @@ plain words
 
 @fuzzed(
     "logs of containers",
-    "status_engine.reason_in, app_ready.last_words, service_probe.last_error, app_reason",
-    *("roles/status/module_utils/status_engine.py", "roles/service/library/service_probe.py"),
+    "status_engine.reason_in, app_ready.last_words, service_probe.last_words, app_reason",
+    *("roles/site/module_utils/container_logs.py", "roles/status/module_utils/status_engine.py"),
+    *("roles/service/library/service_probe.py",),
     *("roles/app/filter_plugins/app.py", "roles/app/library/app_ready.py"),
     form=Lines([b'"level"', b"error", b"fatal:", b"\x1b[31m"], inner=Json()),
     refusals=(),
@@ -159,7 +160,7 @@ def of_logs(kit: Kit) -> Case:
         current[0] = data.decode("utf-8", "replace")
         readers: tuple[Callable[[], str], ...] = (
             lambda: engine.reason_in(current[0]),
-            lambda: probes.last_error("x"),
+            lambda: probes.last_words("x"),
             lambda: engine.short(ready.last_words("x")),
             lambda: engine.short(filters.app_reason(current[0])),
         )

@@ -138,9 +138,15 @@ class Stack:
         found = self.query(expression)
         return float(found[0]["value"][1]) if found else 0.0
 
+    def containers(self) -> dict[str, str]:
+        """Return service: id of its (first) container; one question to the engine."""
+        form = '{{.Label "com.docker.compose.service"}} {{.ID}}'
+        mine = f"label=com.docker.compose.project={self.name}"
+        lines = docker("ps", "--all", "--filter", mine, "--format", form).splitlines()
+        return {service: one for service, _, one in (line.partition(" ") for line in lines)}
+
     def container(self, service: str) -> str:
-        """Return the id of a service's (first) container."""
-        return self.compose("ps", "--all", "--quiet", service).stdout.split()[0]
+        return self.containers()[service]
 
     def states(self) -> dict[str, str]:
         lines = self.compose("ps", "--all", "--format", "{{.Service}} {{.State}} {{.Health}}")
@@ -200,6 +206,35 @@ class Stack:
             lambda: (answer := self.request("GET", path))[0] != 202 and answer, seconds
         )
         return found[0], found[2]
+
+
+class Clone(Stack):
+    """A copy of this tree's files, in which the script may write, with a stack of its own."""
+
+    def __init__(self, root: Path, name: str, network: str) -> None:
+        super().__init__(name, root / "stack/sources", network)
+        del self.env["SOURCES_DIR"]
+        self.root = root
+
+    def setup(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(self.root / "scripts/setup-environment.sh"), *arguments],
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    def report(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.root / ".cache/stack/report.json").read_text())
+        return found
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        path = self.root / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
 
 
 def decode(answer: bytes) -> Any:

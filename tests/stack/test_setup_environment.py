@@ -13,98 +13,22 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.stack.stackkit import Stack
+from tests.stack.stackkit import Clone
 from tests.unit.app.appkit import ROOT
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
-long = pytest.mark.skipif(not os.environ.get("AIRLIFT_SOAK"), reason="make soak-stack")
 
 
-NAME = ("airlift-stack-env", "198.19.244")
-
-
-class Clone(Stack):
-    """A copy of this tree's files, in which the script may write, with a stack of its own."""
-
-    def __init__(self, root: Path, name: str, network: str) -> None:
-        super().__init__(name, root / "stack/sources", network)
-        del self.env["SOURCES_DIR"]
-        self.root = root
-
-    def setup(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(self.root / "scripts/setup-environment.sh"), *arguments],
-            env={**self.env, **env},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-
-    def report(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.root / ".cache/stack/report.json").read_text())
-        return found
-
-    def edit(self, name: str, old: str, new: str) -> None:
-        path = self.root / name
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
-
-
-@pytest.fixture(scope="module")
-def tree(images: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("tree") / "airlift"
-    listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.split("\0"):
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
-    # Images are built from what git knows.
-    who = ("-c", "user.name=Tests", "-c", "user.email=tests@airlift.example")
-    for words in (("init", "-q"), ("add", "-A"), (*who, "commit", "-q", "-m", "A copy")):
-        subprocess.run(["git", "-C", str(root), *words], check=True)
-    (root / ".venv").symlink_to(ROOT / ".venv")
-    if (fetched := ROOT / ".cache/compose").is_dir():
-        shutil.copytree(fetched, root / ".cache/compose")
-    for folder in (root, *root.parents):
-        if folder.is_relative_to(root.parents[1]):
-            folder.chmod(0o755)
-    return root
-
-
-@pytest.fixture
-def clone(tree: Path, tmp_path: Path) -> Iterator[Clone]:
-    root = tmp_path / "airlift"
-    shutil.copytree(tree, root, symlinks=True)
-    for folder in (tmp_path, tmp_path.parent):
-        folder.chmod(0o755)
-    # An engine whose client dies in the middle may count an endpoint on a network for ever (20.10
-    # did): the network of the tests that kill is theirs alone.
-    killed = "killed" in tmp_path.name
-    made = Clone(root, *(("airlift-stack-kill", "198.19.243") if killed else NAME))
-    yield made
-    if made.left():
-        made.compose("--profile", "*", "down", "--volumes", "--timeout", "2", check=False)
-
-
-def test_help_lists_every_exit_code(clone: Clone) -> None:
-    done = clone.setup("--help")
+def test_help_lists_every_exit_code(shared: Clone) -> None:
+    done = shared.setup("--help")
     assert done.returncode == 0
     listed = set(re.findall(r"(?:^ *|  )(\d+) [a-z]", done.stdout, re.MULTILINE))
-    script = (ROOT / "scripts/setup-environment.sh").read_text()
-    used = set(re.findall(r"\b(?:exit|bad|step) (\d+)\b", script))
+    scripts = [ROOT / f"scripts/setup-{name}.sh" for name in ("environment", "checks")]
+    used = set(re.findall(r"\b(?:exit|bad|step) (\d+)\b", "".join(map(Path.read_text, scripts))))
     assert used - {"1"} <= listed
     assert {"0", "2", "3", "14"} <= listed
 
@@ -112,59 +36,112 @@ def test_help_lists_every_exit_code(clone: Clone) -> None:
 @pytest.mark.parametrize(
     "words", [["--wrong"], ["--source", "x"], ["--source"], ["--volumes"]], ids=" ".join
 )
-def test_2_a_wrong_command_line(clone: Clone, words: list[str]) -> None:
-    done = clone.setup(*words)
+def test_2_a_wrong_command_line(shared: Clone, words: list[str]) -> None:
+    done = shared.setup(*words)
     assert done.returncode == 2
     assert "fix: " in done.stderr
 
 
-def test_3_no_docker(clone: Clone) -> None:
-    done = clone.setup(AIRLIFT_DOCKER="/no/such/docker")
+def test_3_no_docker(shared: Clone) -> None:
+    done = shared.setup(AIRLIFT_DOCKER="/no/such/docker")
     assert done.returncode == 3
     assert "docker.io" in done.stdout
 
 
-def test_3_an_engine_that_is_too_old(clone: Clone, tmp_path: Path) -> None:
+def test_3_an_engine_that_is_too_old(shared: Clone, tmp_path: Path) -> None:
     old = tmp_path / "docker"
     old.write_text("#!/bin/sh\necho 18.09.1\n")
     old.chmod(0o755)
-    done = clone.setup(AIRLIFT_DOCKER=str(old))
+    done = shared.setup(AIRLIFT_DOCKER=str(old))
     assert done.returncode == 3
     assert "Docker 18.09.1 is older than 20.10" in done.stdout
 
 
-def test_4_an_engine_that_does_not_answer(clone: Clone) -> None:
-    done = clone.setup(DOCKER_HOST="unix:///no/such/socket")
+def test_3_compose_cannot_be_fetched(clone: Clone, tmp_path: Path) -> None:
+    """Found out before anything is built."""
+    shutil.rmtree(clone.root / ".cache/compose")
+    if "fetched on the first use" not in clone.setup("--check").stdout:
+        pytest.skip("this machine has one installed")
+    (tmp_path / "mmdebstrap").write_text("#!/bin/sh\necho E: no mirror answers >&2; exit 1\n")
+    (tmp_path / "mmdebstrap").chmod(0o755)
+    done = clone.setup(PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 3
+    assert "docker-compose cannot be fetched" in done.stdout
+    assert "no mirror answers" in (clone.root / ".cache/stack/setup.log").read_text()
+
+
+def test_4_an_engine_that_does_not_answer(shared: Clone) -> None:
+    done = shared.setup(DOCKER_HOST="unix:///no/such/socket")
     assert done.returncode == 4
     assert "does not answer" in done.stdout
 
 
-def test_5_a_full_disk(clone: Clone) -> None:
-    done = clone.setup("--check", STACK_MIN_DISK_MB="99999999")
+def test_5_too_little_disk(shared: Clone) -> None:
+    done = shared.setup("--check", STACK_MIN_DISK_MB="99999999")
     assert done.returncode == 5
     assert re.search(r"\d+ MB free in \S+, 99999999 are needed", done.stdout)
 
 
-def test_6_too_little_memory(clone: Clone) -> None:
-    assert clone.setup("--check", STACK_MIN_MEMORY_MB="99999999").returncode == 6
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+@pytest.mark.parametrize(("least", "code"), [("4000", 5), ("0", 9)], ids=["checked", "unchecked"])
+def test_5_and_9_a_disk_that_is_full_to_the_last_byte(
+    clone: Clone, tmp_path: Path, least: str, code: int
+) -> None:
+    """In a mount namespace of its own, which ends with it; the second as if it filled up later."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = """
+mount -t tmpfs -o size=64m disk "$1"
+cp -a "$2" "$1/airlift"
+dd if=/dev/zero of="$1/fill" bs=1M 2> /dev/null || true
+exec "$1/airlift/scripts/setup-environment.sh"
+"""
+    # What is large, and not needed to get that far.
+    for name in ("app/models", ".git", ".cache"):
+        shutil.rmtree(clone.root / name)
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-ec", script, "bash", str(disk), str(clone.root)],
+        env={**clone.env, "STACK_MIN_DISK_MB": least},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    said = "0 MB free in ., 4000 are needed" if code == 5 else ".cache/stack cannot be written"
+    assert said in done.stdout
+    assert clone.left() == []
 
 
-def test_7_a_port_is_taken_and_every_problem_is_told_at_once(clone: Clone) -> None:
-    with socket.create_server(("127.0.0.1", clone.ports["PROMETHEUS_PORT"])):
-        done = clone.setup("--check", "--json")
+def test_6_too_little_memory(shared: Clone) -> None:
+    assert shared.setup("--check", STACK_MIN_MEMORY_MB="99999999").returncode == 6
+
+
+def test_7_a_port_is_taken_and_every_problem_is_told_at_once(shared: Clone) -> None:
+    with socket.create_server(("127.0.0.1", shared.ports["PROMETHEUS_PORT"])):
+        done = shared.setup("--check", "--json")
         assert done.returncode == 7
-        both = clone.setup("--check", STACK_MIN_MEMORY_MB="99999999")
+        both = shared.setup("--check", STACK_MIN_MEMORY_MB="99999999")
         assert both.returncode == 6, "the first kind decides"
     failed = [one for one in json.loads(done.stdout)["steps"] if one["status"] == "failed"]
-    assert [one["name"] for one in failed] == [f"port {clone.ports['PROMETHEUS_PORT']}"]
+    assert [one["name"] for one in failed] == [f"port {shared.ports['PROMETHEUS_PORT']}"]
     assert "set PROMETHEUS_PORT in .env" in failed[0]["fix"]
-    assert f"port {clone.ports['PROMETHEUS_PORT']}" in both.stdout
+    assert f"port {shared.ports['PROMETHEUS_PORT']}" in both.stdout
 
 
-def test_the_port_of_grafana_may_be_taken_where_it_does_not_run(clone: Clone) -> None:
-    with socket.create_server(("127.0.0.1", clone.ports["GRAFANA_PORT"])):
-        assert clone.setup("--check", "--source", "debian").returncode == 0
-        assert clone.setup("--check", "--source", "registry").returncode in {7, 8}
+def test_a_setting_in_quotes_is_read_as_compose_reads_it(clone: Clone) -> None:
+    taken = clone.ports["PORT"]
+    (clone.root / ".env").write_text(f"PORT=\"{taken}\"\nHTTP_PORT='{clone.ports['HTTP_PORT']}'\n")
+    with socket.create_server(("127.0.0.1", taken)):
+        done = clone.setup("--check", PORT="", HTTP_PORT="")
+    assert done.returncode == 7
+    assert f"another program listens on 127.0.0.1:{taken}" in done.stdout
+    assert f"port {clone.ports['HTTP_PORT']} " in done.stdout
+
+
+def test_the_port_of_grafana_may_be_taken_where_it_does_not_run(shared: Clone) -> None:
+    with socket.create_server(("127.0.0.1", shared.ports["GRAFANA_PORT"])):
+        assert shared.setup("--check", "--source", "debian").returncode == 0
+        assert shared.setup("--check", "--source", "registry").returncode in {7, 8}
 
 
 def test_8_registries_that_do_not_answer(clone: Clone) -> None:
@@ -172,12 +149,47 @@ def test_8_registries_that_do_not_answer(clone: Clone) -> None:
         clone.edit("docker-compose.yml", f"_IMAGE:-{host}/", "_IMAGE:-registry.invalid/")
     done = clone.setup("--source", "registry", "--check")
     assert done.returncode == 8
-    assert "no answer from registry.invalid" in done.stdout
-    assert "no address for registry.invalid" in done.stdout
+    assert "no answer from registry.invalid (no address in DNS)" in done.stdout
     # Without them images are built from packages, and that is said.
     done = clone.setup("--check")
     assert done.returncode == 0
-    assert "Grafana, which Debian does not have, is left out" in done.stdout
+    assert "Grafana, which Debian does not have, is omitted" in done.stdout
+
+
+def without_network(clone: Clone) -> subprocess.CompletedProcess[str]:
+    """Check in a network namespace of its own: the engine is reached by its socket alone."""
+    return subprocess.run(
+        ["unshare", "--net", str(clone.root / "scripts/setup-environment.sh"), "--check"],
+        env=clone.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a network namespace")
+def test_8_no_network_at_all(clone: Clone) -> None:
+    done = without_network(clone)
+    assert done.returncode == 0, "the images of the last run are enough"
+    assert "those of the last run still exist" in done.stdout
+    (clone.root / ".cache/stack/images.env").unlink()
+    done = without_network(clone)
+    assert done.returncode == 8
+    assert "nor from this machine's Debian mirror" in done.stdout
+    assert "apt-get update" in done.stdout
+
+
+def test_the_example_password_of_grafana_is_a_warning_where_it_runs(shared: Clone) -> None:
+    def warned(*arguments: str, **env: str) -> bool:
+        report = json.loads(shared.setup("--check", "--json", *arguments, **env).stdout)
+        return "Grafana's password" in {
+            one["name"] for one in report["steps"] if one["status"] == "warning"
+        }
+
+    assert warned("--source", "registry")
+    assert not warned("--source", "registry", GF_SECURITY_ADMIN_PASSWORD="another")
+    assert not warned("--source", "registry", COMPOSE_PROFILES="logs")
+    assert not warned("--source", "debian")
 
 
 def test_9_a_folder_that_cannot_be_written(clone: Clone) -> None:
@@ -212,6 +224,8 @@ def test_a_check_changes_nothing(clone: Clone) -> None:
     def files() -> set[Path]:
         return {path for path in clone.root.rglob("*") if ".venv" not in path.parts}
 
+    # Neither is Compose fetched, where the machine has none.
+    shutil.rmtree(clone.root / ".cache")
     before = files()
     assert clone.setup("--check").returncode == 0
     assert files() == before
@@ -219,10 +233,10 @@ def test_a_check_changes_nothing(clone: Clone) -> None:
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])
-def test_colour_is_for_terminals_that_want_it(clone: Clone, no_color: str) -> None:
+def test_colour_is_for_terminals_that_want_it(shared: Clone, no_color: str) -> None:
     ours, theirs = pty.openpty()
-    command = [str(clone.root / "scripts/setup-environment.sh"), "--check"]
-    env = {**clone.env, "NO_COLOR": no_color}
+    command = [str(shared.root / "scripts/setup-environment.sh"), "--check"]
+    env = {**shared.env, "NO_COLOR": no_color}
     with subprocess.Popen(command, env=env, stdout=theirs, stderr=theirs):
         os.close(theirs)
         said = b""
@@ -231,10 +245,10 @@ def test_colour_is_for_terminals_that_want_it(clone: Clone, no_color: str) -> No
                 said += part
     os.close(ours)
     assert (b"\x1b[32mok" in said) == (not no_color)
-    assert b"\x1b[" not in clone.setup("--check").stdout.encode()
+    assert b"\x1b[" not in shared.setup("--check").stdout.encode()
 
 
-@long
+@pytest.mark.long
 def test_0_twice_then_down(clone: Clone) -> None:
     first = clone.setup()
     assert first.returncode == 0, first.stdout + first.stderr
@@ -255,7 +269,7 @@ def test_0_twice_then_down(clone: Clone) -> None:
     assert clone.left() == []
 
 
-@long
+@pytest.mark.long
 def test_11_a_service_that_does_not_start(clone: Clone) -> None:
     clone.edit("stack/postgres-start.sh", "set -eu", "exit 7")
     done = clone.setup(STACK_WAIT_SECONDS="30")
@@ -263,7 +277,7 @@ def test_11_a_service_that_does_not_start(clone: Clone) -> None:
     assert "data services" in done.stdout
 
 
-@long
+@pytest.mark.long
 def test_12_migrations_that_fail(clone: Clone) -> None:
     clone.edit("stack/rendered/postgres/accounts.json", "airlift_owner", "airlift_other")
     clone.edit("stack/accounts.py", '"airlift_owner"', '"airlift_other"')
@@ -272,7 +286,7 @@ def test_12_migrations_that_fail(clone: Clone) -> None:
     assert "migrations" in done.stdout
 
 
-@long
+@pytest.mark.long
 def test_13_a_service_that_runs_and_does_not_answer_as_it_should(clone: Clone) -> None:
     clone.edit("stack/rendered/nginx/conf.d/site.conf", "proxy_pass http://app;", "return 404;")
     done = clone.setup()
@@ -280,10 +294,19 @@ def test_13_a_service_that_runs_and_does_not_answer_as_it_should(clone: Clone) -
     assert "API" in done.stdout
 
 
-@long
+@pytest.mark.long
+def test_13_prometheus_is_healthy_and_does_not_answer_here(clone: Clone) -> None:
+    clone.edit("docker-compose.yml", "${PROMETHEUS_PORT:-9090}:9090", "${PROMETHEUS_PORT:-9090}:1")
+    done = clone.setup()
+    assert done.returncode == 13
+    assert "targets that do not answer: Prometheus: " in done.stdout
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_half_way_the_same_command_finishes(clone: Clone, number: int) -> None:
-    command = [str(clone.root / "scripts/setup-environment.sh")]
+    # Whoever runs the tests in the background has SIGINT ignored, and so would the script.
+    command = ["env", "--default-signal=INT", str(clone.root / "scripts/setup-environment.sh")]
     with subprocess.Popen(
         command, env=clone.env, stdout=subprocess.DEVNULL, start_new_session=True
     ) as running:

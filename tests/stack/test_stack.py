@@ -9,11 +9,13 @@ import shlex
 import signal
 import subprocess
 import uuid
-from pathlib import Path
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from bundle.builder.problems import Problem
 from tests.e2e.support import API
 from tests.e2e.test_5_contract import ROWS
 from tests.stack.stackkit import LONG_RUNNING, Stack, docker
@@ -69,14 +71,6 @@ def test_everything_runs_and_what_is_checked_is_healthy(stack: Stack, traffic: S
     )
 
 
-def test_a_second_up_changes_nothing_that_runs(stack: Stack) -> None:
-    """Before the tests that use --no-deps: Compose takes a service without them for another one."""
-    before = {name: stack.container(name) for name in LONG_RUNNING}
-    stack.up()
-    assert {name: stack.container(name) for name in LONG_RUNNING} == before
-    stack.ready()
-
-
 @pytest.mark.parametrize("row", SAME)
 def test_row(door: Any, row: str) -> None:
     ROWS[row](door)
@@ -92,16 +86,21 @@ def test_metrics_and_the_front_page(door: Any) -> None:
     assert (status, answer["colour"], answer["release"]) == (200, "none", "local")
 
 
-def test_api_jobs_and_cancelling(door: Any, stack: Stack) -> None:
-    """A7 with an `api` source, A10."""
+@pytest.fixture(scope="module")
+def source(stack: Stack) -> Iterator[str]:
+    """What `api` jobs read, on the network that is their way out."""
     with stack.beside("app", API, "api-source"):
-        source = "http://api-source:8088"
-        job = {"source_type": "api", "config": {"url": f"{source}/reviews"}}
-        accepted = door.request("POST", "/api/v1/jobs/trigger", job)
-        assert accepted[0] == 202, accepted[2]
-        status, result = stack.result_of(accepted[2]["job_id"])
-        assert (status, result["status"]) == (200, "succeeded")
-    job = {"source_type": "api", "config": {"url": f"{source}/away"}}
+        yield "http://api-source:8088"
+
+
+def test_api_jobs_and_cancelling(door: Any, stack: Stack, source: str) -> None:
+    """A7 with an `api` source, A10."""
+    job = {"source_type": "api", "config": {"url": f"{source}/reviews"}}
+    accepted = door.request("POST", "/api/v1/jobs/trigger", job)
+    assert accepted[0] == 202, accepted[2]
+    status, result = stack.result_of(accepted[2]["job_id"])
+    assert (status, result["status"]) == (200, "succeeded")
+    job = {"source_type": "api", "config": {"url": "http://api-away:8088/"}}
     identity = door.request("POST", "/api/v1/jobs/trigger", job)[2]["job_id"]
     assert door.request("POST", f"/api/v1/jobs/{identity}/cancel")[2]["status"] == "cancelled"
     assert door.request("GET", f"/api/v1/jobs/result/{identity}")[0] == 410
@@ -151,83 +150,83 @@ def test_prometheus_shows_what_a_traffic_script_is_for(
     assert re.search(r"^ANSWER +REQUESTS\n", said, re.MULTILINE)
     assert "Prometheus  " in said
     assert "Grafana " in said
-    found = stack.eventually(lambda: stack.query(TRAFFIC[script]), seconds=40)
+    # At any time since: on a busy machine the script ended minutes ago.
+    kept = f"last_over_time(({TRAFFIC[script]})[1h:5s])"
+    found = stack.eventually(lambda: stack.query(kept), seconds=40)
     if script == "04_top_endpoints.sh":
         assert found[0]["metric"]["endpoint"] == "/health"
 
 
-def test_the_limit_is_per_minute_and_address(stack: Stack) -> None:
-    """B1 as .env.example has it, for somebody who comes from an address of their own."""
-    stack.compose("up", "--detach", "--no-build", "--no-deps", "app", RATE_LIMIT_PER_MIN="60")
-    stack.ready()
-    code = """
-import http.client
-def ask(path):
-    connection = http.client.HTTPConnection("nginx", 8080, timeout=10)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    return answer.status, answer.getheader("retry-after")
-print([ask("/predict")[0] for _ in range(61)].count(200), *ask("/predict"))
-print(ask("/faults/error?status=503")[0], ask("/health")[0])
-"""
-    run = ("run", "--rm", f"--network={stack.name}_monitor", f"--name={stack.name}-limited")
-    counted, faults = docker(*run, "airlift/app:local", "python", "-c", code).splitlines()
-    good, status, seconds = counted.split()
-    assert (good, status) == ("60", "429")
-    assert 0 < int(seconds) <= 65
-    assert faults == "503 200", "probes and faults are not counted"
-    stack.compose("up", "--detach", "--no-build", "--no-deps", "app")
-    stack.ready()
-
-
 def test_networks_keep_apart_what_does_not_belong_together(stack: Stack) -> None:
-    addresses = {}
-    for service in ("app", "postgres", "redis", "worker"):
-        networks = json.loads(
-            docker(
-                "inspect",
-                "--format",
-                "{{json .NetworkSettings.Networks}}",
-                stack.container(service),
-            )
+    ids = stack.containers()
+    inspect = ("inspect", "--format", "{{json .NetworkSettings.Networks}}")
+    names = ("app", "postgres", "redis", "worker")
+    found = docker(*inspect, *(ids[name] for name in names)).splitlines()
+    addresses = {
+        f"{service}@{network.rpartition('_')[2]}": one["IPAddress"]
+        for service, line in zip(names, found, strict=True)
+        for network, one in json.loads(line).items()
+    }
+    database = (f"{addresses['postgres@data']}:5432", "postgres:5432")
+    store = f"{addresses['redis@data']}:6379"
+    # Every address of the app, and the worker.
+    everywhere = [f"{one}:8000" for name, one in addresses.items() if name.startswith("app@")]
+    service = [*everywhere, "app:8000", f"{addresses['worker@data']}:8003"]
+    asked = {
+        "data": [*database, store, *service],
+        "front": ["app:8000", "nginx:8080", *database],
+        "app": ["app:8000", "worker:8003", *database],
+        "monitor": ["nginx:8080", *database],
+    }
+    with ThreadPoolExecutor() as pool:
+        answers = dict(
+            zip(asked, pool.map(lambda one: stack.reach(one, *asked[one]), asked), strict=True)
         )
-        for network, one in networks.items():
-            addresses[f"{service}@{network.rpartition('_')[2]}"] = one["IPAddress"]
-    app, database = addresses["app@data"], addresses["postgres@data"]
-    # What is allowed is, or the rest would prove nothing.
-    assert set(
-        stack.reach("data", f"{database}:5432", f"{addresses['redis@data']}:6379").values()
-    ) == {"open"}
-    assert set(stack.reach("front", "app:8000", "nginx:8080").values()) == {"open"}
-    assert set(stack.reach("app", "app:8000", "worker:8003").values()) == {"open"}
-    # The app is not reached from the data, by no address of it; neither is the worker.
-    everywhere = [one for name, one in addresses.items() if name.startswith("app@")]
-    ways = [f"{one}:8000" for one in everywhere] + [f"{addresses['worker@data']}:8003"]
-    assert "open" not in stack.reach("data", *ways, "app:8000").values()
-    # Neither from Postgres and Redis themselves.
-    for service in ("postgres", "redis"):
-        done = stack.compose(
-            *("exec", "-T", service, "timeout", "3", "bash", "-c"),
-            f"exec 3<>/dev/tcp/{app}/8000",
-            check=False,
-        )
-        assert done.returncode != 0, service
-    # Data is reached from no other network; the engine lets nothing of it out.
-    for network in ("front", "app", "monitor"):
-        assert "open" not in stack.reach(network, f"{database}:5432", "postgres:5432").values()
-    inspect = ("network", "inspect", "--format", "{{.Internal}}")
-    assert docker(*inspect, f"{stack.name}_data") == "true"
-    members = docker(
-        *("network", "inspect", "--format", "{{range .Containers}}{{.Name}} {{end}}"),
-        f"{stack.name}_front",
-    )
-    assert {name.removeprefix(f"{stack.name}-") for name in members.split()} == {"app-1", "nginx-1"}
+    # What is allowed is, or the rest would prove nothing; what is not listed is not.
+    opened = {
+        network: {target for target, how in seen.items() if how == "open"}
+        for network, seen in answers.items()
+    }
+    assert opened == {
+        "data": {*database, store},
+        "front": {"app:8000", "nginx:8080"},
+        "app": {"app:8000", "worker:8003"},
+        "monitor": {"nginx:8080"},
+    }
+    # Neither is the app reached from Postgres and Redis themselves.
+    way = f"exec 3<>/dev/tcp/{addresses['app@data']}/8000"
+    for name in ("postgres", "redis"):
+        with pytest.raises(Problem, match=r"docker exec"):
+            docker("exec", ids[name], "timeout", "3", "bash", "-c", way)
+    # The engine lets nothing of the data out, and only two are in front.
+    inspect = ("network", "inspect", "--format")
+    form = "{{.Internal}} {{range .Containers}}{{.Name}} {{end}}"
+    networks = docker(*inspect, form, f"{stack.name}_data", f"{stack.name}_front").splitlines()
+    assert [line.split()[0] for line in networks] == ["true", "false"]
+    members = {name.removeprefix(f"{stack.name}-") for name in networks[1].split()[1:]}
+    assert members == {"app-1", "nginx-1"}
+
+
+def test_every_container_has_the_rights_and_bounds_of_the_file(stack: Stack) -> None:
+    """What the engine made of docker-compose.yml, which tests/unit/stack reads."""
+    for name, one in stack.containers().items():
+        (found,) = json.loads(docker("inspect", one))
+        host = found["HostConfig"]
+        assert found["Config"]["User"] not in {"", "root", "0:0"} or name == "secrets", name
+        assert host["CapDrop"] == ["ALL"], name
+        assert host["CapAdd"] == (["CHOWN"] if name == "secrets" else None), name
+        assert host["SecurityOpt"] == ["no-new-privileges:true"], name
+        assert (host["ReadonlyRootfs"], host["Privileged"]) == (True, False), name
+        assert min(host["Memory"], host["NanoCpus"], host["PidsLimit"]) > 0, name
+        assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}, name
+        published = [way for ways in (host["PortBindings"] or {}).values() for way in ways]
+        assert {way["HostIp"] for way in published} <= {"127.0.0.1"}, name
 
 
 def test_a_password_is_in_no_environment_and_no_log(stack: Stack) -> None:
     """Each is in the volumes of those who need it, readable by their user only."""
-    inspect = [*(stack.container(name) for name in LONG_RUNNING), stack.container("migrate")]
-    seen = docker("inspect", *inspect) + stack.compose("logs").stdout
+    ids = stack.containers()
+    seen = docker("inspect", *ids.values()) + stack.compose("logs", "--no-log-prefix").stdout
     volume = f"{stack.name}_secrets"
     code = "import pathlib; [print(p.read_text()) for p in pathlib.Path('/kept').iterdir()]"
     mount = f"--volume={volume}:/kept:ro"
@@ -237,9 +236,9 @@ def test_a_password_is_in_no_environment_and_no_log(stack: Stack) -> None:
     ).split()
     assert len(passwords) == 6
     assert [word for word in passwords if word in seen] == []
-    held = stack.compose("exec", "-T", "app", "sh", "-c", "ls -ln /run/secrets").stdout
+    held = docker("exec", ids["app"], "ls", "-ln", "/run/secrets")
     assert len(re.findall(r"^-r-------- +1 10001 ", held, re.MULTILINE)) == 3
-    assert "WARNING: Grafana's password is the example's" in stack.compose("logs", "secrets").stdout
+    assert "WARNING: Grafana's password is the example's" in seen
 
 
 def test_prometheus_scrapes_everything_and_knows_its_rules(stack: Stack) -> None:
@@ -275,29 +274,6 @@ def test_every_query_of_the_dashboards_has_an_answer(stack: Stack) -> None:
     stack.eventually(answered, seconds=40, what=lambda: silent)
 
 
-def test_three_replicas_share_the_work(stack: Stack) -> None:
-    stack.up("--no-deps", "--scale", "app=3", "app")
-    stack.ready()
-    replicas = stack.compose("ps", "--quiet", "app").stdout.split()
-    assert len(replicas) == 3
-
-    def all_asked() -> bool:
-        assert stack.request("GET", "/predict")[0] == 200
-        return all('"/predict"' in docker("logs", one) for one in replicas)
-
-    stack.eventually(all_asked)
-    stack.up("--no-deps", "--scale", "app=1", "app")
-
-
-@pytest.mark.parametrize("service", LONG_RUNNING)
-def test_a_restart_of_a_service_is_survived(stack: Stack, service: str) -> None:
-    stack.compose("restart", "--timeout", "10", service)
-    stack.ready()
-    name = f"after-{service}-{uuid.uuid4()}"
-    stack.eventually(lambda: stack.request("POST", "/items", {"name": name})[0] == 201)
-    assert name in json.dumps(stack.request("GET", "/items")[2])
-
-
 def test_a_process_that_dies_is_started_again(stack: Stack) -> None:
     container = stack.container("app")
     os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", container)), signal.SIGKILL)
@@ -305,29 +281,3 @@ def test_a_process_that_dies_is_started_again(stack: Stack) -> None:
         lambda: int(docker("inspect", "--format", "{{.RestartCount}}", container)) == 1
     )
     stack.ready()
-
-
-def test_development_reloads_changed_code(stack: Stack, tmp_path: Path) -> None:
-    """The profile `dev`, on a copy of the code."""
-    code = tmp_path / "app"
-    subprocess.run(["cp", "-r", str(ROOT / "app"), str(code)], check=True)
-    override = tmp_path / "dev.yml"
-    override.write_text(f"services: {{dev: {{volumes: ['{code}:/srv/app:ro']}}}}\n")
-    tmp_path.chmod(0o755)
-    files = ("-f", str(ROOT / "docker-compose.yml"), "-f", str(override))
-    stack.compose(*files, "--profile", "dev", "up", "--detach", "--no-build", "--no-deps", "dev")
-
-    def version() -> str:
-        return str(stack.request("GET", "/", port="DEV_PORT")[2]["version"])
-
-    before = stack.eventually(version)
-    init = code / "__init__.py"
-    init.write_text(init.read_text().replace(f'"{before}"', '"9.9.9"'))
-    stack.eventually(lambda: version() == "9.9.9")
-    stack.compose("--profile", "dev", "rm", "--stop", "--force", "dev")
-
-
-def test_down_with_volumes_leaves_nothing(stack: Stack) -> None:
-    assert stack.left() != []
-    stack.compose("--profile", "*", "down", "--volumes", "--timeout", "5")
-    assert stack.left() == []

@@ -1,24 +1,24 @@
-"""What takes minutes: scrapes of new replicas, alerts under traffic, data that is kept."""
+"""What takes minutes, or rarely breaks: restarts, replicas, alerts under traffic, kept data."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import urllib.request
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.stack.stackkit import Stack
+from tests.stack.stackkit import LONG_RUNNING, Stack, docker
 from tests.unit.app.appkit import ROOT
 
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.slow,
     pytest.mark.timeout(3000),
-    pytest.mark.skipif(not os.environ.get("AIRLIFT_SOAK"), reason="make soak-stack"),
+    pytest.mark.long,
 ]
 
 
@@ -38,6 +38,84 @@ def traffic(stack: Stack, script: str, seconds: int, rate: int) -> subprocess.Po
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def test_a_second_up_changes_nothing_that_runs(stack: Stack) -> None:
+    """Before the tests that use --no-deps: Compose takes a service without them for another one."""
+    before = stack.containers()
+    stack.up()
+    after = stack.containers()
+    assert {name: after[name] for name in LONG_RUNNING} == {
+        name: before[name] for name in LONG_RUNNING
+    }
+    stack.ready()
+
+
+def test_the_limit_is_per_minute_and_address(stack: Stack) -> None:
+    """B1 as .env.example has it, for somebody who comes from an address of their own."""
+    stack.compose("up", "--detach", "--no-build", "--no-deps", "app", RATE_LIMIT_PER_MIN="60")
+    stack.ready()
+    code = """
+import http.client
+def ask(path):
+    connection = http.client.HTTPConnection("nginx", 8080, timeout=10)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return answer.status, answer.getheader("retry-after")
+print([ask("/predict")[0] for _ in range(61)].count(200), *ask("/predict"))
+print(ask("/faults/error?status=503")[0], ask("/health")[0])
+"""
+    run = ("run", "--rm", f"--network={stack.name}_monitor", f"--name={stack.name}-limited")
+    counted, faults = docker(*run, "airlift/app:local", "python", "-c", code).splitlines()
+    good, status, seconds = counted.split()
+    assert (good, status) == ("60", "429")
+    assert 0 < int(seconds) <= 65
+    assert faults == "503 200", "probes and faults are not counted"
+    stack.compose("up", "--detach", "--no-build", "--no-deps", "app")
+    stack.ready()
+
+
+@pytest.mark.parametrize("service", LONG_RUNNING)
+def test_a_restart_of_a_service_is_survived(stack: Stack, service: str) -> None:
+    stack.compose("restart", "--timeout", "10", service)
+    stack.ready()
+    name = f"after-{service}-{uuid.uuid4()}"
+    stack.eventually(lambda: stack.request("POST", "/items", {"name": name})[0] == 201)
+    assert name in json.dumps(stack.request("GET", "/items")[2])
+
+
+def test_three_replicas_share_the_work(stack: Stack) -> None:
+    stack.up("--no-deps", "--scale", "app=3", "app")
+    stack.ready()
+    replicas = stack.compose("ps", "--quiet", "app").stdout.split()
+    assert len(replicas) == 3
+
+    def all_asked() -> bool:
+        assert stack.request("GET", "/predict")[0] == 200
+        return all('"/predict"' in docker("logs", one) for one in replicas)
+
+    stack.eventually(all_asked)
+    stack.up("--no-deps", "--scale", "app=1", "app")
+
+
+def test_development_reloads_changed_code(stack: Stack, tmp_path: Path) -> None:
+    """The profile `dev`, on a copy of the code."""
+    code = tmp_path / "app"
+    subprocess.run(["cp", "-r", str(ROOT / "app"), str(code)], check=True)
+    override = tmp_path / "dev.yml"
+    override.write_text(f"services: {{dev: {{volumes: ['{code}:/srv/app:ro']}}}}\n")
+    tmp_path.chmod(0o755)
+    files = ("-f", str(ROOT / "docker-compose.yml"), "-f", str(override))
+    stack.compose(*files, "--profile", "dev", "up", "--detach", "--no-build", "--no-deps", "dev")
+
+    def version() -> str:
+        return str(stack.request("GET", "/", port="DEV_PORT")[2]["version"])
+
+    before = stack.eventually(version)
+    init = code / "__init__.py"
+    init.write_text(init.read_text().replace(f'"{before}"', '"9.9.9"'))
+    stack.eventually(lambda: version() == "9.9.9")
+    stack.compose("--profile", "dev", "rm", "--stop", "--force", "dev")
 
 
 def test_new_replicas_are_scraped_and_gone_ones_forgotten(stack: Stack) -> None:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
+
+# The release directory: the roles' shared code is importable from it, whatever the controller has.
+RELEASE = str(Path(__file__).resolve().parents[3])
+if RELEASE not in sys.path:
+    sys.path.insert(0, RELEASE)
+
+from roles.site.module_utils.container_logs import last_error  # noqa: E402
 
 
 def app_reason(output: str) -> str:
     """Return the reason of the last error among lines that are JSON objects, or the last line."""
-    lines = [line for line in str(output).splitlines() if line.strip()]
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and str(record.get("level")) in {"error", "critical"}:
-            return str(
-                record.get("reason") or record.get("exception") or record.get("event") or line
-            )
-    return lines[-1] if lines else "it said nothing"
+    return last_error(str(output), plain=False) or "it said nothing"
 
 
 class FilterModule:

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Wait until one container of the service is what it should be, and ready; see DOCUMENTATION."""
+"""Wait until a container of the service is the expected one, and ready; see DOCUMENTATION."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ import urllib.request  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.container_logs import last_error  # noqa: E402
 
 #: The engine starts a container again that ended; one that does so twice will not stay. What it
 #: outlived before we watched is history: the database was away, a machine was restarted.
@@ -74,7 +75,7 @@ RESTARTS = 2
 
 
 class NotReadyError(Exception):
-    """Why it may not serve, in a sentence."""
+    """Why the container must not serve, in a sentence."""
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -90,17 +91,7 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
 def last_words(container: str) -> str:
     """Return the reason in the last line that a container logged: lines are JSON objects."""
     said = docker("logs", "--tail", "20", container)
-    lines = [line for line in (said.stdout + said.stderr).splitlines() if line.strip()]
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and str(record.get("level")) in {"error", "critical"}:
-            return str(
-                record.get("reason") or record.get("exception") or record.get("event") or line
-            )
-    return lines[-1] if lines else "it said nothing"
+    return last_error(said.stdout + said.stderr, plain=False) or "it said nothing"
 
 
 def check_container(options: dict[str, Any], before: int | None) -> int:
@@ -115,7 +106,7 @@ def check_container(options: dict[str, Any], before: int | None) -> int:
     found = json.loads(shown.stdout)[0]
     if found["Image"] != options["image"]:
         raise NotReadyError(
-            f"{name} runs image {found['Image']}, the release says {options['image']}"
+            f"{name} runs image {found['Image']}, the release needs {options['image']}"
         )
     state, restarts = found["State"], int(found["RestartCount"])
     since = 0 if before is None else restarts - before

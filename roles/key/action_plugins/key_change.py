@@ -1,4 +1,4 @@
-"""Judge what `keys.yml` is asked for, and change the list of API keys in the site's inventory."""
+"""Check the request of `keys.yml`, and change the list of API keys in the site's inventory."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from roles.site.logic.fresh import Definition, Fresh  # noqa: E402
 from roles.swap.action_plugins.swap_agent import is_dead, this_run  # noqa: E402
 
 LIST = "app_api_keys"
-#: What may be said only together with what.
+#: Options that are valid only with key_add, or only with key_revoke.
 OF_ADD = ("scopes", "rate_limit", "label", "file")
 OF_REVOKE = ("last",)
 USAGE = (
     "keys.yml takes -e key_add=CLIENT (with key_scopes, key_rate_limit, key_label, key_file), "
     "-e key_revoke=CLIENT_OR_ID (with key_last) or -e key_sync=true; without any it lists the keys"
 )
-#: When a file cannot be edited by a program.
+#: The fix for a file that a program cannot edit safely.
 BY_HAND = (
-    "Nothing was changed. Change the list by hand: an entry is {client: NAME, key_sha256: SHA256}, "
-    "a key is made with `openssl rand -hex 32`, its sha256 is what `printf %s KEY | sha256sum` "
-    "prints. Then run keys.yml -e key_sync=true"
+    "Nothing was changed. Edit the list by hand: an entry is {client: NAME, key_sha256: SHA256}; "
+    "make a key with `openssl rand -hex 32` and its SHA-256 with `printf %s KEY | sha256sum`. "
+    "Then run keys.yml -e key_sync=true"
 )
 #: Seconds to wait for another run; one takes less than ten.
 PATIENCE = 60.0
@@ -49,7 +49,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Do one step; `begin` waits for the turn of this run, `end` gives it back."""
+        """Run one step; `begin` waits for the turn of this run, `end` releases it."""
         super().run(tmp, task_vars)
         self._vars = task_vars or {}
         self._path = Path(LIST)
@@ -65,12 +65,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except listedit.EditError as error:
             return _refused(f"{self._path}: {error}. {BY_HAND}")
         except AnsibleError as error:
-            return _refused(f"{LIST} cannot be worked out: {error.message}")
+            return _refused(f"{LIST} cannot be evaluated: {error.message}")
         except (keys.KeyRefusedError, vaultfile.FileError, OSError) as error:
             return _refused(str(error))
 
     def _check(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Refuse what is misspelt or contradicts itself, before anything is connected to."""
+        """Reject misspelt or contradictory options before connecting to any host."""
         known = settings.known_options(Path(RELEASE) / "roles")
         defaults = Path(RELEASE) / "roles" / "preflight" / "defaults" / "main.yml"
         own = yaml.safe_load(defaults.read_text())["preflight_own_variables"]
@@ -87,11 +87,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         wanted = [verb for verb in ("add", "revoke", "sync") if asked.get(verb)]
         if len(wanted) > 1:
             both = " and ".join(f"key_{verb}" for verb in wanted)
-            raise keys.KeyRefusedError(f"{both}: one at a time")
+            raise keys.KeyRefusedError(f"{both} exclude each other: run keys.yml once for each")
         for verb, options in (("add", OF_ADD), ("revoke", OF_REVOKE)):
             stray = [f"key_{name}" for name in options if asked.get(name) and verb not in wanted]
             if stray:
-                raise keys.KeyRefusedError(f"{', '.join(stray)} goes with key_{verb} only")
+                raise keys.KeyRefusedError(f"{', '.join(stray)} is valid with key_{verb} only")
         if asked.get("add"):
             self._entry(asked, "0" * 64)
         return {"changed": False, "verb": wanted[0] if wanted else "list"}
@@ -102,7 +102,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         holder = turn.take(Path(asked["turn"]), this_run(), is_dead, seconds=PATIENCE)
         if holder:
             raise keys.KeyRefusedError(
-                f"another keys.yml is in progress, run {holder}: wait for it"
+                f"another keys.yml is in progress (run {holder}): wait for its end, then run the "
+                "same command again"
             )
         return {"changed": False}
 
@@ -125,7 +126,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         keys.check_new(self._listed(asked), entry["client"], str(asked.get("label") or ""))
 
         def edit(document: vaultfile.Document) -> str:
-            # Once more: this time nobody else can change it before it is written.
+            # Check again: this time no other run can change the file before it is written.
             there = [
                 one
                 for one in listedit.entries(document.text, definition.name)
@@ -137,7 +138,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
         target = self._key_file(asked)
         if target and not self._task.check_mode:
-            # Before the list knows it: a key in a file that works nowhere does no harm.
+            # Before the list has it: a key that works nowhere does no harm.
             _write_key(target, key)
         try:
             document = vaultfile.change(path, self._loader._vault, edit)
@@ -146,7 +147,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 target.unlink(missing_ok=True)
             raise
         if self._task.check_mode:
-            return {"changed": True, "msg": f"would add a key of {entry['client']} to {path}"}
+            return {"changed": True, "msg": f"would add a key for {entry['client']} to {path}"}
         self._show(asked, key, entry, target)
         where = f"{document.path}{' (encrypted)' if document.encrypted else ''}"
         return {
@@ -154,7 +155,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "id": keys.id_of(entry),
             "client": entry["client"],
             "path": str(document.path),
-            "msg": f"{keys.id_of(entry)} of {entry['client']} is in {where}",
+            "msg": f"added key {keys.id_of(entry)} of {entry['client']} to {where}",
         }
 
     def _revoke(self, asked: dict[str, Any], definition: Definition) -> dict[str, Any]:
@@ -164,22 +165,24 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         meant = dict(listed[keys.find(listed, wanted, last=last)])
 
         def edit(document: vaultfile.Document) -> str:
-            # Its sha256 may be encrypted there by itself; its place is the same.
+            # Its sha256 may be encrypted in the file; its place in the list is the same.
             now = self._listed(asked)
             place = next((at for at, one in enumerate(now) if one == meant), None)
             if place is None or len(now) != len(listedit.entries(document.text, definition.name)):
-                raise keys.KeyRefusedError(f"{path} was changed meanwhile: run this again")
+                raise keys.KeyRefusedError(
+                    f"{path} was changed meanwhile: run the same command again"
+                )
             text = listedit.remove(document.text, definition.name, place)
             return document.text if self._task.check_mode else text
 
         document = vaultfile.change(path, self._loader._vault, edit)
-        done = "would be taken" if self._task.check_mode else "is taken"
+        done = "would remove" if self._task.check_mode else "removed"
         return {
             "changed": True,
             "id": keys.id_of(meant),
             "client": meant["client"],
             "path": str(document.path),
-            "msg": f"{keys.id_of(meant)} of {meant['client']} {done} out of {document.path}",
+            "msg": f"{done} key {keys.id_of(meant)} of {meant['client']} from {document.path}",
         }
 
     def _entry(self, asked: dict[str, Any], digest: str) -> keys.Entry:
@@ -189,7 +192,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             limit = int(asked.get("rate_limit") or 0)
         except ValueError:
             raise keys.KeyRefusedError(
-                f"key_rate_limit={asked['rate_limit']} is no number of requests a minute"
+                f"key_rate_limit={asked['rate_limit']} is not a number of requests per minute"
             ) from None
         return keys.entry(
             str(asked["add"]).strip(),
@@ -207,31 +210,32 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return [dict(one) for one in self._fresh().value(host, LIST, [])]
 
     def _definition(self, hosts: list[str]) -> Definition:
-        """Return where the list is written; all app hosts must have the same."""
+        """Return where the list is defined; it must be the same for all app hosts."""
         fresh = self._fresh()
         found = {fresh.definition(host, LIST) for host in hosts}
         if len(found) > 1:
             places = ", ".join(sorted(str(one.path) for one in found))
             raise keys.KeyRefusedError(
-                f"{LIST} is not the same for all app hosts: {places}. "
-                "Set it once, in group_vars/all"
+                f"{LIST} differs between app hosts: {places}. Set it once, in group_vars/all"
             )
         definition = found.pop()
         if LIST in load_extra_vars(self._loader):
-            raise keys.KeyRefusedError(f"{LIST} is given with -e, so no file can be changed")
+            raise keys.KeyRefusedError(
+                f"{LIST} is set with -e, so no file can be changed: run the command without it"
+            )
         if definition.path is None:
             return definition._replace(path=self._new_place())
         return definition
 
     def _new_place(self) -> Path:
-        """Return the file for a list that is written nowhere yet."""
+        """Return the file for a list that is not defined yet."""
         folder = Path(self._vars["inventory_dir"]) / "group_vars" / "all"
         for name in ("vault.yml", "main.yml"):
             if (folder / name).is_file():
                 return folder / name
         raise keys.KeyRefusedError(
-            f"{LIST} is set in no file: put `{LIST}: []` into "
-            f"{folder / 'vault.yml'}, then run this again"
+            f"{LIST} is set in no file: write `{LIST}: []` into "
+            f"{folder / 'vault.yml'}, then run the same command again"
         )
 
     @staticmethod
@@ -241,13 +245,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _show(
         self, asked: dict[str, Any], key: str, entry: keys.Entry, target: Path | None
     ) -> None:
-        """Show the key on the terminal only: neither log file nor callback nor result has it."""
+        """Show the key on the terminal only: not in a log file, callback or result."""
         if target:
-            text = (
-                f"The key of {entry['client']} is in {target}. Hand it over, then delete the file."
-            )
+            text = f"The key of {entry['client']} is in {target}. Deliver it, then delete the file."
         else:
-            text = f"The key of {entry['client']}, shown this once:\n\n    {key}\n"
+            text = f"The key of {entry['client']}, shown only once:\n\n    {key}\n"
         self._display.display(text, screen_only=True)
 
 
@@ -265,7 +267,7 @@ def _write_key(path: Path, key: str) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise keys.KeyRefusedError(f"key_file={path} cannot be made: {error.strerror}") from None
+        raise keys.KeyRefusedError(f"key_file={path} cannot be created: {error.strerror}") from None
     with os.fdopen(handle, "w") as file:
         file.write(f"{key}\n")
         file.flush()

@@ -1,4 +1,4 @@
-"""Filter that shows keys as a table, and says what to do where inventory and database differ."""
+"""Filter that shows keys as a table, and the fix where inventory and database differ."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def key_report(listed: Sequence[Mapping[str, Any]], stored: str, command: str) -
     strange = [row for row in rows if row["state"] not in keys.DECIDED]
     said = ["Inventory and database agree."]
     if strange:
-        said = [f"{len(strange)} of {len(rows)} keys are not in the database as in the inventory."]
+        said = [f"{len(strange)} of {len(rows)} keys differ between inventory and database."]
         said += [f"Next: {command}keys.yml -e key_sync=true"]
     return "\n".join([keys.table(rows), "", *said])
 

@@ -1,4 +1,4 @@
-"""API keys as a site's inventory lists them: made, found, compared with the database's."""
+"""API keys in a site's inventory: make, find, and compare them with the database."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LABEL = re.compile(r"[ -~]{1,100}")
 SCOPES = ("predict", "jobs", "items")
 HIGHEST_LIMIT = 1_000_000
 DIGITS_OF_ID = 12
-#: The client in whose name an upgrade tries a release.
+#: The client whose key an upgrade uses to test a release.
 OWN_CLIENT = "airlift-smoke"
 
-#: How inventory and database may stand to each other. The first needs nothing; the next two are
-#: somebody's decision, which bringing them in line does not change; the rest it does.
+#: How a key may differ between inventory and database. The first needs no action; the next two are
+#: decisions of a person, which key_sync keeps; key_sync corrects the rest.
 IN_EFFECT = "in effect"
 BY_HAND = "made by hand, not in the inventory"
 REVOKED_BY_HAND = "revoked by hand"
@@ -31,7 +31,7 @@ DECIDED = (IN_EFFECT, BY_HAND, REVOKED_BY_HAND)
 
 
 class KeyRefusedError(Exception):
-    """What was asked for cannot be done; nothing was changed."""
+    """The request cannot be fulfilled; nothing was changed."""
 
 
 def make() -> tuple[str, str]:
@@ -41,27 +41,27 @@ def make() -> tuple[str, str]:
 
 
 def id_of(entry: Mapping[str, Any]) -> str:
-    """Return the name of a key: the first digits of its sha256."""
+    """Return the id of a key: the first digits of its SHA-256."""
     return str(entry.get("key_sha256", ""))[:DIGITS_OF_ID]
 
 
 def entry(client: str, sha256: str, *, scopes: Sequence[str], rate_limit: int, label: str) -> Entry:
-    """Return the entry of a key; raises `KeyRefusedError` if the service would not take it."""
+    """Return the entry of a key; raise `KeyRefusedError` if the service would reject it."""
     if not CLIENT.fullmatch(client):
         raise KeyRefusedError(
-            f"key_add={client!r} is no name of a client: letters, digits, dot, dash and "
-            "underscore, at most 63, the first a letter or digit"
+            f"key_add={client!r} is not a valid client name: use at most 63 letters, digits, dots, "
+            "dashes and underscores, the first a letter or digit"
         )
     if client == OWN_CLIENT:
-        raise KeyRefusedError(f"{client} is the client in whose name upgrades try a release")
+        raise KeyRefusedError(f"{client} is reserved: upgrades test a release with its key")
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown:
         raise KeyRefusedError(
-            f"key_scopes: no scope is called {', '.join(unknown)}; there are {', '.join(SCOPES)}"
+            f"key_scopes: unknown scope {', '.join(unknown)}; use any of {', '.join(SCOPES)}"
         )
     if rate_limit and not 1 <= rate_limit <= HIGHEST_LIMIT:
         raise KeyRefusedError(
-            f"key_rate_limit={rate_limit} must be 1 to {HIGHEST_LIMIT} requests a minute"
+            f"key_rate_limit={rate_limit} must be 1 to {HIGHEST_LIMIT} requests per minute"
         )
     if label and not LABEL.fullmatch(label):
         raise KeyRefusedError("key_label must be printable ASCII, at most 100 characters")
@@ -76,18 +76,18 @@ def entry(client: str, sha256: str, *, scopes: Sequence[str], rate_limit: int, l
 
 
 def check_new(known: Iterable[Mapping[str, Any]], client: str, label: str) -> None:
-    """Refuse a key that could not be told apart from another one of its client."""
+    """Reject a key with the same label as another key of its client."""
     for one in known:
         if one.get("client") == client and (one.get("label") or "") == label:
             called = f"with the label {label!r}" if label else "without a label"
             raise KeyRefusedError(
-                f"{client} has a key {called} already, {id_of(one)}: give the new one a label of "
-                "its own (-e key_label=…), then revoke the old one by its id"
+                f"{client} already has a key {called}, {id_of(one)}: give the new key its own "
+                "label (-e key_label=…), then revoke the old key by its id"
             )
 
 
 def find(known: Sequence[Mapping[str, Any]], wanted: str, *, last: bool = False) -> int:
-    """Return the place of the one key that is meant, by its client or by its id."""
+    """Return the place of the one key with this client or id."""
     digits = re.fullmatch(rf"[0-9a-f]{{{DIGITS_OF_ID},64}}", wanted)
     found = [
         place
@@ -98,16 +98,16 @@ def find(known: Sequence[Mapping[str, Any]], wanted: str, *, last: bool = False)
         names = [name for one in known for name in (str(one.get("client")), id_of(one))]
         near = difflib.get_close_matches(wanted, names, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise KeyRefusedError(f"the inventory lists no key of client or id {wanted!r}.{hint}")
+        raise KeyRefusedError(f"the inventory lists no key with client or id {wanted!r}.{hint}")
     if len(found) > 1:
         keys = ", ".join(
             f"{id_of(known[at])} ({known[at].get('label') or 'no label'})" for at in found
         )
-        raise KeyRefusedError(f"{wanted} has {len(found)} keys: {keys}. Name one by its id")
+        raise KeyRefusedError(f"{wanted} has {len(found)} keys: {keys}. Give the id of one")
     if len(known) == 1 and not last:
         raise KeyRefusedError(
-            f"{id_of(known[0])} of {known[0].get('client')} is the last key: without it nobody "
-            "could use the service. Add another one first, or say -e key_last=true"
+            f"{id_of(known[0])} of {known[0].get('client')} is the last key: without it no client "
+            "could use the service. Add another key first, or confirm with -e key_last=true"
         )
     return found[0]
 
@@ -122,7 +122,7 @@ def compare(
     database = {str(row["id"]): row for row in stored}
     rows = [_row(one, id_of(one), _state(one, database.pop(id_of(one), None))) for one in listed]
     for key_id, row in database.items():
-        # The key of upgrades is made where the database is brought in line, and is in no inventory.
+        # The key of upgrades is made when the database is updated, and is in no inventory.
         if not row.get("revoked_at") and row.get("client") != OWN_CLIENT:
             rows.append(_row(row, key_id, BY_HAND if row.get("origin") == "command" else OLD))
     return sorted(rows, key=lambda row: (row["client"], row["label"], row["id"]))

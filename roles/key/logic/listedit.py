@@ -14,11 +14,11 @@ Entry = dict[str, Any]
 
 
 class EditError(Exception):
-    """The text cannot be changed safely; it says why."""
+    """Why the text cannot be changed safely."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Keeps what a tag like !vault holds as it is written."""
+    """Keeps the value of a tag like !vault as written."""
 
 
 def _tagged(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> tuple[str, str]:
@@ -37,24 +37,24 @@ class _Place(NamedTuple):
 
 
 def parse(text: str) -> Any:
-    """Return what a text says; raises `EditError` if it is not YAML."""
+    """Return the values of a text; raise `EditError` if it is not YAML."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - derived from SafeLoader
     except yaml.YAMLError as error:
         raise EditError(f"it is not YAML: {str(error).splitlines()[0]}") from None
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        # A date that is none, a key that cannot be one, lists in lists without end.
+        # An invalid date, an invalid key, or lists nested without end.
         raise EditError(f"it is YAML that cannot be read: {error}") from None
 
 
 def entries(text: str, name: str) -> list[Any]:
-    """Return the list as it is written, or an empty one."""
+    """Return the list as written, or an empty one."""
     place = _find(text, name)
     return [] if place is None else _listed(text, place)
 
 
 def add(text: str, name: str, entry: Entry) -> str:
-    """Return the text with one more entry at the end of the list."""
+    """Return the text with an entry added at the end of the list."""
     place = _find(text, name)
     if place is None:
         return _proven(text, _appended(text, name, entry), (name,), [entry])
@@ -217,7 +217,7 @@ def _after_line(text: str, line: int, more: str) -> str:
 
 
 def _last_line(node: yaml.Node) -> int:
-    """Return the last line with something of a node; its end mark is behind comments."""
+    """Return the last line of a node; its end mark is behind comments."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _last_line(last[1] if isinstance(last, tuple) else last)

@@ -1,6 +1,6 @@
 """One `keys.yml` at a time on a jump host: two would start the same container on the app host.
 
-The turn lasts for several tasks, so a file names the run that has it. A run that died has no turn.
+The turn lasts for several tasks, so a file names the run that holds it. An ended run holds none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TextIO
 
 
 def take(path: Path, run: str, is_dead: Callable[[str], bool], *, seconds: float) -> str:
-    """Take the turn, after at most so many seconds; return whose it is if it is another run's."""
+    """Take the turn within so many seconds; else return the run that holds it."""
     deadline = time.monotonic() + seconds
     while True:
         with _opened(path) as file:
@@ -29,7 +29,7 @@ def take(path: Path, run: str, is_dead: Callable[[str], bool], *, seconds: float
 
 
 def give_back(path: Path, run: str) -> None:
-    """End the turn of this run, if it has it."""
+    """End the turn of this run, if it holds it."""
     with _opened(path) as file:
         if file.read().strip() == run:
             _fill(file, "")

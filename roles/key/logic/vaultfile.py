@@ -1,7 +1,7 @@
-"""A file of settings, plain or encrypted with Ansible Vault: read, and replaced as a whole.
+"""Read and replace a file of settings, plain or encrypted with Ansible Vault.
 
-What was encrypted is never written in clear, not even beside it. The file keeps its vault id,
-password, mode and owner.
+Encrypted content is never written in clear, not even to a temporary file. The file keeps its vault
+id, password, mode and owner.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ansible.parsing.vault import VaultLib, is_encrypted, parse_vaulttext_envelo
 
 
 class FileError(Exception):
-    """The file cannot be read or replaced; it says why, and what to do."""
+    """Why the file cannot be read or replaced, and the fix."""
 
 
 class Document(NamedTuple):
-    """What is in a file, and how it is encrypted."""
+    """The content of a file, and how it is encrypted."""
 
     path: Path
     raw: bytes
@@ -38,8 +38,8 @@ class Document(NamedTuple):
 
 
 def read(path: Path, vault: VaultLib) -> Document:
-    """Return a file's text; a vault is opened with the passwords that this run has."""
-    # The file itself: a link to it shall stay one.
+    """Return a file's text; a vault is decrypted with the passwords of this run."""
+    # Resolve links: a link to the file must stay a link.
     path = path.resolve()
     try:
         raw = path.read_bytes()
@@ -59,9 +59,9 @@ def read(path: Path, vault: VaultLib) -> Document:
 
 
 def change(path: Path, vault: VaultLib, edit: Callable[[Document], str]) -> Document:
-    """Replace a file's text by what `edit` makes of it, whole or not at all; return what it was.
+    """Replace a file's text with the result of `edit`, atomically; return the old document.
 
-    Another run that does the same waits. What an editor saved meanwhile is seen, and refused.
+    Another run of this function waits. A change that an editor saved meanwhile is an error.
     """
     with _only_one(path.resolve().parent):
         document = read(path, vault)
@@ -79,7 +79,7 @@ def _sealed(document: Document, text: str, vault: VaultLib) -> bytes:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    # The lock is on the folder: the file itself is replaced, and a lock on it with it.
+    # Lock the folder: the file is replaced, and a lock on it would go with it.
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -101,7 +101,9 @@ def _replace(document: Document, raw: bytes) -> None:
         try:
             _write(draft, raw, path.stat())
             if path.read_bytes() != document.raw:
-                raise FileError(f"{path} was changed by somebody else meanwhile: run this again")
+                raise FileError(
+                    f"{path} was changed by another program meanwhile: run the same command again"
+                )
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
@@ -128,6 +130,6 @@ def _write(draft: Path, raw: bytes, like: os.stat_result) -> None:
 
 def _owner(path: Path) -> str:
     try:
-        return f"; it belongs to {path.owner()}: run this as that user"
+        return f"; it belongs to {path.owner()}: run the same command as that user"
     except (OSError, KeyError):
         return ""

@@ -58,7 +58,6 @@ problem:
 
 import http.client  # noqa: E402
 import json  # noqa: E402
-import re  # noqa: E402
 import ssl  # noqa: E402
 import subprocess  # noqa: E402
 import time  # noqa: E402
@@ -67,6 +66,7 @@ import urllib.request  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.container_logs import last_error  # noqa: E402
 
 TIMEOUT = 5.0
 PAUSE = 0.5
@@ -74,11 +74,6 @@ PAUSE = 0.5
 RESTARTS = 3
 #: Characters of a container's last words.
 WORDS = 300
-ERROR = re.compile(
-    r"error|fatal|panic|critical|emerg|can'?t|cannot|could not|unable|fail|denied|refused|invalid"
-    r"|bad |no such|corrupt",
-    re.IGNORECASE,
-)
 
 
 class Stay(urllib.request.HTTPRedirectHandler):
@@ -112,22 +107,10 @@ def engine(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, "", f"the engine does not answer: {error}")
 
 
-def last_error(container: str) -> str:
-    """Return the last line of a container's log that tells an error, else its last line."""
+def last_words(container: str) -> str:
+    """Return what a container's log says is wrong, in one line."""
     said = engine("logs", "--tail", "50", container)
-    lines = [line for line in (said.stdout + said.stderr).splitlines() if line.strip()]
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        if isinstance(record, dict):
-            if str(record.get("level")) in {"error", "critical", "fatal"}:
-                words = record.get("reason") or record.get("exception") or record.get("event")
-                return short(str(words or line))
-        elif ERROR.search(line):
-            return short(line)
-    return short(lines[-1]) if lines else "it said nothing"
+    return short(last_error(said.stdout + said.stderr)) or "it said nothing"
 
 
 def short(text: str) -> str:
@@ -200,7 +183,7 @@ def wait(options: dict[str, Any]) -> tuple[str, bool]:
     if problem and not lost:
         problem += f", after {options['seconds']} s"
     if problem and watch:
-        problem += f": {last_error(watch.name)}"
+        problem += f": {last_words(watch.name)}"
     return problem, bool(watch and watch.kicked)
 
 

@@ -34,10 +34,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         made["report"]["time"] = moment
         path = Path(str(self._task.args["path"]))
         try:
-            # A rehearsal writes it as well: it tells what was looked at, and nothing else.
+            # In check mode as well: the file reports what was checked and changes nothing else.
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             body = json.dumps(made["report"], indent=1, sort_keys=True)
             path.write_text(body + "\n", encoding="utf-8")
         except OSError as error:
-            self._display.warning(f"the report for machines could not be written: {error}")
+            self._display.warning(
+                f"the JSON report could not be written: {error}; choose another file with "
+                "-e status_report=FILE"
+            )
         return {"changed": False, **made}

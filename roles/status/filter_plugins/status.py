@@ -1,4 +1,4 @@
-"""Filter that says what each host is to ask over the network."""
+"""Filter that returns the network checks of each host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Ask = dict[str, Any]
 
 
 def _of_edge(site: Mapping[str, Any]) -> Iterator[Ask]:
-    """Ask as clients do, and each replica as Nginx does: from the network of its container."""
+    """Check the edge as clients do, and each replica as Nginx does, from Nginx's network."""
     url = f"https://{site['address']}:{site['ports']['https']}/health/ready"
     yield {"name": "edge", "kind": "ready", "url": url, "verify": site["verify"]}
     for host in site["app_hosts"]:
@@ -25,7 +25,7 @@ def _of_edge(site: Mapping[str, Any]) -> Iterator[Ask]:
 
 
 def _of_app(site: Mapping[str, Any]) -> Iterator[Ask]:
-    """Ask what the host itself runs: both colours, and the worker of the active one."""
+    """Check what the host itself runs: both colours, and the worker of the active one."""
     names = [f"app_{colour}" for colour in site["colours"]] + [f"worker_{site['colours'][0]}"]
     for name in names:
         url = f"http://{site['address']}:{site['ports'][name]}/health/ready"
@@ -33,10 +33,10 @@ def _of_app(site: Mapping[str, Any]) -> Iterator[Ask]:
 
 
 def status_asks(site: Mapping[str, Any]) -> list[Ask]:
-    """Return what one host asks; `site` is what the role knows of it.
+    """Return the checks of one host; `site` is what the role knows of it.
 
-    The service's own answer proves its way to the data zone and its logins there; an exporter's
-    metric proves the exporter's login; Prometheus' targets prove every scrape.
+    The service's own answer tests its connection to the data zone and its logins there; an
+    exporter's metric tests the exporter's login; Prometheus' targets test every scrape.
     """
     asks: list[Ask] = []
     zones: Sequence[str] = site["zones"]

@@ -1,19 +1,19 @@
 #!/usr/bin/python
-"""Everything that status asks a host, in one go; see DOCUMENTATION."""
+"""Collect everything that status needs from a host, in one go; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: status_facts
-short_description: Everything that status asks a host, in one go
+short_description: Collect everything that status needs from a host, in one go
 description:
-  - Reads only, and never fails because something is down - that is what it is asked to tell.
-  - No secret, no hash of one and no container's environment is in the answer.
+  - Reads only, and never fails because something is down - reporting that is its purpose.
+  - The answer holds no secret, no hash of a secret and no environment of a container.
 options:
   asks:
     description:
-      - What to ask over the network - C(name), C(kind) (C(ready), C(gauge) or C(targets)), C(url),
-        C(ca), C(verify), C(gauge), and C(within), the container whose network it is asked from.
+      - The network checks - C(name), C(kind) (C(ready), C(gauge) or C(targets)), C(url), C(ca),
+        C(verify), C(gauge), and C(within), the container from whose network it is sent.
     type: list
     elements: dict
     default: []
@@ -32,12 +32,12 @@ options:
     elements: str
     default: []
   settings:
-    description: Settings that both colours must have alike, whatever their releases know.
+    description: Settings that must be the same in both colours.
     type: list
     elements: str
     default: []
   aside:
-    description: Where a service may have set damaged files aside; empty when none would.
+    description: Folder where a service sets damaged files aside; empty when it has none.
     type: str
     default: ""
   database:
@@ -79,7 +79,7 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 
 def look(given: dict[str, Any]) -> dict[str, Any]:
-    """Return what was found."""
+    """Return the facts of this host."""
     facts: dict[str, Any] = {
         "engine": {"error": ""},
         "containers": [],

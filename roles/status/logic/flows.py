@@ -1,4 +1,4 @@
-"""What was answered over the network: replicas, workers, exporters, targets; and the keys."""
+"""Problems in the answers of replicas, workers, exporters and targets, and in the keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMOKE = "airlift-smoke"
 
 
 def replica(findings: Findings, host: str, colour: str) -> tuple[Mapping[str, Any], bool]:
-    """Return the readiness answer of a replica, and whether the edge got it, or its own host."""
+    """Return the readiness answer of a replica, and whether the edge received it."""
     name = f"app-{colour}"
     for one in findings["zones"].get("dmz", []):
         answers = model.facts_of(findings, one).get("answers") or {}
@@ -25,12 +25,12 @@ def replica(findings: Findings, host: str, colour: str) -> tuple[Mapping[str, An
 def of_answer(
     host: str, name: str, answer: Mapping[str, Any], release: str, *, edge: bool
 ) -> Iterator[Problem]:
-    """Return what is wrong with a replica or a worker, of its readiness answer."""
+    """Return the problem in the readiness answer of a replica or a worker."""
     found, said = "", ""
     if answer["error"]:
         found, said = f"{name} on {host} does not answer", str(answer["error"])
         if edge:
-            found = f"the edge does not reach {name} on {host}"
+            found = f"the edge cannot reach {name} on {host}"
     elif answer["status"] != 200:
         found, said = f"{name} on {host} is not ready", model.wrong_checks(answer)
     elif release and answer["release"] not in {"", release}:
@@ -42,7 +42,7 @@ def of_answer(
 
 
 def of_replicas(findings: Findings, edge: Mapping[str, Any], active: str) -> Iterator[Problem]:
-    """Return what is wrong with the serving replicas and their workers."""
+    """Return the problems of the serving replicas and their workers."""
     release = str(edge.get("release") or "")
     for host in findings["zones"].get("app", []):
         answer, from_edge = replica(findings, host, active)
@@ -60,7 +60,7 @@ def refused(findings: Findings, host: str, service: str) -> str:
 
 
 def of_logins(findings: Findings, active: str) -> Iterator[Problem]:
-    """Return the serving containers whose logins are refused, however well old connections do."""
+    """Return the serving containers whose logins are refused, even if open connections work."""
     for host in findings["zones"].get("app", []):
         for service in (f"app-{active}", f"worker-{active}"):
             if why := refused(findings, host, service):
@@ -69,16 +69,16 @@ def of_logins(findings: Findings, active: str) -> Iterator[Problem]:
 
 
 def of_watcher(findings: Findings, edge: Mapping[str, Any]) -> Iterator[Problem]:
-    """Return what the edge's own watcher has taken out, and whether it looks at all."""
+    """Return the replicas that the edge's watcher took out, or that the watcher does not run."""
     watcher = edge.get("watcher")
     if isinstance(watcher, Mapping) and watcher.get("alive") is False:
         host = model.edge_host(findings)
-        found = f"the watcher on {host} does not run, so a sick replica would get requests"
+        found = f"the watcher on {host} does not run, so a failing replica would get requests"
         yield Problem(Rank.EDGE, host, found)
     replicas = edge.get("replicas")
     for name, one in (replicas if isinstance(replicas, Mapping) else {}).items():
         if one.get("state") == "out":
-            found = f"the edge sends nothing to {name} since {one.get('since')}"
+            found = f"the edge sends no requests to {name} since {one.get('since')}"
             known = name in model.hosts_of(findings)
             host = str(name) if known else model.edge_host(findings)
             said, service = str(one.get("why") or ""), f"app-{one.get('colour')}"
@@ -86,7 +86,7 @@ def of_watcher(findings: Findings, edge: Mapping[str, Any]) -> Iterator[Problem]
 
 
 def of_exporters(findings: Findings) -> Iterator[Problem]:
-    """Return the exporters that do not see what they are there for."""
+    """Return the exporters that do not reach their service."""
     for host in model.asked(findings):
         for name, answer in (model.facts_of(findings, host).get("answers") or {}).items():
             if "value" not in answer:
@@ -95,7 +95,7 @@ def of_exporters(findings: Findings) -> Iterator[Problem]:
                 found = f"{name} on {host} shows no metrics"
                 yield Problem(Rank.EXPORTER, host, found, str(answer["error"]), service=name)
             elif answer["value"] != 1:
-                found = f"{name} on {host} does not reach its service, or its login is refused"
+                found = f"{name} on {host} cannot reach its service, or its login is refused"
                 yield Problem(Rank.EXPORTER, host, found, service=name)
 
 
@@ -121,13 +121,13 @@ def of_targets(findings: Findings, active: str, standby: str) -> Iterator[Proble
             expected = {"", active, standby if one["job"] == "app" else active}
             if one["colour"] not in expected:
                 continue
-            found = f"prometheus on {host} does not reach {one['job']} at {one['instance']}"
+            found = f"prometheus on {host} cannot reach {one['job']} at {one['instance']}"
             service, there = service_of(one), str(one["host"] or host)
             yield Problem(Rank.EXPORTER, there, found, str(one["error"]), service=service)
 
 
 def database_of(findings: Findings) -> Mapping[str, Any]:
-    """Return what the database says; empty when it was not asked."""
+    """Return the answer of the database; empty when it was not queried."""
     for host in findings["zones"].get("data", []):
         if said := model.facts_of(findings, host).get("database"):
             return dict(said)
@@ -135,11 +135,11 @@ def database_of(findings: Findings) -> Mapping[str, Any]:
 
 
 def of_database(findings: Findings) -> Iterator[Problem]:
-    """Return whether the database knows the vault's keys and no others."""
+    """Return where the keys in the database differ from those in the vault."""
     said = database_of(findings)
     host = str((findings["zones"].get("data") or ["-"])[0])
     if said.get("error"):
-        found = f"the database on {host} does not say its schema"
+        found = f"the database on {host} does not report its schema"
         yield Problem(Rank.REPLICA, host, found, str(said["error"]), service="postgres")
         return
     clients: Sequence[str] = findings["clients"]
@@ -148,7 +148,7 @@ def of_database(findings: Findings) -> Iterator[Problem]:
         yield Problem(Rank.STATE, host, found, limit=False)
     for place in said.get("revoked", []):
         found = f"the key of client {clients[place]} was revoked by hand, but is in the vault"
-        before = "take its entry out of app_api_keys"
+        before = "remove its entry from app_api_keys"
         yield Problem(Rank.STATE, host, found, limit=False, before=before)
     for client in said.get("unknown", []):
         # Another jump host has a smoke key of its own.
@@ -158,7 +158,7 @@ def of_database(findings: Findings) -> Iterator[Problem]:
 
 
 def through_the_edge(findings: Findings) -> tuple[str, str]:
-    """Return (what the service says through the edge, what is wrong with it)."""
+    """Return (the service's answer through the edge, the problem in it)."""
     for host in findings["zones"].get("dmz", []):
         answer = (model.facts_of(findings, host).get("answers") or {}).get("edge")
         if not answer:

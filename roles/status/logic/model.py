@@ -16,7 +16,7 @@ WELL = frozenset({"healthy", "running", "starting"})
 
 
 class Rank(IntEnum):
-    """Order of what is told: causes stand before their effects."""
+    """Order of the problems in a report: causes stand before their effects."""
 
     RUN = 0
     HOST = 1
@@ -27,7 +27,7 @@ class Rank(IntEnum):
     EXPORTER = 6
     EDGE = 7
     STATE = 8
-    #: What serves is well all the same.
+    #: The active release is well all the same.
     WARNING = 9
 
 
@@ -40,11 +40,14 @@ class Row(NamedTuple):
     colour: str
     image: str
     health: str
+    #: For people: how long it has run, or has been down.
     since: str
+    #: For machines; None for what does not run.
+    uptime_seconds: int | None = None
 
 
 class Problem(NamedTuple):
-    """Something that is not as it should be, and what to do about it."""
+    """Something that is not as it should be, and its fix."""
 
     rank: Rank
     host: str
@@ -57,9 +60,9 @@ class Problem(NamedTuple):
     limit: bool = True
     #: What a person does first.
     before: str = ""
-    #: The service that is not well, so that what follows from it is left out.
+    #: The service that is not well; the report omits problems that only follow from it.
     service: str = ""
-    #: The release in whose directory the playbook is run; empty for the one that serves.
+    #: The release in whose directory the playbook is run; empty for the active release.
     release: str = ""
 
     @property
@@ -69,7 +72,7 @@ class Problem(NamedTuple):
 
     @property
     def warning(self) -> bool:
-        """Say whether what serves is well all the same."""
+        """Return whether the active release is well all the same."""
         return self.rank is Rank.WARNING
 
 
@@ -90,7 +93,7 @@ def answer_of(findings: Findings, host: str) -> Mapping[str, Any]:
 
 
 def facts_of(findings: Findings, host: str) -> Facts:
-    """Return what a host says of itself; empty when it did not answer."""
+    """Return the facts of a host; empty when it did not answer."""
     return dict(answer_of(findings, host).get("facts") or {})
 
 
@@ -101,7 +104,7 @@ def container_of(facts: Facts, service: str) -> Mapping[str, Any]:
 
 
 def edge_of(findings: Findings) -> dict[str, Any]:
-    """Return what the swap agent says of an installed site, else nothing."""
+    """Return what the swap agent reports of an installed site, else nothing."""
     said = findings["edge"]
     return dict(said) if isinstance(said, Mapping) and said.get("installed") else {}
 

@@ -1,9 +1,9 @@
-"""The whole report: what was found, the sentence, and the command."""
+"""The whole report: what was found, the verdict in a sentence, and the next command."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from roles.status.logic import flows, model, rollback, runs, services
 from roles.status.logic.model import Findings, Problem, Rank, Row
@@ -13,26 +13,48 @@ FORMAT = 1
 REASON = 80
 
 
+class Conclusion(NamedTuple):
+    """The end of the report: what is to be done, and how."""
+
+    verdict: str
+    sentence: str
+    #: One complete command line.
+    following: str
+    #: What a person does before it; empty when nothing.
+    first: str = ""
+    #: The command that cancels an interrupted upgrade instead; empty when there is none.
+    cancel: str = ""
+
+    @property
+    def lines(self) -> list[str]:
+        """Return the last lines of the report; the next command is the very last."""
+        return [
+            *([f"First: {self.first}"] if self.first else []),
+            *([f"To cancel it: {self.cancel}"] if self.cancel else []),
+            f"Next: {self.following}",
+        ]
+
+
 def reason_of(entry: object) -> str:
-    """Return why a component is absent, in one line; preflight tells all of it."""
+    """Return why a component is absent, in one line; preflight shows all of it."""
     reason = str(entry.get("reason", "")) if isinstance(entry, Mapping) else str(entry)
     return reason if len(reason) <= REASON else f"{reason[:REASON].rpartition(' ')[0]} …"
 
 
 def newer(findings: Findings, edge: Mapping[str, Any]) -> bool:
-    """Say whether this directory's release is newer than what the site serves."""
+    """Return whether this directory's release is newer than the active release."""
     return bool(edge) and int(findings["serial"]) > int(edge["serial"])
 
 
 def of_edge(findings: Findings, edge: Mapping[str, Any]) -> list[Problem]:
-    """Return what is wrong with what the edge says, or that it says nothing."""
+    """Return what is wrong with the answer of the edge, or that there is none."""
     host = model.edge_host(findings)
     if not edge:
         said = findings["edge"] if isinstance(findings["edge"], Mapping) else {}
         if said.get("installed") is False:
             return [Problem(Rank.HOST, host, "the edge serves nothing yet", limit=False)]
         why = " ".join(str(said.get("msg") or "").split())[:200]
-        found = f"{host} does not say what the site serves"
+        found = f"{host} does not report what the site serves"
         return [Problem(Rank.HOST, host, found, why)]
     problems = []
     if edge["served_generation"] != edge["live_generation"]:
@@ -43,8 +65,8 @@ def of_edge(findings: Findings, edge: Mapping[str, Any]) -> list[Problem]:
         problems.append(Problem(Rank.STATE, host, found))
     if edge["release"] != findings["release"] and not model.manifest_of(findings, edge["release"]):
         found = (
-            f"release {edge['release']}, which serves, is not on this jump host, so its images "
-            "were not compared"
+            f"the active release, {edge['release']}, is not on this jump host, so its images were "
+            "not compared"
         )
         before = f"import the bundle of {edge['release']} again"
         problems.append(Problem(Rank.WARNING, host, found, fix="", before=before))
@@ -52,7 +74,7 @@ def of_edge(findings: Findings, edge: Mapping[str, Any]) -> list[Problem]:
 
 
 def facts_of_site(findings: Findings, edge: Mapping[str, Any]) -> list[str]:
-    """Return what is to be known of the release, and of the one in this directory."""
+    """Return facts about the active release and about the release of this directory."""
     if not edge:
         return []
     facts = [
@@ -60,17 +82,17 @@ def facts_of_site(findings: Findings, edge: Mapping[str, Any]) -> list[str]:
         f"generation {edge['live_generation']}, since {edge['since']}"
     ]
     if newer(findings, edge):
-        facts.append(f"release {findings['release']} is here and can be upgraded to")
+        facts.append(f"release {findings['release']} is ready to upgrade to")
     elif findings["release"] != edge["release"] and model.manifest_of(findings, edge["release"]):
         facts.append(
-            f"this directory is of release {findings['release']}; compared was with "
-            f"{edge['release']}, which serves"
+            f"this directory holds release {findings['release']}; images were compared with the "
+            f"active release, {edge['release']}"
         )
     return facts
 
 
 def set_aside(findings: Findings) -> list[str]:
-    """Return what services did by themselves about damaged files."""
+    """Return which damaged files services have set aside by themselves."""
     return [
         f"redis on {host} had damaged files and started empty; they are in {path}"
         for host in model.asked(findings)
@@ -83,7 +105,7 @@ def without_effects(problems: Sequence[Problem]) -> list[Problem]:
     ordered = sorted(dict.fromkeys(problems), key=lambda one: one.rank)
     down = {one.host for one in ordered if one.rank is Rank.HOST}
     broken = {(one.host, one.service) for one in ordered if one.rank in {Rank.DATA, Rank.SERVICE}}
-    # A standby that is gone is only a warning, and yet the cause of what Prometheus misses.
+    # A missing standby is only a warning, but still the cause of what Prometheus misses.
     standby = {(one.host, one.service) for one in ordered if one.rank is Rank.WARNING}
     causes = {Rank.REPLICA: broken, Rank.EXPORTER: broken | standby}
     return [
@@ -97,65 +119,60 @@ def without_effects(problems: Sequence[Problem]) -> list[Problem]:
 def command_for(findings: Findings, edge: Mapping[str, Any], one: Problem, limit: str) -> str:
     """Return the complete line that repairs a problem, from the directory of the right release."""
     if not one.fix:
-        return f"{one.before}, then {findings['command']}status.yml" if one.before else ""
+        return f"{findings['command']}status.yml" if one.before else ""
     serves = str(edge.get("release", findings["release"]))
     wanted = one.release or serves
-    # Install repairs what serves, so from the directory of that release; looking works from any.
+    # Install repairs the active release, so it runs in that directory; status runs in any.
     elsewhere = wanted != findings["release"] and one.fix in {"install.yml", "upgrade.yml"}
     place = f"cd {findings['releases_dir']}/{wanted} && " if elsewhere else ""
     words = f"{place}{findings['command']}{one.fix}"
-    if limit and one.fix == "install.yml":
-        words += f" --limit {limit}"
-    return f"{one.before}, then {words}" if one.before else words
+    return f"{words} --limit {limit}" if limit and one.fix == "install.yml" else words
 
 
-def next_line(
-    findings: Findings, edge: Mapping[str, Any], problems: Sequence[Problem], *, give_up: bool
-) -> str:
-    """Return what to type next: the command of the first cause, for all hosts that need it."""
+def next_line(findings: Findings, edge: Mapping[str, Any], problems: Sequence[Problem]) -> str:
+    """Return the command that repairs the first cause, for all hosts that need it."""
     first = problems[0]
-    # What is only an effect asks for no repair of its own.
+    # An effect needs no repair of its own.
     last = max(first.rank, Rank.SERVICE)
     same = [one for one in problems if one.fix == first.fix and one.rank <= last]
     hosts = {one.host for one in same}
     limited = all(one.limit for one in same) and len(hosts) == 1
-    line = command_for(findings, edge, first, first.host if limited else "")
-    return f"{line}, or rollback.yml to give it up" if give_up else line
+    return command_for(findings, edge, first, first.host if limited else "")
 
 
 def conclusion(
     findings: Findings, edge: Mapping[str, Any], problems: Sequence[Problem], done: runs.Runs
-) -> tuple[str, str, str]:
-    """Return the verdict in a word, in a sentence, and the next line."""
+) -> Conclusion:
+    """Return the verdict and what to do next."""
     site, command = findings["site"], findings["command"]
     release = edge.get("release", findings["release"])
-    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    again = f"{command}status.yml"
     everyone = rollback.everyone_asked(findings)
     if done.at_work:
         active = model.active_of(findings, edge)
-        sentence = f"Site {site} serves release {release} ({active}) while it is worked on."
-        return "in progress", sentence, f"wait; look again with {command}status.yml"
+        sentence = f"Site {site} serves release {release} ({active}); a run is in progress."
+        return Conclusion("in progress", sentence, again, first="wait for its end")
     if not problems:
         scope = "everything is as it" if everyone else "the hosts asked are as they"
-        following = f"{command}status.yml any time; a new bundle begins with its import."
-        if newer(findings, edge):
-            following = f"{command}upgrade.yml --check shows what an upgrade would do."
-        return "ok", f"Site {site} runs release {release}: {scope} should be.", following
+        sentence = f"Site {site} runs release {release}: {scope} should be."
+        following = f"{command}upgrade.yml --check" if newer(findings, edge) else again
+        return Conclusion("ok", sentence, following)
     if everyone and services.nothing_installed(findings):
-        return "not installed", f"Site {site} is not installed yet.", f"{command}install.yml"
-    following = next_line(findings, edge, problems, give_up=done.give_up)
-    following = following or f"{command}status.yml any time; nothing on the site needs a repair."
+        sentence = f"Site {site} is not installed yet."
+        return Conclusion("not installed", sentence, f"{command}install.yml")
+    following = next_line(findings, edge, problems) or again
+    cancel = following.replace("upgrade.yml", "rollback.yml") if done.give_up else ""
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    problem = f"{problems[0].text.rstrip('.')}{more}."
+    first = problems[0].before
     if problems[0].warning:
-        sentence = (
-            f"Site {site} runs release {release}: what serves is as it should be, "
-            f"but {problems[0].text.rstrip('.')}{more}."
-        )
-        return "warning", sentence, following
-    sentence = f"Site {site} needs attention: {problems[0].text.rstrip('.')}{more}."
-    return "attention", sentence, following
+        sentence = f"Site {site} runs release {release}: what serves is as it should be, but "
+        return Conclusion("warning", sentence + problem, following, first, cancel)
+    sentence = f"Site {site} needs attention: {problem}"
+    return Conclusion("attention", sentence, following, first, cancel)
 
 
-def as_json(row: Row) -> dict[str, str]:
+def as_json(row: Row) -> dict[str, Any]:
     """Return a line of the table for machines."""
     return {name: value for name, value in row._asdict().items() if name != "host"}
 
@@ -175,7 +192,7 @@ def make(findings: Findings) -> dict[str, Any]:
         rows += lines
         problems += wrong
     if any(one.rank is Rank.HOST and one.host == host for one in problems[1:]) and not edge:
-        # Said already, in better words.
+        # The list has a better description of the same problem.
         problems = problems[1:]
     answer, wrong_edge = flows.through_the_edge(findings)
     problems += flows.of_replicas(findings, edge, active)
@@ -196,28 +213,31 @@ def make(findings: Findings) -> dict[str, Any]:
     facts += set_aside(findings)
     facts += [f"absent: {name}: {reason_of(entry)}" for name, entry in findings["absent"].items()]
     problems = without_effects(problems)
-    verdict, sentence, following = conclusion(findings, edge, problems, done)
+    end = conclusion(findings, edge, problems, done)
     verb = "was" if len(asked) == 1 else "were"
     some = f"only {len(asked)} of {len(asked) + len(left_out)} hosts {verb} asked: "
     some += ", ".join(asked)
-    told = problems if verdict == "in progress" else problems[1:]
+    told = problems if end.verdict == "in progress" else problems[1:]
     text = [
         *([some, ""] if left_out else []),
         *services.table(rows),
         "",
         *facts,
         "",
-        sentence,
-        *(f"  - {one.text}" for one in (told if verdict != "not installed" else [])),
-        f"Next: {following}",
+        end.sentence,
+        *(f"  - {one.text}" for one in (told if end.verdict != "not installed" else [])),
+        *end.lines,
     ]
     report = {
         "format": FORMAT,
         "site": findings["site"],
-        "verdict": verdict,
-        "sentence": sentence,
-        "next": following,
+        "verdict": end.verdict,
+        "sentence": end.sentence,
+        "first": end.first,
+        "next": end.following,
+        "cancel": end.cancel,
         "release": edge.get("release"),
+        "since": edge.get("since"),
         "serial": edge.get("serial"),
         "active": edge.get("active"),
         "standby": edge.get("standby"),
@@ -225,13 +245,18 @@ def make(findings: Findings) -> dict[str, Any]:
         "asked": asked,
         "not_asked": left_out,
         "facts": facts,
-        "rollback": {"warm": target.warm, "line": target.line.partition(": ")[2]},
+        "rollback": {
+            "warm": target.warm,
+            "warm_until": edge["warm_until"] if target.warm else None,
+            "line": target.line.partition(": ")[2],
+        },
         "problems": [
             {
                 "level": "warning" if one.warning else "problem",
                 "host": one.host,
                 "found": one.found,
                 "error": one.said,
+                "before": one.before,
                 "fix": command_for(findings, edge, one, one.host if one.limit else ""),
             }
             for one in problems

@@ -1,4 +1,4 @@
-"""Whether a rollback is possible, to what, how fast and until when: promised is what was seen."""
+"""Whether a rollback is possible, to which release, how fast and until when, as seen now."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from roles.status.logic.model import Findings, Problem, Rank
 
 
 class Target(NamedTuple):
-    """The line of the report, whether the way takes seconds, and what stands against it."""
+    """The report's line, whether a rollback takes seconds, and what blocks it."""
 
     line: str
     warm: bool
@@ -32,7 +32,7 @@ def faults_of_standby(
         one = model.container_of(facts, name)
         answer, from_edge = flows.replica(findings, host, colour)
         if not facts:
-            yield host, f"{host} was not asked or did not answer", ""
+            yield host, f"{host} was not checked or did not answer", ""
         elif not one:
             yield host, f"{name} is missing on {host}", ""
         elif one["state"] != "healthy":
@@ -56,7 +56,7 @@ def faults_of_standby(
 
 
 def without_image(findings: Findings, component: Mapping[str, Any]) -> list[str]:
-    """Return the app hosts that say that they lack the image."""
+    """Return the app hosts that report that they lack the image."""
     return [
         host
         for host in findings["zones"].get("app", [])
@@ -65,61 +65,65 @@ def without_image(findings: Findings, component: Mapping[str, Any]) -> list[str]
     ]
 
 
-def none(line: str, findings: Findings, before: str = "") -> Target:
-    """Return that there is no way back; nothing on the site is to be repaired for it."""
+def none(why: str, findings: Findings, before: str = "") -> Target:
+    """Return that no rollback is possible; no playbook can change that."""
     host = model.edge_host(findings)
-    problem = Problem(Rank.WARNING, host, f"there is no {line}", fix="", before=before)
-    return Target(f"way back: none, {line.partition(': ')[2]}", warm=False, problems=[problem])
+    found = f"no rollback is possible: {why}"
+    problem = Problem(Rank.WARNING, host, found, fix="", before=before)
+    return Target(f"rollback: none, {why}", warm=False, problems=[problem])
 
 
 def cold(findings: Findings, release: str, component: Mapping[str, Any]) -> Target:
-    """Return the way back from images, which hosts or the jump host must have."""
+    """Return the rollback from images, which the hosts or the jump host must have."""
     lacking = without_image(findings, component)
     if not lacking:
         silent = [one for one in findings["zones"]["app"] if not model.facts_of(findings, one)]
-        late = f"; not known of {', '.join(silent)}" if silent else ""
-        line = f"way back: {release}, from its images: a minute or two{late}"
+        late = f"; unknown for {', '.join(silent)}" if silent else ""
+        line = f"rollback: {release} from its images, takes a minute or two{late}"
         return Target(line, warm=False, problems=[])
     store = preflight_lacking({"components": {"app": component}}, findings["store"])
     hosts = ", ".join(lacking)
     if not store:
-        line = f"way back: {release}, from its images, which {hosts} would get first: some minutes"
+        line = f"rollback: {release} from its images, after delivery to {hosts}, takes minutes"
         return Target(line, False, [])
-    words = f"way back: neither {hosts} nor this jump host has the image of {release}"
-    return none(words, findings, before=f"import the bundle of {release} again")
+    why = f"neither {hosts} nor this jump host has the image of {release}"
+    return none(why, findings, before=f"import the bundle of {release} again")
 
 
 def target_of(findings: Findings, edge: Mapping[str, Any]) -> Target:
     """Return whether a rollback is possible, from what was seen now."""
     release, standby = edge.get("previous_release"), edge.get("standby")
     if not release:
-        return Target("way back: none, this is the first release here", False, [])
+        return Target("rollback: none, this is the first release on this site", False, [])
     if edge["previous_serial"] > edge["serial"]:
         faults = list(faults_of_standby(findings, edge, None)) if standby else []
         waits = f" ({standby}, warm until {edge['warm_until']})" if standby and not faults else ""
-        line = f"way back: none further, the rollback led here; forward: {release}{waits}"
+        line = "rollback: none (already rolled back); go forward with upgrade.yml"
+        line = f"{line} to {release}{waits}"
         return Target(line, False, list(problems_of(findings, edge, faults)))
     manifest = model.manifest_of(findings, release)
     if not manifest:
         return none(
-            f"way back: {release} is no longer on this jump host; import its bundle again",
+            f"{release} is no longer on this jump host; import its bundle again",
             findings,
             before=f"import the bundle of {release} again",
         )
     said = flows.database_of(findings)
     if "lowest_compatible" not in said:
-        why = "does not answer" if said or everyone_asked(findings) else "was not asked"
-        return Target(f"way back: not known, the database {why}", False, [])
+        why = "does not answer" if said or everyone_asked(findings) else "was not checked"
+        return Target(f"rollback: unknown, the database {why}", False, [])
     if said["lowest_compatible"] > manifest["schema"]["head"]:
-        return none(f"way back: the database's schema is too new for {release}", findings)
+        return none(f"the database's schema is too new for {release}", findings)
     component = manifest["components"]["app"]
     found = cold(findings, release, component)
     if not standby:
         return found
     faults = list(faults_of_standby(findings, edge, component))
     if not faults:
-        late = " (over; retire.yml stops it)" if edge["warm_until"] < edge["now"] else ""
-        line = f"way back: {release} ({standby}) is warm until {edge['warm_until']}{late}: seconds"
+        late = " (over; end it with retire.yml)" if edge["warm_until"] < edge["now"] else ""
+        line = (
+            f"rollback: {release} ({standby}), warm until {edge['warm_until']}{late}, takes seconds"
+        )
         return Target(line, True, [])
     not_warm = "; ".join(fault for _, fault, _ in faults)
     problems = [*problems_of(findings, edge, faults), *found.problems]
@@ -129,9 +133,9 @@ def target_of(findings: Findings, edge: Mapping[str, Any]) -> Target:
 def problems_of(
     findings: Findings, edge: Mapping[str, Any], faults: list[tuple[str, str, str]]
 ) -> Iterator[Problem]:
-    """Return the faults of a standby as warnings: an installation makes it true again, or cold.
+    """Return the faults of a standby as warnings: an installation repairs or retires it.
 
-    That a host did not answer is told already, or was meant so.
+    A host that did not answer is another problem already, or was excluded on purpose.
     """
     for host, fault, said in faults:
         if not model.facts_of(findings, host):
@@ -143,5 +147,5 @@ def problems_of(
 
 
 def everyone_asked(findings: Findings) -> bool:
-    """Say whether no host was left out by --limit."""
+    """Return whether --limit excluded no host."""
     return set(model.hosts_of(findings)) <= set(findings["asked"])

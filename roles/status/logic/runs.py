@@ -1,4 +1,4 @@
-"""What is to be said of the runs of playbooks on a site: in progress, interrupted, failed."""
+"""The runs of playbooks on a site: in progress, interrupted, failed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VERBS = ("install", "upgrade", "rollback", "retire")
 
 
 class Runs(NamedTuple):
-    """Facts about runs, and what they left to be done."""
+    """Facts about runs, and the work that they left."""
 
     facts: list[str]
     problems: list[Problem]
@@ -22,7 +22,7 @@ class Runs(NamedTuple):
 
 
 def failed(edge: Mapping[str, Any], host: str) -> tuple[list[str], list[Problem]]:
-    """Return what to say of the last run when it failed."""
+    """Return the facts and problems of the last run when it failed."""
     last = edge.get("last_run")
     if not last or last["event"] != "failed":
         return [], []
@@ -37,7 +37,7 @@ def failed(edge: Mapping[str, Any], host: str) -> tuple[list[str], list[Problem]
 
 
 def runs_of(edge: Mapping[str, Any], host: str) -> Runs:
-    """Return what is to be said of the runs on this site; `host` is the edge."""
+    """Return the facts and problems of the runs on this site; `host` is the edge."""
     facts, problems = failed(edge, host)
     begun = edge.get("unfinished", [])
     verbs = [record for record in begun if record["step"] in VERBS]
@@ -52,10 +52,10 @@ def runs_of(edge: Mapping[str, Any], host: str) -> Runs:
     what = f"{newest['step']} to {release}"
     lease = edge.get("lease")
     if lease and edge.get("at_work", True):
-        line = f"{lease['owner']} is at work: {what}{where}, since {newest['time']}"
+        line = f"in progress: {what}{where}, by {lease['owner']}, since {newest['time']}"
         return Runs([*facts, line], [], at_work=True)
-    found = f"{what} was cut off{where}: start it again"
     fix = f"{newest['step']}.yml"
+    found = f"{what} was interrupted{where}; resume with {fix}"
     # What was interrupted is finished first; a failure before it is history.
     again = Problem(Rank.RUN, host, found, fix=fix, limit=False, release=str(release or ""))
     return Runs(facts, [again], give_up=newest["step"] == "upgrade" and edge["release"] != release)

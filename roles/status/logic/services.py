@@ -8,19 +8,21 @@ from typing import Any
 from roles.status.logic import model
 from roles.status.logic.model import Facts, Findings, Problem, Rank, Row
 
-COLUMNS = ("HOST", "SERVICE", "RELEASE", "COLOUR", "IMAGE", "HEALTH", "SINCE")
+COLUMNS = ("HOST", "SERVICE", "RELEASE", "COLOUR", "IMAGE", "HEALTH", "UPTIME")
 #: A container that was started again so often, and lately, does not stay up.
 RESTARTS = 3
 LATELY = 120
 #: Share of a disk above which it counts as full: below, Prometheus warns.
 FULL = 95
-#: Policies that bring a container back after a reboot.
+#: Policies that start a container after a reboot.
 STAYING = frozenset({"unless-stopped", "always"})
+#: States of a container whose process has ended.
+DOWN = frozenset({"exited", "dead", "restarting", "removing"})
 Known = Mapping[str, Mapping[str, Any]]
 
 
 def known_releases(findings: Findings, edge: Mapping[str, Any]) -> Known:
-    """Return release: components; what serves is "" too, unless its manifest is not here."""
+    """Return release: components; "" is the active release, if this jump host has its manifest."""
     served = model.manifest_of(findings, edge.get("release"))
     before = model.manifest_of(findings, edge.get("previous_release"))
     known: dict[str, Mapping[str, Any]] = {findings["release"]: findings["components"]}
@@ -34,7 +36,7 @@ def known_releases(findings: Findings, edge: Mapping[str, Any]) -> Known:
 
 
 def wanted_services(findings: Findings, host: str, active: str) -> list[str]:
-    """Return the services that a host should run, without those the release has no image for."""
+    """Return the services that a host should run and that the release has an image for."""
     zones = [zone for zone, hosts in findings["zones"].items() if host in hosts]
     names = [name for zone in [*zones, "all"] for name in findings["expected"].get(zone, [])]
     services = [name.replace("COLOUR", active) for name in names]
@@ -42,7 +44,7 @@ def wanted_services(findings: Findings, host: str, active: str) -> list[str]:
 
 
 def duration(seconds: int) -> str:
-    """Return a time as people read it."""
+    """Return a duration in its largest fitting unit."""
     for size, unit in ((172_800, "day"), (7200, "hour"), (60, "minute")):
         if seconds >= size:
             count = seconds // {"day": 86_400, "hour": 3600, "minute": 60}[unit]
@@ -50,14 +52,23 @@ def duration(seconds: int) -> str:
     return f"{seconds} second{'s' if seconds != 1 else ''}"
 
 
+def uptime(one: Mapping[str, Any]) -> tuple[str, int | None]:
+    """Return how long a container has run, for people and in seconds, or that it is down."""
+    if one["state"] == "created":
+        return "-", None
+    if one["state"] in DOWN:
+        return f"down {duration(one['seconds'])}", None
+    return duration(one["seconds"]), int(one["seconds"])
+
+
 def times(count: int) -> str:
-    """Return how often something was."""
+    """Return a count as a frequency."""
     return "once" if count == 1 else f"{count} times"
 
 
 def image_word(container: Mapping[str, Any], facts: Facts, known: Known, *, wanted: bool) -> str:
-    """Return ok, other, or ? when it is not known which image is the right one."""
-    # What stands by is of another release; everything that should run is of the one that serves.
+    """Return ok, other, or ? when the right image is unknown."""
+    # The standby is of another release; everything that should run is of the active release.
     components = known.get("") if wanted else known.get(container["release"], known.get(""))
     component = (components or {}).get(container["component"])
     if component is None:
@@ -70,63 +81,63 @@ def of_container(host: str, one: Mapping[str, Any], image: str) -> Iterator[Prob
     service, state = one["service"], one["state"]
     rank = Rank.DATA if service in {"postgres", "redis"} else Rank.SERVICE
     if state == "restarting" or (one["restarts"] >= RESTARTS and one["seconds"] < LATELY):
-        found = f"{service} on {host} restarts again and again ({times(one['restarts'])})"
+        found = f"{service} on {host} keeps restarting ({times(one['restarts'])} so far)"
         yield Problem(rank, host, found, one["said"], service=service)
     elif state not in model.WELL:
         found = f"{service} on {host} is {state}"
         yield Problem(rank, host, found, one["said"], service=service)
     elif image == "other":
-        found = f"{service} on {host} runs another image than this release's"
+        found = f"{service} on {host} runs another image than that of this release"
         yield Problem(rank, host, found)
     elif one["restart_policy"] not in STAYING:
-        found = f"{service} on {host} would not come back after a reboot"
+        found = f"{service} on {host} would not start after a reboot"
         yield Problem(rank, host, found)
 
 
 def of_host(host: str, facts: Facts) -> Iterator[Problem]:
-    """Return what keeps a host from passing packets on, or will soon."""
+    """Return what keeps a host from forwarding packets or storing data, now or soon."""
     for disk in facts["disks"]:
         if disk["percent"] >= FULL:
             found = f"{disk['path']} on {host} is {disk['percent']} % full"
-            yield Problem(Rank.RULES, host, found, fix="status.yml", before="free space there")
+            yield Problem(Rank.RULES, host, found, fix="status.yml", before=f"free space on {host}")
     if not facts["forwarding"]:
         found = (
-            f"{host} does not pass packets on (net.ipv4.ip_forward is 0), so no container is "
-            "reached from another host"
+            f"{host} does not forward packets (net.ipv4.ip_forward is 0), so other hosts cannot "
+            "reach its containers"
         )
         yield Problem(Rank.RULES, host, found)
     rules = facts["engine_rules"]
     if rules["missing"]:
         ports = ", ".join(map(str, rules["missing"]))
-        found = f"the container engine's rules for port {ports} are gone on {host}"
+        found = f"the container engine's rules for port {ports} are missing on {host}"
         yield Problem(Rank.RULES, host, found)
     elif rules["blocked"]:
-        yield Problem(Rank.RULES, host, f"the container engine's rules are gone on {host}")
+        yield Problem(Rank.RULES, host, f"the container engine's rules are missing on {host}")
     table = facts["firewall"]["table"]
     words = {
         "missing": "is missing",
-        "different": "holds other rules than those that were confirmed",
+        "different": "differs from the rules that were confirmed",
         "unconfirmed": "was never confirmed",
     }
     if table:
         yield Problem(Rank.RULES, host, f"the firewall table of {host} {words[table]}")
     elif not facts["firewall"]["enabled"]:
-        yield Problem(Rank.RULES, host, f"the firewall of {host} would not be loaded at its start")
+        yield Problem(Rank.RULES, host, f"the firewall of {host} would not be loaded at boot")
 
 
 def host_lines(
     findings: Findings, host: str, active: str, known: Known
 ) -> tuple[list[Row], list[Problem]]:
-    """Return the lines of one host, and what is wrong there."""
+    """Return the table's lines of one host, and its problems."""
     said, facts = model.answer_of(findings, host), model.facts_of(findings, host)
     if said.get("unreachable"):
         before = "bring the host back"
         problem = Problem(Rank.HOST, host, f"{host} cannot be reached over SSH", before=before)
         return [Row(host, "-", "-", "-", "-", "unreachable", "-")], [problem]
-    why = str(facts["engine"]["error"]) if facts else str(said.get("msg", "it said nothing"))
+    why = str(facts["engine"]["error"]) if facts else str(said.get("msg", "no reason given"))
     problems = list(of_host(host, facts)) if facts else []
     if why:
-        found = f"{host} has no container engine that answers"
+        found = f"no container engine answers on {host}"
         said_last = " ".join(why.split())[:200]
         problems.insert(0, Problem(Rank.HOST, host, found, said_last))
         return [Row(host, "-", "-", "-", "-", "no engine", "-")], problems
@@ -146,7 +157,7 @@ def host_lines(
         rows.append(
             Row(
                 *(host, service, release, one["colour"] or "-", image, one["state"]),
-                duration(one["seconds"]),
+                *uptime(one),
             )
         )
         if service in wanted:
@@ -155,7 +166,7 @@ def host_lines(
 
 
 def nothing_installed(findings: Findings) -> bool:
-    """Say whether every host answers and none has anything of a site."""
+    """Return whether every host answers and none holds anything of a site."""
     anything = any(
         model.answer_of(findings, host).get("unreachable")
         or model.facts_of(findings, host).get("containers")
@@ -165,11 +176,12 @@ def nothing_installed(findings: Findings) -> bool:
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """Return the lines of a table; a host's name stands only on its first line."""
+    """Return the lines of a table; a host's name is only on its first line."""
     lines: list[tuple[str, ...]] = [COLUMNS]
     last = ""
     for row in rows:
-        lines.append(("" if row.host == last else row.host, *row[1:]))
+        # Without the last field, which is for machines.
+        lines.append(("" if row.host == last else row.host, *row[1:-1]))
         last = row.host
     widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
     return [

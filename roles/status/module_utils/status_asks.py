@@ -1,4 +1,4 @@
-"""Asking services over the network, from where they are used."""
+"""Network checks of services, from where they are used."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from typing import Any
 
 SECONDS = 5.0
 WORDS = 160
-#: Bytes of an answer; a service that sends more is not what it should be.
+#: Maximal bytes of an answer; a service that sends more is not the expected one.
 MOST = 64 << 20
-#: Down targets that are asked again; a site where more are down has other troubles.
+#: Down targets that are checked again; a site where more are down has another cause.
 TARGETS = 32
 LABELS = ("job", "host", "instance", "colour")
 Ask = dict[str, Any]
@@ -67,7 +67,7 @@ def object_in(body: bytes) -> dict[str, Any]:
 
 
 def ready(ask: Ask) -> dict[str, Any]:
-    """Return what a readiness answer says; `error` says why there is none."""
+    """Return the readiness answer of a service; `error` is the reason when there is none."""
     status, body, error = get(ask)
     said = object_in(body)
     found = said.get("checks")
@@ -83,7 +83,7 @@ def ready(ask: Ask) -> dict[str, Any]:
 
 
 def gauge(ask: Ask) -> dict[str, Any]:
-    """Return the value of one metric that an exporter shows, which proves its own login."""
+    """Return the value of the metric that shows whether an exporter's own login works."""
     status, body, error = get(ask)
     if status != 200:
         return {"value": None, "error": error or f"HTTP {status}"}
@@ -96,7 +96,7 @@ def gauge(ask: Ask) -> dict[str, Any]:
 
 
 def targets(ask: Ask) -> dict[str, Any]:
-    """Return the targets that Prometheus calls down."""
+    """Return the targets that Prometheus reports as down."""
     status, body, error = get(ask)
     try:
         active = object_in(body)["data"]["activeTargets"]
@@ -115,7 +115,7 @@ def targets(ask: Ask) -> dict[str, Any]:
 
 
 def still_down(down: list[dict[str, str]], ca: str, pid: int) -> list[dict[str, str]]:
-    """Return the targets that do not answer now, either: a scrape may be 15 s old."""
+    """Return the down targets that do not answer now either: a scrape may be 15 s old."""
     asks = [{"name": one["url"], "url": one["url"], "ca": ca, "kind": "plain"} for one in down]
     again = within(pid, partial(all_of, asks))
     return [
@@ -140,7 +140,7 @@ KINDS: dict[str, Callable[[Ask], dict[str, Any]]] = {
 
 
 def all_of(asks: list[Ask]) -> dict[str, dict[str, Any]]:
-    """Return name: answer, all asked at the same time."""
+    """Return name: answer; all checks run at the same time."""
     if not asks:
         return {}
     with ThreadPoolExecutor(min(16, len(asks))) as pool:
@@ -160,7 +160,7 @@ def enter(pid: int) -> None:
 
 
 def within(pid: int, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Do work in the network of a process, as a container would; without one, on the host.
+    """Run a function in the network of a process, as a container would; without one, on the host.
 
     A container's packets pass the forward chain and the engine's rules, the host's do not.
     """
@@ -185,15 +185,15 @@ def within(pid: int, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def answers(asks: list[Ask], pids: dict[str, int]) -> dict[str, dict[str, Any]]:
-    """Return name: answer; `within` names the container whose network one is asked from."""
+    """Return name: answer; `within` names the container from whose network a check is sent."""
     groups: dict[int, list[Ask]] = {}
     for ask in asks:
-        # Prometheus is asked on the host's own port; what it finds down is asked from inside.
+        # Prometheus answers on the host's own port; down targets are checked from its network.
         inside = 0 if ask["kind"] == "targets" else pids.get(str(ask.get("within", "")), 0)
         groups.setdefault(inside, []).append(ask)
     found: dict[str, dict[str, Any]] = {}
     for pid, group in groups.items():
-        # No threads are left when the next child is made: a process with threads is not to fork.
+        # All threads have ended before the next fork: a process with threads must not fork.
         found.update(within(pid, partial(all_of, group)))
     for ask in asks:
         if found[ask["name"]].get("down"):

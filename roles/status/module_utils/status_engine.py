@@ -1,19 +1,19 @@
-"""What the container engine says of itself, of Airlift's containers and of the database."""
+"""Facts of the container engine, of Airlift's containers and of the database."""
 
 from __future__ import annotations
 
 import calendar
 import json
-import re
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ansible.module_utils import container_logs
+
 CONTAINERD = "io.containerd.snapshotter.v1"
-#: Characters of what a container said last; a report has no room for more.
+#: Characters of a container's last message; a report has no room for more.
 WORDS = 200
-TROUBLE = re.compile(r"error|fatal|panic|emerg|fail|denied|refused|bad file|corrupt", re.IGNORECASE)
 LATEST = """SELECT json_build_object('version', version, 'lowest_compatible', lowest_compatible,
  'keys', (SELECT coalesce(json_agg(json_build_array(encode(key_hash, 'hex'), client,
   origin, revoked_at IS NOT NULL, revoked_by)), '[]') FROM api_keys))
@@ -42,7 +42,7 @@ def docker(*arguments: str, timeout: int = 20) -> subprocess.CompletedProcess[st
 
 
 def lines_of(*arguments: str) -> list[str]:
-    """Return what the client prints; fail with what it says when it fails."""
+    """Return the client's output; raise its error message when it fails."""
     done = docker(*arguments)
     if done.returncode != 0:
         raise EngineError(short(done.stderr) or f"docker {arguments[0]} failed")
@@ -58,7 +58,7 @@ def short(text: str) -> str:
 def about() -> dict[str, Any]:
     """Return the engine's image store and where it keeps its data."""
     info = json.loads("\n".join(lines_of("info", "--format", "{{json .}}")))
-    # Asked of an engine that is down, the client ends well too, with empty answers.
+    # When the engine is down the client still succeeds, with empty answers.
     if not info.get("ServerVersion"):
         said = info.get("ServerErrors") or ["the engine does not answer"]
         raise EngineError(short(str(said[0])))
@@ -71,7 +71,7 @@ def about() -> dict[str, Any]:
 
 
 def inspect(kind: str, names: list[str]) -> list[dict[str, Any]]:
-    """Return what the engine knows of containers or images; what has gone meanwhile is left out."""
+    """Return the engine's records of containers or images; omit those removed meanwhile."""
     if not names:
         return []
     found: list[dict[str, Any]] = json.loads(docker(kind, "inspect", *names).stdout or "[]")
@@ -79,7 +79,7 @@ def inspect(kind: str, names: list[str]) -> list[dict[str, Any]]:
 
 
 def seconds_since(moment: str, now: float) -> int:
-    """Return the seconds since a time as the engine writes it; 0 when there is none."""
+    """Return the seconds since a time in the engine's format; 0 when there is none."""
     try:
         return max(0, int(now - calendar.timegm(time.strptime(moment[:19], "%Y-%m-%dT%H:%M:%S"))))
     except ValueError:
@@ -87,39 +87,28 @@ def seconds_since(moment: str, now: float) -> int:
 
 
 def reason_in(text: str) -> str:
-    """Return the last line of a log that says what is wrong, or else its last line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            if TROUBLE.search(line):
-                return short(line)
-            continue
-        if isinstance(record, dict) and str(record.get("level")) in {"error", "critical"}:
-            said = record.get("reason") or record.get("exception") or record.get("event") or line
-            return short(str(said))
-    return short(lines[-1]) if lines else ""
+    """Return the last error of a log, in one line."""
+    return short(container_logs.last_error(text))
 
 
 def last_error(container: dict[str, Any]) -> str:
-    """Return why a container is not well: of its health check, its end or its log."""
+    """Return why a container is not well, from its health check, its exit or its log."""
     state = container["State"]
     if state.get("OOMKilled"):
-        return "it was killed because its memory limit was reached"
+        return "it was killed because it reached its memory limit"
     if state.get("Error"):
         return short(str(state["Error"]))
     done = docker("logs", "--tail", "50", container["Id"])
     said = reason_in(done.stdout + done.stderr)
     health = [one for one in (state.get("Health") or {}).get("Log") or [] if one.get("ExitCode")]
     checked = reason_in(str(health[-1].get("Output", ""))) if health else ""
-    if checked and not TROUBLE.search(said):
+    if checked and not container_logs.TROUBLE.search(said):
         return checked
     return said or checked
 
 
 def describe(container: dict[str, Any], now: float) -> dict[str, Any]:
-    """Return what matters of one container, without its environment."""
+    """Return what the report needs of one container, without its environment."""
     state, labels = container["State"], container["Config"]["Labels"]
     status = str(state["Status"])
     health = str((state.get("Health") or {}).get("Status") or "none")
@@ -165,10 +154,10 @@ def containers(now: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def differences(raw: list[dict[str, Any]], colours: list[str], settings: list[str]) -> list[str]:
-    """Return what the standby was started with that is not as the active colour has it.
+    """Return the settings in which the standby differs from the active colour.
 
-    Compared are settings that both have, those that the inventory names, and the fingerprint of
-    the secrets. A setting that only one of two releases knows is no difference.
+    Compares settings that both have, those that the inventory names, and the fingerprint of the
+    secrets. A setting that only one of the two releases knows is no difference.
     """
     by_service = {one["Config"]["Labels"].get("airlift.service"): one for one in raw}
     both = [by_service.get(f"app-{colour}") for colour in colours]
@@ -192,7 +181,7 @@ def differences(raw: list[dict[str, Any]], colours: list[str], settings: list[st
 
 
 def login(container: str, program: str) -> dict[str, str]:
-    """Return the logins of a container of the service, each with why it is refused."""
+    """Return the logins of a container of the service, each with the reason for its refusal."""
     try:
         done = docker("exec", container, "python", "-c", program)
         found = json.loads(done.stdout.strip().rpartition("\n")[2])
@@ -200,11 +189,11 @@ def login(container: str, program: str) -> dict[str, str]:
     except EngineError as error:
         return {"its services": str(error)}
     except (ValueError, TypeError, RecursionError):
-        return {"its services": reason_in(done.stderr) or "it says nothing of its logins"}
+        return {"its services": reason_in(done.stderr) or "no answer of the login test"}
 
 
 def logins(found: list[dict[str, Any]], program: str) -> dict[str, dict[str, str]]:
-    """Return service: logins, of every colour and worker that runs; the program tries them."""
+    """Return service: logins for every running colour and worker; the program tests them."""
     running = [
         one
         for one in found
@@ -225,7 +214,7 @@ def images() -> list[str]:
 def database(container: str, name: str, keys: list[str]) -> dict[str, Any]:
     """Return the schema, and which of the keys (as SHA-256) the database does not accept.
 
-    Hashes do not leave the host: keys are told by their place in the list, or by client.
+    Hashes do not leave the host: the answer names keys by their place in the list, or by client.
     """
     done = docker(
         *("exec", "--user=postgres", container, "psql", "--no-psqlrc", "--tuples-only"),
@@ -234,7 +223,7 @@ def database(container: str, name: str, keys: list[str]) -> dict[str, Any]:
     try:
         said = json.loads(done.stdout)
     except ValueError:
-        return {"error": reason_in(done.stderr) or "it does not say its schema"}
+        return {"error": reason_in(done.stderr) or "it does not report its schema"}
     known = {one[0]: one[1:] for one in said["keys"]}
     revoked = {digest: by for digest, (_, _, gone, by) in known.items() if gone}
     places = list(enumerate(keys))

@@ -1,4 +1,4 @@
-"""What a host lets through: forwarding, our table, the engine's rules; and room on disks."""
+"""What a host lets through (forwarding, our table, the engine's rules), and space on its disks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 def path() -> str:
-    """Return where programs are: a login over SSH may lack the system's own folders."""
+    """Return a search path for programs: a login over SSH may lack the system's own folders."""
     return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
@@ -33,7 +33,7 @@ def run(*command: str) -> tuple[int, str]:
 
 
 def forwarding() -> bool:
-    """Say whether the host passes packets on: without, no published port is reached."""
+    """Return whether the host forwards packets: without that, no published port is reachable."""
     try:
         return FORWARD.read_text().strip() == "1"
     except OSError:
@@ -41,7 +41,7 @@ def forwarding() -> bool:
 
 
 def our_table(family: str, table: str, path: Path) -> str:
-    """Return what is wrong with our table; empty when it is the one that was confirmed."""
+    """Return what is wrong with our table; empty when it is the confirmed one."""
     code, listing = run("nft", "--stateless", "list", "table", family, table)
     if code != 0:
         return "missing"
@@ -55,12 +55,12 @@ def our_table(family: str, table: str, path: Path) -> str:
 
 
 def enabled(unit: str) -> bool:
-    """Say whether a unit starts with the host."""
+    """Return whether a unit starts with the host."""
     return run("systemctl", "is-enabled", unit)[1].strip() == "enabled"
 
 
 def makes_rules() -> bool:
-    """Say whether the engine was left to make rules of its own."""
+    """Return whether the engine makes its own rules."""
     try:
         return json.loads(DAEMON.read_text()).get("iptables", True) is not False
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -68,9 +68,9 @@ def makes_rules() -> bool:
 
 
 def engine_rules(ports: list[int]) -> dict[str, Any]:
-    """Return the published ports for which the engine's rules are gone, and if others are gone.
+    """Return the published ports without rules of the engine, and whether other rules are missing.
 
-    Seen through iptables and nft: which of them holds the engine's rules is the host's choice.
+    Reads iptables and nft: the host decides which of them holds the engine's rules.
     """
     programs = any(shutil.which(name, path=path()) for name in ("iptables", "nft"))
     if not (ports and programs and makes_rules()):
@@ -80,7 +80,7 @@ def engine_rules(ports: list[int]) -> dict[str, Any]:
     there = {int(port) for line in rules for port in re.findall(r"dport (\d+)", line)}
     chain = run("iptables", "-S", "FORWARD")[1]
     dropped = "-P FORWARD DROP" in chain and "-j DOCKER" not in chain
-    # Without it, answers to containers do not find the way back.
+    # Without it, answers to containers do not reach them.
     unmasked = not re.search(r"masquerade", nat, re.IGNORECASE)
     return {"missing": sorted(set(ports) - there), "blocked": dropped or unmasked}
 

@@ -1,4 +1,4 @@
-"""Give the swap agent on the edge a command, in the name of this very run."""
+"""Run a command of the swap agent on the edge, on behalf of this run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ansible.plugins.action import ActionBase
 AGENT = "/usr/local/sbin/airlift-swap"
 #: The agent's exit code when another run holds the lease.
 HELD = 3
-#: Seconds between two signs of life of a run, and for how long each keeps the lease: so soon after
-#: a jump host is gone another one may take over.
+#: Seconds between two heartbeats of a run, and for how long each keeps the lease: that soon after a
+#: jump host is gone, another one may take over.
 EVERY = 30.0
 KEPT = 180
 
@@ -27,7 +27,7 @@ def started(pid: int) -> str:
     """Return when a process of this machine was started, in ticks since boot; empty if gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        # One that ended and that nobody has asked after yet is gone all the same.
+        # A zombie has ended, although its parent has not read its exit status yet.
         return "" if fields[0] == "Z" else fields[19]
     except (OSError, IndexError):
         return ""
@@ -42,7 +42,7 @@ def first_of(path: str) -> str:
 
 
 def is_answer(said: Any, *needed: str) -> bool:
-    """Tell whether this is an answer of the agent, as far as its form is relied upon here."""
+    """Return whether this has the form of an agent's answer that this module relies on."""
     if not isinstance(said, dict) or not set(needed) <= set(said):
         return False
     names = ("holder", "lease", "last_lease")
@@ -54,7 +54,7 @@ def is_answer(said: Any, *needed: str) -> bool:
     )
 
 
-#: What each record of the journal has, of what is looked at here.
+#: The fields of a journal record that this module reads.
 _OF_RECORDS = ("run", "step", "event")
 
 
@@ -63,10 +63,10 @@ def _list(value: Any) -> list[Any]:
 
 
 def this_run() -> str:
-    """Name this run of ansible-playbook, so that another one can tell whether it still lives.
+    """Return a name of this run of ansible-playbook from which others can tell if it still runs.
 
-    Tasks run in forks of that process. A process id comes again, with another start; a machine
-    that was rebooted has another boot id; two machines may have one name, but not one id.
+    Tasks run in forks of that process. A process id is reused, with another start time; a machine
+    that was rebooted has another boot id; two machines may share a name, but not a machine id.
     """
     pid = os.getppid()
     machine, boot = first_of("/etc/machine-id"), first_of("/proc/sys/kernel/random/boot_id")
@@ -74,7 +74,10 @@ def this_run() -> str:
 
 
 def is_dead(run: str) -> bool:
-    """Tell whether a run is known to be over: begun on this machine, and its process is gone."""
+    """Return whether a run is known to have ended: it began on this machine, without its process.
+
+    False when that is unknown, for example for a run of another machine.
+    """
     mine, other = this_run().rsplit(".", 4), run.rsplit(".", 4)
     if len(other) != len(mine) or other[:2] != mine[:2]:
         return False
@@ -86,7 +89,7 @@ def is_dead(run: str) -> bool:
 
 
 def is_alive(run: str) -> bool:
-    """Tell whether a run is known to go on: its process is on this machine, and lives."""
+    """Return whether a run is known to be in progress: its process runs on this machine."""
     mine, other = this_run().rsplit(".", 4), run.rsplit(".", 4)
     if len(other) != len(mine) or other[:3] != mine[:3]:
         return False
@@ -95,12 +98,12 @@ def is_alive(run: str) -> bool:
 
 
 def while_it_lives(run: str, beat: Callable[[], bool]) -> None:
-    """Give signs of life for a run, from a process that outlives this task, until the run ends.
+    """Send heartbeats for a run from a process that outlives this task, until the run ends.
 
-    Tasks run in forks, so nothing here lives for long but the playbook itself. A fork of a fork has
-    the connection with its passwords, in memory only, and is in nobody's way: it has no terminal,
-    waits for nobody, and ends with the playbook, however that ends. A step as long as it may be
-    goes on meanwhile. `beat` says whether the lease is still the run's.
+    Tasks run in short-lived forks; only the playbook itself lives long. A fork of a fork keeps the
+    connection with its passwords, in memory only. It has no terminal, blocks nothing, and ends with
+    the playbook, however that ends. So a step may take as long as it needs. `beat` returns whether
+    the lease still belongs to the run.
     """
     if child := os.fork():
         os.waitpid(child, 0)
@@ -116,7 +119,7 @@ def while_it_lives(run: str, beat: Callable[[], bool]) -> None:
             os.dup2(nothing, handle)
         _beat(run, beat)
     finally:
-        # Whatever happened, nothing of the playbook's may run here, not even its tidying up.
+        # Whatever happened, no code of the playbook may run here, not even its cleanup.
         os._exit(0)
 
 
@@ -132,7 +135,7 @@ def _beat(run: str, beat: Callable[[], bool]) -> None:
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Returns the agent's answer; fails with its words."""
+    """Returns the agent's answer; fails with its message."""
 
     _VALID_ARGS = frozenset(("command", "options", "heartbeat"))
     _supports_check_mode = True
@@ -140,7 +143,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Call it; take the lease over from a run of this machine that died."""
+        """Run the command; take the lease over from an ended run of this machine."""
         super().run(tmp, task_vars)
         self._vars = task_vars or {}
         command = str(self._task.args["command"])
@@ -153,7 +156,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         holder = str(answer.get("holder", {}).get("run", ""))
         if code == HELD and is_dead(holder):
             options["instead-of"] = holder
-            self._display.display(f"taking over from run {options['instead-of']}, which is dead")
+            self._display.display(f"run {holder} is no longer running; taking its lock over")
             code, answer, words = self._call(command, options)
         if code != 0:
             return {"failed": True, "changed": False, "msg": words.removeprefix("airlift-swap: ")}
@@ -161,7 +164,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             while_it_lives(options["run"], lambda: self._beat(options["run"]))
         if command == "show":
             last = answer.get("last_lease")
-            # One that ran out goes on as long as its process does, until another takes over.
+            # An expired lease counts while its process runs, until another run takes over.
             if not answer.get("lease") and last and is_alive(str(last["run"])):
                 answer["lease"] = last
             if any(one["run"] == this_run() for one in answer["unfinished"]):
@@ -171,7 +174,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return {"changed": False, **answer}
 
     def _left_by_others(self) -> list[dict[str, Any]]:
-        """Return what was cut off before this run began: in the journal, its own hides it."""
+        """Return what was interrupted before this run began: its own records would hide that."""
         _, answer, _ = self._call("journal", {"json": None})
         begun: dict[str, dict[str, Any]] = {}
         for record in answer.get("records", []):
@@ -184,10 +187,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return list(begun.values())
 
     def _beat(self, run: str) -> bool:
-        """Give one sign of life; return whether the lease is still this run's, for all one knows.
+        """Send one heartbeat; return False only if the lease is known to belong to another run.
 
         An edge that cannot be reached, or whose disk is full, is tried again. An agent of release
-        1.0.0 knows no beat; an upgrade soon brings another, and its lease holds for an hour.
+        1.0.0 has no `beat`; an upgrade soon replaces it, and its lease holds for an hour.
         """
         words = shlex.join([AGENT, "beat", "--run", run, "--seconds", str(KEPT)])
         # Nobody listens to this process any more.
@@ -216,5 +219,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             answer = None
         code = int(done.get("rc", 1))
         if not is_answer(answer, *(["unfinished"] if (command, code) == ("show", 0) else [])):
-            return code or 1, {}, f"the swap agent said: {done.get('stdout')}"
+            return code or 1, {}, f"unexpected answer of the swap agent: {done.get('stdout')}"
         return code, answer, said

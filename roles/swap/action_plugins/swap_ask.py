@@ -1,4 +1,4 @@
-"""Ask a host that may be gone: it answers within some seconds, or it does not."""
+"""Run a module on a host that may be gone, with a time limit for its answer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ansible.plugins.action import ActionBase
 
 
 class TooLateError(Exception):
-    """The host took too long."""
+    """The host did not answer in time."""
 
 
 @contextlib.contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Raise TooLateError in this process when the time is over.
+    """Raise TooLateError in this process after so many seconds.
 
-    A frozen host keeps an SSH connection that is open already waiting for a minute, whatever
-    ConnectTimeout says.
+    A frozen host keeps an SSH connection that is already open waiting for a minute, whatever
+    ConnectTimeout is.
     """
 
     def ring(*_: object) -> None:
@@ -36,7 +36,7 @@ def within(seconds: int) -> Iterator[None]:
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Returns C(answered), the module's C(result), or what was C(said) instead of it."""
+    """Returns C(answered) and the module's C(result), or C(said), the reason for no answer."""
 
     _VALID_ARGS = frozenset(("module", "args", "seconds"))
     _supports_check_mode = True

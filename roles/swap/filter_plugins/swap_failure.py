@@ -1,18 +1,18 @@
-"""Filters that say why a run failed, in words that may be kept."""
+"""Filters that return why a run failed, as text that may be recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-#: Characters of a sentence that the journal keeps; all of it was on the screen.
+#: Characters of a reason that the journal keeps; the terminal showed all of it.
 SENTENCE = 300
 
 
 def swap_reasons(hosts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what the tasks that failed said, each once; of a hidden one only its name.
+    """Return the messages of the failed tasks, each once; of a hidden task only its name.
 
-    `hosts` are hosts' variables. What a task with `no_log` said is in them all the same.
+    `hosts` are hosts' variables. They hold the message of a task with `no_log`, too.
     """
     failed = [host for host in hosts if "ansible_failed_result" in host]
     return list(dict.fromkeys(_reason(host) for host in failed))
@@ -21,11 +21,11 @@ def swap_reasons(hosts: Sequence[Mapping[str, Any]]) -> list[str]:
 def _reason(host: Mapping[str, Any]) -> str:
     result, task = host["ansible_failed_result"], host.get("ansible_failed_task") or {}
     if result.get("_ansible_no_log") or task.get("no_log") or "censored" in result:
-        return f"{task.get('name') or 'a task'} (what it said is hidden; see site_no_log)"
-    # A loop says only that something failed; which, one of its results says.
+        return f"{task.get('name') or 'a task'} (its message is hidden; see site_no_log)"
+    # A loop reports only that something failed; one of its results says what.
     items = [one for one in result.get("results") or () if one.get("failed")]
     words = str((items or [result])[0].get("msg") or "").strip()
-    return words or f"{task.get('name') or 'a task'} failed without a word"
+    return words or f"{task.get('name') or 'a task'} failed without a message"
 
 
 def swap_sentence(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Filters that make the plan of an upgrade or a rollback, or say why there is none."""
+"""Filters that make the plan of an upgrade or a rollback, or list what blocks it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Findings = Mapping[str, Any]
 
 
 def size(count: float) -> str:
-    """Return bytes as people read them."""
+    """Return a number of bytes in a readable unit."""
     for unit in ("B", "kB"):
         if count < 1000:
             return f"{count:.0f} {unit}"
@@ -28,14 +28,14 @@ def size(count: float) -> str:
 
 
 def problems_of_release(found: Findings, edge: Mapping[str, Any]) -> list[str]:
-    """Return why this release may not follow the one that serves."""
+    """Return why this release may not follow the active release."""
     new, old = found["new"], found["old"]
     named = f"{new['version']} (serial {new['serial']})"
     serves = f"{edge['release']} (serial {edge['serial']})"
     if new["serial"] <= edge["serial"]:
         return [
             f"this is release {named}, the site serves {serves}: an upgrade never goes back. To "
-            f"return to the release before, run {found['command']}rollback.yml"
+            f"return to the previous release, run {found['command']}rollback.yml"
         ]
     rule, problems = new["upgrade"], []
     if order(edge["release"]) < order(rule["minimum_version"]):
@@ -50,26 +50,27 @@ def problems_of_release(found: Findings, edge: Mapping[str, Any]) -> list[str]:
     ]
     if stops:
         problems.append(
-            f"between {edge['release']} and {new['version']} the site has to stop at "
+            f"an upgrade from {edge['release']} to {new['version']} has to stop at "
             f"{', '.join(stops)}: import and upgrade to {stops[0]} first"
         )
     if old and old["image_source"] != new["image_source"]:
         problems.append(
             f"the images of {serves} came from the source {old['image_source']}, those of {named} "
-            f"from {new['image_source']}: ask for a bundle built with --source "
+            f"from {new['image_source']}: ask the vendor for a bundle built with --source "
             f"{old['image_source']}"
         )
     return problems
 
 
 def problems_of_sources(found: Findings) -> list[str]:
-    """Return which sources nobody could use any more, and the setting that says who may."""
+    """Return which sources no client could use any more, and the setting that allows clients."""
     sources = found["sources"]
     if not sources["unlisted"]:
         return []
     return [
-        f"nobody could use {', '.join(sources['unlisted'])} after it, because app_source_clients "
-        f"does not list it: write into group_vars/all/main.yml, or less: {sources['setting']}"
+        f"no client could use {', '.join(sources['unlisted'])} after the upgrade, because "
+        "app_source_clients does not list it: in group_vars/all/main.yml, set this or a shorter "
+        f"list: {sources['setting']}"
     ]
 
 
@@ -78,11 +79,15 @@ def problems_of_schema(found: Findings, edge: Mapping[str, Any]) -> list[str]:
     new, old, database = found["new"]["schema"], found["old"], found["database"]
     problems = []
     if not database:
-        problems.append("the database does not answer, so its schema is not known")
+        problems.append(
+            "the database does not answer, so its schema is unknown: find the cause with "
+            f"{found['command']}status.yml"
+        )
     elif database["lowest_compatible"] > new["head"]:
         problems.append(
-            f"the database's schema is {database['version']} and serves releases of schema "
-            f"{database['lowest_compatible']} or later; this release is of schema {new['head']}"
+            f"the database has schema {database['version']}, which supports releases of schema "
+            f"{database['lowest_compatible']} or later; this release has schema {new['head']}: ask "
+            "the vendor for a newer release"
         )
     if old and new["lowest_compatible"] > old["schema"]["head"]:
         problems.append(
@@ -94,7 +99,7 @@ def problems_of_schema(found: Findings, edge: Mapping[str, Any]) -> list[str]:
 
 
 def problems_of(found: Findings, *, already: bool) -> list[str]:
-    """Return everything that stands against the upgrade."""
+    """Return everything that blocks the upgrade."""
     edge = found["edge"]
     if not edge:
         return [f"nothing is installed here yet: run {found['command']}install.yml"]
@@ -103,12 +108,12 @@ def problems_of(found: Findings, *, already: bool) -> list[str]:
     problems = []
     if not found["old"]:
         problems.append(
-            f"the release that serves, {edge['release']}, is no longer on this jump host, so there "
-            "would be no way back: import its bundle again"
+            f"the active release, {edge['release']}, is no longer on this jump host, so no "
+            "rollback would be possible: import its bundle again"
         )
     problems += [
         f"{host} has {size(one['free'])} free for images, the release needs {size(one['disk'])}: "
-        f"free some there"
+        f"free space on {host}"
         for host, one in found["images"].items()
         if one["disk"] > one["free"]
     ]
@@ -117,12 +122,12 @@ def problems_of(found: Findings, *, already: bool) -> list[str]:
 
 
 def backup_of(found: Findings) -> str:
-    """Return which backup there will be."""
+    """Describe the backup that the upgrade makes or keeps."""
     database, there = found["database"], sorted(found["backups"])
     if there and database["version"] >= found["new"]["schema"]["head"]:
         name = there[-1].rpartition("/")[2].removesuffix(".json")
-        return f"{name}, from before the migrations, is kept; no new one, the schema stays"
-    return f"database of {size(database['bytes'])}, restored and compared before it counts"
+        return f"{name}, made before the migrations, is kept; no new one, the schema stays"
+    return f"database of {size(database['bytes'])}, test-restored and compared"
 
 
 def rows_of(found: Findings, target: str) -> list[tuple[str, str]]:
@@ -135,34 +140,38 @@ def rows_of(found: Findings, target: str) -> list[tuple[str, str]]:
     )
     seconds = max((one["seconds"] for one in brought.values()), default=0)
     head = new["schema"]["head"]
-    schema = f"{database['version']}, as it is"
+    schema = f"{database['version']}, unchanged"
     if database["version"] < head:
         schema = (
-            f"from {database['version']} to {head}; serves releases of schema "
-            f"{new['schema']['lowest_compatible']} or later, so {edge['release']} goes on"
+            f"from {database['version']} to {head}; supports releases of schema "
+            f"{new['schema']['lowest_compatible']} or later, so {edge['release']} keeps serving"
         )
     rows = [
         ("release", f"{edge['release']} (serial {edge['serial']}) to {new['version']}"),
-        ("images", images or "all there"),
+        ("images", images or "all present"),
         ("backup", backup_of(found)),
         ("schema", schema),
-        ("new colour", f"{target} on {', '.join(found['app_hosts'])}; {edge['active']} serves on"),
+        (
+            "new colour",
+            f"{target} on {', '.join(found['app_hosts'])}; {edge['active']} keeps serving",
+        ),
         ("gates", "old colour on the new schema; new colour ready; requests through the preview"),
-        ("switch", f"{edge['active']} to {target}, requests in hand are finished"),
-        ("workers", f"{target} starts, {edge['active']} finishes what it has and stops"),
-        ("way back", f"{edge['active']} stays warm for {found['hours']} h: rollback.yml"),
+        ("switch", f"{edge['active']} to {target}; requests in progress are finished"),
+        ("workers", f"{target} starts; {edge['active']} finishes its jobs and stops"),
+        ("rollback", f"{edge['active']} stays warm for {found['hours']} h: rollback.yml"),
     ]
     if brought:
-        rows[2:2] = [("disk", disk), ("to bring it", f"about {seconds:.0f} s")]
+        rows[2:2] = [("disk", disk), ("transfer", f"about {seconds:.0f} s")]
     if access := found["sources"]["access"]:
         rows.insert(-5, ("sources", "; ".join(f"{name}: {who}" for name, who in access.items())))
     if edge.get("standby"):
-        gone = f"{edge['previous_release']} ({edge['standby']}) stands by no more: it makes room"
+        gone = f"{edge['previous_release']} ({edge['standby']}) will be replaced"
         rows.insert(-5, ("standby", gone))
     if text := "; ".join(
         f"{host}: {', '.join(parts)}" for host, parts in found["differs"].items() if parts
     ):
-        rows.append(("not now", f"other images of {text}: {found['command']}install.yml later"))
+        later = f"in a maintenance window, run {found['command']}install.yml"
+        rows.append(("not now", f"the other images of {text}: {later}"))
     return rows
 
 
@@ -173,7 +182,11 @@ def table(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def swap_plan(found: Findings) -> dict[str, Any]:
-    """Return what serves (active, release), what shall (target), {already, problems, lines}."""
+    """Return the plan of an upgrade.
+
+    Its keys: `active` and `release`, what serves now; `target`, the colour that will serve;
+    `already`, whether this release serves; `problems`; and `lines`, the text for the operator.
+    """
     edge, new = found["edge"], found["new"]
     already = bool(edge) and (edge["release"], edge["serial"]) == (new["version"], new["serial"])
     problems = problems_of(found, already=already)
@@ -182,7 +195,9 @@ def swap_plan(found: Findings) -> dict[str, Any]:
     if problems:
         lines = problems
     elif already:
-        lines = [f"{found['site']} serves release {new['version']} already: what is left is done"]
+        lines = [
+            f"{found['site']} already serves release {new['version']}; the remaining steps follow"
+        ]
     else:
         lines = [f"{found['site']}:", *table(rows_of(found, target))]
     return {
@@ -196,7 +211,7 @@ def swap_plan(found: Findings) -> dict[str, Any]:
 
 
 def swap_different(containers: Sequence[Mapping[str, Any]], images: Mapping[str, str]) -> list[str]:
-    """Return the components, but the service's own, that run with another image than these."""
+    """Return the components, except the service itself, that run another image than these."""
     parts = {str(one["Labels"]["airlift.component"]): one["ImageID"] for one in containers}
     return sorted(
         name for name, image in parts.items() if name != "app" and images.get(name) != image
@@ -206,13 +221,13 @@ def swap_different(containers: Sequence[Mapping[str, Any]], images: Mapping[str,
 def swap_way_back(found: Findings) -> dict[str, Any]:
     """Return the plan of a rollback, as swap_plan does.
 
-    Besides: `to`, the release that shall serve and its serial; `warm`, whether it could serve at
-    once on every app host that answers; `silent`, those that do not; and `abandon`: an upgrade was
-    cut off before it switched, so only its beginnings have to go.
+    Further keys: `to`, the release that will serve and its serial; `warm`, whether it could serve
+    at once on every app host that answers; `silent`, the app hosts that do not answer; `abandon`,
+    whether an upgrade was interrupted before it switched, so that only cleaning up is left.
     """
     edge, database, old = found["edge"], found["database"], found["old"]
     left = [one for one in edge.get("unfinished", []) if one["step"] in ("upgrade", "rollback")]
-    # Of several that were cut off, the last one is what the site was on its way to.
+    # Of several interrupted runs, the last one is what the site was changing to.
     nothing: dict[str, Any] = {"step": "", "data": {}}
     last = max(left, key=lambda one: int(one["seq"]), default=nothing)
     active = edge.get("active", COLOURS[0])
@@ -231,15 +246,15 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
     plan |= {"silent": silent}
     begun = last["data"]
     upgrades = {one["data"].get("release") for one in left if one["step"] == "upgrade"}
-    # Also when giving up was itself cut off: then the last one is a rollback of that release.
+    # Also when cancelling was itself interrupted: then the last is a rollback of that release.
     if begun and begun.get("release") in upgrades - {edge["release"]}:
         line = (
-            f"the upgrade to {begun.get('release')} had not switched: {edge['release']} serves on, "
-            "and what was begun is taken away"
+            f"the upgrade to {begun.get('release')} had not switched: {edge['release']} keeps "
+            "serving, and the incomplete upgrade is cleaned up"
         )
         return plan | {"target": other, "to": begun, "abandon": True, "lines": [line]}
     if last["step"] == "rollback" and begun.get("release") == edge["release"]:
-        line = f"{edge['release']} serves again already: what is left is done"
+        line = f"{edge['release']} already serves again; the remaining steps follow"
         return plan | {"target": active, "to": begun, "already": True, "lines": [line]}
     to = {"release": edge["previous_release"], "serial": edge["previous_serial"]}
     warm = edge["standby"] == other and not cold
@@ -247,20 +262,21 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
     plan["problems"] = problems_of_way_back(found, to, old, database)
     if len(silent) == len(found["standbys"]):
         plan["problems"].append(
-            f"no app host answers ({', '.join(silent)}): bring one back, then run the same again"
+            f"no app host answers ({', '.join(silent)}): bring one back, then run the same command "
+            "again"
         )
-    how = "it is warm" if warm else "from its pinned images"
+    how = "which is warm" if warm else "from its pinned images"
     plan["lines"] = [
-        f"{found['site']}: back from {edge['release']} ({active}) to {to['release']} ({other}), "
-        f"{how}",
+        f"{found['site']}: roll back from {edge['release']} ({active}) to {to['release']} "
+        f"({other}), {how}",
         *(f"{host}: {why}" for host, why in cold.items() if edge["standby"] == other),
-        *(f"{host} does not answer: it is left as it is" for host in silent),
+        *(f"{host} does not answer and is not changed" for host in silent),
     ]
     return plan
 
 
 def standbys_of(found: Findings) -> tuple[list[str], dict[str, str]]:
-    """Return the app hosts that do not answer, and those whose standby could not serve, and why."""
+    """Return the app hosts that do not answer, and those whose standby cannot serve, and why."""
     silent, cold = [], {}
     for host, said in found["standbys"].items():
         if not said.get("answered"):
@@ -273,13 +289,16 @@ def standbys_of(found: Findings) -> tuple[list[str], dict[str, str]]:
 def problems_of_way_back(
     found: Findings, to: Mapping[str, Any], old: Mapping[str, Any], database: Mapping[str, Any]
 ) -> list[str]:
-    """Return why the release before cannot serve again."""
+    """Return why the previous release cannot serve again."""
     if not to["release"]:
-        return [f"{found['edge']['release']} is the first release here: there is none before it"]
+        return [
+            f"{found['edge']['release']} is the first release on this site: there is no previous "
+            "release"
+        ]
     if to["serial"] > found["edge"]["serial"]:
         return [
-            f"{found['edge']['release']} was rolled back to already; to return to {to['release']}, "
-            f"run {found['command']}upgrade.yml"
+            f"the site was already rolled back to {found['edge']['release']}; to return to "
+            f"{to['release']}, run {found['command']}upgrade.yml"
         ]
     if not old or old["serial"] != to["serial"]:
         return [
@@ -287,12 +306,16 @@ def problems_of_way_back(
             "import its bundle again"
         ]
     if not database:
-        return ["the database does not answer, so it is not known whether its schema allows it"]
+        return [
+            "the database does not answer, so it is unknown whether its schema allows a rollback: "
+            f"find the cause with {found['command']}status.yml"
+        ]
     if database["lowest_compatible"] > old["schema"]["head"]:
         return [
-            f"release {to['release']} is of schema {old['schema']['head']}; the database's schema "
-            f"{database['version']} serves releases of schema {database['lowest_compatible']} or "
-            "later. There is only the way forward: a release that mends what is wrong"
+            f"release {to['release']} has schema {old['schema']['head']}; the database has schema "
+            f"{database['version']}, which supports releases of schema "
+            f"{database['lowest_compatible']} or later. A rollback is impossible: upgrade to a "
+            "release that fixes the fault"
         ]
     return []
 

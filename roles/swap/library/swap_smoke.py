@@ -1,15 +1,15 @@
 #!/usr/bin/python
-"""Try a release as a client would, before or after it serves; see DOCUMENTATION."""
+"""Test a release as a client would, before or after it serves; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: swap_smoke
-short_description: Ask the service a few things and believe only its answers
+short_description: Send requests to the service and check its answers
 description:
   - Sends each request on a connection of its own, O(rounds) times, so that every replica behind
     a proxy gets some.
-  - Every answer must have the wanted status. C(GET /health) is asked as well, and must name the
+  - Every answer must have the wanted status. C(GET /health) is requested as well, and must name the
     wanted release and colour.
 options:
   url:
@@ -29,7 +29,7 @@ options:
     type: str
     default: ""
   requests:
-    description: What is asked, as method, path, status and perhaps body.
+    description: The requests, each with method, path, status and optionally body.
     type: list
     elements: dict
     default: []
@@ -42,7 +42,7 @@ options:
     type: str
     required: true
   rounds:
-    description: How often everything is asked.
+    description: How often every request is sent.
     type: int
     default: 1
   timeout:
@@ -64,7 +64,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 asked:
-  description: How many requests were answered as they should be.
+  description: How many requests were answered as expected.
   returned: success
   type: int
 """
@@ -82,7 +82,7 @@ IDENTITY = {"method": "GET", "path": "/health", "status": 200}
 
 
 class SmokeError(Exception):
-    """An answer that is not as it must be, in a sentence."""
+    """An unexpected answer, described in a sentence."""
 
 
 class Stay(urllib.request.HTTPRedirectHandler):
@@ -93,13 +93,15 @@ class Stay(urllib.request.HTTPRedirectHandler):
 
 
 def opener(options: dict[str, Any]) -> urllib.request.OpenerDirector:
-    """Return what asks this very address: no proxy, no redirect, no other authority."""
+    """Return an opener for this very address: no proxy, no redirect, no other authority."""
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), Stay()]
     if options["url"].startswith("https:"):
         try:
             context = ssl.create_default_context(cafile=options["ca_file"] or None)
         except OSError as error:
-            raise SmokeError(f"{options['ca_file']} is no authority: {error}") from error
+            raise SmokeError(
+                f"{options['ca_file']} is not a certificate authority: {error}"
+            ) from error
         if not options["validate"]:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         handlers.append(urllib.request.HTTPSHandler(context=context))
@@ -107,7 +109,7 @@ def opener(options: dict[str, Any]) -> urllib.request.OpenerDirector:
 
 
 def read(answer: Any) -> bytes:
-    """Return the body; one that was cut off as far as it came."""
+    """Return the body; of an incomplete one, the part that came."""
     try:
         return bytes(answer.read())
     except http.client.IncompleteRead as error:
@@ -137,7 +139,7 @@ def ask(options: dict[str, Any], wanted: dict[str, Any]) -> Any:
         raise SmokeError(f"{what} got no answer from {options['url']}: {reason}") from error
     if status != int(wanted["status"]):
         said = " ".join(body.decode(errors="replace").split())
-        # Before it is cut: half a key would not be recognised any more.
+        # Before the text is cut: half a key would not be recognised any more.
         said = (said.replace(options["key"], "***") if options["key"] else said)[:200]
         raise SmokeError(f"{what} answered {status} instead of {wanted['status']}: {said}")
     try:
@@ -147,7 +149,7 @@ def ask(options: dict[str, Any], wanted: dict[str, Any]) -> Any:
 
 
 def identify(options: dict[str, Any]) -> None:
-    """Refuse any other release or colour than the wanted one."""
+    """Reject any other release or colour than the wanted one."""
     said = ask(options, IDENTITY)
     found = (said.get("release"), said.get("colour")) if isinstance(said, dict) else (None, None)
     if found != (options["release"], options["colour"]):
@@ -158,7 +160,7 @@ def identify(options: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Ask everything; fail at the first wrong answer."""
+    """Send every request; fail at the first wrong answer."""
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},

@@ -1,16 +1,16 @@
 #!/usr/bin/python
-"""Say whether a colour that stands by could serve at once; see DOCUMENTATION."""
+"""Check whether a standby colour could serve at once; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: swap_standby
-short_description: Say whether a colour that stands by could serve at once
+short_description: Check whether a standby colour could serve at once
 description:
-  - Looks at the container now - it runs, as the image of its release, and no secret on the host is
-    newer than its process.
-  - Asks its readiness, and tries fresh logins from inside it with the credentials that it holds.
-    Readiness alone is no proof, because connections that are open outlive a changed password.
+  - Checks the container now - it runs the image of its release, and no secret on the host is newer
+    than its process.
+  - Checks its readiness, and tries new logins from inside it with the credentials that it holds.
+    Readiness alone is not enough, because open connections outlive a changed password.
   - Changes nothing, and does not fail - the caller decides what a problem means.
 options:
   container:
@@ -18,7 +18,7 @@ options:
     type: str
     required: true
   image:
-    description: Ids that the image of the release may have, one per image store.
+    description: Possible ids of the release's image, one per image store.
     type: list
     elements: str
     required: true
@@ -76,7 +76,7 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 
 class NotAbleError(Exception):
-    """Why the colour could not serve, in a sentence."""
+    """Why the colour cannot serve, in a sentence."""
 
 
 def docker(*arguments: str, seconds: float) -> subprocess.CompletedProcess[str]:
@@ -105,7 +105,7 @@ def newest(directory: Path) -> float:
 
 
 def check_container(options: dict[str, Any]) -> None:
-    """Refuse a container that does not run, or runs something else."""
+    """Reject a container that does not run, or runs something else."""
     name = options["container"]
     shown = docker("container", "inspect", name, seconds=options["seconds"])
     if shown.returncode != 0:
@@ -121,7 +121,7 @@ def check_container(options: dict[str, Any]) -> None:
 
 
 def check_answer(options: dict[str, Any]) -> None:
-    """Refuse a colour that is not ready, or is another release."""
+    """Reject a colour that is not ready, or is another release."""
     name = options["container"]
     # This very address, whatever proxy the host may have set.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -136,7 +136,7 @@ def check_answer(options: dict[str, Any]) -> None:
     except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
         raise NotAbleError(f"{name} does not answer: {error}") from error
     if not isinstance(said, dict) or not isinstance(said.get("checks", {}), dict):
-        raise NotAbleError(f"{name} answers something else than its readiness")
+        raise NotAbleError(f"{name} does not answer with its readiness")
     if said.get("release") != options["release"]:
         raise NotAbleError(f"{name} answers as release {said.get('release')}")
     if status != 200:
@@ -145,7 +145,7 @@ def check_answer(options: dict[str, Any]) -> None:
 
 
 def check_logins(options: dict[str, Any]) -> None:
-    """Refuse credentials that a new connection could not use."""
+    """Reject credentials that a new connection could not use."""
     name = options["container"]
     tried = docker(
         *("exec", name, "python", "-c", options["logins"]), seconds=2 * options["seconds"] + 10
@@ -154,14 +154,14 @@ def check_logins(options: dict[str, Any]) -> None:
         refused = {str(who): str(why or "") for who, why in json.loads(tried.stdout).items()}
     except (ValueError, AttributeError, RecursionError):
         said = " ".join(tried.stderr.split())[-200:]
-        raise NotAbleError(f"{name}: its logins could not be tried: {said}") from None
+        raise NotAbleError(f"the logins of {name} could not be tested: {said}") from None
     for service, why in refused.items():
         if why:
             raise NotAbleError(f"{name} cannot log in to {service}: {' '.join(why.split())[:200]}")
 
 
 def main() -> None:
-    """Look, and tell."""
+    """Check the standby; return its problem."""
     module = AnsibleModule(
         argument_spec={
             "container": {"type": "str", "required": True},

@@ -33,7 +33,7 @@ def block(title: str, text: str = CARRYING) -> str:
 
 @pytest.fixture
 def desk(tmp_path: Path, full: build.Built, keys: Keys) -> Path:
-    """A folder with a checkout's `dist/`, an empty stick, and the lists that came another way."""
+    """A folder with a checkout's `dist/`, an empty USB drive, and lists from a separate channel."""
     shutil.copytree(full.path.parent, tmp_path / "work" / "dist")
     (tmp_path / "usb").mkdir()
     line = keys.line("bob", "bob@airlift.example", f'namespaces="{custody.NAMESPACE}"')
@@ -49,7 +49,7 @@ def settings(desk: Path, keys: Keys) -> dict[str, str]:
     return {
         **os.environ,
         "NAME": NAME,
-        "STICK": str(top / "usb"),
+        "USB": str(top / "usb"),
         "DESK": str(top / "carried"),
         "SIGNERS": str(keys.signers()),
         "SIGNER": "release@airlift.example",

@@ -15,6 +15,7 @@ from bundle.builder import build, sums
 from bundle.errors import Kind
 from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import TREE, Keys, join, records
+from tests.unit.docs.shown import blocks, is_shown, page
 
 TEXT = (TREE / "docs" / "TRUST.md").read_text()
 
@@ -66,6 +67,9 @@ def test_by_hand_then_by_the_installed_verifier(stick: dict[str, str], desk: Pat
     assert 'Good "airlift-bundle" signature for release@airlift.example' in done.stdout
     assert "verify.pyz: OK" in done.stdout
     home = Home(Path(stick["AIRLIFT_HOME"]))
+    # What operators read that they will see.
+    seen = blocks(page("INSTALL.md"), "text")["output of the import"]
+    assert is_shown(seen.replace("/opt/airlift", stick["AIRLIFT_HOME"]), done.stdout), done.stdout
     assert home.current.is_symlink()
     command = block("by the installed verifier")
     assert "/opt/airlift/" in command

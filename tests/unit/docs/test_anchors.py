@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-PAGES = [
-    *sorted(ROOT.glob("*.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-    ROOT / "scripts" / "README.md",
-    ROOT / "stack" / "README.md",
-]
+from scripts import prose
+from scripts.prose import ROOT
+
+PAGES = [ROOT / "CHANGELOG.md", *prose.PAGES]
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)")
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scripts.deploy.outcome import Outcome
 from scripts.deploy.settings import NAMES, NEEDED
@@ -62,6 +63,31 @@ def test_every_job_of_the_pipelines_is_in_the_table() -> None:
         assert {job for one, job in listed if one == file} == set(there)
 
 
+def test_the_time_that_tests_may_take_is_the_jobs() -> None:
+    ci = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    longest = max(job["timeout-minutes"] for job in ci.values())
+    assert f"on 2 cores.\n  It may take {ci['test']['timeout-minutes']}.\n" in PAGE
+    assert ci["test"]["timeout-minutes"] == longest
+    # Half as long again as the slowest run that the page names.
+    runs = re.search(r"`make test`: (\d+) and (\d+) minutes", PAGE)
+    assert runs is not None
+    assert longest >= 1.5 * max(map(int, runs.groups()))
+
+
+def test_sums_of_the_measured_times_are_right() -> None:
+    rows = {row[0]: row[1:] for row in table("times of a deployment")}
+    for name, cells in rows.items():
+        *phases, total = (cell.strip(" |") for cell in cells)
+        assert sum(int(cell) for cell in phases if cell) == int(total), name
+    said = re.search(r"\| a deployment took \[(\d+) minutes, a rollback (\d+) seconds\]", PAGE)
+    assert said is not None
+    assert int(said[1]) == round(int(rows["good release"][-1].strip(" |")) / 60)
+    assert said[2] == rows["rollback by hand"][-1].strip(" |")
+    shown = re.findall(r"^(?:import|preflight|upgrade|smoke|rollback) +\w+ +(\d+)  ", PAGE, re.M)
+    measured = rows["release that fails the smoke test"][:-1]
+    assert shown == [cell.strip() for cell in measured]
+
+
 def test_image_tags_of_the_examples_are_what_the_program_says() -> None:
     rows = re.findall(r"^\| .*(?:tag|after) .*\| `([\d.]+)` \| `(\S+)` \|$", PAGE, re.MULTILINE)
     begins = [upcoming(declared, last) for declared, last in CASES]
@@ -78,3 +104,16 @@ def test_labels_of_runners_are_the_ones_that_lint_knows(label: str) -> None:
     assert f"`{label}`" in PAGE
     assert f"- {label}\n" in (ROOT / ".github" / "actionlint.yaml").read_text()
     assert f"[self-hosted, {label}]" in WORKFLOWS
+
+
+def test_the_runbook_says_that_the_smoke_test_stores_items() -> None:
+    swap = yaml.safe_load((ROOT / "roles" / "swap" / "defaults" / "main.yml").read_text())
+    stored = [one for one in swap["swap_smoke_requests"] if one["method"] == "POST"]
+    assert [one["path"] for one in stored if one["status"] == 201] == ["/items"]
+    page = (ROOT / "docs" / "OPERATIONS.md").read_text()
+    (row,) = re.findall(r"^\|.*`play playbooks/smoke\.yml`.*$", page, re.MULTILINE)
+    assert "changes nothing" not in row
+    assert "stores two items for each app host in its own client's list" in row
+    # What the row counts: every request goes out this often.
+    tasks = (ROOT / "roles" / "swap" / "tasks" / "smoke.yml").read_text()
+    assert 'rounds: "{{ swap_app_hosts | length * 2 }}"' in tasks

@@ -24,7 +24,7 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 
 
 def test_every_path_of_the_map_exists() -> None:
-    rows = re.search(r"## Where things are\n(.*?)\n\n(?!\|)", README, re.DOTALL)
+    rows = re.search(r"## Map of the repository\n(.*?)\n\n(?!\|)", README, re.DOTALL)
     assert rows is not None
     paths = [
         path
@@ -37,7 +37,7 @@ def test_every_path_of_the_map_exists() -> None:
 
 
 def test_every_dependency_has_a_reason() -> None:
-    table = README.split("## Why each dependency is there")[1]
+    table = README.split("## Dependencies")[1]
     reasons = set(re.findall(r"`([A-Za-z0-9._-]+)(?:\[[\w,]+\])?`", table))
     for file in ("requirements/dev.in", "requirements/controller.in", "app/requirements.in"):
         for line in (ROOT / file).read_text().splitlines():

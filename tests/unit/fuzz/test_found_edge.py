@@ -116,4 +116,4 @@ def test_an_edge_that_answers_anything_fails_the_task_in_words(
     monkeypatch.setattr(module.ActionBase, "run", lambda *_, **__: {})
     found = action.run(None, {})
     assert found["failed"] is True
-    assert found["msg"].startswith("the swap agent said: ")
+    assert found["msg"].startswith("unexpected answer of the swap agent: ")

@@ -73,4 +73,4 @@ def test_the_last_words_of_a_container_are_told_whatever_it_logs(
     assert ready.last_words("x") == "no space left"
     assert plugin("app/filter_plugins/app.py").app_reason(text) == "no space left"
     assert plugin("status/module_utils/status_engine.py").reason_in(text) == "no space left"
-    assert probes.last_error("x")
+    assert probes.last_words("x") == "no space left"

@@ -7,11 +7,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ansible.module_utils
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 ROLES = ROOT / "roles"
 NAMES = sorted(path.name for path in ROLES.iterdir() if (path / "tasks").is_dir())
+
+
+# A module imports what roles share as Ansible packs it: all of it in one package.
+ansible.module_utils.__path__ += map(str, sorted(ROLES.glob("*/module_utils")))
 
 
 @cache

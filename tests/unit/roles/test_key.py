@@ -68,7 +68,7 @@ def test_the_rules_are_the_services_own(given: dict[str, Any]) -> None:
 
 
 def test_the_client_of_upgrades_is_taken() -> None:
-    with pytest.raises(keys.KeyRefusedError, match="upgrades try a release"):
+    with pytest.raises(keys.KeyRefusedError, match="is reserved: upgrades test a release"):
         entry(keys.OWN_CLIENT)
 
 
@@ -91,12 +91,12 @@ def test_a_key_is_found_by_its_client_or_id() -> None:
         (
             LISTED,
             "acme",
-            f"acme has 2 keys: {A[:12]} \\(no label\\), {B[:12]} \\(2027\\). Name one",
+            f"acme has 2 keys: {A[:12]} \\(no label\\), {B[:12]} \\(2027\\). Give the id of one",
         ),
-        (LISTED, "biling", "no key of client or id 'biling'. Did you mean billing?"),
-        (LISTED, A[:11], "no key of client or id"),
-        (LISTED[2:], "billing", "is the last key: .* say -e key_last=true"),
-        ([], "billing", "no key of client or id"),
+        (LISTED, "biling", "no key with client or id 'biling'. Did you mean billing?"),
+        (LISTED, A[:11], "no key with client or id"),
+        (LISTED[2:], "billing", "is the last key: .* confirm with -e key_last=true"),
+        ([], "billing", "no key with client or id"),
     ],
 )
 def test_what_cannot_be_revoked(listed: list[dict[str, Any]], wanted: str, reason: str) -> None:
@@ -111,7 +111,7 @@ def test_the_last_key_is_revoked_when_told() -> None:
 def test_two_keys_of_one_client_must_differ() -> None:
     keys.check_new(LISTED, "acme", "2028")
     for client, label in (("acme", "2027"), ("acme", ""), ("billing", "")):
-        with pytest.raises(keys.KeyRefusedError, match=r"already, .* a label of its own"):
+        with pytest.raises(keys.KeyRefusedError, match=r"already has a key .* its own label"):
             keys.check_new(LISTED, client, label)
 
 
@@ -245,11 +245,11 @@ def test_the_play_on_the_jump_host(tmp_path: Path) -> None:
         "scopes": ["predict", "jobs"],
         "rate_limit_per_min": 600,
     }
-    assert "comes into effect with install.yml" in said
+    assert "install.yml puts it into effect" in said
     assert jump.tool("view").startswith("# secrets\napp_api_keys:\n")
     # Shown on the terminal only.
     log = (tmp_path / "log").read_text()
-    assert "The list in the inventory" in log
+    assert "Change the list in the inventory" in log
     assert "airlift_" not in log
 
     target = tmp_path / "crm.key"
@@ -273,11 +273,11 @@ def test_the_play_refuses(tmp_path: Path) -> None:
             ["key_clinet=acme"],
             "key_clinet is set in --extra-vars; keys.yml takes -e key_add=CLIENT",
         ),
-        (["key_add=a", "key_revoke=b"], "key_add and key_revoke: one at a time"),
-        (["key_scopes=jobs"], "key_scopes goes with key_add only"),
+        (["key_add=a", "key_revoke=b"], "key_add and key_revoke exclude each other"),
+        (["key_scopes=jobs"], "key_scopes is valid with key_add only"),
         (["key_add=a", "key_scopes=all"], "value of key_scopes must be one or more of"),
-        (["key_add=-a"], "'-a' is no name of a client"),
-        (["key_add=a", f"key_file={tmp_path / 'password'}"], "cannot be made: File exists"),
+        (["key_add=-a"], "'-a' is not a valid client name"),
+        (["key_add=a", f"key_file={tmp_path / 'password'}"], "cannot be created: File exists"),
     ):
         assert reason in jump.play(*extra, fails=True), extra
     assert jump.vault.read_bytes() == before
@@ -291,8 +291,7 @@ def test_the_play_refuses(tmp_path: Path) -> None:
     (tmp_path / "data" / "swap" / "state.json").write_text(json.dumps(state))
     said = jump.play("key_add=a", fails=True)
     assert (
-        "acme runs release 1.1.0 (serial 2); this is release 1.0.0 (serial 1). Type it there"
-        in said
+        "acme runs release 1.1.0 (serial 2); this is release 1.0.0 (serial 1). Run it there" in said
     )
     assert "/1.1.0 && ./venv/bin/ansible-playbook -i" in said
     # The release that serves, and every app host down: told in one sentence.
@@ -301,4 +300,4 @@ def test_the_play_refuses(tmp_path: Path) -> None:
     down = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
     (jump.site / "group_vars" / "app.yml").write_text(yaml.safe_dump(down))
     said = jump.play("key_add=a", fails=True)
-    assert "no app host answers (app-1, app-2): nothing was changed" in said
+    assert "no app host answers (app-1, app-2); nothing was changed" in said

@@ -127,7 +127,7 @@ def test_somebody_elses_file_is_refused_by_name(
 
     monkeypatch.setattr(os, "fstat", mine)
     monkeypatch.setattr(os, "fchown", refused)
-    with pytest.raises(vaultfile.FileError, match=f"belongs to {path.owner()}: run this as"):
+    with pytest.raises(vaultfile.FileError, match=f"belongs to {path.owner()}: run the same command as"):
         vaultfile.change(path, library(acme="right"), adding("new"))
 
 
@@ -139,7 +139,7 @@ def test_what_an_editor_saved_meanwhile_is_not_lost(tmp_path: Path) -> None:
         path.write_text(f"{TEXT}saved: yes\n")
         return adding("new")(document)
 
-    with pytest.raises(vaultfile.FileError, match="changed by somebody else meanwhile"):
+    with pytest.raises(vaultfile.FileError, match="changed by another program meanwhile"):
         vaultfile.change(path, library(), slow)
     assert path.read_text().endswith("saved: yes\n")
 

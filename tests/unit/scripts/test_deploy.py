@@ -47,6 +47,20 @@ def test_a_good_release_is_brought_in_order_and_serves(jump: JumpHost) -> None:
     assert "### run · acme: done" in done.summary
 
 
+def test_a_log_that_nobody_reads_any_more_ends_no_deployment(jump: JumpHost) -> None:
+    """Such as a pager that was quit: half a swap would wait for somebody to continue it."""
+    with jump.start("run") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(60) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    assert verbs(jump) == IN_ORDER
+    assert jump.serves == "1.1.0"
+    assert "### run · acme: done" in jump.summary()
+
+
 def test_every_command_is_shown_so_that_a_person_can_type_it(jump: JumpHost) -> None:
     output = jump.deploy("run").output
     place = f"$ cd {jump.home}/current && "

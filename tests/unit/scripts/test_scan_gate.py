@@ -115,3 +115,22 @@ def test_a_report_that_is_none_is_refused(gate: Gate, tmp_path: Path) -> None:
 
 def test_the_lists_of_this_tree_can_be_used() -> None:
     assert scan_gate.accepted(scan_gate.ACCEPTED, TODAY) is not None
+
+
+def test_without_a_candidate_the_command_that_makes_one_is_named(
+    gate: Gate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scan_gate.main([str(gate.report)], gate.accepted) == 2
+    assert f"{gate.report} is missing; fix: make candidate\n" in capsys.readouterr().err
+
+
+def test_a_build_that_scanned_nothing_is_told_with_the_way_on(
+    gate: Gate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gate.run(scanned=False) == 1
+    said = capsys.readouterr().err
+    assert "nothing was scanned; fix: " in said
+    page = (scan_gate.ACCEPTED.parent.parent / "docs" / "DEPLOYMENT_STRATEGY.md").read_text()
+    assert "`nothing was scanned`" in page
+    assert "SCAN_MAY_BE_MISSING=1 make scan" in said
+    assert "`SCAN_MAY_BE_MISSING=1 make scan`" in page

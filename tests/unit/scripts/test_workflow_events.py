@@ -49,6 +49,14 @@ def test_the_image_is_pushed_from_main_and_tags_when_all_is_green(
     assert event.ran(CI) == ALL_OF_CI | more
 
 
+def test_a_tag_that_moved_upstream_stops_no_deployment_by_hand() -> None:
+    """`pins` fails then; a build takes digests, so a hotfix can still be brought."""
+    assert WORKFLOWS["deploy.yml"]["name"] == "deploy"
+    event = Event("workflow_dispatch", "refs/tags/v1.1.0", workflow="deploy")
+    assert event.ran(CI) == ALL_OF_CI
+    assert CI["name"] == Event().workflow
+
+
 def test_a_deployment_starts_by_tag_pull_request_or_hand() -> None:
     assert set(DEPLOY["on"]) == {"push", "pull_request", "workflow_dispatch"}
     assert DEPLOY["on"]["push"] == {"tags": ["v*"]}

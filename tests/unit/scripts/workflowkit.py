@@ -159,11 +159,13 @@ class Event:
     #: Job: its outputs, whatever its end.
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     cancelled: bool = False
+    #: The workflow that the event started; a workflow that it calls sees this name.
+    workflow: str = "ci"
 
     def context(self, waited_for: dict[str, Any]) -> dict[str, Any]:
         """Return what an expression of a job sees."""
         return {
-            "github": {"event_name": self.name, "ref": self.ref},
+            "github": {"event_name": self.name, "ref": self.ref, "workflow": self.workflow},
             "inputs": self.inputs,
             "vars": self.variables,
             "needs": waited_for,

@@ -16,7 +16,6 @@ from ansible.module_utils.testing import patch_module_args
 from tests.unit.roles.conftest import plugin
 
 ready = plugin("app/library/app_ready.py")
-app_reason = plugin("app/filter_plugins/app.py").app_reason
 CHECKS = {"postgres": "ok", "schema": "ok", "models": "ok", "redis": "ok"}
 IDENTITY = {"release": "1.1.0", "colour": "green"}
 IMAGE = "sha256:app-1.1.0"
@@ -338,34 +337,3 @@ def test_a_host_without_an_engine(wait: Wait, monkeypatch: pytest.MonkeyPatch) -
     said = wait()
     assert said["failed"]
     assert said["msg"].startswith("the container engine does not answer: ")
-
-
-# ---------------------------------------------------------------- why a command failed
-@pytest.mark.parametrize(
-    ("lines", "words"),
-    [
-        ([INFO, WHY, INFO, "Traceback", "", "  "], WHY["reason"]),
-        ([WHY, {"level": "critical", "reason": "worse"}], "worse"),
-        ([{"level": "error", "event": "only this"}], "only this"),
-        ([{"level": "error"}], '{"level": "error"}'),
-        ([{"level": "warning", "reason": "no"}, "[]", '"error"', "the end "], "the end "),
-        ([INFO], json.dumps(INFO)),
-        (["", "   "], "it said nothing"),
-        ([], "it said nothing"),
-    ],
-)
-def test_the_reason_of_a_command(lines: list[Any], words: str) -> None:
-    text = [line if isinstance(line, str) else json.dumps(line) for line in lines]
-    assert app_reason("\n".join(text)) == words
-
-
-def test_a_reason_of_no_text() -> None:
-    """What a template passes may be no str."""
-    assert app_reason(None) == "None"
-    assert app_reason(404) == "404"
-
-
-def test_an_exception_that_nobody_caught_is_a_reason() -> None:
-    cause = {"type": "OSError", "message": "no space left on device"}
-    error = {"level": "critical", "event": "uncaught exception", "exception": cause}
-    assert "no space left on device" in app_reason(json.dumps(error))

@@ -196,7 +196,7 @@ def test_a_failed_install_is_noted_and_unlocked(site: Site, place: str) -> None:
     assert f"install of lab failed: {why}." in " ".join(done.stdout.split())
     found = lease.held(site.state_file.with_name("lease"))
     assert found is None or found.left() <= 0
-    assert "It is noted" in done.stdout
+    assert "The failure is recorded" in done.stdout
 
 
 @pytest.mark.slow
@@ -236,7 +236,7 @@ def test_the_edge_goes_away_itself(site: Site) -> None:
 def test_a_first_install_has_nothing_to_note(site: Site) -> None:
     done = site.play(place="redis/main", victim="data-1")
     assert done.returncode == 2
-    assert "It is noted" not in done.stdout
+    assert "The failure is recorded" not in done.stdout
     assert site.journal() == []
 
 
@@ -255,7 +255,7 @@ def test_a_run_that_was_refused_the_lock_notes_nothing(site: Site) -> None:
     for verb in ("install", "retire"):
         done = site.play(verb)
         assert done.returncode == 2, done.stdout
-        assert "ann@other is at work" in " ".join(done.stdout.split())
+        assert "by ann@other is in progress" in " ".join(done.stdout.split())
     assert site.journal() == [("upgrade", "intent", "")]
 
 
@@ -288,7 +288,7 @@ def test_a_loop_tells_which_of_its_results() -> None:
 
 
 def test_silence_and_secrets() -> None:
-    assert failure.swap_reasons([said("")]) == ["Name failed without a word"]
+    assert failure.swap_reasons([said("")]) == ["Name failed without a message"]
     for hidden in (said("pw", _ansible_no_log=True), said("pw", censored="hidden")):
         (words,) = failure.swap_reasons([hidden])
         assert words.startswith("Name (")

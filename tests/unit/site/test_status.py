@@ -31,7 +31,7 @@ def found(tmp_path: Path) -> Found:
 
 def test_all_is_well(found: Found) -> None:
     lines = text(found).splitlines()
-    assert lines[0].split() == ["HOST", "SERVICE", "RELEASE", "COLOUR", "IMAGE", "HEALTH", "SINCE"]
+    assert lines[0].split() == ["HOST", "SERVICE", "RELEASE", "COLOUR", "IMAGE", "HEALTH", "UPTIME"]
     assert lines[1].split() == ["edge-1", "edge", "9", "-", "ok", "healthy", "5", "minutes"]
     assert "/health/ready through the edge: ready (postgres ok, redis ok)" in lines
     assert "absent: grafana: no package" in lines
@@ -50,12 +50,16 @@ def test_the_same_content_is_there_for_machines(found: Found) -> None:
             "host": "data-1",
             "found": "redis on data-1 is exited",
             "error": "Bad file format",
+            "before": "",
             "fix": "ansible-playbook playbooks/install.yml --limit data-1",
         }
     ]
     assert text(found).endswith(f"Next: {said['next']}")
     (row,) = [row for row in said["services"]["data-1"] if row["service"] == "redis"]
     assert (row["health"], row["image"]) == ("exited", "ok")
+    assert (row["since"], row["uptime_seconds"]) == ("down 5 minutes", None)
+    (row,) = [row for row in said["services"]["data-1"] if row["service"] == "postgres"]
+    assert (row["since"], row["uptime_seconds"]) == ("5 minutes", 300)
     assert set(said["services"]) == set(RUNS)
 
 
@@ -65,7 +69,10 @@ KEYS = {
     "site": str,
     "verdict": str,
     "sentence": str,
+    "first": str,
     "next": str,
+    "cancel": str,
+    "since": str,
     "release": str,
     "serial": int,
     "active": str,
@@ -87,14 +94,14 @@ def test_the_report_for_machines_keeps_its_form(found: Found, broken: bool) -> N
     said = report(found)
     assert {name: type(said[name]) for name in KEYS} == KEYS
     assert said["standby"] is None
-    assert set(said["rollback"]) == {"warm", "line"}
+    assert set(said["rollback"]) == {"warm", "warm_until", "line"}
     for one in said["problems"]:
         assert {name: type(value) for name, value in one.items()} == dict.fromkeys(
-            ("level", "host", "found", "error", "fix"), str
+            ("level", "host", "found", "error", "before", "fix"), str
         )
     levels = [one["level"] for one in said["problems"]]
     assert levels == (["problem", "warning"] if broken else [])
-    columns = {"service", "release", "colour", "image", "health", "since"}
+    columns = {"service", "release", "colour", "image", "health", "since", "uptime_seconds"}
     assert all(set(row) == columns for rows in said["services"].values() for row in rows)
 
 
@@ -103,8 +110,10 @@ def test_a_host_that_is_down_is_named_and_the_rest_is_told(found: Found) -> None
     found["hosts"]["app-1"] = {"unreachable": True}
     said = text(found)
     assert "Site acme needs attention: app-1 cannot be reached over SSH." in said
-    following = "bring the host back, then ansible-playbook playbooks/install.yml --limit app-1"
-    assert said.endswith(f"Next: {following}")
+    following = "ansible-playbook playbooks/install.yml --limit app-1"
+    assert said.endswith(f"\nFirst: bring the host back\nNext: {following}")
+    assert report(found)["first"] == "bring the host back"
+    assert report(found)["next"] == following
     assert "postgres" in said
 
 
@@ -112,28 +121,28 @@ def test_an_engine_that_is_down_is_told_with_its_words(found: Found) -> None:
     of(found, "app-1")["engine"] = {"error": "cannot connect to the Docker daemon"}
     of(found, "app-1")["containers"] = []
     (only,) = report(found)["problems"]
-    assert only["found"] == "app-1 has no container engine that answers"
+    assert only["found"] == "no container engine answers on app-1"
     assert only["error"] == "cannot connect to the Docker daemon"
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"forwarding": False}, "app-2 does not pass packets on (net.ipv4.ip_forward is 0)"),
+        ({"forwarding": False}, "app-2 does not forward packets (net.ipv4.ip_forward is 0)"),
         (
             {"engine_rules": {"missing": [8001, 8003], "blocked": False}},
-            "the container engine's rules for port 8001, 8003 are gone on app-2",
+            "the container engine's rules for port 8001, 8003 are missing on app-2",
         ),
         (
             {"engine_rules": {"missing": [], "blocked": True}},
-            "the container engine's rules are gone on app-2",
+            "the container engine's rules are missing on app-2",
         ),
         (
             {"firewall": {"table": "missing", "enabled": True}},
             "the firewall table of app-2 is missing",
         ),
-        ({"firewall": {"table": "different", "enabled": True}}, "of app-2 holds other rules"),
-        ({"firewall": {"table": "", "enabled": False}}, "would not be loaded at its start"),
+        ({"firewall": {"table": "different", "enabled": True}}, "of app-2 differs from the rules"),
+        ({"firewall": {"table": "", "enabled": False}}, "would not be loaded at boot"),
         ({"disks": [{"path": "/data", "percent": 95}]}, "/data on app-2 is 95 % full"),
     ],
 )
@@ -144,12 +153,13 @@ def test_what_a_host_lets_through_is_the_cause(found: Found, change: Found, word
     first, *effects = problems(found)
     assert words in first
     assert effects == [
-        "the edge does not reach app-blue on app-2",
+        "the edge cannot reach app-blue on app-2",
         "the service is not ready through the edge",
     ]
     assert words in text(found).partition("needs attention: ")[2].splitlines()[0]
     if "disks" in change:
-        assert "Next: free space there, then ansible-playbook playbooks/status.yml" in text(found)
+        last = "\nFirst: free space on app-2\nNext: ansible-playbook playbooks/status.yml"
+        assert text(found).endswith(last)
     else:
         assert text(found).endswith("playbooks/install.yml --limit app-2")
 
@@ -162,7 +172,7 @@ def test_what_a_host_lets_through_is_the_cause(found: Found, change: Found, word
         ({"state": "exited"}, "postgres on data-1 is exited"),
         ({"state": "paused"}, "postgres on data-1 is paused"),
         ({"image": "sha256:other"}, "postgres on data-1 runs another image"),
-        ({"restart_policy": "no"}, "postgres on data-1 would not come back after a reboot"),
+        ({"restart_policy": "no"}, "postgres on data-1 would not start after a reboot"),
     ],
 )
 def test_a_service_in_trouble_is_named(found: Found, change: Found, words: str) -> None:
@@ -175,7 +185,7 @@ def test_a_restart_loop_is_told_while_the_engine_calls_it_running(found: Found) 
     redis = one_of(found, "data-1", "redis")
     redis |= {"state": "starting", "restarts": 3, "seconds": 2, "said": "Bad file format"}
     said = text(found)
-    assert "redis on data-1 restarts again and again (3 times): Bad file format." in said
+    assert "redis on data-1 keeps restarting (3 times so far): Bad file format." in said
     # It came back, and has stayed since.
     redis |= {"state": "healthy", "seconds": 4000}
     assert problems(found) == []
@@ -252,7 +262,7 @@ def test_a_login_that_is_refused_is_told_though_old_connections_work(found: Foun
 def test_an_exporter_whose_login_is_refused_is_named(found: Found) -> None:
     of(found, "data-1")["answers"]["postgres-exporter"] = {"value": 0.0, "error": ""}
     assert problems(found) == [
-        "postgres-exporter on data-1 does not reach its service, or its login is refused"
+        "postgres-exporter on data-1 cannot reach its service, or its login is refused"
     ]
 
 
@@ -262,13 +272,13 @@ def test_what_prometheus_does_not_reach_is_named(found: Found) -> None:
     targets["down"] = [{**down, "colour": "green"}]
     assert problems(found) == [], "a colour that neither serves nor stands by"
     targets["down"] = [{**down, "colour": "blue"}]
-    assert problems(found) == ["prometheus on mon-1 does not reach app at app-1:8001"]
+    assert problems(found) == ["prometheus on mon-1 cannot reach app at app-1:8001"]
 
 
 def test_what_the_watcher_took_out_is_told(found: Found) -> None:
     out = {"colour": "blue", "state": "out", "since": "12:00", "why": "three answers 503"}
     found["edge"] |= {"watcher": {"alive": True}, "replicas": {"app-1": out, "app-2": {}}}
-    assert "the edge sends nothing to app-1 since 12:00: three answers 503" in text(found)
+    assert "the edge sends no requests to app-1 since 12:00: three answers 503" in text(found)
     # A container that is down is the cause, and said to be.
     one_of(found, "app-1", "app-blue")["state"] = "paused"
     assert problems(found) == ["app-blue on app-1 is paused"]
@@ -286,7 +296,7 @@ def test_keys_are_compared_with_the_vault(found: Found) -> None:
     assert text(found).endswith("Next: ansible-playbook playbooks/install.yml")
     database |= {"missing": [], "revoked": [0]}
     assert text(found).endswith(
-        "Next: take its entry out of app_api_keys, then ansible-playbook playbooks/install.yml"
+        "\nFirst: remove its entry from app_api_keys\nNext: ansible-playbook playbooks/install.yml"
     )
     database |= {"revoked": [], "unknown": ["airlift-smoke", "old-client"]}
     words = "a key of client old-client is in the database, but not in the vault"
@@ -316,16 +326,17 @@ def test_a_limited_run_says_so_and_compares_with_what_serves(found: Found, tmp_p
     assert said.startswith("only 1 of 5 hosts was asked: app-2\n\nHOST")
     assert "Site acme runs release 1.1.0: the hosts asked are as they should be." in said
     assert "another image" not in said
-    assert "warm until" not in said.replace("way back: not known", ""), "it was not seen"
+    assert "warm until" not in said.replace("rollback: unknown", ""), "it was not seen"
     assert report(found)["not_asked"] == ["edge-1", "app-1", "data-1", "mon-1"]
 
 
 def test_an_older_directory_is_told(found: Found, tmp_path: Path) -> None:
     upgrade(found, tmp_path)
     found |= {"release": "1.0.0", "serial": 1}
-    assert "this directory is of release 1.0.0; compared was with 1.1.0, which serves" in text(
-        found
+    words = (
+        "this directory holds release 1.0.0; images were compared with the active release, 1.1.0"
     )
+    assert words in text(found)
     assert problems(found) == []
 
 
@@ -337,8 +348,8 @@ def test_a_release_that_is_not_here_is_not_compared_with(found: Found) -> None:
         of(found, "edge-1")["answers"][f"app-blue on {host}"]["release"] = "1.1.0"
     said = text(found)
     assert "another image" not in said
-    assert "release 1.1.0, which serves, is not on this jump host" in said
-    assert "Next: import the bundle of 1.1.0 again, then" in said
+    assert "the active release, 1.1.0, is not on this jump host" in said
+    assert "\nFirst: import the bundle of 1.1.0 again\nNext: ansible-playbook" in said
 
 
 def test_an_edge_that_cannot_be_asked_makes_nothing_up(found: Found) -> None:
@@ -350,7 +361,7 @@ def test_an_edge_that_cannot_be_asked_makes_nothing_up(found: Found) -> None:
             one["colour"] = one["colour"].replace("blue", "green")
     assert problems(found) == ["edge-1 cannot be reached over SSH"]
     limit(found, "app-1")
-    assert "edge-1 does not say what the site serves: timed out" in text(found)
+    assert "edge-1 does not report what the site serves: timed out" in text(found)
 
 
 def test_a_fresh_site_is_told_to_install(found: Found) -> None:

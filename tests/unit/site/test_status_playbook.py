@@ -71,7 +71,7 @@ def test_every_fault_is_told_and_nothing_is_changed(play: Any, tmp_path: Path) -
     report = json.loads((tmp_path / ".airlift/status.json").read_text())
     found = {one["found"]: one for one in report["problems"]}
     assert "away cannot be reached over SSH" in found
-    engine = found["here has no container engine that answers"]
+    engine = found["no container engine answers on here"]
     assert engine["error"] == "Cannot connect to the Docker daemon"
     assert report["sentence"] in " ".join(done.stdout.split())
     assert "changed=0" in done.stdout

@@ -19,7 +19,7 @@ from tests.unit.site.statuskit import (
 )
 
 Found = dict[str, Any]
-WARM = "way back: 1.0.0 (blue) is warm until 2026-01-03T00:00:00Z: seconds"
+WARM = "rollback: 1.0.0 (blue), warm until 2026-01-03T00:00:00Z, takes seconds"
 
 
 @pytest.fixture
@@ -33,7 +33,11 @@ def test_the_standby_is_the_way_back_while_it_is_warm(found: Found) -> None:
     assert WARM in said
     assert "everything is as it should be" in said
     assert "other" not in said
-    assert report(found)["rollback"]["warm"] is True
+    assert report(found)["rollback"] == {
+        "warm": True,
+        "warm_until": "2026-01-03T00:00:00Z",
+        "line": WARM.removeprefix("rollback: "),
+    }
 
 
 def no_standby(found: Found) -> None:
@@ -88,7 +92,7 @@ def test_a_standby_that_cannot_serve_is_not_called_warm(
     breaking(found)
     said = text(found)
     assert WARM not in said
-    assert "way back: 1.0.0, from its images: a minute or two; not warm: " in said
+    assert "rollback: 1.0.0 from its images, takes a minute or two; not warm: " in said
     (only,) = problems(found)
     assert only.startswith("the standby cannot serve at once: ")
     assert fault in only
@@ -102,7 +106,7 @@ def test_a_rollback_is_not_rolled_back(found: Found) -> None:
     found["edge"] |= {"previous_release": "1.1.0", "previous_serial": 2}
     for host in ("app-1", "app-2"):
         of(found, "edge-1")["answers"][f"app-blue on {host}"]["release"] = "1.1.0"
-    words = "way back: none further, the rollback led here; forward: 1.1.0"
+    words = "rollback: none (already rolled back); go forward with upgrade.yml to 1.1.0"
     assert f"{words} (blue, warm until 2026-01-03T00:00:00Z)\n" in text(found)
     unhealthy(found)
     assert f"{words}\n" in text(found)
@@ -112,7 +116,7 @@ def test_a_rollback_is_not_rolled_back(found: Found) -> None:
 
 def test_a_window_that_is_over_says_so(found: Found) -> None:
     found["edge"]["warm_until"] = "2026-01-01T12:00:00Z"
-    assert "(over; retire.yml stops it)" in text(found)
+    assert "(over; end it with retire.yml)" in text(found)
 
 
 def retired(found: Found) -> None:
@@ -123,7 +127,7 @@ def retired(found: Found) -> None:
 
 def test_from_images_is_promised_where_every_host_has_them(found: Found) -> None:
     retired(found)
-    assert "way back: 1.0.0, from its images: a minute or two\n" in text(found)
+    assert "rollback: 1.0.0 from its images, takes a minute or two\n" in text(found)
     assert problems(found) == []
 
 
@@ -134,51 +138,52 @@ def test_an_image_that_only_the_jump_host_has_takes_longer(found: Found, tmp_pat
     blobs.mkdir(parents=True)
     (blobs / "m-old").write_text("")
     (blobs / "c-old").write_text("")
-    assert "way back: 1.0.0, from its images, which app-2 would get first" in text(found)
+    words = "rollback: 1.0.0 from its images, after delivery to app-2, takes minutes"
+    assert words in text(found)
     (blobs / "c-old").unlink()
     said = text(found)
-    assert "way back: none, neither app-2 nor this jump host has the image of 1.0.0\n" in said
-    assert "but there is no way back: neither app-2 nor this jump host" in said
-    assert "Next: import the bundle of 1.0.0 again, then ansible-playbook" in said
+    assert "rollback: none, neither app-2 nor this jump host has the image of 1.0.0\n" in said
+    assert "but no rollback is possible: neither app-2 nor this jump host" in said
+    assert "\nFirst: import the bundle of 1.0.0 again\nNext: ansible-playbook" in said
 
 
 def test_a_schema_that_is_too_new_closes_the_way(found: Found) -> None:
     of(found, "data-1")["database"]["lowest_compatible"] = 2
     said = text(found)
-    assert "way back: none, the database's schema is too new for 1.0.0" in said
-    assert "but there is no way back: the database's schema is too new for 1.0.0." in said
+    assert "rollback: none, the database's schema is too new for 1.0.0" in said
+    assert "but no rollback is possible: the database's schema is too new for 1.0.0." in said
 
 
 def test_a_database_that_does_not_answer_leaves_it_open(found: Found) -> None:
     of(found, "data-1")["database"] = {"error": "the database system is starting up"}
     said = text(found)
-    assert "way back: not known, the database does not answer" in said
-    assert "does not say its schema: the database system is starting up" in said
+    assert "rollback: unknown, the database does not answer" in said
+    assert "does not report its schema: the database system is starting up" in said
 
 
 def test_hosts_that_were_not_asked_are_not_promised(found: Found) -> None:
     limit(found, "edge-1", "app-1", "data-1")
     said = text(found)
     assert WARM not in said
-    assert "not warm: app-2 was not asked or did not answer" in said
+    assert "not warm: app-2 was not checked or did not answer" in said
     assert problems(found) == []
     retired(found)
-    assert "a minute or two; not known of app-2\n" in text(found)
+    assert "a minute or two; unknown for app-2\n" in text(found)
     limit(found, "app-1")
-    assert "way back: not known, the database was not asked" in text(found)
+    assert "rollback: unknown, the database was not checked" in text(found)
 
 
 def test_a_release_that_is_gone_is_no_way(found: Found, tmp_path: Path) -> None:
     (tmp_path / "1.0.0" / "manifest.json").unlink()
     said = text(found)
-    assert "way back: none, 1.0.0 is no longer on this jump host" in said
-    assert "Next: import the bundle of 1.0.0 again, then" in said
+    assert "rollback: none, 1.0.0 is no longer on this jump host" in said
+    assert "\nFirst: import the bundle of 1.0.0 again\nNext: " in said
 
 
 def test_a_newer_release_is_offered(found: Found) -> None:
     found |= {"release": "1.2.0", "serial": 3}
     said = text(found)
-    assert "release 1.2.0 is here and can be upgraded to" in said
+    assert "release 1.2.0 is ready to upgrade to" in said
     assert "upgrade.yml --check" in said
 
 

@@ -25,9 +25,13 @@ def test_a_run_that_was_cut_off_is_to_be_started_again(found: Found) -> None:
     manifest = {"components": found["components"], "schema": {"head": 1}}
     (Path(found["releases_dir"]) / "1.0.0/manifest.json").write_text(json.dumps(manifest))
     said = text(found)
-    assert "needs attention: upgrade to 1.1.0 was cut off in step schema: start it again." in said
-    last = "Next: ansible-playbook playbooks/upgrade.yml, or rollback.yml to give it up"
-    assert said.endswith(last)
+    words = "upgrade to 1.1.0 was interrupted in step schema; resume with upgrade.yml."
+    assert f"needs attention: {words}\n" in said
+    assert said.endswith(
+        "\nTo cancel it: ansible-playbook playbooks/rollback.yml"
+        "\nNext: ansible-playbook playbooks/upgrade.yml"
+    )
+    assert report(found)["cancel"] == "ansible-playbook playbooks/rollback.yml"
     # From the directory of the release that it was to bring.
     found |= {"release": "1.0.0", "serial": 1}
     assert f"Next: cd {found['releases_dir']}/1.1.0 && " in text(found)
@@ -36,6 +40,7 @@ def test_a_run_that_was_cut_off_is_to_be_started_again(found: Found) -> None:
 def test_after_the_switch_there_is_nothing_to_give_up(found: Found) -> None:
     found["edge"]["unfinished"] = [note("upgrade", release="1.0.0")]
     assert text(found).endswith("Next: ansible-playbook playbooks/upgrade.yml")
+    assert report(found)["cancel"] == ""
 
 
 def test_of_several_that_were_cut_off_the_newest_counts(found: Found) -> None:
@@ -45,18 +50,20 @@ def test_of_several_that_were_cut_off_the_newest_counts(found: Found) -> None:
         note("rollback", run="r2", seq=3, release="1.0.0"),
     ]
     said = text(found)
-    assert "needs attention: rollback to 1.0.0 was cut off: start it again." in said
-    assert "upgrade to 1.1.0 was cut off" not in said
+    words = "rollback to 1.0.0 was interrupted; resume with rollback.yml."
+    assert f"needs attention: {words}" in said
+    assert "upgrade to 1.1.0" not in said
     assert said.endswith("Next: ansible-playbook playbooks/rollback.yml")
     found["edge"]["unfinished"].append(note("images", run="r2", seq=4))
-    assert "rollback to 1.0.0 was cut off in step images" in text(found)
+    assert "rollback to 1.0.0 was interrupted in step images" in text(found)
 
 
 def test_what_was_cut_off_stands_before_its_effects(found: Found) -> None:
     found["edge"]["unfinished"] = [note("upgrade", release="1.1.0")]
     remove(found, "app-1", "worker-blue")
     said = text(found)
-    assert "needs attention: upgrade to 1.1.0 was cut off: start it again, and 1 more." in said
+    words = "upgrade to 1.1.0 was interrupted; resume with upgrade.yml, and 1 more."
+    assert f"needs attention: {words}" in said
     assert "\n  - worker-blue is missing on app-1\n" in said
 
 
@@ -65,15 +72,17 @@ def test_a_run_at_work_is_left_alone_and_a_dead_one_is_not(found: Found) -> None
     begun = [note("upgrade", release="1.1.0"), note("colour", seq=2)]
     found["edge"] |= {"unfinished": begun, "lease": lease, "at_work": True}
     said = text(found)
-    assert "ann is at work: upgrade to 1.1.0 in step colour, since 2026-01-02T00:00:00Z" in said
-    assert "cut off" not in said
-    assert "Site acme serves release 1.0.0 (blue) while it is worked on." in said
-    assert said.endswith("Next: wait; look again with ansible-playbook playbooks/status.yml")
+    words = "in progress: upgrade to 1.1.0 in step colour, by ann, since 2026-01-02T00:00:00Z"
+    assert words in said
+    assert "interrupted" not in said
+    assert "Site acme serves release 1.0.0 (blue); a run is in progress." in said
+    last = "\nFirst: wait for its end\nNext: ansible-playbook playbooks/status.yml"
+    assert said.endswith(last)
     remove(found, "app-1", "worker-blue")
-    assert "\n  - worker-blue is missing on app-1\nNext: wait" in text(found)
+    assert f"\n  - worker-blue is missing on app-1{last}" in text(found)
     found["edge"]["at_work"] = False
-    assert "at work" not in text(found)
-    assert "cut off" in text(found)
+    assert "in progress" not in text(found)
+    assert "interrupted" in text(found)
 
 
 def test_a_failed_run_is_not_called_well(found: Found) -> None:

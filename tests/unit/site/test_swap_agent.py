@@ -78,7 +78,7 @@ def test_a_reload_that_does_not_take_is_undone(world: World) -> None:
     world.start()
     world.want("port is taken")
     world.deaf = True
-    with pytest.raises(SwapError, match="generation 1 is back in service"):
+    with pytest.raises(SwapError, match="generation 1 is active again"):
         world.apply()
     assert world.edge.live_generation() == 1
     assert world.state()["generation"] == 1
@@ -97,7 +97,7 @@ def test_a_run_that_died_between_rename_and_reload_is_finished(world: World) -> 
     assert world.serving == 1
     answer = world.apply()
     assert answer["changed"]
-    assert answer["why"] == "the live tree was not in service yet"
+    assert answer["why"] == "the live tree was not active yet"
     assert world.serving == world.state()["generation"] == 2
 
 
@@ -221,7 +221,7 @@ def test_the_colour_that_serves_gets_no_other_release(serving: World) -> None:
 
 def test_a_switch_that_does_not_take_leaves_the_old_colour(serving: World) -> None:
     serving.deaf = True
-    with pytest.raises(SwapError, match="generation 1 is back in service"):
+    with pytest.raises(SwapError, match="generation 1 is active again"):
         serving.switch()
     assert serving.state()["active"] == "blue"
     assert serving.edge.live_generation() == 1

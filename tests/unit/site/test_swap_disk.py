@@ -146,7 +146,7 @@ def test_without_the_reserve_it_would(
     upgrade(world)
     assert reserve.free(world.edge)
     fill(disk)
-    with pytest.raises(NoRoomError, match="free some room on edge-1"):
+    with pytest.raises(NoRoomError, match="free space on edge-1"):
         tell(world, "undo", "--run=run-1")
     assert consistent(world) == "1.1.0"
     disk.empty()
@@ -224,12 +224,12 @@ def test_an_engine_without_room_tries_nothing_new(world: World) -> None:
     tell(world, "undo", "--run=run-1")
     assert consistent(world) == "1.0.0"
     world.want("new")
-    with pytest.raises(NoRoomError, match="the engine has no room: docker: Error"):
+    with pytest.raises(NoRoomError, match="the engine has no disk space: docker: Error"):
         tell(world, "apply", "--release=1.0.0", "--serial=1")
     assert consistent(world) == "1.0.0"
     world.refuses = "unknown directive"
     dataclasses.replace(world.held(), standby="green").save(world.settings.state_file)
-    with pytest.raises(SwapError, match="Nginx refuses the new configuration: unknown directive"):
+    with pytest.raises(SwapError, match="Nginx rejects the new configuration: unknown directive"):
         tell(world, "apply", "--release=1.0.0", "--serial=1")
 
 
@@ -276,7 +276,7 @@ def test_a_full_disk_is_a_sentence(disk: Disk) -> None:
         assert (done.returncode, done.stdout) == (1, ""), words
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"airlift-swap: cannot write {disk.path}/swap/"), line
-        assert ": No space left on device; free some room on " in line
+        assert ": No space left on device; free space on " in line
         assert f"(df -h {disk.path}/swap; df -i {disk.path}/swap), then run the same" in line
     for words in (("show",), ("journal",), ("journal", "--json")):
         done = command(disk, *words)
@@ -292,18 +292,21 @@ def test_a_disk_that_is_not_for_writing_is_a_sentence(disk: Disk) -> None:
         assert (done.returncode, done.stdout) == (1, ""), words
         (line,) = done.stderr.splitlines()
         assert ": Read-only file system; on " in line
-        assert "see why with dmesg, mount it for writing, then run the same command again" in line
+        assert (
+            "find the cause with dmesg, mount it for writing, then run the same command again"
+            in line
+        )
     assert command(disk, "show").returncode == 0
 
 
 @pytest.mark.parametrize(
     ("number", "kind", "words"),
     [
-        (errno.ENOSPC, NoRoomError, "No space left on device; free some room on edge-1 (df -h /d;"),
-        (errno.EDQUOT, NoRoomError, "Disk quota exceeded; free some room on edge-1 (df -h /d;"),
-        (errno.EROFS, SwapError, "Read-only file system; on edge-1, see why with dmesg"),
+        (errno.ENOSPC, NoRoomError, "No space left on device; free space on edge-1 (df -h /d;"),
+        (errno.EDQUOT, NoRoomError, "Disk quota exceeded; free space on edge-1 (df -h /d;"),
+        (errno.EROFS, SwapError, "Read-only file system; on edge-1, find the cause with dmesg"),
         (errno.EACCES, SwapError, "Permission denied; run it as root on edge-1: sudo airlift-swap"),
-        (errno.EIO, SwapError, "Input/output error; look into it on edge-1 (dmesg), then run the"),
+        (errno.EIO, SwapError, "Input/output error; find the cause on edge-1 with dmesg, then run"),
     ],
 )
 def test_what_a_disk_says(

@@ -277,7 +277,7 @@ def test_a_living_run_is_left_alone_and_named(site: Site, living: subprocess.Pop
     site.give(run)
     said = site.lock()
     assert said["failed"]
-    assert said["msg"].startswith(f"ann@jump is at work on this site (rollback, run {run})")
+    assert said["msg"].startswith(f"rollback by ann@jump is in progress on this site (run {run})")
     assert site.held().run == run
     assert len(site.calls) == 1
     assert site.journal() == []
@@ -286,7 +286,7 @@ def test_a_living_run_is_left_alone_and_named(site: Site, living: subprocess.Pop
 @pytest.mark.parametrize("other", [{"host": "other"}, {"machine": "00000000"}])
 def test_a_run_of_another_machine_is_left_alone(site: Site, other: dict[str, str]) -> None:
     site.give(named(2**22 + 1, start="1", **other))
-    assert "ann@jump is at work" in site.lock()["msg"]
+    assert "by ann@jump is in progress" in site.lock()["msg"]
     assert site.held().epoch == 1
 
 
@@ -373,8 +373,8 @@ def test_check_mode_only_looks(site: Site) -> None:
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("echo oops", "the swap agent said: oops"),
-        ("echo oops; exit 1", "the swap agent said: oops"),
+        ("echo oops", "unexpected answer of the swap agent: oops"),
+        ("echo oops; exit 1", "unexpected answer of the swap agent: oops"),
         ("echo 'airlift-swap: no room' >&2; exit 1", "no room"),
         ("echo '{}'; echo 'usage: x' >&2; exit 2", "usage: x"),
     ],

@@ -182,7 +182,7 @@ def test_who_is_at_work_is_told_with_a_command_that_ends_it(
     with pytest.raises(lease.HeldError) as told:
         site.lock("run-2")
     said = str(told.value)
-    assert "ann is at work on this site (upgrade, run run-1)" in said
+    assert "upgrade by ann is in progress on this site (run run-1)" in said
     words = shlex.split(said[said.index("sudo airlift-swap") :])
     assert words[:2] == ["sudo", "airlift-swap"]
     settings = tmp_path / "swap.json"
@@ -192,7 +192,7 @@ def test_who_is_at_work_is_told_with_a_command_that_ends_it(
     settings.write_text(json.dumps(raw))
     monkeypatch.setattr("sys.argv", ["airlift-swap", "--settings", str(settings), *words[2:]])
     __main__.main()
-    assert swap.show(site.edge)["last_run"]["data"] == {"why": "it was dead"}
+    assert swap.show(site.edge)["last_run"]["data"] == {"why": "no longer running"}
     assert site.lock("run-2").epoch == 2
     assert not beat(site), "if it lived after all, it is fenced off"
 

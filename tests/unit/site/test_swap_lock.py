@@ -29,7 +29,7 @@ LOCK = {
 }
 GOES = "GOES TO {{ swap_planned.to.release }}"
 GO: dict[str, Any] = {"name": "Go", "ansible.builtin.debug": {"msg": GOES}}
-AGAIN = "another run changed desk after the plan was made: it is made again"
+AGAIN = "another run changed desk after the plan was made; planning again"
 BACK = "desk: back from 1.1.0 (blue) to 1.0.0 (green), from its pinned images"
 
 
@@ -131,7 +131,7 @@ def test_an_installation_judges_the_release_again_inside_the_lock(desk: Desk) ->
     lock = {**role("lock", swap_verb="install", swap_replan="guard.yml"), "tags": ["always"]}
     code, said = desk.play(guard, lock, options=["--tags", "tls"])
     assert code == 0, said
-    assert said.count("Install only what the site already runs") == 2
+    assert said.count("Require the release that the site already runs") == 2
     desk.call("unlock", "--run", desk.lease().run)
     desk.serve("1.1.0", 5)
     before = (desk.swap / "state.json").read_text()
@@ -157,7 +157,7 @@ def test_whoever_plans_names_its_plan_to_the_lock() -> None:
     install = (ROOT / "playbooks/install.yml").read_text()
     assert "swap_verb: install\n        swap_replan: guard.yml\n" in install
     steps = [one["name"] for one in load("swap", "tasks/retire.yml")]
-    assert steps.index("Lock") < steps.index("What the edge serves")
+    assert steps.index("Lock") < steps.index("Read what the edge serves")
 
 
 # ---------------------------------------------------------------- the heartbeat

@@ -86,14 +86,14 @@ def test_what_will_happen_is_said_step_by_step(found: dict[str, Any]) -> None:
         "release": "1.0.0 (serial 1) to 1.1.0",
         "images": "app-1 12.3 MB, app-2 950 B",
         "disk": "app-1 40.0 MB of 30.0 GB free, app-2 2 kB of 30.0 GB free",
-        "to bring it": "about 3 s",
-        "backup": "database of 7.8 MB, restored and compared before it counts",
-        "schema": "from 1 to 2; serves releases of schema 1 or later, so 1.0.0 goes on",
-        "new colour": "green on app-1, app-2; blue serves on",
+        "transfer": "about 3 s",
+        "backup": "database of 7.8 MB, test-restored and compared",
+        "schema": "from 1 to 2; supports releases of schema 1 or later, so 1.0.0 keeps serving",
+        "new colour": "green on app-1, app-2; blue keeps serving",
         "gates": "old colour on the new schema; new colour ready; requests through the preview",
-        "switch": "blue to green, requests in hand are finished",
-        "workers": "green starts, blue finishes what it has and stops",
-        "way back": "blue stays warm for 24 h: rollback.yml",
+        "switch": "blue to green; requests in progress are finished",
+        "workers": "green starts; blue finishes its jobs and stops",
+        "rollback": "blue stays warm for 24 h: rollback.yml",
     }
 
 
@@ -102,14 +102,14 @@ def test_who_may_use_which_source_is_said(found: dict[str, Any]) -> None:
     found["sources"]["access"] = {"database:own": "nobody", "root:inbox": "billing, shop"}
     assert rows(found)["sources"] == "database:own: nobody; root:inbox: billing, shop"
     assert list(rows(found))[-7:] == [
-        *("sources", "standby", "new colour", "gates", "switch", "workers", "way back")
+        *("sources", "standby", "new colour", "gates", "switch", "workers", "rollback")
     ]
 
 
 def test_lines_are_aligned(found: dict[str, Any]) -> None:
     lines = plan(found)["lines"][1:]
     starts = {len(line) - len(line.split("  ", 1)[1].lstrip()) for line in lines}
-    assert starts == {len("to bring it  ")}
+    assert starts == {len("new colour  ")}
 
 
 def test_the_colours_change_places(found: dict[str, Any]) -> None:
@@ -121,16 +121,18 @@ def test_the_colours_change_places(found: dict[str, Any]) -> None:
 def test_nothing_to_carry_and_nothing_to_migrate(found: dict[str, Any]) -> None:
     found["images"] = {"app-1": cost(0, 0)}
     found["new"]["schema"]["head"] = 1
-    assert rows(found)["images"] == "all there"
-    assert not {"disk", "to bring it"} & set(rows(found))
-    assert rows(found)["schema"] == "1, as it is"
+    assert rows(found)["images"] == "all present"
+    assert not {"disk", "transfer"} & set(rows(found))
+    assert rows(found)["schema"] == "1, unchanged"
 
 
 def test_a_disk_that_is_too_small_is_named_before_anything_is_touched(
     found: dict[str, Any],
 ) -> None:
     found["images"]["app-2"]["disk"] = 31_000_000_000
-    assert "app-2 has 30.0 GB free for images, the release needs 31.0 GB" in problem(found)
+    assert problem(found) == (
+        "app-2 has 30.0 GB free for images, the release needs 31.0 GB: free space on app-2"
+    )
 
 
 def test_the_backup_from_before_the_migrations_is_kept(found: dict[str, Any]) -> None:
@@ -139,7 +141,7 @@ def test_the_backup_from_before_the_migrations_is_kept(found: dict[str, Any]) ->
     found["backups"] = [f"/b/{name}.json", "/b/1.0.0-to-1.1.0-20261120T000000Z.json"]
     assert rows(found)["backup"].startswith("database of 7.8 MB")
     found["database"]["version"] = 2
-    assert rows(found)["backup"].startswith(f"{name}, from before the migrations, is kept; no new")
+    assert rows(found)["backup"].startswith(f"{name}, made before the migrations, is kept; no new")
     found["backups"] = []
     assert rows(found)["backup"].startswith("database of 7.8 MB")
 
@@ -147,13 +149,13 @@ def test_the_backup_from_before_the_migrations_is_kept(found: dict[str, Any]) ->
 def test_a_schema_that_is_newer_already_stays(found: dict[str, Any]) -> None:
     """A run that was cut off after its migrations, or an upgrade after a rollback."""
     found["database"]["version"] = 2
-    assert rows(found)["schema"] == "2, as it is"
+    assert rows(found)["schema"] == "2, unchanged"
 
 
 def test_a_standby_goes_before_the_new_colour_comes(found: dict[str, Any]) -> None:
     found["edge"] |= {"standby": "green", "previous_release": "0.9.0", "previous_serial": 0}
     shown = rows(found)
-    assert shown["standby"] == "0.9.0 (green) stands by no more: it makes room"
+    assert shown["standby"] == "0.9.0 (green) will be replaced"
     names = list(shown)
     assert names.index("schema") < names.index("standby") < names.index("new colour")
     found["edge"]["standby"] = None
@@ -164,7 +166,8 @@ def test_what_is_not_exchanged_now_is_told(found: dict[str, Any]) -> None:
     assert "not now" not in rows(found)
     found["differs"] = {"edge-1": ["nginx"], "app-1": [], "data-1": ["postgres", "redis"]}
     assert rows(found)["not now"] == (
-        f"other images of edge-1: nginx; data-1: postgres, redis: {COMMAND}install.yml later"
+        "the other images of edge-1: nginx; data-1: postgres, redis: in a maintenance window, run "
+        f"{COMMAND}install.yml"
     )
 
 
@@ -191,7 +194,7 @@ def test_a_release_that_serves_is_only_finished(found: dict[str, Any]) -> None:
     made = plan(found)
     assert made["already"] is True
     assert (made["active"], made["target"]) == ("green", "green")
-    assert made["lines"] == ["acme serves release 1.1.0 already: what is left is done"]
+    assert made["lines"] == ["acme already serves release 1.1.0; the remaining steps follow"]
 
 
 def test_the_same_name_with_another_serial_is_not_the_same(found: dict[str, Any]) -> None:
@@ -208,7 +211,7 @@ def test_an_upgrade_never_goes_back(found: dict[str, Any], serial: int) -> None:
     found["new"]["upgrade"]["minimum_version"] = "9.0.0"
     assert problem(found) == (
         f"this is release 1.1.0 (serial 2), the site serves 1.0.1 (serial {serial}): an upgrade "
-        f"never goes back. To return to the release before, run {COMMAND}rollback.yml"
+        f"never goes back. To return to the previous release, run {COMMAND}rollback.yml"
     )
 
 
@@ -218,8 +221,9 @@ def test_sources_that_would_close_stand_against_it(found: dict[str, Any]) -> Non
         "setting": 'app_source_clients: {"database:own": ["a"], "root:inbox": ["a"]}',
     }
     assert problem(found) == (
-        "nobody could use database:own, root:inbox after it, because app_source_clients does not "
-        "list it: write into group_vars/all/main.yml, or less: "
+        "no client could use database:own, root:inbox after the upgrade, because "
+        "app_source_clients does not list it: in group_vars/all/main.yml, set this or a shorter "
+        "list: "
         'app_source_clients: {"database:own": ["a"], "root:inbox": ["a"]}'
     )
 
@@ -255,7 +259,7 @@ def test_a_stop_at_a_pre_release_is_between_as_semver_orders_it(found: dict[str,
     found["new"]["upgrade"] |= {"required_stops": ["1.1.0-rc.10", "1.1.0-rc.2"]}
     found["new"]["upgrade"]["minimum_version"] = "1.0.0"
     assert problem(found) == (
-        "between 1.1.0-rc.9 and 1.1.0 the site has to stop at 1.1.0-rc.10: import and upgrade to "
+        "an upgrade from 1.1.0-rc.9 to 1.1.0 has to stop at 1.1.0-rc.10: import and upgrade to "
         "1.1.0-rc.10 first"
     )
 
@@ -264,7 +268,7 @@ def test_stops_between_are_named_and_no_others(found: dict[str, Any]) -> None:
     found["new"] |= {"version": "1.6.0"}
     found["new"]["upgrade"]["required_stops"] = ["0.9.0", "1.0.0", "1.2.0", "1.10.0", "1.6.0"]
     assert problem(found) == (
-        "between 1.0.0 and 1.6.0 the site has to stop at 1.2.0: import and upgrade to 1.2.0 first"
+        "an upgrade from 1.0.0 to 1.6.0 has to stop at 1.2.0: import and upgrade to 1.2.0 first"
     )
     found["new"]["upgrade"]["required_stops"] = ["1.2.0", "1.4.0"]
     assert "has to stop at 1.2.0, 1.4.0: import and upgrade to 1.2.0 first" in problem(found)
@@ -282,7 +286,7 @@ def test_images_of_another_source_do_not_follow(found: dict[str, Any]) -> None:
     found["new"]["image_source"] = "registry"
     assert problem(found) == (
         "the images of 1.0.0 (serial 1) came from the source debian, those of 1.1.0 (serial 2) "
-        "from registry: ask for a bundle built with --source debian"
+        "from registry: ask the vendor for a bundle built with --source debian"
     )
 
 
@@ -291,8 +295,8 @@ def test_a_database_that_has_gone_too_far(found: dict[str, Any]) -> None:
     assert plan(found)["problems"] == [], "schema 2 is the lowest that it serves"
     found["database"]["lowest_compatible"] = 3
     assert problem(found) == (
-        "the database's schema is 5 and serves releases of schema 3 or later; this release is of "
-        "schema 2"
+        "the database has schema 5, which supports releases of schema 3 or later; this release has "
+        "schema 2: ask the vendor for a newer release"
     )
 
 
@@ -306,14 +310,17 @@ def test_migrations_that_would_break_what_serves(found: dict[str, Any]) -> None:
 
 def test_a_database_that_says_nothing(found: dict[str, Any]) -> None:
     found["database"] = {}
-    assert problem(found) == "the database does not answer, so its schema is not known"
+    assert problem(found) == (
+        "the database does not answer, so its schema is unknown: find the cause with "
+        f"{COMMAND}status.yml"
+    )
 
 
 def test_a_release_that_is_gone_would_leave_no_way_back(found: dict[str, Any]) -> None:
     found["old"] = {}
     assert problem(found) == (
-        "the release that serves, 1.0.0, is no longer on this jump host, so there would be no way "
-        "back: import its bundle again"
+        "the active release, 1.0.0, is no longer on this jump host, so no rollback would be "
+        "possible: import its bundle again"
     )
 
 
@@ -410,7 +417,7 @@ def test_back_to_what_is_warm(back: dict[str, Any]) -> None:
     made = way_back(back)
     assert is_normal(made)
     assert made["warm"] is True
-    assert made["lines"] == ["acme: back from 1.1.0 (green) to 1.0.0 (blue), it is warm"]
+    assert made["lines"] == ["acme: roll back from 1.1.0 (green) to 1.0.0 (blue), which is warm"]
 
 
 def test_a_standby_that_could_not_serve_is_made_again(back: dict[str, Any]) -> None:
@@ -420,7 +427,7 @@ def test_a_standby_that_could_not_serve_is_made_again(back: dict[str, Any]) -> N
     assert is_normal(made)
     assert made["warm"] is False
     assert made["lines"] == [
-        "acme: back from 1.1.0 (green) to 1.0.0 (blue), from its pinned images",
+        "acme: roll back from 1.1.0 (green) to 1.0.0 (blue), from its pinned images",
         "app-2: there is no container airlift-app-blue",
     ]
 
@@ -431,7 +438,7 @@ def test_a_retired_standby_that_still_answers_is_none(back: dict[str, Any]) -> N
     assert is_normal(made)
     assert made["warm"] is False
     assert made["lines"] == [
-        "acme: back from 1.1.0 (green) to 1.0.0 (blue), from its pinned images"
+        "acme: roll back from 1.1.0 (green) to 1.0.0 (blue), from its pinned images"
     ]
 
 
@@ -440,20 +447,20 @@ def test_one_app_host_is_enough_to_go_back_with(back: dict[str, Any]) -> None:
     made = way_back(back)
     assert is_normal(made)
     assert (made["warm"], made["silent"]) == (True, ["app-1"])
-    assert made["lines"][1:] == ["app-1 does not answer: it is left as it is"]
+    assert made["lines"][1:] == ["app-1 does not answer and is not changed"]
 
 
 def test_without_any_app_host_there_is_no_way_back(back: dict[str, Any]) -> None:
     back["standbys"] = {"app-1": SILENT, "app-2": SILENT}
     assert no_way(back) == (
-        "no app host answers (app-1, app-2): bring one back, then run the same again"
+        "no app host answers (app-1, app-2): bring one back, then run the same command again"
     )
 
 
 def test_before_the_first_release_there_is_none(back: dict[str, Any]) -> None:
     back["edge"] |= {"previous_release": None, "previous_serial": None, "standby": None}
     assert no_way(back | {"old": {}}) == (
-        "1.1.0 is the first release here: there is none before it"
+        "1.1.0 is the first release on this site: there is no previous release"
     )
 
 
@@ -468,8 +475,8 @@ def test_a_release_that_is_not_here_is_no_way(back: dict[str, Any], old: dict[st
 def test_a_database_that_went_on_closes_the_way(back: dict[str, Any]) -> None:
     back["database"]["lowest_compatible"] = 2
     assert no_way(back) == (
-        "release 1.0.0 is of schema 1; the database's schema 2 serves releases of schema 2 or "
-        "later. There is only the way forward: a release that mends what is wrong"
+        "release 1.0.0 has schema 1; the database has schema 2, which supports releases of schema "
+        "2 or later. A rollback is impossible: upgrade to a release that fixes the fault"
     )
 
 
@@ -508,7 +515,8 @@ def test_an_upgrade_that_had_not_switched_is_given_up(back: dict[str, Any]) -> N
     assert (made["target"], made["to"], made["warm"]) == ("blue", begun, False)
     assert made["problems"] == []
     assert made["lines"] == [
-        "the upgrade to 1.2.0 had not switched: 1.1.0 serves on, and what was begun is taken away"
+        "the upgrade to 1.2.0 had not switched: 1.1.0 keeps serving, and the incomplete upgrade is "
+        "cleaned up"
     ]
 
 
@@ -528,7 +536,7 @@ def test_a_rollback_that_had_switched_is_finished(back: dict[str, Any]) -> None:
     made = way_back(back | {"old": {}, "database": {}})
     assert (made["already"], made["abandon"]) == (True, False)
     assert (made["active"], made["target"], made["to"]) == ("blue", "blue", begun)
-    assert made["lines"] == ["1.0.0 serves again already: what is left is done"]
+    assert made["lines"] == ["1.0.0 already serves again; the remaining steps follow"]
 
 
 def test_a_rollback_that_had_not_switched_is_begun_again(back: dict[str, Any]) -> None:

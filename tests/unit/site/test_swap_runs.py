@@ -254,7 +254,9 @@ def test_only_the_holder_of_the_lease_switches(serving: World) -> None:
 
 
 def test_a_second_run_is_told_who_is_at_work(serving: World) -> None:
-    with pytest.raises(SwapError, match=r"ann is at work .* airlift-swap unlock --run run-1"):
+    with pytest.raises(
+        SwapError, match=r"by ann is in progress .* airlift-swap unlock --run run-1"
+    ):
         serving.lock("run-2")
 
 

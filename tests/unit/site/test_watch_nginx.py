@@ -273,7 +273,7 @@ def test_new_connections_from_containers_are_refused_and_no_others() -> None:
 def test_without_nft_the_marks_have_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     said = Refusal().keep({"10.0.2.2:8001"}, 0.0)
-    assert "the marks have to do" in said
+    assert "only the marks apply" in said
     (tmp_path / "nft").write_text("#!/bin/sh\necho no such kernel >&2; exit 1\n")
     (tmp_path / "nft").chmod(0o755)
     assert "nft: no such kernel" in Refusal().keep({"10.0.2.2:8001"}, 0.0)

@@ -66,6 +66,19 @@ def test_a_service_is_limited_hardened_and_logged_within_bounds(name: str) -> No
     assert ("healthcheck" in service) == (name not in ONCE | WITHOUT_A_SHELL)
 
 
+def test_setup_waits_for_health_and_takes_no_stopped_service_for_a_finished_one() -> None:
+    """Between two restarts a service shows as exited, with code 0."""
+    script = (ROOT / "scripts/setup-environment.sh").read_text()
+    fine = re.compile(re.findall(r"^readonly FINE='(.*)'$", script, re.MULTILINE)[0])
+    for name in SERVICES:
+        checked = name not in ONCE | WITHOUT_A_SHELL
+        assert bool(fine.search(f"{name} exited #0")) == (name in ONCE)
+        assert bool(fine.search(f"{name} running #0")) == (name in WITHOUT_A_SHELL)
+        assert bool(fine.search(f"{name} running healthy#0")) or not checked
+        for state in ("restarting #0", "running starting#0", "running unhealthy#0", "exited #1"):
+            assert not fine.search(f"{name} {state}")
+
+
 def test_users_and_programs_are_the_roles() -> None:
     for name, pin in LOCK.images.items():
         if name in SERVICES and name != "grafana":
@@ -210,3 +223,13 @@ def test_make_has_the_targets_that_people_type_and_run_starts_the_stack() -> Non
     targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
     assert {"build", "run", "test", "lint", "fmt", "clean", "stack", "stack-down"} <= targets
     assert re.search(r"^run: stack\b", makefile, re.MULTILINE)
+
+
+def test_every_stage_is_a_part_of_make_test() -> None:
+    """The local stack is; its long part is `make soak-stack`."""
+    script = (ROOT / "scripts/test-all.sh").read_text()
+    stages = set(re.findall(r"^    ([a-z]+)\) \S", script, re.MULTILINE))
+    groups = re.findall(r"\|\| groups=\((.*)\)$", script, re.MULTILINE)
+    run = [stage for group in shlex.split(groups[0]) for stage in group.split()]
+    assert "stack" in stages
+    assert sorted(run) == sorted(stages)

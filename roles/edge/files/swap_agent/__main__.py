@@ -25,7 +25,7 @@ from swap_agent.state import (
     in_words,
 )
 
-#: Exit code when another run holds the lease; who it is stands on standard output.
+#: Exit code when another run holds the lease; standard output names it.
 HELD = 3
 
 
@@ -34,49 +34,54 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="airlift-swap", description=(swap_agent.__doc__ or "").split("\n")[0]
     )
-    found.add_argument("--settings", type=Path, default=SETTINGS)
+    found.add_argument("--settings", type=Path, default=SETTINGS, help="settings of this agent")
     commands = found.add_subparsers(dest="command", required=True)
-    wanted = commands.add_parser("apply", help="put the wanted configuration into service")
-    wanted.add_argument("--release", required=True)
-    wanted.add_argument("--serial", required=True, type=int)
-    commands.add_parser("verify", help="prove that Nginx serves the live configuration")
-    commands.add_parser("show", help="what is recorded, what is served, who is at work")
+    wanted = commands.add_parser("apply", help="activate the wanted configuration")
+    _of_release(wanted)
+    commands.add_parser("verify", help="verify that Nginx serves the live configuration")
+    commands.add_parser("show", help="show what is recorded, what is served, which run is active")
     commands.add_parser("watch", help="the daemon: keep requests from replicas that are not ready")
-    one = _of_run(commands, "lock", "begin a run: take or prolong the right to change the site")
-    one.add_argument("--owner", required=True)
-    one.add_argument("--verb", required=True, choices=VERBS)
-    one.add_argument("--instead-of", default="", help="a run that is known to be dead")
-    one.add_argument("--seconds", type=float, default=SECONDS, help="how long the lease then holds")
-    one = _of_run(commands, "beat", "give a sign of life")
-    one.add_argument("--seconds", type=float, required=True, help="how long the lease then holds")
-    one = _of_run(commands, "step", "note that the next step of a run begins")
-    one.add_argument("--name", required=True)
-    one = _of_run(commands, "switch", "let a colour serve; the other one stands by")
-    one.add_argument("--to", required=True, choices=COLOURS)
-    one.add_argument("--release", required=True)
-    one.add_argument("--serial", required=True, type=int)
-    one.add_argument("--warm", type=float, default=86400, help="seconds that the other is kept")
-    _of_run(commands, "retire", "send nothing to the standby any more")
-    _of_run(commands, "undo", "put back what served before an unfinished run switched")
-    one = _of_run(commands, "unlock", "end a run and give the right back")
-    one.add_argument("--failed", default="", metavar="WHY", help="it did not succeed")
-    one = commands.add_parser("journal", help="show the journal, a line a record")
+    one = _of_run(commands, "lock", "begin a run: take or prolong the lock of the site")
+    one.add_argument("--owner", required=True, help="who runs it, as USER@HOST")
+    one.add_argument("--verb", required=True, choices=VERBS, help="operation of the run")
+    one.add_argument(
+        "--instead-of", default="", metavar="RUN", help="take over from this ended run"
+    )
+    one.add_argument("--seconds", type=float, default=SECONDS, help="how long the lock then holds")
+    one = _of_run(commands, "beat", "send a heartbeat of a run")
+    one.add_argument("--seconds", type=float, required=True, help="how long the lock then holds")
+    one = _of_run(commands, "step", "record that the next step of a run begins")
+    one.add_argument("--name", required=True, help="name of the step")
+    one = _of_run(commands, "switch", "make a colour active and the other one the standby")
+    one.add_argument("--to", required=True, choices=COLOURS, help="colour that will serve")
+    _of_release(one)
+    one.add_argument("--warm", type=float, default=86400, help="seconds to keep the standby")
+    _of_run(commands, "retire", "stop sending requests to the standby")
+    _of_run(commands, "undo", "restore what served before an unfinished run switched")
+    one = _of_run(commands, "unlock", "end a run and release the lock")
+    one.add_argument("--failed", default="", metavar="WHY", help="record that it failed, and why")
+    one = commands.add_parser("journal", help="show the journal, one record per line")
     one.add_argument("--json", action="store_true", help="as one JSON object")
     return found
+
+
+def _of_release(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--release", required=True, help="release that will serve")
+    command.add_argument("--serial", required=True, type=int, help="its serial")
 
 
 def _of_run(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, about: str
 ) -> argparse.ArgumentParser:
-    """Add a command that only the holder of the lease may give."""
+    """Add a command that only the holder of the lock may give."""
     one = commands.add_parser(name, help=about)
-    one.add_argument("--run", required=True)
+    one.add_argument("--run", required=True, help="name of the run")
     one.add_argument("--data", type=json.loads, default={}, help="JSON, for the journal")
     return one
 
 
 def answer(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
-    """Do what a command asks; return its answer."""
+    """Run a command; return its answer."""
     if given.command == "apply":
         return swap.apply(edge, given.release, given.serial)
     if given.command == "verify":
@@ -109,7 +114,7 @@ def answer(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def obey(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
-    """Do what a command asks; on a full disk what takes a release back uses the reserve."""
+    """Run a command; on a full disk, restoring a release uses the reserve."""
     back = given.command == "undo" or (given.command == "unlock" and given.failed)
     with exclusive(edge.settings):
         try:
@@ -126,7 +131,7 @@ def obey(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def line(record: dict[str, Any]) -> str:
-    """Return a record of the journal for people."""
+    """Return a record of the journal as one readable line."""
     data = record["data"]
     told = [f"to {data['release']}" if "release" in data else ""]
     told += [f"by {data['owner']}" if "owner" in data else "", str(data.get("why", ""))]
@@ -136,7 +141,7 @@ def line(record: dict[str, Any]) -> str:
 
 
 def respond(edge: Edge, given: argparse.Namespace) -> dict[str, Any] | str:
-    """Return what a command is answered with: an object, or lines for people."""
+    """Return the answer of a command: an object, or readable lines."""
     if given.command == "show":
         return swap.show(edge)
     if given.command == "journal":

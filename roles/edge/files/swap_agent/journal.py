@@ -1,4 +1,4 @@
-"""What was begun and what was done: appended, flushed, never rewritten."""
+"""The journal of steps that began and ended: appended, flushed, never rewritten."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from swap_agent.state import SwapError, in_words, now, parsed, sync_directory
 
 #: A step is open from its intent until one of these.
 ENDS = ("done", "failed", "given up")
-#: What an operator runs; each is a step of its own around its steps.
+#: The operations of an operator; each is itself a step around its steps.
 VERBS = ("install", "upgrade", "rollback", "retire")
 _SHAPE = {"seq": int, "time": str, "run": str, "step": str, "event": str, "data": dict}
 
@@ -25,13 +25,13 @@ def _record(line: bytes) -> dict[str, Any]:
 
 
 class Journal:
-    """One JSON object a line: seq, time, run, step, event (intent or one of ENDS), data."""
+    """One JSON object per line: seq, time, run, step, event (intent or one of ENDS), data."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def records(self) -> list[dict[str, Any]]:
-        """Return every whole record. A last line that a crash cut short never happened."""
+        """Return every complete record; an incomplete last line, left by a crash, is ignored."""
         try:
             lines = self.path.read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -55,7 +55,7 @@ class Journal:
         record = {"seq": self.last() + 1, "time": now(), **told}
         body = (json.dumps(record, sort_keys=True) + "\n").encode()
         with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as handle:
-            # Behind the last whole record: what a crash or a full disk cut short is overwritten.
+            # After the last complete record: this replaces a line that a crash cut short.
             whole = handle.read().rfind(b"\n") + 1
             handle.truncate(whole)
             handle.seek(whole)
@@ -71,7 +71,7 @@ class Journal:
         return int(records[-1]["seq"]) if records else 0
 
     def open_steps(self) -> list[dict[str, Any]]:
-        """Return the intents that were neither done nor given up: where a run was cut off."""
+        """Return the steps that began and did not end: where a run was interrupted."""
         begun: dict[str, dict[str, Any]] = {}
         for record in self.records():
             if record["event"] in ENDS:
@@ -81,15 +81,15 @@ class Journal:
         return list(begun.values())
 
     def last_end(self) -> dict[str, Any] | None:
-        """Return how the last run that came to an end ended."""
+        """Return the last record that ended a run."""
         ends = [r for r in self.records() if r["step"] in VERBS and r["event"] in ENDS]
         return ends[-1] if ends else None
 
     def of_this_work(self) -> list[dict[str, Any]]:
-        """Return the records of the unfinished work, by however many runs that died on the way.
+        """Return the records of the unfinished operation, over all runs that were interrupted.
 
-        It begins after what was finished or given up, and after what had another aim: another
-        verb or another release.
+        They begin after the last operation that ended, and after one with another aim: another
+        operation or another release.
         """
         records = self.records()
         begin, aim = len(records), None

@@ -1,9 +1,9 @@
-"""Who may change the site: one run at a time, for as long as it gives signs of life.
+"""The lock of the site: one run at a time holds it, for as long as it sends heartbeats.
 
 `lease.json` has the form that release 1.0.0 reads and writes: its `expires` is a time of the wall
-clock, and 0 says that the lease was given back. When it really runs out is in `lease.pulse`, by the
-time since boot: nobody sets that clock, and it goes on while the machine sleeps. A pulse counts for
-its own run and epoch only; without one, the wall clock counts.
+clock, and 0 means that the lease was released. The real expiry is in `lease.pulse`, as time since
+boot: nobody sets that clock, and it keeps running while the machine sleeps. A pulse counts for its
+own run and epoch only; without one, the wall clock counts.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ SECONDS = 3600.0
 
 @dataclasses.dataclass(frozen=True)
 class Lease:
-    """A run's right to change the site. Its epoch only grows, so an old holder is known by it."""
+    """A run's right to change the site; its epoch only grows and so identifies an old holder."""
 
     run: str
     owner: str
     verb: str
     epoch: int
     expires: float
-    #: For how long each sign of life keeps it.
+    #: For how long each heartbeat keeps it.
     seconds: float = SECONDS
 
     def left(self) -> float:
-        """Return the seconds for which it still holds; not above 0 when it has run out."""
+        """Return the seconds until it expires; 0 or less when it has expired."""
         return self.expires - time.time()
 
     def given_back(self) -> bool:
-        """Tell whether its holder is done; one that only ran out still belongs to its run."""
+        """Return whether its holder released it; an expired lease still belongs to its run."""
         return self.expires == 0
 
 
 def since_boot() -> float:
-    """Return the seconds since this machine was started, its sleep included."""
+    """Return the seconds since this machine was started, including sleep."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -59,7 +59,7 @@ def boot() -> str:
 
 
 def held(path: Path) -> Lease | None:
-    """Return the last lease, run out or not; None when there never was one."""
+    """Return the last lease, expired or not; None when there never was one."""
     try:
         lease = made(Lease, parsed(path.read_text()))
     except FileNotFoundError:
@@ -69,8 +69,8 @@ def held(path: Path) -> Lease | None:
     pulse = _pulse(path)
     if pulse is None or lease.given_back() or pulse.of != (lease.run, lease.epoch):
         return lease
-    # How long a machine was off is not known, and a run on the jump host may have outlived that:
-    # from the start on, it has the whole length to be heard again.
+    # It is unknown how long a machine was off, and a run on the jump host may have outlived that:
+    # after a reboot, the run has the full time again to send its next heartbeat.
     until = pulse.until if pulse.boot == boot() else pulse.seconds
     return dataclasses.replace(
         lease, seconds=pulse.seconds, expires=time.time() + until - since_boot()
@@ -79,7 +79,7 @@ def held(path: Path) -> Lease | None:
 
 @dataclasses.dataclass(frozen=True)
 class Pulse:
-    """The last sign of life of a run."""
+    """The last heartbeat of a run."""
 
     of: tuple[str, int]
     seconds: float
@@ -109,7 +109,7 @@ def _beat(path: Path, lease: Lease, seconds: float) -> None:
 
 def _save(path: Path, lease: Lease) -> Lease:
     body = dataclasses.asdict(lease)
-    # Release 1.0.0 refuses a key that it does not know.
+    # Release 1.0.0 rejects unknown keys.
     del body["seconds"]
     replace_synced(path, (json.dumps(body) + "\n").encode())
     return lease
@@ -117,7 +117,7 @@ def _save(path: Path, lease: Lease) -> Lease:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Let one process at a time change the lease: a heartbeat does not wait for the agent."""
+    """Let one process at a time change the lease; a heartbeat does not wait for the agent."""
     lock = path.with_suffix(".lock")
     with in_words(lock):
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -132,10 +132,11 @@ class HeldError(SwapError):
 
     def __init__(self, lease: Lease) -> None:
         super().__init__(
-            f"{lease.owner} is at work on this site ({lease.verb}, run {lease.run}); its lease "
-            f"runs out in {lease.left():.0f} s unless it is renewed. Wait for it, or, if it is "
-            f"dead for certain, on {socket.gethostname()}: "
-            f"sudo airlift-swap unlock --run {shlex.quote(lease.run)} --failed 'it was dead'"
+            f"{lease.verb} by {lease.owner} is in progress on this site (run {lease.run}); its "
+            f"lock expires in {lease.left():.0f} s unless the run renews it. Wait for its end. Or "
+            "confirm that it is no longer running, then release its lock on "
+            f"{socket.gethostname()}: sudo airlift-swap unlock --run {shlex.quote(lease.run)} "
+            "--failed 'no longer running'"
         )
         self.lease = lease
 
@@ -145,7 +146,8 @@ def acquire(
 ) -> Lease:
     """Take the lease, or prolong it for the same run.
 
-    Another run's has to run out first, unless the caller knows that this very run is dead.
+    Another run's lease has to expire first, unless that run is `instead_of`: the caller knows that
+    it has ended.
     """
     with _alone(path):
         before = held(path)
@@ -159,10 +161,10 @@ def acquire(
 
 
 def check(path: Path, run: str) -> Lease:
-    """Return the lease of this run and prolong it, or refuse: somebody else may have taken over.
+    """Return the lease of this run and prolong it; refuse if another run has taken over.
 
-    One that ran out still belongs to its run: what it began can be ended or undone only by it, or
-    by whoever takes over.
+    An expired lease still belongs to its run: only that run, or the one that takes over, can end
+    or undo what it began.
     """
     with _alone(path):
         lease = held(path)
@@ -170,13 +172,13 @@ def check(path: Path, run: str) -> Lease:
             holder = f"run {lease.run} of {lease.owner}" if lease else "nobody"
             raise SwapError(f"run {run} does not hold the lease of this site, {holder} does")
         if lease.given_back():
-            raise SwapError(f"run {run} has ended; start the same playbook again")
+            raise SwapError(f"run {run} has ended; run the same playbook again")
         _beat(path, lease, lease.seconds)
         return lease
 
 
 def beat(path: Path, run: str, seconds: float) -> bool:
-    """Take a sign of life of a run; return whether the lease is still its own."""
+    """Record a heartbeat of a run; return whether the lease is still its own."""
     with _alone(path):
         lease = held(path)
         if lease is None or lease.run != run or lease.given_back():
@@ -186,7 +188,7 @@ def beat(path: Path, run: str, seconds: float) -> bool:
 
 
 def release(path: Path, run: str) -> bool:
-    """Give the lease back; the epoch stays known. Return whether there was something to give."""
+    """Release the lease, keeping its epoch; return whether this run held it."""
     with _alone(path):
         lease = held(path)
         if lease is None or lease.run != run or lease.given_back():

@@ -21,7 +21,7 @@ UPSTREAM_FILE = "upstream.conf"
 
 
 def engine(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
-    """Run the engine's command line and return what it said."""
+    """Run the engine's command line and return its result."""
     try:
         return subprocess.run(
             ["docker", *arguments], capture_output=True, text=True, timeout=timeout, check=False
@@ -51,7 +51,7 @@ class Edge:
         self.live = settings.root / "live"
 
     def wanted(self, state: State) -> dict[str, Path]:
-        """Return the files of the tree that this state asks for, by their path in it."""
+        """Return the files of the tree that this state needs, by their path in it."""
         files = {name: self.desired / name for name in self.settings.files}
         variant = state.active if state.standby is None else f"{state.active}-{state.standby}"
         files[UPSTREAM_FILE] = self.desired / "upstreams" / f"{variant}.conf"
@@ -84,7 +84,7 @@ class Edge:
             facts = source.stat()
             body = source.read_bytes()
             if name == UPSTREAM_FILE:
-                # What is out stays out: the mark is the watch's, not the generation's.
+                # A replica that is out stays out: the mark is the watch's, not the generation's.
                 body = marked(body.decode(), self.out()).encode()
             write_synced(target, body, facts.st_mode & 0o777)
             os.chown(target, facts.st_uid, facts.st_gid)
@@ -107,10 +107,10 @@ class Edge:
         return downs(self.upstream())
 
     def mark(self, out: Collection[str]) -> None:
-        """Mark these servers in the live tree and no others; Nginx knows after `hup`.
+        """Mark these servers in the live tree and no others; Nginx reads them after `hup`.
 
-        No new generation, and no rehearsal by `test`: only the word `down` comes and goes, and
-        Nginx keeps what it has if it cannot read a file.
+        No new generation and no `test` first: only the word `down` changes, and Nginx keeps its
+        configuration if it cannot read a file.
         """
         path = self.live.resolve() / UPSTREAM_FILE
         before = path.read_text()
@@ -118,7 +118,7 @@ class Edge:
         if after == before:
             return
         facts = path.stat()
-        # Beside the trees: what a power cut leaves is then no part of a generation.
+        # Beside the trees: a file left by a power cut is then no part of a generation.
         staged = self.settings.root / "upstream.new"
         write_synced(staged, after.encode(), facts.st_mode & 0o777)
         os.chown(staged, facts.st_uid, facts.st_gid)
@@ -126,7 +126,7 @@ class Edge:
         sync_directory(path.parent)
 
     def test(self, tree: Path) -> None:
-        """Let the very Nginx that will serve the tree judge it, in a container of its own."""
+        """Test a tree with the very Nginx that will serve it, in a container of its own."""
         result = engine(
             "run", "--rm", "--pull", "never", "--network", "none", "--read-only",
             "--user", self.settings.user, "--cap-drop", "ALL",
@@ -138,13 +138,13 @@ class Edge:
         said = result.stderr.strip()
         if result.returncode != 0 and "no space left on device" in said.lower():
             raise NoRoomError(
-                f"the new configuration cannot be tried, the engine has no room: {said}"
+                f"the new configuration cannot be tested, the engine has no disk space: {said}"
             )
         if result.returncode != 0:
-            raise SwapError(f"Nginx refuses the new configuration: {said}")
+            raise SwapError(f"Nginx rejects the new configuration: {said}")
 
     def served_before(self, staged: Path) -> bool:
-        """Tell whether a tree that is kept here has the same content: Nginx judged it then."""
+        """Return whether a kept tree has the same content, so that Nginx has tested it already."""
         asked = fingerprint(content(staged))
         kept = (path for path in self.trees.iterdir() if path.name.isdigit())
         return any(fingerprint(content(path)) == asked for path in kept)
@@ -175,8 +175,8 @@ class Edge:
     def hup(self) -> None:
         """Send SIGHUP to Nginx.
 
-        Not with `docker kill`: the engine takes a container that was sent any signal that way for
-        one that was stopped by hand, and `unless-stopped` does not start it after a reboot.
+        Not with `docker kill`: after any signal sent that way the engine treats the container as
+        stopped by hand, and `unless-stopped` does not start it after a reboot.
         """
         pid, policy = self._first_process()
         if policy not in {"", "always"}:
@@ -185,7 +185,7 @@ class Edge:
         try:
             handle = os.pidfd_open(pid)
             try:
-                # The handle means one process for good; ask again whether it is Nginx's.
+                # The handle stays with one process; check again whether that is Nginx's.
                 if self._first_process()[0] != pid:
                     raise ProcessLookupError
                 signal.pidfd_send_signal(handle, signal.SIGHUP)
@@ -193,21 +193,21 @@ class Edge:
                 os.close(handle)
         except (OSError, ValueError) as error:
             raise SwapError(
-                f"cannot signal {self.settings.container}: it does not run, or ended just now; "
+                f"cannot signal {self.settings.container}: it does not run, or has just ended; "
                 f"see: docker ps --all --filter name={self.settings.container}"
             ) from error
 
     def running(self) -> bool:
-        """Tell whether the Nginx container runs."""
+        """Return whether the Nginx container runs."""
         return self._container()[0]
 
     def image(self) -> str:
-        """Return the image that serves: a release may bring another, which install starts later."""
+        """Return the running image: a release may have another one, which install starts later."""
         running, image = self._container()
         return image if running else self.settings.image
 
     def answered(self) -> int | None:
-        """Ask Nginx for its generation on a fresh connection; None when it does not answer."""
+        """Return Nginx's generation, read on a new connection; None when it does not answer."""
         connection = http.client.HTTPConnection(
             self.settings.probe_address, self.settings.probe_port, timeout=2
         )
@@ -221,7 +221,7 @@ class Edge:
             connection.close()
 
     def serves(self, generation: int, in_a_row: int = 5) -> bool:
-        """Wait until fresh connections are answered by one generation only."""
+        """Wait until new connections are answered by one generation only."""
         deadline = time.monotonic() + self.settings.reload_timeout
         good = 0
         while good < in_a_row:
@@ -235,21 +235,21 @@ class Edge:
         return True
 
     def reload(self, generation: int) -> None:
-        """Tell Nginx to reload and believe only what it then serves."""
+        """Reload Nginx and verify the result by what it then serves."""
         self.hup()
         if not self.serves(generation):
             said = engine("logs", "--tail", "5", self.settings.container).stderr.strip()
-            raise SwapError(f"Nginx did not take generation {generation} into service: {said}")
+            raise SwapError(f"Nginx does not serve generation {generation}: {said}")
 
     def workers(self, *, retiring: bool = False) -> set[tuple[int, str]]:
         """Return the worker processes of Nginx as (pid, start time): a pid may be used again.
 
-        With `retiring` only those that finish what they have, after a reload.
+        With `retiring` only those that finish their requests after a reload.
         """
         kind = "nginx: worker process is shutting down" if retiring else "nginx: worker process"
         listed = engine("top", self.settings.container, "-eo", "pid,args")
         if listed.returncode != 0:
-            raise SwapError(f"cannot see the processes of Nginx: {listed.stderr.strip()}")
+            raise SwapError(f"cannot list the processes of Nginx: {listed.stderr.strip()}")
         found = set()
         for line in listed.stdout.splitlines():
             number, _, command = line.strip().partition(" ")
@@ -258,14 +258,14 @@ class Edge:
         return {(number, start) for number, start in found if start}
 
     def wait_until_gone(self, old: set[tuple[int, str]]) -> None:
-        """Wait for the workers of the generation before: they still answer on open connections."""
+        """Wait for the workers of the previous generation: they still serve open connections."""
         deadline = time.monotonic() + self.settings.drain_timeout
         while left := old & self.workers():
             if time.monotonic() > deadline:
                 numbers = ", ".join(str(number) for number, _ in sorted(left))
                 raise SwapError(
-                    f"Nginx workers {numbers} of the generation before still serve after "
-                    f"{self.settings.drain_timeout:.0f} s; nothing may stop before they are gone"
+                    f"Nginx workers {numbers} of the previous generation still serve after "
+                    f"{self.settings.drain_timeout:.0f} s; nothing may stop before they end"
                 )
             time.sleep(0.2)
 
@@ -287,7 +287,7 @@ def content(tree: Path) -> dict[str, Path]:
 
 
 def fingerprint(files: dict[str, Path]) -> str:
-    """Return one hash over names, modes, owners and contents, whoever is out at the moment."""
+    """Return one hash over names, modes, owners and contents, without the marks of replicas."""
     total = hashlib.sha256()
     for name in sorted(files):
         facts = files[name].stat()

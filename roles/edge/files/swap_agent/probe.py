@@ -1,4 +1,4 @@
-"""One question to a replica, on a connection of its own: is it ready?"""
+"""One readiness check of a replica, on a connection of its own."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import asyncio
 import json
 import os
 
-#: An answer that has not come by then counts as a failure, if nothing else was answered meanwhile.
-#: So short, because that is silence as such: asked each second, a host that froze is known to have
-#: failed three times 3.5 s later at most.
+#: No answer by then counts as a failure, unless an earlier check was answered meanwhile. It is so
+#: short that a frozen host, checked every second, has failed three times after 3.5 s at most.
 PATIENCE = 0.5
-#: Until then a late answer is waited for: 200 is a success however slow the line is.
+#: A late answer is accepted until then: 200 is a success however slow the line is.
 LIFETIME = 10.0
 _BODY = 8192
 _WORDS = 160
 
 
 async def ask(address: str) -> str:
-    """Return nothing if the replica is ready, else why not, in a few words that can be printed."""
+    """Return an empty text if the replica is ready, else the reason in a few printable words."""
     why = await _ask(address)
     return "".join(char if char.isprintable() else "?" for char in why)
 
@@ -40,13 +39,13 @@ async def _ask(address: str) -> str:
     except OSError as error:
         return f"the connection broke: {error.strerror or error}"
     except ValueError:
-        return "the answer is no HTTP"
+        return "the answer is not HTTP"
     finally:
         writer.close()
 
 
 async def _reasons(reader: asyncio.StreamReader) -> str:
-    """Return which checks did not hold, as the service's answer tells."""
+    """Return the failed checks in the service's answer."""
     answer = b""
     while len(answer) < _BODY and (more := await reader.read(_BODY)):
         answer += more

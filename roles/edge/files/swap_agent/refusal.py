@@ -1,9 +1,9 @@
-"""New connections to replicas that are out are refused on this host, by a table of its own.
+"""A table of this host that refuses new connections to replicas that are out.
 
-After a reload Nginx's old workers serve open connections for a while and know nothing of the mark,
-and a reload may have to wait. A connection that is refused at once was never a request: Nginx asks
-the next server, whatever the method. What is established is left alone, it may still be answered.
-The host's own probes do not pass here. The elements expire, so a dead daemon blocks nothing.
+After a reload Nginx's old workers serve open connections for a while without knowing the mark, and
+a reload may have to wait. A refused connection never carried a request, so Nginx tries the next
+server, whatever the method. Established connections stay: they may still be answered. The host's
+own checks do not pass this table. Its elements expire, so a daemon that has ended blocks nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RENEWED = 5.0
 
 
 def ruleset(out: Collection[str]) -> str:
-    """Return the script that makes the table say this and nothing else, in one transaction."""
+    """Return the script that sets the table to exactly these addresses, in one transaction."""
     gone = f"table inet {TABLE}\ndelete table inet {TABLE}\n"
     elements = ", ".join(address.replace(":", " . ") for address in sorted(out))
     if not elements:
@@ -55,7 +55,7 @@ class Refusal:
         self._until = float("-inf")
 
     def keep(self, out: Collection[str], clock: float) -> str:
-        """Refuse connections to these, and to nothing else; return what went wrong."""
+        """Refuse connections to these addresses and no others; return the error, if any."""
         wanted = {address for address in out if _numeric(address)}
         if wanted == self._held and (not wanted or clock < self._until):
             return ""
@@ -69,9 +69,9 @@ class Refusal:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return f"cannot refuse connections, the marks have to do: {error}"
+            return f"cannot refuse connections; only the marks apply: {error}"
         if done.returncode != 0:
             said = " ".join(done.stderr.split())[:200]
-            return f"cannot refuse connections, the marks have to do: nft: {said}"
+            return f"cannot refuse connections; only the marks apply: nft: {said}"
         self._held, self._until = wanted, clock + RENEWED
         return ""

@@ -1,6 +1,6 @@
-"""Which replicas a request may go to: what the upstream file says, and what their answers say.
+"""Which replicas get requests, from the upstream file and from their answers.
 
-Counting and deciding only; `watch` asks and acts. Times are given, so that tests choose them.
+Only counts and decides; `watch` checks and acts. Callers pass the time, so that tests choose it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import dataclasses
 import re
 from collections.abc import Collection, Iterator, Sequence
 
-#: So many failures in a row take a replica out, so many successes bring it back.
+#: Failures in a row that take a replica out, and successes that bring it back.
 FAILURES = 3
 SUCCESSES = 3
-#: Answers that come together, after a host was frozen, are one success.
+#: Answers that arrive together, after a host was frozen, are one success.
 APART = 0.5
 #: A server of the upstream file, as the role writes it.
 _SERVER = re.compile(
@@ -24,7 +24,7 @@ _BLOCK = "upstream app {"
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """One server that requests of clients may go to; the mark `down` says that none does."""
+    """One server for requests of clients; the mark `down` excludes it."""
 
     name: str
     address: str
@@ -35,7 +35,7 @@ class Server:
 def _lines(text: str) -> Iterator[tuple[str, re.Match[str] | None]]:
     """Yield each line, with its match where it is a server of clients' requests.
 
-    The preview's servers are not: what is looked at there is looked at as it is.
+    The preview's servers do not count: the preview shows them whatever their state.
     """
     inside = False
     for line in text.split("\n"):
@@ -83,8 +83,8 @@ def marked(text: str, out: Collection[str]) -> str:
 def blocked(text: str, out: Collection[str]) -> set[str]:
     """Return the servers of `out` to which new connections may be refused already.
 
-    The marks come later than this: a server that is still marked takes no request, so the one that
-    is to go has to stay until the other is back.
+    Marks follow later: a server that is still marked gets no requests, so the failing one has to
+    stay until the other is back.
     """
     found: set[str] = set()
     for backup in (False, True):
@@ -95,14 +95,14 @@ def blocked(text: str, out: Collection[str]) -> set[str]:
 
 
 def urgent(group: Sequence[Replica], held: Collection[str]) -> bool:
-    """Say whether one that is well still has its mark while none without a mark is well."""
+    """Return whether only marked replicas are well, so that a mark has to go at once."""
     well = {one.address for one in group if one.well}
     return bool(well) and well <= set(held)
 
 
 @dataclasses.dataclass
 class Replica:
-    """One server and what its answers said of late."""
+    """One server and its latest answers."""
 
     name: str
     address: str
@@ -111,10 +111,10 @@ class Replica:
     since: str
     failures: int = 0
     successes: int = 0
-    #: When it last answered 200, by a clock that only runs forward, and in words.
+    #: When it last answered 200, by a monotonic clock, and in UTC.
     answered: float = float("-inf")
     last: str | None = None
-    #: What the last failure was; of the present state only while it fails.
+    #: The last failure; it describes the present state only while the replica fails.
     why: str = ""
     taken_out: int = 0
 
@@ -138,7 +138,7 @@ class Replica:
 
     @property
     def well(self) -> bool:
-        """Whether it takes requests and its last probe was answered."""
+        """Whether it gets requests and answered its last check."""
         return not self.out and self.failures == 0 and self.successes > 0
 
     def turn(self, time: str, *, out: bool) -> None:
@@ -148,10 +148,10 @@ class Replica:
 
 
 def judge(group: Sequence[Replica], time: str) -> list[Replica]:
-    """Take out and bring back what has to be; return what changed.
+    """Take replicas out or bring them back; return those that changed.
 
-    One is taken out only while another is well: the last one stays, and if the cause is behind all
-    of them (Postgres restarts), all stay. If those in service fail, one answer brings one back.
+    A replica is taken out only while another is well: the last one stays, and if all share a cause
+    (Postgres restarts), all stay. If those in service fail, one answer brings a replica back.
     """
     before = [replica.out for replica in group]
     alone = all(before)

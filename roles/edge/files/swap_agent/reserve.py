@@ -1,4 +1,4 @@
-"""Room that is kept for the way back: a disk that is full must not keep a release in service."""
+"""Disk space reserved for restoring a release: a full disk must not keep a bad release active."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from swap_agent.nginx import Edge
 
-#: A reserve is many files, not one: a disk can run out of names, too.
+#: A reserve is many files, not one: a disk can run out of inodes, too.
 FILES = 32
 SIZE = 32 * 1024
-#: How many times the reserve there has to be free before it is made.
+#: How many times its size must be free before a reserve is made.
 SPARE = 4
 
 
@@ -22,7 +22,7 @@ def places(edge: Edge) -> tuple[Path, Path]:
 
 
 def keep(edge: Edge) -> None:
-    """Make each reserve that is missing, where there is room enough for it and for others."""
+    """Make each missing reserve where there is enough space for it and for other uses."""
     for place in places(edge):
         # Without one the agent works as well as it can.
         with contextlib.suppress(OSError):
@@ -49,7 +49,7 @@ def _fill(path: Path) -> None:
 
 
 def free(edge: Edge) -> bool:
-    """Give the room of the reserves away; return whether there was any."""
+    """Remove the reserves; return whether there were any."""
     there = [place for place in places(edge) if place.is_dir() and any(place.iterdir())]
     for place in there:
         shutil.rmtree(place, ignore_errors=True)

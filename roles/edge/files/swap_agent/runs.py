@@ -21,10 +21,10 @@ def begin(
     instead_of: str,
     data: dict[str, Any],
 ) -> dict[str, Any]:
-    """Take the lease and note which verb begins, and with which aim.
+    """Take the lease and record which operation begins, and with which aim.
 
-    For the same run only prolong the lease, and note another aim. `seen` in the answer is what was
-    there just before: a plan that saw the same is still true.
+    For the same run, only prolong the lease and record a changed aim. `seen` in the answer is the
+    state just before: a plan that saw the same state is still valid.
     """
     before = seen(edge)
     taken = lease.acquire(
@@ -38,12 +38,12 @@ def begin(
 
 
 def beat(edge: Edge, *, run: str, seconds: float) -> dict[str, Any]:
-    """Take a sign of life: for so long nobody else may take over. Waits for no other command."""
+    """Record a heartbeat: for so long no other run may take over. Waits for no other command."""
     return {"changed": False, "held": lease.beat(lease_file(edge), run, seconds)}
 
 
 def step(edge: Edge, *, run: str, name: str) -> dict[str, Any]:
-    """Close this run's step before, open the next, and prolong the lease."""
+    """Close this run's previous step, open the next, and prolong the lease."""
     lease.check(lease_file(edge), run)
     journal = journal_of(edge)
     for record in journal.open_steps():
@@ -54,15 +54,15 @@ def step(edge: Edge, *, run: str, name: str) -> dict[str, Any]:
 
 
 def end(edge: Edge, *, run: str, why: str = "", data: dict[str, Any]) -> dict[str, Any]:
-    """Close every open step, also those of runs that died, and give the lease back.
+    """Close every open step, also those of interrupted runs, and release the lease.
 
-    `why` says what the run failed of; empty, it succeeded. What another verb had begun and was cut
-    off is then given up: by a rollback, mostly.
+    `why` is the reason of a failure; when it is empty, the run succeeded. A success ends another
+    interrupted operation as `given up`: a rollback cancels an upgrade that way.
     """
     path = lease_file(edge)
     taken = lease.held(path)
     if taken is None or taken.run != run or taken.given_back():
-        return {"changed": False, "why": "this run holds nothing"}
+        return {"changed": False, "why": "this run does not hold the lock"}
     journal = journal_of(edge)
     event = "failed" if why else "done"
     note = {**data, **({"why": why} if why else {})}

@@ -32,20 +32,20 @@ class SwapError(Exception):
 
 
 class NoRoomError(SwapError):
-    """A file system is full, or has no more names to give."""
+    """A file system is full, or has no inodes left."""
 
 
 def _cure(error: OSError, path: Path) -> str:
-    """Return what to do about a file that cannot be used."""
+    """Return the fix for a file that cannot be used."""
     host, again = socket.gethostname(), "then run the same command again"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         folder = path.parent
-        return f"free some room on {host} (df -h {folder}; df -i {folder}), {again}"
+        return f"free space on {host} (df -h {folder}; df -i {folder}), {again}"
     if error.errno == errno.EROFS:
-        return f"on {host}, see why with dmesg, mount it for writing, {again}"
+        return f"on {host}, find the cause with dmesg, mount it for writing, {again}"
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"run it as root on {host}: sudo airlift-swap …"
-    return f"look into it on {host} (dmesg), {again}"
+    return f"find the cause on {host} with dmesg, {again}"
 
 
 def parsed(text: str) -> dict[str, Any]:
@@ -60,9 +60,9 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def made(kind: type[_Record], raw: dict[str, Any]) -> _Record:
-    """Return a record of what was saved; TypeError where a field is missing or of another type.
+    """Return a record from saved data; TypeError where a field is missing or has a wrong type.
 
-    Else a damaged file would be a traceback in whatever uses the field first.
+    Without this check a damaged file would be a traceback wherever the field is used first.
     """
     found = kind(**raw)
     for field in dataclasses.fields(found):  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def made(kind: type[_Record], raw: dict[str, Any]) -> _Record:
 
 @contextlib.contextmanager
 def in_words(path: Path | None = None) -> Iterator[None]:
-    """Turn what the system says of a file into a sentence; without a path, of the file it names."""
+    """Turn the system's error about a file into a sentence; without a path, the error names it."""
     try:
         yield
     except OSError as error:
@@ -86,12 +86,12 @@ def in_words(path: Path | None = None) -> Iterator[None]:
 
 
 class BusyError(SwapError):
-    """Another agent process is at work on this host."""
+    """Another agent process is running on this host."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the role tells the agent about this host."""
+    """Settings of the agent for this host, written by the role."""
 
     root: Path
     state_file: Path
@@ -106,7 +106,7 @@ class Settings:
     #: How long one agent waits for another; above drain_timeout.
     agent_timeout: float = 180.0
     keep_trees: int = 3
-    #: What the watch saw last, for others to read; it goes with a reboot.
+    #: The last results of the watch, for others to read; a reboot removes them.
     watch_dir: Path = Path("/run/airlift")
 
     @classmethod
@@ -124,7 +124,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What the edge serves; the one record of it on the site."""
+    """What the edge serves; the only record of it on the site."""
 
     active: str
     standby: str | None
@@ -132,7 +132,7 @@ class State:
     serial: int
     generation: int
     since: str
-    #: What served before: a rollback brings it back, from the standby or from the pinned images.
+    #: The rollback target, served from the standby or from the pinned images.
     previous_release: str | None = None
     previous_serial: int | None = None
     #: Until when the standby is meant to stay warm.
@@ -150,11 +150,11 @@ class State:
 
     @classmethod
     def read(cls, raw: dict[str, Any]) -> State:
-        """Make a state of what was saved, in a file or in the journal; TypeError for no state."""
+        """Return the state saved in a file or in the journal; TypeError if it is none."""
         return made(cls, {key: value for key, value in raw.items() if key != "format"})
 
     def save(self, path: Path) -> None:
-        """Write the state, whole or not at all."""
+        """Write the state, completely or not at all."""
         body = json.dumps({"format": 1, **dataclasses.asdict(self)}, indent=1, sort_keys=True)
         replace_synced(path, (body + "\n").encode())
 
@@ -174,7 +174,7 @@ def sync_directory(path: Path) -> None:
 
 
 def write_synced(path: Path, body: bytes, mode: int) -> None:
-    """Write a file with its final mode and flush it to disk; half of it is never left there."""
+    """Write a file with its final mode and flush it to disk; never leave an incomplete file."""
     with in_words(path):
         _write(path, body, mode)
 
@@ -194,7 +194,7 @@ def _write(path: Path, body: bytes, mode: int) -> None:
 
 
 def replace_synced(path: Path, body: bytes, suffix: str = ".new") -> None:
-    """Replace a file so that a power cut leaves the old or the new one, never half of it."""
+    """Replace a file so that a power cut leaves the old or the new one, never an incomplete one."""
     staged = path.with_suffix(suffix)
     with in_words(path):
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -205,9 +205,9 @@ def replace_synced(path: Path, body: bytes, suffix: str = ".new") -> None:
 
 @contextlib.contextmanager
 def exclusive(settings: Settings, patience: float | None = None) -> Iterator[None]:
-    """Let one agent process work at a time; the lock goes with the process, however it ends.
+    """Let one agent process work at a time; its lock ends with the process, however that ends.
 
-    A controller that was killed leaves its agent at work: the next run waits for it to finish.
+    A killed controller leaves its agent running: the next run waits for it to finish.
     `patience` is how long it waits, in seconds.
     """
     lock = settings.state_file.with_name("agent.lock")
@@ -224,7 +224,7 @@ def exclusive(settings: Settings, patience: float | None = None) -> Iterator[Non
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
                     raise BusyError(
-                        "another airlift-swap is at work on this host; see: ps -C airlift-swap -f"
+                        "another airlift-swap is running on this host; see: ps -C airlift-swap -f"
                     ) from error
                 time.sleep(0.5)
         yield

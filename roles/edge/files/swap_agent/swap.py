@@ -1,4 +1,4 @@
-"""Putting a configuration, or the other colour, into service; proving it; telling what there is."""
+"""Activate a configuration or the other colour, verify it, and report what is active."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from swap_agent.state import COLOURS, NoRoomError, State, SwapError, in_words, n
 
 
 def put_in_place(edge: Edge, state: State) -> State:
-    """Make the wanted configuration the live tree and Nginx serve it; undo both if it does not."""
+    """Make the wanted configuration the live tree and let Nginx serve it; undo both on failure."""
     previous = edge.live.resolve() if edge.live.is_symlink() else None
     before = edge.live_generation()
     generation = max(before, state.generation) + 1
@@ -28,7 +28,7 @@ def put_in_place(edge: Edge, state: State) -> State:
         sync_directory(edge.trees)
         edge.point(tree)
     except (OSError, SwapError):
-        # What is not in service only takes room, on a disk that may be full.
+        # An inactive tree only takes space, on a disk that may be full.
         shutil.rmtree(tree.with_name(f"{tree.name}.staged"), ignore_errors=True)
         if edge.live_generation() != generation:
             shutil.rmtree(tree, ignore_errors=True)
@@ -41,16 +41,16 @@ def put_in_place(edge: Edge, state: State) -> State:
             if previous is None:
                 raise
             edge.point(previous)
-            with contextlib.suppress(SwapError):  # the first error says what is wrong
+            with contextlib.suppress(SwapError):  # the first error names the cause
                 edge.hup()
-            raise SwapError(f"{error}; generation {before} is back in service") from error
+            raise SwapError(f"{error}; generation {before} is active again") from error
     result.save(edge.settings.state_file)
     edge.prune()
     return result
 
 
 def judge(edge: Edge, staged: Path) -> None:
-    """Let Nginx judge a tree; without room for that, its judgement of the same content counts."""
+    """Test a tree with Nginx; without space for that, an earlier test of its content counts."""
     try:
         edge.test(staged)
     except NoRoomError:
@@ -59,7 +59,7 @@ def judge(edge: Edge, staged: Path) -> None:
 
 
 def converge(edge: Edge, state: State) -> tuple[State, bool, str]:
-    """Make Nginx serve what a state asks for; return the state then, if it changed, and why."""
+    """Make Nginx serve a state; return the resulting state, whether it changed, and why."""
     held = State.load(edge.settings.state_file)
     live = edge.live_generation()
     if not live or fingerprint(edge.wanted(state)) != fingerprint(edge.served()):
@@ -71,11 +71,11 @@ def converge(edge: Edge, state: State) -> tuple[State, bool, str]:
     state = dataclasses.replace(state, generation=live)
     if held != state:
         state.save(edge.settings.state_file)
-    return state, late, "the live tree was not in service yet" if late else "nothing to do"
+    return state, late, "the live tree was not active yet" if late else "nothing to do"
 
 
 def apply(edge: Edge, release: str, serial: int) -> dict[str, Any]:
-    """Bring the wanted configuration into service; the active colour stays what it is."""
+    """Activate the wanted configuration; the active colour stays the same."""
     held = State.load(edge.settings.state_file)
     if held and (held.release, held.serial) != (release, serial):
         raise SwapError(
@@ -88,7 +88,7 @@ def apply(edge: Edge, release: str, serial: int) -> dict[str, Any]:
 
 
 def target(held: State, to: str, release: str, serial: int, warm: float) -> State:
-    """Return the state in which `to` serves a release and what serves now stands by."""
+    """Return the state in which `to` serves a release and the active colour is the standby."""
     if to == held.active:
         if (release, serial) == (held.release, held.serial):
             return held
@@ -120,10 +120,10 @@ def installed(edge: Edge) -> State:
 def switch(
     edge: Edge, *, run: str, to: str, release: str, serial: int, warm: float
 ) -> dict[str, Any]:
-    """Let the other colour serve; what served before becomes the backup and stays warm.
+    """Make the other colour active; the colour that served before stays warm as the standby.
 
-    Returns only when the workers of the generation before are gone: until then they pass
-    requests to the old colour. Killed anywhere, the same command finishes the work.
+    Returns only when the workers of the previous generation have ended: until then they pass
+    requests to the old colour. After an interruption, the same command finishes the work.
     """
     lease.check(lease_file(edge), run)
     held = installed(edge)
@@ -131,9 +131,9 @@ def switch(
 
 
 def retire(edge: Edge, *, run: str) -> dict[str, Any]:
-    """Take the standby out of service: when this returns, nothing is sent to it any more.
+    """Retire the standby: when this returns, no request is sent to it any more.
 
-    What it was stays known, for a rollback from its pinned images.
+    The record keeps its release, for a rollback from its pinned images.
     """
     lease.check(lease_file(edge), run)
     held = installed(edge)
@@ -141,11 +141,11 @@ def retire(edge: Edge, *, run: str) -> dict[str, Any]:
 
 
 def undo(edge: Edge, *, run: str) -> dict[str, Any]:
-    """Put back what served before the switch of a run that is not finished, if it came that far."""
+    """Restore what served before an unfinished run switched, if it came that far."""
     lease.check(lease_file(edge), run)
     held = installed(edge)
     wanted = held
-    # A run that came to `finish` has proven its release: nothing of it is taken back.
+    # A run that reached `finish` has verified its release: nothing of it is undone.
     for record in journal_of(edge).of_this_work():
         if record["step"] == "finish":
             wanted = held
@@ -153,12 +153,12 @@ def undo(edge: Edge, *, run: str) -> dict[str, Any]:
             before, after = (_noted(edge, record, side) for side in ("from", "to"))
             if after.active != before.active:
                 wanted = before if held.active == after.active else held
-    # Also where nothing is to be put back: Nginx may have reloaded before that was recorded.
+    # Also when there is nothing to restore: Nginx may have reloaded before that was recorded.
     return move(edge, run, held, wanted, step="undo")
 
 
 def _noted(edge: Edge, record: dict[str, Any], side: str) -> State:
-    """Return a state as the journal has it."""
+    """Return a state recorded in the journal."""
     try:
         return State.read(record["data"][side])
     except (KeyError, TypeError, AttributeError) as error:
@@ -169,7 +169,7 @@ def _noted(edge: Edge, record: dict[str, Any], side: str) -> State:
 def move(
     edge: Edge, run: str, held: State, wanted: State, *, step: str = "switch"
 ) -> dict[str, Any]:
-    """Go from one state to another, noting in the journal what is meant and what was done."""
+    """Go from one state to another; record intent and result in the journal."""
     journal = journal_of(edge)
     open_steps = {record["step"] for record in journal.open_steps()}
     before = edge.workers() if edge.running() else set()
@@ -183,7 +183,7 @@ def move(
         edge.wait_until_gone(before if changed else edge.workers(retiring=True))
     except SwapError as error:
         if step in open_steps:
-            # On a full disk this fails, too; what it failed of first is what counts.
+            # On a full disk this fails, too; the first failure is the one to report.
             with contextlib.suppress(SwapError):
                 journal.append(run, step, "failed", {"why": str(error)})
         raise
@@ -203,7 +203,7 @@ def journal_of(edge: Edge) -> Journal:
 
 
 def seen(edge: Edge) -> dict[str, int]:
-    """Return three numbers that grow with whatever is done here: equal ones, nothing was done."""
+    """Return three numbers that grow with each change: if they are equal, nothing changed."""
     state = State.load(edge.settings.state_file)
     holder = lease.held(lease_file(edge))
     return {
@@ -214,7 +214,7 @@ def seen(edge: Edge) -> dict[str, int]:
 
 
 def verify(edge: Edge) -> dict[str, Any]:
-    """Prove that Nginx serves the live tree."""
+    """Verify that Nginx serves the live tree."""
     live = edge.live_generation()
     if not edge.serves(live):
         said = engine("logs", "--tail", "5", edge.settings.container).stderr.strip()
@@ -235,7 +235,7 @@ def show(edge: Edge) -> dict[str, Any]:
         "live_generation": edge.live_generation(),
         "served_generation": edge.answered(),
         "lease": last if holder and holder.left() > 0 else None,
-        # Also one that ran out: nobody took over from it yet.
+        # Also an expired one that no other run has taken over yet.
         "last_lease": last,
         "unfinished": journal_of(edge).open_steps(),
         "last_run": journal_of(edge).last_end(),

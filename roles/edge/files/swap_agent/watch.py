@@ -1,9 +1,9 @@
-"""The daemon: asks every replica each second, and keeps requests from those that are not ready.
+"""The daemon: checks every replica each second, and keeps requests from those that are not ready.
 
-Nginx itself notices only what fails while it passes a request, and a frozen host takes connections
-and answers nothing. Here a replica that fails three times in a row gets the mark `down` in the live
-tree, and the mark goes after three successes; Nginx then reloads. That is no new generation.
-Standing by, after a start or without a running Nginx, nothing is changed: what is seen comes first.
+Nginx itself notices only failures of the requests that it passes, and a frozen host accepts
+connections and never answers. Here a replica that fails three times in a row gets the mark `down`
+in the live tree; three successes remove it. Nginx then reloads, without a new generation.
+After a start, or without a running Nginx, nothing changes until replicas were checked.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from swap_agent.replicas import Replica, blocked, downs, judge, marked, servers,
 from swap_agent.state import COLOURS, BusyError, SwapError, exclusive, now, parsed
 
 INTERVAL = 1.0
-#: Nginx reloads at most once in so many seconds.
+#: Seconds between two reloads of Nginx.
 RELOADS = 10.0
-#: What was seen longer ago is not of a watch that works.
+#: Seconds after which results are too old for a working watch.
 STALE = 10.0
 STATE = "replicas.json"
 METRICS = "replicas.prom"
-#: What the file has that is read again; `clock` is never missing.
+#: The fields of the file that are read back; `clock` is always there.
 _SHAPE: dict[str, tuple[type, ...]] = {
     "clock": (int, float),
     "reloads": (int,),
@@ -45,7 +45,7 @@ _SHAPE: dict[str, tuple[type, ...]] = {
 
 
 class Watch:
-    """The replicas of the live tree, and what Nginx was told of them."""
+    """The replicas of the live tree, and the marks that Nginx has."""
 
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
@@ -61,14 +61,14 @@ class Watch:
         # The clock is the same for every process until the next boot, and then the file is gone.
         self.reloaded = float(before.get("reloaded", "-inf"))
         self._taken_out: dict[str, int] = before.get("taken_out", {})
-        #: The marks that Nginx runs with: a watch that died may not have told it the last ones.
+        #: The marks that Nginx runs with: a watch that ended may not have reloaded it.
         self.generation = edge.live_generation()
         same = before.get("generation") == self.generation
         self.served = set(before["served"]) if same and "served" in before else edge.out()
 
     # ------------------------------------------------------------------ seeing
     def refresh(self) -> None:
-        """Take over what the live tree says: servers come and go with generations."""
+        """Read the servers of the live tree: they change with generations."""
         there = servers(self.edge.upstream())
         with contextlib.suppress(OSError):
             text = (self.edge.live / GENERATION_FILE).read_text()
@@ -88,7 +88,7 @@ class Watch:
         self.board = board
 
     async def probe(self, replica: Replica) -> None:
-        """Ask a replica once and count what came of it."""
+        """Check a replica once and count the result."""
         sent = self.clock()
         asked = asyncio.ensure_future(probe.ask(replica.address))
         try:
@@ -109,12 +109,12 @@ class Watch:
             asked.cancel()
 
     def groups(self) -> list[list[Replica]]:
-        """Return the replicas of the colour that serves, and those that stand by."""
+        """Return the replicas of the active colour, and those of the standby."""
         there = list(self.board.values())
         return [[one for one in there if one.backup is backup] for backup in (False, True)]
 
     def judge(self) -> None:
-        """Decide of each group, and wake up what acts if there is a change."""
+        """Decide for each group, and wake up `acting` if something changed."""
         for group in self.groups():
             for replica in judge(group, now()):
                 word = f"out: {replica.why}" if replica.out else "back"
@@ -124,22 +124,22 @@ class Watch:
 
     # ------------------------------------------------------------------ acting
     def act(self, out: set[str]) -> None:
-        """Bring blocks and marks to what was decided, as far as that may be done now."""
+        """Apply what was decided to blocks and marks, as far as possible now."""
         text, clock = self.edge.upstream(), self.clock()
         self._note("refusal", self.refusal.keep(blocked(text, out), clock))
         held, generation = downs(text), self.edge.live_generation()
         if generation != self.generation:
-            # Whoever brought it about has told Nginx, the marks that came along included.
+            # The command that made this generation has reloaded Nginx, with the marks in it.
             self.generation, self.served = generation, held
         if downs(marked(text, out)) == held == self.served:
             return
-        # Waiting would be an outage if nobody else serves.
+        # Waiting would be an outage if no other replica serves.
         if clock < self.reloaded + RELOADS and not any(
             urgent(group, held) for group in self.groups()
         ):
             return
         try:
-            # Never in the middle of a switch; it does not wait for this, nor this for it.
+            # Never during a switch; neither waits for the other.
             with exclusive(self.edge.settings, patience=0):
                 if not self.edge.running():
                     return
@@ -163,14 +163,14 @@ class Watch:
 
     # ------------------------------------------------------------------ telling
     def tell(self) -> None:
-        """Write down what is seen, for `show` and for Prometheus' node exporter."""
+        """Write the results for `show` and for Prometheus' node exporter."""
         directory = self.edge.settings.watch_dir
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             _put(directory / STATE, json.dumps(self._seen(), indent=1, sort_keys=True) + "\n")
             _put(directory / METRICS, "\n".join(self._metrics()) + "\n")
         except OSError as error:
-            # The work goes on; that nothing is told any more is what the alert is for.
+            # The watch continues; an alert reports that the results are old.
             self._note("telling", f"cannot write to {directory}: {error.strerror}")
 
     def _seen(self) -> dict[str, Any]:
@@ -227,7 +227,7 @@ class Watch:
         task.add_done_callback(self._tasks.discard)
 
     async def seeing(self) -> None:
-        """Ask all replicas each second, whether or not those before have answered."""
+        """Check all replicas each second, whether or not earlier checks were answered."""
         while True:
             self.refresh()
             for replica in self.board.values():
@@ -236,22 +236,22 @@ class Watch:
             await asyncio.sleep(INTERVAL)
 
     async def acting(self) -> None:
-        """Act when something changed, and each second on what could not be done before."""
+        """Act on each change, and each second on what could not be done before."""
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.news.wait(), INTERVAL)
             self.news.clear()
             out = {one.address for one in self.board.values() if one.out}
-            # The engine may take its time; the replicas are asked meanwhile.
+            # In a thread: the engine may be slow, and the checks of replicas continue.
             await asyncio.get_running_loop().run_in_executor(None, self.act, out)
 
     async def outdated(self, of: tuple[Path, ...]) -> None:
-        """Return when the agent's own files are others than at the start."""
+        """Return when the agent's own files differ from those at the start."""
         first = last = _stamp(of)
         while True:
             await asyncio.sleep(INTERVAL)
             found = _stamp(of)
-            # Once they have been the same for a while, all of them are there.
+            # Unchanged since the last look: the copying is complete.
             if found == last != first:
                 return
             last = found
@@ -266,7 +266,7 @@ async def _daemon(edge: Edge, settings: Path) -> None:
         task.cancel()
     for task in done:
         task.result()
-    _log("the agent's files have changed: starting again")
+    _log("the agent's files have changed; restarting")
 
 
 def run(edge: Edge, settings: Path) -> None:
@@ -275,7 +275,7 @@ def run(edge: Edge, settings: Path) -> None:
 
 
 def shown(directory: Path) -> dict[str, Any]:
-    """Return what the watch saw last, for `show`."""
+    """Return the last results of the watch, for `show`."""
     seen = _read(directory / STATE)
     alive = bool(seen) and 0 <= time.monotonic() - float(seen["clock"]) < STALE
     return {
@@ -286,7 +286,7 @@ def shown(directory: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return what was written last; empty if that is nothing, or nothing whole."""
+    """Return the last written results; empty if there are none or they are damaged."""
     try:
         found = parsed(path.read_text())
     except (OSError, ValueError):

@@ -1,0 +1,73 @@
+"""The pages of docs/proofs: what a long test tried, on which tree, and the outcome of each case."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+#: Test file without `test_`: what it shows, and the `make` target that runs it.
+ABOUT = {
+    "compose_up": ("`docker compose up --build` starts the local stack.", "soak-stack"),
+    "deploy": ("A pipeline deploys as a runner on the jump host does.", "soak-deploy"),
+    "fuzz": (
+        "Each parser of foreign bytes accepts an input or refuses it with the product's error.",
+        "soak-fuzz",
+    ),
+    "install_killed": (
+        "After `kill -9` at any task of an install, the same command ends it.",
+        "soak",
+    ),
+    "next": (
+        "Each command that status prints is typed in that state, and ends in a clean status.",
+        "soak-next",
+    ),
+    "pairs": (
+        "After any change of a site, rollback, upgrade and install work, and status is clean.",
+        "soak-pairs",
+    ),
+    "power": ("After a reboot or a power cut in any state, the site serves again.", "soak-power"),
+    "setup_environment": (
+        "The set-up script ends each kind of failure with its exit code.",
+        "soak-stack",
+    ),
+    "sick_replica": (
+        "With a failing app host, no request fails that was sent later than five seconds after.",
+        "soak-sick",
+    ),
+    "stack_long": ("The local stack survives restarts, and its alerts fire.", "soak-stack"),
+}
+
+
+def name_of(path: str) -> str:
+    """Return the name of a test file's page."""
+    return path.rpartition("test_")[2].removesuffix(".py")
+
+
+def head(name: str) -> list[str]:
+    """Return the title and the table that a page begins with, and what the test shows."""
+    about, target = ABOUT[name]
+    return [
+        f"# {name.replace('_', ' ').capitalize()}",
+        "",
+        "| | |",
+        "|---|---|",
+        "| **For** | reviewers |",
+        "| **Use when** | you look for the evidence of a promise |",
+        "| **Time** | a minute |",
+        f"| **You need** | nothing to read; `make {target}` to run it again |",
+        "| **Result** | the outcome of each case, and the tree that was tested |",
+        "",
+        about,
+    ]
+
+
+def page(path: str, rows: Sequence[str], columns: Sequence[str], tree: str, target: str) -> str:
+    """Return a page as it is written after a run with AIRLIFT_PROOFS=1."""
+    made = [
+        f"{tree}, one machine with {os.cpu_count()} cores.",
+        f"`AIRLIFT_PROOFS=1 make {target}` writes this page, from `{path}`.",
+        "",
+        "| Case | Outcome | Time |" + "".join(f" {one} |" for one in columns),
+        "|---|---|---|" + "---|" * len(columns),
+    ]
+    return "\n".join([*head(name_of(path)), *made, *rows]) + "\n"

@@ -1,0 +1,125 @@
+"""What a log says is wrong: one reader, and each place that shows what it found."""
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.unit.roles.conftest import plugin
+
+last_error = plugin("site/module_utils/container_logs.py").last_error
+app_reason = plugin("app/filter_plugins/app.py").app_reason
+WHY = {"level": "error", "event": "migration failed", "reason": "the schema is at 1"}
+INFO = {"level": "info", "event": "started"}
+TORN = '{"level": "error", "reason": "no'
+DEEP = '{"level": ' + "[" * 100_000
+
+
+def text_of(lines: list[Any]) -> str:
+    return "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([INFO, WHY, INFO, "Traceback", "", "  "], WHY["reason"]),
+        ([WHY, {"level": "critical", "reason": "worse"}], "worse"),
+        ([WHY, {"level": "fatal", "reason": "the end"}], "the end"),
+        ([{"level": "error", "event": "only this"}], "only this"),
+        ([{"level": "error", "exception": "it was raised", "event": "x"}], "it was raised"),
+        ([{"level": "error"}], '{"level": "error"}'),
+        ([{"level": "warning", "reason": "no"}, "[]", "the end "], "the end "),
+        ([INFO], json.dumps(INFO)),
+        ([WHY, {"level": ["error"]}, {"level": {}}], WHY["reason"]),
+        ([WHY, DEEP], WHY["reason"]),
+        (["", "   "], ""),
+        ([], ""),
+    ],
+)
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_last_error_of_json_lines_is_told(lines: list[Any], words: str, plain: bool) -> None:
+    assert last_error(text_of(lines), plain=plain) == words
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nginx: [emerg] host not found in upstream",
+        "FATAL:  password authentication failed",
+        "Can't open the append-only file",
+        "listen tcp :9090: bind: permission denied",
+        "panic: runtime",
+        '"error"',
+        TORN,
+    ],
+)
+def test_a_plain_line_that_tells_an_error_counts_but_in_the_services_own_log(line: str) -> None:
+    text = text_of([WHY, line, "ready for connections"])
+    assert last_error(text) == line
+    assert last_error(text, plain=False) == WHY["reason"]
+
+
+def test_a_line_that_tells_no_error_is_told_when_there_is_none() -> None:
+    assert last_error("starting\nready for connections\n") == "ready for connections"
+
+
+# ---------------------------------------------------------------- who shows it
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([INFO, WHY, INFO, "Traceback", "", "  "], WHY["reason"]),
+        ([WHY, {"level": "critical", "reason": "worse"}], "worse"),
+        ([{"level": "error", "event": "only this"}], "only this"),
+        ([{"level": "error"}], '{"level": "error"}'),
+        ([{"level": "warning", "reason": "no"}, "[]", '"error"', "the end "], "the end "),
+        ([INFO], json.dumps(INFO)),
+        (["", "   "], "it said nothing"),
+        ([], "it said nothing"),
+    ],
+)
+def test_the_reason_of_a_command(lines: list[Any], words: str) -> None:
+    assert app_reason(text_of(lines)) == words
+
+
+def test_a_reason_of_no_text() -> None:
+    """What a template passes may be no str."""
+    assert app_reason(None) == "None"
+    assert app_reason(404) == "404"
+
+
+def test_an_exception_that_nobody_caught_is_a_reason() -> None:
+    cause = {"type": "OSError", "message": "no space left on device"}
+    error = {"level": "critical", "event": "uncaught exception", "exception": cause}
+    assert "no space left on device" in app_reason(json.dumps(error))
+
+
+@pytest.mark.parametrize(
+    ("path", "engine", "reader", "quiet"),
+    [
+        ("app/library/app_ready.py", "docker", "last_words", "it said nothing"),
+        ("service/library/service_probe.py", "engine", "last_words", "it said nothing"),
+    ],
+)
+def test_a_gate_tells_the_last_words_of_a_container(
+    monkeypatch: pytest.MonkeyPatch, path: str, engine: str, reader: str, quiet: str
+) -> None:
+    module, log = plugin(path), [text_of([INFO, WHY]), "", ""]
+
+    def said(*words: str, **_: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(words, 0, log[0], log[1])
+
+    monkeypatch.setattr(module, engine, said)
+    assert getattr(module, reader)("x") == WHY["reason"]
+    log[:2] = "", "exec format error\n"
+    assert getattr(module, reader)("x").strip() == "exec format error"
+    log[:2] = "", ""
+    assert getattr(module, reader)("x") == quiet
+
+
+def test_status_tells_it_in_a_line_that_fits_its_report() -> None:
+    reason_in = plugin("status/module_utils/status_engine.py").reason_in
+    assert reason_in(text_of([WHY, INFO])) == WHY["reason"]
+    assert reason_in("FATAL:   no\troom\nready\n") == "FATAL: no room"
+    assert reason_in(json.dumps({"level": "fatal", "reason": "x" * 300})).endswith(" …")
+    assert reason_in("") == ""
