@@ -128,7 +128,7 @@ def stamp(path: Path) -> str:
 
 
 def finish(part: Path, path: Path, record: dict[str, Any]) -> None:
-    """Give the dump its name, then its record: whoever sees a record, has a proven dump."""
+    """Give the dump its name, then its record: a record exists only for a tested dump."""
     record_part = path.with_suffix(".json.part")
     with create(record_part) as stream:
         stream.write(json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n")

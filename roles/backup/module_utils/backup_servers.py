@@ -85,7 +85,7 @@ class Session:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:
-            # It may be in the middle of a long answer that nobody waits for.
+            # It may be in the middle of a long answer that is no longer needed.
             self.process.kill()
         self.process.communicate()
         self.errors.close()

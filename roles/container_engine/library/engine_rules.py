@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: engine_rules
 short_description: Return which of the engine's own firewall rules are missing
 description:
-  - The engine makes its rules when it starts, and those of a container when that starts. Whoever
-    flushes the ruleset takes them away, and nobody brings them back; containers then reach no
+  - The engine makes its rules when it starts, and those of a container when that starts. A flush
+    of the ruleset removes them, and nothing restores them; containers then reach no
     other host, and some of what is meant for them does not arrive.
   - Looks only at what the site's own containers and network need. Changes nothing.
 options:

@@ -117,7 +117,7 @@ class Table:
         return ""
 
     def load(self, content: str, seconds: int) -> dict[str, Any]:
-        """Check, arm the way back, load."""
+        """Check the rules, schedule restoring the old ones, load."""
         reason = self.difference(content)
         if not reason:
             return {"changed": False}
@@ -187,7 +187,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    # Directories above get their modes from here, not from whoever called sudo.
+    # Modes of parent directories must not depend on the umask of sudo.
     os.umask(0o022)
     table = Table(module)
     try:

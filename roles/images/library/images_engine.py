@@ -102,7 +102,7 @@ CONTAINERD = "io.containerd.snapshotter.v1"
 #: The engine does not tell where a containerd of its own keeps images; this is its default.
 CONTAINERD_DATA = "/var/lib/containerd"
 USUAL = re.compile(r"no such (image|object)|^warning", re.IGNORECASE)
-# Nobody: a probe prints a version and needs no file of its own.
+# User nobody: a probe prints a version and needs no file of its own.
 PROBE_USER = "65534:65534"
 
 

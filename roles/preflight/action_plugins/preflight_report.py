@@ -16,6 +16,22 @@ if RELEASE not in sys.path:
 
 from roles.preflight.logic import table  # noqa: E402
 
+FORMAT = 1
+
+
+def report_of(site: str, rows: list[dict[str, Any]], hosts: list[str]) -> dict[str, Any]:
+    """Return the JSON report of the findings; keys are only added to it."""
+    errors = [row for row in rows if row["level"] == "error"]
+    return {
+        "format": FORMAT,
+        "site": site,
+        "time": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "passed": not errors,
+        "hosts": hosts,
+        "errors": errors,
+        "warnings": [row for row in rows if row["level"] != "error"],
+    }
+
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs once, on the controller."""
@@ -31,21 +47,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         arguments = self._task.args
         rows = [dict(row) for row in arguments["rows"]]
-        errors = [row for row in rows if row["level"] == "error"]
-        warnings = [row for row in rows if row["level"] != "error"]
         hosts = list(arguments["hosts"])
-        self._write(
-            {
-                "site": arguments["site"],
-                "time": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "passed": not errors,
-                "hosts": hosts,
-                "errors": errors,
-                "warnings": warnings,
-            }
-        )
+        report = report_of(str(arguments["site"]), rows, hosts)
+        self._write(report)
+        errors, warnings = report["errors"], report["warnings"]
         if warnings:
-            self._display.display("\nWorth knowing:\n" + table.render(warnings))
+            self._display.display("\nWarnings:\n" + table.render(warnings))
         if not errors:
             return {"changed": False, "msg": f"{len(hosts)} host(s) are ready", "rows": rows}
         many = f"{len(errors)} finding{'s' if len(errors) > 1 else ''}"
@@ -53,8 +60,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return {
             "failed": True,
             "changed": False,
-            "msg": f"Preflight refuses: {many} in the table above; no host was touched. "
-            f"For machines: {arguments['path']}",
+            "msg": f"Preflight failed: {many} in the table above; no host was changed. "
+            f"JSON report: {arguments['path']}",
         }
 
     def _write(self, report: dict[str, Any]) -> None:

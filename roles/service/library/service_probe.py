@@ -11,7 +11,7 @@ description:
     is one, answers as it should; asks without a proxy and without following redirects.
   - Gives up at once when the container does not stay up, with what it said last. One that the
     engine lets wait for its next start, longer after each, is started again first.
-  - Does not fail - the problem is for whoever judges, together with the container's log.
+  - Does not fail - the caller decides what a problem means, and shows it with the container's log.
 options:
   container:
     description: The container; without one only the URL is asked.

@@ -308,7 +308,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    # Directories above get their modes from here, not from whoever called sudo.
+    # Modes of parent directories must not depend on the umask of sudo.
     os.umask(0o022)
     try:
         module.exit_json(**run(module))

@@ -1,7 +1,7 @@
 """Which clients are allowed to use the sources that a site registers.
 
-With authentication on, a source that app_source_clients does not list is nobody's. Whoever changes
-a site is told so before anything is touched, with the lines that keep the source in use.
+With authentication on, no client can use a source that app_source_clients does not list. Preflight
+and plans report that before anything is changed, with the lines that keep the source in use.
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ def registered(host: Mapping[str, Any]) -> list[str]:
 
 
 def people(clients: Sequence[str]) -> str:
-    """Return the clients of a source for people."""
+    """Return the clients of a source as a readable text."""
     if EVERYBODY in clients:
         return "every client"
-    return ", ".join(clients) or "nobody"
+    return ", ".join(clients) or "no client"
 
 
 def _plain(name: object) -> str:

@@ -193,7 +193,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         1.0.0 has no `beat`; an upgrade soon replaces it, and its lease holds for an hour.
         """
         words = shlex.join([AGENT, "beat", "--run", run, "--seconds", str(KEPT)])
-        # Nobody listens to this process any more.
+        # The display's queue belongs to the playbook's process; this one has no reader.
         self._display._final_q = None
         try:
             done = self._low_level_execute_command(words)

@@ -284,3 +284,13 @@ def test_facts_of_this_machine() -> None:
 def test_all_roles_are_known() -> None:
     known = settings.known_options(ROLES)
     assert {"site_name", "tls_ca_passphrase", "images_way"} <= set(known)
+
+
+@pytest.mark.parametrize("level", ["error", "warning"])
+def test_the_report_for_machines_has_a_format_and_a_time_in_utc(level: str) -> None:
+    rows = [{"host": "app-1", "level": level}]
+    said = plugin("preflight/action_plugins/preflight_report.py").report_of("acme", rows, ["app-1"])
+    assert (said["format"], said["site"], said["hosts"]) == (1, "acme", ["app-1"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", said["time"])
+    assert said["passed"] is (level == "warning")
+    assert (said["errors"], said["warnings"]) == ((rows, []) if level == "error" else ([], rows))

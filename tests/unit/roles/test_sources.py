@@ -133,7 +133,7 @@ def test_people_are_told_who() -> None:
     )
     assert said["access"] == {"root:inbox": "every client"}
     assert said["unlisted"] == ["database:own"]
-    assert [sources.people(one) for one in ([], ["a", "b"])] == ["nobody", "a, b"]
+    assert [sources.people(one) for one in ([], ["a", "b"])] == ["no client", "a, b"]
 
 
 def environment(clients: dict[str, list[str]]) -> dict[str, str]:

@@ -99,8 +99,8 @@ def test_what_will_happen_is_said_step_by_step(found: dict[str, Any]) -> None:
 
 def test_who_may_use_which_source_is_said(found: dict[str, Any]) -> None:
     found["edge"]["standby"] = "green"
-    found["sources"]["access"] = {"database:own": "nobody", "root:inbox": "billing, shop"}
-    assert rows(found)["sources"] == "database:own: nobody; root:inbox: billing, shop"
+    found["sources"]["access"] = {"database:own": "no client", "root:inbox": "billing, shop"}
+    assert rows(found)["sources"] == "database:own: no client; root:inbox: billing, shop"
     assert list(rows(found))[-7:] == [
         *("sources", "standby", "new colour", "gates", "switch", "workers", "rollback")
     ]

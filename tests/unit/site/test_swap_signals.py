@@ -102,5 +102,5 @@ def test_a_process_that_is_no_longer_the_containers_gets_no_signal(
 ) -> None:
     """A pid may be given to another process between the question and the signal."""
     monkeypatch.setattr(nginx, "engine", Engine(os.getpid(), 0))
-    with pytest.raises(SwapError, match="ended just now"):
+    with pytest.raises(SwapError, match="has just ended"):
         edge.hup()
