@@ -1,5 +1,5 @@
-"""The command line: one file per command, loaded when its command is asked for.
+"""The command line: one file per command, loaded only when its command runs.
 
-`catalog` has every command and the module that has it; `main` runs it, and turns errors into exit
-codes. Nobody imports this room but `__main__`; what is shown on a terminal is decided here.
+`catalog` lists every command with its module, and `main` runs it and turns errors into exit codes.
+Only `__main__` imports this package, which decides what a terminal shows.
 """

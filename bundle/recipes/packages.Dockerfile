@@ -4,7 +4,7 @@ ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
 ARG SOURCE_DATE_EPOCH
 ARG PACKAGES
-# make_repository, and where the engine's maker has a repository of its own: maker.list or maker.repo, and maker.asc, its key.
+# make_repository, and for an upstream package repository of the engine: upstream.list or upstream.repo, and upstream.asc, its key.
 COPY . /recipe/
 WORKDIR /packages
 RUN sh /recipe/make_repository

@@ -31,13 +31,13 @@ def files(repository: Repository, system: System) -> dict[str, bytes]:
     check(key, repository)
     if system.format == "deb":
         place = " ".join((repository.url, repository.suite, *repository.components))
-        line = f"deb [signed-by=/recipe/maker.asc] {place}\n"
-        return {"maker.asc": key, "maker.list": line.encode()}
+        line = f"deb [signed-by=/recipe/upstream.asc] {place}\n"
+        return {"upstream.asc": key, "upstream.list": line.encode()}
     text = (
-        f"[maker]\nname=maker of the engine\nbaseurl={repository.url}\n"
-        "enabled=1\ngpgcheck=1\ngpgkey=file:///recipe/maker.asc\n"
+        f"[upstream]\nname=upstream repository of the engine\nbaseurl={repository.url}\n"
+        "enabled=1\ngpgcheck=1\ngpgkey=file:///recipe/upstream.asc\n"
     )
-    return {"maker.asc": key, "maker.repo": text.encode()}
+    return {"upstream.asc": key, "upstream.repo": text.encode()}
 
 
 def check(key: bytes, repository: Repository) -> None:

@@ -70,7 +70,7 @@ def test_every_image_of_the_product_is_asked_for(members: Members) -> None:
         kept = members.components, members.absent
         members.components, members.absent = kept[0] - {name}, kept[1] - {name}
         said = members.lacks()
-        assert re.fullmatch(rf"no image of {name}, which roles/\S+ asks for", said), said
+        assert re.fullmatch(rf"no image of {name}, which roles/\S+ needs", said), said
         members.components, members.absent = kept
 
 
@@ -138,12 +138,12 @@ def test_a_stable_abi_serves_later_pythons(members: Members) -> None:
         (
             "roles/x/tasks/main.yml",
             "- {name: X, y: \"{{ site_images['loki'] }}\"}",
-            "no image of loki, which roles/x/tasks/main.yml asks for",
+            "no image of loki, which roles/x/tasks/main.yml needs",
         ),
         (
             "inventories/example/group_vars/all/more.yml",
             "site_components: {vector: [all]}",
-            "no image of vector, which inventories/example/group_vars/all/more.yml asks for",
+            "no image of vector, which inventories/example/group_vars/all/more.yml needs",
         ),
         (
             "roles/x/meta/main.yml",

@@ -93,7 +93,7 @@ def test_the_systems_that_the_product_names() -> None:
         ("support: [nftables, ", "support: [nft ables, ", "systems[0].support: 'nft ables' is not"),
         ("9DC858229FC7DD38854AE2D88D81803C0EBFCD88", "8D81803C0EBFCD88", "repository.fingerprint:"),
         ("url: https://", "url: ftp://", "systems[1].repository.url: 'ftp://"),
-        ('version: "12"', 'version: "13"', "systems[1].version: debian-13 is there twice"),
+        ('version: "12"', 'version: "13"', "systems[1].version: debian-13 is listed twice"),
         ("format: 1", "format: 2", "format: only 1 is known here"),
         ("systems:\n", "systems: []\nx:\n", "x: not a known key"),
     ],
@@ -123,13 +123,13 @@ def test_the_makers_key_and_source_go_to_the_recipe(gpg: Gpg, site: tuple[Path, 
     deb = at(find("debian-12"), url, fingerprint(gpg, "maker"))
     assert deb.repository
     assert engine_repository.files(deb.repository, deb) == {
-        "maker.asc": key,
-        "maker.list": f"deb [signed-by=/recipe/maker.asc] {url} bookworm stable\n".encode(),
+        "upstream.asc": key,
+        "upstream.list": f"deb [signed-by=/recipe/upstream.asc] {url} bookworm stable\n".encode(),
     }
     rpm = at(find("rhel-9"), url, fingerprint(gpg, "maker"))
     assert rpm.repository
     files = engine_repository.files(rpm.repository, rpm)
-    assert f"baseurl={url}\nenabled=1\ngpgcheck=1\n".encode() in files["maker.repo"]
+    assert f"baseurl={url}\nenabled=1\ngpgcheck=1\n".encode() in files["upstream.repo"]
 
 
 @pytest.mark.parametrize("sent", ["other", "both", "binary", "page"])
@@ -204,7 +204,7 @@ def test_a_package_of_the_maker_is_not_taken_for_the_distributions(tmp_path: Pat
     assert [package.vendor for package in found.packages] == ["debian", "maker.example"]
     tracker = debian_tracker.Tracker({}, "x", frozenset({"bookworm"}))
     report = vulnerabilities._not_covered(tracker, {"engine/debian-12": found})
-    assert report == ["maker.example bookworm was not scanned: the tracker's data do not have it"]
+    assert report == ["maker.example bookworm was not scanned: it is not in the tracker's data"]
 
 
 def test_packages_of_an_rpm_system_are_listed_as_such(tmp_path: Path) -> None:

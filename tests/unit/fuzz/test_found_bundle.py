@@ -124,7 +124,7 @@ def test_a_document_of_another_form_is_not_known_in_a_diff(name: str, odd: Any) 
         SimpleNamespace(digests={path: text}, documents={path: text.encode()})
         for text in (json.dumps(empty), json.dumps(odd))
     )
-    assert "not of the form" in diff._about(a, b, name)["unknown"]  # type: ignore[arg-type]
+    assert "has an unknown form" in diff._about(a, b, name)["unknown"]  # type: ignore[arg-type]
 
 
 def test_a_name_in_a_layer_that_is_no_text_is_told_in_words_that_can_be_printed(

@@ -253,5 +253,5 @@ def test_an_image_whose_probe_fails_is_refused(
 ) -> None:
     text = small_product.read_text().replace("- /true", "- /false")
     small_product.write_text(text)
-    with pytest.raises(Problem, match=r"trying `/false` in airlift-upstream/.* failed"):
+    with pytest.raises(Problem, match=r"testing `/false` in airlift-upstream/.* failed"):
         collect.collect(small_product, "registry", "3.2.1", tmp_path / "l", log=notes.append)
