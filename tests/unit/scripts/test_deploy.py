@@ -248,7 +248,7 @@ def test_make_runs_the_same(jump: JumpHost) -> None:
         ({"DEPLOY_VAULT_ID": "acme@prompt"}, "a password cannot be typed here"),
         ({"DEPLOY_VAULT_ID": "acme@/nowhere"}, "/nowhere, the vault's password, does not exist"),
         ({"DEPLOY_RELEASE": "latest"}, "'latest', which is not the version of a release"),
-        ({"DEPLOY_RELEASE": "1.1"}, "no version"),
+        ({"DEPLOY_RELEASE": "1.1"}, "not the version of a release"),
         ({"DEPLOY_RELAESE": "1.1.0"}, "there is no setting DEPLOY_RELAESE"),
         ({"DEPLOY_SETTLE_SECONDS": "soon"}, "give whole seconds"),
     ],
@@ -392,7 +392,7 @@ def test_no_secret_is_in_an_argument_or_an_output(jump: JumpHost) -> None:
 def test_a_summary_that_cannot_be_written_stops_no_deployment(jump: JumpHost) -> None:
     done = jump.deploy("smoke", DEPLOY_SUMMARY="/nowhere/summary", DEPLOY_OUTPUT="/nowhere/out")
     assert done.code == 0
-    assert "warning: /nowhere/summary cannot be written" in done.output
+    assert "warning: cannot write /nowhere/summary" in done.output
 
 
 def test_help_names_every_phase_setting_and_exit_code(jump: JumpHost) -> None:
