@@ -91,7 +91,7 @@ def test_a_configuration_that_its_program_refuses_changes_nothing(
     before = container(host)
     refused = converge("service", "-e", "demo_text=bad", "-e", "demo_check=false")
     assert refused.returncode != 0
-    assert "refused and are not in place" in refused.stdout
+    assert "are not valid and were not installed" in refused.stdout
     assert host.file("/etc/airlift/services/demo/text").content_string == "one"
     assert container(host)["Id"] == before["Id"]
 

@@ -129,6 +129,6 @@ def test_imports_that_begin_at_the_same_moment(craft: Craft, keys: Keys, home: H
     assert {*codes} <= {0, Kind.LOCKED.exit_code}, said
     assert Kind.LOCKED.exit_code in codes, "none met another: the test proves nothing"
     for code, (_, errors) in zip(codes, said, strict=True):
-        assert code == 0 or b"another import or prune is running: " in errors
+        assert code == 0 or b"another import or prune is in progress: " in errors
     assert_finished(home, bundle, keys.trust())
     assert subprocess.run(command, cwd=TREE, capture_output=True, check=False).returncode == 0

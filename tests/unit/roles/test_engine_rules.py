@@ -260,6 +260,6 @@ def test_the_role_restarts_only_what_lost_its_rules(
     calls = tmp_path / "calls"
     assert ("restart docker" in (calls.read_text() if calls.exists() else "")) is flushed
     assert (done.returncode == 0) is mends, done.stdout + done.stderr
-    assert ("does not make them again: the way to published ports" in done.stdout) is not mends
+    assert ("has not made them again: the way to published ports" in done.stdout) is not mends
     assert (tmp_path / "sys/net/ipv4/ip_forward").read_text() == "1"
     assert "net.ipv4.ip_forward = 1" in (tmp_path / "sysctl.d/99-zz-airlift.conf").read_text()

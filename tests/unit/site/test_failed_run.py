@@ -210,7 +210,7 @@ def test_a_good_install_is_done(site: Site) -> None:
 def test_a_hidden_failure_is_known_by_its_name(site: Site) -> None:
     done = site.installed().play(place="tls/main", deed="hide", victim="app-1")
     assert [event for _, event, _ in site.journal()] == ["intent", "failed"]
-    assert "Password (what it said is hidden" in site.journal()[-1][2]
+    assert "Password (its message is hidden" in site.journal()[-1][2]
     assert "SECRET-1" not in str(site.journal()) + done.stdout + done.stderr
 
 

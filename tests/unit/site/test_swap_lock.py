@@ -30,7 +30,7 @@ LOCK = {
 GOES = "GOES TO {{ swap_planned.to.release }}"
 GO: dict[str, Any] = {"name": "Go", "ansible.builtin.debug": {"msg": GOES}}
 AGAIN = "another run changed desk after the plan was made; planning again"
-BACK = "desk: back from 1.1.0 (blue) to 1.0.0 (green), from its pinned images"
+BACK = "desk: roll back from 1.1.0 (blue) to 1.0.0 (green), from its pinned images"
 
 
 @pytest.fixture
@@ -93,14 +93,14 @@ def test_nothing_is_done_that_the_site_no_longer_asks_for(desk: Desk) -> None:
     code, said = desk.play(PLAN, *between, command("End", *desk.other("unlock")), LOCK, GO)
     assert code == 2, said
     assert AGAIN in said
-    assert "1.0.0 was rolled back to already" in said
+    assert "the site was already rolled back to 1.0.0" in " ".join(said.split())
     assert "upgrade.yml; nothing was changed" in " ".join(said.split())
     assert "GOES TO" not in said
     shown = json.loads(desk.call("show"))
     assert (shown["lease"], shown["unfinished"]) == (None, [])
     assert shown["last_run"]["event"] == "failed"
     assert shown["last_run"]["data"]["release"] == "1.0.0"
-    assert "was rolled back to already" in shown["last_run"]["data"]["why"]
+    assert "was already rolled back to 1.0.0" in shown["last_run"]["data"]["why"]
 
 
 def test_a_new_plan_may_lead_elsewhere(desk: Desk) -> None:
