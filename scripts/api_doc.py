@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 from app.http.examples import EXAMPLES, Example  # noqa: E402 - after the path
 from app.main import create_app  # noqa: E402
 from app.settings import Settings  # noqa: E402
+from scripts.page_parts import between, rewrite  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "API.md"
 BEGIN = "<!-- endpoints: made by scripts/api_doc.py from the service's OpenAPI document -->"
@@ -128,19 +129,12 @@ def endpoints(document: dict[str, Any]) -> str:
 
 def render(document: str, openapi: dict[str, Any]) -> str:
     """Return ``document`` with the part between the markers generated again."""
-    head, _, rest = document.partition(BEGIN)
-    tail = rest.partition(END)[2]
-    return f"{head}{BEGIN}\n\n{endpoints(openapi)}\n\n{END}{tail}"
+    return between(document, BEGIN, END, f"\n{endpoints(openapi)}\n")
 
 
 def main() -> int:
     """Rewrite the document, or compare it with ``--check``; return the exit code."""
-    before = DOCUMENT.read_text()
-    after = render(before, create_app(Settings()).openapi())
-    if "--check" in sys.argv[1:]:
-        return int(before != after)
-    DOCUMENT.write_text(after)
-    return 0
+    return rewrite(DOCUMENT, lambda document: render(document, create_app(Settings()).openapi()))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from typing import Any
 
 import yaml
 
+from scripts.page_parts import PartError, between
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "COSTS.md"
 
@@ -280,12 +282,8 @@ def parts(assumed: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
 def filled(text: str, made: Mapping[str, Sequence[str]]) -> str:
     """Return the page with its generated parts renewed."""
     for name, lines in made.items():
-        pattern = rf"(<!-- costs: {name} -->\n).*?(<!-- end of costs -->)"
-        found = re.findall(pattern, text, re.DOTALL)
-        if len(found) != 1:
-            raise CostError(f"{PAGE} has {len(found)} parts <!-- costs: {name} -->")
-        body = "\n".join([found[0][0].rstrip(), *lines, found[0][1]])
-        text = re.sub(pattern, lambda _: body, text, flags=re.DOTALL)  # noqa: B023 - used at once
+        begin, end = f"<!-- costs: {name} -->", "<!-- end of costs -->"
+        text = between(text, begin, end, "\n".join(lines))
     return text
 
 
@@ -301,6 +299,9 @@ def main(words: Sequence[str]) -> int:
             PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
         else:
             print("\n\n".join("\n".join(lines) for lines in made.values()))
+    except PartError as error:
+        print(f"costs: {PAGE}: {error}", file=sys.stderr)
+        return 2
     except CostError as error:
         print(f"costs: {error}", file=sys.stderr)
         return 2

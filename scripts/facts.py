@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lab import ROOT
-
-_BLOCK = r"<!-- {mark} -->\n```sh\n(.*?)```"
+from scripts.page_parts import blocks
 
 
 class JourneyError(Exception):
@@ -41,12 +40,11 @@ def recap(output: str) -> Recap:
 
 def documented(mark: str, page: str = "TRUST.md") -> str:
     """Return a block of commands from a page of docs/, word for word."""
-    text = (ROOT / "docs" / page).read_text()
-    found = re.search(_BLOCK.format(mark=re.escape(mark)), text, re.DOTALL)
-    if found is None:
+    found = blocks((ROOT / "docs" / page).read_text())
+    if mark not in found:
         message = f"docs/{page} has no commands under `<!-- {mark} -->`"
         raise JourneyError(message)
-    return found.group(1)
+    return found[mark]
 
 
 @dataclass

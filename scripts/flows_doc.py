@@ -12,6 +12,10 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.page_parts import between, rewrite  # noqa: E402 - after the path
+
 DEFAULTS = ROOT / "roles" / "site" / "defaults" / "main.yml"
 EXPECTED = ROOT / "roles" / "status" / "defaults" / "main.yml"
 DOCUMENT = ROOT / "docs" / "ARCHITECTURE.md"
@@ -96,13 +100,6 @@ def table(site: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def between(document: str, begin: str, end: str, text: str) -> str:
-    """Return ``document`` with the part between two markers replaced."""
-    head, _, rest = document.partition(begin)
-    tail = rest.partition(end)[2]
-    return f"{head}{begin}\n{text}\n{end}{tail}"
-
-
 def render(document: str, site: dict[str, Any], expected: dict[str, list[str]]) -> str:
     """Return ``document`` with the parts between the markers made again."""
     document = between(document, SYSTEM, SYSTEM_END, system(site, expected))
@@ -117,14 +114,7 @@ def sources() -> tuple[dict[str, Any], dict[str, list[str]]]:
 
 def main() -> int:
     """Rewrite the document, or compare it with ``--check``; return the exit code."""
-    before = DOCUMENT.read_text()
-    after = render(before, *sources())
-    if "--check" in sys.argv[1:]:
-        if before != after:
-            print(f"{DOCUMENT}: the flows are not those of {DEFAULTS}; run: {sys.argv[0]}")
-        return int(before != after)
-    DOCUMENT.write_text(after)
-    return 0
+    return rewrite(DOCUMENT, lambda document: render(document, *sources()))
 
 
 if __name__ == "__main__":

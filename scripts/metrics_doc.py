@@ -12,12 +12,17 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.page_parts import between, rewrite  # noqa: E402 - after the path
+
 DOCUMENT = ROOT / "docs" / "MONITORING.md"
 WORDS = Path(__file__).with_suffix(".yml")
 SERVICE = ROOT / "app" / "observability" / "metrics.py"
@@ -76,6 +81,7 @@ class Reader(NamedTuple):
     expressions: list[str]
 
 
+@cache
 def rules() -> list[dict[str, Any]]:
     """Return every rule, in the order of its file."""
     return [
@@ -238,23 +244,13 @@ def render(document: str, tables: dict[str, str]) -> str:
     """Return ``document`` with the part between each pair of markers made again."""
     for name, text in tables.items():
         begin, end = f"<!-- {name}: made by scripts/metrics_doc.py -->", f"<!-- end of {name} -->"
-        if begin not in document or end not in document:
-            raise SystemExit(f"{DOCUMENT} has no markers of {name}: {begin} … {end}")
-        head, _, rest = document.partition(begin)
-        document = f"{head}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
+        document = between(document, begin, end, text)
     return document
 
 
 def main() -> int:
     """Rewrite the document, or compare it with ``--check``; return the exit code."""
-    before = DOCUMENT.read_text()
-    after = render(before, parts())
-    if "--check" in sys.argv[1:]:
-        if before != after:
-            print(f"{DOCUMENT}: its tables are out of date; run: python {sys.argv[0]}")
-        return int(before != after)
-    DOCUMENT.write_text(after)
-    return 0
+    return rewrite(DOCUMENT, lambda document: render(document, parts()))
 
 
 if __name__ == "__main__":

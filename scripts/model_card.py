@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from scripts.page_parts import between
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 RESULTS = DOCS / "model_card.json"
 CARD = DOCS / "MODEL_CARD.md"
@@ -74,7 +76,5 @@ def tables(results: dict[str, Any]) -> str:
 
 def update() -> None:
     """Write the tables into the card."""
-    before, _, rest = CARD.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
     made = tables(json.loads(RESULTS.read_text()))
-    CARD.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}")
+    CARD.write_text(between(CARD.read_text(), BEGIN, END, made))

@@ -12,6 +12,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.page_parts import blocks, rows  # noqa: E402 - after the path
+
 SOURCE = ROOT / "docs" / "INSTALL.md"
 TARGET = ROOT / "docs" / "PRINT.html"
 
@@ -71,12 +75,6 @@ def _words(line: str) -> str:
     return re.sub(r"(\S*[-/]\S*)", r"<i>\1</i>", html.escape(line, quote=False))
 
 
-def rows(text: str) -> list[list[str]]:
-    """Return the cells of a table's rows, without its head."""
-    found = [line for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in found[2:]]
-
-
 def table(text: str) -> str:
     """Return a Markdown table's rows as HTML."""
     cells = (
@@ -84,11 +82,6 @@ def table(text: str) -> str:
         for row in rows(text)
     )
     return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
-
-
-def commands(text: str) -> dict[str, str]:
-    """Return the blocks of commands by their marks."""
-    return dict(re.findall(r"<!-- ([^>]+?) -->\n```sh\n(.*?)```", text, re.DOTALL))
 
 
 def kept(mark: str, block: str) -> str:
@@ -115,7 +108,7 @@ def render(source: str) -> str:
     """Return the sheet that belongs to the page for operators."""
     sections = re.split(r"^## (.+)\n", source, flags=re.MULTILINE)
     titles = dict(zip(sections[1::2], sections[2::2], strict=True))
-    before = commands(titles["Before you begin"])
+    before = blocks(titles["Before you begin"])
     steps = [section(title, text) for title, text in titles.items() if re.match(r"\d+\. ", title)]
     fields = "".join(f"<td>{html.escape(name)}</td>" for name in FIELDS)
     return f"""\

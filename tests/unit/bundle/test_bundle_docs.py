@@ -14,8 +14,9 @@ import pytest
 from bundle.builder import build, sums
 from bundle.errors import Kind
 from bundle.jumphost.store import Home
+from scripts.page_parts import blocks
 from tests.unit.bundle.bundlekit import TREE, Keys, join, records
-from tests.unit.docs.shown import blocks, is_shown, page
+from tests.unit.docs.shown import is_shown, page
 
 TEXT = (TREE / "docs" / "TRUST.md").read_text()
 

@@ -24,12 +24,6 @@ def page(name: str) -> str:
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
-def blocks(text: str, kind: str = "sh") -> dict[str, str]:
-    """Return the blocks of a kind that have a mark, by their marks, in the order of the page."""
-    found = re.findall(rf"<!-- ([^>]+?) -->\n```{kind}\n(.*?)```", text, re.DOTALL)
-    return dict(found)
-
-
 def pattern(block: str) -> re.Pattern[str]:
     """Return what matches a run's output that has the block's words in the block's order."""
     words = "".join(block.split())

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from scripts import bench_page, metrics_doc
+from scripts.page_parts import table
 from tests.unit.docs.test_contract import PROOF, exists
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,22 +38,13 @@ SCENARIOS = {
 PARTS = ("Detect", "Recover", "Prevent", "Proof")
 
 
-def table(mark: str) -> list[list[str]]:
-    """Return the cells of the table under a mark, without its head."""
-    found = re.search(rf"<!-- {mark} -->\n((?:\|.*\n)+)", ARCHITECTURE)
-    assert found is not None, mark
-    return [
-        [cell.strip() for cell in row.strip("|").split(" | ")] for row in found[1].splitlines()[2:]
-    ]
-
-
 def missing(text: str) -> list[tuple[str, str, str]]:
     """Return the proofs that a text names and that no file has."""
     return [proof for proof in PROOF.findall(text) if not exists(*proof)]
 
 
 def test_defaults_of_the_inventory_are_the_roles() -> None:
-    hosts, *settings = table("numbers of the inventory")
+    hosts, *settings = table(ARCHITECTURE, "numbers of the inventory")
     assert hosts[0] == "hosts in group `app`"
     example = yaml.safe_load((ROOT / "inventories" / "example" / "hosts.yml").read_text())
     assert int(hosts[1]) == len(example["app"]["hosts"])
@@ -68,7 +60,7 @@ def test_every_setting_of_a_role_that_is_named_exists() -> None:
 
 
 def test_measured_numbers_are_those_of_the_benchmarks() -> None:
-    assert len(table("measured")) > 5
+    assert len(table(ARCHITECTURE, "measured")) > 5
     assert bench_page.quoted(ARCHITECTURE, MEASURED) == ARCHITECTURE
     other = MEASURED | {"predict_rps": 1.0}
     assert "| 1 | `predict_rps` |" in bench_page.quoted(ARCHITECTURE, other)

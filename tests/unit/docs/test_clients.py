@@ -14,6 +14,7 @@ import yaml
 
 from bundle.jumphost import prune
 from scripts import costs
+from scripts.page_parts import blocks
 from tests.unit.scripts.deploykit import ROOT, JumpHost
 
 PAGE = (ROOT / "docs" / "CLIENTS.md").read_text()
@@ -24,9 +25,7 @@ WORDS = {"two": 2, "six": 6}
 
 def command(mark: str, sites: Path) -> str:
     """Return the commands under a mark, with the sites in another folder."""
-    found = re.search(rf"<!-- {mark} -->\n```sh\n(.*?)```\n", PAGE, re.DOTALL)
-    assert found is not None, mark
-    return found[1].replace("/opt/airlift/sites", str(sites))
+    return blocks(PAGE)[mark].replace("/opt/airlift/sites", str(sites))
 
 
 def test_the_view_of_all_sites_of_a_jump_host(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import yaml
 
 from scripts.deploy.outcome import Outcome
 from scripts.deploy.settings import NAMES, NEEDED
+from scripts.page_parts import table
 from scripts.version import order, upcoming
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -18,30 +19,22 @@ WORKFLOWS = "".join(path.read_text() for path in (ROOT / ".github" / "workflows"
 CASES = [("1.1.0", "1.0.0"), ("1.0.0", "1.0.0"), ("1.1.0", "1.1.0-rc.1")]
 
 
-def table(mark: str) -> list[list[str]]:
-    """Return the cells of the table under a mark, without its head."""
-    found = re.search(rf"<!-- {mark} -->\n((?:\|.*\n)+)", PAGE)
-    assert found is not None, mark
-    rows = [row.strip("|").split(" | ") for row in found[1].splitlines()[2:]]
-    return [[cell.strip() for cell in row] for row in rows]
-
-
 def test_settings_are_the_programs() -> None:
     needed = NEEDED["smoke"]
     wanted = [
         [f"`{name}`{' (needed)' if name in needed else ''}", about] for name, about in NAMES.items()
     ]
-    assert table("settings of a deployment") == wanted
+    assert table(PAGE, "settings of a deployment") == wanted
 
 
 def test_exit_codes_are_the_programs() -> None:
     wanted = [[str(one.code), f"`{one.label}`", one.meaning] for one in Outcome]
-    assert table("exit codes of a deployment") == wanted
+    assert table(PAGE, "exit codes of a deployment") == wanted
 
 
 def test_every_variable_and_secret_of_the_pipelines_is_explained() -> None:
     used = set(re.findall(r"\b(?:vars|secrets)\.([A-Z_]+)", WORKFLOWS))
-    rows = table("variables of the pipeline")
+    rows = table(PAGE, "variables of the pipeline")
     assert used == {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row[0])}
     for names, kind, _ in rows:
         for name in re.findall(r"`([A-Z_]+)`", names):
@@ -75,7 +68,7 @@ def test_the_time_that_tests_may_take_is_the_jobs() -> None:
 
 
 def test_sums_of_the_measured_times_are_right() -> None:
-    rows = {row[0]: row[1:] for row in table("times of a deployment")}
+    rows = {row[0]: row[1:] for row in table(PAGE, "times of a deployment")}
     for name, cells in rows.items():
         *phases, total = (cell.strip(" |") for cell in cells)
         assert sum(int(cell) for cell in phases if cell) == int(total), name

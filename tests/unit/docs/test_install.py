@@ -14,7 +14,8 @@ import yaml
 
 from scripts.journey import Journey
 from scripts.lab import ROOT
-from tests.unit.docs.shown import blocks, is_shown, page
+from scripts.page_parts import blocks
+from tests.unit.docs.shown import is_shown, page
 
 INSTALL = page("INSTALL.md")
 COMMANDS = blocks(INSTALL)

@@ -7,20 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
+
+from scripts.metrics_doc import rules
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "ON_CALL.md").read_text(encoding="utf-8")
-RULES = sorted((ROOT / "roles" / "monitoring" / "files" / "rules").glob("*.yml"))
 LOGIC = sorted((ROOT / "roles" / "status" / "logic").glob("*.py"))
 
-ALERTS = [
-    rule["alert"]
-    for path in RULES
-    for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
-    for rule in group["rules"]
-    if "alert" in rule
-]
+ALERTS = [rule["alert"] for rule in rules() if "alert" in rule]
 ENTRIES = dict(re.findall(r"^### (.*)\n\n((?:(?!^##).*\n)*)", PAGE, re.MULTILINE))
 #: Headings that are no entry.
 OTHERS = {"Ask Prometheus"}

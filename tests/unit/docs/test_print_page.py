@@ -12,8 +12,9 @@ import pytest
 from pypdf import PdfReader
 
 from scripts import print_page
+from scripts.page_parts import blocks
 from scripts.pictures import MissingSourceError, browser
-from tests.unit.docs.shown import blocks, page
+from tests.unit.docs.shown import page
 
 SHEET = print_page.TARGET.read_text(encoding="utf-8")
 INSTALL = page("INSTALL.md")
