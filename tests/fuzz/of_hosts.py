@@ -135,9 +135,9 @@ plain words
 
 @fuzzed(
     "logs of containers",
-    "status_engine.reason_in, app_ready.last_words, service_probe.last_words, app_reason",
+    "status_engine.reason_in, app_ready.last_words, container_wait.last_words, app_reason",
     *("roles/site/module_utils/container_logs.py", "roles/status/module_utils/status_engine.py"),
-    *("roles/service/library/service_probe.py",),
+    *("roles/container/module_utils/container_wait.py",),
     *("roles/app/filter_plugins/app.py", "roles/app/library/app_ready.py"),
     form=Lines([b'"level"', b"error", b"fatal:", b"\x1b[31m"], inner=Json()),
     refusals=(),
@@ -145,7 +145,7 @@ plain words
 def of_logs(kit: Kit) -> Case:
     """The last words of a container are one line, whatever it wrote."""
     engine = plugin("status/module_utils/status_engine.py")
-    probes = plugin("service/library/service_probe.py")
+    probes = plugin("container/module_utils/container_wait.py")
     ready = plugin("app/library/app_ready.py")
     filters = plugin("app/filter_plugins/app.py")
     current = [""]

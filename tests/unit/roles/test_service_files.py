@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from ansible.module_utils import service_files
 
-from tests.unit.roles.conftest import ROLES, plugin
+from tests.unit.roles.conftest import ROLES
 
-service = plugin("service/filter_plugins/service.py")
 OWNER = f"{os.getuid()}:{os.getgid()}"
 
 
@@ -138,26 +137,6 @@ def test_check_mode_writes_nothing(tmp_path: Path) -> None:
 def test_a_path_that_climbs_out_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="inside the directory"):
         run(tmp_path, files={name: "x"})
-
-
-def test_ports_by_name_and_number() -> None:
-    ports = {"https": 443}
-    assert (
-        service.service_port({"host": "https", "container": 8443}, ports, "10.0.0.1")
-        == "10.0.0.1:443:8443"
-    )
-    assert (
-        service.service_port({"host": "81", "container": 80}, ports, "127.0.0.1")
-        == "127.0.0.1:81:80"
-    )
-    with pytest.raises(Exception, match="known are https"):
-        service.service_port({"host": "htps", "container": 80}, ports, "10.0.0.1")
-
-
-def test_mounts_are_read_only_unless_they_say_so() -> None:
-    assert service.service_mount({"source": "/a", "target": "/b"})["read_only"] is True
-    written = service.service_mount({"source": "/a", "target": "/b", "read_only": False})
-    assert written["read_only"] is False
 
 
 @pytest.mark.slow

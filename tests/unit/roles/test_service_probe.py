@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.roles.conftest import plugin
 
-module = plugin("service/library/service_probe.py")
+module = plugin("container/module_utils/container_wait.py")
 
 
 def ask(url: str, good: list[int], ca: str, seconds: int) -> str:

@@ -1,72 +1,21 @@
-#!/usr/bin/python
-"""Check a service from its host until it answers; see DOCUMENTATION."""
+"""Wait until a container runs and answers, and tell the reason if it does not.
+
+Gives up at once when the container does not stay up, with what it said last. One that the engine
+lets wait for its next start, longer after each, is started again first.
+"""
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: service_probe
-short_description: Wait until a service runs, and return the reason if it does not
-description:
-  - Waits until the engine calls the O(container) healthy, if O(healthy), and until O(url), if there
-    is one, answers as it should; asks without a proxy and without following redirects.
-  - Gives up at once when the container does not stay up, with what it said last. One that the
-    engine lets wait for its next start, longer after each, is started again first.
-  - Does not fail - the caller decides what a problem means, and shows it with the container's log.
-options:
-  container:
-    description: The container; without one only the URL is asked.
-    type: str
-    default: ""
-  healthy:
-    description: Wait for the engine's health check of the container.
-    type: bool
-    default: false
-  url:
-    description: What to ask.
-    type: str
-    default: ""
-  status:
-    description: Good answers.
-    type: list
-    elements: int
-    default: [200]
-  ca:
-    description: Certificate authority that the answer is checked against.
-    type: path
-    default: ""
-  seconds:
-    description: How long to wait.
-    type: int
-    default: 60
-"""
+import http.client
+import json
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from typing import Any
 
-EXAMPLES = r"""
-- name: Ask it
-  service_probe:
-    container: airlift-prometheus
-    url: https://192.0.2.1:9090/-/ready
-    ca: /etc/airlift/tls/ca.pem
-  register: service_probe_result
-"""
-
-RETURN = r"""
-problem:
-  description: Why it does not count as running; empty when all is well.
-  returned: always
-  type: str
-"""
-
-import http.client  # noqa: E402
-import json  # noqa: E402
-import ssl  # noqa: E402
-import subprocess  # noqa: E402
-import time  # noqa: E402
-import urllib.error  # noqa: E402
-import urllib.request  # noqa: E402
-from typing import Any  # noqa: E402
-
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.container_logs import last_error  # noqa: E402
+from ansible.module_utils.container_logs import last_error
 
 TIMEOUT = 5.0
 PAUSE = 0.5
@@ -122,8 +71,9 @@ def short(text: str) -> str:
 class Watch:
     """A container, since the wait for it began."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, kicks: bool = True) -> None:
         self.name = name
+        self.kicks = kicks
         self.before = -1
         self.kicked = False
 
@@ -135,7 +85,7 @@ class Watch:
             return "no such" in words.lower(), f"it cannot be inspected: {words}"
         found = json.loads(shown.stdout)[0]
         state, restarts = found["State"], int(found["RestartCount"])
-        if self.before < 0 and state.get("Restarting"):
+        if self.kicks and self.before < 0 and state.get("Restarting"):
             # The engine doubles its pause after each failure, up to a minute: not ours to sit out.
             self.kicked = engine("restart", "--time", "0", self.name).returncode == 0
             self.before = 0 if self.kicked else restarts
@@ -169,9 +119,13 @@ def answers(url: str, good: list[int], ca: str) -> str:
 
 
 def wait(options: dict[str, Any]) -> tuple[str, bool]:
-    """Return (what is wrong after so many seconds, or nothing; whether it was started again)."""
-    watch = Watch(options["container"]) if options["container"] else None
-    deadline = time.monotonic() + options["seconds"]
+    """Return (what is wrong after so many seconds, or nothing; whether it was started again).
+
+    With `look` it looks once, and starts nothing.
+    """
+    look = options.get("look", False)
+    watch = Watch(options["container"], kicks=not look) if options["container"] else None
+    deadline = time.monotonic() + (0 if look else options["seconds"])
     while True:
         lost, problem = watch.look(healthy=options["healthy"]) if watch else (False, "")
         if not problem and options["url"]:
@@ -180,29 +134,8 @@ def wait(options: dict[str, Any]) -> tuple[str, bool]:
         if not problem or lost or late:
             break
         time.sleep(PAUSE)
-    if problem and not lost:
+    if problem and not lost and not look:
         problem += f", after {options['seconds']} s"
     if problem and watch:
         problem += f": {last_words(watch.name)}"
     return problem, bool(watch and watch.kicked)
-
-
-def main() -> None:
-    """Wait, and tell."""
-    module = AnsibleModule(
-        argument_spec={
-            "container": {"type": "str", "default": ""},
-            "healthy": {"type": "bool", "default": False},
-            "url": {"type": "str", "default": ""},
-            "status": {"type": "list", "elements": "int", "default": [200]},
-            "ca": {"type": "path", "default": ""},
-            "seconds": {"type": "int", "default": 60},
-        },
-        supports_check_mode=True,
-    )
-    problem, changed = ("", False) if module.check_mode else wait(module.params)
-    module.exit_json(changed=changed, problem=problem)
-
-
-if __name__ == "__main__":
-    main()
