@@ -116,7 +116,7 @@ def install(placed: Journey) -> None:
     # As talkative as it can be, and with differences shown: a test reads LOG.
     talkative = ["-vvv", "--diff"]
     with placed.timed("killed install"):
-        killed = kill_at(placed, "install", "TASK [redis", options=talkative)
+        killed = kill_at(placed, "install", "TASK [container : redis", options=talkative)
     # It was killed, and had not failed or finished before: then ssh would tell Ansible's own code.
     assert killed.code == 255, killed.output[-2000:]
     assert "PLAY RECAP" not in killed.output
