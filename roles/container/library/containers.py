@@ -208,9 +208,10 @@ class Bringing:
             # A rehearsal on a host that has no engine yet, or not this image.
             told["why"].append("created")
             return
-        if not done["changed"]:
-            return
         before, after = done["diff"]["before"], done["diff"]["after"]
+        # A rehearsal does not count limits that would be set on the running container as a change.
+        if not done["changed"] and before == after:
+            return
         if after.get("exists"):
             told["why"].append("created")
             return
