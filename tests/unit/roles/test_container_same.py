@@ -112,12 +112,10 @@ def test_one_that_was_stopped_or_removed_is_seen(wanted: dict[str, Any]) -> None
     assert "exists" in differences(wanted)
 
 
-def test_one_that_the_modules_of_the_collection_made_is_the_same(
-    wanted: dict[str, Any], tmp_path: Path
-) -> None:
+def test_one_that_the_module_of_the_collection_made_is_the_same(wanted: dict[str, Any]) -> None:
     """Sites were installed so before: their containers must not be made again."""
     given = {key: value for key, value in wanted.items() if value is not None}
-    program = Path(sys.executable).with_name("ansible")
+    program = str(Path(sys.executable).with_name("ansible"))
     command = [program, "-i", "localhost,", "localhost", "-c", "local"]
     command += ["-m", "community.docker.docker_container", "-a", json.dumps(given)]
     done = subprocess.run(
