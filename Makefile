@@ -185,7 +185,9 @@ soak: setup-tests ## run the long proofs: imports killed at every step, installs
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
 
-.PHONY: soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-stack
+.PHONY: soak-install soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-stack
+soak-install: setup ## run the part of `make soak` that kills an install at many tasks, and ends it with the same command
+	@AIRLIFT_SOAK=1 pytest tests/soak/test_install_killed.py
 soak-stack: setup-tests ## run `make test-stack` with its long part: restarts, replicas, alerts under traffic, a killed set-up, every failure of it (AIRLIFT_PROOFS=1 writes docs/proofs/)
 	@AIRLIFT_SOAK=1 pytest tests/stack
 soak-power: setup ## run the part of `make soak` that reboots hosts and cuts their power in every state of a site
