@@ -15,7 +15,7 @@ ABOUT = {
     ),
     "install_killed": (
         "After `kill -9` at any task of an install, the same command ends it.",
-        "soak",
+        "soak-install",
     ),
     "next": (
         "Each command that status prints is typed in that state, and ends in a clean status.",
