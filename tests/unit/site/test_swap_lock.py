@@ -157,7 +157,7 @@ def test_whoever_plans_names_its_plan_to_the_lock() -> None:
     install = (ROOT / "playbooks/install.yml").read_text()
     assert "swap_verb: install\n        swap_replan: guard.yml\n" in install
     steps = [one["name"] for one in load("swap", "tasks/retire.yml")]
-    assert steps.index("Lock") < steps.index("Read what the edge serves")
+    assert steps.index("Lock") < steps.index("Stop sending requests to the standby")
 
 
 # ---------------------------------------------------------------- the heartbeat
