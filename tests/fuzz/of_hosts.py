@@ -83,7 +83,7 @@ def of_asks(kit: Kit) -> Case:
 @fuzzed(
     "answers to gates",
     "app_ready.ask, swap_standby.check_answer, swap_smoke.identify",
-    *("roles/app/library/app_ready.py", "roles/swap/library/swap_standby.py"),
+    *("roles/app/library/app_ready.py", "roles/swap/module_utils/swap_standby.py"),
     "roles/swap/library/swap_smoke.py",
     form=Json(words=(b'"checks"', b'"release"', b'"1.1.0"')),
     refusals=(),
@@ -91,7 +91,7 @@ def of_asks(kit: Kit) -> Case:
 def of_gates(kit: Kit) -> Case:
     """Whatever answers, it is the release that was meant or a gate says why not."""
     ready = plugin("app/library/app_ready.py")
-    standby = plugin("swap/library/swap_standby.py")
+    standby = plugin("swap/module_utils/swap_standby.py")
     smoke = plugin("swap/library/swap_smoke.py")
     current = _answering(kit)
     options: dict[str, Any] = {

@@ -136,6 +136,8 @@ class Desk:
         environment = {
             "PATH": f"{self.root}/bin:{os.environ['PATH']}",
             "HOME": str(self.root),
+            # No engine: a plan of this machine must not be made of its real containers.
+            "DOCKER_HOST": f"unix://{self.root}/no.sock",
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_ROLES_PATH": str(self.roles),

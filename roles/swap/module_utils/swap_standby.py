@@ -1,78 +1,20 @@
-#!/usr/bin/python
-"""Check whether a standby colour could serve at once; see DOCUMENTATION."""
+"""Check whether a standby colour could serve at once.
+
+Readiness alone is not enough, because open connections outlive a changed password: new logins are
+tried from inside the container, with the credentials that it holds.
+"""
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: swap_standby
-short_description: Check whether a standby colour could serve at once
-description:
-  - Checks the container now - it runs the image of its release, and no secret on the host is newer
-    than its process.
-  - Checks its readiness, and tries new logins from inside it with the credentials that it holds.
-    Readiness alone is not enough, because open connections outlive a changed password.
-  - Changes nothing, and does not fail - the caller decides what a problem means.
-options:
-  container:
-    description: Name of the container.
-    type: str
-    required: true
-  image:
-    description: Possible ids of the release's image, one per image store.
-    type: list
-    elements: str
-    required: true
-  url:
-    description: Where it answers, without a path.
-    type: str
-    required: true
-  release:
-    description: The release that must answer.
-    type: str
-    required: true
-  secrets:
-    description: Directory on the host with the container's secrets.
-    type: path
-    required: true
-  logins:
-    description: A program in Python that tries the logins inside the container, and prints them.
-    type: str
-    required: true
-  seconds:
-    description: How long one answer may take.
-    type: int
-    default: 5
-"""
-
-EXAMPLES = r"""
-- name: Whether the standby could serve
-  swap_standby:
-    container: airlift-app-blue
-    image: [sha256:0123]
-    url: http://192.0.2.1:8001
-    release: 1.0.0
-    secrets: /etc/airlift/secrets/app-blue
-    logins: "{{ site_logins }}"
-"""
-
-RETURN = r"""
-problem:
-  description: Why it could not serve at once; empty when it could.
-  returned: always
-  type: str
-"""
-
-import calendar  # noqa: E402
-import http.client  # noqa: E402
-import json  # noqa: E402
-import subprocess  # noqa: E402
-import time  # noqa: E402
-import urllib.error  # noqa: E402
-import urllib.request  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+import calendar
+import http.client
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
 
 
 class NotAbleError(Exception):
@@ -160,29 +102,17 @@ def check_logins(options: dict[str, Any]) -> None:
             raise NotAbleError(f"{name} cannot log in to {service}: {' '.join(why.split())[:200]}")
 
 
-def main() -> None:
-    """Check the standby; return its problem."""
-    module = AnsibleModule(
-        argument_spec={
-            "container": {"type": "str", "required": True},
-            "image": {"type": "list", "elements": "str", "required": True},
-            "url": {"type": "str", "required": True},
-            "release": {"type": "str", "required": True},
-            "secrets": {"type": "path", "required": True, "no_log": False},
-            "logins": {"type": "str", "required": True},
-            "seconds": {"type": "int", "default": 5},
-        },
-        supports_check_mode=True,
-    )
-    problem = ""
+def problem_of(options: dict[str, Any]) -> str:
+    """Return why a colour could not serve at once; empty when it could.
+
+    `options`: `container`, `image` (the possible ids of its release's image, one per image store),
+    `url`, `release`, `secrets` (its directory on the host), `logins` (a program in Python that
+    tries them inside the container) and `seconds` for one answer.
+    """
     try:
-        check_container(module.params)
-        check_answer(module.params)
-        check_logins(module.params)
+        check_container(options)
+        check_answer(options)
+        check_logins(options)
     except NotAbleError as error:
-        problem = str(error)
-    module.exit_json(changed=False, problem=problem)
-
-
-if __name__ == "__main__":
-    main()
+        return str(error)
+    return ""
