@@ -179,9 +179,9 @@ DAEMON = {"dns": ["192.0.2.1"], "log-driver": "local", "live-restore": True, "ip
 @fuzzed(
     "configuration of the engine",
     "engine_configuration.read, merged; engine_rules.makes_rules",
-    *("roles/container_engine/library/engine_configuration.py",),
+    *("roles/container_engine/module_utils/engine_configuration.py",),
     *(
-        "roles/container_engine/library/engine_rules.py",
+        "roles/container_engine/module_utils/engine_rules.py",
         "roles/status/module_utils/status_rules.py",
     ),
     form=Json(words=(b'"iptables"', b'"log-opts"', b"\xff")),
@@ -189,8 +189,8 @@ DAEMON = {"dns": ["192.0.2.1"], "log-driver": "local", "live-restore": True, "ip
 )
 def of_daemon(kit: Kit) -> Case:
     """A client's file is read or refused in words, and keeps every key of theirs."""
-    module = plugin("container_engine/library/engine_configuration.py")
-    rules = plugin("container_engine/library/engine_rules.py")
+    module = plugin("container_engine/module_utils/engine_configuration.py")
+    rules = plugin("container_engine/module_utils/engine_rules.py")
     status = plugin("status/module_utils/status_rules.py")
     path = kit.folder / "daemon.json"
     kit.patch.setattr(status, "DAEMON", path)
