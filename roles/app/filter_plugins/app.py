@@ -1,9 +1,11 @@
-"""Filters of the service: its containers in each colour, and why a command failed."""
+"""Filters that judge what the service's commands said, and whether one is due."""
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,11 @@ RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
+from roles.key.logic import keys  # noqa: E402
+from roles.postgres.module_utils import postgres_keys as stored  # noqa: E402
 from roles.site.module_utils.container_logs import last_error  # noqa: E402
+
+UNDECIDED = "an entry of app_api_keys that only the service can judge"
 
 
 def app_reason(output: str) -> str:
@@ -20,58 +26,68 @@ def app_reason(output: str) -> str:
     return last_error(str(output), plain=False) or "it logged nothing"
 
 
-def app_colours_of(
-    common: Mapping[str, Any],
-    part: str,
-    colours: Sequence[str],
-    release: str,
-    ports: Mapping[str, int],
-) -> dict[str, dict[str, Any]]:
-    """Return colour: container of one part of the service, app or worker.
+def app_keys_differ(
+    listed: Iterable[Mapping[str, Any]], held: Mapping[str, str] | None
+) -> list[str]:
+    """Return the keys that `python -m app keys sync` would change, by id and client.
 
-    Of what they have in common, C(port) is the port in the container; on the host each has the
-    port of C(ports) that is named after part and colour. C(ready) is the address at which that
-    port is asked whether the container is ready.
+    `held` is what the module postgres_database returns; None where the database was not asked. An
+    entry that the service might refuse, or convert first, is left to the service.
     """
-    rest = {key: value for key, value in common.items() if key not in ("port", "ready")}
-
-    def probe(colour: str) -> dict[str, Any]:
-        if "ready" not in common:
-            return {}
-        return {"url": f"http://{common['ready']}:{ports[f'{part}_{colour}']}/health/ready"}
-
-    return {
-        colour: {
-            **rest,
-            "probe": probe(colour),
-            "name": f"{part}-{colour}",
-            "ports": [{"host": f"{part}_{colour}", "container": int(common["port"])}],
-            "env": {**common["env"], "COLOUR": colour},
-            "labels": {"airlift.release": release, "airlift.colour": colour},
+    if held is None:
+        return ["the keys of the database are not known"]
+    differ: list[str] = []
+    known: set[str] = set()
+    for entry in listed:
+        if not _plain(entry) or (key_id := keys.id_of(entry)) in known:
+            return [UNDECIDED]
+        known.add(key_id)
+        scopes = entry.get("scopes")
+        row = {
+            "key_hash": entry["key_sha256"],
+            "client": entry["client"],
+            "scopes": sorted(set(scopes)) if scopes else None,
+            "rate_limit_per_min": entry.get("rate_limit_per_min"),
+            "label": entry.get("label"),
         }
-        for colour in colours
-    }
+        if held.get(key_id) not in (stored.digest(row), stored.REVOKED):
+            differ.append(f"{key_id} of {entry['client']}")
+    gone = (key_id for key_id, one in held.items() if one != stored.REVOKED)
+    return differ + sorted(key_id for key_id in gone if key_id not in known)
 
 
-def app_absent(parts: Sequence[str], colour: str, stop_timeout: int) -> list[dict[str, Any]]:
-    """Return the containers of one colour as entries that must not exist."""
-    return [
-        {"name": f"{part}-{colour}", "state": "absent", "stop_timeout": int(stop_timeout)}
-        for part in parts
-    ]
+def _matches(pattern: str | re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
-def app_in_turn(hosts: Iterable[Mapping[str, Any]]) -> bool:
-    """Say whether replicas are due on a site that serves: its hosts then take turns."""
-    found = list(hosts)
-    serves = any("content" in host.get("edge_state_content", {}) for host in found)
-    due = (
-        one["name"]
-        for host in found
-        for one in host.get("container_compared", {}).get("containers", ())
-        if one["due"]
+def _is_scopes(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(one in keys.SCOPES for one in value)
+
+
+def _is_limit(value: Any) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole and 1 <= value <= keys.HIGHEST_LIMIT
+
+
+_NEEDED: dict[str, Callable[[Any], bool]] = {
+    "client": partial(_matches, keys.CLIENT),
+    "key_sha256": partial(_matches, r"[0-9a-f]{64}"),
+}
+_OPTIONAL: dict[str, Callable[[Any], bool]] = {
+    "scopes": _is_scopes,
+    "rate_limit_per_min": _is_limit,
+    "label": partial(_matches, keys.LABEL),
+}
+
+
+def _plain(entry: Any) -> bool:
+    """Tell whether the service accepts an entry, and takes its values as they are."""
+    return (
+        isinstance(entry, Mapping)
+        and set(entry) <= {*_NEEDED, *_OPTIONAL}
+        and all(right(entry.get(name)) for name, right in _NEEDED.items())
+        and all(entry.get(name) is None or right(entry[name]) for name, right in _OPTIONAL.items())
     )
-    return serves and any(name.startswith(("app-", "worker-")) for name in due)
 
 
 class FilterModule:
@@ -79,9 +95,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return name: function."""
-        return {
-            "app_absent": app_absent,
-            "app_colours_of": app_colours_of,
-            "app_in_turn": app_in_turn,
-            "app_reason": app_reason,
-        }
+        return {"app_reason": app_reason, "app_keys_differ": app_keys_differ}

@@ -220,8 +220,9 @@ class Bringing:
         self.diff.append({"before": before, "after": after, "before_header": shape.name_of(one)})
 
     def run_once(self, one: dict[str, Any], told: dict[str, Any]) -> None:
-        """Run a command to its end."""
+        """Run a command to its end; a rehearsal counts it as a change."""
         if self.check_mode:
+            told["why"].append("ran")
             return
         done = self.engine.converge(shape.once(one, self.settings), check_mode=False)
         told["status"] = done.get("status", 0)

@@ -12,7 +12,7 @@ from tests.unit.roles.conftest import ROLES, load, plugin
 action = plugin("container/action_plugins/containers.py")
 shape = plugin("container/module_utils/container_shape.py")
 due = plugin("container/filter_plugins/container.py").container_due
-app = plugin("app/filter_plugins/app.py")
+app = plugin("app/filter_plugins/app_containers.py")
 
 PORTS = {
     "https": 443,

@@ -1,10 +1,7 @@
-#!/usr/bin/python
-"""Ansible module: the roles and the database of one Postgres container.
+"""The roles and the database of a Postgres server: what is there, and the SQL that corrects it.
 
-Speaks to the server as its superuser over the container's own socket, with SQL on standard
-input: no password and no verifier is ever an argument, an environment variable or a log line.
-A password is compared with the SCRAM verifier that the server holds, so the module changes
-something only when there is something to change.
+A password is compared with the SCRAM verifier that the server holds, so there is SQL only when
+there is something to change. The local stack runs this file as it is: it needs Python only.
 """
 
 from __future__ import annotations
@@ -12,56 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import os
-import re
 from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-
-DOCUMENTATION = r"""
-module: postgres_accounts
-short_description: Roles and database of a Postgres container
-description:
-  - Creates and corrects login roles, their passwords (as SCRAM verifiers), limits and memberships.
-  - Creates the database, sets its owner and who may connect to it.
-options:
-  container: {description: Name of the running container., type: str, required: true}
-  user: {description: Numeric user the server runs as in it., type: str, required: true}
-  database: {description: Name of the database., type: str, required: true}
-  owner: {description: Role that owns it., type: str, required: true}
-  roles:
-    description: The login roles.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name: {description: Role name., type: str, required: true}
-      password: {description: Password in clear., type: str, required: true}
-      connection_limit: {description: Most connections at once., type: int, default: -1}
-      member_of: {description: Roles granted to it., type: list, elements: str, default: []}
-author: Airlift
-"""
-
-EXAMPLES = r"""
-- name: Roles and database
-  postgres_accounts:
-    container: airlift-postgres
-    user: "999:999"
-    database: airlift
-    owner: airlift_owner
-    roles:
-      - name: airlift_owner
-        password: "{{ postgres_owner_password }}"
-"""
-
-RETURN = r"""
-changes:
-  description: What was done, or would be done in check mode, without any secret.
-  type: list
-  elements: str
-  returned: always
-"""
 
 ITERATIONS = 4096
 STATE_SQL = """
@@ -178,55 +127,3 @@ def plan(params: dict[str, Any], state: dict[str, Any]) -> list[tuple[str, str]]
         if role["name"] not in may_connect
     ]
     return steps
-
-
-def psql(module: AnsibleModule, sql: str) -> str:
-    """Run SQL as the superuser over the container's socket; it comes on standard input."""
-    user: str = module.params["user"]
-    command = ["docker", "exec", "--interactive", "--user", user, module.params["container"]]
-    command += ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]
-    command += ["--set", "ON_ERROR_STOP=1", "--username", "postgres", "--dbname", "postgres"]
-    code, out, err = module.run_command(command, data=sql)
-    if code != 0:
-        # psql may quote the line that failed, and with it a verifier.
-        said = re.sub(r"SCRAM-SHA-256\$[^']*", "***", err.strip() or out.strip())
-        module.fail_json(msg=f"Postgres refused: {said}", rc=code)
-    return str(out)
-
-
-def main() -> None:
-    """Module entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "container": {"type": "str", "required": True},
-            "user": {"type": "str", "required": True},
-            "database": {"type": "str", "required": True},
-            "owner": {"type": "str", "required": True},
-            "roles": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "password": {"type": "str", "required": True, "no_log": True},
-                    "connection_limit": {"type": "int", "default": -1},
-                    "member_of": {"type": "list", "elements": "str", "default": []},
-                },
-            },
-        },
-        supports_check_mode=True,
-    )
-    for role in module.params["roles"]:
-        if not role["password"].isascii() or not role["password"]:
-            # SASLprep changes other characters, so a comparison would never come out equal.
-            module.fail_json(msg=f"the password of {role['name']} must be plain ASCII, not empty")
-    steps = plan(module.params, json.loads(psql(module, STATE_SQL)))
-    if steps and not module.check_mode:
-        # One statement a line, no transaction: CREATE DATABASE cannot run in one. Each step is
-        # planned from what is there, so a run that was cut short is finished by the next.
-        psql(module, "\n".join(sql for _, sql in steps))
-    module.exit_json(changed=bool(steps), changes=[what for what, _ in steps])
-
-
-if __name__ == "__main__":
-    main()
