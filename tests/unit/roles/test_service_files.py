@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.module_utils import service_files
 
 from tests.unit.roles.conftest import ROLES, plugin
 
-service_files = plugin("site/library/service_files.py")
 service = plugin("service/filter_plugins/service.py")
 OWNER = f"{os.getuid()}:{os.getgid()}"
 
@@ -183,6 +183,7 @@ def test_modes_do_not_come_from_the_callers_umask(tmp_path: Path) -> None:
         env=os.environ
         | {
             "ANSIBLE_LIBRARY": str(ROLES / "site/library"),
+            "ANSIBLE_MODULE_UTILS": str(ROLES / "site/module_utils"),
             "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
         },
         umask=0o077,
