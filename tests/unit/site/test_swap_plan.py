@@ -30,6 +30,7 @@ def found() -> dict[str, Any]:
     return {
         "site": "acme",
         "command": COMMAND,
+        "colours": ["blue", "green"],
         "edge": {
             "active": "blue",
             "standby": None,
@@ -362,6 +363,7 @@ def back() -> dict[str, Any]:
     return {
         "site": "acme",
         "command": COMMAND,
+        "colours": ["blue", "green"],
         "edge": {
             "installed": True,
             "active": "green",
