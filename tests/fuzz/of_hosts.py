@@ -82,9 +82,9 @@ def of_asks(kit: Kit) -> Case:
 
 @fuzzed(
     "answers to gates",
-    "app_ready.ask, swap_standby.check_answer, swap_smoke.identify",
-    *("roles/app/library/app_ready.py", "roles/swap/module_utils/swap_standby.py"),
-    "roles/swap/library/swap_smoke.py",
+    "http_probe.Answer.readiness, swap_standby.check_answer, swap_smoke.identify",
+    *("roles/site/module_utils/http_probe.py", "roles/app/library/app_ready.py"),
+    *("roles/swap/module_utils/swap_standby.py", "roles/swap/library/swap_smoke.py"),
     form=Json(words=(b'"checks"', b'"release"', b'"1.1.0"')),
     refusals=(),
 )
@@ -106,9 +106,9 @@ def of_gates(kit: Kit) -> Case:
     def check(data: bytes) -> None:
         for status in (200, 503):
             current[:] = [status, data]
-            found, said = ready.ask("http://x")
-            assert found == status
-            assert isinstance(ready.why_not(status, said), str)
+            answer = ready.ask("http://x")
+            assert answer.status == status
+            assert isinstance(ready.why_not(status, answer.readiness()), str)
             for act, error in (
                 (standby.check_answer, standby.NotAbleError),
                 (smoke.identify, smoke.SmokeError),

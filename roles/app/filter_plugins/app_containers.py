@@ -1,4 +1,4 @@
-"""Filters of the service's containers: each colour's, those that must not exist, who takes turns."""
+"""Filters of the service: containers of each colour, those that must not exist, taking turns."""
 
 from __future__ import annotations
 

@@ -6,45 +6,19 @@ lets wait for its next start, longer after each, is started again first.
 
 from __future__ import annotations
 
-import http.client
 import json
-import ssl
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from typing import Any
 
 from ansible.module_utils.container_logs import last_error
+from ansible.module_utils.http_probe import ask
 
-TIMEOUT = 5.0
 PAUSE = 0.5
 #: One that was started again so often while we watched will not stay up.
 RESTARTS = 3
 #: Characters of a container's last words.
 WORDS = 300
-
-
-class Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: another address says nothing of this service."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Let the redirect be the answer."""
-
-
-def ask(url: str, ca: str) -> int | str:
-    """Return the status of the answer, or why there is none."""
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), Stay()]
-    try:
-        if url.startswith("https:"):
-            context = ssl.create_default_context(cafile=ca or None)
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        with urllib.request.build_opener(*handlers).open(url, timeout=TIMEOUT) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as answer:
-        return answer.code
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        return str(getattr(error, "reason", "") or error)
 
 
 def engine(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -112,10 +86,12 @@ class Watch:
 
 def answers(url: str, good: list[int], ca: str) -> str:
     """Return what is wrong with the answer of a URL, or nothing."""
-    said = ask(url, ca)
-    if said in good:
+    answer = ask(url, ca=ca)
+    if answer.status in good:
         return ""
-    return f"{url} answers {said}" if isinstance(said, int) else f"{url} does not answer ({said})"
+    if answer.status:
+        return f"{url} answers {answer.status}"
+    return f"{url} does not answer ({answer.error})"
 
 
 def wait(options: dict[str, Any]) -> tuple[str, bool]:

@@ -169,7 +169,7 @@ def differences(raw: list[dict[str, Any]], settings: list[str]) -> list[str]:
     secrets. A setting that only one of the two releases knows is no difference.
     """
     services = (one["Config"]["Labels"].get("airlift.service") or "" for one in raw)
-    pair = [one for one, name in zip(raw, services) if name.startswith("app-")]  # noqa: B905 - 3.9
+    pair = [one for one, name in zip(raw, services) if name.startswith("app-")]
     if len(pair) != 2:
         return []
     images = inspect("images", [one["Image"] for one in pair])
