@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils import container_logs
+from ansible.module_utils.image_identity import image_store
 
-CONTAINERD = "io.containerd.snapshotter.v1"
 #: Characters of a container's last message; a report has no room for more.
 WORDS = 200
 LATEST = """SELECT json_build_object('version', version, 'lowest_compatible', lowest_compatible,
@@ -62,12 +62,7 @@ def about() -> dict[str, Any]:
     if not info.get("ServerVersion"):
         said = info.get("ServerErrors") or ["the engine does not answer"]
         raise EngineError(short(str(said[0])))
-    store = dict(info.get("DriverStatus") or [])
-    contained = store.get("driver-type") == CONTAINERD
-    return {
-        "store": "containerd" if contained else str(info["Driver"]),
-        "root": str(info["DockerRootDir"]),
-    }
+    return {"store": image_store(info), "root": str(info["DockerRootDir"])}
 
 
 def inspect(kind: str, names: list[str]) -> list[dict[str, Any]]:
