@@ -57,7 +57,7 @@ EXEMPT: dict[str, str] = {
     "roles/backup/module_utils/backup_servers.py": _DATABASE,
     "roles/edge/files/swap_agent/nginx.py": "reads 16 bytes of a number from the edge's own Nginx",
     "roles/images/delivery/archive.py": _WRITES,
-    "roles/images/library/images_engine.py": _ENGINE,
+    "roles/images/module_utils/images_state.py": _ENGINE,
     "roles/key/action_plugins/key_change.py": _OURS,
     "roles/key/filter_plugins/key.py": _DATABASE,
     "roles/postgres/library/postgres_cluster.py": "reads the marker that it wrote itself",

@@ -10,8 +10,8 @@ from typing import Any
 
 from ansible.module_utils import container_logs, engine_socket
 from ansible.module_utils.engine_socket import EngineError
+from ansible.module_utils.image_identity import image_store
 
-CONTAINERD = "io.containerd.snapshotter.v1"
 #: Seconds for an answer of the engine, or of a program in a container.
 PATIENCE = 20
 #: Characters of a container's last message; a report has no room for more.
@@ -48,12 +48,7 @@ def short(text: str) -> str:
 def about() -> dict[str, Any]:
     """Return the engine's image store and where it keeps its data."""
     info = engine_socket.ask("/info")
-    store = dict(info.get("DriverStatus") or [])
-    contained = store.get("driver-type") == CONTAINERD
-    return {
-        "store": "containerd" if contained else str(info["Driver"]),
-        "root": str(info["DockerRootDir"]),
-    }
+    return {"store": image_store(info), "root": str(info["DockerRootDir"])}
 
 
 def inspect(kind: str, names: list[str]) -> list[dict[str, Any]]:
