@@ -60,8 +60,8 @@ from typing import Any  # noqa: E402
 from ansible.module_utils import container_shape as shape  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.common.text.converters import to_text  # noqa: E402
-from ansible.module_utils.container_engine import Engine, EngineError  # noqa: E402
 from ansible.module_utils.container_wait import wait  # noqa: E402
+from ansible.module_utils.engine_containers import Engine, EngineError  # noqa: E402
 from ansible.module_utils.service_files import rights_differ, run  # noqa: E402
 
 #: Lines of a container's log that are shown with what is wrong.

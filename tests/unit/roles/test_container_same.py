@@ -16,7 +16,7 @@ import pytest
 from tests.unit.roles.conftest import plugin
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
-engines = plugin("container/module_utils/container_engine.py")
+engines = plugin("container/module_utils/engine_containers.py")
 shape = plugin("container/module_utils/container_shape.py")
 action = plugin("container/action_plugins/containers.py")
 #: Any image with a shell does.
