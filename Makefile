@@ -208,7 +208,7 @@ kills: setup ## kill everything with -9 while 2,200 jobs are accepted and run; w
 	@$(PY) -m tests.kill --write
 
 .PHONY: bench
-bench: setup ## measure with the demo's bundle, beside other tools; writes docs/benchmarks/
+bench: setup ## measure with the demo's bundle, beside other tools and an older tree (REV=COMMIT); writes docs/benchmarks/
 	@$(PY) scripts/bench.py && $(PY) scripts/bench_service.py && $(PY) -m scripts.costs --write
 
 .PHONY: train
