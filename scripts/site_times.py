@@ -24,20 +24,14 @@ import yaml
 sys.path.insert(0, str(Path.cwd()))
 
 from scripts.journey import INVENTORY, SITE, Journey, recap
+from scripts.lab import ROOT
 
 _COUNTER = Path(__file__).with_name("remote_steps.py")
 _FOLDER = "/home/operator/steps"
-#: Machines that a site is reached by, as in molecule/lab/vars.yml.
-_AROUND = [
-    {
-        "name": "router",
-        "kind": "router",
-        "addresses": {"mgmt": 254, "dmz": 254, "app": 254, "data": 254, "monitor": 254},
-    },
-    {"name": "jump", "kind": "jump", "addresses": {"mgmt": 10}},
-]
-_ZONES = {"dmz": 1, "app": 2, "data": 3, "monitor": 4}
-#: Zone: {host: last octet of its address}, in a network that is named like its zone.
+#: The lab's machines and networks; each zone has a network of its name.
+_LAB = yaml.safe_load((ROOT / "molecule/lab/vars.yml").read_text())
+_ZONES = ("dmz", "app", "data", "monitor")
+#: Zone: {host: last octet of its address}.
 LAYOUTS: dict[str, dict[str, dict[str, int]]] = {
     # The lab's clients know the edge by its address.
     "one": {zone: {"edge-1": 10} for zone in _ZONES},
@@ -50,25 +44,30 @@ LAYOUTS: dict[str, dict[str, dict[str, int]]] = {
 }
 
 
-def machines(layout: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
-    """Return a layout's machines, as the lab's playbooks want them."""
-    homes: dict[str, dict[str, int]] = {}
+def homes(layout: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Return the network and the address of each host: those of its first zone."""
+    found: dict[str, dict[str, int]] = {}
     for zone, hosts in layout.items():
         for host, octet in hosts.items():
-            homes.setdefault(host, {zone: octet})
-    site = [{"name": host, "kind": "host", "addresses": home} for host, home in homes.items()]
-    return [*_AROUND, *site]
+            found.setdefault(host, {zone: octet})
+    return found
+
+
+def machines(layout: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
+    """Return the lab's machines with a layout's hosts in place of its own."""
+    around = [machine for machine in _LAB["lab_hosts"] if machine["kind"] != "host"]
+    site = [{"name": host, "kind": "host", "addresses": it} for host, it in homes(layout).items()]
+    return [*around, *site]
 
 
 def inventory(layout: dict[str, dict[str, int]]) -> dict[str, Any]:
     """Return a layout's hosts.yml: the lab's, with other hosts."""
     places = {
-        machine["name"]: f"172.30.{_ZONES[network]}.{octet}"
-        for machine in machines(layout)
-        if machine["kind"] == "host"
-        for network, octet in machine["addresses"].items()
+        host: f"{_LAB['lab_base']}.{_LAB['lab_networks'][network]}.{octet}"
+        for host, home in homes(layout).items()
+        for network, octet in home.items()
     }
-    made: dict[str, Any] = {
+    made = {
         zone: {"hosts": {host: {"ansible_host": places[host]} for host in hosts}}
         for zone, hosts in layout.items()
     }
