@@ -229,7 +229,7 @@ class Logins:
         self._deadline = time.monotonic() + PATIENCE
         self._alike: dict[str, tuple[Any, ...]] = {}
         self._tests: dict[tuple[Any, ...], subprocess.Popen[str]] = {}
-        for one, container in zip(found, raw):  # noqa: B905 - new in Python 3.10
+        for one, container in zip(found, raw):
             if not one["running"] or one["state"] == "paused" or one["component"] != "app":
                 continue
             kind = self._alike[one["service"]] = _credentials(container)
