@@ -56,6 +56,9 @@ EXEMPT: dict[str, str] = {
     "bundle/builder/verifier_pyz.py": _WRITES,
     "roles/backup/module_utils/backup_servers.py": _DATABASE,
     "roles/edge/files/swap_agent/nginx.py": "reads 16 bytes of a number from the edge's own Nginx",
+    "roles/container/action_plugins/containers.py": _OURS,
+    "roles/container_engine/library/container_engine.py": _ENGINE,
+    "roles/container_engine/module_utils/engine_network.py": _ENGINE,
     "roles/images/delivery/archive.py": _WRITES,
     "roles/images/module_utils/images_state.py": _ENGINE,
     "roles/key/action_plugins/key_change.py": _OURS,
@@ -66,4 +69,6 @@ EXEMPT: dict[str, str] = {
     "roles/preflight/library/preflight_facts.py": _ENGINE,
     "roles/preflight/logic/settings.py": _OURS,
     "roles/site/logic/sources.py": _OURS,
+    "roles/site/module_utils/engine_socket.py": _ENGINE,
+    "roles/swap/filter_plugins/swap_plan.py": "reads manifests that an import has checked",
 }

@@ -122,11 +122,11 @@ def test_dashboards_ask_the_provisioned_source() -> None:
 
 
 def test_the_files_are_where_the_role_looks(tmp_path: Path) -> None:
-    tasks = (MONITORING / "tasks/grafana.yml").read_text() + (
-        MONITORING / "tasks/prometheus.yml"
-    ).read_text()
-    for name in re.findall(r"builtin\.file', '([^']+)'", tasks):
-        assert (MONITORING / "files" / name).is_file(), name
+    text = (MONITORING / "vars/main.yml").read_text()
+    found = re.findall(r"builtin\.(file|template)', monitoring_(\w+) ~ '/([^']+)'", text)
+    assert len(found) >= 8
+    for _, folder, name in found:
+        assert (MONITORING / folder / name).is_file(), name
 
 
 RULE_TESTS = """
