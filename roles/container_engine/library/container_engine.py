@@ -267,7 +267,7 @@ class Engine:
     def rules(self) -> None:
         """Restart an engine whose own rules another program removed: it makes them at its start."""
         gone = self.missing_rules() if self.told else []
-        if not gone or not self.note(f"{UNIT}: restarted for {', '.join(gone)}"):
+        if not gone or not self.note(f"{UNIT}: restarted, because it lost {', '.join(gone)}"):
             return
         self.systemctl("restart")
         for attempt in range(RULES_SECONDS):

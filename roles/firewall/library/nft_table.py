@@ -209,7 +209,7 @@ class Table:
             raise RefusedError(message)
         replace(self.stamp, self.fingerprint(), 0o600)
         diff: list[dict[str, str]] = []
-        return {"changes": ["the rules stay", *self.keep_unit(diff)], "diff": diff}
+        return {"changes": ["the rules are confirmed", *self.keep_unit(diff)], "diff": diff}
 
     def keep_unit(self, diff: list[dict[str, str]]) -> list[str]:
         """Let the unit load the table at each start of the host; return what that changes."""
@@ -217,14 +217,14 @@ class Table:
         act = not self.module.check_mode
         there = self.unit.exists()
         if text_of(self.unit) != wanted or self.unit.stat().st_mode & 0o7777 != 0o644:
-            changes.append(f"{name}: written")
+            changes.append(f"{name}: other content")
             diff.append(self.diff(self.unit, wanted))
             if act:
                 replace(self.unit, wanted)
                 self.run("systemctl", "daemon-reload")
-        for question, verb in (("is-enabled", "enable"), ("is-active", "start")):
-            if not (there and self.succeeds("systemctl", question, name)):
-                changes.append(f"{name}: {verb}")
+        for question, verb in (("enabled", "enable"), ("active", "start")):
+            if not (there and self.succeeds("systemctl", f"is-{question}", name)):
+                changes.append(f"{name}: not {question}")
                 if act:
                     self.run("systemctl", verb, name)
         return changes

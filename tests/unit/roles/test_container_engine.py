@@ -150,7 +150,7 @@ def test_nothing_to_do_is_one_answer(host: Host) -> None:
     [
         (["inactive"], "docker.service: started", "start docker.service"),
         (["disabled"], "docker.service: enabled", "enable docker.service"),
-        (["flushed"], "docker.service: restarted for the way to", "restart docker.service"),
+        (["flushed"], "docker.service: restarted, because it lost the", "restart docker.service"),
         (["other network"], "network airlift: created", "docker network create --driver bridge"),
         (["no forwarding"], "forwarding: net.ipv4.ip_forward = 1", ""),
         (["other settings"], "daemon.json: live-restore", "restart docker.service"),
