@@ -21,45 +21,22 @@ options:
     type: str
     choices: [loaded, confirmed, absent]
     required: true
-  host:
-    description: The host's name in messages.
-    type: str
-    default: this host
+  host: {description: The host's name in messages., type: str, default: this host}
   allowed:
-    description:
-      - Networks, one of which this very connection must come from.
-      - Does not apply where it is no SSH connection.
+    description: Networks, one of which this very connection comes from if it is one of SSH.
     type: list
     elements: str
     default: []
-  family:
-    description: Family of the table.
-    type: str
-    default: inet
-  table:
-    description: Name of the table.
-    type: str
-    required: true
-  path:
-    description: The ruleset file.
-    type: path
-    required: true
+  family: {description: Family of the table., type: str, default: inet}
+  table: {description: Name of the table., type: str, required: true}
+  path: {description: The ruleset file., type: path, required: true}
   content:
     description: The ruleset. It must begin by deleting the table, so that it can replace it.
     type: str
     default: ""
-  unit:
-    description: File of the systemd unit.
-    type: path
-    required: true
-  unit_content:
-    description: The unit.
-    type: str
-    default: ""
-  confirm_seconds:
-    description: How long the timer waits.
-    type: int
-    default: 60
+  unit: {description: File of the systemd unit., type: path, required: true}
+  unit_content: {description: The unit., type: str, default: ""}
+  confirm_seconds: {description: How long the timer waits., type: int, default: 60}
 """
 
 EXAMPLES = r"""
@@ -74,11 +51,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-changes:
-  description: What differed, in words.
-  returned: always
-  type: list
-  elements: str
+changes: {description: What differed, in words., returned: always, type: list, elements: str}
 unconfirmed:
   description: Whether a table was loaded that the timer takes away again.
   returned: always
