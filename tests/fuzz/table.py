@@ -64,4 +64,5 @@ EXEMPT: dict[str, str] = {
     "roles/preflight/library/preflight_facts.py": _ENGINE,
     "roles/preflight/logic/settings.py": _OURS,
     "roles/site/logic/sources.py": _OURS,
+    "roles/site/module_utils/engine_client.py": _ENGINE,
 }

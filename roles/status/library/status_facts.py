@@ -99,7 +99,7 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
                 given["database"]["container"], given["database"]["name"], given["keys"]
             )
     except status_engine.EngineError as error:
-        facts["engine"]["error"] = str(error)
+        facts["engine"]["error"] = status_engine.short(str(error))
     pids = {one["name"]: one.pop("pid") for one in facts["containers"]}
     facts["answers"] = status_asks.answers(given["asks"], pids)
     ports = sorted({port for one in facts["containers"] for port in one.pop("ports")})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import calendar
 import json
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-from ansible.module_utils import container_logs
+from ansible.module_utils import container_logs, engine_client
+from ansible.module_utils.engine_client import EngineError
 from ansible.module_utils.image_identity import image_store
 
 #: Characters of a container's last message; a report has no room for more.
@@ -20,25 +21,7 @@ LATEST = """SELECT json_build_object('version', version, 'lowest_compatible', lo
  FROM schema_version ORDER BY version DESC LIMIT 1"""
 
 
-class EngineError(Exception):
-    """Why the engine does not answer, in a sentence."""
-
-
-def docker(*arguments: str, timeout: int = 20) -> subprocess.CompletedProcess[str]:
-    """Run the engine's client."""
-    try:
-        return subprocess.run(
-            ["docker", *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise EngineError("there is no container engine on this host") from None
-    except subprocess.TimeoutExpired:
-        raise EngineError(f"the engine did not answer within {timeout} s") from None
+docker = partial(engine_client.docker, timeout=20)
 
 
 def lines_of(*arguments: str) -> list[str]:
@@ -46,7 +29,7 @@ def lines_of(*arguments: str) -> list[str]:
     done = docker(*arguments)
     if done.returncode != 0:
         raise EngineError(short(done.stderr) or f"docker {arguments[0]} failed")
-    return done.stdout.split("\n")
+    return str(done.stdout).split("\n")
 
 
 def short(text: str) -> str:
@@ -57,11 +40,7 @@ def short(text: str) -> str:
 
 def about() -> dict[str, Any]:
     """Return the engine's image store and where it keeps its data."""
-    info = json.loads("\n".join(lines_of("info", "--format", "{{json .}}")))
-    # When the engine is down the client still succeeds, with empty answers.
-    if not info.get("ServerVersion"):
-        said = info.get("ServerErrors") or ["the engine does not answer"]
-        raise EngineError(short(str(said[0])))
+    info = engine_client.about_engine(timeout=20)
     return {"store": image_store(info), "root": str(info["DockerRootDir"])}
 
 
