@@ -73,4 +73,5 @@ EXEMPT: dict[str, str] = {
     "roles/site/logic/sources.py": _OURS,
     "roles/site/module_utils/engine_socket.py": _ENGINE,
     "roles/swap/filter_plugins/swap_plan.py": "reads manifests that an import has checked",
+    "roles/site/module_utils/engine_client.py": _ENGINE,
 }

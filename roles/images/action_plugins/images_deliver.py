@@ -158,12 +158,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         lacking = [
             f"{name} ({digest})"
             for name, component in components.items()
-            for digest in (
-                component["manifest_digest"],
-                component["config_digest"],
-                *(layer["digest"] for layer in component["layers"]),
-            )
-            if not (self._store / archive.blob_path(digest)).is_file()
+            for digest in archive.lacking_blobs(self._store, component)
         ]
         if lacking:
             message = (

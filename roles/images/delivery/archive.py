@@ -31,6 +31,18 @@ def blob_path(digest: str) -> str:
     return "blobs/" + digest.replace(":", "/", 1)
 
 
+def lacking_blobs(store: Path, component: Component) -> list[str]:
+    """Return the digests of the blobs that a store has not, or not completely."""
+    sizes = dict.fromkeys([component["manifest_digest"], component["config_digest"]])
+    sizes |= {layer["digest"]: layer["size"] for layer in component["layers"]}
+    paths = {digest: store / blob_path(digest) for digest in sizes}
+    return [
+        digest
+        for digest, path in paths.items()
+        if not path.is_file() or sizes[digest] not in (None, path.stat().st_size)
+    ]
+
+
 def known_chains(layers: Iterable[Sequence[str]]) -> set[tuple[str, ...]]:
     """Return every chain of layers that the host's images make up."""
     return {tuple(chain[: length + 1]) for chain in layers for length in range(len(chain))}

@@ -12,12 +12,7 @@ RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
-from bundle.core.text import size, table  # noqa: E402
-
-
-def about(seconds: float) -> str:
-    """Return an estimate as people say it."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+from bundle.core.text import duration, size, table  # noqa: E402
 
 
 def images_cost(delivered: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -29,7 +24,7 @@ def images_cost(delivered: Mapping[str, Mapping[str, Any]]) -> list[str]:
             size(one["bytes"]),
             size(one["disk"]),
             size(one["free"]),
-            about(one["seconds"]),
+            duration(one["seconds"]),
         )
         for host, one in delivered.items()
         if one["delivered"]
@@ -38,8 +33,8 @@ def images_cost(delivered: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return ["every host has every image already"]
     lines = table(rows, ["HOST", "IMAGES", "TO CARRY", "ON DISK", "FREE", "ABOUT"]).splitlines()
     return lines + [
-        f"warning: {host} may need about {about(one['seconds'])}, and images_timeout allows "
-        f"{about(one['limit'])}: set images_timeout to more than {one['seconds']:.0f}"
+        f"warning: {host} may need about {duration(one['seconds'])}, and images_timeout allows "
+        f"{duration(one['limit'])}: set images_timeout to more than {one['seconds']:.0f}"
         for host, one in delivered.items()
         if one["delivered"] and one["seconds"] > one.get("limit", one["seconds"])
     ]

@@ -87,14 +87,16 @@ from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from typing import Any, TypeVar  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.image_identity import image_id, image_store  # noqa: E402
-from ansible.module_utils.images_state import (  # noqa: E402
-    Component,
+from ansible.module_utils.engine_client import (  # noqa: E402
     EngineError,
     NoEngineError,
     about_engine,
-    difference,
     docker,
+)
+from ansible.module_utils.image_identity import image_id, image_store  # noqa: E402
+from ansible.module_utils.images_state import (  # noqa: E402
+    Component,
+    difference,
     image_folder,
     inspect,
     listed,
@@ -129,8 +131,7 @@ def probe(name: str, component: Component, ident: str) -> None:
     )
     if answer.returncode != 0:
         said = (answer.stderr or answer.stdout).strip()
-        message = f"{name}: '{' '.join(command)}' in its container failed: {said}"
-        raise EngineError(message)
+        raise EngineError(f"{name}: '{' '.join(command)}' in its container failed: {said}")
 
 
 def settle(name: str, component: Component, store: str) -> str:
@@ -138,13 +139,11 @@ def settle(name: str, component: Component, store: str) -> str:
     ident: str = image_id(component, store)
     wrong = difference(component, inspect(ident).get(ident), ident)
     if wrong:
-        message = f"{name}: {wrong}"
-        raise EngineError(message)
+        raise EngineError(f"{name}: {wrong}")
     probe(name, component, ident)
     answer = docker("image", "tag", ident, tag(component))
     if answer.returncode != 0:
-        message = f"{name}: {answer.stderr.strip()}"
-        raise EngineError(message)
+        raise EngineError(f"{name}: {answer.stderr.strip()}")
     docker("image", "rm", incoming_tag(component))
     return ident
 
@@ -156,8 +155,7 @@ def pull(name: str, component: Component, store: str, registry: str, timeout: in
     reference = f"{registry}/{component['repository']}@{component['manifest_digest']}"
     answer = docker("pull", "--quiet", reference, timeout=timeout)
     if answer.returncode != 0:
-        message = f"{name}: {answer.stderr.strip() or 'the pull failed'}"
-        raise EngineError(message)
+        raise EngineError(f"{name}: {answer.stderr.strip() or 'the pull failed'}")
 
 
 def names_of(image: dict[str, Any], repositories: set[str]) -> list[str]:
@@ -230,8 +228,7 @@ def for_each(names: Iterable[str], work: Callable[[str], Result]) -> dict[str, R
         futures = {name: pool.submit(work, name) for name in wanted}
     errors = [str(future.exception()) for future in futures.values() if future.exception()]
     if errors:
-        message = "; ".join(errors)
-        raise EngineError(message)
+        raise EngineError("; ".join(errors))
     return {name: future.result() for name, future in futures.items()}
 
 
@@ -241,8 +238,7 @@ def flush(folder: str) -> None:
         ["sync", "--file-system", folder], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        message = f"the images could not be flushed to the disk: {done.stderr.strip()}"
-        raise EngineError(message)
+        raise EngineError(f"the images could not be flushed to the disk: {done.stderr.strip()}")
 
 
 def main() -> None:

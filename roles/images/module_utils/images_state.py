@@ -6,11 +6,11 @@ import json
 import os
 import re
 import socket
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.engine_client import EngineError, docker
 from ansible.module_utils.image_identity import image_ids, image_store
 
 Component = dict[str, Any]
@@ -19,41 +19,6 @@ DATA = "/var/lib/docker"
 #: The engine does not tell where a containerd of its own keeps images; this is its default.
 CONTAINERD_DATA = "/var/lib/containerd"
 USUAL = re.compile(r"no such (image|object)|^warning", re.IGNORECASE)
-
-
-class EngineError(Exception):
-    """Something the engine refused, in words for the operator."""
-
-
-class NoEngineError(EngineError):
-    """The host has no engine."""
-
-
-def docker(*arguments: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
-    """Run the engine's client."""
-    try:
-        return subprocess.run(
-            ["docker", *arguments], capture_output=True, text=True, timeout=timeout, check=False
-        )
-    except FileNotFoundError:
-        message = "there is no container engine on this host"
-        raise NoEngineError(message) from None
-    except subprocess.TimeoutExpired:
-        message = f"docker {arguments[0]} did not end within {timeout} s"
-        raise EngineError(message) from None
-
-
-def about_engine(timeout: int = 300) -> dict[str, Any]:
-    """Return what the engine says of itself."""
-    answer = docker("info", "--format", "{{json .}}", timeout=timeout)
-    if answer.returncode != 0:
-        raise EngineError(answer.stderr.strip() or "the engine does not answer")
-    info: dict[str, Any] = json.loads(answer.stdout)
-    # Asked of an engine that is down, the client ends well too, with empty answers.
-    if not info.get("ServerVersion"):
-        said = info.get("ServerErrors") or ["the engine does not answer"]
-        raise EngineError(str(said[0]))
-    return info
 
 
 def image_folder(info: Mapping[str, Any]) -> str:

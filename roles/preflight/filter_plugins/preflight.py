@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+RELEASE = str(Path(__file__).resolve().parents[3])
+if RELEASE not in sys.path:
+    sys.path.insert(0, RELEASE)
+
+from roles.images.delivery.archive import lacking_blobs  # noqa: E402
 
 
 def preflight_findings(checks: Iterable[Mapping[str, Any]], host: str) -> list[dict[str, str]]:
@@ -15,9 +23,7 @@ def preflight_findings(checks: Iterable[Mapping[str, Any]], host: str) -> list[d
         {
             "host": host,
             "check": str(check["name"]),
-            "fact": str(check["fact"]),
-            "need": str(check["need"]),
-            "fix": str(check["fix"]),
+            **{key: str(check[key]) for key in ("fact", "need", "fix")},
             "level": str(check.get("level", "error")),
         }
         for check in checks
@@ -100,21 +106,8 @@ def preflight_bytes(number: float) -> str:
 
 def preflight_lacking(manifest: Mapping[str, Any], store: str) -> list[str]:
     """Return the components that the jump host's store cannot deliver."""
-    blobs = Path(store) / "blobs" / "sha256"
-
-    def there(digest: str, size: int | None = None) -> bool:
-        path = blobs / digest.removeprefix("sha256:")
-        return path.is_file() and (size is None or path.stat().st_size == size)
-
-    return [
-        name
-        for name, component in manifest["components"].items()
-        if not (
-            there(component["manifest_digest"])
-            and there(component["config_digest"])
-            and all(there(layer["digest"], layer["size"]) for layer in component["layers"])
-        )
-    ]
+    components = manifest["components"].items()
+    return [name for name, component in components if lacking_blobs(Path(store), component)]
 
 
 def preflight_duplicates(addresses: Mapping[str, str]) -> list[str]:
@@ -127,41 +120,29 @@ def preflight_duplicates(addresses: Mapping[str, str]) -> list[str]:
     ]
 
 
+def _parses(parse: Callable[[str], object], text: str) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
+
+
 def preflight_inside(addresses: Mapping[str, str], network: str) -> list[str]:
     """Return the hosts whose address is inside a network."""
-    subnet = ipaddress.ip_network(network, strict=False)
-    found = []
-    for host, address in addresses.items():
-        try:
-            if ipaddress.ip_address(address) in subnet:
-                found.append(host)
-        except ValueError:
-            continue
-    return found
+    subnet, parse = ipaddress.ip_network(network, strict=False), ipaddress.ip_address
+    return [host for host, one in addresses.items() if _parses(parse, one) and parse(one) in subnet]
 
 
 def preflight_no_addresses(addresses: Mapping[str, str]) -> list[str]:
     """Return the hosts whose address is a name: firewall rules need numbers."""
-
-    def number(address: str) -> bool:
-        try:
-            ipaddress.IPv4Address(address)
-        except ValueError:
-            return False
-        return True
-
-    return [host for host, address in addresses.items() if not number(address)]
+    return [host for host, one in addresses.items() if not _parses(ipaddress.IPv4Address, one)]
 
 
 def preflight_no_networks(networks: Iterable[str]) -> list[str]:
     """Return the entries that are neither an IPv4 address nor a network."""
-    wrong = []
-    for network in networks:
-        try:
-            ipaddress.IPv4Network(network, strict=False)
-        except ValueError:
-            wrong.append(str(network))
-    return wrong
+    parse = partial(ipaddress.IPv4Network, strict=False)
+    return [str(network) for network in networks if not _parses(parse, network)]
 
 
 def preflight_covers(networks: Sequence[str], address: str) -> bool:

@@ -58,7 +58,7 @@ import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-from ansible.module_utils import images_state  # noqa: E402
+from ansible.module_utils import engine_client, images_state  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 NETLINK_NETFILTER = 12
@@ -135,15 +135,15 @@ def engine(components: dict[str, Any]) -> dict[str, Any]:
     images: dict[str, Any] = {}
     said = containers = ""
     try:
-        info = images_state.about_engine(TIMEOUT)
+        info = engine_client.about_engine(TIMEOUT)
         images = images_state.look(components, info, 0)
         containers = run(
             *("docker", "ps", "--no-trunc", "--filter", "label=airlift.service"),
             *("--format", "{{.ID}} {{.Ports}}"),
         )
-    except images_state.NoEngineError:
+    except engine_client.NoEngineError:
         pass
-    except (images_state.EngineError, ValueError) as error:
+    except (engine_client.EngineError, ValueError) as error:
         said = str(error)
     if not images:
         images = images_state.look(components, {}, 0)

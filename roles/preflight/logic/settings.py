@@ -41,16 +41,9 @@ class Setting:
     where: str
 
 
-def row(host: str, check: str, fact: str, need: str, fix: str) -> Row:
-    """Return one line of the report."""
-    return {
-        "host": host,
-        "check": check,
-        "fact": fact,
-        "need": need,
-        "fix": fix,
-        "level": "error",
-    }
+def row(*cells: str) -> Row:
+    """Return one line of the report: host, check, fact, need, fix."""
+    return dict(zip(("host", "check", "fact", "need", "fix"), cells, strict=True), level="error")
 
 
 def known_options(roles: Path) -> dict[str, Option]:

@@ -104,7 +104,7 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
                 given["database"]["container"], given["database"]["name"], given["keys"]
             )
     except status_engine.EngineError as error:
-        facts["engine"]["error"] = str(error)
+        facts["engine"]["error"] = status_engine.short(str(error))
     pids = {one["name"]: one.pop("pid") for one in facts["containers"]}
     colours = status_engine.colours(facts)
     asks = [ask for ask in given["asks"] if ask.get("colour", "") in {"", *colours}]
