@@ -2,50 +2,78 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
+RELEASE = str(Path(__file__).resolve().parents[3])
+if RELEASE not in sys.path:
+    sys.path.insert(0, RELEASE)
+
+from roles.site.module_utils.image_identity import identifying  # noqa: E402
+
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Returns C(facts), or C(problem) and the error message."""
+    """Returns C(facts) and C(problem): connection, start, sudo or nothing; C(said) is the reason.
 
-    _VALID_ARGS = frozenset(("paths", "ports", "root", "connect_seconds"))
+    One call as root collects everything. Where it fails, a second one as the login user finds out
+    whether only root was refused.
+    """
+
+    _VALID_ARGS = frozenset(("paths", "ports", "components", "connect_seconds"))
     _supports_check_mode = True
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Run the module, and compare the host's clock with ours."""
+        """Ask as root, and as the login user where that fails."""
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         self._hurry(int(arguments.pop("connect_seconds", 5)))
+        arguments["components"] = identifying(arguments.get("components") or {})
+        problem, said, facts = self._ask(arguments, task_vars)
+        # A host that cannot be reached would keep all others waiting a second time.
+        if problem == "start" or "privilege escalation" in said:
+            refused = said
+            self._connection.set_become_plugin(None)
+            problem, said, facts = self._ask(arguments, task_vars)
+            if not problem:
+                problem, said = "sudo", refused
+        elif not problem and "engine" not in facts:
+            problem, said = "sudo", "the task ran as another user"
+        return {"changed": False, "problem": problem, "said": said, "facts": facts}
+
+    def _ask(
+        self, arguments: dict[str, Any], task_vars: dict[str, Any] | None
+    ) -> tuple[str, str, dict[str, Any]]:
+        """Run the module and compare the host's clock with ours; or say what kept it from that."""
         before = time.time()
         try:
             result = self._execute_module(
                 module_name="preflight_facts", module_args=arguments, task_vars=task_vars
             )
-        except AnsibleConnectionFailure as error:
-            return self._problem("connection", str(error))
         except AnsibleError as error:
-            return self._problem("start", str(error))
+            lost = isinstance(error, AnsibleConnectionFailure)
+            return "connection" if lost else "start", _line(str(error)), {}
         after = time.time()
         if result.get("unreachable"):
-            return self._problem("connection", str(result.get("msg", "")))
-        facts = result.get("facts")
-        if result.get("failed") or facts is None:
-            said = " ".join(
-                str(result.get(key) or "") for key in ("msg", "module_stderr", "module_stdout")
-            )
-            return self._problem("start", said)
-        if "now" in facts:
-            # The host read its clock between our two readings: a smaller offset proves nothing.
-            offset = facts["now"] - (before + after) / 2
-            facts["clock_off"] = round(max(0.0, abs(offset) - (after - before) / 2), 1)
-            facts["clock_ahead"] = offset > 0
-        return {"changed": False, "problem": "", "facts": facts}
+            return "connection", _line(str(result.get("msg", ""))), {}
+        if result.get("failed") or "facts" not in result:
+            parts = (result.get(key) for key in ("msg", "module_stderr", "module_stdout"))
+            return "start", _line(" ".join(str(part or "") for part in parts)), {}
+        facts: dict[str, Any] = result["facts"]
+        # The host read its clock within our two readings: an offset that the way there and back
+        # could explain proves nothing.
+        began, ended = result["clock"]
+        offset = (began + ended - before - after) / 2
+        way = max(0.0, (after - before) - (ended - began)) / 2
+        facts["clock_off"] = round(max(0.0, abs(offset) - way), 1)
+        facts["clock_ahead"] = offset > 0
+        return "", "", facts
 
     def _hurry(self, seconds: int) -> None:
         """Shorten the wait for a host that is down: it delays all others."""
@@ -53,7 +81,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if name in self._connection.option_definitions:
                 self._connection.set_option(name, value)
 
-    @staticmethod
-    def _problem(kind: str, said: str) -> dict[str, Any]:
-        """Return what kept the facts away."""
-        return {"changed": False, "problem": kind, "said": " ".join(said.split()), "facts": {}}
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

@@ -76,7 +76,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         roles = Path(arguments["roles"])
         options = logic.known_options(roles)
         hosts = list(self._vars["ansible_play_hosts_all"])
-        hostvars = self._vars["hostvars"]
+        # Each look into hostvars puts all variables of that host together anew.
+        hostvars = {host: self._vars["hostvars"][host] for host in hosts}
         found = list(self._settings())
         rows = logic.unknown_settings(
             found,
@@ -106,13 +107,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
         rows += logic.same_for_all(values, len(hosts))
         if not broken & set(sources.SETTINGS):
-            rows += logic.unlisted_sources(self._sources(roles, wanted.get("app", [])))
+            unset = sources.defaults(roles)
+            of_apps = sources.of_inventory((hostvars[host] for host in wanted["app"]), unset)
+            rows += logic.unlisted_sources(sources.of_hosts(of_apps))
         return {"changed": False, "rows": rows}
-
-    def _sources(self, roles: Path, hosts: Sequence[str]) -> sources.Sources:
-        """Return the sources of the service's hosts."""
-        hostvars, unset = self._vars["hostvars"], sources.defaults(roles)
-        return sources.of_hosts(sources.of_inventory((hostvars[host] for host in hosts), unset))
 
     def _in_zones(self, host: str, zones: Sequence[str], groups: Mapping[str, str]) -> bool:
         """Return whether a host is in one of the zones."""

@@ -53,24 +53,16 @@ def preflight_image_bytes(
     manifest: Mapping[str, Any],
     components: Sequence[str],
     zones: Sequence[str],
-    present: Sequence[str],
+    absent: Sequence[str],
 ) -> int:
-    """Return the disk space that the images still need on a host that has some of them."""
+    """Return the disk space that the absent ones of a host's images still need."""
     total = sum(int(manifest["zones"].get(zone, {}).get("bytes", 0)) for zone in zones)
     sizes = {
         name: int(manifest["components"][name]["unpacked_size"])
         for name in components
         if name in manifest["components"]
     }
-    missing = sum(
-        size
-        for name, size in sizes.items()
-        if not {
-            manifest["components"][name]["manifest_digest"],
-            manifest["components"][name]["config_digest"],
-        }
-        & set(present)
-    )
+    missing = sum(size for name, size in sizes.items() if name in absent)
     return total * missing // max(1, sum(sizes.values()))
 
 

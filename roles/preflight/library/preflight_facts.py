@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: preflight_facts
 short_description: Collect everything that preflight needs from a host, in one go
 description:
-  - Reads only. Omits facts that need root unless O(root) is set.
+  - Reads only. Omits facts that need root unless it runs as root.
   - Needs nothing but Python on the host.
 options:
   paths:
@@ -20,10 +20,10 @@ options:
     type: list
     elements: int
     default: []
-  root:
-    description: Collect the facts that only root is allowed to read.
-    type: bool
-    default: false
+  components:
+    description: Components of the release that the host needs, with what identifies their images.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -38,6 +38,11 @@ facts:
   description: What was found.
   returned: always
   type: dict
+clock:
+  description: The host's time when the module began and when it ended.
+  returned: always
+  type: list
+  elements: float
 """
 
 import contextlib  # noqa: E402
@@ -53,11 +58,14 @@ import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+from ansible.module_utils import images_state  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 NETLINK_NETFILTER = 12
 NFT_MSG_GETGEN = (10 << 8) | 16
 NLMSG_ERROR = 2
+#: Seconds for an answer of a program.
+TIMEOUT = 20
 LISTEN = "0A"
 
 
@@ -96,27 +104,56 @@ def free_space(path: str) -> dict[str, Any]:
 def run(*command: str) -> str:
     """Return a program's output, or an empty text when it is absent or fails."""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
-def engine() -> dict[str, Any]:
-    """Return the version of the container engine, and Airlift's images and containers in it."""
-    found = re.search(r"version (\d+(?:\.\d+)+)", run("dockerd", "--version"))
-    # When the engine is down the client still succeeds, with empty answers.
-    info = json.loads(run("docker", "info", "--format", "{{json .}}") or "{}")
-    answers = bool(info.get("ServerVersion"))
-    containers = run(
-        *("docker", "ps", "--no-trunc", "--filter", "label=airlift.service"),
-        *("--format", "{{.ID}} {{.Ports}}"),
-    )
+def login_address() -> str:
+    """Return the address of the SSH client, of which sudo does not tell root."""
+    pid = os.getpid()
+    # The environment of some process above is another user's, unless root asks.
+    with contextlib.suppress(OSError, ValueError):
+        while pid > 1:
+            process = Path(f"/proc/{pid}")
+            for entry in (process / "environ").read_bytes().split(b"\0"):
+                if entry.startswith(b"SSH_CONNECTION="):
+                    return entry.partition(b"=")[2].split(b" ")[0].decode("ascii")
+            pid = int((process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    return ""
+
+
+def engine(components: dict[str, Any]) -> dict[str, Any]:
+    """Return what the engine says of itself, and Airlift's containers and images in it.
+
+    `told` is for later tasks of the run, in the form of their own question.
+    """
+    info: dict[str, Any] = {}
+    images: dict[str, Any] = {}
+    said = containers = ""
+    try:
+        info = images_state.about_engine(TIMEOUT)
+        images = images_state.look(components, info, 0)
+        containers = run(
+            *("docker", "ps", "--no-trunc", "--filter", "label=airlift.service"),
+            *("--format", "{{.ID}} {{.Ports}}"),
+        )
+    except images_state.NoEngineError:
+        pass
+    except (images_state.EngineError, ValueError) as error:
+        said = str(error)
+    if not images:
+        images = images_state.look(components, {}, 0)
+    version = info.get("ServerVersion") or run("dockerd", "--version")
+    found = re.search(r"\d+(?:\.\d+)+", version)
     return {
-        "version": found.group(1) if found else "",
-        "answers": answers,
-        "driver": info.get("Driver", "") if answers else "",
-        "images": run("docker", "image", "ls", "--quiet", "--no-trunc").split(),
+        "version": found.group(0) if found else "",
+        "said": said,
+        "told": {"rc": 0, "stdout": json.dumps(info)} if info else {},
+        "images": images,
         "containers": [line.split()[0] for line in containers.splitlines()],
         "published": sorted({int(port) for port in re.findall(r":(\d+)->", containers)}),
     }
@@ -195,36 +232,32 @@ def has_nf_tables() -> bool:
 
 def main() -> None:
     """Entry point."""
-    now = time.time()
+    began = time.time()
     module = AnsibleModule(
         argument_spec={
             "paths": {"type": "list", "elements": "path", "default": []},
             "ports": {"type": "list", "elements": "int", "default": []},
-            "root": {"type": "bool", "default": False},
+            "components": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
-    if module.params["root"]:
-        found = engine()
-        facts = {
-            "engine": found,
-            "ports_taken": taken_ports(set(module.params["ports"]), found),
-            "nf_tables": has_nf_tables(),
-            "forwards": forwards(),
-            "root": os.geteuid() == 0,
-        }
-    else:
-        facts = {
-            "now": now,
-            "os": os_release(),
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "memory_mb": memory_mb(),
-            "space": {path: free_space(path) for path in module.params["paths"]},
-            "systemd": Path("/run/systemd/system").is_dir(),
-            "client": (os.environ.get("SSH_CONNECTION") or "").split(" ")[0],
-        }
-    module.exit_json(changed=False, facts=facts)
+    params = module.params
+    facts = {
+        "os": os_release(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "memory_mb": memory_mb(),
+        "space": {path: free_space(path) for path in params["paths"]},
+        "systemd": Path("/run/systemd/system").is_dir(),
+        "client": login_address(),
+    }
+    if os.geteuid() == 0:
+        found = engine(params["components"])
+        facts["engine"] = found
+        facts["ports_taken"] = taken_ports(set(params["ports"]), found)
+        facts["nf_tables"] = has_nf_tables()
+        facts["forwards"] = forwards()
+    module.exit_json(changed=False, facts=facts, clock=[began, time.time()])
 
 
 if __name__ == "__main__":

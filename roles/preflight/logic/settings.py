@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ansible.module_utils.common.yaml import yaml_load
 
 from roles.site.logic.sources import Sources
 
@@ -58,7 +58,7 @@ def known_options(roles: Path) -> dict[str, Option]:
     options: dict[str, Option] = {}
     for path in sorted(roles.glob("*/meta/argument_specs.yml")):
         role = path.parents[1].name
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]
+        entries = yaml_load(path.read_text(encoding="utf-8"))["argument_specs"]
         # The main entry last: its description of an option counts.
         for entry in sorted(entries, key=lambda name: name == "main"):
             for name, spec in (entries[entry].get("options") or {}).items():
@@ -77,7 +77,7 @@ def known_options(roles: Path) -> dict[str, Option]:
 def renamed_settings(roles: Path) -> dict[str, str]:
     """Return old name: new name, for settings that have been renamed."""
     text = (roles / "site" / "vars" / "renamed.yml").read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text) or {})
+    return dict(yaml_load(text) or {})
 
 
 def unknown_settings(

@@ -15,8 +15,7 @@ if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
 from roles.site.logic import sources  # noqa: E402
-
-CONTAINERD_DRIVER = "io.containerd.snapshotter.v1"
+from roles.site.module_utils.image_identity import image_ids, image_store  # noqa: E402
 
 
 def site_host_zones(zones: Mapping[str, str], group_names: Sequence[str]) -> list[str]:
@@ -50,20 +49,6 @@ def site_host_addresses(
     """Return inventory name: address for every host in a zone."""
     hosts = {host for group in zones.values() for host in groups.get(group, [])}
     return {host: _address(hostvars, host) for host in sorted(hosts)}
-
-
-def site_image_store(info: Mapping[str, Any]) -> str:
-    """Name the image store that `docker info` describes: containerd or overlay2."""
-    status = dict(info.get("DriverStatus") or [])
-    if status.get("driver-type") == CONTAINERD_DRIVER:
-        return "containerd"
-    return str(info["Driver"])
-
-
-def site_image_ids(components: Mapping[str, Mapping[str, Any]], store: str) -> dict[str, str]:
-    """Return component: image id, by the one rule for each image store."""
-    key = "manifest_digest" if store == "containerd" else "config_digest"
-    return {name: str(component[key]) for name, component in components.items()}
 
 
 def site_components_of(components: Mapping[str, Sequence[str]], zones: Sequence[str]) -> list[str]:
@@ -112,8 +97,8 @@ class FilterModule:
             "site_host_zones": site_host_zones,
             "site_zone_addresses": site_zone_addresses,
             "site_host_addresses": site_host_addresses,
-            "site_image_store": site_image_store,
-            "site_image_ids": site_image_ids,
+            "site_image_store": image_store,
+            "site_image_ids": image_ids,
             "site_command": site_command,
             "site_components_of": site_components_of,
             "site_source_defaults": site_source_defaults,

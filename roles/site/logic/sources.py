@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from ansible.module_utils.common.yaml import yaml_load
 
 LISTED = "app_source_clients"
 #: The settings that say it; those that the inventory does not set have the role's defaults. Of the
@@ -44,7 +44,7 @@ class Sources(NamedTuple):
 def defaults(roles: Path) -> dict[str, Any]:
     """Return the settings as they are where the inventory does not set them."""
     text = (roles / "app" / "defaults" / "main.yml").read_text(encoding="utf-8")
-    found = yaml.safe_load(text)
+    found = yaml_load(text)
     return {name: found[name] for name in SETTINGS}
 
 

@@ -52,7 +52,7 @@ def fetch(path: str, timeout: float = 20, **query: Any) -> tuple[int, bytes]:
     except FileNotFoundError:
         words = "the container engine does not run" if shutil.which("docker") else NONE
         raise EngineError(words) from None
-    except socket.timeout:  # noqa: UP041 - another class before Python 3.10
+    except socket.timeout:
         raise EngineError(f"the engine did not answer within {timeout:.0f} s") from None
     except (OSError, http.client.HTTPException) as error:
         raise EngineError(f"the engine does not answer: {error}") from error

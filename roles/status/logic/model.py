@@ -9,6 +9,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from roles.site.module_utils.image_identity import image_id
+
 Findings = Mapping[str, Any]
 Facts = Mapping[str, Any]
 #: States of a container in which nothing is wrong with it.
@@ -141,8 +143,7 @@ def manifest_of(findings: Findings, release: str | None) -> dict[str, Any]:
 
 def image_of(component: Mapping[str, Any], facts: Facts) -> str:
     """Return the id of a component's image, as a host's image store counts."""
-    contained = facts["engine"].get("store") == "containerd"
-    return str(component["manifest_digest" if contained else "config_digest"])
+    return image_id(component, str(facts["engine"].get("store")))
 
 
 def wrong_checks(answer: Mapping[str, Any]) -> str:

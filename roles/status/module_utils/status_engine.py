@@ -12,11 +12,11 @@ from typing import Any
 
 from ansible.module_utils import container_logs, engine_socket
 from ansible.module_utils.engine_socket import EngineError
+from ansible.module_utils.image_identity import image_store
 
 SECRETS = "/run/secrets"
 #: The settings that say where a container logs in.
 URLS = ("DATABASE_URL", "REDIS_URL", "REDIS_CA_FILE")
-CONTAINERD = "io.containerd.snapshotter.v1"
 #: Seconds for an answer of the engine, or of a program in a container.
 PATIENCE = 20
 #: Characters of a container's last message; a report has no room for more.
@@ -53,12 +53,7 @@ def short(text: str) -> str:
 def about() -> dict[str, Any]:
     """Return the engine's image store and where it keeps its data."""
     info = engine_socket.ask("/info")
-    store = dict(info.get("DriverStatus") or [])
-    contained = store.get("driver-type") == CONTAINERD
-    return {
-        "store": "containerd" if contained else str(info["Driver"]),
-        "root": str(info["DockerRootDir"]),
-    }
+    return {"store": image_store(info), "root": str(info["DockerRootDir"])}
 
 
 def inspect(kind: str, names: list[str]) -> list[dict[str, Any]]:
@@ -174,7 +169,7 @@ def differences(raw: list[dict[str, Any]], settings: list[str]) -> list[str]:
     secrets. A setting that only one of the two releases knows is no difference.
     """
     services = (one["Config"]["Labels"].get("airlift.service") or "" for one in raw)
-    pair = [one for one, name in zip(raw, services) if name.startswith("app-")]  # noqa: B905 - 3.9
+    pair = [one for one, name in zip(raw, services) if name.startswith("app-")]
     if len(pair) != 2:
         return []
     images = inspect("images", [one["Image"] for one in pair])
@@ -234,7 +229,7 @@ class Logins:
         self._deadline = time.monotonic() + PATIENCE
         self._alike: dict[str, tuple[Any, ...]] = {}
         self._tests: dict[tuple[Any, ...], subprocess.Popen[str]] = {}
-        for one, container in zip(found, raw):  # noqa: B905 - new in Python 3.10
+        for one, container in zip(found, raw):
             if not one["running"] or one["state"] == "paused" or one["component"] != "app":
                 continue
             kind = self._alike[one["service"]] = _credentials(container)

@@ -16,7 +16,6 @@ if RELEASE not in sys.path:
 
 from bundle.format.versions import order  # noqa: E402
 
-COLOURS = ("blue", "green")
 Findings = Mapping[str, Any]
 
 
@@ -27,6 +26,11 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} MB" if count < 1000 else f"{count / 1000:.1f} GB"
+
+
+def other_than(active: str, found: Findings) -> str:
+    """Return the colour that is not active."""
+    return next(str(colour) for colour in found["colours"] if colour != active)
 
 
 def problems_of_release(found: Findings, edge: Mapping[str, Any]) -> list[str]:
@@ -246,8 +250,8 @@ def swap_plan(found: Findings) -> dict[str, Any]:
     edge, new = found["edge"], found["new"]
     already = (edge.get("release"), edge.get("serial")) == (new["version"], new["serial"])
     problems = problems_of(found, already=already)
-    active = edge.get("active", COLOURS[0])
-    target = active if already else COLOURS[1 - COLOURS.index(active)]
+    active = edge.get("active", found["colours"][0])
+    target = active if already else other_than(active, found)
     if problems:
         lines = problems
     elif already:
@@ -280,10 +284,10 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
     # Of several interrupted runs, the last one is what the site was changing to.
     nothing: dict[str, Any] = {"step": "", "data": {}}
     last = max(left, key=lambda one: int(one["seq"]), default=nothing)
-    active = edge.get("active", COLOURS[0])
+    active = edge.get("active", found["colours"][0])
     plan: dict[str, Any] = {"active": active, "release": edge.get("release"), "already": False}
     plan |= {"abandon": False, "problems": [], "warm": False, "silent": []}
-    other = COLOURS[1 - COLOURS.index(active)]
+    other = other_than(active, found)
     if problem := problem_of_edge(found):
         return plan | {"target": other, "to": {}, "problems": [problem], "lines": []}
     silent, cold = standbys_of(found)

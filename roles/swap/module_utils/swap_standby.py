@@ -7,14 +7,13 @@ tried from inside the container, with the credentials that it holds.
 from __future__ import annotations
 
 import calendar
-import http.client
 import json
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
+
+from ansible.module_utils.http_probe import ask, failed_checks
 
 
 class NotAbleError(Exception):
@@ -65,25 +64,17 @@ def check_container(options: dict[str, Any]) -> None:
 def check_answer(options: dict[str, Any]) -> None:
     """Reject a colour that is not ready, or is another release."""
     name = options["container"]
-    # This very address, whatever proxy the host may have set.
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        try:
-            url = options["url"] + "/health/ready"
-            with direct.open(url, timeout=options["seconds"]) as answer:
-                status, body = answer.status, answer.read()
-        except urllib.error.HTTPError as answer:
-            status, body = answer.code, answer.read()
-        said = json.loads(body)
-    except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
-        raise NotAbleError(f"{name} does not answer: {error}") from error
-    if not isinstance(said, dict) or not isinstance(said.get("checks", {}), dict):
+    answer = ask(options["url"] + "/health/ready", seconds=options["seconds"])
+    if not answer.status:
+        raise NotAbleError(f"{name} does not answer: {answer.error}")
+    said = answer.readiness()
+    if not said:
         raise NotAbleError(f"{name} does not answer with its readiness")
     if said.get("release") != options["release"]:
         raise NotAbleError(f"{name} answers as release {said.get('release')}")
-    if status != 200:
-        wrong = [f"{part}: {word}" for part, word in said.get("checks", {}).items() if word != "ok"]
-        raise NotAbleError(f"{name} is not ready: {'; '.join(wrong) or f'it answers {status}'}")
+    if answer.status != 200:
+        why = failed_checks(said) or f"it answers {answer.status}"
+        raise NotAbleError(f"{name} is not ready: {why}")
 
 
 def check_logins(options: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ FOUND = ROOT / "tests" / "fuzz" / "found"
 #: What reads a format. A module with one of these reads bytes of others, or says why it does not.
 READS = re.compile(
     r"json\.loads?\(|int\.from_bytes\(|struct\.unpack|csv\.(Dict)?[rR]eader\(|b64decode\("
-    r"|zlib\.|gzip\.GzipFile|tarfile\.open\(|zipfile\.ZipFile\(|yaml\.(safe_)?(load|compose)\("
+    r"|zlib\.|gzip\.GzipFile|tarfile\.open\(|zipfile\.ZipFile\(|yaml[._](safe_)?(load|compose)\("
     r"|fromisoformat\(|strptime\(|validate_json\(|HttpToolsProtocol|BaseHTTPRequestHandler"
     r"|HeaderParser|iter_paragraphs\(|load_pem_|ast\.parse\(|marshal\.loads\(|ElementTree"
     r"|b32decode\(|unhexlify\(|bytes\.fromhex\(|httpx\.URL\(|inet_aton\(|http\.client\.HTTPConn"

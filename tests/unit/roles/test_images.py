@@ -16,6 +16,7 @@ from roles.images.delivery import archive
 from tests.unit.roles.conftest import plugin
 
 engine = plugin("images/library/images_engine.py")
+identity = plugin("site/module_utils/image_identity.py")
 
 
 class Store:
@@ -119,8 +120,8 @@ COMPONENT = {
 
 
 def test_identity_depends_on_the_image_store() -> None:
-    assert engine.expected_id(COMPONENT, "overlay2") == "sha256:c"
-    assert engine.expected_id(COMPONENT, "containerd") == "sha256:m"
+    assert identity.image_id(COMPONENT, "overlay2") == "sha256:c"
+    assert identity.image_id(COMPONENT, "containerd") == "sha256:m"
 
 
 def test_a_tag_is_a_legal_name() -> None:

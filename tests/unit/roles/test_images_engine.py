@@ -45,12 +45,12 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
 
 
 def test_an_engine_that_is_down_is_not_an_engine(docker: Docker) -> None:
-    assert engine.about_engine() == ("overlay2", "/")
-    assert facts.engine()["answers"] is True
+    assert engine.image_folder(engine.about_engine()) == "/"
+    assert facts.engine({})["said"] == ""
     docker.answer("info", stdout=json.dumps(DOWN))
     with pytest.raises(engine.EngineError, match="cannot connect"):
         engine.about_engine()
-    assert facts.engine()["answers"] is False
+    assert facts.engine({})["said"] == "cannot connect"
 
 
 def test_a_list_that_fails_is_not_an_empty_one(docker: Docker) -> None:
@@ -59,7 +59,7 @@ def test_a_list_that_fails_is_not_an_empty_one(docker: Docker) -> None:
         engine.prune({}, set(), check=True)
     docker.answer("image-inspect", stdout="[]", stderr="Error: No such image: x", code=1)
     with pytest.raises(engine.EngineError, match="cannot connect"):
-        engine.look({"app": COMPONENT}, "overlay2", 0)
+        engine.look({"app": COMPONENT}, UP, 0)
 
 
 @pytest.mark.parametrize(

@@ -88,10 +88,11 @@ def test_image_ids_follow_the_image_store() -> None:
         "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
     }
     overlay2 = {"Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "extfs"]]}
-    assert site.site_image_store(containerd) == "containerd"
-    assert site.site_image_store(overlay2) == "overlay2"
-    assert site.site_image_ids(components, "containerd") == {"app": "sha256:m"}
-    assert site.site_image_ids(components, "overlay2") == {"app": "sha256:c"}
+    filters = site.FilterModule().filters()
+    assert filters["site_image_store"](containerd) == "containerd"
+    assert filters["site_image_store"](overlay2) == "overlay2"
+    assert filters["site_image_ids"](components, "containerd") == {"app": "sha256:m"}
+    assert filters["site_image_ids"](components, "overlay2") == {"app": "sha256:c"}
 
 
 def test_components_of_zones() -> None:

@@ -44,6 +44,7 @@ def found() -> dict[str, Any]:
     return {
         "site": "acme",
         "command": COMMAND,
+        "colours": ["blue", "green"],
         "edge": {
             "installed": True,
             "active": "blue",
@@ -441,6 +442,7 @@ def back() -> dict[str, Any]:
     return {
         "site": "acme",
         "command": COMMAND,
+        "colours": ["blue", "green"],
         "edge": {
             "installed": True,
             "active": "green",
