@@ -55,7 +55,7 @@ EXEMPT: dict[str, str] = {
     "bundle/builder/release.py": _OURS,
     "bundle/builder/verifier_pyz.py": _WRITES,
     "roles/backup/module_utils/backup_servers.py": _DATABASE,
-    "roles/edge/files/swap_agent/nginx.py": "reads 16 bytes of a number from the edge's own Nginx",
+    "roles/swap_agent/files/swap_agent/nginx.py": "reads 16 bytes of a number from its own Nginx",
     "roles/images/delivery/archive.py": _WRITES,
     "roles/images/module_utils/images_state.py": _ENGINE,
     "roles/key/action_plugins/key_change.py": _OURS,

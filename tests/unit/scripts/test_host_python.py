@@ -26,10 +26,10 @@ def lint(tree: Path) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     "place",
-    ["edge/files/agent/one.py", "swap/library/one.py", "site/module_utils/one.py"],
+    ["swap_agent/files/agent/one.py", "swap/library/one.py", "site/module_utils/one.py"],
 )
 def test_code_for_hosts_is_held_to_their_oldest_python(place: str, tmp_path: Path) -> None:
-    for folder in ("edge/files/agent", "swap/library", "site/module_utils"):
+    for folder in ("swap_agent/files/agent", "swap/library", "site/module_utils"):
         (tmp_path / "roles" / folder).mkdir(parents=True)
     file = tmp_path / "roles" / place
     file.write_text(BODY.format(""))

@@ -16,7 +16,7 @@ from ansible.module_utils.testing import patch_module_args
 
 from tests.unit.roles.conftest import ROLES, ROOT, plugin
 
-setup = plugin("edge/library/swap_agent_setup.py")
+setup = plugin("swap_agent/library/swap_agent_setup.py")
 OWNER = f"{os.getuid()}:{os.getgid()}"
 UNIT = "airlift-edge.service"
 #: What systemd says of a unit that runs as its file says.
