@@ -184,8 +184,11 @@ newcomer: setup ## try the set-up of `make demo` and `make test` in a plain Debi
 soak: setup-tests ## run the long proofs: imports killed at every step, installs at many tasks, API and parsers fuzzed for long, broken services that the kill tests must notice
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
+	@$(MAKE) soak-from
 
-.PHONY: soak-install soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-stack
+.PHONY: soak-from soak-install soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-stack
+soak-from: setup ## run the part of `make soak` that upgrades a site of an older tree to this tree and rolls back, under load (REV=COMMIT)
+	@AIRLIFT_SOAK=1 pytest tests/soak/test_from.py
 soak-install: setup ## run the part of `make soak` that kills an install at many tasks, and ends it with the same command
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_install_killed.py
 soak-stack: setup-tests ## run `make test-stack` with its long part: restarts, replicas, alerts under traffic, a killed set-up, every failure of it (AIRLIFT_PROOFS=1 writes docs/proofs/)
@@ -208,7 +211,7 @@ kills: setup ## kill everything with -9 while 2,200 jobs are accepted and run; w
 	@$(PY) -m tests.kill --write
 
 .PHONY: bench
-bench: setup ## measure with the demo's bundle, beside other tools; writes docs/benchmarks/
+bench: setup ## measure with the demo's bundle, beside other tools and an older tree (REV=COMMIT); writes docs/benchmarks/
 	@$(PY) scripts/bench.py && $(PY) scripts/bench_service.py && $(PY) -m scripts.costs --write
 
 .PHONY: train

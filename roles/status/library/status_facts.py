@@ -96,7 +96,7 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
         facts["engine"] |= status_engine.about()
         facts["containers"], raw = status_engine.containers(time.time())
         # They take longest, so they go on while the rest is asked.
-        tests = status_engine.Logins(facts["containers"], given["logins"])
+        tests = status_engine.Logins(facts["containers"], raw, given["logins"])
         facts["images"] = status_engine.images()
         facts["differences"] = status_engine.differences(raw, given["settings"])
         if given["database"]:

@@ -105,7 +105,12 @@ class Desk:
         (self.root / "bin").mkdir()
         # It has a database and no container of the service.
         says = json.dumps({"schema": SCHEMA, "api_keys": []})
-        text = f"#!/bin/sh\n[ \"$1\" = container ] && exit 1\necho '{{}}'\necho '{says}'\n"
+        text = f"""#!/bin/sh
+[ "$1" = container ] && exit 1
+[ "$2" = --interactive ] && cat > /dev/null
+echo '{{}}'
+echo '{says}'
+"""
         program(self.root / "bin/docker", text)
 
     def make_agent_old(self) -> None:

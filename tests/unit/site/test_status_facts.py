@@ -170,15 +170,49 @@ def test_a_standby_is_compared_with_what_serves(paper: Engine) -> None:
     assert pair(paper, fingerprint="f2") == ["secrets"]
 
 
+def logged_in(paper: Engine, *containers: dict[str, Any]) -> dict[str, dict[str, str]]:
+    paper.run(*containers)
+    found: dict[str, dict[str, str]] = engine.Logins(*engine.containers(NOW), "program").results()
+    return found
+
+
 def test_every_container_of_the_service_logs_in_anew(paper: Engine, programs: Programs) -> None:
     said = json.dumps({"postgres": "FATAL: password authentication failed", "redis": ""})
     programs.answer("docker", "exec airlift-app-blue python -c", out=f"{said}\n")
     programs.answer("docker", "exec airlift-app-green python -c", err="exec failed: no python")
-    found = shown(paper, raw("app-blue"), raw("app-green"), raw("worker-blue", "paused"))
-    assert engine.Logins(found, "program").results() == {
+    containers = (raw("app-blue"), raw("app-green"), raw("worker-blue", "paused"))
+    assert logged_in(paper, *containers) == {
         "app-blue": {"postgres": "FATAL: password authentication failed", "redis": ""},
         "app-green": {"its services": "exec failed: no python"},
     }
+
+
+def test_containers_that_would_log_in_alike_do_it_once(
+    paper: Engine, programs: Programs, tmp_path: Path
+) -> None:
+    """With the same image, address and secrets, as they are on the disk now."""
+    containers = [raw("app-blue"), raw("worker-blue")]
+    for one in containers:
+        folder = tmp_path / one["Id"]
+        folder.mkdir()
+        (folder / "database_password").write_text("one")
+        one["Mounts"] = [{"Destination": "/run/secrets", "Source": str(folder)}]
+        one["Config"]["Env"] = ["DATABASE_URL=postgresql://a@data-1/airlift", "COLOUR=blue"]
+    programs.answer("docker", "exec airlift-app-blue", out='{"postgres": ""}')
+    programs.answer("docker", "exec airlift-worker-blue", out='{"postgres": "no password"}')
+    alike = {"app-blue": {"postgres": ""}, "worker-blue": {"postgres": ""}}
+    each = {**alike, "worker-blue": {"postgres": "no password"}}
+    assert logged_in(paper, *containers) == alike
+    password = tmp_path / "id-worker-blue/database_password"
+    password.write_text("two")
+    assert logged_in(paper, *containers) == each
+    password.write_text("one")
+    assert logged_in(paper, *containers) == alike
+    containers[1]["Config"]["Env"][0] += "?sslmode=disable"
+    assert logged_in(paper, *containers) == each
+    containers[1]["Config"]["Env"] = containers[0]["Config"]["Env"]
+    containers[1]["Image"] = "sha256:i2"
+    assert logged_in(paper, *containers) == each
 
 
 def test_a_host_knows_its_colours(paper: Engine, programs: Programs) -> None:

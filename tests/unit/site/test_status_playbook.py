@@ -85,7 +85,7 @@ def test_every_fault_is_told_and_nothing_is_changed(play: Any, tmp_path: Path) -
 def test_json_can_be_cut_out_and_a_scheduler_learns_the_verdict(play: Any, tmp_path: Path) -> None:
     done = play("-e", "status_format=json", "-e", "status_fail=true", "--limit", "here")
     assert done.returncode == 2, done.stdout[-2000:]
-    printed = done.stdout[done.stdout.index("{\n") : done.stdout.index("\n        }\n") + 10]
+    printed = done.stdout[done.stdout.index("{\n") : done.stdout.index("\n}\n") + 2]
     assert json.loads(printed) == json.loads((tmp_path / ".airlift/status.json").read_text())
     assert json.loads(printed)["not_asked"] == ["away"]
 
