@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
+from swap_agent.state import Settings
 
 from tests.unit.roles.conftest import ROLES, ROOT, plugin
 
@@ -256,7 +257,10 @@ def test_the_role_wants_a_configuration_for_each_way_to_serve(tmp_path: Path) ->
     include = {"name": "Configuration", "ansible.builtin.include_role": call}
     rehearsal = {**include, "ansible.builtin.include_role": {**call, "apply": {"check_mode": True}}}
     play = {"name": "Play", "hosts": "localhost", "gather_facts": False, "vars": variables}
-    tasks = [rehearsal, include, include]
+    last = {**include, "ansible.builtin.include_role": {**call, "public": True}}
+    parts = {"content": "{{ edge_agent_parts | to_json }}", "dest": str(tmp_path / "parts")}
+    kept = {"name": "Parts", "ansible.builtin.copy": {**parts, "mode": "0600"}}
+    tasks = [rehearsal, include, last, kept]
     (tmp_path / "play.yml").write_text(yaml.safe_dump([{**play, "tasks": tasks}], sort_keys=False))
     done = subprocess.run(
         [
@@ -264,6 +268,8 @@ def test_the_role_wants_a_configuration_for_each_way_to_serve(tmp_path: Path) ->
             "-c",
             "local",
             str(tmp_path / "play.yml"),
+            "-e",
+            json.dumps({"site_images": {"nginx": "sha256:nginx"}}),
         ],
         env={
             "PATH": os.environ["PATH"],
@@ -279,7 +285,7 @@ def test_the_role_wants_a_configuration_for_each_way_to_serve(tmp_path: Path) ->
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 changed, 0 failed" in done.stdout, "the rehearsal, and the first call"
+    assert "3 changed, 0 failed" in done.stdout, "the rehearsal, the first call and the parts"
     desired = tmp_path / "etc/edge/desired"
     upstreams = {path.stem: path.read_text() for path in (desired / "upstreams").iterdir()}
     assert sorted(upstreams) == ["blue", "blue-green", "green", "green-blue"]
@@ -291,3 +297,17 @@ def test_the_role_wants_a_configuration_for_each_way_to_serve(tmp_path: Path) ->
         (other,) = set(ports) - {primary}
         assert f"server 10.0.2.1:{ports[other]}; # app-1" in text.partition("upstream preview {")[2]
     assert (desired / "tls/edge.key").read_text() == "edge.key"
+    written = {part["path"]: part for part in json.loads((tmp_path / "parts").read_text())}
+    settings = written[f"{tmp_path}/etc/swap.json"]["content"]
+    assert settings.endswith("}\n")
+    (tmp_path / "swap.json").write_text(settings)
+    loaded = Settings.load(tmp_path / "swap.json")
+    assert set(loaded.files) <= {str(path.relative_to(desired)) for path in desired.rglob("*")}
+    assert loaded.image == "sha256:nginx"
+    command = written["/usr/local/sbin/airlift-swap"]
+    assert command["mode"] == "0755"
+    assert command["content"].startswith("#!/usr/bin/python3")
+    assert command["content"].endswith("main()\n")
+    unit = written["/etc/systemd/system/airlift-edge.service"]["content"]
+    assert f"ReadWritePaths={tmp_path}/etc/edge /var/lib/airlift/swap\n" in unit
+    assert unit.endswith("WantedBy=multi-user.target\n")
