@@ -75,7 +75,7 @@ class Site:
         (folder / "swap.json").write_text(json.dumps(settings))
         self.edge = Edge(Settings.load(folder / "swap.json"))
         agent = folder / "airlift-swap"
-        main = f"import sys; sys.path.insert(0, {str(ROLES / 'edge/files')!r}); "
+        main = f"import sys; sys.path.insert(0, {str(ROLES / 'swap_agent/files')!r}); "
         main += "from swap_agent.__main__ import main; main()"
         agent.write_text(
             f'#!/bin/sh\nexec {sys.executable} -c "{main}" --settings {folder}/swap.json "$@"\n'
@@ -90,7 +90,7 @@ class Site:
         (swap / "action_plugins").mkdir(parents=True)
         for name in ("tasks", "vars", "filter_plugins"):
             (swap / name).symlink_to(ROLES / "swap" / name)
-        action = (ROLES / "swap/action_plugins/swap_agent.py").read_text()
+        action = (ROLES / "swap_agent/action_plugins/swap_agent.py").read_text()
         (swap / "action_plugins/swap_agent.py").write_text(
             action.replace("/usr/local/sbin/airlift-swap", str(agent))
         )
@@ -140,7 +140,7 @@ class Site:
             "site_version": "1.0.0",
             "site_manifest": {"serial": 1},
             "site_release_dir": str(self.folder),
-            "edge_state_file": str(self.state_file),
+            "swap_agent_state_file": str(self.state_file),
             "edge_state_host": "edge-1",
             "edge_state": {"active": "blue"},
             "site_host_zones": "{{ group_names }}",
