@@ -55,16 +55,10 @@ EXEMPT: dict[str, str] = {
     "bundle/builder/release.py": _OURS,
     "bundle/builder/verifier_pyz.py": _WRITES,
     "roles/backup/module_utils/backup_servers.py": _DATABASE,
-<<<<<<< HEAD
-    "roles/container_engine/library/container_engine.py": _ENGINE,
-    "roles/container_engine/module_utils/engine_network.py": _ENGINE,
-    "roles/edge/files/swap_agent/nginx.py": "reads 16 bytes of a number from the edge's own Nginx",
+    "roles/swap_agent/files/swap_agent/nginx.py": "reads 16 bytes of a number from its own Nginx",
     "roles/container/action_plugins/containers.py": _OURS,
     "roles/container_engine/library/container_engine.py": _ENGINE,
     "roles/container_engine/module_utils/engine_network.py": _ENGINE,
-=======
-    "roles/swap_agent/files/swap_agent/nginx.py": "reads 16 bytes of a number from its own Nginx",
->>>>>>> edge
     "roles/images/delivery/archive.py": _WRITES,
     "roles/images/module_utils/images_state.py": _ENGINE,
     "roles/key/action_plugins/key_change.py": _OURS,

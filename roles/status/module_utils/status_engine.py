@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import hashlib
 import json
+import subprocess
 import time
 from pathlib import Path
 from typing import Any

@@ -26,17 +26,10 @@ def lint(tree: Path) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     "place",
-<<<<<<< HEAD
-    ["edge/files/swap_agent/one.py", "swap/library/one.py", "site/module_utils/one.py"],
-)
-def test_code_for_hosts_is_held_to_their_oldest_python(place: str, tmp_path: Path) -> None:
-    for folder in ("edge/files/swap_agent", "swap/library", "site/module_utils"):
-=======
     ["swap_agent/files/agent/one.py", "swap/library/one.py", "site/module_utils/one.py"],
 )
 def test_code_for_hosts_is_held_to_their_oldest_python(place: str, tmp_path: Path) -> None:
     for folder in ("swap_agent/files/agent", "swap/library", "site/module_utils"):
->>>>>>> edge
         (tmp_path / "roles" / folder).mkdir(parents=True)
     (tmp_path / "roles/edge/files/airlift-swap").write_text("#!/usr/bin/python3\n")
     file = tmp_path / "roles" / place
