@@ -126,10 +126,12 @@ class Engine:
         # If the engine is down, the client still succeeds, with empty answers.
         return told if told.get("ServerVersion") else {}
 
-    def systemctl(self, verb: str) -> None:
+    def systemctl(self, verb: str, *, must: bool = True) -> None:
         """Do something to the engine's unit."""
+        # systemd limits starts, against crash loops: three a minute, which two runs can need.
+        run("systemctl", "reset-failed", UNIT)
         done = run("systemctl", verb, UNIT, seconds=None)
-        if done.returncode:
+        if done.returncode and must:
             message = (
                 f"systemctl {verb} {UNIT} failed on {self.host}: {done.stderr.strip()}. "
                 f"Find the cause with `journalctl -u {UNIT}`, then run the same command again."
@@ -140,7 +142,7 @@ class Engine:
         """Start an engine that does not answer: only a running one can list its containers."""
         if self.check or self.told or not self.present:
             return
-        run("systemctl", "start", UNIT, seconds=None)
+        self.systemctl("start", must=False)
         self.told = self.ask()
         if self.told:
             self.note(f"{UNIT}: started")

@@ -40,7 +40,9 @@ PROGRAMS = {
     "systemctl": """case "$1" in
       is-active) [ ! -e "$here/inactive" ] || [ -e "$here/started" ] ;;
       is-enabled) [ ! -e "$here/disabled" ] ;;
-      *) echo "$@" >> "$here/calls"; touch "$here/started"
+      reset-failed) touch "$here/reset" ;;
+      *) [ -e "$here/reset" ] || exit 1
+         echo "$@" >> "$here/calls"; touch "$here/started"
          [ -e "$here/stays-flushed" ] || rm -f "$here/flushed" ;;
     esac""",
     "dpkg-query": """[ -e "$here/bare" ] || printf '%s installed\\n' nftables python3-requests""",
