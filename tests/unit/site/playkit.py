@@ -146,6 +146,8 @@ echo '{says}'
             "DOCKER_HOST": f"unix://{self.root}/no.sock",
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            # With the name of each task, for tests of what is done in which order.
+            "ANSIBLE_STDOUT_CALLBACK": "default",
             "ANSIBLE_ROLES_PATH": str(self.roles),
             "ANSIBLE_REMOTE_TMP": str(self.root / "tmp"),
         }
