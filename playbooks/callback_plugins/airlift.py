@@ -35,7 +35,7 @@ description:
     text, and what a playbook reports. A text whose last line begins with `Next:` comes last.
   - With C(-v) and above it is the callback C(default).
   - A module reports what it changed in C(changes), a list of texts, in C(changed_files) or in
-    C(msg).
+    C(msg); or in C(containers), a list of C(name), C(changed) and C(why).
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
@@ -78,12 +78,15 @@ def title_of(task: Task, play: str, titles: Mapping[str, str]) -> str:
     return play
 
 
-def change_of(said: Mapping[str, Any]) -> str:
-    """Return what a result says that it changed, in one line; nothing if it does not say."""
+def changes_of(said: Mapping[str, Any]) -> list[str]:
+    """Return what a result says that it changed, each in one line; an empty one if it does not."""
+    listed = [one for one in said.get("containers") or () if isinstance(one, dict)]
+    if several := [one for one in listed if one.get("changed") and one.get("why")]:
+        return [f"{one.get('name')}: {', '.join(map(str, one['why']))}" for one in several]
     for key in _LISTS:
         if isinstance(found := said.get(key), list) and found:
-            return ", ".join(str(one) for one in found)
-    return next((" ".join(str(said[key]).split()) for key in _NAMES if said.get(key)), "")
+            return [", ".join(str(one) for one in found)]
+    return [next((" ".join(str(said[key]).split()) for key in _NAMES if said.get(key)), "")]
 
 
 def reason_of(said: Mapping[str, Any], name: str) -> str:
@@ -272,10 +275,12 @@ class Brief(Default):  # type: ignore[misc]
         if result.task.action in C._ACTION_DEBUG:
             self._report(said, result.task.action)
         elif said.get("changed"):
-            self._changes += 1
             check = bool(result.task_fields.get("check_mode"))
             word = f"{'would change' if check else 'changed'}: [{self.host_label(result)}]"
-            self._line(": ".join(self._words(result, item, change_of(said))), word, C.COLOR_CHANGED)
+            for change in changes_of(said):
+                self._changes += 1
+                text = ": ".join(self._words(result, item, change))
+                self._line(text, word, C.COLOR_CHANGED)
 
     def _words(self, result: Result, *more: str) -> Iterator[str]:
         """Yield role, task and more of a change."""

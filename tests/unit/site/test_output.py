@@ -165,6 +165,23 @@ Batches                                  2 hosts 0.0 s
 
 
 # ---------------------------------------------------------------- changes
+def test_each_container_that_changed_has_a_line(desk: Desk) -> None:
+    (desk.folder / "library").mkdir()
+    (desk.folder / "library/containers.py").write_text(
+        "from ansible.module_utils.basic import AnsibleModule\n"
+        "found = [{'name': 'redis', 'changed': True, 'why': ['image', 'redis.conf']},\n"
+        "         {'name': 'exporter', 'changed': False, 'why': []},\n"
+        "         {'name': 'log', 'changed': True, 'why': ['it does not run']}]\n"
+        "AnsibleModule({}).exit_json(changed=True, containers=found)\n"
+    )
+    said = desk.play({"name": "Bring about", "containers": None}, hosts="app-1")
+    assert said.splitlines()[:2] == [
+        "changed: [app-1] Bring about: redis: image, redis.conf",
+        "changed: [app-1] Bring about: log: it does not run",
+    ]
+    assert recap(said) == Recap(changed=2, failed=0)
+
+
 def test_a_change_says_where_what_and_why(desk: Desk) -> None:
     desk.role("redis", main=[write("{{ out }}/{{ inventory_hostname }}")])
     (desk.folder / "library").mkdir()

@@ -129,7 +129,7 @@ def test_an_agent_of_release_1_0_0_is_planned_with_twice(desk: Desk) -> None:
 def test_an_installation_judges_the_release_again_inside_the_lock(desk: Desk) -> None:
     guard = {**role("guard"), "tags": ["always"]}
     lock = {**role("lock", swap_verb="install", swap_replan="guard.yml"), "tags": ["always"]}
-    code, said = desk.play(guard, lock, options=["--tags", "tls"])
+    code, said = desk.play(guard, lock, options=["-v", "--tags", "tls"])
     assert code == 0, said
     assert said.count("Require the release that the site already runs") == 2
     desk.call("unlock", "--run", desk.lease().run)
