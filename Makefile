@@ -14,6 +14,9 @@ SHELL_FILES = $(shell git ls-files --cached --others --exclude-standard '*.sh' '
 # Made from templates of the roles; the container says which shell runs them.
 RENDERED_SHELL_FILES = $(shell git ls-files 'stack/rendered/*.sh')
 DOCKER_FILES = $(shell git ls-files --cached --others --exclude-standard '*Dockerfile')
+# What Ansible or systemd runs on hosts, with the oldest Python that preflight accepts there. All else runs on 3.11, which mypy knows.
+HOST_CODE = roles/*/library roles/*/module_utils roles/edge/files
+HOST_PYTHON = $(shell sed -n 's/^preflight_python: "\(.*\)"$$/\1/p' roles/preflight/defaults/main.yml)
 
 # ---------------------------------------------------------------- start here
 .PHONY: help
@@ -121,7 +124,7 @@ build: setup ## build the service's image as airlift/app:VERSION
 
 # ---------------------------------------------------------------- tests and proofs
 .PHONY: lint
-lint: setup ## run ruff, mypy, ansible-lint, yamllint, shellcheck, hadolint, actionlint, zizmor
+lint: setup ## run ruff, mypy, vermin, ansible-lint, yamllint, shellcheck, hadolint, actionlint, zizmor
 	@$(MAKE) -j 2 --output-sync lint-roles lint-code
 
 .PHONY: lint-code lint-roles
@@ -129,6 +132,7 @@ lint-code:
 	@ruff check .
 	@ruff format --check .
 	@mypy .
+	@vermin --target=$(HOST_PYTHON)- --violations --quiet --no-tips -vvv $(HOST_CODE)
 	@yamllint --strict .
 	@shellcheck $(SHELL_FILES)
 	@shellcheck --shell=sh $(RENDERED_SHELL_FILES)
@@ -180,8 +184,13 @@ newcomer: setup ## try the set-up of `make demo` and `make test` in a plain Debi
 soak: setup-tests ## run the long proofs: imports killed at every step, installs at many tasks, API and parsers fuzzed for long, broken services that the kill tests must notice
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
+	@$(MAKE) soak-from
 
-.PHONY: soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-stack
+.PHONY: soak-from soak-install soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-stack
+soak-from: setup ## run the part of `make soak` that upgrades a site of an older tree to this tree and rolls back, under load (REV=COMMIT)
+	@AIRLIFT_SOAK=1 pytest tests/soak/test_from.py
+soak-install: setup ## run the part of `make soak` that kills an install at many tasks, and ends it with the same command
+	@AIRLIFT_SOAK=1 pytest tests/soak/test_install_killed.py
 soak-stack: setup-tests ## run `make test-stack` with its long part: restarts, replicas, alerts under traffic, a killed set-up, every failure of it (AIRLIFT_PROOFS=1 writes docs/proofs/)
 	@AIRLIFT_SOAK=1 pytest tests/stack
 soak-power: setup ## run the part of `make soak` that reboots hosts and cuts their power in every state of a site
@@ -202,7 +211,7 @@ kills: setup ## kill everything with -9 while 2,200 jobs are accepted and run; w
 	@$(PY) -m tests.kill --write
 
 .PHONY: bench
-bench: setup ## measure with the demo's bundle, beside other tools; writes docs/benchmarks/
+bench: setup ## measure with the demo's bundle, beside other tools and an older tree (REV=COMMIT); writes docs/benchmarks/
 	@$(PY) scripts/bench.py && $(PY) scripts/bench_service.py && $(PY) -m scripts.costs --write
 
 .PHONY: train

@@ -3,7 +3,7 @@
 ``make bench`` writes docs/benchmarks/results.json (flat keys) and docs/benchmarks/README.md. The
 images of the last build are used; both sides start with the same page cache, and the better of
 two runs counts for both. One part alone is measured with `python scripts/bench.py bundle`, or
-`verify`, `peers`, or `site`; the others' results stay.
+another of PARTS; the others' results stay. `commands` compares with an older tree: REV names it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from bundle.builder import cache
 from bundle.core.text import table
 from scripts import bench_page
 from scripts.bench_bundle import peers, vendor, verification
+from scripts.bench_commands import commands, scale
 from scripts.bench_site import site
 from scripts.lab import ROOT
 
-PARTS = ("site", "bundle", "verify", "peers")
+PARTS = ("site", "commands", "scale", "bundle", "verify", "peers")
 
 
 def main() -> int:
@@ -60,10 +61,17 @@ def main() -> int:
             "cores": os.cpu_count(),
             "machine": f"{platform.machine()}, Linux {platform.release().split('-')[0]}",
         }
+
+        def listen(line: str) -> None:
+            print(line, file=log)
+
+        def say(text: str) -> None:
+            print(text, flush=True)
+
         measures: dict[str, Callable[[], dict[str, Any]]] = {
-            "site": lambda: site(
-                lambda line: print(line, file=log), lambda text: print(text, flush=True)
-            ),
+            "site": lambda: site(listen, say),
+            "commands": lambda: commands(listen, say),
+            "scale": lambda: scale(listen, say),
             "bundle": lambda: vendor(manifest, work),
             "peers": lambda: peers(manifest, work),
             "verify": lambda: verification(bundle, ROOT / ".cache/demo", work),

@@ -15,27 +15,41 @@ class JourneyError(Exception):
     """A step found an unexpected state."""
 
 
+#: The last line of a playbook's output; with `-v`, Ansible's table of hosts is there instead.
+_SUMMARY = re.compile(
+    r"^(?P<changed>\d+) (?:changed|would change), (?P<failed>\d+) failed(?: \([^)]*\))?"
+    r"(?:, (?P<unreachable>\d+) unreachable \([^)]*\))?, [\d.]+ s$",
+    re.MULTILINE,
+)
+_HOST = re.compile(
+    r"^\S+ +: ok=\d+ +changed=(?P<changed>\d+) +unreachable=(?P<unreachable>\d+) "
+    r"+failed=(?P<failed>\d+)",
+    re.MULTILINE,
+)
+
+
 @dataclass
 class Recap:
-    """The totals of Ansible's recap of a run."""
+    """The totals of a playbook run."""
 
     changed: int
     failed: int
-    hosts: dict[str, dict[str, int]]
 
 
 def recap(output: str) -> Recap:
-    """Read the recap of a playbook run."""
-    hosts: dict[str, dict[str, int]] = {}
-    for line in output.splitlines():
-        if found := re.match(r"(\S+)\s+: (ok=\d+.*)", line):
-            pairs = (pair.split("=") for pair in found.group(2).split())
-            hosts[found.group(1)] = {key: int(value) for key, value in pairs}
+    """Read the totals of a playbook run; refuse the output of a run that did not end."""
+    if not (found := [*_SUMMARY.finditer(output), *_HOST.finditer(output)]):
+        message = "the output has no summary, so the playbook did not end"
+        raise JourneyError(message)
     return Recap(
-        sum(host["changed"] for host in hosts.values()),
-        sum(host["failed"] + host["unreachable"] for host in hosts.values()),
-        hosts,
+        sum(int(one["changed"]) for one in found),
+        sum(int(one["failed"]) + int(one["unreachable"] or 0) for one in found),
     )
+
+
+def ended(output: str) -> bool:
+    """Return whether a playbook run came to its end, well or not."""
+    return bool(_SUMMARY.search(output) or _HOST.search(output))
 
 
 def documented(mark: str, page: str = "TRUST.md") -> str:

@@ -24,7 +24,7 @@ SYSTEM_END = "<!-- end of system -->"
 BEGIN = "<!-- flows: made by scripts/flows_doc.py from roles/site/defaults/main.yml -->"
 END = "<!-- end of flows -->"
 
-COLOURS = ("blue", "green")
+COLOURS = yaml.safe_load((ROOT / "roles/site/vars/main.yml").read_text())["site_colours"]
 #: What the sources of flows are called in the picture, where they are no zone.
 OUTSIDE = {"any": "API clients", "mgmt": "jump host"}
 #: Ports that Nginx publishes, though they do not bear its container's name.

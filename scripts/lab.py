@@ -22,9 +22,13 @@ Listener = Callable[[str], None]
 
 
 def telling(output: str) -> str:
-    """Return the part of a failed command's output with the reason: a playbook's first error."""
+    """Return the part of a failed command's output with the reason: a playbook's first error.
+
+    `[ERROR]` and `fatal:` are Ansible's own words: with `-v`, and before a playbook begins.
+    """
     lines = [line for line in output.splitlines() if line.strip()]
-    errors = [i for i, line in enumerate(lines) if line.startswith(("[ERROR]", "fatal:"))]
+    words = ("[ERROR]", "fatal:", "failed:", "unreachable:")
+    errors = [i for i, line in enumerate(lines) if line.startswith(words)]
     if not errors:
         return "\n".join(lines[-25:])
     end = next((i for i in range(errors[0], len(lines)) if lines[i].startswith("PLAY")), None)

@@ -21,6 +21,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from scripts.flows_doc import COLOURS  # noqa: E402 - after the path
 from scripts.page_parts import between, rewrite  # noqa: E402 - after the path
 
 DOCUMENT = ROOT / "docs" / "MONITORING.md"
@@ -137,7 +138,7 @@ def scrapes() -> str:
     site = yaml.safe_load(SITE.read_text())
     rows = []
     for name, job in jobs.items():
-        both = [f"{job['port']}_{colour}" for colour in ("blue", "green")]
+        both = [f"{job['port']}_{colour}" for colour in COLOURS]
         names = both if job.get("colours") else [job["port"]]
         sources = {"self"} if job["zone"] == "monitor" else {"monitor"}
         flow = next(

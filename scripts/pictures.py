@@ -85,7 +85,7 @@ def last_status(log: str) -> list[str]:
     indent = len(lines[starts[-1]]) - len(lines[starts[-1]].lstrip())
     text = []
     for line in lines[starts[-1] :]:
-        if line.startswith("PLAY RECAP"):
+        if re.match(r"\d+ changed, \d+ failed", line):  # the playbook's summary
             break
         text.append(line[indent:].rstrip())
     return "\n".join(text).rstrip().split("\n")

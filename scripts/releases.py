@@ -1,6 +1,7 @@
-"""Source trees of other releases: this tree with a patch of tests/releases applied.
+"""Source trees of other releases: this tree with a patch of tests/releases, or an older tree.
 
 It is a patch and not a copy, so that it fails when the tree changes, instead of becoming outdated.
+An older tree is a revision of this repository, which makes its own bundle and its own site.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from scripts.lab import ROOT
 
 PATCHES = ROOT / "tests" / "releases"
+#: The older tree, unless REV names another: the last one with tasks of its own for each container.
+BEFORE = "8e19d669201f"
 _GIT = ("git", "-c", "user.name=Airlift", "-c", "user.email=release@airlift.example")
 
 
@@ -36,6 +39,28 @@ def source_tree(patch: str) -> Path:
     environment = {**os.environ, "GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
     _git(tree, "add", "--all")
     _git(tree, "commit", "--quiet", "--no-gpg-sign", "-m", patch, environment=environment)
+    return tree
+
+
+def older_tree(revision: str = "") -> Path:
+    """Check out a revision and return its tree; it works with this tree's tools, and on its lab."""
+    revision = revision or os.environ.get("REV") or BEFORE
+    try:
+        commit = _git(ROOT, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
+    except RuntimeError as error:
+        message = f"{revision} is no commit of this clone; fetch it: git fetch --unshallow origin"
+        raise RuntimeError(message) from error
+    tree = ROOT / ".cache" / "trees" / commit[:12]
+    if not (tree / ".git").exists():
+        shutil.rmtree(tree, ignore_errors=True)
+        # Also where an earlier checkout was removed by hand.
+        _git(ROOT, "worktree", "add", "--force", "--quiet", "--detach", str(tree), commit)
+    for shared in (".cache/lab", ".venv/bin"):
+        link = tree / shared
+        link.parent.mkdir(exist_ok=True)
+        (ROOT / shared).mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(ROOT / shared)
     return tree
 
 

@@ -20,8 +20,9 @@ from scripts.load import Load, Result
 RATE = 40.0
 STEADY_SECONDS = 12.0
 _DELIVERED = re.compile(
-    r"images on (?P<host>\S+): (?P<names>.*): (?P<megabytes>[\d.]+) MB in (?P<seconds>[\d.]+) s "
-    r"\(registry, (?P<pulled>[\d.]+) s of it the pull\)"
+    r"^changed: \[(?P<host>\S+)\] images: .*: (?P<names>.*): (?P<megabytes>[\d.]+) MB in "
+    r"(?P<seconds>[\d.]+) s \(registry, (?P<pulled>[\d.]+) s of it the pull\)$",
+    re.MULTILINE,
 )
 
 

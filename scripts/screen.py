@@ -10,17 +10,15 @@ import threading
 import time
 from typing import TextIO
 
-_TASK = re.compile(r"TASK \[(.*?)\] *\**$")
+_STEP = re.compile(r"^(\S.*?) {2,}\S.*? +\d+\.\d s(?:  failed)?$")
 _LOGGED = re.compile(r"^ *\d+\.\d s  (.*)$")
-_NOISE = re.compile(
-    r"^(\s|PLAY|TASK|RUNNING|FAILED - RETRYING|ok:|changed:|skipping:|included:|\[|\}|#|$)"
-)
+_NOISE = re.compile(r"^(\s|changed:|\[|\}|#|$)")
 _STILL_EVERY = 30.0
 
 
 def sub_step(line: str) -> str | None:
     """Return the current step of a command that a line of its output names, or None."""
-    for pattern in (_TASK, _LOGGED):
+    for pattern in (_STEP, _LOGGED):
         if found := pattern.search(line):
             return found.group(1)
     return None if _NOISE.match(line) else line

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test stage, keeps going after a failed one, and ends with one table and one
+# Runs every test stage, keeps going after a failed one, and ends with where the time went, by stage and by test, and one
 # closing line "N passed, N failed". Exit code 0 only if every stage passed.
 #   scripts/test-all.sh [group ...]      stages: lint unit molecule stack site; a group is one stage, or lanes: "unit | molecule stack"
 set -uo pipefail
@@ -38,8 +38,7 @@ run_stage() {
 # shown when the last lane is done.
 groups=("$@")
 [ ${#groups[@]} -gt 0 ] || groups=("unit | lint molecule stack | site")
-rows=()
-failed_stages=0
+order=() # of the stages, as they are shown
 
 title() {
   if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
@@ -49,14 +48,11 @@ title() {
   fi
 }
 
-# Notes how a stage ended: NAME CODE SECONDS
-note() {
-  local result=passed
-  if [ "$2" -ne 0 ]; then
-    result="FAILED (exit $2)"
-    failed_stages=$((failed_stages + 1))
-  fi
-  rows+=("$(printf '%-10s %-18s %4d s' "$1" "$result" "$3")")
+# Runs a stage and keeps how it ended, with its seconds
+timed_stage() {
+  local start=$SECONDS
+  run_stage "$1"
+  echo "$? $((SECONDS - start))" >"$reports/$1.end"
 }
 
 # Runs the stages of a lane in the background and keeps what they print: STAGE ...
@@ -64,9 +60,7 @@ run_beside() {
   trap 'exit 130' INT
   renice --priority 8 --pid "$BASHPID" >/dev/null
   for stage in "$@"; do
-    start=$SECONDS
-    run_stage "$stage" >"$reports/$stage.log" 2>&1
-    echo "$? $((SECONDS - start))" >"$reports/$stage.end"
+    timed_stage "$stage" >"$reports/$stage.log" 2>&1
   done
 }
 
@@ -84,22 +78,17 @@ for group in "${groups[@]}"; do
   set +m
   read -ra stages <<<"${lanes[-1]}"
   for stage in "${stages[@]}"; do
-    start=$SECONDS
     title "$stage"
-    run_stage "$stage"
-    note "$stage" $? $((SECONDS - start))
+    timed_stage "$stage"
   done
   wait "${jobs[@]}"
   for stage in "${others[@]}"; do
     title "$stage"
     cat "$reports/$stage.log"
-    read -r code seconds <"$reports/$stage.end"
-    note "$stage" "$code" "$seconds"
   done
+  order+=("${stages[@]}" "${others[@]}")
   jobs=()
 done
 
 printf '\n'
-printf '%s\n' "${rows[@]}"
-python scripts/junit_totals.py "$failed_stages" "$reports"
-[ "$failed_stages" -eq 0 ]
+python scripts/junit_totals.py "$reports" "$SECONDS" "${order[@]}"

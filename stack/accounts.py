@@ -1,7 +1,7 @@
 """The `accounts` service: roles and database in Postgres, as the role postgres wants them.
 
 Speaks to the server as its superuser over the socket that it shares with it. The planning is the
-role's own module, mounted beside this file; accounts.json is rendered from the role's data and
+role's own file, mounted beside this file; accounts.json is rendered from the role's data and
 names the file of each password.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
-import types
 from pathlib import Path
 
+import postgres_accounts  # type: ignore[import-not-found]
 import psycopg
 
 SECRETS = Path("/run/secrets")
@@ -21,12 +21,6 @@ SOCKET = "/run/postgresql"
 
 def main() -> int:
     """Bring the server's accounts in line; say what was done."""
-    # Only the module's entry point, which does not run here, needs Ansible.
-    basic = types.ModuleType("ansible.module_utils.basic")
-    basic.AnsibleModule = object  # type: ignore[attr-defined]
-    sys.modules["ansible.module_utils.basic"] = basic
-    import postgres_accounts as module  # type: ignore[import-not-found] # noqa: PLC0415
-
     roles = json.loads(WANTED.read_text())
     for role in roles:
         role["password"] = (SECRETS / role["password"]).read_text()
@@ -35,8 +29,8 @@ def main() -> int:
     with psycopg.connect(
         host=SOCKET, user="postgres", dbname="postgres", autocommit=True
     ) as server:
-        row = server.execute(module.STATE_SQL).fetchone()
-        for what, sql in module.plan(wanted, row[0] if row else {}):
+        row = server.execute(postgres_accounts.STATE_SQL).fetchone()
+        for what, sql in postgres_accounts.plan(wanted, row[0] if row else {}):
             server.execute(sql)
             print(what, flush=True)
     return 0

@@ -9,13 +9,17 @@ from collections.abc import Sequence
 ABOUT = {
     "compose_up": ("`docker compose up --build` starts the local stack.", "soak-stack"),
     "deploy": ("A pipeline deploys as a runner on the jump host does.", "soak-deploy"),
+    "from": (
+        "A site of an older tree upgrades to this tree under load, and rolls back.",
+        "soak-from",
+    ),
     "fuzz": (
         "Each parser of foreign bytes accepts an input or refuses it with the product's error.",
         "soak-fuzz",
     ),
     "install_killed": (
         "After `kill -9` at any task of an install, the same command ends it.",
-        "soak",
+        "soak-install",
     ),
     "next": (
         "Each command that status prints is typed in that state, and ends in a clean status.",

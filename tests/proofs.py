@@ -1,11 +1,13 @@
-"""What the long proofs found, as pages of docs/proofs: AIRLIFT_PROOFS=1 writes them."""
+"""What the long proofs found, as pages and JSON in docs/proofs: AIRLIFT_PROOFS=1 writes them."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
 from collections import defaultdict
+from typing import Any
 
 import pytest
 
@@ -31,13 +33,14 @@ TREE = _tree() if os.environ.get("AIRLIFT_PROOFS") == "1" else ""
 
 
 def write_pages(reporter: pytest.TerminalReporter, target: str, *, only: str = "") -> None:
-    """Write a page per file of tests: what was tried, on which tree, and what came of it.
+    """Write a page and JSON per file of tests: what was tried, on which tree, what came of it.
 
     `only` names a mark: the others of the same files are no long proofs.
     """
     if not TREE:
         return
     found: dict[str, list[str]] = defaultdict(list)
+    cases: dict[str, list[dict[str, Any]]] = defaultdict(list)
     more: dict[str, dict[str, object]] = defaultdict(dict)
     for outcome in ("passed", "failed", "error"):
         for report in reporter.getreports(outcome):
@@ -53,6 +56,8 @@ def write_pages(reporter: pytest.TerminalReporter, target: str, *, only: str = "
                 what = name.removeprefix("test_").replace("_", " ")
                 row = f"| {what} | {outcome} | {report.duration:.0f} s |{values}"
                 found[path].append(row)
+                case = {"case": what, "outcome": outcome, "seconds": round(report.duration)}
+                cases[path].append(case | dict(report.user_properties))
     PROOFS.mkdir(exist_ok=True)
     for path, rows in found.items():
         if name_of(path) not in ABOUT:
@@ -61,3 +66,5 @@ def write_pages(reporter: pytest.TerminalReporter, target: str, *, only: str = "
         date = time.strftime("%Y-%m-%d", time.gmtime())
         made = page(path, rows, list(more[path]), f"Tree {TREE}, {date}", target)
         (PROOFS / f"{name_of(path)}.md").write_text(made)
+        told = {"format": 1, "test": path, "tree": TREE, "date": date, "cases": cases[path]}
+        (PROOFS / f"{name_of(path)}.json").write_text(json.dumps(told, indent=1) + "\n")

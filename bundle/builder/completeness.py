@@ -122,7 +122,7 @@ def _images(documents: Mapping[str, Any], known: Collection[str]) -> Iterator[st
     for name, document in documents.items():
         for key, value in _walk(document):
             asked: list[str] = []
-            if key == "service_component" and isinstance(value, str) and "{{" not in value:
+            if key == "component" and isinstance(value, str) and "{{" not in value:
                 asked = [value]
             elif key == "site_components" and isinstance(value, dict):
                 asked = list(value)

@@ -41,8 +41,9 @@ class Unpacked:
         self._refusal: AirliftError | None = None
         #: Bytes of the layer as a tar file, so far. For zstd, until `check`, only the certain ones.
         self.size = 0
-        # The maximum that zstd's compressed blocks can add.
+        # The maximum that zstd's compressed blocks can add, and the largest window of their frames.
         self._more = 0
+        self._window = 0
         self._start = b""
         self._kind = ""
         self._gzip = zlib.decompressobj(wbits=31)
@@ -93,7 +94,7 @@ class Unpacked:
             ) from error
         self.size = 0
         try:
-            self._add(zstd.count(read, self._limit))
+            self._add(zstd.count(read, self._limit, self._window))
         except ValueError as error:
             self._refuse(f"is no zstd stream: {error}")
 
@@ -149,10 +150,16 @@ class Unpacked:
         start = at + 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
         if start + size > len(piece):
             return None
+        if not single:
+            exponent, mantissa = piece[at + 5] >> 3, piece[at + 5] & 7
+            self._window = max(self._window, (8 + mantissa) << 7 + exponent)
         if size:
             stated = int.from_bytes(piece[start : start + size], "little")
+            stated += 256 if size == 2 else 0
             # An engine would allocate memory for it.
-            self._check_fits(stated + 256 if size == 2 else stated)
+            self._check_fits(stated)
+            if single:
+                self._window = max(self._window, stated)
         self._in_frame, self._checksum = True, flags & 4
         return start + size
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 from bundle.errors import AirliftError, Kind
@@ -17,8 +18,9 @@ from bundle.errors import AirliftError, Kind
 Read = Callable[[int, int], bytes]
 _NAME = "libzstd.so.1"
 _PIECE = 256 << 10
-# A decoder needs up to 134 MB for its frame's window, so only one runs at a time.
-_ONE = threading.Lock()
+# A decoder keeps its frame's window and some more. A layer of ours has one of 33.6 MB, and any may
+# have one of 134 MB.
+_BESIDE_WINDOW = 1 << 20
 
 
 class _Buffer(ctypes.Structure):
@@ -27,15 +29,44 @@ class _Buffer(ctypes.Structure):
     _fields_ = (("at", ctypes.c_void_p), ("size", ctypes.c_size_t), ("done", ctypes.c_size_t))
 
 
-def count(read: Read, limit: int) -> int:
+class Memory:
+    """Memory for decoders that run beside each other; one that needs more than all runs alone."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free = size
+        self._returned = threading.Condition()
+
+    @contextmanager
+    def borrowed(self, size: int) -> Iterator[None]:
+        """Wait until so much is free, and take it for a ``with`` block."""
+        size = min(size, self._size)
+        with self._returned:
+            self._returned.wait_for(lambda: self._free >= size)
+            self._free -= size
+        try:
+            yield
+        finally:
+            with self._returned:
+                self._free += size
+                self._returned.notify_all()
+
+
+# For two layers of ours: the verifier needs 26 MB itself, and promises to stay below 100.
+_DECODERS = Memory(72 << 20)
+
+
+def count(read: Read, limit: int, window: int) -> int:
     """Return the unpacked size of a stream; stop reading above the limit.
+
+    ``window`` is the largest that one of its frames states.
 
     Raises:
         ValueError: it is not a complete zstd stream.
         AirliftError: this machine has no libzstd.
     """
     library = _library()
-    with _ONE:
+    with _DECODERS.borrowed(window + _BESIDE_WINDOW):
         decoder = library.ZSTD_createDStream()
         try:
             return _count(library, decoder, read, limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shlex
 import signal
@@ -30,10 +31,13 @@ class Done(NamedTuple):
         """Return why it failed: the last error of a playbook, otherwise the last line.
 
         Earlier errors were ignored, or a rescue handled them and its own error sums them up.
+        `[ERROR]` is Ansible's own: before a playbook begins, and from releases without our output.
         """
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        errors = [line for line in lines if line.startswith("[ERROR]")]
+        words = ("[ERROR]", "failed: [", "unreachable: [")
+        errors = [line for line in lines if line.startswith(words)]
         found = errors[-1] if errors else (lines or ["no output"])[-1]
+        found = re.sub(r"^(failed|unreachable): \[.*?\] ", "", found)
         for prefix in ("[ERROR]:", "Task failed:", "Action failed:", "Module failed:"):
             found = found.removeprefix(prefix).strip()
         return found[:300]

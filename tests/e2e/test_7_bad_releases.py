@@ -72,7 +72,7 @@ BAD = [
 
 def last_sentence(done: Done) -> str:
     """Return Ansible's last error, in one line: what an operator reads."""
-    return " ".join(done.output.rpartition("fatal: [edge-1]")[2].partition("PLAY RECAP")[0].split())
+    return " ".join(done.output.rpartition("failed: [edge-1]")[2].split())
 
 
 @pytest.fixture(scope="module")

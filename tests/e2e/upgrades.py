@@ -29,6 +29,23 @@ def agent(journey: Journey, *words: str) -> dict[str, Any]:
     return answer
 
 
+def serving(journey: Journey) -> str:
+    """Return the release that serves."""
+    return str(agent(journey, "show")["release"])
+
+
+def until_well(journey: Journey, seconds: float = 180) -> None:
+    """Wait until status finds nothing wrong: health checks take their time after a start."""
+    deadline = time.monotonic() + seconds
+    while True:
+        journey.play("status", release=serving(journey))
+        report = json.loads(journey.lab.read("jump", f"{SITE}/.airlift/status.json"))
+        if report["verdict"] == "ok":
+            return
+        assert time.monotonic() < deadline, report["problems"]
+        time.sleep(3)
+
+
 def offer(journey: Journey) -> None:
     """Have release 1.1.0 on the jump host, carried as what changed only."""
     if journey.lab.ssh("test -d /opt/airlift/releases/1.1.0", check=False).code != 0:

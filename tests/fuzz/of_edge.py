@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+from types import SimpleNamespace
 from typing import Any
 
 from swap_agent import lease, nginx, probe, replicas, runs, swap, watch
@@ -208,14 +210,16 @@ def of_probe(kit: Kit) -> Case:
 
 @fuzzed(
     "answers of the agent",
-    "the action plugin swap_agent",
+    "the action plugin swap_agent, swap_agent_setup.call",
     "roles/swap/action_plugins/swap_agent.py",
+    "roles/edge/library/swap_agent_setup.py",
     form=Json(words=(b'"holder"', b'"run"', b'"last_lease"', b'"unfinished"', b'"seq"')),
     refusals=(),
 )
 def of_agent(kit: Kit) -> Case:
     """Whatever the edge answers, the task has a result or fails in words."""
     module = plugin("swap/action_plugins/swap_agent.py")
+    setup = plugin("edge/library/swap_agent_setup.py")
     world = _world(kit)
     shown = json.dumps(swap.show(world.edge)).encode()
     held = json.dumps({"holder": {"run": "a.b.c.1.2", "owner": "ann"}}).encode()
@@ -245,5 +249,9 @@ def of_agent(kit: Kit) -> Case:
             if command == "step":
                 assert found.get("failed") is True
                 assert found["msg"]
+        said = data.decode("utf-8", "replace")
+        host = SimpleNamespace(run_command=lambda _: (0, said, ""))
+        with contextlib.suppress(setup.SetupError):
+            assert setup.call(host, [])["changed"] in (True, False)
 
-    return Case([shown, held], check)
+    return Case([shown, held, b'{"changed": false}'], check)

@@ -82,16 +82,16 @@ def of_asks(kit: Kit) -> Case:
 
 @fuzzed(
     "answers to gates",
-    "app_ready.ask, swap_standby.check_answer, swap_smoke.identify",
-    *("roles/app/library/app_ready.py", "roles/swap/library/swap_standby.py"),
-    "roles/swap/library/swap_smoke.py",
+    "http_probe.Answer.readiness, swap_standby.check_answer, swap_smoke.identify",
+    *("roles/site/module_utils/http_probe.py", "roles/app/library/app_ready.py"),
+    *("roles/swap/module_utils/swap_standby.py", "roles/swap/library/swap_smoke.py"),
     form=Json(words=(b'"checks"', b'"release"', b'"1.1.0"')),
     refusals=(),
 )
 def of_gates(kit: Kit) -> Case:
     """Whatever answers, it is the release that was meant or a gate says why not."""
     ready = plugin("app/library/app_ready.py")
-    standby = plugin("swap/library/swap_standby.py")
+    standby = plugin("swap/module_utils/swap_standby.py")
     smoke = plugin("swap/library/swap_smoke.py")
     current = _answering(kit)
     options: dict[str, Any] = {
@@ -106,9 +106,9 @@ def of_gates(kit: Kit) -> Case:
     def check(data: bytes) -> None:
         for status in (200, 503):
             current[:] = [status, data]
-            found, said = ready.ask("http://x")
-            assert found == status
-            assert isinstance(ready.why_not(status, said), str)
+            answer = ready.ask("http://x")
+            assert answer.status == status
+            assert isinstance(ready.why_not(status, answer.readiness()), str)
             for act, error in (
                 (standby.check_answer, standby.NotAbleError),
                 (smoke.identify, smoke.SmokeError),
@@ -135,9 +135,9 @@ plain words
 
 @fuzzed(
     "logs of containers",
-    "status_engine.reason_in, app_ready.last_words, service_probe.last_words, app_reason",
+    "status_engine.reason_in, app_ready.last_words, container_wait.last_words, app_reason",
     *("roles/site/module_utils/container_logs.py", "roles/status/module_utils/status_engine.py"),
-    *("roles/service/library/service_probe.py",),
+    *("roles/container/module_utils/container_wait.py",),
     *("roles/app/filter_plugins/app.py", "roles/app/library/app_ready.py"),
     form=Lines([b'"level"', b"error", b"fatal:", b"\x1b[31m"], inner=Json()),
     refusals=(),
@@ -145,7 +145,7 @@ plain words
 def of_logs(kit: Kit) -> Case:
     """The last words of a container are one line, whatever it wrote."""
     engine = plugin("status/module_utils/status_engine.py")
-    probes = plugin("service/library/service_probe.py")
+    probes = plugin("container/module_utils/container_wait.py")
     ready = plugin("app/library/app_ready.py")
     filters = plugin("app/filter_plugins/app.py")
     current = [""]
@@ -179,9 +179,9 @@ DAEMON = {"dns": ["192.0.2.1"], "log-driver": "local", "live-restore": True, "ip
 @fuzzed(
     "configuration of the engine",
     "engine_configuration.read, merged; engine_rules.makes_rules",
-    *("roles/container_engine/library/engine_configuration.py",),
+    *("roles/container_engine/module_utils/engine_configuration.py",),
     *(
-        "roles/container_engine/library/engine_rules.py",
+        "roles/container_engine/module_utils/engine_rules.py",
         "roles/status/module_utils/status_rules.py",
     ),
     form=Json(words=(b'"iptables"', b'"log-opts"', b"\xff")),
@@ -189,8 +189,8 @@ DAEMON = {"dns": ["192.0.2.1"], "log-driver": "local", "live-restore": True, "ip
 )
 def of_daemon(kit: Kit) -> Case:
     """A client's file is read or refused in words, and keeps every key of theirs."""
-    module = plugin("container_engine/library/engine_configuration.py")
-    rules = plugin("container_engine/library/engine_rules.py")
+    module = plugin("container_engine/module_utils/engine_configuration.py")
+    rules = plugin("container_engine/module_utils/engine_rules.py")
     status = plugin("status/module_utils/status_rules.py")
     path = kit.folder / "daemon.json"
     kit.patch.setattr(status, "DAEMON", path)

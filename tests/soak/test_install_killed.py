@@ -5,16 +5,21 @@ from __future__ import annotations
 import pytest
 
 from scripts.journey import Journey, recap
+from scripts.lab import Done
 from tests.e2e.support import kill_at
 
 #: Every so many tasks a run is killed; the next one starts from what it left.
 EVERY = 12
 
 
+def kill_after(placed: Journey, tasks: int) -> Done:
+    return kill_at(placed, "install", "TASK [", nth=tasks, options=["-v"])
+
+
 @pytest.mark.timeout(4 * 3600)
 def test_killed_at_task_after_task(placed: Journey) -> None:
     kills = 0
-    while (done := kill_at(placed, "install", "TASK [", nth=(kills + 1) * EVERY)).code != 0:
+    while (done := kill_after(placed, (kills + 1) * EVERY)).code != 0:
         assert done.code == 255, done.output[-2000:]
         kills += 1
     assert kills > 10

@@ -19,7 +19,14 @@ from scripts import power
 from scripts.journey import SITE, Journey
 from scripts.lab import Done
 from tests.e2e.support import HOSTS
-from tests.e2e.upgrades import APP_HOSTS, NO_PREFLIGHT, offer, rotate
+from tests.e2e.upgrades import (
+    APP_HOSTS,
+    NO_PREFLIGHT,
+    offer,
+    rotate,
+    serving,
+    until_well,
+)
 
 GONE = "app-2"
 SETTINGS = f"{SITE}/group_vars/all/main.yml"
@@ -35,28 +42,10 @@ OPERATIONS = ("rollback", "upgrade", "install")
 pytestmark = pytest.mark.timeout(4 * 3600)
 
 
-def serving(journey: Journey) -> str:
-    """Return the release that serves."""
-    shown = json.loads(journey.lab.console("edge-1", "airlift-swap show").output)
-    return str(shown["release"])
-
-
 def play(journey: Journey, operation: str, *, check: bool = True) -> Done:
     """Run an operation from the directory of the release that it belongs to."""
     release = serving(journey) if operation == "install" else "1.1.0"
     return journey.play(operation, *NO_PREFLIGHT, release=release, check=check)
-
-
-def until_well(journey: Journey, seconds: float = 180) -> None:
-    """Wait until status finds nothing wrong: health checks take their time after a start."""
-    deadline = time.monotonic() + seconds
-    while True:
-        journey.play("status", release=serving(journey))
-        report = json.loads(journey.lab.read("jump", f"{SITE}/.airlift/status.json"))
-        if report["verdict"] == "ok":
-            return
-        assert time.monotonic() < deadline, report["problems"]
-        time.sleep(3)
 
 
 # ---------------------------------------------------------------- what happens to a site

@@ -58,16 +58,14 @@ checks:
   type: dict
 """
 
-import http.client  # noqa: E402
 import json  # noqa: E402
 import subprocess  # noqa: E402
 import time  # noqa: E402
-import urllib.error  # noqa: E402
-import urllib.request  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.container_logs import last_error  # noqa: E402
+from ansible.module_utils.http_probe import ask, failed_checks  # noqa: E402
 
 #: The engine starts a container again that ended; one that does so twice will not stay. What it
 #: outlived before we watched is history: the database was away, a machine was restarted.
@@ -117,35 +115,13 @@ def check_container(options: dict[str, Any], before: int | None) -> int:
     return restarts if before is None else min(before, restarts)
 
 
-def ask(url: str) -> tuple[int, dict[str, Any]]:
-    """Return status and body of the readiness answer; (0, {}) when there is none yet."""
-    # This very address, whatever proxy the host may have set.
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        try:
-            with direct.open(url + "/health/ready", timeout=5) as answer:
-                status, body = answer.status, answer.read()
-        except urllib.error.HTTPError as answer:
-            status, body = answer.code, answer.read()
-    except (OSError, http.client.HTTPException):
-        return 0, {}
-    try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
-        return status, {}
-    # What has another form is no answer of the service.
-    good = isinstance(said, dict) and isinstance(said.get("checks", {}), dict)
-    return status, said if good else {}
-
-
 def why_not(status: int, said: dict[str, Any]) -> str:
     """Return what keeps it from being ready."""
     if not status:
         return "it does not answer"
     if status == 200:
         return "something else answers there: it names no release"
-    wrong = [f"{name}: {value}" for name, value in said.get("checks", {}).items() if value != "ok"]
-    return "; ".join(wrong) or f"it answers {status}"
+    return failed_checks(said) or f"it answers {status}"
 
 
 def wait(options: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +131,8 @@ def wait(options: dict[str, Any]) -> dict[str, Any]:
     before = None
     while True:
         before = check_container(options, before)
-        status, said = ask(options["url"])
+        answer = ask(options["url"] + "/health/ready")
+        status, said = answer.status, answer.readiness()
         found = (said.get("release"), said.get("colour"))
         if found[0] is not None and found != (options["release"], options["colour"]):
             raise NotReadyError(

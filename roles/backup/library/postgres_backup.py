@@ -199,6 +199,7 @@ def prove(params: Params, scratch: Scratch, source: Session) -> dict[str, Any]:
     started, clock = time.gmtime(), time.monotonic()
     directory = Path(params["directory"])
     part = directory / f"{params['label']}.dump.part"
+    scratch.prepare()
     start = source.ask(BEGIN + START)
     # Counted first: the locks this takes keep each table from being emptied or altered meanwhile.
     before = source.ask(RELATIONS)

@@ -145,12 +145,20 @@ class Scratch:
             what=f"the throw-away server ({command[0]})",
         )
 
-    def start(self) -> None:
-        """Make an empty cluster and wait until it answers."""
+    def prepare(self) -> None:
+        """Begin to make an empty cluster, which takes seconds; the dump need not wait for it."""
         self.data.mkdir(mode=0o700)
         uid, _, gid = self.user.partition(":")
         os.chown(self.data, int(uid), int(gid or uid))
-        self.run(*INITDB)
+        self.run(*INITDB, detach=True)
+
+    def start(self) -> None:
+        """Serve the prepared cluster; wait until it answers."""
+        code = docker("wait", self.name)
+        if code != "0":
+            last_words = docker("logs", "--tail", "5", self.name)
+            message = f"the throw-away server (initdb) ended with {code}: {last_words}"
+            raise BackupError(message)
         self.run(*SERVER, detach=True)
         ready = ["pg_isready", "--host=/run/postgresql", "--username=postgres"]
         while "accepting" not in docker(*inside(self.name, self.user, *ready)):

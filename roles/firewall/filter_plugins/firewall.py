@@ -35,6 +35,12 @@ def _ports(names: Iterable[str], ports: Mapping[str, int], flow: str) -> list[in
     return sorted({int(ports[name]) for name in names})
 
 
+def _rule(direction: str, name: str, addresses: list[str], ports: list[int], **other: Any) -> Rule:
+    """Return what one host must allow: `addresses` are the other ends."""
+    rule = {"direction": direction, "name": name, "addresses": addresses, "ports": ports}
+    return {**rule, "containers": False, "protocol": "tcp", **other}
+
+
 def firewall_rules(
     flows: Sequence[Mapping[str, Any]],
     *,
@@ -71,29 +77,12 @@ def firewall_rules(
             addresses = _networks(others, f"flow {name!r}")
             containers = source == "self" or source in host_zones
             if addresses or containers:
-                rules.append(
-                    {
-                        "direction": "in",
-                        "name": name,
-                        "addresses": addresses,
-                        "containers": containers,
-                        "protocol": "tcp",
-                        "ports": numbers,
-                    }
-                )
+                rules.append(_rule("in", name, addresses, numbers, containers=containers))
         if source in host_zones:
             there = {one for zone in targets for one in zone_addresses[zone]} - {address}
             if there:
-                rules.append(
-                    {
-                        "direction": "out",
-                        "name": name,
-                        "addresses": _networks(there, f"flow {name!r}"),
-                        "containers": False,
-                        "protocol": "tcp",
-                        "ports": numbers,
-                    }
-                )
+                addresses = _networks(there, f"flow {name!r}")
+                rules.append(_rule("out", name, addresses, numbers))
     return rules
 
 
@@ -102,23 +91,16 @@ def firewall_outside_rules(
 ) -> list[Rule]:
     """Return what one host must allow to and from the client's own services."""
     return [
-        {
-            "direction": flow["direction"],
-            "name": str(flow["name"]),
-            "addresses": _networks(flow["addresses"], f"outside flow {flow['name']!r}"),
-            "containers": False,
-            "protocol": flow["protocol"],
-            "ports": sorted({int(port) for port in flow["ports"]}),
-        }
+        _rule(
+            flow["direction"],
+            str(flow["name"]),
+            _networks(flow["addresses"], f"outside flow {flow['name']!r}"),
+            sorted({int(port) for port in flow["ports"]}),
+            protocol=flow["protocol"],
+        )
         for flow in flows
         if flow["zone"] == "all" or flow["zone"] in host_zones
     ]
-
-
-def firewall_covers(networks: Sequence[str], address: str) -> bool:
-    """Say whether an address is in one of the networks."""
-    number = ipaddress.ip_address(address)
-    return any(number in ipaddress.ip_network(network, strict=False) for network in networks)
 
 
 class FilterModule:
@@ -129,5 +111,4 @@ class FilterModule:
         return {
             "firewall_rules": firewall_rules,
             "firewall_outside_rules": firewall_outside_rules,
-            "firewall_covers": firewall_covers,
         }

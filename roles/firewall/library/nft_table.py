@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Keep one nftables table equal to its file; see DOCUMENTATION."""
+"""Keep one nftables table, its file and its unit as wanted; see DOCUMENTATION."""
 
 from __future__ import annotations
 
@@ -12,12 +12,26 @@ description:
     back, and a run that was killed between writing and loading is finished by the next one.
   - After O(state=loaded) a timer on the host puts the previous table back unless
     O(state=confirmed) follows in time. A table that locks us out heals itself.
+  - The unit that loads the file at each start of the host follows what is confirmed, never what is
+    only loaded.
 options:
   state:
-    description: C(loaded) loads, C(confirmed) keeps.
+    description:
+      - C(loaded) loads, C(confirmed) keeps; C(absent) removes table, files and unit.
     type: str
-    choices: [loaded, confirmed]
+    choices: [loaded, confirmed, absent]
     required: true
+  host:
+    description: The host's name in messages.
+    type: str
+    default: this host
+  allowed:
+    description:
+      - Networks, one of which this very connection must come from.
+      - Does not apply where it is no SSH connection.
+    type: list
+    elements: str
+    default: []
   family:
     description: Family of the table.
     type: str
@@ -34,6 +48,14 @@ options:
     description: The ruleset. It must begin by deleting the table, so that it can replace it.
     type: str
     default: ""
+  unit:
+    description: File of the systemd unit.
+    type: path
+    required: true
+  unit_content:
+    description: The unit.
+    type: str
+    default: ""
   confirm_seconds:
     description: How long the timer waits.
     type: int
@@ -47,49 +69,60 @@ EXAMPLES = r"""
     table: airlift
     path: /etc/airlift/firewall.nft
     content: "{{ lookup('ansible.builtin.template', 'firewall.nft.j2') }}"
+    unit: /etc/systemd/system/airlift-firewall.service
+    unit_content: "{{ lookup('ansible.builtin.template', 'airlift-firewall.service.j2') }}"
 """
 
 RETURN = r"""
-reason:
-  description: What differed.
-  returned: when changed
-  type: str
+changes:
+  description: What differed, in words.
+  returned: always
+  type: list
+  elements: str
+unconfirmed:
+  description: Whether a table was loaded that the timer takes away again.
+  returned: always
+  type: bool
 """
 
 import hashlib  # noqa: E402
+import ipaddress  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import shutil  # noqa: E402
 import tempfile  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.host_tools import RefusedError, login_address, replace  # noqa: E402
 
 UNDO = "airlift-firewall-undo"
 
 
-def write_file(path: Path, content: str) -> None:
-    """Replace a file atomically and flush it."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    with os.fdopen(handle, "w") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    Path(temporary).chmod(0o600)
-    Path(temporary).replace(path)
+def covers(networks: Sequence[str], address: str) -> bool:
+    """Say whether an address is in one of the networks."""
+    number = ipaddress.ip_address(address)
+    return any(number in ipaddress.ip_network(network, strict=False) for network in networks)
+
+
+def text_of(path: Path) -> str:
+    """Return a file's text; nothing when there is none."""
+    return path.read_text() if path.exists() else ""
 
 
 class Table:
-    """One table, its file, and what was last confirmed."""
+    """One table, its file, what was last confirmed, and the unit that loads it."""
 
-    def __init__(self, module: AnsibleModule) -> None:
-        self.module = module
-        self.name = [module.params["family"], module.params["table"]]
-        self.path = Path(module.params["path"])
+    def __init__(self, module: Any) -> None:
+        self.module, options = module, module.params
+        self.name = [options["family"], options["table"]]
+        self.path = Path(options["path"])
         self.previous = self.path.with_suffix(".previous")
         self.stamp = self.path.with_suffix(".confirmed")
+        self.content = options.get("content", "")
+        self.unit = Path(options.get("unit", ""))
 
     def listing(self) -> str:
         """Return the live table without counters, or nothing when there is none."""
@@ -102,13 +135,12 @@ class Table:
 
     def fingerprint(self) -> str:
         """Return what a confirmed table leaves behind: the file's and the kernel's digests."""
-        text = self.path.read_text() if self.path.exists() else ""
-        digests = [hashlib.sha256(one.encode()).hexdigest() for one in (text, self.listing())]
-        return json.dumps(digests)
+        texts = (text_of(self.path), self.listing())
+        return json.dumps([hashlib.sha256(one.encode()).hexdigest() for one in texts])
 
-    def difference(self, content: str) -> str:
+    def difference(self) -> str:
         """Say what differs from the wanted state, or nothing."""
-        if not self.path.exists() or self.path.read_text() != content:
+        if text_of(self.path) != self.content:
             return "the rules changed"
         if not self.stamp.exists():
             return "the rules were never confirmed"
@@ -116,90 +148,145 @@ class Table:
             return "the kernel holds other rules than the file"
         return ""
 
-    def load(self, content: str, seconds: int) -> dict[str, Any]:
-        """Check the rules, schedule restoring the old ones, load."""
-        reason = self.difference(content)
-        if not reason:
-            return {"changed": False}
-        before = self.path.read_text() if self.path.exists() else ""
-        # A rehearsal on a host that has no nftables yet cannot check them.
+    def guard(self) -> None:
+        """Refuse rules that lock out whoever applies them."""
+        address, allowed = login_address(), self.module.params["allowed"]
+        if address and not covers(allowed, address):
+            message = (
+                f"{self.module.params['host']} sees this jump host as {address}, which is not in "
+                f"site_mgmt_addresses ({', '.join(allowed)}): these rules would lock it out. "
+                f"Add {address}/32 to site_mgmt_addresses."
+            )
+            raise RefusedError(message)
+
+    def loaded(self) -> dict[str, Any]:
+        """Check the rules, schedule restoring the old ones, load; the unit follows what stays."""
+        self.guard()
+        reason = self.difference()
+        diff = [self.diff(self.path, self.content)] if reason else []
+        if reason:
+            self.check_rules()
+            if not self.module.check_mode:
+                self.load()
+        changes = [reason] if reason else []
+        # A table that is not confirmed must not be loaded by the next start of the host.
+        if not reason or self.module.check_mode:
+            changes += self.keep_unit(diff)
+        return {"changes": changes, "diff": diff, "unconfirmed": bool(reason)}
+
+    def check_rules(self) -> None:
+        """Let nftables judge the rules; a rehearsal on a host that has none cannot."""
         if shutil.which("nft") or not self.module.check_mode:
             with tempfile.NamedTemporaryFile("w", suffix=".nft") as wanted:
-                wanted.write(content)
+                wanted.write(self.content)
                 wanted.flush()
                 self.run("nft", "--check", "--file", wanted.name)
-        result = {
-            "changed": True,
-            "reason": reason,
-            "diff": {"before": before, "after": content},
-        }
-        if self.module.check_mode:
-            return result
+
+    def load(self) -> None:
+        """Load the rules, with a timer that restores those before."""
         # Without a previous table, restoring means to remove the new one.
-        was = self.listing() and before
-        name = " ".join(self.name)
-        write_file(self.previous, was or f"table {name}\ndelete table {name}\n")
+        was, name = self.listing() and text_of(self.path), " ".join(self.name)
+        replace(self.previous, was or f"table {name}\ndelete table {name}\n", 0o600)
         self.stamp.unlink(missing_ok=True)
         self.disarm()
         undo = f"cp -p {self.previous} {self.path} && nft -f {self.path}"
+        seconds = self.module.params["confirm_seconds"]
         self.run(
             *("systemd-run", "--quiet", "--collect", f"--unit={UNDO}", f"--on-active={seconds}"),
             *("--timer-property=AccuracySec=1s", "/bin/sh", "-c", undo),
         )
-        write_file(self.path, content)
+        replace(self.path, self.content, 0o600)
         self.run("nft", "--file", str(self.path))
-        return result
 
-    def confirm(self, content: str) -> dict[str, Any]:
+    def confirmed(self) -> dict[str, Any]:
         """Keep what was loaded, if it is still there."""
         self.disarm()
-        if not self.path.exists() or self.path.read_text() != content:
-            self.module.fail_json(
-                msg="no new SSH connection came through the new rules in time, so the host put the "
+        if text_of(self.path) != self.content:
+            message = (
+                "no new SSH connection came through the new rules in time, so the host put the "
                 "old ones back: see whether site_mgmt_addresses names this jump host"
             )
-        write_file(self.stamp, self.fingerprint())
-        return {"changed": True}
+            raise RefusedError(message)
+        replace(self.stamp, self.fingerprint(), 0o600)
+        diff: list[dict[str, str]] = []
+        return {"changes": ["the rules stay", *self.keep_unit(diff)], "diff": diff}
+
+    def keep_unit(self, diff: list[dict[str, str]]) -> list[str]:
+        """Let the unit load the table at each start of the host; return what that changes."""
+        changes, name, wanted = [], self.unit.name, self.module.params["unit_content"]
+        act = not self.module.check_mode
+        there = self.unit.exists()
+        if text_of(self.unit) != wanted or self.unit.stat().st_mode & 0o7777 != 0o644:
+            changes.append(f"{name}: written")
+            diff.append(self.diff(self.unit, wanted))
+            if act:
+                replace(self.unit, wanted)
+                self.run("systemctl", "daemon-reload")
+        for question, verb in (("is-enabled", "enable"), ("is-active", "start")):
+            if not (there and self.succeeds("systemctl", question, name)):
+                changes.append(f"{name}: {verb}")
+                if act:
+                    self.run("systemctl", verb, name)
+        return changes
+
+    def absent(self) -> dict[str, Any]:
+        """Remove the table, now and at the next start, and its files."""
+        files = [self.unit, self.path, self.previous, self.stamp]
+        there = [path for path in files if path.exists()]
+        if not self.module.check_mode:
+            if self.unit in there:
+                self.run("systemctl", "disable", "--now", self.unit.name)
+            for path in there:
+                path.unlink()
+            if self.unit in there:
+                self.run("systemctl", "daemon-reload")
+        return {"changes": [f"{path}: removed" for path in there]}
+
+    def diff(self, path: Path, after: str) -> dict[str, str]:
+        """Return what --diff shows of a file."""
+        header = {"before_header": str(path), "after_header": str(path)}
+        return {**header, "before": text_of(path), "after": after}
 
     def disarm(self) -> None:
         """Take the timer away; it is no error when there is none."""
-        self.module.run_command(["systemctl", "stop", f"{UNDO}.timer"])
+        self.succeeds("systemctl", "stop", f"{UNDO}.timer")
+
+    def succeeds(self, *command: str) -> bool:
+        """Run a command; say whether it worked."""
+        return bool(self.module.run_command(list(command))[0] == 0)
 
     def run(self, *command: str) -> None:
         """Run a command that must work."""
         code, output, errors = self.module.run_command(list(command))
         if code != 0:
-            self.module.fail_json(
-                msg=f"{command[0]}: {(errors or output).strip()}", command=command
-            )
+            message = f"{' '.join(command)}: {(errors or output).strip()}"
+            raise RefusedError(message)
 
 
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["loaded", "confirmed"], "required": True},
+            "state": {"choices": ["loaded", "confirmed", "absent"], "required": True},
+            "host": {"type": "str", "default": "this host"},
+            "allowed": {"type": "list", "elements": "str", "default": []},
             "family": {"type": "str", "default": "inet"},
             "table": {"type": "str", "required": True},
             "path": {"type": "path", "required": True},
             "content": {"type": "str", "default": ""},
+            "unit": {"type": "path", "required": True},
+            "unit_content": {"type": "str", "default": ""},
             "confirm_seconds": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )
     # Modes of parent directories must not depend on the umask of sudo.
     os.umask(0o022)
-    table = Table(module)
     try:
-        if module.params["state"] == "loaded":
-            result = table.load(module.params["content"], module.params["confirm_seconds"])
-        elif module.check_mode:
-            result = {"changed": False}
-        else:
-            result = table.confirm(module.params["content"])
-    except OSError as error:
+        result = getattr(Table(module), module.params["state"])()
+        module.exit_json(**{"unconfirmed": False, **result}, changed=bool(result["changes"]))
+    except (OSError, RefusedError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(**result)
 
 
 if __name__ == "__main__":

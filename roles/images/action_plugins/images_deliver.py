@@ -95,7 +95,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         pulled = result.get("pulled_seconds", 0.0)
         how = f"{way}, {pulled:.2f} s of it the pull" if pulled else way
         message = f"{', '.join(missing)}: {sent / 1e6:.1f} MB in {seconds:.1f} s ({how})"
-        self._display.display(f"images on {self._vars['inventory_hostname']}: {message}")
         return {
             "changed": True,
             "msg": message,

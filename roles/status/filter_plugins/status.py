@@ -21,20 +21,23 @@ def _of_edge(site: Mapping[str, Any]) -> Iterator[Ask]:
                 "kind": "ready",
                 "url": url,
                 "within": "airlift-edge",
+                "colour": colour,
             }
 
 
 def _of_app(site: Mapping[str, Any]) -> Iterator[Ask]:
-    """Check what the host itself runs: both colours, and the worker of the active one."""
-    names = [f"app_{colour}" for colour in site["colours"]] + [f"worker_{site['colours'][0]}"]
-    for name in names:
-        url = f"http://{site['address']}:{site['ports'][name]}/health/ready"
-        yield {"name": name.replace("_", "-"), "kind": "ready", "url": url}
+    """Check what the host itself runs of each colour."""
+    for colour in site["colours"]:
+        for service in ("app", "worker"):
+            port = site["ports"][f"{service}_{colour}"]
+            url = f"http://{site['address']}:{port}/health/ready"
+            yield {"name": f"{service}-{colour}", "kind": "ready", "url": url, "colour": colour}
 
 
 def status_asks(site: Mapping[str, Any]) -> list[Ask]:
     """Return the checks of one host; `site` is what the role knows of it.
 
+    Those of a colour are for the host to choose from: it knows which colours it has.
     The service's own answer tests its connection to the data zone and its logins there; an
     exporter's metric tests the exporter's login; Prometheus' targets test every scrape.
     """

@@ -13,7 +13,9 @@ options:
   asks:
     description:
       - The network checks - C(name), C(kind) (C(ready), C(gauge) or C(targets)), C(url), C(ca),
-        C(verify), C(gauge), and C(within), the container from whose network it is sent.
+        C(verify), C(gauge), C(within), the container from whose network it is sent, and C(colour).
+      - One with a colour is sent only where that colour serves or stands by. The agent knows that;
+        on other hosts the containers tell.
     type: list
     elements: dict
     default: []
@@ -26,11 +28,10 @@ options:
     description: C(family), C(table), C(path) and C(unit) of our rules; empty when there are none.
     type: dict
     default: {}
-  colours:
-    description: The active colour and the standby, when there is one.
-    type: list
-    elements: str
-    default: []
+  agent:
+    description: The swap agent, where it is; it knows the active colour and the standby.
+    type: str
+    default: ""
   settings:
     description: Settings that must be the same in both colours.
     type: list
@@ -88,12 +89,16 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
         "logins": {},
         "database": {},
     }
+    if given["agent"]:
+        facts["edge"] = status_engine.edge(given["agent"])
+    tests = None
     try:
         facts["engine"] |= status_engine.about()
         facts["containers"], raw = status_engine.containers(time.time())
+        # They take longest, so they go on while the rest is asked.
+        tests = status_engine.Logins(facts["containers"], raw, given["logins"])
         facts["images"] = status_engine.images()
-        facts["logins"] = status_engine.logins(facts["containers"], given["logins"])
-        facts["differences"] = status_engine.differences(raw, given["colours"], given["settings"])
+        facts["differences"] = status_engine.differences(raw, given["settings"])
         if given["database"]:
             facts["database"] = status_engine.database(
                 given["database"]["container"], given["database"]["name"], given["keys"]
@@ -101,7 +106,10 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
     except status_engine.EngineError as error:
         facts["engine"]["error"] = status_engine.short(str(error))
     pids = {one["name"]: one.pop("pid") for one in facts["containers"]}
-    facts["answers"] = status_asks.answers(given["asks"], pids)
+    colours = status_engine.colours(facts)
+    asks = [ask for ask in given["asks"] if ask.get("colour", "") in {"", *colours}]
+    facts["answers"] = status_asks.answers(asks, pids)
+    facts["logins"] = tests.results() if tests else {}
     ports = sorted({port for one in facts["containers"] for port in one.pop("ports")})
     facts["forwarding"] = status_rules.forwarding()
     facts["engine_rules"] = status_rules.engine_rules(ports)
@@ -127,7 +135,7 @@ def main() -> None:
             "asks": {"type": "list", "elements": "dict", "default": []},
             "paths": {"type": "list", "elements": "path", "default": []},
             "firewall": {"type": "dict", "default": {}},
-            "colours": {"type": "list", "elements": "str", "default": []},
+            "agent": {"type": "str", "default": ""},
             "settings": {"type": "list", "elements": "str", "default": []},
             "logins": {"type": "str", "required": True},
             "aside": {"type": "str", "default": ""},

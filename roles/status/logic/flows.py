@@ -11,12 +11,23 @@ from roles.status.logic.model import Findings, Problem, Rank
 SMOKE = "airlift-smoke"
 
 
+def taken_out(findings: Findings, host: str, colour: str) -> Mapping[str, Any]:
+    """Return what the edge's watcher says of a replica that it took out; empty of any other one."""
+    edge = model.edge_of(findings)
+    for group in (edge.get("replicas"), edge.get("standby_replicas")):
+        one = group.get(host) if isinstance(group, Mapping) else None
+        if one and one.get("state") == "out" and one.get("colour") == colour:
+            return dict(one)
+    return {}
+
+
 def replica(findings: Findings, host: str, colour: str) -> tuple[Mapping[str, Any], bool]:
     """Return the readiness answer of a replica, and whether the edge received it."""
     name = f"app-{colour}"
     for one in findings["zones"].get("dmz", []):
         answers = model.facts_of(findings, one).get("answers") or {}
-        if f"{name} on {host}" in answers:
+        # The edge refuses connections to one that is out, which hides the cause.
+        if f"{name} on {host}" in answers and not taken_out(findings, host, colour):
             return answers[f"{name} on {host}"], True
     own = model.facts_of(findings, host).get("answers") or {}
     return own.get(name, {}), False

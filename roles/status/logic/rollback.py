@@ -45,6 +45,8 @@ def faults_of_standby(
             yield host, f"{name} on {host} was started with other values than {other}: {what}", ""
         elif why := flows.refused(findings, host, name):
             yield host, f"{name} on {host} cannot log in", why
+        elif out := flows.taken_out(findings, host, colour):
+            yield host, f"{name} on {host} does not answer the edge", str(out.get("why") or "")
         elif not answer or answer["error"]:
             whom = "the edge" if from_edge else "its host"
             reason = str(answer["error"]) if answer else ""

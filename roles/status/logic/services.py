@@ -134,6 +134,11 @@ def host_lines(
         before = "bring the host back"
         problem = Problem(Rank.HOST, host, f"{host} cannot be reached over SSH", before=before)
         return [Row(host, "-", "-", "-", "-", "unreachable", "-")], [problem]
+    if said.get("late"):
+        before = f"check the load of {host} and the network path to it"
+        found = f"{host} did not answer within {said['late']} s"
+        problem = Problem(Rank.HOST, host, found, before=before)
+        return [Row(host, "-", "-", "-", "-", "no answer", "-")], [problem]
     why = str(facts["engine"]["error"]) if facts else str(said.get("msg", "no reason given"))
     problems = list(of_host(host, facts)) if facts else []
     if why:
@@ -169,6 +174,7 @@ def nothing_installed(findings: Findings) -> bool:
     """Return whether every host answers and none holds anything of a site."""
     anything = any(
         model.answer_of(findings, host).get("unreachable")
+        or model.answer_of(findings, host).get("late")
         or model.facts_of(findings, host).get("containers")
         for host in model.asked(findings)
     )

@@ -3,58 +3,31 @@
 from __future__ import annotations
 
 import ctypes
-import http.client
 import json
 import os
 import re
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-SECONDS = 5.0
+from ansible.module_utils import http_probe
+
 WORDS = 160
-#: Maximal bytes of an answer; a service that sends more is not the expected one.
-MOST = 64 << 20
 #: Down targets that are checked again; a site where more are down has another cause.
 TARGETS = 32
 LABELS = ("job", "host", "instance", "colour")
 Ask = dict[str, Any]
 
 
-class Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: another address says nothing of this service."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Let the redirect be the answer."""
-
-
 def get(ask: Ask) -> tuple[int, bytes, str]:
     """Return status, body and, where there is no answer, why."""
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), Stay()]
-    authority = ask.get("ca") or None
-    try:
-        if ask["url"].startswith("https:"):
-            if authority and not Path(authority).is_file():
-                return 0, b"", f"{authority} is not on this host"
-            context = ssl.create_default_context(cafile=authority)
-            if not ask.get("verify", True):
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        with urllib.request.build_opener(*handlers).open(ask["url"], timeout=SECONDS) as answer:
-            return int(answer.status), bytes(answer.read(MOST)), ""
-    except urllib.error.HTTPError as answer:
-        try:
-            return answer.code, answer.read(MOST), ""
-        except (OSError, http.client.HTTPException):
-            return answer.code, b"", ""
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = str(getattr(error, "reason", "") or error) or type(error).__name__
-        return 0, b"", reason[:WORDS]
+    authority = str(ask.get("ca") or "")
+    if ask["url"].startswith("https:") and authority and not Path(authority).is_file():
+        return 0, b"", f"{authority} is not on this host"
+    status, body, error = http_probe.ask(ask["url"], ca=authority, verify=ask.get("verify", True))
+    return status, body, error[:WORDS]
 
 
 def object_in(body: bytes) -> dict[str, Any]:

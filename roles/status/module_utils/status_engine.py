@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import calendar
+import hashlib
 import json
+import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import container_logs, engine_client
-from ansible.module_utils.engine_client import EngineError
+from ansible.module_utils import container_logs, engine_socket
+from ansible.module_utils.engine_socket import EngineError
 from ansible.module_utils.image_identity import image_store
 
+SECRETS = "/run/secrets"
+#: The settings that say where a container logs in.
+URLS = ("DATABASE_URL", "REDIS_URL", "REDIS_CA_FILE")
+#: Seconds for an answer of the engine, or of a program in a container.
+PATIENCE = 20
 #: Characters of a container's last message; a report has no room for more.
 WORDS = 200
 LATEST = """SELECT json_build_object('version', version, 'lowest_compatible', lowest_compatible,
@@ -21,15 +27,21 @@ LATEST = """SELECT json_build_object('version', version, 'lowest_compatible', lo
  FROM schema_version ORDER BY version DESC LIMIT 1"""
 
 
-docker = partial(engine_client.docker, timeout=20)
-
-
-def lines_of(*arguments: str) -> list[str]:
-    """Return the client's output; raise its error message when it fails."""
-    done = docker(*arguments)
-    if done.returncode != 0:
-        raise EngineError(short(done.stderr) or f"docker {arguments[0]} failed")
-    return str(done.stdout).split("\n")
+def docker(*arguments: str, timeout: int = PATIENCE) -> subprocess.CompletedProcess[str]:
+    """Run the engine's client."""
+    try:
+        return subprocess.run(
+            ["docker", *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise EngineError("there is no container engine on this host") from None
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"the engine did not answer within {timeout} s") from None
 
 
 def short(text: str) -> str:
@@ -40,16 +52,14 @@ def short(text: str) -> str:
 
 def about() -> dict[str, Any]:
     """Return the engine's image store and where it keeps its data."""
-    info = engine_client.about_engine(timeout=20)
+    info = engine_socket.ask("/info")
     return {"store": image_store(info), "root": str(info["DockerRootDir"])}
 
 
 def inspect(kind: str, names: list[str]) -> list[dict[str, Any]]:
-    """Return the engine's records of containers or images; omit those removed meanwhile."""
-    if not names:
-        return []
-    found: list[dict[str, Any]] = json.loads(docker(kind, "inspect", *names).stdout or "[]")
-    return found
+    """Return the engine's records of `containers` or `images`; omit those removed meanwhile."""
+    found = (engine_socket.ask(f"/{kind}/{name}/json") for name in names)
+    return [one for one in found if one is not None]
 
 
 def seconds_since(moment: str, now: float) -> int:
@@ -115,8 +125,10 @@ def published(container: dict[str, Any]) -> list[int]:
 
 def containers(now: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return Airlift's containers, as described and as the engine has them."""
-    names = lines_of("ps", "--all", "--quiet", "--no-trunc", "--filter", "label=airlift.service")
-    raw = inspect("container", [name for name in names if name])
+    listed = engine_socket.ask(
+        "/containers/json", all="true", filters={"label": ["airlift.service"]}
+    )
+    raw = inspect("containers", [one["Id"] for one in listed])
     found = []
     for one in raw:
         described = describe(one, now)
@@ -127,18 +139,40 @@ def containers(now: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return found, raw
 
 
-def differences(raw: list[dict[str, Any]], colours: list[str], settings: list[str]) -> list[str]:
-    """Return the settings in which the standby differs from the active colour.
+def edge(agent: str) -> dict[str, Any]:
+    """Return what the swap agent shows; C(msg) is the reason when it does not."""
+    try:
+        done = subprocess.run(
+            [agent, "show"], capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        return dict(json.loads(done.stdout))
+    except FileNotFoundError:
+        return {"msg": f"there is no {agent} on this host"}
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"msg": short(str(error))}
+    except (ValueError, TypeError, RecursionError):
+        return {"msg": short(done.stderr).replace("airlift-swap: ", "", 1) or "it says nothing"}
+
+
+def colours(facts: dict[str, Any]) -> set[str]:
+    """Return the colours that serve or stand by, as far as a host knows."""
+    edge = facts.get("edge") or {}
+    if edge.get("installed"):
+        return {str(edge[name]) for name in ("active", "standby") if edge.get(name)}
+    return {one["colour"] for one in facts["containers"] if one["colour"]}
+
+
+def differences(raw: list[dict[str, Any]], settings: list[str]) -> list[str]:
+    """Return the settings in which two colours differ, the standby and the active one.
 
     Compares settings that both have, those that the inventory names, and the fingerprint of the
     secrets. A setting that only one of the two releases knows is no difference.
     """
-    by_service = {one["Config"]["Labels"].get("airlift.service"): one for one in raw}
-    both = [by_service.get(f"app-{colour}") for colour in colours]
-    if len(both) != 2 or not all(both):
+    services = (one["Config"]["Labels"].get("airlift.service") or "" for one in raw)
+    pair = [one for one, name in zip(raw, services) if name.startswith("app-")]
+    if len(pair) != 2:
         return []
-    pair = [one for one in both if one]
-    images = inspect("image", [one["Image"] for one in pair])
+    images = inspect("images", [one["Image"] for one in pair])
     of_image = {one["Id"]: set(one["Config"].get("Env") or []) for one in images}
     active, standby = (
         dict(
@@ -154,35 +188,76 @@ def differences(raw: list[dict[str, Any]], colours: list[str], settings: list[st
     return found + (["secrets"] if prints[0] != prints[1] else [])
 
 
-def login(container: str, program: str) -> dict[str, str]:
-    """Return the logins of a container of the service, each with the reason for its refusal."""
+def _begin(*arguments: str) -> subprocess.Popen[str]:
+    """Start the engine's client."""
+    pipe = subprocess.PIPE
     try:
-        done = docker("exec", container, "python", "-c", program)
-        found = json.loads(done.stdout.strip().rpartition("\n")[2])
-        return {str(name): short(str(error)) for name, error in dict(found).items()}
-    except EngineError as error:
-        return {"its services": str(error)}
-    except (ValueError, TypeError, RecursionError):
-        return {"its services": reason_in(done.stderr) or "no answer of the login test"}
+        return subprocess.Popen(
+            ["docker", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise EngineError(f"the engine's client cannot be started: {error}") from None
 
 
-def logins(found: list[dict[str, Any]], program: str) -> dict[str, dict[str, str]]:
-    """Return service: logins for every running colour and worker; the program tests them."""
-    running = [
-        one
-        for one in found
-        if one["running"] and one["state"] != "paused" and one["component"] == "app"
-    ]
-    if not running:
-        return {}
-    with ThreadPoolExecutor(len(running)) as pool:
-        tried = {one["service"]: pool.submit(login, one["name"], program) for one in running}
-        return {service: result.result() for service, result in tried.items()}
+def _credentials(raw: dict[str, Any]) -> tuple[Any, ...]:
+    """Return all that decides over a container's logins: image, addresses, and its secrets now."""
+    places = [m["Source"] for m in raw.get("Mounts") or [] if m.get("Destination") == SECRETS]
+    files = sorted(one for place in places for one in Path(place).glob("*"))
+    settings = sorted(one for one in raw["Config"]["Env"] or [] if one.partition("=")[0] in URLS)
+    try:
+        secrets = [(one.name, hashlib.sha256(one.read_bytes()).digest()) for one in files]
+    except OSError:
+        secrets = []
+    return (raw["Image"], *settings, *(secrets or [raw["Id"]]))
+
+
+class Logins:
+    """Tests of logins in the running colours and workers, which go on while others are asked.
+
+    Where containers would log in alike, with the same image, addresses and secrets, one does it
+    for all: a test takes a second of a processor.
+    """
+
+    def __init__(
+        self, found: list[dict[str, Any]], raw: list[dict[str, Any]], program: str
+    ) -> None:
+        self._deadline = time.monotonic() + PATIENCE
+        self._alike: dict[str, tuple[Any, ...]] = {}
+        self._tests: dict[tuple[Any, ...], subprocess.Popen[str]] = {}
+        for one, container in zip(found, raw):
+            if not one["running"] or one["state"] == "paused" or one["component"] != "app":
+                continue
+            kind = self._alike[one["service"]] = _credentials(container)
+            if kind not in self._tests:
+                self._tests[kind] = _begin("exec", one["name"], "python", "-c", program)
+
+    def results(self) -> dict[str, dict[str, str]]:
+        """Return service: its logins, each with the reason for its refusal."""
+        said = {kind: self._result(process) for kind, process in self._tests.items()}
+        return {service: dict(said[kind]) for service, kind in self._alike.items()}
+
+    def _result(self, process: subprocess.Popen[str]) -> dict[str, str]:
+        try:
+            out, err = process.communicate(timeout=max(0.1, self._deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            return {"its services": f"the engine did not answer within {PATIENCE} s"}
+        try:
+            found = json.loads(out.strip().rpartition("\n")[2])
+            return {str(name): short(str(error)) for name, error in dict(found).items()}
+        except (ValueError, TypeError, RecursionError):
+            return {"its services": reason_in(err) or "no answer of the login test"}
 
 
 def images() -> list[str]:
     """Return the ids of the images that the host has."""
-    return sorted({one for one in lines_of("image", "ls", "--quiet", "--no-trunc") if one})
+    return sorted({str(one["Id"]) for one in engine_socket.ask("/images/json")})
 
 
 def database(container: str, name: str, keys: list[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -97,6 +98,17 @@ def is_alive(run: str) -> bool:
     return pid.isdigit() and start != "" and started(int(pid)) == start
 
 
+def judged(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return what `show` answered, with what this machine knows of the run that holds the lease."""
+    last = answer.get("last_lease")
+    # An expired lease counts while its process runs, until another run takes over.
+    if not answer.get("lease") and last and is_alive(str(last["run"])):
+        answer["lease"] = last
+    if answer.get("lease"):
+        answer["at_work"] = not is_dead(str(answer["lease"]["run"]))
+    return answer
+
+
 def while_it_lives(run: str, beat: Callable[[], bool]) -> None:
     """Send heartbeats for a run from a process that outlives this task, until the run ends.
 
@@ -135,9 +147,12 @@ def _beat(run: str, beat: Callable[[], bool]) -> None:
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Returns the agent's answer; fails with its message."""
+    """Returns the agent's answer; fails with its message.
 
-    _VALID_ARGS = frozenset(("command", "options", "heartbeat"))
+    `begins` names the step that begins with the command: it is recorded before, in the same call.
+    """
+
+    _VALID_ARGS = frozenset(("command", "options", "heartbeat", "begins"))
     _supports_check_mode = True
 
     def run(
@@ -163,14 +178,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if command == "lock" and self._task.args.get("heartbeat", True):
             while_it_lives(options["run"], lambda: self._beat(options["run"]))
         if command == "show":
-            last = answer.get("last_lease")
-            # An expired lease counts while its process runs, until another run takes over.
-            if not answer.get("lease") and last and is_alive(str(last["run"])):
-                answer["lease"] = last
             if any(one["run"] == this_run() for one in answer["unfinished"]):
                 answer["unfinished"] = self._left_by_others()
-            if answer.get("lease"):
-                answer["at_work"] = not is_dead(str(answer["lease"]["run"]))
+            answer = judged(answer)
         return {"changed": False, **answer}
 
     def _left_by_others(self) -> list[dict[str, Any]]:
@@ -207,12 +217,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             words.append(f"--{name}")
             if value is not None:
                 words.append(json.dumps(value) if isinstance(value, dict) else str(value))
+        if step := self._task.args.get("begins"):
+            first = shlex.join([AGENT, "step", "--run", options["run"], "--name", str(step)])
+            words = ["sh", "-c", f"{first} >/dev/null && exec {shlex.join(words)}"]
         done = self._execute_module(
             module_name="ansible.legacy.command",
             module_args={"argv": words},
             task_vars=self._vars,
         )
         said = str(done.get("stderr") or done.get("msg") or "").strip()
+        if done.get("rc") == errno.ENOENT and not done.get("stderr"):
+            said = f"there is no {AGENT} on this host"
         try:
             answer = json.loads(done.get("stdout") or "{}")
         except (ValueError, RecursionError):

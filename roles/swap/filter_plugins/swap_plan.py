@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,6 @@ if RELEASE not in sys.path:
 
 from bundle.format.versions import order  # noqa: E402
 
-COLOURS = ("blue", "green")
 Findings = Mapping[str, Any]
 
 
@@ -25,6 +26,11 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} MB" if count < 1000 else f"{count / 1000:.1f} GB"
+
+
+def other_than(active: str, found: Findings) -> str:
+    """Return the colour that is not active."""
+    return next(str(colour) for colour in found["colours"] if colour != active)
 
 
 def problems_of_release(found: Findings, edge: Mapping[str, Any]) -> list[str]:
@@ -98,14 +104,39 @@ def problems_of_schema(found: Findings, edge: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def problem_of_edge(found: Findings) -> str:
+    """Return why the edge does not report what the site serves; empty when it does."""
+    edge, why = found["edge"], str(found["edge"].get("msg") or "no reason given")
+    # Without an agent nothing was ever installed.
+    if edge.get("installed") is False or why.startswith("there is no "):
+        return f"nothing is installed here yet: run {found['command']}install.yml"
+    if "installed" not in edge:
+        return f"the swap agent on the edge does not answer: {why}"
+    return ""
+
+
+def problems_of_hosts(found: Findings) -> list[str]:
+    """Return the hosts that do not answer, or whose engine does not."""
+    problems = []
+    for host, said in found["hosts"].items():
+        if not said["answered"]:
+            problems.append(f"{host} does not answer ({said['said']}): bring it back")
+        elif said["result"]["error"]:
+            problems.append(
+                f"the container engine of {host} does not answer ({said['result']['error']}): find "
+                f"the cause with {found['command']}status.yml"
+            )
+    return problems
+
+
 def problems_of(found: Findings, *, already: bool) -> list[str]:
     """Return everything that blocks the upgrade."""
     edge = found["edge"]
-    if not edge:
-        return [f"nothing is installed here yet: run {found['command']}install.yml"]
-    if already:
-        return []
-    problems = []
+    if problem := problem_of_edge(found):
+        return [problem]
+    problems = problems_of_hosts(found)
+    if already or problems:
+        return problems
     if not found["old"]:
         problems.append(
             f"the active release, {edge['release']}, is no longer on this jump host, so no "
@@ -121,13 +152,41 @@ def problems_of(found: Findings, *, already: bool) -> list[str]:
     return problems + problems_of_release(found, edge) + problems_of_schema(found, edge)
 
 
+def kept_backup(found: Findings) -> str:
+    """Return the backup that a new one would replace: made before migrations that are done now."""
+    label = f"{found['edge']['release']}-to-{found['new']['version']}-"
+    there = [
+        name.removesuffix(".json")
+        for said in found["hosts"].values()
+        for name in said["result"]["backups"]
+        if name.startswith(label)
+    ]
+    migrated = found["database"]["version"] >= found["new"]["schema"]["head"]
+    return max(there) if there and migrated else ""
+
+
 def backup_of(found: Findings) -> str:
     """Describe the backup that the upgrade makes or keeps."""
-    database, there = found["database"], sorted(found["backups"])
-    if there and database["version"] >= found["new"]["schema"]["head"]:
-        name = there[-1].rpartition("/")[2].removesuffix(".json")
+    if name := kept_backup(found):
         return f"{name}, made before the migrations, is kept; no new one, the schema stays"
-    return f"database of {size(database['bytes'])}, test-restored and compared"
+    return f"database of {size(found['database']['bytes'])}, test-restored and compared"
+
+
+def different(found: Findings) -> dict[str, list[str]]:
+    """Return host: the components, but the service, that run another image than the release's."""
+    # The image store of a host decides which of the two digests names an image.
+    wanted = {
+        name: (one["manifest_digest"], one["config_digest"])
+        for name, one in found["new"]["components"].items()
+    }
+    return {
+        host: sorted(
+            name
+            for name, image in said["result"]["components"].items()
+            if name != "app" and image not in wanted.get(name, ())
+        )
+        for host, said in found["hosts"].items()
+    }
 
 
 def rows_of(found: Findings, target: str) -> list[tuple[str, str]]:
@@ -168,7 +227,7 @@ def rows_of(found: Findings, target: str) -> list[tuple[str, str]]:
         gone = f"{edge['previous_release']} ({edge['standby']}) will be replaced"
         rows.insert(-5, ("standby", gone))
     if text := "; ".join(
-        f"{host}: {', '.join(parts)}" for host, parts in found["differs"].items() if parts
+        f"{host}: {', '.join(parts)}" for host, parts in different(found).items() if parts
     ):
         later = f"in a maintenance window, run {found['command']}install.yml"
         rows.append(("not now", f"the other images of {text}: {later}"))
@@ -185,13 +244,14 @@ def swap_plan(found: Findings) -> dict[str, Any]:
     """Return the plan of an upgrade.
 
     Its keys: `active` and `release`, what serves now; `target`, the colour that will serve;
-    `already`, whether this release serves; `problems`; and `lines`, the text for the operator.
+    `already`, whether this release serves; `images` and `backup`, whether there is something to
+    deliver and to back up; `problems`; and `lines`, the text for the operator.
     """
     edge, new = found["edge"], found["new"]
-    already = bool(edge) and (edge["release"], edge["serial"]) == (new["version"], new["serial"])
+    already = (edge.get("release"), edge.get("serial")) == (new["version"], new["serial"])
     problems = problems_of(found, already=already)
-    active = edge.get("active", COLOURS[0])
-    target = active if already else COLOURS[1 - COLOURS.index(active)]
+    active = edge.get("active", found["colours"][0])
+    target = active if already else other_than(active, found)
     if problems:
         lines = problems
     elif already:
@@ -205,17 +265,11 @@ def swap_plan(found: Findings) -> dict[str, Any]:
         "release": edge.get("release"),
         "target": target,
         "already": already,
+        "images": not problems and any(one["delivered"] for one in found["images"].values()),
+        "backup": not problems and not already and not kept_backup(found),
         "problems": problems,
         "lines": lines,
     }
-
-
-def swap_different(containers: Sequence[Mapping[str, Any]], images: Mapping[str, str]) -> list[str]:
-    """Return the components, except the service itself, that run another image than these."""
-    parts = {str(one["Labels"]["airlift.component"]): one["ImageID"] for one in containers}
-    return sorted(
-        name for name, image in parts.items() if name != "app" and images.get(name) != image
-    )
 
 
 def swap_way_back(found: Findings) -> dict[str, Any]:
@@ -230,17 +284,11 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
     # Of several interrupted runs, the last one is what the site was changing to.
     nothing: dict[str, Any] = {"step": "", "data": {}}
     last = max(left, key=lambda one: int(one["seq"]), default=nothing)
-    active = edge.get("active", COLOURS[0])
+    active = edge.get("active", found["colours"][0])
     plan: dict[str, Any] = {"active": active, "release": edge.get("release"), "already": False}
     plan |= {"abandon": False, "problems": [], "warm": False, "silent": []}
-    other = COLOURS[1 - COLOURS.index(active)]
-    if "installed" not in edge:
-        problem = (
-            f"the swap agent on the edge does not answer: {edge.get('msg', 'no reason given')}"
-        )
-        return plan | {"target": other, "to": {}, "problems": [problem], "lines": []}
-    if not edge["installed"]:
-        problem = f"nothing is installed here yet: run {found['command']}install.yml"
+    other = other_than(active, found)
+    if problem := problem_of_edge(found):
         return plan | {"target": other, "to": {}, "problems": [problem], "lines": []}
     silent, cold = standbys_of(found)
     plan |= {"silent": silent}
@@ -273,6 +321,28 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
         *(f"{host} does not answer and is not changed" for host in silent),
     ]
     return plan
+
+
+def swap_unneeded(
+    images: Mapping[str, Sequence[str]], folder: str, releases: Sequence[str]
+) -> list[str]:
+    """Return the images of a host that none of these releases needs, of those that a release has.
+
+    `images` is image: its names. Without the manifests of all these releases, nothing is unneeded.
+    """
+    paths = [Path(folder, release, "manifest.json") for release in releases]
+    if not all(path.is_file() for path in paths):
+        return []
+    kept = [one for path in paths for one in json.loads(path.read_text())["components"].values()]
+    digests = {one[name] for one in kept for name in ("manifest_digest", "config_digest")}
+    repositories = tuple(re.escape(one["repository"]) for one in kept)
+    # A registry's address may stand before the name, a tag or a digest after it.
+    ours = re.compile(rf"(127\.0\.0\.1:\d+/)?({'|'.join(repositories)})[:@]")
+    return [
+        image
+        for image, names in images.items()
+        if image not in digests and any(ours.match(name) for name in names)
+    ]
 
 
 def standbys_of(found: Findings) -> tuple[list[str], dict[str, str]]:
@@ -321,12 +391,12 @@ def problems_of_way_back(
 
 
 class FilterModule:
-    """The filter, under the name that templates use."""
+    """The filters, under the names that templates use."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return name: function."""
         return {
             "swap_plan": swap_plan,
-            "swap_different": swap_different,
+            "swap_unneeded": swap_unneeded,
             "swap_way_back": swap_way_back,
         }

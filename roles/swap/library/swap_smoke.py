@@ -49,6 +49,10 @@ options:
     description: Seconds for one answer.
     type: int
     default: 10
+  seconds:
+    description: For how long a wrong answer is asked again, all requests from the first.
+    type: int
+    default: 0
 """
 
 EXAMPLES = r"""
@@ -69,13 +73,10 @@ asked:
   type: int
 """
 
-import http.client  # noqa: E402
-import json  # noqa: E402
-import ssl  # noqa: E402
-import urllib.error  # noqa: E402
-import urllib.request  # noqa: E402
+import time  # noqa: E402
 from typing import Any  # noqa: E402
 
+from ansible.module_utils import http_probe  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 IDENTITY = {"method": "GET", "path": "/health", "status": 200}
@@ -85,67 +86,26 @@ class SmokeError(Exception):
     """An unexpected answer, described in a sentence."""
 
 
-class Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the key is for this address, and a redirect is no right answer."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Let the redirect be the answer."""
-
-
-def opener(options: dict[str, Any]) -> urllib.request.OpenerDirector:
-    """Return an opener for this very address: no proxy, no redirect, no other authority."""
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), Stay()]
-    if options["url"].startswith("https:"):
-        try:
-            context = ssl.create_default_context(cafile=options["ca_file"] or None)
-        except OSError as error:
-            raise SmokeError(
-                f"{options['ca_file']} is not a certificate authority: {error}"
-            ) from error
-        if not options["validate"]:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        handlers.append(urllib.request.HTTPSHandler(context=context))
-    return urllib.request.build_opener(*handlers)
-
-
-def read(answer: Any) -> bytes:
-    """Return the body; of an incomplete one, the part that came."""
-    try:
-        return bytes(answer.read())
-    except http.client.IncompleteRead as error:
-        return error.partial
-    except (OSError, http.client.HTTPException):
-        return b""
-
-
 def ask(options: dict[str, Any], wanted: dict[str, Any]) -> Any:
     """Send one request; return the answer's JSON, or None when it is something else."""
     what = f"{wanted['method']} {wanted['path']}"
-    request = urllib.request.Request(  # noqa: S310 - the site's own address
-        options["url"] + wanted["path"], method=wanted["method"]
+    answer = http_probe.ask(
+        options["url"] + wanted["path"],
+        method=wanted["method"],
+        send=wanted.get("body"),
+        key=options["key"],
+        ca=options["ca_file"],
+        verify=options.get("validate", True),
+        seconds=options["timeout"],
     )
-    if "body" in wanted:
-        request.data = json.dumps(wanted["body"]).encode()
-        request.add_header("Content-Type", "application/json")
-    if options["key"]:
-        request.add_header("X-API-Key", options["key"])
-    try:
-        with opener(options).open(request, timeout=options["timeout"]) as answer:
-            status, body = answer.status, answer.read()
-    except urllib.error.HTTPError as answer:
-        status, body = answer.code, read(answer)
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise SmokeError(f"{what} got no answer from {options['url']}: {reason}") from error
-    if status != int(wanted["status"]):
-        said = " ".join(body.decode(errors="replace").split())
+    if not answer.status:
+        raise SmokeError(f"{what} got no answer from {options['url']}: {answer.error}")
+    if answer.status != int(wanted["status"]):
+        said = " ".join(answer.body.decode(errors="replace").split())
         # Before the text is cut: half a key would not be recognised any more.
         said = (said.replace(options["key"], "***") if options["key"] else said)[:200]
-        raise SmokeError(f"{what} answered {status} instead of {wanted['status']}: {said}")
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+        raise SmokeError(f"{what} answered {answer.status} instead of {wanted['status']}: {said}")
+    return answer.content()
 
 
 def identify(options: dict[str, Any]) -> None:
@@ -157,6 +117,20 @@ def identify(options: dict[str, Any]) -> None:
             f"release {found[0]}, colour {found[1]} answers at {options['url']} where release "
             f"{options['release']}, colour {options['colour']} should"
         )
+
+
+def every_round(options: dict[str, Any]) -> tuple[int, str]:
+    """Return how many requests were answered as expected, and why the next one was not."""
+    asked = 0
+    try:
+        for _ in range(options["rounds"]):
+            identify(options)
+            for wanted in options["requests"]:
+                ask(options, wanted)
+            asked += 1 + len(options["requests"])
+    except SmokeError as error:
+        return asked, str(error)
+    return asked, ""
 
 
 def main() -> None:
@@ -172,18 +146,18 @@ def main() -> None:
             "colour": {"type": "str", "required": True},
             "rounds": {"type": "int", "default": 1},
             "timeout": {"type": "int", "default": 10},
+            "seconds": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
-    asked = 0
-    try:
-        for _ in range(module.params["rounds"]):
-            identify(module.params)
-            for wanted in module.params["requests"]:
-                ask(module.params, wanted)
-            asked += 1 + len(module.params["requests"])
-    except SmokeError as error:
-        module.fail_json(msg=str(error), asked=asked)
+    deadline = time.monotonic() + module.params["seconds"]
+    while True:
+        asked, why = every_round(module.params)
+        if not why or time.monotonic() >= deadline:
+            break
+        time.sleep(1)
+    if why:
+        module.fail_json(msg=why, asked=asked)
     module.exit_json(changed=False, asked=asked)
 
 

@@ -8,7 +8,9 @@ import lzma
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +188,103 @@ def test_a_machine_without_the_library(
     found = subprocess.run(["dpkg-query", "-W", "libzstd1"], capture_output=True, check=False)
     assert found.returncode == 0
     typed.works("verify", bundle, *typed.trusting)
+
+
+def windowed(data: bytes, log: int, *, said: bool = False) -> bytes:
+    settings = zstandard.ZstdCompressionParameters.from_level(
+        1, window_log=log, write_content_size=said
+    )
+    return zstandard.ZstdCompressor(compression_params=settings).compress(data)
+
+
+@pytest.mark.parametrize("log", range(10, 28))
+def test_a_decoder_takes_the_memory_that_its_frames_ask_for(
+    log: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def count(_: object, limit: int, window: int) -> int:
+        asked.append(window)
+        return limit
+
+    monkeypatch.setattr(unpacking, "count", count)
+    hidden, stated = windowed(PLAIN, log), windowed(PLAIN, log, said=True)
+    # No limit but the exact one makes it count.
+    fed(hidden, len(PLAIN), [1000])
+    fed(stated, len(PLAIN), [1000])
+    fed(windowed(PLAIN, 10) + hidden + windowed(PLAIN, 11), 3 * len(PLAIN), [1000])
+    first, second = (zstandard.get_frame_parameters(one).window_size for one in (hidden, stated))
+    assert asked == [first, second, max(first, 1 << 11)]
+
+
+def test_two_layers_of_ours_are_counted_beside_each_other() -> None:
+    packed, both = windowed(PLAIN, 25), threading.Barrier(2)
+
+    def read(at: int, size: int) -> bytes:
+        if at == 0:
+            both.wait(30)  # breaks where the other one has to wait for this one
+        return packed[at : at + size]
+
+    with ThreadPoolExecutor(2) as pool:
+        counts = [pool.submit(unpacking.count, read, len(PLAIN), 1 << 25) for _ in range(2)]
+        assert [count.result() for count in counts] == [len(PLAIN)] * 2
+
+
+def test_decoders_share_their_memory_and_a_large_one_has_all_of_it() -> None:
+    memory, used, lock = unpacking.Memory(10), list[int](), threading.Lock()
+    seen: list[tuple[int, int]] = []
+
+    def decode(size: int) -> None:
+        for _ in range(200):
+            with memory.borrowed(size):
+                with lock:
+                    used.append(size)
+                    seen.append((sum(used), len(used)))
+                with lock:
+                    used.remove(size)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(decode, (1, 3, 4, 7, 10, 134)))
+    assert len(seen) == 6 * 200
+    assert all(total <= 10 or (total, count) == (134, 1) for total, count in seen)
+    # What an error leaves is returned, too.
+    with pytest.raises(ValueError, match="no zstd stream"), memory.borrowed(10):
+        raise ValueError("no zstd stream")
+    with memory.borrowed(10):
+        pass
+
+
+#: Counts a layer in four threads, as many as the verifier has, and tells the peak in kB.
+COUNT_AND_TELL_PEAK = """
+import re, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from bundle.cli import main
+from bundle.format import zstd
+packed = Path(sys.argv[1]).read_bytes()
+count = lambda _: zstd.count(lambda at, size: packed[at:at + size], 1 << 30, int(sys.argv[2]))
+with ThreadPoolExecutor(4) as pool:
+    print(*set(pool.map(count, range(8))))
+print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+"""
+
+
+@pytest.mark.parametrize("log", [16, 23, 25])
+def test_decoders_beside_each_other_stay_below_the_verifiers_memory(
+    log: int, tmp_path: Path
+) -> None:
+    content = random.Random(7).randbytes(1 << 20) * 40
+    (tmp_path / "layer").write_bytes(windowed(content, log))
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT_AND_TELL_PEAK, tmp_path / "layer", str(1 << log)],
+        cwd=TREE,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    size, peak = map(int, done.stdout.split())
+    assert size == len(content)
+    assert peak < 100_000
 
 
 def test_a_block_that_repeats_one_byte_says_its_size() -> None:

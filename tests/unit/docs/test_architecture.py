@@ -75,8 +75,8 @@ def test_measured_numbers_are_those_of_the_benchmarks() -> None:
         ("ARCHITECTURE", "scrapes every {0[0]}{0[1]} {0[2]} over", "monitoring_scrape_interval"),
         ("MONITORING", "Preflight asks for {monitor} GB in zone `monitor`", "preflight_data_gb"),
         ("MONITORING", "Samples are kept for {0[0]}{0[1]} days", "monitoring_retention_time"),
-        ("MONITORING", "keeps {} files of", "service_log_files"),
-        ("MONITORING", "files of {0[0]}{0[1]} MB", "service_log_size"),
+        ("MONITORING", "keeps {} files of", "container_log_files"),
+        ("MONITORING", "files of {0[0]}{0[1]} MB", "container_log_size"),
     ],
 )
 def test_other_defaults_in_the_text_are_the_roles(page: str, words: str, setting: str) -> None:

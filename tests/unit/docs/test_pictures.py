@@ -69,19 +69,19 @@ LOG = """\
 10:01:00 Good "airlift-bundle" signature for release@airlift.example with ED25519 key SHA256:abc
 10:01:00 verify.pyz: OK
 10:01:05 airlift 2.0.0, serial 9, is imported and current
-10:03:00         lab serves release 2.0.0
+10:03:00 lab serves release 2.0.0
 10:03:09 === 10/17  Ask the site through Nginx
 10:04:00 === 14/17  Upgrade, and nobody notices
-10:05:00         lab serves release 2.1.0 (green)
-10:05:30         lab serves release 2.0.0 (blue)
+10:05:00 lab serves release 2.1.0 (green)
+10:05:30 lab serves release 2.0.0 (blue)
 10:05:40 ok  6016 requests, 0 failed
-10:05:41     msg: |-
-10:05:41         HOST    SERVICE
-10:05:41         edge-1  edge
 10:05:41
-10:05:41         Site lab runs release 2.0.0: everything is as it should be.
+10:05:41 HOST    SERVICE
+10:05:41 edge-1  edge
 10:05:41
-10:05:41 PLAY RECAP ****
+10:05:41 Site lab runs release 2.0.0: everything is as it should be.
+10:05:41
+10:05:41 0 changed, 0 failed, 9.1 s
 """
 
 

@@ -1,12 +1,15 @@
 """The pages of docs/proofs are written with a head, in the form of all pages."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from scripts.lab import ROOT
 from scripts.prose import head, read
-from tests import proof_pages
+from tests import proof_pages, proofs
 from tests.unit.docs.test_style import HEAD, broken, long, private
 
 PROOFS = ROOT / "docs" / "proofs"
@@ -36,3 +39,33 @@ def test_a_written_page_is_in_the_form_of_all_pages(name: str) -> None:
 @pytest.mark.parametrize("path", sorted(PROOFS.glob("*.md")), ids=lambda path: path.stem)
 def test_the_kept_pages_begin_as_the_next_ones_will(path: Path) -> None:
     assert path.read_text().startswith("\n".join(proof_pages.head(path.stem)) + "\n")
+
+
+def test_a_program_can_read_what_was_proven_when_and_on_which_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proofs, "TREE", "0123abc")
+    monkeypatch.setattr(proofs, "PROOFS", tmp_path)
+    ended = SimpleNamespace(
+        keywords=[],
+        when="call",
+        nodeid="tests/soak/test_from.py::test_it_rolls_back",
+        duration=61.4,
+        user_properties=[("requests", 700), ("failed", 0)],
+    )
+    reporter = SimpleNamespace(getreports=lambda outcome: [ended] if outcome == "passed" else [])
+    proofs.write_pages(cast("pytest.TerminalReporter", reporter), "soak-from")
+    found = json.loads((tmp_path / "from.json").read_text())
+    assert (found["tree"], found["test"]) == ("0123abc", "tests/soak/test_from.py")
+    assert found["cases"] == [
+        {
+            "case": "it rolls back",
+            "outcome": "passed",
+            "seconds": 61,
+            "requests": 700,
+            "failed": 0,
+        }
+    ]
+    page = (tmp_path / "from.md").read_text()
+    assert f"Tree 0123abc, {found['date']}" in page
+    assert "| it rolls back | passed | 61 s | 700 | 0 |" in page

@@ -67,7 +67,7 @@ def test_the_last_words_of_a_container_are_told_whatever_it_logs(
         return subprocess.CompletedProcess(words, 0, text, "")
 
     ready = plugin("app/library/app_ready.py")
-    probes = plugin("service/library/service_probe.py")
+    probes = plugin("container/module_utils/container_wait.py")
     monkeypatch.setattr(ready, "docker", said)
     monkeypatch.setattr(probes, "engine", said)
     assert ready.last_words("x") == "no space left"

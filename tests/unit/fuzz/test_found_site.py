@@ -19,12 +19,12 @@ DEEP = "[" * 5000
 def test_a_clients_configuration_of_the_engine_is_refused_in_words(
     tmp_path: Path, raw: bytes
 ) -> None:
-    module = plugin("container_engine/library/engine_configuration.py")
+    module = plugin("container_engine/module_utils/engine_configuration.py")
     path = tmp_path / "daemon.json"
     path.write_bytes(raw)
     with pytest.raises(module.RefusedError, match=r"is (not )?JSON"):
         module.read(path)
-    rules = plugin("container_engine/library/engine_rules.py")
+    rules = plugin("container_engine/module_utils/engine_rules.py")
     assert rules.makes_rules(path, tmp_path / "none") is True
 
 

@@ -1,4 +1,4 @@
-"""The look at a host's engine, with programs on paper: what it must not hide, and a silent one."""
+"""The engine of a host, with programs on paper: what is compared, brought about and refused."""
 
 from __future__ import annotations
 
@@ -7,148 +7,391 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.unit.roles.conftest import ROLES, ROOT
+from tests.unit.roles.conftest import ROLES, ROOT, plugin
 
-pytestmark = pytest.mark.slow
+module = plugin("container_engine/library/container_engine.py")
+packages = module.offline_packages
 
 RUNNING: dict[str, Any] = {"ServerVersion": "26.1.5", "Driver": "overlay2", "DriverStatus": None}
 RUNNING |= {"DockerRootDir": "/var/lib/docker", "Containers": 3}
+EMPTY = {**RUNNING, "Containers": 0}
 # As engine 26.1's client describes a daemon that is down, and then ends with 0.
 DOWN: dict[str, Any] = {"ServerVersion": "", "Driver": "", "DockerRootDir": "", "Containers": 0}
 DOWN |= {"ServerErrors": ["Cannot connect to the Docker daemon"], "DriverStatus": None}
 
-DOCKER = """
-here=$(dirname "$0")
-[ -e "$here/started" ] && exec cat "$here/after.json"
-cat "$here/before.json"
-"""
-SYSTEMCTL = """
-here=$(dirname "$0")
-echo "$@" >> "$here/calls"
-case "$*" in
-  *show*) printf 'LoadState=loaded\\nActiveState=inactive\\nUnitFileState=enabled\\n' ;;
-  *start*) touch "$here/started" ;;
-esac
-"""
+NETWORK = {"Name": "airlift", "Driver": "bridge", "Options": {"icc": "false", "x": "y"}}
+SETTINGS = {"data-root": "/var/lib/docker", "live-restore": True}
+SYSTEM: dict[str, Any] = {"id": "debian", "version": "13", "format": "deb", "name": "Debian 13"}
+SYSTEM |= {"engine": ["docker.io"], "support": ["nftables"]}
+RULES = "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n-A FORWARD -j DOCKER-USER\n"
+
+PROGRAMS = {
+    "dockerd": '[ "$1" != --version ] || [ -e "$here/absent" ] || echo Docker version 26.1.5',
+    "docker": """case "$1 $2" in
+      info*) [ -e "$here/started" ] && exec cat "$here/after.json"; cat "$here/before.json" ;;
+      "network inspect") cat "$here/network.json" ;;
+      "network create") echo "docker $@" >> "$here/calls" ;;
+    esac""",
+    "systemctl": """case "$1" in
+      is-active) [ ! -e "$here/inactive" ] || [ -e "$here/started" ] ;;
+      is-enabled) [ ! -e "$here/disabled" ] ;;
+      *) echo "$@" >> "$here/calls"; touch "$here/started"
+         [ -e "$here/stays-flushed" ] || rm -f "$here/flushed" ;;
+    esac""",
+    "dpkg-query": """[ -e "$here/bare" ] || printf '%s installed\\n' nftables python3-requests""",
+    "iptables-save": """[ ! -e "$here/broken" ] || exit 1
+      [ -e "$here/flushed" ] || cat "$here/rules" """,
+}
 
 
 class Host:
-    """A host on paper."""
+    """A host on paper, with nothing to do."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.program("dockerd", "echo Docker version 26.1.5, build 1")
-        self.program("docker", DOCKER)
-        self.program("systemctl", SYSTEMCTL)
+        for name, text in PROGRAMS.items():
+            self.program(name, text)
+        self.file = folder / "etc/daemon.json"
+        self.file.parent.mkdir(mode=0o755)
+        self.file.write_text(json.dumps(SETTINGS))
+        self.record = folder / "engine.json"
+        self.record.write_text(json.dumps(SETTINGS))
+        (folder / "rules").write_text(RULES)
+        (folder / "network.json").write_text(json.dumps([NETWORK]))
+        self.sysctl = folder / "sysctl.d/99-zz-airlift.conf"
+        self.sysctl.parent.mkdir()
+        self.sysctl.write_text(f"{module.kernel_values.HEAD}net.ipv4.ip_forward = 1\n")
+        self.forward = folder / "sys/net/ipv4/ip_forward"
+        self.forward.parent.mkdir(parents=True)
+        self.forward.write_text("1\n")
+        (folder / "os-release").write_text('ID=debian\nVERSION_ID="13"\nPRETTY_NAME="Debian 13"\n')
+        self.warnings: list[str] = []
 
     def program(self, name: str, text: str) -> None:
         path = self.folder / name
-        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.write_text(f'#!/bin/sh\nhere=$(dirname "$0")\n{text}\n')
         path.chmod(0o755)
 
-    def look(
-        self, before: dict[str, Any], after: dict[str, Any], *options: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Run the tasks of look.yml, up to what they refuse."""
+    def mark(self, *names: str) -> None:
+        """Make the programs say something else."""
+        for name in names:
+            (self.folder / name).touch()
+
+    def bring(
+        self,
+        before: dict[str, Any] = RUNNING,
+        after: dict[str, Any] = RUNNING,
+        *,
+        check: bool = False,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Bring the engine about; return what the module returns."""
         (self.folder / "before.json").write_text(json.dumps(before))
         (self.folder / "after.json").write_text(json.dumps(after))
-        tasks = (ROLES / "container_engine/tasks/look.yml").read_text()
-        role = self.folder / "roles/container_engine"
-        (role / "tasks").mkdir(parents=True)
-        file = self.folder / "daemon.json"
-        (role / "tasks/main.yml").write_text(tasks.replace("/etc/docker/daemon.json", str(file)))
-        for name in ("defaults", "vars", "tasks/ask.yml"):
-            (role / name).symlink_to(ROLES / "container_engine" / name)
-        play = self.folder / "play.yml"
-        play.write_text("[{hosts: localhost, gather_facts: false, roles: [container_engine]}]")
-        program = Path(sys.executable).with_name("ansible-playbook")
-        environment = os.environ | {
-            "PATH": f"{self.folder}:{os.environ['PATH']}",
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_ROLES_PATH": str(role.parent),
-            "ANSIBLE_FILTER_PLUGINS": str(ROLES / "site/filter_plugins"),
-        }
-        return subprocess.run(
-            [
-                *[str(program), "-i", "localhost,", "-c", "local", str(play), *options],
-                *["-e", "site_container_subnet=172.30.0.0/16"],
-            ],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=self.folder,
-        )
+        given: dict[str, Any] = {"host": "app-1", "minimum": "23.0", "image_store": "overlay2"}
+        given |= {"settings": SETTINGS, "record": str(self.record), "systems": [SYSTEM]}
+        given |= {"network": {"name": "airlift", "options": {"icc": "false"}}}
+        given |= {"support_packages": None, "engine_packages": None, "stage_owner": "root"}
+        found: dict[str, Any] = module.Engine(
+            SimpleNamespace(
+                params={**given, "repositories": ["debian-13"], **options},
+                check_mode=check,
+                backup_local=lambda _: None,
+                warn=self.warnings.append,
+            )
+        ).bring()
+        return found
+
+    def calls(self) -> str:
+        """Return what was done to the unit and the network."""
+        path = self.folder / "calls"
+        return path.read_text() if path.exists() else ""
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path)
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    made = Host(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for name, path in {
+        "CONFIGURATION": made.file,
+        "PIDFILE": tmp_path / "pid",
+        "SYSCTL": made.sysctl,
+        "KERNEL": tmp_path / "sys",
+        "RELEASE": tmp_path / "os-release",
+    }.items():
+        monkeypatch.setattr(module, name, path)
+    monkeypatch.setattr(packages, "POLICY", tmp_path / "policy-rc.d")
+    monkeypatch.setattr(packages, "STAGE", tmp_path / "stage")
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    return made
 
 
+# ---------------------------------------------------------------- nothing to do, and each thing
+def test_nothing_to_do_is_one_answer(host: Host) -> None:
+    found = host.bring()
+    assert (found["changed"], found["due"], found["changes"], found["diff"]) == (
+        False,
+        False,
+        [],
+        [],
+    )
+    assert (found["rc"], json.loads(found["stdout"])) == (0, RUNNING)
+    assert host.calls() == ""
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(
+    ("marks", "change", "call"),
+    [
+        (["inactive"], "docker.service: started", "start docker.service"),
+        (["disabled"], "docker.service: enabled", "enable docker.service"),
+        (["flushed"], "docker.service: restarted for the way to", "restart docker.service"),
+        (["other network"], "network airlift: created", "docker network create --driver bridge"),
+        (["no forwarding"], "forwarding: net.ipv4.ip_forward = 1", ""),
+        (["other settings"], "daemon.json: live-restore", "restart docker.service"),
+        (["policy"], "policy-rc.d: removed", ""),
+    ],
+)
+def test_what_differs_is_told_and_brought_about(
+    marks: list[str], change: str, call: str, check: bool, host: Host
+) -> None:
+    host.mark(*marks)
+    if marks == ["other network"]:
+        (host.folder / "network.json").write_text("[]")
+    if marks == ["no forwarding"]:
+        host.forward.write_text("0\n")
+    if marks == ["other settings"]:
+        host.file.write_text(json.dumps({**SETTINGS, "live-restore": False}))
+    if marks == ["policy"]:
+        packages.POLICY.write_text(packages.DENY)
+    found = host.bring(check=check)
+    assert (found["changed"], found["due"]) == (True, True)
+    assert change in " ".join(found["changes"])
+    assert (call in host.calls()) is (not check or not call)
+    if check:
+        assert host.calls() == ""
+        return
+    assert host.forward.read_text().strip() == "1"
+    assert json.loads(host.file.read_text()) == SETTINGS
+    assert not packages.POLICY.exists()
+
+
+def test_a_record_alone_is_due_and_no_change(host: Host) -> None:
+    """Without it, a key that is no longer wanted would stay."""
+    host.record.unlink()
+    found = host.bring(check=True)
+    assert (found["changed"], found["due"]) == (False, True)
+    assert not host.bring()["changed"]
+    assert json.loads(host.record.read_text()) == SETTINGS
+
+
+@pytest.mark.parametrize("mends", [True, False])
+def test_an_engine_that_lost_its_rules_must_make_them_again(mends: bool, host: Host) -> None:
+    host.mark("flushed", *(() if mends else ("stays-flushed",)))
+    if mends:
+        host.bring()
+    else:
+        with pytest.raises(
+            module.RefusedError, match="has not made them again: the way to published ports"
+        ):
+            host.bring()
+    assert "restart docker" in host.calls()
+
+
+def test_rules_that_cannot_be_read_are_not_missing(host: Host) -> None:
+    """A restart would not mend that."""
+    host.mark("broken")
+    with pytest.raises(module.RefusedError, match="firewall rules cannot be read"):
+        host.bring()
+    assert host.calls() == ""
+
+
+def test_a_network_in_use_is_not_replaced(host: Host) -> None:
+    other = {**NETWORK, "Options": {"icc": "true"}, "Containers": {"a": {}}}
+    (host.folder / "network.json").write_text(json.dumps([other]))
+    with pytest.raises(module.RefusedError, match="docker network rm airlift"):
+        host.bring()
+    assert host.calls() == ""
+
+
+# ---------------------------------------------------------------- an empty host
+def test_a_rehearsal_on_an_empty_host_tells_all_of_it(host: Host) -> None:
+    host.mark("absent", "bare", "inactive", "disabled")
+    for path in (host.file, host.record, host.sysctl):
+        path.unlink()
+    (host.folder / "network.json").write_text("[]")
+    found = host.bring(DOWN, DOWN, check=True)
+    assert found["changes"] == [
+        f"{host.file}: data-root, live-restore",
+        "packages: nftables, docker.io",
+        "docker.service: started",
+        "docker.service: enabled",
+        "forwarding: net.ipv4.ip_forward = 1",
+        "network airlift: created",
+    ]
+    planned = json.loads(found["stdout"])
+    assert module.image_store(planned) == "overlay2"
+    assert not host.file.exists()
+    assert not packages.STAGE.exists()
+    other = json.loads(host.bring(DOWN, DOWN, check=True, image_store="containerd")["stdout"])
+    assert module.image_store(other) == "containerd"
+
+
+def test_missing_packages_are_asked_for_before_anything_changes(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.mark("bare")
+    host.file.unlink()
+    staged = host.bring()
+    assert (staged["changed"], staged["staged"]) == (True, "debian-13")
+    assert (packages.STAGE / "repodata").is_dir()
+    assert not host.file.exists()
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        packages, "install", lambda *given: seen.append((*given, host.file.exists()))
+    )
+    host.bring(stage_owner="")
+    assert seen == [("deb", ["nftables"], True)], "the engine's first start finds its configuration"
+
+
+@pytest.mark.parametrize("absent", [True, False])
+def test_a_release_without_packages_for_the_host_is_refused(absent: bool, host: Host) -> None:
+    host.mark("bare", *(("absent",) if absent else ()))
+    words = "has no engine, and this release has no packages for Debian 13"
+    with pytest.raises(module.RefusedError, match=words if absent else "nftables: not installed"):
+        host.bring(DOWN if absent else RUNNING, repositories=[])
+
+
+def test_packages_of_the_inventory_go_first(host: Host) -> None:
+    host.mark("bare")
+    assert host.bring(support_packages=[])["changes"] == []
+    found = host.bring(support_packages=["chrony"], check=True)
+    assert found["changes"] == ["packages: chrony"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('ID="rhel"\nVERSION_ID="9.4"\nPRETTY_NAME="Red Hat"\n', "rhel-9"),
+        ("ID=ubuntu\nVERSION_ID='24.04'\n", "ubuntu-24.04"),
+        ("ID=debian\nVERSION_ID=12\n", "debian-12"),
+    ],
+)
+def test_systems_are_known_by_their_own_release(text: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "os").write_text(text)
+    systems = [{"id": "rhel", "version": "9"}, {"id": "ubuntu", "version": "24.04"}]
+    assert packages.system_of(systems, tmp_path / "os")[0] == name
+
+
+# ---------------------------------------------------------------- what it must not hide
 def test_a_stopped_engine_is_started_to_be_asked(host: Host) -> None:
     """Its containers would vanish as those of a running one do."""
-    store = host.folder / "daemon.json"
-    store.write_text("{}")
-    done = host.look(DOWN, RUNNING, "-e", "container_engine_image_store=containerd")
-    assert done.returncode != 0
-    assert "3 containers" in done.stdout
-    assert "start docker.service" in (host.folder / "calls").read_text()
+    host.mark("inactive")
+    with pytest.raises(module.RefusedError, match="3 containers"):
+        host.bring(DOWN, RUNNING, image_store="containerd")
+    assert "start docker.service" in host.calls()
 
 
 def test_an_engine_that_never_ran_starts(host: Host) -> None:
     """Its packages were installed, then the run was killed."""
-    (host.folder / "daemon.json").write_text("{}")
-    done = host.look(DOWN, {**RUNNING, "Containers": 0}, "-e", "container_engine_data_dir=/data")
-    assert done.returncode == 0, done.stdout
+    host.mark("inactive")
+    assert host.bring(DOWN, EMPTY, settings={**SETTINGS, "data-root": "/data"})["changed"]
 
 
 @pytest.mark.parametrize("configured", [True, False])
 def test_an_engine_that_does_not_start(configured: bool, host: Host) -> None:
-    if configured:
-        (host.folder / "daemon.json").write_text("{}")
-    done = host.look(DOWN, DOWN)
-    assert (done.returncode == 0) is not configured, done.stdout
-    assert ("journalctl -u docker.service" in done.stdout) is configured
+    if not configured:
+        host.file.unlink()
+    with pytest.raises(module.RefusedError, match=r"journalctl -u docker\.service") as error:
+        host.bring(DOWN, DOWN)
+    assert ("unknown whether it has containers" in str(error.value)) is configured
+    assert host.file.exists(), "without a configuration nothing is hidden, and it gets ours"
 
 
 def test_a_rehearsal_starts_nothing(host: Host) -> None:
-    assert host.look(DOWN, RUNNING, "--check").returncode == 0
-    assert not (host.folder / "calls").exists()
+    host.mark("inactive")
+    found = host.bring(DOWN, RUNNING, check=True)
+    assert found["changes"] == ["docker.service: started"]
+    assert found["rc"] == 1, "it did not answer"
+    assert host.calls() == ""
 
 
 def test_containers_in_another_directory_do_not_vanish(host: Host) -> None:
-    done = host.look({**RUNNING, "DockerRootDir": "/srv/docker"}, RUNNING)
-    assert done.returncode != 0
-    assert "container_engine_data_dir to" in " ".join(done.stdout.split())
+    with pytest.raises(module.RefusedError, match="container_engine_data_dir to /srv/docker"):
+        host.bring({**RUNNING, "DockerRootDir": "/srv/docker"})
 
 
 def test_a_linked_directory_is_the_same(host: Host) -> None:
     (host.folder / "data").mkdir()
     (host.folder / "link").symlink_to("data")
     real = {**RUNNING, "DockerRootDir": f"{host.folder}/data/100000.100000"}
-    done = host.look(real, real, "-e", f"container_engine_data_dir={host.folder}/link")
-    assert done.returncode == 0, done.stdout
+    host.bring(real, real, settings={**SETTINGS, "data-root": f"{host.folder}/link"})
 
 
-@pytest.mark.parametrize(("answer", "known"), [(RUNNING, True), (DOWN, False), (None, False)])
-def test_only_an_answer_is_kept(answer: dict[str, Any] | None, known: bool, tmp_path: Path) -> None:
-    play = tmp_path / "play.yml"
-    said = {"site_engine": {"rc": 0, "stdout": json.dumps(answer)}} if answer else {}
-    play.write_text(
-        f"[{{hosts: localhost, gather_facts: false, vars_files: [{ROLES}/site/vars/main.yml],"
-        " tasks: [{ansible.builtin.debug: {msg: 'known {{ site_engine_known }}'}}]}]"
-    )
+def test_an_old_engine_is_refused_before_anything_changes(host: Host) -> None:
+    host.mark("disabled")
+    with pytest.raises(module.RefusedError, match=r"runs engine 20\.10\.24\+dfsg1; 23\.0 or newer"):
+        host.bring({**RUNNING, "ServerVersion": "20.10.24+dfsg1"})
+    assert host.calls() == ""
+
+
+# ---------------------------------------------------------------- the role
+def play(folder: Path, text: str, *options: str) -> subprocess.CompletedProcess[str]:
+    (folder / "play.yml").write_text(text)
     program = Path(sys.executable).with_name("ansible-playbook")
-    done = subprocess.run(
-        [program, "-i", "localhost,", "-c", "local", play, "-e", json.dumps(said)],
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+    return subprocess.run(
+        [program, "-i", "localhost,", "-c", "local", folder / "play.yml", *options],
+        env=os.environ
+        | {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "PATH": f"{folder}:{os.environ['PATH']}",
+        },
         capture_output=True,
         text=True,
         check=False,
+        cwd=ROOT,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("due", [True, False])
+def test_what_preflight_has_compared_is_not_asked_again(due: bool, host: Host) -> None:
+    """A rehearsal, because it reads the files of this very machine."""
+    answer = {**RUNNING, "DockerRootDir": "/var/lib/docker"}
+    (host.folder / "before.json").write_text(json.dumps(answer))
+    host.program("dockerd", 'echo "$@" >> "$here/asked"\n' + PROGRAMS["dockerd"])
+    more = "container_engine_compared: {due: false}" if not due else "x: 1"
+    tasks = [{"ansible.builtin.import_role": {"name": "container_engine", "tasks_from": "foresee"}}]
+    tasks += [{"ansible.builtin.import_role": {"name": "container_engine"}}]
+    done = play(
+        host.folder,
+        json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks[not due :]}]),
+        *["--check", "-e", f"{{ansible_python_interpreter: {sys.executable}, {more}}}"],
+        *["-e", "site_name=lab", "-e", "site_public_name=lab", "-e", f"site_release_dir={ROOT}"],
+        *["-e", '{"site_mgmt_addresses": ["192.0.2.1/32"]}'],
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    asked = host.folder / "asked"
+    count = asked.read_text().count("--version") if asked.exists() else 0
+    assert count == (2 if due else 0), done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["site_engine", "container_engine_compared"])
+@pytest.mark.parametrize(("answer", "known"), [(RUNNING, True), (DOWN, False), (None, False)])
+def test_only_an_answer_is_kept(
+    answer: dict[str, Any] | None, known: bool, name: str, tmp_path: Path
+) -> None:
+    said = {name: {"rc": 0, "stdout": json.dumps(answer)}} if answer else {}
+    done = play(
+        tmp_path,
+        f"[{{hosts: localhost, gather_facts: false, vars_files: [{ROLES}/site/vars/main.yml],"
+        " tasks: [{ansible.builtin.debug: {msg: 'known {{ site_engine_known }}'}}]}]",
+        *["-e", json.dumps(said)],
     )
     assert f"known {known}" in done.stdout, done.stdout + done.stderr

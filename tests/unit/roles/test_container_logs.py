@@ -98,7 +98,7 @@ def test_an_exception_that_nobody_caught_is_a_reason() -> None:
     ("path", "engine", "reader", "quiet"),
     [
         ("app/library/app_ready.py", "docker", "last_words", "it logged nothing"),
-        ("service/library/service_probe.py", "engine", "last_words", "it logged nothing"),
+        ("container/module_utils/container_wait.py", "engine", "last_words", "it logged nothing"),
     ],
 )
 def test_a_gate_tells_the_last_words_of_a_container(

@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.roles.conftest import plugin
 
-module = plugin("container_engine/library/engine_configuration.py")
+module = plugin("container_engine/module_utils/engine_configuration.py")
 OURS: dict[str, Any] = {
     "live-restore": True,
     "log-driver": "json-file",
@@ -52,13 +52,12 @@ class Host:
         (self.folder / "bin" / name).chmod(0o755)
 
     def bring(self, settings: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
-        options = {"settings": settings, "path": str(self.path), "record": str(self.record)}
         given = SimpleNamespace(
-            params={**options, "pidfile": str(self.pidfile)},
+            params={"settings": settings, "record": str(self.record)},
             check_mode=check,
             backup_local=self.backups.append,
         )
-        found: dict[str, Any] = module.bring(given)
+        found: dict[str, Any] = module.bring(given, self.path, self.pidfile)
         return found
 
     def now(self) -> dict[str, Any]:

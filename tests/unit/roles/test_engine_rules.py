@@ -16,9 +16,9 @@ import pytest
 
 from tests.unit.roles.conftest import ROLES, plugin
 
-module = plugin("container_engine/library/engine_rules.py")
+module = plugin("container_engine/module_utils/engine_rules.py")
 IMAGE = "airlift/redis:debian"
-LIBRARY = ROLES / "container_engine/library"
+SHARED = [str(path) for path in sorted(ROLES.glob("*/module_utils"))]
 
 BASE = {
     "nat": [
@@ -138,8 +138,13 @@ class Engine:
             self.daemon.wait(60)
 
     def missing(self) -> list[str]:
-        code = "import json, engine_rules; print(json.dumps(engine_rules.missing('airlift')))"
-        said = self.inside("env", f"PYTHONPATH={LIBRARY}", sys.executable, "-c", code)
+        code = f"""if True:
+            import json, ansible.module_utils
+            ansible.module_utils.__path__ += {SHARED}
+            from ansible.module_utils import engine_rules
+            print(json.dumps(engine_rules.missing('airlift')))
+        """
+        said = self.inside(sys.executable, "-c", code)
         found: list[str] = json.loads(said)
         return found
 
@@ -188,78 +193,3 @@ def test_a_flushed_ruleset_is_noticed_and_a_restart_mends_it(engine: Engine) -> 
     assert engine.missing() == []
     # With live-restore nothing of it was interrupted.
     assert engine.inside("docker", "inspect", "-f", "{{.State.StartedAt}}", "one") == started
-
-
-# ---------------------------------------------------------------- what the role does about it
-GOOD = (
-    "*nat\n-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n*filter\n-A FORWARD -j DOCKER-USER"
-)
-
-
-def repair(folder: Path, *, mends: bool, flushed: bool) -> subprocess.CompletedProcess[str]:
-    """Run rules.yml where an engine's rules are files."""
-    programs = {
-        "docker": "exit 0",
-        "iptables-save": f"[ -e {folder}/flushed ] || cat {folder}/rules",
-        "systemctl": f"""echo "$@" >> {folder}/calls
-            case "$*" in
-              *show*) printf 'LoadState=loaded\\nActiveState=active\\n' ;;
-              *restart*) {f"rm {folder}/flushed" if mends else ":"} ;;
-            esac""",
-    }
-    (folder / "bin").mkdir()
-    for name, text in programs.items():
-        (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
-        (folder / "bin" / name).chmod(0o755)
-    (folder / "rules").write_text(GOOD + "\n")
-    if flushed:
-        (folder / "flushed").touch()
-    (folder / "sys/net/ipv4").mkdir(parents=True)
-    (folder / "sys/net/ipv4/ip_forward").write_text("0\n")
-    tasks = folder / "roles/container_engine/tasks"
-    tasks.mkdir(parents=True)
-    text = (ROLES / "container_engine/tasks/rules.yml").read_text()
-    text = text.replace("/etc/sysctl.d", f"{folder}/sysctl.d")
-    text = text.replace("    settings:\n", f"    root: {folder}/sys\n    settings:\n")
-    (tasks / "main.yml").write_text(text.replace("retries: 10", "retries: 1"))
-    (folder / "play.yml").write_text(
-        "[{hosts: localhost, gather_facts: false, roles: [container_engine]}]"
-    )
-    environment = os.environ | {
-        "PATH": f"{folder}/bin:{os.environ['PATH']}",
-        "ANSIBLE_CONFIG": str(ROLES.parent / "ansible.cfg"),
-        "ANSIBLE_ROLES_PATH": str(folder / "roles"),
-        "ANSIBLE_LIBRARY": f"{LIBRARY}:{ROLES}/site/library",
-    }
-    program = Path(sys.executable).with_name("ansible-playbook")
-    settings = {"site_container_network": "airlift", "ansible_python_interpreter": sys.executable}
-    return subprocess.run(
-        [
-            program,
-            "-i",
-            "localhost,",
-            "-c",
-            "local",
-            folder / "play.yml",
-            "-e",
-            json.dumps(settings),
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("flushed", "mends"), [(False, True), (True, True), (True, False)])
-def test_the_role_restarts_only_what_lost_its_rules(
-    tmp_path: Path, flushed: bool, mends: bool
-) -> None:
-    done = repair(tmp_path, mends=mends, flushed=flushed)
-    calls = tmp_path / "calls"
-    assert ("restart docker" in (calls.read_text() if calls.exists() else "")) is flushed
-    assert (done.returncode == 0) is mends, done.stdout + done.stderr
-    assert ("has not made them again: the way to published ports" in done.stdout) is not mends
-    assert (tmp_path / "sys/net/ipv4/ip_forward").read_text() == "1"
-    assert "net.ipv4.ip_forward = 1" in (tmp_path / "sysctl.d/99-zz-airlift.conf").read_text()

@@ -81,7 +81,7 @@ def test_never_skips_failures_to_please_anyone(role: str) -> None:
 @pytest.mark.parametrize("role", NAMES)
 def test_roles_that_need_settings_are_known_to_preflight(role: str) -> None:
     zones: dict[str, list[str]] = load("preflight", "vars/main.yml")["preflight_role_zones"]
-    internal = {"service"}  # its options come from the role that includes it
+    internal = {"container"}  # its options come from the role that includes it
     assert role in zones or role in internal, "add it to preflight_role_zones"
 
 
@@ -109,6 +109,6 @@ def test_the_example_names_every_secret_that_is_required() -> None:
     needed = {
         option.name
         for option in known.values()
-        if option.required and option.secret and option.role != "service"
+        if option.required and option.secret and option.role != "container"
     }
     assert needed - set(there) == set()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.roles.conftest import plugin
 
-module = plugin("site/library/kernel_settings.py")
+module = plugin("site/module_utils/kernel_values.py")
 FORWARD = {"net.ipv4.ip_forward": 1}
 
 

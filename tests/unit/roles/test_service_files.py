@@ -9,11 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.module_utils import service_files
 
-from tests.unit.roles.conftest import ROLES, plugin
+from tests.unit.roles.conftest import ROLES
 
-service_files = plugin("site/library/service_files.py")
-service = plugin("service/filter_plugins/service.py")
 OWNER = f"{os.getuid()}:{os.getgid()}"
 
 
@@ -140,26 +139,6 @@ def test_a_path_that_climbs_out_is_refused(tmp_path: Path, name: str) -> None:
         run(tmp_path, files={name: "x"})
 
 
-def test_ports_by_name_and_number() -> None:
-    ports = {"https": 443}
-    assert (
-        service.service_port({"host": "https", "container": 8443}, ports, "10.0.0.1")
-        == "10.0.0.1:443:8443"
-    )
-    assert (
-        service.service_port({"host": "81", "container": 80}, ports, "127.0.0.1")
-        == "127.0.0.1:81:80"
-    )
-    with pytest.raises(Exception, match="known are https"):
-        service.service_port({"host": "htps", "container": 80}, ports, "10.0.0.1")
-
-
-def test_mounts_are_read_only_unless_they_say_so() -> None:
-    assert service.service_mount({"source": "/a", "target": "/b"})["read_only"] is True
-    written = service.service_mount({"source": "/a", "target": "/b", "read_only": False})
-    assert written["read_only"] is False
-
-
 @pytest.mark.slow
 def test_modes_do_not_come_from_the_callers_umask(tmp_path: Path) -> None:
     """sudo with umask 0077: folders above the directory must let its user through."""
@@ -183,6 +162,7 @@ def test_modes_do_not_come_from_the_callers_umask(tmp_path: Path) -> None:
         env=os.environ
         | {
             "ANSIBLE_LIBRARY": str(ROLES / "site/library"),
+            "ANSIBLE_MODULE_UTILS": str(ROLES / "site/module_utils"),
             "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
         },
         umask=0o077,

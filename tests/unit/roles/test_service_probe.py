@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.roles.conftest import plugin
 
-module = plugin("service/library/service_probe.py")
+module = plugin("container/module_utils/container_wait.py")
 
 
 def ask(url: str, good: list[int], ca: str, seconds: int) -> str:
@@ -84,4 +84,4 @@ def test_a_proxy_of_the_host_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_an_authority_that_is_not_there_is_told() -> None:
     said = ask("https://127.0.0.1:1/", [200], "/nowhere/ca.pem", 0)
-    assert "does not answer ([Errno 2] No such file" in said
+    assert "does not answer (/nowhere/ca.pem is not a certificate authority: [Errno 2]" in said

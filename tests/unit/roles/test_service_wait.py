@@ -13,7 +13,7 @@ import pytest
 from tests.unit.roles.conftest import plugin
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
-module = plugin("service/library/service_probe.py")
+module = plugin("container/module_utils/container_wait.py")
 #: Any image with a shell does.
 IMAGE = "airlift/redis:debian"
 

@@ -39,9 +39,9 @@ site = sys.argv[sys.argv.index("-i") + 1]
 world = json.load(open(WORLD))
 with open(CALLS, "a") as calls:
     calls.write(" ".join([verb, *sys.argv[sys.argv.index("--vault-id") + 3:]]) + chr(10))
-print("PLAY [" + verb + "]", flush=True)
+print("Lock     edge-1     0.1 s", flush=True)
 if verb in world["hang"]:
-    print("TASK [swap : Backup]", flush=True)
+    print("Images   app-1     0.1 s", flush=True)
     time.sleep(60)
 new = world["imported"][-1]
 if verb == "upgrade" and "--check" not in sys.argv and verb not in world["fail"]:
@@ -51,7 +51,7 @@ if verb == "rollback" and verb not in world["fail"]:
     world["serves"] = world["previous"]
 json.dump(world, open(WORLD, "w"))
 if verb + ", late" in world["hang"] and "--check" not in sys.argv:
-    print("TASK [swap : Workers]", flush=True)
+    print("The switch   edge-1   0.1 s", flush=True)
     time.sleep(60)
 if verb == "status" and not world["silent"]:
     serves = world["serves"]
@@ -65,9 +65,10 @@ found = world["fail"].get(verb)
 if verb == "smoke" and found is None:
     found = world["smoke"].get(world["serves"])
 if found:
-    print("[ERROR]: Task failed: Module failed: something that a rescue answers")
-    print("[ERROR]: Task failed: Module failed: " + found)
-    print("fatal: [edge-1]: FAILED! => and more lines")
+    print("failed: [edge-1] something that a rescue answers")
+    print("failed: [edge-1 -> app-1] " + found)
+    print("and more lines")
+    print(chr(10) + "0 changed, 1 failed (edge-1), 0.1 s")
     sys.exit(2)
 """
 

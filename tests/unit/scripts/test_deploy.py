@@ -314,7 +314,7 @@ def test_what_an_interrupted_run_brought_is_taken_back_by_the_one_that_continues
     with jump.start("run") as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "Workers" in line:
+            if "The switch" in line:
                 break
         process.terminate()
         process.communicate(timeout=60)
@@ -341,7 +341,7 @@ def test_a_signal_ends_the_playbook_and_leaves_a_summary(
     with jump.start("upgrade") as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "Backup" in line:
+            if "Images" in line:
                 break
         process.send_signal(number)
         output, _ = process.communicate(timeout=60)

@@ -1,4 +1,4 @@
-"""The trees of other releases are this tree with a patch: each patch fits it."""
+"""The trees of other releases are this tree with a patch that fits it, or an older tree."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from scripts import releases
 
 ROOT = Path(__file__).resolve().parents[3]
 PATCHES = sorted((ROOT / "tests" / "releases").glob("*.patch"))
@@ -16,3 +18,49 @@ def test_a_patch_fits_this_tree(patch: Path) -> None:
     command = ["git", "apply", "--check", str(patch)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def git(tree: Path, *words: str) -> str:
+    name = ("-c", "user.name=Airlift", "-c", "user.email=release@airlift.example")
+    done = subprocess.run(
+        ["git", *name, *words], cwd=tree, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def two_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with an older and a newer commit, in place of this one."""
+    root = tmp_path / "root"
+    (root / ".venv/bin").mkdir(parents=True)
+    (root / ".venv/bin/tool").touch()
+    git(root, "init", "--quiet")
+    (root / ".gitignore").write_text(".venv/\n.cache/\n")
+    for text in ("older", "newer"):
+        (root / "file").write_text(text)
+        git(root, "add", ".")
+        git(root, "commit", "--quiet", "--no-gpg-sign", "-m", text)
+    monkeypatch.setattr(releases, "ROOT", root)
+    return root
+
+
+def test_an_older_tree_is_as_it_was_and_has_this_trees_tools_and_lab(
+    two_commits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (two_commits / "file").write_text("not committed")
+    monkeypatch.setenv("REV", "HEAD~1")
+    for _ in range(2):
+        tree = releases.older_tree()
+        assert (tree / "file").read_text() == "older"
+        assert (tree / ".venv/bin/tool").exists()
+        assert (tree / ".cache/lab").resolve() == two_commits / ".cache/lab"
+        # Its bundle says which commit it was made of, and that nothing was changed.
+        assert git(tree, "status", "--porcelain") == ""
+        assert git(tree, "rev-parse", "HEAD") == git(two_commits, "rev-parse", "HEAD~1")
+    assert (two_commits / "file").read_text() == "not committed"
+
+
+@pytest.mark.usefixtures("two_commits")
+def test_a_revision_that_is_not_there_is_named() -> None:
+    with pytest.raises(RuntimeError, match="0123abc"):
+        releases.older_tree("0123abc")

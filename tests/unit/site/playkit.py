@@ -104,7 +104,13 @@ class Desk:
         program(self.agent, f'#!/bin/sh\nPYTHONPATH={where} exec {shlex.join(words)} "$@"\n')
         (self.root / "bin").mkdir()
         # It has a database and no container of the service.
-        text = f"#!/bin/sh\n[ \"$1\" = container ] && exit 1\necho '{json.dumps(SCHEMA)}'\n"
+        says = json.dumps({"schema": SCHEMA, "api_keys": []})
+        text = f"""#!/bin/sh
+[ "$1" = container ] && exit 1
+[ "$2" = --interactive ] && cat > /dev/null
+echo '{{}}'
+echo '{says}'
+"""
         program(self.root / "bin/docker", text)
 
     def make_agent_old(self) -> None:
@@ -136,6 +142,8 @@ class Desk:
         environment = {
             "PATH": f"{self.root}/bin:{os.environ['PATH']}",
             "HOME": str(self.root),
+            # No engine: a plan of this machine must not be made of its real containers.
+            "DOCKER_HOST": f"unix://{self.root}/no.sock",
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_ROLES_PATH": str(self.roles),

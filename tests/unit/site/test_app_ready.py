@@ -88,6 +88,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         status, body = self.server.next() if self.path == "/health/ready" else (404, b"")
         self.send_response(status)
+        if status == 302:
+            self.send_header("Location", body.decode())
         self.end_headers()
         self.wfile.write(body)
 
@@ -330,6 +332,13 @@ def test_the_colour_is_asked_and_no_proxy(wait: Wait, monkeypatch: pytest.Monkey
     # A module is a process of its own; here urllib has looked at the environment before.
     monkeypatch.setattr(urllib.request, "_opener", None)
     assert not wait(answers=1).get("failed")
+
+
+def test_a_redirect_is_no_answer_of_the_colour(green: Colour, wait: Wait) -> None:
+    """Whoever it leads to, that is not the container which would serve."""
+    green.answers = [(302, f"{green.url}/health/ready".encode()), answer()]
+    assert wait(answers=1)["msg"].endswith("is not ready after 0 s: it answers 302")
+    assert green.asked == 1
 
 
 def test_a_host_without_an_engine(wait: Wait, monkeypatch: pytest.MonkeyPatch) -> None:

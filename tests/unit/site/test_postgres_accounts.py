@@ -22,7 +22,7 @@ PARAMS = {"database": "airlift", "owner": "airlift_owner", "roles": [OWNER, MONI
 
 @pytest.fixture
 def accounts() -> ModuleType:
-    return plugin("postgres/library/postgres_accounts.py")
+    return plugin("postgres/module_utils/postgres_accounts.py")
 
 
 def settled(module: ModuleType) -> dict[str, Any]:

@@ -6,11 +6,10 @@ from typing import Any
 
 import jinja2
 import pytest
-import yaml
 from swap_agent import replicas
 from swap_agent.replicas import Replica, blocked, downs, judge, marked, servers, urgent
 
-from tests.unit.roles.conftest import ROLES
+from tests.unit.roles.conftest import ROLES, load
 
 BACKENDS = {"app-1": "10.0.2.1", "app-2": "10.0.2.2"}
 
@@ -21,12 +20,13 @@ def upstream(primary: str = "blue", *, backup: bool = False, **backends: str) ->
         trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
     template = environment.from_string((ROLES / "edge/templates/upstream.conf.j2").read_text())
-    site = yaml.safe_load((ROLES / "site/defaults/main.yml").read_text())
+    site = load("site", "defaults/main.yml")
     return template.render(
         edge_upstream={"primary": primary, "backup": backup},
         edge_backends={name.replace("_", "-"): one for name, one in backends.items()} or BACKENDS,
         edge_upstream_keepalive=32,
         edge_server_options="",
+        site_colours=load("site", "vars/main.yml")["site_colours"],
         site_ports=site["site_ports"],
         site_timings=site["site_timings"],
     )

@@ -287,6 +287,32 @@ def test_what_the_watcher_took_out_is_told(found: Found) -> None:
     assert "the watcher on edge-1 does not run" in text(found)
 
 
+def test_the_cause_of_a_replica_that_is_out_comes_first(found: Found) -> None:
+    """The edge refuses connections to it: what a request from there meets is no cause."""
+    out = {"colour": "blue", "state": "out", "since": "12:00", "why": "no answer"}
+    found["edge"] |= {"watcher": {"alive": True}, "replicas": {"app-1": out, "app-2": {}}}
+    refused = {"status": 0, "error": "[Errno 111] Connection refused"}
+    of(found, "edge-1")["answers"]["app-blue on app-1"] |= refused
+    assert problems(found) == ["the edge sends no requests to app-1 since 12:00"]
+    assert "Connection refused" not in text(found)
+    # Its own host may know more.
+    wrong = {"postgres": "not available (timeout)"}
+    of(found, "app-1")["answers"]["app-blue"] |= {"status": 503, "checks": wrong}
+    assert problems(found)[0] == "app-blue on app-1 is not ready"
+
+
+def test_a_host_that_answers_too_late_is_named(found: Found) -> None:
+    found["hosts"]["data-1"] = {"late": 45, "msg": "no answer within 45 s"}
+    said = text(found)
+    assert "Site acme needs attention: data-1 did not answer within 45 s." in said
+    assert "First: check the load of data-1 and the network path to it\n" in said
+    # What the site serves is then unknown, and that is no second problem.
+    found["hosts"]["edge-1"] = {"late": 45, "msg": "no answer within 45 s"}
+    found["edge"] = found["hosts"]["edge-1"]
+    assert "edge-1 did not answer within 45 s" in problems(found)
+    assert not [one for one in problems(found) if "does not report" in one]
+
+
 def test_keys_are_compared_with_the_vault(found: Found) -> None:
     database = of(found, "data-1")["database"]
     database["missing"] = [0]

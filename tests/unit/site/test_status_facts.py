@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from tests.unit.roles.conftest import plugin
+from tests.unit.site import enginekit
+from tests.unit.site.enginekit import Engine
 from tests.unit.site.statuskit import Programs
 
 engine = plugin("status/module_utils/status_engine.py")
@@ -26,6 +28,13 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
     return Programs(folder)
+
+
+@pytest.fixture
+def paper(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    with enginekit.running() as one:
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{one.path}")
+        yield one
 
 
 def raw(service: str, status: str = "running", **state: Any) -> dict[str, Any]:
@@ -57,68 +66,86 @@ def raw(service: str, status: str = "running", **state: Any) -> dict[str, Any]:
     }
 
 
-def shown(programs: Programs, *containers: dict[str, Any]) -> list[dict[str, Any]]:
+def shown(paper: Engine, *containers: dict[str, Any]) -> list[dict[str, Any]]:
     """Let the engine have these containers; return them as described."""
-    names = [one["Id"] for one in containers]
-    programs.answer("docker", "ps --all", out="\n".join(names) + "\n")
-    programs.answer("docker", "container inspect", out=json.dumps(containers))
+    paper.run(*containers)
     found: list[dict[str, Any]] = engine.containers(NOW)[0]
     return found
 
 
 # ---------------------------------------------------------------- the engine
-def test_a_container_is_described_without_its_environment(programs: Programs) -> None:
-    (one,) = shown(programs, raw("app-blue", Health={"Status": "healthy", "Log": []}))
+def test_a_container_is_described_without_its_environment(paper: Engine) -> None:
+    (one,) = shown(paper, raw("app-blue", Health={"Status": "healthy", "Log": []}))
     assert (one["service"], one["state"], one["ports"]) == ("app-blue", "healthy", [8001])
     assert one["seconds"] == 60
     assert "LOG_LEVEL" not in json.dumps(one)
 
 
-def test_an_engine_that_is_down_says_so(programs: Programs) -> None:
-    down = {"ServerVersion": "", "ServerErrors": ["Cannot connect to the Docker daemon"]}
-    programs.answer("docker", "info", out=json.dumps(down))
-    with pytest.raises(engine.EngineError, match="Cannot connect"):
+def test_an_engine_is_known_by_its_image_store(paper: Engine) -> None:
+    assert engine.about() == {"store": "overlay2", "root": "/var/lib/docker"}
+    paper.known["/info"]["DriverStatus"] = [["driver-type", engine.CONTAINERD]]
+    assert engine.about()["store"] == "containerd"
+
+
+def test_an_engine_that_is_down_says_so(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
+    with pytest.raises(engine.EngineError, match="there is no container engine on this host"):
+        engine.about()
+    programs.answer("docker", "info")
+    with pytest.raises(engine.EngineError, match="the container engine does not run"):
         engine.about()
 
 
-def test_no_engine_at_all_says_so(programs: Programs) -> None:
-    assert programs
-    with pytest.raises(engine.EngineError, match="no container engine"):
+def test_what_an_engine_refuses_is_told_in_its_words(paper: Engine) -> None:
+    paper.known["/info"], paper.status = {"message": "the daemon is shutting down"}, 503
+    with pytest.raises(engine.EngineError, match="the daemon is shutting down"):
         engine.about()
 
 
-def test_a_container_that_restarts_carries_its_last_error(programs: Programs) -> None:
+def test_what_was_removed_meanwhile_is_left_out(paper: Engine) -> None:
+    paper.run(raw("app-blue"), raw("app-green"))
+    del paper.known["/containers/id-app-blue/json"]
+    assert [one["service"] for one in engine.containers(NOW)[0]] == ["app-green"]
+
+
+def test_a_container_that_restarts_carries_its_last_error(
+    paper: Engine, programs: Programs
+) -> None:
     log = "1:M ready\n1:M # Bad file format reading the append only file\n1:M bye\n"
     programs.answer("docker", "logs", out=log)
     redis = {**raw("redis", "restarting"), "RestartCount": 4}
-    (one,) = shown(programs, redis)
+    (one,) = shown(paper, redis)
     assert (one["state"], one["restarts"]) == ("restarting", 4)
     assert one["said"] == "1:M # Bad file format reading the append only file"
 
 
-def test_the_reason_is_taken_from_lines_that_are_json(programs: Programs) -> None:
+def test_the_reason_is_taken_from_lines_that_are_json(paper: Engine, programs: Programs) -> None:
     lines = [
         {"level": "error", "event": "startup failed", "reason": "no password"},
         {"level": "info", "event": "an error page was served"},
     ]
     programs.answer("docker", "logs", err="\n".join(map(json.dumps, lines)))
-    (one,) = shown(programs, raw("app-blue", "exited", ExitCode=1))
+    (one,) = shown(paper, raw("app-blue", "exited", ExitCode=1))
     assert one["said"] == "no password"
 
 
-def test_a_quiet_container_says_what_its_health_check_found(programs: Programs) -> None:
+def test_a_quiet_container_says_what_its_health_check_found(
+    paper: Engine, programs: Programs
+) -> None:
     programs.answer("docker", "logs", out="started\n")
     log = [{"ExitCode": 1, "Output": "no answer on port 8000: timed out"}]
-    (one,) = shown(programs, raw("app-blue", Health={"Status": "unhealthy", "Log": log}))
+    (one,) = shown(paper, raw("app-blue", Health={"Status": "unhealthy", "Log": log}))
     assert (one["state"], one["said"]) == ("unhealthy", "no answer on port 8000: timed out")
 
 
-def test_a_container_that_ran_out_of_memory_says_so(programs: Programs) -> None:
-    (one,) = shown(programs, raw("app-blue", "exited", OOMKilled=True, ExitCode=137))
+def test_a_container_that_ran_out_of_memory_says_so(paper: Engine) -> None:
+    (one,) = shown(paper, raw("app-blue", "exited", OOMKilled=True, ExitCode=137))
     assert "memory limit" in one["said"]
 
 
-def pair(programs: Programs, **change: str) -> list[str]:
+def pair(paper: Engine, **change: str) -> list[str]:
     """Return what differs between a standby and the active colour that has other settings."""
     standby, active = raw("app-blue"), raw("app-green")
     active["Config"]["Env"] = ["PATH=/bin", "RELEASE=1.1.0", "COLOUR=green", "LOG_LEVEL=info"]
@@ -129,31 +156,81 @@ def pair(programs: Programs, **change: str) -> list[str]:
         active["Config"]["Env"] = [
             one for one in active["Config"]["Env"] if not one.startswith(f"{name}=")
         ] + [f"{name}={value}"]
-    images = [
-        {"Id": "sha256:i1", "Config": {"Env": ["PATH=/bin", "RELEASE=1.0.0"]}},
-        {"Id": "sha256:i2", "Config": {"Env": ["PATH=/bin", "RELEASE=1.1.0"]}},
-    ]
-    programs.answer("docker", "image inspect", out=json.dumps(images))
-    found: list[str] = engine.differences([standby, active], ["green", "blue"], ["EXTRA"])
+    for name, release in (("sha256:i1", "1.0.0"), ("sha256:i2", "1.1.0")):
+        env = ["PATH=/bin", f"RELEASE={release}"]
+        paper.known[f"/images/{name}/json"] = {"Id": name, "Config": {"Env": env}}
+    found: list[str] = engine.differences([standby, active], ["EXTRA"])
     return found
 
 
-def test_a_standby_is_compared_with_what_serves(programs: Programs) -> None:
-    assert pair(programs) == []
-    assert pair(programs, LOG_LEVEL="debug") == ["LOG_LEVEL"]
-    assert pair(programs, EXTRA="1") == ["EXTRA"], "the inventory names it, so both must have it"
-    assert pair(programs, fingerprint="f2") == ["secrets"]
+def test_a_standby_is_compared_with_what_serves(paper: Engine) -> None:
+    assert pair(paper) == []
+    assert pair(paper, LOG_LEVEL="debug") == ["LOG_LEVEL"]
+    assert pair(paper, EXTRA="1") == ["EXTRA"], "the inventory names it, so both must have it"
+    assert pair(paper, fingerprint="f2") == ["secrets"]
 
 
-def test_every_container_of_the_service_logs_in_anew(programs: Programs) -> None:
+def logged_in(paper: Engine, *containers: dict[str, Any]) -> dict[str, dict[str, str]]:
+    paper.run(*containers)
+    found: dict[str, dict[str, str]] = engine.Logins(*engine.containers(NOW), "program").results()
+    return found
+
+
+def test_every_container_of_the_service_logs_in_anew(paper: Engine, programs: Programs) -> None:
     said = json.dumps({"postgres": "FATAL: password authentication failed", "redis": ""})
     programs.answer("docker", "exec airlift-app-blue python -c", out=f"{said}\n")
     programs.answer("docker", "exec airlift-app-green python -c", err="exec failed: no python")
-    found = shown(programs, raw("app-blue"), raw("app-green"), raw("worker-blue", "paused"))
-    assert engine.logins(found, "program") == {
+    containers = (raw("app-blue"), raw("app-green"), raw("worker-blue", "paused"))
+    assert logged_in(paper, *containers) == {
         "app-blue": {"postgres": "FATAL: password authentication failed", "redis": ""},
         "app-green": {"its services": "exec failed: no python"},
     }
+
+
+def test_containers_that_would_log_in_alike_do_it_once(
+    paper: Engine, programs: Programs, tmp_path: Path
+) -> None:
+    """With the same image, address and secrets, as they are on the disk now."""
+    containers = [raw("app-blue"), raw("worker-blue")]
+    for one in containers:
+        folder = tmp_path / one["Id"]
+        folder.mkdir()
+        (folder / "database_password").write_text("one")
+        one["Mounts"] = [{"Destination": "/run/secrets", "Source": str(folder)}]
+        one["Config"]["Env"] = ["DATABASE_URL=postgresql://a@data-1/airlift", "COLOUR=blue"]
+    programs.answer("docker", "exec airlift-app-blue", out='{"postgres": ""}')
+    programs.answer("docker", "exec airlift-worker-blue", out='{"postgres": "no password"}')
+    alike = {"app-blue": {"postgres": ""}, "worker-blue": {"postgres": ""}}
+    each = {**alike, "worker-blue": {"postgres": "no password"}}
+    assert logged_in(paper, *containers) == alike
+    password = tmp_path / "id-worker-blue/database_password"
+    password.write_text("two")
+    assert logged_in(paper, *containers) == each
+    password.write_text("one")
+    assert logged_in(paper, *containers) == alike
+    containers[1]["Config"]["Env"][0] += "?sslmode=disable"
+    assert logged_in(paper, *containers) == each
+    containers[1]["Config"]["Env"] = containers[0]["Config"]["Env"]
+    containers[1]["Image"] = "sha256:i2"
+    assert logged_in(paper, *containers) == each
+
+
+def test_a_host_knows_its_colours(paper: Engine, programs: Programs) -> None:
+    """The edge from its agent, whatever runs there; another host from its containers."""
+    found = shown(paper, raw("app-blue"), raw("redis"))
+    found[0]["colour"] = "blue"
+    assert engine.colours({"containers": found}) == {"blue"}
+    said = {"installed": True, "active": "green", "standby": None}
+    programs.answer("airlift-swap", "show", out=json.dumps(said))
+    edge = engine.edge("airlift-swap")
+    assert edge == said
+    assert engine.colours({"containers": found, "edge": edge}) == {"green"}
+
+
+def test_an_agent_that_does_not_answer_says_why(programs: Programs) -> None:
+    programs.answer("airlift-swap", "show", err="airlift-swap: the journal is damaged\n", code=1)
+    assert engine.edge("airlift-swap") == {"msg": "the journal is damaged"}
+    assert engine.edge("/no/agent") == {"msg": "there is no /no/agent on this host"}
 
 
 def test_keys_are_told_by_place_and_no_hash_leaves_the_host(programs: Programs) -> None:

@@ -47,7 +47,7 @@ def play(tmp_path: Path) -> Any:
     """Run the playbook; return code and output."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    Programs(folder).answer("docker", "info", err="Cannot connect to the Docker daemon", code=1)
+    Programs(folder).answer("docker", "info", err="not asked", code=1)
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump(INVENTORY))
     manifest = {"version": "1.0.0", "serial": 1, "components": {"app": COMPONENT}, "absent": {}}
     (tmp_path / "manifest.txt").write_text(json.dumps(manifest))
@@ -57,6 +57,7 @@ def play(tmp_path: Path) -> Any:
         command += ["-i", str(tmp_path / "hosts.yml"), "playbooks/status.yml", *options]
         command += ["-e", f"site_manifest_file={tmp_path}/manifest.txt"]
         environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+        environment["DOCKER_HOST"] = f"unix://{tmp_path}/no.sock"
         return subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
         )
@@ -72,7 +73,7 @@ def test_every_fault_is_told_and_nothing_is_changed(play: Any, tmp_path: Path) -
     found = {one["found"]: one for one in report["problems"]}
     assert "away cannot be reached over SSH" in found
     engine = found["no container engine answers on here"]
-    assert engine["error"] == "Cannot connect to the Docker daemon"
+    assert engine["error"] == "the container engine does not run"
     assert report["sentence"] in " ".join(done.stdout.split())
     assert "changed=0" in done.stdout
     # As talkative as it can be, it shows no hash of a key; and looking makes no key.
@@ -84,13 +85,16 @@ def test_every_fault_is_told_and_nothing_is_changed(play: Any, tmp_path: Path) -
 def test_json_can_be_cut_out_and_a_scheduler_learns_the_verdict(play: Any, tmp_path: Path) -> None:
     done = play("-e", "status_format=json", "-e", "status_fail=true", "--limit", "here")
     assert done.returncode == 2, done.stdout[-2000:]
-    printed = done.stdout[done.stdout.index("{\n") : done.stdout.index("\n        }\n") + 10]
+    printed = done.stdout[done.stdout.index("{\n") : done.stdout.index("\n}\n") + 2]
     assert json.loads(printed) == json.loads((tmp_path / ".airlift/status.json").read_text())
     assert json.loads(printed)["not_asked"] == ["away"]
 
 
 def test_what_is_asked_is_in_the_flow_table() -> None:
-    """From the edge each replica of both colours; everything else is asked where it runs."""
+    """From the edge each replica of both colours; everything else is asked where it runs.
+
+    A host leaves out the colours that it has not.
+    """
     defaults = load("site", "defaults/main.yml")
     ports = defaults["site_ports"]
     site = {
@@ -107,7 +111,9 @@ def test_what_is_asked_is_in_the_flow_table() -> None:
     asked = {zone: make({**site, "zones": [zone]}) for zone in defaults["site_zones"]}
     names = {zone: [one["name"] for one in asks] for zone, asks in asked.items()}
     assert names["dmz"] == ["edge", "app-green on app-1", "app-blue on app-1", "nginx-exporter"]
-    assert names["app"] == ["app-green", "app-blue", "worker-green"]
+    assert names["app"] == ["app-green", "worker-green", "app-blue", "worker-blue"]
+    for one in (ask for asks in (asked["dmz"][1:3], asked["app"]) for ask in asks):
+        assert f"-{one['colour']}" in one["name"]
     assert names["data"] == ["postgres-exporter", "redis-exporter"]
     assert names["monitor"] == ["targets"]
     named = {number: name for name, number in ports.items()}

@@ -69,6 +69,13 @@ def unreached(found: Found) -> None:
     of(found, "edge-1")["answers"]["app-blue on app-2"] |= {"status": 0, "error": "timed out"}
 
 
+def taken_out(found: Found) -> None:
+    """The edge refuses connections to it, so that it seems to be down."""
+    unreached(found)
+    out = {"colour": "blue", "state": "out", "since": "12:00", "why": "no answer"}
+    found["edge"]["standby_replicas"] = {"app-2": out}
+
+
 def another(found: Found) -> None:
     of(found, "edge-1")["answers"]["app-blue on app-2"]["release"] = "0.9.0"
 
@@ -83,6 +90,7 @@ def another(found: Found) -> None:
         (refused, "app-blue on app-2 cannot log in"),
         (not_ready, "app-blue on app-2 is not ready"),
         (unreached, "app-blue on app-2 does not answer the edge"),
+        (taken_out, "app-blue on app-2 does not answer the edge"),
         (another, "app-blue on app-2 answers as release 0.9.0"),
     ],
 )

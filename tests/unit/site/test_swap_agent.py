@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from swap_agent import __main__ as command
 from swap_agent import swap
-from swap_agent.state import Settings, SwapError, exclusive
+from swap_agent.state import COLOURS, Settings, SwapError, exclusive
 
-from tests.unit.roles.conftest import ROOT
+from tests.unit.roles.conftest import ROOT, load
 from tests.unit.site.swapkit import World
 
 
@@ -174,6 +174,12 @@ def test_settings_come_from_the_file_that_the_role_writes(world: World, tmp_path
     path.write_text(json.dumps({**data, "colour": "blue"}))
     with pytest.raises(SwapError, match="settings"):
         Settings.load(path)
+
+
+def test_the_site_has_the_colours_that_the_agent_knows() -> None:
+    site = load("site", "vars/main.yml")["site_colours"]
+    choices = load("app", "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert list(COLOURS) == site == choices["app_colour"]["choices"]
 
 
 def test_it_needs_nothing_but_the_standard_library(tmp_path: Path) -> None:

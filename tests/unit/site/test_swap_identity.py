@@ -209,8 +209,11 @@ class Site:
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
         return {"rc": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
 
-    def do(self, command: str, *, check: bool = False, **options: Any) -> dict[str, Any]:
+    def do(
+        self, command: str, *, check: bool = False, begins: str = "", **options: Any
+    ) -> dict[str, Any]:
         args = {"command": command, **({"options": options} if options else {})}
+        args |= {"begins": begins} if begins else {}
         task = SimpleNamespace(args=args, check_mode=check, async_val=0, action="swap_agent")
         connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="none"))
         action = agent.ActionModule(task, connection, None, None, None)
@@ -300,6 +303,23 @@ def test_only_the_holder_goes_on(site: Site) -> None:
     assert said["msg"].startswith(f"run {agent.this_run()} does not hold the lease")
 
 
+def test_a_step_is_recorded_before_the_command_that_it_begins_with(site: Site) -> None:
+    """In one call to the edge; and a step that cannot be recorded does not begin."""
+    site.lock()
+    site.do("step", name="schema")
+    before = len(site.calls)
+    said = site.do("retire", begins="colour")
+    assert said["failed"], "nothing is installed here"
+    assert "nothing is installed here yet" in said["msg"]
+    assert len(site.calls) == before + 1
+    events = [(one["step"], one["event"]) for one in site.journal()][1:]
+    assert events == [("schema", "intent"), ("schema", "done"), ("colour", "intent")]
+    lease.release(site.root / "swap/lease.json", agent.this_run())
+    said = site.do("unlock", begins="finish")
+    assert said["msg"] == f"run {agent.this_run()} has ended; run the same playbook again"
+    assert len(site.journal()) == 4
+
+
 def test_show_tells_a_run_at_work_from_a_dead_one(
     site: Site, living: subprocess.Popen[bytes]
 ) -> None:
@@ -362,6 +382,13 @@ def test_of_a_run_itself_nothing_was_cut_off(site: Site) -> None:
     site.lock(data={"release": "1.1.0"})
     left = site.do("show")["unfinished"]
     assert [(one["run"], one["step"]) for one in left] == [("dead", "upgrade"), ("dead", "images")]
+
+
+def test_a_host_without_an_agent_says_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ansible's module reports a program that is not there."""
+    gone = {"rc": 2, "stdout": "", "stderr": "", "msg": "Error executing command."}
+    monkeypatch.setattr(site, "execute", lambda **_: gone)
+    assert site.do("show")["msg"] == f"there is no {site.root}/airlift-swap on this host"
 
 
 def test_check_mode_only_looks(site: Site) -> None:

@@ -16,14 +16,14 @@ from tests.unit.site.playkit import OTHER, Desk, command, role
 
 pytestmark = pytest.mark.slow
 
-PLAN = role("way_back")
+PLAN = role("rollback_plan")
 #: As rollback.yml does it: as the release that the plan leads to.
 LOCK = {
     "name": "Lock",
     "ansible.builtin.include_role": {"name": "swap", "tasks_from": "lock"},
     "vars": {
         "swap_verb": "rollback",
-        "swap_replan": "way_back.yml",
+        "swap_replan": "rollback_plan.yml",
         "site_manifest_file": "{{ swap_releases }}/{{ swap_planned.to.release }}/manifest.json",
     },
 }
@@ -150,14 +150,14 @@ def test_an_installation_judges_the_release_again_inside_the_lock(desk: Desk) ->
 def test_whoever_plans_names_its_plan_to_the_lock() -> None:
     """Each is the file that planned; what a retirement needs is read after its lock."""
     named = {}
-    for name in ("main", "back"):
+    for name in ("main", "rollback_apply"):
         (lock,) = [one for one in load("swap", f"tasks/{name}.yml") if one["name"] == "Lock"]
         named[name] = lock["vars"]["swap_replan"]
-    assert named == {"main": "plan.yml", "back": "way_back.yml"}
+    assert named == {"main": "plan.yml", "rollback_apply": "rollback_plan.yml"}
     install = (ROOT / "playbooks/install.yml").read_text()
     assert "swap_verb: install\n        swap_replan: guard.yml\n" in install
     steps = [one["name"] for one in load("swap", "tasks/retire.yml")]
-    assert steps.index("Lock") < steps.index("Read what the edge serves")
+    assert steps.index("Lock") < steps.index("Stop sending requests to the standby")
 
 
 # ---------------------------------------------------------------- the heartbeat

@@ -1,5 +1,7 @@
 """The plan of an upgrade and of a rollback: what will happen, or everything against it."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +19,23 @@ def manifest(version: str, serial: int, head: int, lowest: int) -> dict[str, Any
         "upgrade": {"minimum_version": "1.0.0", "required_stops": []},
         "schema": {"head": head, "lowest_compatible": lowest},
         "image_source": "debian",
+        "components": {
+            name: {"manifest_digest": f"m-{name}", "config_digest": f"c-{name}"}
+            for name in ("app", "nginx", "postgres", "redis")
+        },
     }
 
 
 def cost(count: int, disk: int, seconds: float = 0) -> dict[str, Any]:
-    return {"bytes": count, "disk": disk, "free": 30_000_000_000, "seconds": seconds}
+    delivered = ["app"] if count else []
+    space = {"disk": disk, "free": 30_000_000_000}
+    return {"bytes": count, "seconds": seconds, "delivered": delivered, **space}
+
+
+def says(error: str = "", backups: tuple[str, ...] = (), **runs: str) -> dict[str, Any]:
+    """What a host answers: component and the image that it runs."""
+    result = {"error": error, "backups": list(backups), "components": runs}
+    return {"answered": True, "said": "", "result": result}
 
 
 @pytest.fixture
@@ -30,7 +44,9 @@ def found() -> dict[str, Any]:
     return {
         "site": "acme",
         "command": COMMAND,
+        "colours": ["blue", "green"],
         "edge": {
+            "installed": True,
             "active": "blue",
             "standby": None,
             "release": "1.0.0",
@@ -46,9 +62,12 @@ def found() -> dict[str, Any]:
             "app-1": cost(12_300_000, 40_000_000, 3.4),
             "app-2": cost(950, 2_000),
         },
-        "differs": {"edge-1": [], "app-1": []},
+        "hosts": {
+            "edge-1": says(nginx="c-nginx"),
+            "app-1": says(app="c-app-1.0.0"),
+            "data-1": says(postgres="m-postgres", redis="m-redis"),
+        },
         "sources": {"access": {}, "unlisted": [], "setting": ""},
-        "backups": [],
         "app_hosts": ["app-1", "app-2"],
         "hours": 24,
     }
@@ -138,11 +157,12 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_touched(
 def test_the_backup_from_before_the_migrations_is_kept(found: dict[str, Any]) -> None:
     """Forward again after a rollback, or a run that was cut off after its migrations."""
     name = "1.0.0-to-1.1.0-20261121T214914Z"
-    found["backups"] = [f"/b/{name}.json", "/b/1.0.0-to-1.1.0-20261120T000000Z.json"]
+    names = (f"{name}.json", "1.0.0-to-1.1.0-20261120T000000Z.json", "0.9.0-to-1.0.0-2.json")
+    found["hosts"]["data-1"] = says(backups=names)
     assert rows(found)["backup"].startswith("database of 7.8 MB")
     found["database"]["version"] = 2
     assert rows(found)["backup"].startswith(f"{name}, made before the migrations, is kept; no new")
-    found["backups"] = []
+    found["hosts"]["data-1"] = says(backups=("0.9.0-to-1.0.0-20261120T000000Z.json",))
     assert rows(found)["backup"].startswith("database of 7.8 MB")
 
 
@@ -164,7 +184,10 @@ def test_a_standby_goes_before_the_new_colour_comes(found: dict[str, Any]) -> No
 
 def test_what_is_not_exchanged_now_is_told(found: dict[str, Any]) -> None:
     assert "not now" not in rows(found)
-    found["differs"] = {"edge-1": ["nginx"], "app-1": [], "data-1": ["postgres", "redis"]}
+    found["hosts"] |= {
+        "edge-1": says(nginx="m-old"),
+        "data-1": says(postgres="c-old", redis="m-old"),
+    }
     assert rows(found)["not now"] == (
         "the other images of edge-1: nginx; data-1: postgres, redis: in a maintenance window, run "
         f"{COMMAND}install.yml"
@@ -332,23 +355,80 @@ def test_everything_is_said_at_once(found: dict[str, Any]) -> None:
     assert len(plan(found)["problems"]) == 5
 
 
-def test_nothing_is_upgraded_that_was_never_installed(found: dict[str, Any]) -> None:
-    found |= {"edge": {}, "old": {}, "database": {}}
+@pytest.mark.parametrize(
+    "edge",
+    [
+        {"installed": False},
+        {"failed": True, "msg": "there is no /usr/local/sbin/airlift-swap on this host"},
+    ],
+)
+def test_nothing_is_upgraded_that_was_never_installed(
+    found: dict[str, Any], edge: dict[str, Any]
+) -> None:
+    found |= {"edge": edge, "old": {}, "database": {}}
     assert problem(found) == f"nothing is installed here yet: run {COMMAND}install.yml"
     made = plan(found)
     assert (made["already"], made["release"]) == (False, None)
 
 
-# ---------------------------------------------------------------- what runs with another image
-def runs(component: str, image: str) -> dict[str, Any]:
-    return {"Labels": {"airlift.component": component}, "ImageID": image}
+def test_an_agent_that_fails_is_told(found: dict[str, Any]) -> None:
+    found["edge"] = {"failed": True, "msg": "the journal is damaged"}
+    words = "the swap agent on the edge does not answer: the journal is damaged"
+    assert problem(found) == words
 
 
-def test_other_images_are_named_but_the_services_own() -> None:
-    containers = [runs("redis", "r1"), runs("nginx", "n2"), runs("app", "a1"), runs("gone", "g1")]
-    images = {"redis": "r2", "nginx": "n2", "app": "a2"}
-    assert module.swap_different(containers, images) == ["gone", "redis"]
-    assert module.swap_different([], images) == []
+def test_a_host_that_does_not_answer_is_named(found: dict[str, Any]) -> None:
+    """And nothing that was not learned of it is judged."""
+    found["hosts"]["app-1"] = {"answered": False, "said": "no answer within 60 s", "result": {}}
+    found["hosts"]["data-1"] = says("the engine does not answer: refused")
+    found["images"] = {"app-1": {"skipped": True}}
+    assert plan(found)["problems"] == [
+        "app-1 does not answer (no answer within 60 s): bring it back",
+        "the container engine of data-1 does not answer (the engine does not answer: refused): "
+        f"find the cause with {COMMAND}status.yml",
+    ]
+
+
+def test_a_step_with_nothing_to_do_is_none(found: dict[str, Any]) -> None:
+    made = plan(found)
+    assert (made["images"], made["backup"]) == (True, True)
+    found["images"] = {"app-1": cost(0, 0)}
+    found["database"]["version"] = 2
+    found["hosts"]["data-1"] = says(backups=("1.0.0-to-1.1.0-20261120T000000Z.json",))
+    made = plan(found)
+    assert (made["images"], made["backup"]) == (False, False)
+    # The migrations are still to come: that backup is not from just before them.
+    found["database"]["version"] = 1
+    assert plan(found)["backup"] is True
+    # The release serves: whatever a backup held now would not be from before it.
+    found["edge"] |= {"release": "1.1.0", "serial": 2}
+    assert (made["already"], plan(found)["backup"]) == (False, False)
+
+
+def test_an_image_that_no_kept_release_needs_is_found(tmp_path: Path) -> None:
+    """By the names that the engine's part would remove it by."""
+    for release in ("1.0.0", "1.1.0"):
+        app = {"repository": "airlift/app", "manifest_digest": f"m{release}"}
+        app["config_digest"] = f"c{release}"
+        (tmp_path / release).mkdir()
+        (tmp_path / release / "manifest.json").write_text(json.dumps({"components": {"app": app}}))
+    images = {
+        "c1.0.0": ["airlift/app:1.0.0"],
+        "m1.1.0": ["127.0.0.1:5479/airlift/app@sha256:1"],
+        "bad": ["airlift/app:1.0.1", "127.0.0.1:5479/airlift/app@sha256:2"],
+        "pulled": ["127.0.0.1:5479/airlift/app@sha256:3"],
+        "theirs": ["airlift/application:1", "nginx:1"],
+        "unnamed": [],
+    }
+    keep = ["1.1.0", "1.0.0"]
+    engine = plugin("images/library/images_engine.py")
+    unneeded = module.swap_unneeded(images, str(tmp_path), keep)
+    assert unneeded == ["bad", "pulled"]
+    for name, tags in images.items():
+        ours = engine.names_of({"RepoTags": tags}, {"airlift/app"})
+        assert bool(ours) == (name not in ("theirs", "unnamed"))
+    # Without a manifest nothing is removed, so nothing is to do.
+    assert module.swap_unneeded(images, str(tmp_path), [*keep, "0.9.0"]) == []
 
 
 # ---------------------------------------------------------------- the way back
@@ -362,6 +442,7 @@ def back() -> dict[str, Any]:
     return {
         "site": "acme",
         "command": COMMAND,
+        "colours": ["blue", "green"],
         "edge": {
             "installed": True,
             "active": "green",

@@ -140,6 +140,18 @@ def test_every_request_has_a_connection_of_its_own(server: Server, try_it: Try) 
     assert try_it(server.url, rounds=2)["asked"] == server.connections == 6
 
 
+def test_a_service_that_comes_up_is_waited_for(server: Server, try_it: Try) -> None:
+    server.answers["GET /health"] = said(503, {})
+
+    def up() -> None:
+        server.answers["GET /health"] = said(200, GREEN)
+
+    later = threading.Timer(0.3, up)
+    later.start()
+    assert try_it(server.url, seconds=60)["asked"] == 3
+    later.join()
+
+
 def test_only_identity_is_asked_when_nothing_else_is_wanted(server: Server, try_it: Try) -> None:
     assert try_it(server.url, requests=[])["asked"] == 1
     assert server.names() == ["GET /health"]

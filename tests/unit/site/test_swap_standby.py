@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 
 from tests.unit.roles.conftest import plugin
 
-module = plugin("swap/library/swap_standby.py")
+module = plugin("swap/module_utils/swap_standby.py")
 IMAGE = "sha256:app-1.0.0"
 ENGINE = """#!/bin/sh
 cd "$(dirname "$0")" || exit 9
@@ -62,8 +61,8 @@ class Standby(http.server.ThreadingHTTPServer):
         """Record what the logins print."""
         (self.folder / "said").write_text(text)
 
-    def problem(self, capsys: pytest.CaptureFixture[str], **options: Any) -> str:
-        """Run the module; return what it found."""
+    def problem(self, **options: Any) -> str:
+        """Return what is found of it."""
         wanted = {
             "container": "airlift-app-blue",
             "image": ["sha256:other-store", IMAGE],
@@ -74,12 +73,7 @@ class Standby(http.server.ThreadingHTTPServer):
             "seconds": 1,
             **options,
         }
-        with patch_module_args(wanted), pytest.raises(SystemExit):
-            module.main()
-        result = json.loads(capsys.readouterr().out)
-        assert not result.get("failed")
-        assert result["changed"] is False
-        return str(result["problem"])
+        return str(module.problem_of(wanted))
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -146,30 +140,24 @@ FAULTS: list[tuple[str, Break, str]] = [
 ]
 
 
-def test_a_true_standby_has_no_problem(
-    standby: Standby, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert standby.problem(capsys) == ""
+def test_a_true_standby_has_no_problem(standby: Standby) -> None:
+    assert standby.problem() == ""
 
 
 @pytest.mark.parametrize(("fault", "sentence"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
 def test_a_standby_that_could_not_serve_is_told(
-    standby: Standby, fault: Break, sentence: str, capsys: pytest.CaptureFixture[str]
+    standby: Standby, fault: Break, sentence: str
 ) -> None:
     fault(standby)
-    assert standby.problem(capsys) == sentence
+    assert standby.problem() == sentence
 
 
-def test_an_image_of_another_release_is_told(
-    standby: Standby, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert standby.problem(capsys, image=["sha256:app-0.9.0"]) == (
+def test_an_image_of_another_release_is_told(standby: Standby) -> None:
+    assert standby.problem(image=["sha256:app-0.9.0"]) == (
         "airlift-app-blue runs another image than that of release 1.0.0"
     )
 
 
-def test_one_that_does_not_answer_is_told(
-    standby: Standby, capsys: pytest.CaptureFixture[str]
-) -> None:
-    problem = standby.problem(capsys, url="http://127.0.0.1:1")
+def test_one_that_does_not_answer_is_told(standby: Standby) -> None:
+    problem = standby.problem(url="http://127.0.0.1:1")
     assert problem.startswith("airlift-app-blue does not answer:")

@@ -163,4 +163,4 @@ def judge(group: Sequence[Replica], time: str) -> list[Replica]:
         others = any(other.well for other in group if other is not replica)
         if not replica.out and replica.failures >= FAILURES and others:
             replica.turn(time, out=True)
-    return [one for one, was in zip(group, before) if one.out is not was]  # noqa: B905 - 3.9
+    return [one for one, was in zip(group, before) if one.out is not was]

@@ -1,0 +1,72 @@
+"""Filters of the service: containers of each colour, those that must not exist, taking turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+
+def app_colours_of(
+    common: Mapping[str, Any],
+    part: str,
+    colours: Sequence[str],
+    release: str,
+    ports: Mapping[str, int],
+) -> dict[str, dict[str, Any]]:
+    """Return colour: container of one part of the service, app or worker.
+
+    Of what they have in common, C(port) is the port in the container; on the host each has the
+    port of C(ports) that is named after part and colour. C(ready) is the address at which that
+    port is asked whether the container is ready.
+    """
+    rest = {key: value for key, value in common.items() if key not in ("port", "ready")}
+
+    def probe(colour: str) -> dict[str, Any]:
+        if "ready" not in common:
+            return {}
+        return {"url": f"http://{common['ready']}:{ports[f'{part}_{colour}']}/health/ready"}
+
+    return {
+        colour: {
+            **rest,
+            "probe": probe(colour),
+            "name": f"{part}-{colour}",
+            "ports": [{"host": f"{part}_{colour}", "container": int(common["port"])}],
+            "env": {**common["env"], "COLOUR": colour},
+            "labels": {"airlift.release": release, "airlift.colour": colour},
+        }
+        for colour in colours
+    }
+
+
+def app_absent(parts: Sequence[str], colour: str, stop_timeout: int) -> list[dict[str, Any]]:
+    """Return the containers of one colour as entries that must not exist."""
+    return [
+        {"name": f"{part}-{colour}", "state": "absent", "stop_timeout": int(stop_timeout)}
+        for part in parts
+    ]
+
+
+def app_in_turn(hosts: Iterable[Mapping[str, Any]]) -> bool:
+    """Say whether replicas are due on a site that serves: its hosts then take turns."""
+    found = list(hosts)
+    serves = any("content" in host.get("edge_state_content", {}) for host in found)
+    due = (
+        one["name"]
+        for host in found
+        for one in host.get("container_compared", {}).get("containers", ())
+        if one["due"]
+    )
+    return serves and any(name.startswith(("app-", "worker-")) for name in due)
+
+
+class FilterModule:
+    """The filters, under the names that templates use."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return name: function."""
+        return {
+            "app_absent": app_absent,
+            "app_colours_of": app_colours_of,
+            "app_in_turn": app_in_turn,
+        }

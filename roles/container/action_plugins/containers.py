@@ -1,0 +1,106 @@
+"""Fill in what the entries of the containers leave out, bring them about, and judge the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+
+SPEC = Path(__file__).resolve().parents[1] / "meta" / "argument_specs.yml"
+
+
+@cache
+def spec() -> dict[str, Any]:
+    """Return what an entry holds, in the form that validates it."""
+    main = yaml.safe_load(SPEC.read_text(encoding="utf-8"))["argument_specs"]["main"]
+    options: dict[str, Any] = main["options"]["container_wanted"]["options"]
+    return options
+
+
+def port(host: Any, ports: Mapping[str, int]) -> int:
+    """Return the number of a port that is given by its name in site_ports or by its number."""
+    if isinstance(host, str) and not host.isdigit():
+        if host not in ports:
+            known = ", ".join(sorted(ports))
+            message = f"port {host!r} is not in site_ports; known are {known}"
+            raise AnsibleActionFail(message)
+        return int(ports[host])
+    return int(host)
+
+
+def complete(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one entry with everything that it leaves out."""
+    name = given.get("name", "?")
+    checked = ArgumentSpecValidator(spec()).validate(dict(given))
+    if checked.error_messages:
+        message = f"container {name}: {'; '.join(checked.error_messages)}"
+        raise AnsibleActionFail(message)
+    one: dict[str, Any] = checked.validated_parameters
+    if one["state"] == "absent":
+        return one
+    component = one["component"]
+    if one["state"] != "files" and not one["image"]:
+        if component not in settings["images"]:
+            message = f"container {name}: this release has no image of {component}"
+            raise AnsibleActionFail(message)
+        one["image"] = settings["images"][component]
+    one["version"] = one["version"] or settings["components"].get(component, {}).get("version", "")
+    one["network"] = one["network"] or settings["network"]
+    one["address"] = settings["address"]
+    one["log_size"], one["log_files"] = settings["log_size"], settings["log_files"]
+    one["ports"] = [
+        {**each, "host": port(each["host"], settings["ports"])} for each in one["ports"]
+    ]
+    return one
+
+
+def sentence(host: str, told: Mapping[str, Any]) -> str:
+    """Return what keeps a container from running, for a person."""
+    container = f"airlift-{told['name']}"
+    lines = [f"{container} on {host}: {told['problem']}"]
+    if told["log"]:
+        lines += ["Its last log lines:", *(f"  {line}" for line in told["log"])]
+        lines += [f"See more with: docker logs {container}"]
+    return "\n".join(lines)
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Returns what the module returns, and fails if a container is not well and C(judged)."""
+
+    _VALID_ARGS = frozenset(("wanted", "settings", "judged"))
+    _supports_check_mode = True
+    _supports_diff = True
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run the module once for all entries."""
+        super().run(tmp, task_vars)
+        arguments = self._task.args
+        settings = arguments["settings"]
+        wanted = [complete(one, settings) for one in arguments["wanted"]]
+        if not wanted:
+            return {"changed": False, "containers": []}
+        result: dict[str, Any] = self._execute_module(
+            module_name="containers",
+            module_args={
+                # Apart from all else, so that no log and no result can hold them.
+                "secrets": {one["name"]: one["secrets"] for one in wanted},
+                "wanted": [{**one, "secrets": sorted(one["secrets"])} for one in wanted],
+                "settings": {
+                    key: settings[key] for key in ("services", "secrets", "fingerprint_key")
+                },
+            },
+            task_vars=task_vars,
+        )
+        wrong = [one for one in result.get("containers", ()) if one["problem"]]
+        if wrong and arguments["judged"]:
+            host = str((task_vars or {}).get("inventory_hostname", "?"))
+            result |= {"failed": True, "msg": "\n".join(sentence(host, one) for one in wrong)}
+        return result

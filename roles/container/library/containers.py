@@ -1,0 +1,310 @@
+#!/usr/bin/python
+"""Bring any number of containers of a host about in one call; see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: containers
+short_description: Bring any number of containers of a host about in one call
+description:
+  - For each container its directories, its secrets, its configuration after the image itself has
+    judged it, and the container, which is created again if it differs; then waits until all are
+    well. What is right stays untouched.
+  - Ends at the first container that cannot be made. The caller judges what is wrong.
+  - In check mode it compares the same, changes nothing, and looks once at what runs.
+  - Called through the action plugin of the same name, which fills in what an entry leaves out.
+options:
+  wanted:
+    description: The containers; roles/container/meta/argument_specs.yml says what an entry holds.
+    type: list
+    elements: dict
+    required: true
+  secrets:
+    description: For each container the file names and contents of its secrets.
+    type: dict
+    default: {}
+  settings:
+    description:
+      - C(services) and C(secrets), the directories on the host; C(fingerprint_key), a file on the
+        host with the key of fingerprints.
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Server and exporter
+  ansible.builtin.include_role:
+    name: container
+  vars:
+    container_wanted: "{{ redis_containers }}"
+"""
+
+RETURN = r"""
+containers:
+  description:
+    - For each container that was reached its C(name); C(changed); C(why), what differed; C(due),
+      whether it differs or is not well; C(problem), why it does not count as running; C(log), its
+      last lines if so; C(status) and C(output) of one that ran to its end.
+  returned: always
+  type: list
+  elements: dict
+"""
+
+import os  # noqa: E402
+import re  # noqa: E402
+import subprocess  # noqa: E402
+from pathlib import Path  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils import container_shape as shape  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.common.text.converters import to_text  # noqa: E402
+from ansible.module_utils.container_wait import wait  # noqa: E402
+from ansible.module_utils.engine_containers import Engine, EngineError  # noqa: E402
+from ansible.module_utils.service_files import rights_differ, run  # noqa: E402
+
+#: Lines of a container's log that are shown with what is wrong.
+LINES = 30
+
+
+class RefusedError(Exception):
+    """What a container needs cannot be put in place."""
+
+
+class Bringing:
+    """The work on all containers of one call."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.check_mode: bool = module.check_mode
+        self.settings: dict[str, Any] = module.params["settings"]
+        self.secrets: dict[str, dict[str, str]] = module.params["secrets"]
+        self.diff: list[dict[str, str]] = []
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The connection, made when it is needed first."""
+        self._engine = self._engine or Engine()
+        return self._engine
+
+    # ------------------------------------------------------------------ files
+    def directories(self, one: dict[str, Any]) -> bool:
+        """Make the directories that the container writes to; say whether one was not right."""
+        wanted = [
+            {"path": mount["source"], "owner": one["user"], "mode": mount["create"]}
+            for mount in one["mounts"]
+            if mount.get("create")
+        ]
+        wrong = False
+        for place in [*wanted, *one["directories"]]:
+            path = Path(place["path"])
+            uid, _, gid = place["owner"].partition(":")
+            rights = (int(uid), int(gid or uid), int(place["mode"], 8))
+            if path.is_dir() and not rights_differ(path, *rights):
+                continue
+            wrong = True
+            if not self.check_mode:
+                path.mkdir(parents=True, exist_ok=True)
+                os.chown(path, rights[0], rights[1])
+                path.chmod(rights[2])
+        return wrong
+
+    def files(self, one: dict[str, Any], **what: Any) -> dict[str, Any]:
+        """Make a directory hold exactly the files; return the changed ones and the fingerprint."""
+
+        def refuse(msg: str) -> None:
+            raise RefusedError(msg)
+
+        missing = [path for path in what.get("copies", {}).values() if not Path(path).exists()]
+        if missing and self.check_mode:
+            # A rehearsal: what an earlier step would have written is not there yet.
+            return {"changed": True, "changed_files": sorted(what["copies"])}
+        done: dict[str, Any] = run(
+            SimpleNamespace(
+                params={
+                    "modes": {},
+                    "files": {},
+                    "secrets": {},
+                    "copies": {},
+                    "validate": [],
+                    "fingerprint_key": self.settings["fingerprint_key"],
+                    **what,
+                },
+                check_mode=self.check_mode,
+                fail_json=refuse,
+                run_command=self.module.run_command,
+            )
+        )
+        if done["changed"] and "diff" in done:
+            self.diff.append({**done["diff"], "before_header": what["directory"]})
+        return done
+
+    def all_files(self, one: dict[str, Any]) -> tuple[list[str], str]:
+        """Put files and secrets in place; return what was not right, and the fingerprint of all."""
+        configs, secrets = shape.places(one, self.settings)
+        why = ["directories"] if self.directories(one) else []
+        prints = []
+        # Secrets first: the check of the configuration may need them.
+        if shape.has_secrets(one):
+            done = self.files(
+                one,
+                directory=secrets,
+                owner=one["user"],
+                mode="0400",
+                directory_mode="0500",
+                secrets=self.secrets.get(one["name"], {}),
+                copies=one["secret_files"],
+            )
+            why += [f"secret {name}" for name in done["changed_files"]] or (
+                ["rights of the secrets"] if done["changed"] else []
+            )
+            prints.append(done.get("fingerprint", ""))
+        if one["configs"]:
+            done = self.files(
+                one,
+                directory=configs,
+                owner="0:0",
+                mode="0444",
+                directory_mode="0755",
+                files=one["configs"],
+                validate=shape.check(one, self.settings),
+            )
+            why += done["changed_files"] or (
+                ["rights of the configuration"] if done["changed"] else []
+            )
+            prints.append(done.get("fingerprint", ""))
+        # A part without files has no fingerprint to compare.
+        return why, "-".join(part for part in prints if part)
+
+    # -------------------------------------------------------------- container
+    def bring(self, one: dict[str, Any]) -> dict[str, Any]:
+        """Bring one container about as far as it can be without waiting for it."""
+        told: dict[str, Any] = {"name": one["name"], "why": [], "problem": "", "log": []}
+        try:
+            if one["state"] == "absent":
+                done = self.engine.converge(shape.absent(one), check_mode=self.check_mode)
+                told["why"] = ["removed"] if done["changed"] else []
+            else:
+                told["why"], fingerprint = self.all_files(one)
+                if one["state"] == "once":
+                    self.run_once(one, told)
+                elif one["state"] == "started":
+                    self.start(one, told, fingerprint)
+        except (EngineError, RefusedError, OSError, ValueError) as error:
+            told["problem"] = str(error)
+        told["changed"] = bool(told["why"])
+        return told
+
+    def start(self, one: dict[str, Any], told: dict[str, Any], fingerprint: str) -> None:
+        """Start the container; one that differs is created again."""
+        try:
+            parameters = shape.stays(one, self.settings, fingerprint)
+            done = self.engine.converge(parameters, check_mode=self.check_mode)
+        except EngineError:
+            if not self.check_mode:
+                raise
+            # A rehearsal on a host that has no engine yet, or not this image.
+            told["why"].append("created")
+            return
+        before, after = done["diff"]["before"], done["diff"]["after"]
+        # A rehearsal does not count limits that would be set on the running container as a change.
+        if not done["changed"] and before == after:
+            return
+        if after.get("exists"):
+            told["why"].append("created")
+            return
+        # The label changes with the files, and these are told by their names.
+        told["why"] += sorted({*before, *after} - ({"labels"} if told["why"] else set()))
+        self.diff.append({"before": before, "after": after, "before_header": shape.name_of(one)})
+
+    def run_once(self, one: dict[str, Any], told: dict[str, Any]) -> None:
+        """Run a command to its end; a rehearsal counts it as a change."""
+        if self.check_mode:
+            told["why"].append("ran")
+            return
+        done = self.engine.converge(shape.once(one, self.settings), check_mode=False)
+        told["status"] = done.get("status", 0)
+        told["output"] = to_text(done.get("container", {}).get("Output", ""), errors="replace")
+        told["why"] += ["ran"] if re.search(one["changed_if"], told["output"]) else []
+        if told["status"]:
+            told["problem"] = told["output"] or f"it ended with code {told['status']}"
+
+    # ------------------------------------------------------------------ health
+    def watch(self, one: dict[str, Any], told: dict[str, Any]) -> None:
+        """Wait until the container is well; a rehearsal looks once and starts nothing."""
+        checked = bool(one["healthcheck"])
+        healthy = (
+            checked if self.check_mode else checked if one["healthy"] is None else one["healthy"]
+        )
+        probe = one["probe"]
+        if not healthy and not probe and not self.check_mode:
+            return
+        told["problem"], kicked = wait(
+            {
+                "container": shape.name_of(one),
+                "healthy": healthy,
+                "url": probe.get("url") or "",
+                "status": probe.get("status") or [200],
+                "ca": probe.get("ca") or "",
+                "seconds": one["wait_seconds"],
+                "look": self.check_mode,
+            }
+        )
+        if kicked:
+            told["why"].append("started again")
+            told["changed"] = True
+
+    def last_lines(self, one: dict[str, Any]) -> list[str]:
+        """Return the end of a container's log."""
+        command = ["docker", "logs", "--tail", str(LINES), shape.name_of(one)]
+        try:
+            said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return []
+        return (said.stdout + said.stderr).splitlines()[-LINES:] if said.returncode == 0 else []
+
+    def all(self) -> list[dict[str, Any]]:
+        """Bring all about, then wait for all."""
+        reached: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        for one in self.module.params["wanted"]:
+            reached.append((one, self.bring(one)))
+            if reached[-1][1]["problem"] and not self.check_mode:
+                break
+        for one, its in reached:
+            if (
+                one["state"] == "started"
+                and not its["problem"]
+                and not (self.check_mode and its["changed"])
+            ):
+                self.watch(one, its)
+            if its["problem"] and one["state"] == "started" and not self.check_mode:
+                its["log"] = self.last_lines(one)
+            its["due"] = bool(its["changed"] or its["problem"])
+        return [its for _, its in reached]
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "wanted": {"type": "list", "elements": "dict", "required": True},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "settings": {"type": "dict", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    # Modes of parent directories must not depend on the umask of sudo.
+    os.umask(0o022)
+    work = Bringing(module)
+    told = work.all()
+    module.exit_json(
+        changed=any(one["changed"] for one in told),
+        containers=told,
+        **({"diff": work.diff} if work.diff else {}),
+    )
+
+
+if __name__ == "__main__":
+    main()

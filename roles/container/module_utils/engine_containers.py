@@ -1,0 +1,145 @@
+"""One connection to the engine of a host, and the comparing and creating of containers over it.
+
+The rules of what differs are those of community.docker, so that a container made by its module is
+equal to one made here. They are meant for one container a process; this drives them for many.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.community.docker.plugins.module_utils.common_api import (
+    AnsibleDockerClientBase,
+)
+from ansible_collections.community.docker.plugins.module_utils.module_container.base import OPTIONS
+from ansible_collections.community.docker.plugins.module_utils.module_container.docker_api import (
+    DockerAPIEngineDriver,
+)
+from ansible_collections.community.docker.plugins.module_utils.module_container.module import (
+    ContainerManager,
+)
+
+#: What the comparing reads besides the options of a container itself.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "cleanup": {"type": "bool", "default": False},
+    "command_handling": {"type": "str", "default": "correct"},
+    "comparisons": {"type": "dict"},
+    "container_default_behavior": {"type": "str", "default": "no_defaults"},
+    "debug": {"type": "bool", "default": False},
+    "default_host_ip": {"type": "str"},
+    "force_kill": {"type": "bool", "default": False},
+    "healthy_wait_timeout": {"type": "float", "default": 300},
+    "image": {"type": "str"},
+    "image_comparison": {"type": "str", "default": "desired-image"},
+    "image_label_mismatch": {"type": "str", "default": "ignore"},
+    "image_name_mismatch": {"type": "str", "default": "recreate"},
+    "keep_volumes": {"type": "bool", "default": True},
+    "kill_signal": {"type": "str"},
+    "name": {"type": "str", "required": True},
+    "networks_cli_compatible": {"type": "bool", "default": True},
+    "output_logs": {"type": "bool", "default": False},
+    "paused": {"type": "bool"},
+    "pull": {"type": "raw", "default": "never"},
+    "pull_check_mode_behavior": {"type": "str", "default": "image_not_present"},
+    "recreate": {"type": "bool", "default": False},
+    "removal_wait_timeout": {"type": "float"},
+    "restart": {"type": "bool", "default": False},
+    "state": {"type": "str", "default": "started"},
+}
+#: On a busy host the engine now and then loses the first words of the process that it starts; the
+#: container is there, and starts when asked again.
+LOST_WORDS = "read init-p: connection reset by peer"
+
+
+class EngineError(Exception):
+    """The engine does not answer, or does not do what it is asked."""
+
+    def __init__(self, message: str, **_: Any) -> None:
+        super().__init__(message)
+
+
+class Client(AnsibleDockerClientBase):  # type: ignore[misc]
+    """The engine behind its socket."""
+
+    def __init__(self) -> None:
+        self.fail_results: dict[str, Any] = {}
+        super().__init__()
+
+    def fail(self, msg: str, **kwargs: Any) -> None:
+        """Raise what the module would end with."""
+        raise EngineError(str(msg), **kwargs)
+
+    def report_warnings(self, *_: Any) -> None:
+        """Say nothing: what the engine warns of, such as a missing limit, preflight looks at."""
+
+    def _get_params(self) -> dict[str, Any]:
+        return {}
+
+
+class _Asked:
+    """What the comparing expects of an Ansible module, for one container."""
+
+    _diff = True
+
+    def __init__(self, spec: dict[str, Any], given: dict[str, Any], *, check_mode: bool) -> None:
+        checked = ArgumentSpecValidator(spec).validate(given)
+        if checked.error_messages:
+            raise EngineError("; ".join(checked.error_messages))
+        self.params: dict[str, Any] = checked.validated_parameters
+        self.argument_spec = spec
+        self.check_mode = check_mode
+
+    def fail_json(self, msg: str, **kwargs: Any) -> None:
+        raise EngineError(str(msg), **kwargs)
+
+    def warn(self, *_: Any) -> None:
+        """Say nothing: what it warns of is wanted."""
+
+    log = warn
+
+
+class Engine:
+    """Compares containers with what is wanted, and brings that about."""
+
+    def __init__(self) -> None:
+        self._driver = DockerAPIEngineDriver()
+        self._client = Client()
+        self._options = [one for one in OPTIONS if one.supports_engine(self._driver.name)]
+        self._spec = dict(_OPTIONS)
+        for one in self._options:
+            self._spec.update(one.argument_spec)
+
+    def converge(self, parameters: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+        """Return C(changed), C(diff) and, of a command that ran, its status and output."""
+        for _ in range(2):
+            try:
+                return self._once(parameters, check_mode=check_mode)
+            except EngineError as error:
+                if LOST_WORDS not in str(error):
+                    raise
+        return self._once(parameters, check_mode=check_mode)
+
+    def _once(self, parameters: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+        asked = _Asked(self._spec, parameters, check_mode=check_mode)
+        self._client.fail_results = {}
+        found: dict[str, Any] = {}
+
+        def work() -> None:
+            manager = ContainerManager(asked, self._driver, self._client, self._options)
+            manager.run()
+            found.update(manager.results)
+
+        self._driver.run(work, self._client)
+        return found
+
+    def inspect(self, name: str) -> dict[str, Any] | None:
+        """Return a container as the engine describes it, or nothing if there is none."""
+        found: dict[str, Any] | None = None
+
+        def work() -> None:
+            nonlocal found
+            found = self._driver.inspect_container_by_name(self._client, name)
+
+        self._driver.run(work, self._client)
+        return found

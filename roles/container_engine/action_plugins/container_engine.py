@@ -1,0 +1,41 @@
+"""Bring the engine of a host about; copy the release's packages to it only if it needs one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+STAGE = "/var/cache/airlift/packages"
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Run the module on the host, and once more after a plain copy; its package manager hashes."""
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Compare and bring about, or copy first."""
+        super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        packages = Path(arguments.pop("packages_dir"))
+        arguments["repositories"] = sorted(
+            folder.parent.name for folder in packages.glob("*/Packages")
+        )
+        arguments["stage_owner"] = self._get_remote_user()
+        result = self._module(arguments, task_vars)
+        if not result.get("staged"):
+            return result
+        repository = packages / result["staged"]
+        for path in sorted(repository.rglob("*")):
+            name = path.relative_to(repository)
+            if name.name == "Packages" or path.suffix in (".deb", ".rpm") or name.parts[1:]:
+                self._connection.put_file(str(path), f"{STAGE}/{name}")
+        return self._module({**arguments, "stage_owner": ""}, task_vars)
+
+    def _module(self, arguments: dict[str, Any], task_vars: Any) -> dict[str, Any]:
+        result: dict[str, Any] = self._execute_module(
+            module_name="container_engine", module_args=arguments, task_vars=task_vars
+        )
+        return result

@@ -1,0 +1,354 @@
+#!/usr/bin/python
+"""Bring the container engine of a host about, in one call; see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: container_engine
+short_description: Bring the container engine of a host about, in one call
+description:
+  - Compares packages, configuration, unit, forwarding, the engine's own firewall rules and the
+    network of the containers with what is wanted, and acts where they differ.
+  - Refuses what would hide the containers of the host.
+  - The action plugin of the same name copies the release's packages if one is missing.
+options:
+  host: {description: The host's name in messages., type: str, required: true}
+  minimum: {description: Oldest supported engine., type: str, required: true}
+  image_store: {description: How the engine stores images., type: str, required: true}
+  settings:
+    description: Keys and values of the engine's configuration; other keys in it stay.
+    type: dict
+    required: true
+  record: {description: Which of them an earlier run put there., type: path, required: true}
+  network:
+    description: Name and options of the network of the containers.
+    type: dict
+    required: true
+  systems:
+    description: Operating systems and their packages, as bundle/systems.yml has them.
+    type: list
+    elements: dict
+    required: true
+  support_packages: &packages
+    description: Packages besides the engine, or of it, where they are not those of the system.
+    type: list
+    elements: str
+  engine_packages: *packages
+  packages_dir: {description: The release's repositories; for the action plugin., type: path}
+  repositories:
+    description: Internal. What is in that folder.
+    type: list
+    elements: str
+    default: []
+  stage_owner:
+    description: Internal. User who copies the repository to the host; empty when it is there.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Engine
+  container_engine:
+    host: app-1
+    minimum: "23.0"
+    image_store: overlay2
+    settings: {data-root: /var/lib/docker, live-restore: true}
+    record: /etc/airlift/engine.json
+    network: {name: airlift, options: {}}
+    systems: [{id: debian, version: "13", format: deb, engine: [docker.io], support: [nftables]}]
+"""
+
+RETURN = r"""
+changes: {description: What differed, in words., returned: always, type: list, elements: str}
+due: {description: Whether there is anything to do., returned: always, type: bool}
+configuration:
+  description: Keys of the configuration that change (C(changes)), those of the client (C(kept)),
+    containers that stop and start with the engine (C(stops)), whether there was one (C(found)).
+  returned: always
+  type: dict
+rc: {description: 0 if an engine answered., returned: always, type: int}
+stdout: {description: Its answer to C(docker info)., returned: always, type: str}
+"""
+
+import json  # noqa: E402
+import os  # noqa: E402
+import re  # noqa: E402
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils import (  # noqa: E402
+    engine_configuration,
+    engine_network,
+    engine_rules,
+    kernel_values,
+    offline_packages,
+)
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.compat.version import LooseVersion  # noqa: E402
+from ansible.module_utils.host_tools import RefusedError, run  # noqa: E402
+from ansible.module_utils.image_identity import CONTAINERD, image_store  # noqa: E402
+
+UNIT = "docker.service"
+CONFIGURATION = Path("/etc/docker/daemon.json")
+PIDFILE = Path("/run/docker.pid")
+#: The last one in its folder, so that it overrides the others.
+SYSCTL = Path("/etc/sysctl.d/99-zz-airlift.conf")
+KERNEL = Path("/proc/sys")
+RELEASE = Path("/etc/os-release")
+#: How long a restarted engine may take until its firewall rules are there.
+RULES_SECONDS = 10
+
+
+class Engine:
+    """The engine of this host, and what changed about it, or would."""
+
+    def __init__(self, module: Any) -> None:
+        self.module, self.check = module, module.check_mode
+        self.options: dict[str, Any] = module.params
+        self.host = self.options["host"]
+        self.changes: list[str] = []
+        self.diffs: list[dict[str, Any]] = []
+        self.due = False
+        self.present = bool(run("dockerd", "--version").stdout.strip())
+        self.told = self.ask()
+
+    def note(self, change: str, diff: dict[str, Any] | None = None) -> bool:
+        """Note a change; say whether to make it."""
+        self.changes.append(change)
+        self.diffs += [{"before_header": change, "after_header": change, **diff}] if diff else []
+        return not self.check
+
+    def ask(self) -> dict[str, Any]:
+        """Return what the engine tells of itself; nothing when none answers."""
+        done = run("docker", "info", "--format", "{{json .}}", seconds=300)
+        told: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+        # If the engine is down, the client still succeeds, with empty answers.
+        return told if told.get("ServerVersion") else {}
+
+    def systemctl(self, verb: str) -> None:
+        """Do something to the engine's unit."""
+        done = run("systemctl", verb, UNIT, seconds=None)
+        if done.returncode:
+            message = (
+                f"systemctl {verb} {UNIT} failed on {self.host}: {done.stderr.strip()}. "
+                f"Find the cause with `journalctl -u {UNIT}`, then run the same command again."
+            )
+            raise RefusedError(message)
+
+    def wake(self) -> None:
+        """Start an engine that does not answer: only a running one can list its containers."""
+        if self.check or self.told or not self.present:
+            return
+        run("systemctl", "start", UNIT, seconds=None)
+        self.told = self.ask()
+        if self.told:
+            self.note(f"{UNIT}: started")
+        elif CONFIGURATION.exists():
+            message = (
+                f"The engine of {self.host} does not start with its present {CONFIGURATION}, so it "
+                "is unknown whether it has containers that a new configuration would hide. Find "
+                f"the cause with `journalctl -u {UNIT}`, correct or remove that file, then run the "
+                "same command again."
+            )
+            raise RefusedError(message)
+
+    def keep(self) -> None:
+        """Refuse to change the image store or the data directory of a host that has containers."""
+        containers = int(self.told.get("Containers") or 0)
+        if not containers:
+            return
+        wanted = str(self.options["settings"]["data-root"])
+        store = image_store(self.told)
+        # Without the directory that user namespaces add. It is the real place, if ours is a link.
+        data = re.sub(r"/[0-9]+[.][0-9]+$", "", self.told.get("DockerRootDir", ""))
+        if store == self.options["image_store"] and data in (wanted, os.path.realpath(wanted)):
+            return
+        message = (
+            f"{self.host} stores images with {store} in {data}, the inventory asks for "
+            f"{self.options['image_store']} in {wanted}, and a change would hide its {containers} "
+            f"containers. Set container_engine_image_store to {store} and "
+            f"container_engine_data_dir to {data} for this host."
+        )
+        raise RefusedError(message)
+
+    def require(self) -> None:
+        """Refuse an engine that is too old."""
+        version, minimum = self.told.get("ServerVersion"), self.options["minimum"]
+        if version and LooseVersion(version) < LooseVersion(minimum):
+            message = (
+                f"{self.host} runs engine {version}; {minimum} or newer is needed. Upgrade it with "
+                "the tools that installed it, then run the same command again."
+            )
+            raise RefusedError(message)
+
+    def lacking(self) -> tuple[str, str, list[str]]:
+        """Return the repository for this host, its format, and the packages that it needs."""
+        name, system = offline_packages.system_of(self.options["systems"], RELEASE)
+        there = name in self.options["repositories"]
+        if not (self.present or there):
+            minimum = self.options["minimum"]
+            message = (
+                f"{self.host} has no engine, and this release has no packages for "
+                f"{system['name']}: install engine {minimum} or newer from the client's own "
+                "packages, or ask the vendor for a bundle with packages for this system; then run "
+                "the same command again."
+            )
+            raise RefusedError(message)
+        wanted: list[str] = []
+        for kind in ("support", *(() if self.present else ("engine",))):
+            given = self.options[f"{kind}_packages"]
+            wanted += system.get(kind, []) if given is None else given
+        form = system.get("format", "deb")
+        missing = offline_packages.missing_packages(form, wanted)
+        if missing and not there:
+            message = (
+                f"{', '.join(missing)}: not installed on {self.host}, and this release has no "
+                f"packages for {name}. Install them by the client's own means, or ask for a bundle "
+                "that was built where they can be reached; then run the same command again."
+            )
+            raise RefusedError(message)
+        return name, form, missing
+
+    def configure(self) -> dict[str, Any]:
+        """Merge our keys into the configuration: an engine's first start must already find it."""
+        folder = CONFIGURATION.parent
+        if folder.is_dir() and folder.stat().st_mode & 0o777 != 0o755:  # noqa: SIM102
+            if self.note(f"{folder}: mode 0755"):
+                folder.chmod(0o755)
+        found: dict[str, Any] = engine_configuration.bring(self.module, CONFIGURATION, PIDFILE)
+        self.due = self.due or found["due"]
+        if found["changed"]:
+            self.note(f"{CONFIGURATION}: {', '.join(found['changes'])}", found["diff"])
+        return found
+
+    def install(self, form: str, missing: list[str]) -> None:
+        """Install what is missing, from the staged repository."""
+        if missing:
+            if self.note(f"packages: {', '.join(missing)}"):
+                offline_packages.install(form, missing)
+                self.present = True
+        # Nothing installs at the moment, and it would keep every service of the host from starting.
+        elif offline_packages.is_leftover() and self.note(f"{offline_packages.POLICY}: removed"):
+            offline_packages.POLICY.unlink()
+
+    def start(self, *, restart: bool) -> None:
+        """Let the engine run with its configuration, now and after a reboot."""
+        there = self.present or not self.check
+        runs = there and run("systemctl", "is-active", UNIT).returncode == 0
+        if restart or not runs:
+            word = "restart" if runs else "start"
+            if self.note(f"{UNIT}: {word}ed"):
+                self.systemctl(word)
+        if not (there and run("systemctl", "is-enabled", UNIT).returncode == 0):  # noqa: SIM102
+            if self.note(f"{UNIT}: enabled"):
+                self.systemctl("enable")
+        if self.changes and not self.check:
+            self.told = self.ask()
+            if not self.told:
+                message = f"{UNIT} of {self.host} runs and does not answer: journalctl -u {UNIT}"
+                raise RefusedError(message)
+            self.require()
+
+    def forward(self) -> None:
+        """Forward between containers and other hosts; `sysctl -w` undoes what the engine does."""
+        wanted = {"path": SYSCTL, "root": KERNEL, "settings": {"net.ipv4.ip_forward": 1}}
+        found = kernel_values.run({**wanted, "leave": {}}, check=self.check)
+        for warning in found["warnings"]:
+            self.module.warn(warning)
+        if found["changed"]:
+            self.note("forwarding: net.ipv4.ip_forward = 1", found["diff"])
+
+    def missing_rules(self) -> list[str]:
+        """Return which of the engine's own firewall rules are missing."""
+        made = engine_rules.makes_rules(CONFIGURATION, PIDFILE)
+        return engine_rules.missing(self.options["network"]["name"]) if made else []
+
+    def rules(self) -> None:
+        """Restart an engine whose own rules another program removed: it makes them at its start."""
+        gone = self.missing_rules() if self.told else []
+        if not gone or not self.note(f"{UNIT}: restarted for {', '.join(gone)}"):
+            return
+        self.systemctl("restart")
+        for attempt in range(RULES_SECONDS):
+            time.sleep(1 if attempt else 0)
+            gone = self.missing_rules()
+            if not gone:
+                return
+        message = (
+            f"The engine of {self.host} was restarted because its own firewall rules were missing, "
+            f"and has not made them again: {', '.join(gone)}. Find out whether another program "
+            "manages the firewall of this host, then run the same command again."
+        )
+        raise RefusedError(message)
+
+    def network(self) -> None:
+        """Make the network of the containers."""
+        name, options = self.options["network"]["name"], self.options["network"]["options"]
+        if self.present and not self.told:
+            return  # A rehearsal starts no engine to ask it.
+        if engine_network.differs(name, options) and self.note(f"network {name}: created"):
+            engine_network.create(name, options)
+
+    def planned(self) -> dict[str, Any]:
+        """Return how the engine will describe itself, for a rehearsal on an empty host."""
+        store = self.options["image_store"]
+        status = [["driver-type", CONTAINERD]] if store == "containerd" else None
+        return {"ServerVersion": "planned", "Driver": store, "DriverStatus": status}
+
+    def bring(self) -> dict[str, Any]:
+        """Bring all of it about; return what a module returns."""
+        self.wake()
+        self.keep()
+        self.require()
+        repository, form, missing = self.lacking()
+        owner = self.options["stage_owner"]
+        if missing and owner and not self.check:
+            offline_packages.stage(owner)
+            return {"changed": True, "staged": repository}
+        configuration = self.configure()
+        self.install(form, missing)
+        self.start(restart=configuration["changed"])
+        self.forward()
+        self.rules()
+        self.network()
+        told = self.told or (self.planned() if self.check and not self.present else {})
+        return {
+            "changed": bool(self.changes),
+            "changes": self.changes,
+            "due": self.due or bool(self.changes),
+            "diff": self.diffs,
+            "configuration": {
+                key: configuration.get(key, []) for key in ("changes", "kept", "stops", "found")
+            },
+            "rc": 0 if told else 1,
+            "stdout": json.dumps(told),
+        }
+
+
+def main() -> None:
+    """Compare, and act where something differs."""
+    texts = {"type": "list", "elements": "str"}
+    module = AnsibleModule(
+        argument_spec={
+            **{name: {"required": True} for name in ("host", "minimum", "image_store", "record")},
+            **{name: {"type": "dict", "required": True} for name in ("settings", "network")},
+            "systems": {"type": "list", "elements": "dict", "required": True},
+            "support_packages": texts,
+            "engine_packages": texts,
+            "packages_dir": {"type": "path"},
+            "repositories": {**texts, "default": []},
+            "stage_owner": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    # Modes of directories must not depend on the umask of sudo.
+    os.umask(0o022)
+    try:
+        module.exit_json(**Engine(module).bring())
+    except (OSError, ValueError, RefusedError) as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+#!/usr/bin/python
+"""Bring about what the swap agent needs on its host; see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: swap_agent_setup
+short_description: Write files of the swap agent, give it one command, and keep its daemon running
+description:
+  - Does in one call, and in this order, what it is given of O(trees), O(files), O(command) and
+    O(unit). Each compares first; what is already so is left alone.
+  - A unit whose file differs from the one that systemd has loaded is restarted, whichever run
+    wrote that file. So a run that was killed in between leaves nothing undone.
+options:
+  trees:
+    description: Directories that hold exactly their files; each as for the module service_files.
+    type: list
+    elements: dict
+    default: []
+  files:
+    description: Single files of root, each with C(path), C(content) and C(mode).
+    type: list
+    elements: dict
+    default: []
+  command:
+    description: The agent and its command; its answer is JSON. Not called in check mode.
+    type: list
+    elements: str
+    default: []
+  unit:
+    description: Unit of systemd that has to be enabled and to run as its file says.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Wanted configuration, active
+  swap_agent_setup:
+    trees:
+      - directory: /etc/airlift/edge/desired
+        owner: "101:101"
+        mode: "0400"
+        directory_mode: "0500"
+        files: {nginx.conf: "{{ lookup('ansible.builtin.template', 'nginx.conf.j2') }}"}
+    command: [/usr/local/sbin/airlift-swap, apply, --release, 1.0.0, --serial, "1"]
+"""
+
+RETURN = r"""
+changed_files:
+  description: Files that were written or removed.
+  returned: always
+  type: list
+  elements: str
+agent:
+  description: The agent's answer.
+  returned: when there is a command
+  type: dict
+unit:
+  description: What was done with the unit.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import json  # noqa: E402
+import os  # noqa: E402
+import tempfile  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.service_files import flush_directory, rights_differ  # noqa: E402
+from ansible.module_utils.service_files import run as write_tree  # noqa: E402
+
+_TREE = {
+    "directory": {"type": "path", "required": True},
+    "owner": {"type": "str", "required": True},
+    "mode": {"type": "str", "required": True},
+    "directory_mode": {"type": "str", "required": True},
+    "files": {"type": "dict", "default": {}},
+    "copies": {"type": "dict", "default": {}},
+}
+_FILE = {
+    "path": {"type": "path", "required": True},
+    "content": {"type": "str", "required": True},
+    "mode": {"type": "str", "required": True},
+}
+#: What the module service_files has, and no tree of the agent needs.
+_UNUSED: dict[str, Any] = {"modes": {}, "secrets": {}, "fingerprint_key": None, "validate": []}
+#: States of a unit that runs, or that systemd starts again by itself.
+RUNNING = ("active", "activating", "reloading")
+Result = dict[str, Any]
+
+
+class SetupError(Exception):
+    """What went wrong, in a sentence for the operator."""
+
+
+class Tree(NamedTuple):
+    """A directory's part of this call, as the module service_files would be called."""
+
+    params: dict[str, Any]
+    check_mode: bool
+
+
+def tree(given: dict[str, Any], *, check_mode: bool) -> Result:
+    """Make a directory hold exactly its files."""
+    copies = dict(given["copies"])
+    if check_mode:
+        # On an empty host, what would be copied is still to be made.
+        copies = {name: path for name, path in copies.items() if Path(path).is_file()}
+    done: Result = write_tree(Tree({**_UNUSED, **given, "copies": copies}, check_mode))
+    late = set(given["copies"]) - set(copies)
+    names = sorted({*done["changed_files"], *late})
+    folder = given["directory"]
+    diff = {**done.get("diff", {}), "before_header": folder, "after_header": folder}
+    return {"changed": done["changed"] or bool(late), "diff": diff, "files": [
+        f"{folder}/{name}" for name in names
+    ]}  # fmt: skip
+
+
+def one_file(given: dict[str, Any], *, check_mode: bool) -> Result:
+    """Write one file of root; its directory and all else in there belongs to others."""
+    path, mode = Path(given["path"]), int(given["mode"], 8)
+    wanted = given["content"].encode()
+    before = path.read_bytes() if path.is_file() else b""
+    changed = (
+        not path.is_file()
+        or before != wanted
+        or rights_differ(path, os.geteuid(), os.getegid(), mode)
+    )
+    if changed and not check_mode:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(wanted)
+                os.fchmod(stream.fileno(), mode)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink()
+            raise
+        flush_directory(path.parent)
+    diff = {"before": before.decode(errors="replace"), "after": given["content"]}
+    diff |= {"before_header": str(path), "after_header": str(path)}
+    return {"changed": changed, "diff": diff, "files": [str(path)] if changed else []}
+
+
+def call(module: AnsibleModule, words: list[str]) -> Result:
+    """Give the agent its command; return its answer."""
+    code, said, errors = module.run_command(words)
+    if code != 0:
+        why = errors.strip().removeprefix("airlift-swap: ")
+        raise SetupError(why or f"{' '.join(words)} ended with code {code}")
+    try:
+        answer = json.loads(said)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict) or not isinstance(answer.get("changed"), bool):
+        raise SetupError(f"unexpected answer of the swap agent: {said.strip()}")
+    return answer
+
+
+def systemd(module: AnsibleModule, *words: str) -> str:
+    """Give systemd a command; return what it prints."""
+    code, said, errors = module.run_command(["systemctl", *words])
+    if code != 0:
+        raise SetupError(f"systemctl {' '.join(words)}: {(errors or said).strip()}")
+    return str(said)
+
+
+def state_of(module: AnsibleModule, unit: str) -> dict[str, str]:
+    """Return what systemd knows of a unit."""
+    names = "LoadState,NeedDaemonReload,UnitFileState,ActiveState"
+    lines = systemd(module, "show", unit, f"--property={names}").splitlines()
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def keep_running(module: AnsibleModule, unit: str) -> list[str]:
+    """Enable and start a unit, as its file now says; return what was due."""
+    found = state_of(module, unit)
+    fresh = found["LoadState"] != "loaded" or found["NeedDaemonReload"] == "yes"
+    steps = ["daemon-reload"] if fresh else []
+    # A unit that systemd had not loaded has no state yet.
+    if fresh or found["UnitFileState"] != "enabled":
+        steps.append("enable")
+    if fresh or found["ActiveState"] not in RUNNING:
+        steps.append("restart")
+    if not steps or module.check_mode:
+        return steps
+    for step in steps:
+        systemd(module, step, *([] if step == "daemon-reload" else [unit]))
+    state = state_of(module, unit)["ActiveState"]
+    if state not in RUNNING:
+        raise SetupError(f"{unit} does not run, it is {state}; see: journalctl -u {unit}")
+    return steps
+
+
+def run(module: AnsibleModule) -> Result:
+    """Do the work and return the result."""
+    params, check_mode = module.params, module.check_mode
+    parts = [tree(one, check_mode=check_mode) for one in params["trees"]]
+    parts += [one_file(one, check_mode=check_mode) for one in params["files"]]
+    result: Result = {
+        "changed": any(part["changed"] for part in parts),
+        "changed_files": [name for part in parts for name in part["files"]],
+        "diff": [part["diff"] for part in parts if part["changed"]],
+        "unit": [],
+    }
+    if params["command"] and not check_mode:
+        result["agent"] = call(module, params["command"])
+        result["changed"] |= result["agent"]["changed"]
+    if params["unit"]:
+        result["unit"] = keep_running(module, params["unit"])
+        result["changed"] |= bool(result["unit"])
+    return result
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "trees": {"type": "list", "elements": "dict", "options": _TREE, "default": []},
+            "files": {"type": "list", "elements": "dict", "options": _FILE, "default": []},
+            "command": {"type": "list", "elements": "str", "default": []},
+            "unit": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    # Modes of parent directories must not depend on the umask of sudo.
+    os.umask(0o022)
+    try:
+        module.exit_json(**run(module))
+    except (OSError, ValueError, SetupError) as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""What modules on a host share: run a program, replace a file, know who is logged in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PROC = Path("/proc")
+#: What a shell returns for a program that is not there.
+ABSENT = 127
+
+
+class RefusedError(Exception):
+    """Why something is not done, in words for the operator."""
+
+
+def run(
+    *command: str, seconds: float | None = 60, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program; one that is absent or silent fails like any other."""
+    # A login's PATH may lack sbin; and the engine's program looks for others of its own there.
+    places = f"{os.environ.get('PATH', '')}:{PLACES}"
+    try:
+        return subprocess.run(
+            command,
+            env={**os.environ, "PATH": places, **environment},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        code = ABSENT if isinstance(error, FileNotFoundError) else 1
+        return subprocess.CompletedProcess(command, code, "", str(error))
+
+
+def replace(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace a file atomically and flush it; its mode does not depend on the umask."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    with os.fdopen(handle, "w") as stream:
+        stream.write(text)
+        os.fchmod(stream.fileno(), mode)
+        stream.flush()
+        os.fsync(stream.fileno())
+    Path(temporary).replace(path)
+
+
+def login_address(pid: int = 0) -> str:
+    """Return the address from which this login comes over SSH; nothing when it does not.
+
+    sudo tells root nothing of it, but sshd told the login from which this process descends.
+    """
+    pid = pid or os.getpid()
+    while pid > 1:
+        process, given = PROC / str(pid), b""
+        with contextlib.suppress(OSError):
+            given = (process / "environ").read_bytes()
+        for one in given.split(b"\0"):
+            if one.startswith(b"SSH_CONNECTION="):
+                return one.partition(b"=")[2].split(b" ")[0].decode()
+        try:
+            # The name, in parentheses, may have blanks and parentheses of its own.
+            pid = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return ""
+    return ""

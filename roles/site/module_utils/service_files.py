@@ -1,0 +1,208 @@
+"""Files of a service on a host: exact, atomic, flushed, with a fingerprint that tells nothing.
+
+What a caller gives and gets is in the documentation of the module service_files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets as random_source
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+class Rights:
+    """Owner and modes of everything that is written."""
+
+    def __init__(
+        self, owner: str, mode: str, directory_mode: str, modes: dict[str, str] | None = None
+    ) -> None:
+        uid, _, gid = owner.partition(":")
+        self.uid, self.gid = int(uid), int(gid or uid)
+        self.mode = int(mode, 8)
+        self.directory_mode = int(directory_mode, 8)
+        self.modes = {name: int(other, 8) for name, other in (modes or {}).items()}
+
+    def mode_of(self, name: str) -> int:
+        """Return the mode of one file."""
+        return self.modes.get(name, self.mode)
+
+
+def wanted_files(params: dict[str, Any]) -> dict[str, bytes]:
+    """Return relative path: content of everything that the directory shall hold."""
+    wanted: dict[str, bytes] = {}
+    for source in ("files", "secrets"):
+        for name, content in params[source].items():
+            text = content if isinstance(content, str) else str(content)
+            wanted[str(name)] = text.encode()
+    for name, path in params["copies"].items():
+        wanted[str(name)] = Path(path).read_bytes()
+    for name in wanted:
+        parts = Path(name).parts
+        if not parts or Path(name).is_absolute() or ".." in parts:
+            message = f"{name}: a path inside the directory is needed"
+            raise ValueError(message)
+    return wanted
+
+
+def present_files(directory: Path) -> dict[str, bytes]:
+    """Return relative path: content of what the directory holds now."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def rights_differ(path: Path, uid: int, gid: int, mode: int) -> bool:
+    """Say whether a path has another owner or mode than wanted."""
+    status = path.lstat()
+    return (status.st_uid, status.st_gid, status.st_mode & 0o7777) != (uid, gid, mode)
+
+
+def flush_directory(directory: Path) -> None:
+    """Make renames in a directory survive a power loss."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_directories(top: Path, name: str, rights: Rights) -> None:
+    """Create the directory and the file's parents with the right owner and mode."""
+    wanted = [top]
+    for part in Path(name).parent.parts:
+        wanted.append(wanted[-1] / part)
+    top.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for directory in wanted:
+        directory.mkdir(exist_ok=True)
+        if rights_differ(directory, rights.uid, rights.gid, rights.directory_mode):
+            os.chown(directory, rights.uid, rights.gid)
+            directory.chmod(rights.directory_mode)
+
+
+def write_file(top: Path, name: str, content: bytes, rights: Rights) -> None:
+    """Replace one file atomically; it never exists with the wrong owner or mode."""
+    make_directories(top, name, rights)
+    path = top / name
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            os.fchown(stream.fileno(), rights.uid, rights.gid)
+            os.fchmod(stream.fileno(), rights.mode_of(name))
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def fingerprint_key(path: Path, *, create: bool) -> bytes:
+    """Return the host's random key; a host that has none gets one."""
+    if path.exists():
+        return path.read_bytes()
+    key = random_source.token_bytes(32)
+    if create:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_file(path.parent, path.name, key, Rights("0:0", "0400", "0755"))
+        flush_directory(path.parent)
+    return key
+
+
+def fingerprint(key: bytes, wanted: dict[str, bytes], rights: Rights) -> str:
+    """Return a keyed digest over names, rights and contents."""
+    digest = hmac.new(key, digestmod=hashlib.sha256)
+    digest.update(f"{rights.uid}:{rights.gid}:{rights.mode:o}".encode())
+    for name in sorted(wanted):
+        digest.update(b"\0" + name.encode() + b"\0" + hashlib.sha256(wanted[name]).digest())
+        if name in rights.modes:
+            digest.update(f"{rights.modes[name]:o}".encode())
+    return digest.hexdigest()[:32]
+
+
+def changes(directory: Path, wanted: dict[str, bytes], rights: Rights) -> tuple[set[str], set[str]]:
+    """Return the files to write and the files to remove."""
+    if not directory.is_dir():
+        return set(wanted), set()
+    present = present_files(directory)
+    write = {
+        name
+        for name, content in wanted.items()
+        if present.get(name) != content
+        or rights_differ(directory / name, rights.uid, rights.gid, rights.mode_of(name))
+    }
+    return write, set(present) - set(wanted)
+
+
+def run_validation(module: Any, directory: Path, wanted: dict[str, bytes], rights: Rights) -> None:
+    """Stage the files beside the directory and let the service's own program judge them."""
+    staged = directory.with_name(f".{directory.name}.staged")
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        for name, content in wanted.items():
+            write_file(staged, name, content, rights)
+        command = [part.replace("%s", str(staged)) for part in module.params["validate"]]
+        code, output, errors = module.run_command(command)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    if code != 0:
+        module.fail_json(
+            msg=f"the new files are not valid and were not installed: {(errors + output).strip()}"
+        )
+
+
+def readable(files: dict[str, bytes]) -> str:
+    """Return the files as one text for --diff."""
+    return "".join(
+        f"--- {name}\n{content.decode(errors='replace').rstrip()}\n"
+        for name, content in sorted(files.items())
+    )
+
+
+def run(module: Any) -> dict[str, Any]:
+    """Do the work and return the result."""
+    params = module.params
+    directory = Path(params["directory"])
+    rights = Rights(params["owner"], params["mode"], params["directory_mode"], params["modes"])
+    wanted = wanted_files(params)
+    write, remove = changes(directory, wanted, rights)
+    wrong_rights = directory.is_dir() and rights_differ(
+        directory, rights.uid, rights.gid, rights.directory_mode
+    )
+    changed = bool(write or remove or wrong_rights)
+    result: dict[str, Any] = {
+        "changed": changed,
+        "changed_files": sorted(write | remove),
+    }
+    if params["fingerprint_key"]:
+        key = fingerprint_key(Path(params["fingerprint_key"]), create=not module.check_mode)
+        result["fingerprint"] = fingerprint(key, wanted, rights)
+    if params["files"]:
+        before = present_files(directory) if directory.is_dir() else {}
+        # Never what is secret, or copied: a private key may be among it.
+        result["diff"] = {
+            "before": readable({name: before[name] for name in params["files"] if name in before}),
+            "after": readable({name: wanted[name] for name in params["files"]}),
+        }
+    if not changed:
+        return result
+    if write and params["validate"] and not module.check_mode:
+        run_validation(module, directory, wanted, rights)
+    if module.check_mode:
+        return result
+    for name in sorted(write):
+        write_file(directory, name, wanted[name], rights)
+    for name in remove:
+        (directory / name).unlink()
+    if directory.is_dir():
+        make_directories(directory, "x", rights)
+        for path in {directory, *((directory / name).parent for name in write)}:
+            flush_directory(path)
+    return result

@@ -1,0 +1,47 @@
+"""Ask a host for all that status needs, in one call and for a limited time."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+RELEASE = str(Path(__file__).resolve().parents[3])
+if RELEASE not in sys.path:
+    sys.path.insert(0, RELEASE)
+
+from roles.swap.action_plugins.swap_agent import is_answer, judged  # noqa: E402
+from roles.swap.action_plugins.swap_ask import TooLateError, within  # noqa: E402
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Returns the module's C(facts), or C(late), the seconds within which no answer came."""
+
+    _supports_check_mode = True
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run the module; no longer than C(seconds)."""
+        super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        seconds = int(arguments.pop("seconds"))
+        if "reconnection_retries" in self._connection.option_definitions:
+            # A host that drops packets costs ConnectTimeout each time.
+            self._connection.set_option("reconnection_retries", 0)
+        try:
+            with within(seconds):
+                result: dict[str, Any] = self._execute_module(
+                    module_name="status_facts", module_args=arguments, task_vars=task_vars
+                )
+        except TooLateError:
+            # A connection can be open and pass nothing on: a lower MTU on the way, a frozen host.
+            return {"changed": False, "late": seconds, "msg": f"no answer within {seconds} s"}
+        edge = (result.get("facts") or {}).get("edge")
+        if edge and "msg" not in edge:
+            known = is_answer(edge, "unfinished")
+            words = {"msg": f"unexpected answer of the swap agent: {edge}"}
+            result["facts"]["edge"] = judged(edge) if known else words
+        return result

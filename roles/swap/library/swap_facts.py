@@ -1,0 +1,99 @@
+#!/usr/bin/python
+"""Return what a plan of an upgrade or a rollback needs to know of a host; see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: swap_facts
+short_description: Return what a plan needs to know of a host, in one question
+description:
+  - Reads only. Does not fail when the engine is down - the plan decides what that means.
+options:
+  backups:
+    description: Directory of the database's backups; empty on a host without a database.
+    type: str
+    default: ""
+  standby:
+    description:
+      - A colour to check - C(container), C(image), C(url), C(release), C(secrets), C(logins) and
+        C(seconds), as C(problem_of) in the module utility C(swap_standby) describes them.
+      - Empty when there is none to check.
+    type: dict
+    default: {}
+"""
+
+EXAMPLES = r"""
+- name: What the data host knows
+  swap_facts:
+    backups: /var/lib/airlift/backup
+"""
+
+RETURN = r"""
+engine: {description: What the engine says of itself., type: dict, returned: always}
+error: {description: Why the engine does not answer., type: str, returned: always}
+components: {description: Component and the image it runs., type: dict, returned: always}
+images: {description: Image id and its names., type: dict, returned: always}
+backups: {description: Names of the finished backups' records., type: list, returned: always}
+leftovers: {description: Folders that a killed run may have left., type: list, returned: always}
+problem:
+  description: Why the colour could not serve at once; empty when it could.
+  type: str
+  returned: always
+"""
+
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils import engine_socket, swap_standby  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+#: What names the image store. The rest of the answer is long, and names the host's networks.
+ABOUT = ("ServerVersion", "Driver", "DriverStatus", "DockerRootDir")
+TEMPORARY = Path("/tmp")  # noqa: S108 - see remote_tmp in ansible.cfg
+COMPONENT = "airlift.component"
+#: Seconds for one answer of the engine.
+PATIENCE = 5.0
+
+
+def of_engine() -> dict[str, Any]:
+    """Return what the engine runs and holds."""
+    about = engine_socket.ask("/info", PATIENCE)
+    containers = engine_socket.ask("/containers/json", PATIENCE, filters={"label": [COMPONENT]})
+    images = engine_socket.ask("/images/json", PATIENCE)
+    return {
+        "engine": {name: about.get(name) for name in ABOUT},
+        "components": {str(one["Labels"][COMPONENT]): one["ImageID"] for one in containers},
+        "images": {
+            one["Id"]: [*(one.get("RepoTags") or []), *(one.get("RepoDigests") or [])]
+            for one in images
+        },
+    }
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "backups": {"type": "str", "default": ""},
+            "standby": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    said: dict[str, Any] = {"engine": {}, "components": {}, "images": {}, "error": ""}
+    try:
+        said.update(of_engine())
+    except engine_socket.EngineError as error:
+        said["error"] = str(error)
+    backups = Path(given["backups"]).glob("*.json") if given["backups"] else ()
+    module.exit_json(
+        changed=False,
+        backups=sorted(one.name for one in backups),
+        leftovers=sorted(str(one) for one in TEMPORARY.glob(".ansible-*/ansible-tmp-*")),
+        problem=swap_standby.problem_of(given["standby"]) if given["standby"] else "",
+        **said,
+    )
+
+
+if __name__ == "__main__":
+    main()

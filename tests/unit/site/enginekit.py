@@ -1,0 +1,81 @@
+"""An engine of paper behind a real socket."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socketserver
+import tempfile
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+
+class Engine(socketserver.ThreadingUnixStreamServer):
+    """What it answers, by path; nothing else is known to it."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), Handler)
+        self.path = path
+        self.status = 200
+        self.known: dict[str, Any] = {
+            "/info": {
+                "ServerVersion": "26.1",
+                "Driver": "overlay2",
+                "DriverStatus": [["Backing Filesystem", "extfs"]],
+                "DockerRootDir": "/var/lib/docker",
+                "Name": "a-host",
+            },
+            "/containers/json": [],
+            "/images/json": [],
+        }
+
+    def run(self, *containers: dict[str, Any]) -> None:
+        """Have these containers, as the engine shows one."""
+        self.known["/containers/json"] = [
+            {"Id": one["Id"], "Labels": one["Config"]["Labels"], "ImageID": one["Image"]}
+            for one in containers
+        ]
+        self.known |= {f"/containers/{one['Id']}/json": one for one in containers}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers GET."""
+
+    server: Engine
+
+    def address_string(self) -> str:
+        """Return no address: a socket has none."""
+        return ""
+
+    def do_GET(self) -> None:
+        """Answer by path."""
+        path = urllib.parse.urlsplit(self.path).path
+        said = self.server.known.get(path, {"message": f"no such thing: {path}"})
+        body = json.dumps(said).encode()
+        self.send_response(self.server.status if path in self.server.known else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def running() -> Iterator[Engine]:
+    """Run an engine. The name of a socket has 100 characters, so it has a short folder."""
+    folder = Path(tempfile.mkdtemp(prefix="engine-"))
+    try:
+        with Engine(folder / "s") as engine:
+            threading.Thread(target=engine.serve_forever, daemon=True).start()
+            yield engine
+            engine.shutdown()
+    finally:
+        shutil.rmtree(folder)
