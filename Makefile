@@ -15,7 +15,7 @@ SHELL_FILES = $(shell git ls-files --cached --others --exclude-standard '*.sh' '
 RENDERED_SHELL_FILES = $(shell git ls-files 'stack/rendered/*.sh')
 DOCKER_FILES = $(shell git ls-files --cached --others --exclude-standard '*Dockerfile')
 # What Ansible or systemd runs on hosts, with the oldest Python that preflight accepts there. All else runs on 3.11, which mypy knows.
-HOST_CODE = roles/*/library roles/*/module_utils roles/edge/files
+HOST_CODE = roles/*/library roles/*/module_utils roles/swap_agent/files
 HOST_PYTHON = $(shell sed -n 's/^preflight_python: "\(.*\)"$$/\1/p' roles/preflight/defaults/main.yml)
 
 # ---------------------------------------------------------------- start here

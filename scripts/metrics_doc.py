@@ -27,7 +27,7 @@ from scripts.page_parts import between, rewrite  # noqa: E402 - after the path
 DOCUMENT = ROOT / "docs" / "MONITORING.md"
 WORDS = Path(__file__).with_suffix(".yml")
 SERVICE = ROOT / "app" / "observability" / "metrics.py"
-WATCH = ROOT / "roles" / "edge" / "files" / "swap_agent" / "watch.py"
+WATCH = ROOT / "roles" / "swap_agent" / "files" / "swap_agent" / "watch.py"
 MONITORING = ROOT / "roles" / "monitoring"
 SITE = ROOT / "roles" / "site" / "defaults" / "main.yml"
 

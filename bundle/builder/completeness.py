@@ -5,6 +5,7 @@ A client cannot fetch missing parts, so an incomplete build fails. One message n
 
 from __future__ import annotations
 
+import configparser
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -71,6 +72,7 @@ def check(
         *_images(documents, set(components) | set(absent)),
         *_roles(documents, files),
         *_plugins(documents, files),
+        *_callback(tree, files),
         *_packages(tree, documents, files, absent),
         *_wheels(files),
     ]
@@ -163,6 +165,16 @@ def _plugins(documents: Mapping[str, Any], files: Collection[str]) -> Iterator[s
             for plugin in asked:
                 if not plugin.startswith(_BUILTIN) and plugin not in there:
                     yield f"no plugin {plugin}, which {name} uses"
+
+
+def _callback(tree: Path, files: Collection[str]) -> Iterator[str]:
+    """Check that what ansible.cfg names for the output is there: without it no playbook begins."""
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(tree / "ansible.cfg")
+    if name := settings.get("defaults", "stdout_callback", fallback=""):
+        folder = settings.get("defaults", "callback_plugins", fallback="").removeprefix("./")
+        if f"content/{folder}/{name}.py" not in files:
+            yield f"no callback {name}, which ansible.cfg names"
 
 
 def _packages(

@@ -27,16 +27,16 @@ from tests.e2e.upgrades import (
 #: Where the first upgrade is killed: the step, and how many seconds after it began.
 KILLS = [
     ("images", 1.0),
-    ("backup", 2.5),
-    ("schema", 2.5),
-    ("colour", 3.0),
+    ("backup", 1.0),
+    ("schema", 1.0),
+    ("colour", 1.5),
     ("preview", 0.0),
     ("switch", 0.0),
-    ("workers", 3.0),
-    ("finish", 1.0),
+    ("workers", 1.5),
+    ("finish", 0.3),
 ]
 #: Where the second rollback, from the images, is killed.
-BACK_KILLS = [("colour", 2.0), ("workers", 2.0)]
+BACK_KILLS = [("colour", 1.5), ("workers", 1.5)]
 
 # The round trip is one fixture, and a long one.
 pytestmark = pytest.mark.timeout(3600)

@@ -57,7 +57,7 @@ def _instrument(atheris: Any, module: ModuleType) -> None:
 def main() -> None:
     """Run it; what is found ends the process."""
     given = _arguments()
-    sys.path.insert(0, str(ROOT / "roles" / "edge" / "files"))
+    sys.path.insert(0, str(ROOT / "roles" / "swap_agent" / "files"))
     if given.name is None or given.files:
         _again(given)
         return

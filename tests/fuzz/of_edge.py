@@ -17,7 +17,7 @@ from tests.fuzz.parser import Case, Kit, fuzzed
 from tests.unit.roles.conftest import plugin
 from tests.unit.site.swapkit import World
 
-AGENT = "roles/edge/files/swap_agent"
+AGENT = "roles/swap_agent/files/swap_agent"
 
 
 def _world(kit: Kit) -> World:
@@ -211,15 +211,15 @@ def of_probe(kit: Kit) -> Case:
 @fuzzed(
     "answers of the agent",
     "the action plugin swap_agent, swap_agent_setup.call",
-    "roles/swap/action_plugins/swap_agent.py",
-    "roles/edge/library/swap_agent_setup.py",
+    "roles/swap_agent/action_plugins/swap_agent.py",
+    "roles/swap_agent/library/swap_agent_setup.py",
     form=Json(words=(b'"holder"', b'"run"', b'"last_lease"', b'"unfinished"', b'"seq"')),
     refusals=(),
 )
 def of_agent(kit: Kit) -> Case:
     """Whatever the edge answers, the task has a result or fails in words."""
-    module = plugin("swap/action_plugins/swap_agent.py")
-    setup = plugin("edge/library/swap_agent_setup.py")
+    module = plugin("swap_agent/action_plugins/swap_agent.py")
+    setup = plugin("swap_agent/library/swap_agent_setup.py")
     world = _world(kit)
     shown = json.dumps(swap.show(world.edge)).encode()
     held = json.dumps({"holder": {"run": "a.b.c.1.2", "owner": "ann"}}).encode()

@@ -66,8 +66,8 @@ configuration:
     containers that stop and start with the engine (C(stops)), whether there was one (C(found)).
   returned: always
   type: dict
-rc: {description: 0 if an engine answered., returned: always, type: int}
-stdout: {description: Its answer to C(docker info)., returned: always, type: str}
+rc: {description: As the command returns it., returned: always, type: int}
+stdout: {description: Answer to C(docker info); empty if none., returned: always, type: str}
 """
 
 import json  # noqa: E402
@@ -267,7 +267,7 @@ class Engine:
     def rules(self) -> None:
         """Restart an engine whose own rules another program removed: it makes them at its start."""
         gone = self.missing_rules() if self.told else []
-        if not gone or not self.note(f"{UNIT}: restarted for {', '.join(gone)}"):
+        if not gone or not self.note(f"{UNIT}: restarted, because it lost {', '.join(gone)}"):
             return
         self.systemctl("restart")
         for attempt in range(RULES_SECONDS):
@@ -321,7 +321,7 @@ class Engine:
             "configuration": {
                 key: configuration.get(key, []) for key in ("changes", "kept", "stops", "found")
             },
-            "rc": 0 if told else 1,
+            "rc": 0,
             "stdout": json.dumps(told),
         }
 

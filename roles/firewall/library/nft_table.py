@@ -21,45 +21,22 @@ options:
     type: str
     choices: [loaded, confirmed, absent]
     required: true
-  host:
-    description: The host's name in messages.
-    type: str
-    default: this host
+  host: {description: The host's name in messages., type: str, default: this host}
   allowed:
-    description:
-      - Networks, one of which this very connection must come from.
-      - Does not apply where it is no SSH connection.
+    description: Networks, one of which this very connection comes from if it is one of SSH.
     type: list
     elements: str
     default: []
-  family:
-    description: Family of the table.
-    type: str
-    default: inet
-  table:
-    description: Name of the table.
-    type: str
-    required: true
-  path:
-    description: The ruleset file.
-    type: path
-    required: true
+  family: {description: Family of the table., type: str, default: inet}
+  table: {description: Name of the table., type: str, required: true}
+  path: {description: The ruleset file., type: path, required: true}
   content:
     description: The ruleset. It must begin by deleting the table, so that it can replace it.
     type: str
     default: ""
-  unit:
-    description: File of the systemd unit.
-    type: path
-    required: true
-  unit_content:
-    description: The unit.
-    type: str
-    default: ""
-  confirm_seconds:
-    description: How long the timer waits.
-    type: int
-    default: 60
+  unit: {description: File of the systemd unit., type: path, required: true}
+  unit_content: {description: The unit., type: str, default: ""}
+  confirm_seconds: {description: How long the timer waits., type: int, default: 60}
 """
 
 EXAMPLES = r"""
@@ -74,11 +51,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-changes:
-  description: What differed, in words.
-  returned: always
-  type: list
-  elements: str
+changes: {description: What differed, in words., returned: always, type: list, elements: str}
 unconfirmed:
   description: Whether a table was loaded that the timer takes away again.
   returned: always
@@ -209,7 +182,7 @@ class Table:
             raise RefusedError(message)
         replace(self.stamp, self.fingerprint(), 0o600)
         diff: list[dict[str, str]] = []
-        return {"changes": ["the rules stay", *self.keep_unit(diff)], "diff": diff}
+        return {"changes": ["the rules are confirmed", *self.keep_unit(diff)], "diff": diff}
 
     def keep_unit(self, diff: list[dict[str, str]]) -> list[str]:
         """Let the unit load the table at each start of the host; return what that changes."""
@@ -217,14 +190,14 @@ class Table:
         act = not self.module.check_mode
         there = self.unit.exists()
         if text_of(self.unit) != wanted or self.unit.stat().st_mode & 0o7777 != 0o644:
-            changes.append(f"{name}: written")
+            changes.append(f"{name}: other content")
             diff.append(self.diff(self.unit, wanted))
             if act:
                 replace(self.unit, wanted)
                 self.run("systemctl", "daemon-reload")
-        for question, verb in (("is-enabled", "enable"), ("is-active", "start")):
-            if not (there and self.succeeds("systemctl", question, name)):
-                changes.append(f"{name}: {verb}")
+        for question, verb in (("enabled", "enable"), ("active", "start")):
+            if not (there and self.succeeds("systemctl", f"is-{question}", name)):
+                changes.append(f"{name}: not {question}")
                 if act:
                     self.run("systemctl", verb, name)
         return changes

@@ -19,7 +19,7 @@ if RELEASE not in sys.path:
 from roles.key.logic import keys, listedit, turn, vaultfile  # noqa: E402
 from roles.preflight.logic import settings  # noqa: E402
 from roles.site.logic.fresh import Definition, Fresh  # noqa: E402
-from roles.swap.action_plugins.swap_agent import is_dead, this_run  # noqa: E402
+from roles.swap_agent.action_plugins.swap_agent import is_dead, this_run  # noqa: E402
 
 LIST = "app_api_keys"
 #: Options that are valid only with key_add, or only with key_revoke.

@@ -6,9 +6,7 @@ import json
 import subprocess
 from typing import Any
 
-
-class EngineError(Exception):
-    """Something the engine refused, in words for the operator."""
+from ansible.module_utils.engine_socket import EngineError
 
 
 class NoEngineError(EngineError):

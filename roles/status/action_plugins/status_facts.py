@@ -12,8 +12,8 @@ RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
-from roles.swap.action_plugins.swap_agent import is_answer, judged  # noqa: E402
 from roles.swap.action_plugins.swap_ask import TooLateError, within  # noqa: E402
+from roles.swap_agent.action_plugins.swap_agent import is_answer, judged  # noqa: E402
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

@@ -78,6 +78,7 @@ def test_every_image_of_the_product_is_asked_for(members: Members) -> None:
     ("start", "words"),
     [
         ("content/roles/redis/", "no role redis, which playbooks/install.yml uses"),
+        ("content/playbooks/callback", "no callback airlift, which ansible.cfg names"),
         (f"{PLUGINS}/modules/docker_host_info.py", "no plugin community.docker.docker_host_info"),
         (
             "packages/debian-13/Packages",

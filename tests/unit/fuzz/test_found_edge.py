@@ -109,7 +109,7 @@ def test_a_replica_that_answers_anything_is_one_that_is_not_ready(
 def test_an_edge_that_answers_anything_fails_the_task_in_words(
     monkeypatch: pytest.MonkeyPatch, stdout: str
 ) -> None:
-    module = plugin("swap/action_plugins/swap_agent.py")
+    module = plugin("swap_agent/action_plugins/swap_agent.py")
     action = module.ActionModule.__new__(module.ActionModule)
     action._task = type("Task", (), {"check_mode": False, "args": {"command": "show"}})()
     action._execute_module = lambda **_: {"rc": 0, "stdout": stdout, "stderr": ""}

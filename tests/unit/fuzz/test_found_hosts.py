@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,9 +25,11 @@ def test_status_survives_damaged_files_and_logins(
     (tmp_path / "x.nft").write_text("")
     monkeypatch.setattr(rules, "run", lambda *_: (0, "table"))
     assert rules.our_table("inet", "x", tmp_path / "x.nft") == "unconfirmed"
-    said = subprocess.CompletedProcess([], 0, text, "")
-    monkeypatch.setattr(engine, "docker", lambda *_: said)
-    assert isinstance(engine.login("x", ""), dict)
+    process = SimpleNamespace(communicate=lambda **_: (text, ""))
+    monkeypatch.setattr(engine, "_begin", lambda *_: process)
+    one = {"service": "x", "name": "x", "component": "app", "running": True, "state": "healthy"}
+    raw = {"Id": "1", "Image": "2", "Config": {"Env": []}}
+    assert isinstance(engine.Logins([one], [raw], "").results()["x"], dict)
     (tmp_path / "1.0.0").mkdir()
     (tmp_path / "1.0.0" / "manifest.json").write_text(text)
     assert model.manifest_of({"releases_dir": tmp_path}, "1.0.0") == {}

@@ -294,16 +294,16 @@ def test_nothing_to_do_does_nothing(host: Host) -> None:
 def test_each_difference_is_told_and_mended(check: bool, host: Host) -> None:
     name = host.installed().unit.name
     (host.folder / "is-enabled").unlink()
-    assert host.do("loaded", check=check)["changes"] == [f"{name}: enable"]
+    assert host.do("loaded", check=check)["changes"] == [f"{name}: not enabled"]
     assert host.calls() == ([] if check else [f"enable {name}"])
     (host.folder / "is-enabled").touch()
     (host.folder / "is-active").unlink()
-    assert host.do("loaded", check=check)["changes"] == [f"{name}: start"]
+    assert host.do("loaded", check=check)["changes"] == [f"{name}: not active"]
     (host.folder / "is-active").touch()
-    assert host.do("loaded", unit="other", check=check)["changes"] == [f"{name}: written"]
+    assert host.do("loaded", unit="other", check=check)["changes"] == [f"{name}: other content"]
     host.unit.write_text("[Unit]")
     host.unit.chmod(0o666)
-    assert host.do("loaded", check=check)["changes"] == [f"{name}: written"]
+    assert host.do("loaded", check=check)["changes"] == [f"{name}: other content"]
     host.unit.chmod(0o644)
     host.kernel.write_text("more")
     found = host.do("loaded", check=check)
@@ -316,7 +316,7 @@ def test_a_rehearsal_on_an_empty_host_tells_all_of_it(host: Host) -> None:
     found = host.do("loaded", check=True)
     assert found["changes"] == [
         "the rules changed",
-        *(f"{name}: {deed}" for deed in ("written", "enable", "start")),
+        *(f"{name}: {deed}" for deed in ("other content", "not enabled", "not active")),
     ]
     assert [one["after"] for one in found["diff"]] == ["rules", "[Unit]"]
     assert not host.path.exists()

@@ -26,11 +26,12 @@ def lint(tree: Path) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     "place",
-    ["edge/files/agent/one.py", "swap/library/one.py", "site/module_utils/one.py"],
+    ["swap_agent/files/agent/one.py", "swap/library/one.py", "site/module_utils/one.py"],
 )
 def test_code_for_hosts_is_held_to_their_oldest_python(place: str, tmp_path: Path) -> None:
-    for folder in ("edge/files/agent", "swap/library", "site/module_utils"):
+    for folder in ("swap_agent/files/agent", "swap/library", "site/module_utils"):
         (tmp_path / "roles" / folder).mkdir(parents=True)
+    (tmp_path / "roles/edge/files/airlift-swap").write_text("#!/usr/bin/python3\n")
     file = tmp_path / "roles" / place
     file.write_text(BODY.format(""))
     assert lint(tmp_path)[0] == 0

@@ -42,7 +42,7 @@ class Desk:
         self.roles = root / "roles"
         self.roles.mkdir()
         for role in ROLES.iterdir():
-            if role.name != "swap":
+            if role.name != "swap_agent":
                 (self.roles / role.name).symlink_to(role)
         self._copy_role(every)
         for version, serial in (("1.0.0", 1), ("1.1.0", 2), ("1.2.0", 3)):
@@ -60,8 +60,8 @@ class Desk:
         self._agent()
 
     def _copy_role(self, every: float) -> None:
-        for path in (ROLES / "swap").rglob("*"):
-            copy = self.roles / "swap" / path.relative_to(ROLES / "swap")
+        for path in (ROLES / "swap_agent").rglob("*"):
+            copy = self.roles / path.relative_to(ROLES)
             if path.is_file() and path.suffix != ".pyc":
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 text = path.read_text().replace("/usr/local/sbin/airlift-swap", str(self.agent))
@@ -100,7 +100,7 @@ class Desk:
         }
         (self.root / "swap.json").write_text(json.dumps(settings))
         words = [sys.executable, "-m", "swap_agent", "--settings", str(self.root / "swap.json")]
-        where = shlex.quote(str(ROLES / "edge/files"))
+        where = shlex.quote(str(ROLES / "swap_agent/files"))
         program(self.agent, f'#!/bin/sh\nPYTHONPATH={where} exec {shlex.join(words)} "$@"\n')
         (self.root / "bin").mkdir()
         # It has a database and no container of the service.

@@ -27,12 +27,16 @@ PARTS = {
     "firewall": ["main"],
     "tls": ["main"],
     "images": ["main", "identify"],
-    "postgres": ["main"],
-    "redis": ["main"],
-    "app": ["main", "database"],
+    "container": ["compare"],
+    "postgres": ["main", "cluster", "database"],
+    "redis": ["main", "kernel"],
+    "app": ["main", "database", "sources"],
     "edge": ["main", "prove", "served"],
-    "monitoring": ["main", "host"],
+    "monitoring": ["main", "targets"],
 }
+#: All containers are due, so that every part of the playbook has something to do.
+CONTAINERS = {f"{role}_containers": [{"name": role}] for role in PARTS}
+COMPARED = {"containers": [{"name": role, "due": True} for role in PARTS]}
 #: What a task of these roles does when it is the one to fail, on one host.
 DEEDS: dict[str, list[dict[str, Any]]] = {
     "fail": [{"ansible.builtin.fail": {"msg": "Can't open\n  the append only file: 13"}}],
@@ -71,7 +75,7 @@ class Site:
         (folder / "swap.json").write_text(json.dumps(settings))
         self.edge = Edge(Settings.load(folder / "swap.json"))
         agent = folder / "airlift-swap"
-        main = f"import sys; sys.path.insert(0, {str(ROLES / 'edge/files')!r}); "
+        main = f"import sys; sys.path.insert(0, {str(ROLES / 'swap_agent/files')!r}); "
         main += "from swap_agent.__main__ import main; main()"
         agent.write_text(
             f'#!/bin/sh\nexec {sys.executable} -c "{main}" --settings {folder}/swap.json "$@"\n'
@@ -86,7 +90,7 @@ class Site:
         (swap / "action_plugins").mkdir(parents=True)
         for name in ("tasks", "vars", "filter_plugins"):
             (swap / name).symlink_to(ROLES / "swap" / name)
-        action = (ROLES / "swap/action_plugins/swap_agent.py").read_text()
+        action = (ROLES / "swap_agent/action_plugins/swap_agent.py").read_text()
         (swap / "action_plugins/swap_agent.py").write_text(
             action.replace("/usr/local/sbin/airlift-swap", str(agent))
         )
@@ -96,7 +100,7 @@ class Site:
         playbooks.mkdir()
         install = (ROOT / "playbooks/install.yml").read_text()
         (playbooks / "install.yml").write_text(
-            "- name: Prepare" + install.split("- name: Prepare")[1]
+            "- name: Every host" + install.split("- name: Every host")[1]
         )
         (playbooks / "retire.yml").symlink_to(ROOT / "playbooks/retire.yml")
         (folder / "inventory.yml").write_text(
@@ -136,17 +140,22 @@ class Site:
             "site_version": "1.0.0",
             "site_manifest": {"serial": 1},
             "site_release_dir": str(self.folder),
-            "edge_state_file": str(self.state_file),
+            "swap_agent_state_file": str(self.state_file),
             "edge_state_host": "edge-1",
             "edge_state": {"active": "blue"},
             "site_host_zones": "{{ group_names }}",
             "site_host_addresses": {host: host for hosts in HOSTS.values() for host in hosts},
             "secret": "SECRET-1",
+            "site_engine_known": False,
+            "container_compared": COMPARED,
+            **CONTAINERS,
         }
         environment = os.environ | {
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_ROLES_PATH": str(self.folder / "roles"),
-            "ANSIBLE_FILTER_PLUGINS": str(ROLES / "site/filter_plugins"),
+            "ANSIBLE_FILTER_PLUGINS": ":".join(
+                str(ROLES / role / "filter_plugins") for role in ("site", "container", "app")
+            ),
             "ANSIBLE_SSH_RETRIES": "0",
         }
         return subprocess.run(
@@ -179,7 +188,9 @@ PLACES = {
     "app/database": "app-1",
     "app/main": "app-2",
     "edge/main": "edge-1",
-    "monitoring/host": "monitor-1",
+    "container/compare": "app-1",
+    "postgres/cluster": "data-1",
+    "monitoring/main": "monitor-1",
     "edge/prove": "edge-1",
 }
 

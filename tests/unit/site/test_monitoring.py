@@ -122,11 +122,11 @@ def test_dashboards_ask_the_provisioned_source() -> None:
 
 
 def test_the_files_are_where_the_role_looks(tmp_path: Path) -> None:
-    tasks = (MONITORING / "tasks/grafana.yml").read_text() + (
-        MONITORING / "tasks/prometheus.yml"
-    ).read_text()
-    for name in re.findall(r"builtin\.file', '([^']+)'", tasks):
-        assert (MONITORING / "files" / name).is_file(), name
+    text = (MONITORING / "vars/main.yml").read_text()
+    found = re.findall(r"builtin\.(file|template)', monitoring_(\w+) ~ '/([^']+)'", text)
+    assert len(found) >= 8
+    for _, folder, name in found:
+        assert (MONITORING / folder / name).is_file(), name
 
 
 RULE_TESTS = """
@@ -201,8 +201,8 @@ def test_the_alerts_of_the_edge_fire_and_end(tmp_path: Path) -> None:
 
 
 def test_only_the_edge_has_the_directory_that_node_exporter_reads() -> None:
-    edge = yaml.safe_load((ROLES / "edge/vars/main.yml").read_text())
+    agent = yaml.safe_load((ROLES / "swap_agent/vars/main.yml").read_text())
     ours = yaml.safe_load((MONITORING / "vars/main.yml").read_text())
     (option,) = ours["monitoring_edge_metrics"]
-    assert option == f"--collector.textfile.directory=/host{edge['edge_watch_dir']}"
+    assert option == f"--collector.textfile.directory=/host{agent['swap_agent_watch_dir']}"
     assert not any("textfile" in word for word in ours["monitoring_node_exporter_command"])

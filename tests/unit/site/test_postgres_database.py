@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -89,7 +90,19 @@ class Database:
         return Settings(database_url=url, database_password=SecretStr(PASSWORD))
 
     def held(self) -> dict[str, str]:
-        held: dict[str, str] = self.ask()["api_keys"]
+        """As `ask`, in this process, which is quicker."""
+
+        def command(words: list[str], data: str) -> tuple[int, str, str]:
+            words = [*engine.docker(), *words[1:]]
+            done = subprocess.run(words, input=data, capture_output=True, text=True, check=False)
+            return done.returncode, done.stdout, done.stderr
+
+        params: dict[str, Any] = {"container": self.container, "user": USER, "database": self.name}
+        params |= {"roles": [], "new": False}
+        module = SimpleNamespace(params=params, check_mode=False, run_command=command)
+        held: dict[str, str] = plugin("postgres/library/postgres_database.py").run(module)[
+            "api_keys"
+        ]
         return held
 
 

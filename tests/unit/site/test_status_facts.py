@@ -18,6 +18,7 @@ from tests.unit.site.statuskit import Programs
 
 engine = plugin("status/module_utils/status_engine.py")
 asks = plugin("status/module_utils/status_asks.py")
+image_identity = plugin("site/module_utils/image_identity.py")
 rules = plugin("status/module_utils/status_rules.py")
 NOW = 1_800_000_000.0
 
@@ -83,7 +84,7 @@ def test_a_container_is_described_without_its_environment(paper: Engine) -> None
 
 def test_an_engine_is_known_by_its_image_store(paper: Engine) -> None:
     assert engine.about() == {"store": "overlay2", "root": "/var/lib/docker"}
-    paper.known["/info"]["DriverStatus"] = [["driver-type", engine.CONTAINERD]]
+    paper.known["/info"]["DriverStatus"] = [["driver-type", image_identity.CONTAINERD]]
     assert engine.about()["store"] == "containerd"
 
 

@@ -183,11 +183,11 @@ def test_the_site_has_the_colours_that_the_agent_knows() -> None:
 
 
 def test_it_needs_nothing_but_the_standard_library(tmp_path: Path) -> None:
-    launcher = (ROOT / "roles/edge/files/airlift-swap").read_text()
+    launcher = (ROOT / "roles/swap_agent/files/airlift-swap").read_text()
     library = "/usr/local/lib/airlift"
     assert library in launcher
     script = tmp_path / "airlift-swap"
-    script.write_text(launcher.replace(library, str(ROOT / "roles/edge/files")))
+    script.write_text(launcher.replace(library, str(ROOT / "roles/swap_agent/files")))
     command = ["/usr/bin/python3", "-I", "-S", "-B", str(script), "--help"]
     environment = {"PATH": os.environ["PATH"]}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
+from swap_agent.state import Settings
 
 from tests.unit.roles.conftest import ROLES, ROOT, plugin
 
-setup = plugin("edge/library/swap_agent_setup.py")
+setup = plugin("swap_agent/library/swap_agent_setup.py")
 OWNER = f"{os.getuid()}:{os.getgid()}"
 UNIT = "airlift-edge.service"
 #: What systemd says of a unit that runs as its file says.
@@ -92,8 +92,9 @@ class Host:
     def apply(self, **more: Any) -> dict[str, Any]:
         """Call it as the role does before Nginx starts."""
         given = {"trees": [self.tree({"nginx.conf": "one\n"})], "files": [self.file()]}
-        command = [str(self.bin / "airlift-swap"), "apply", "--release", "1.0.0", "--serial", "1"]
-        return self.run(**{**given, "command": command, **more})
+        agent = str(self.bin / "airlift-swap")
+        apply = [agent, "apply", "--release", "1.0.0", "--serial", "1"]
+        return self.run(**{**given, "commands": [apply, [agent, "verify"]], **more})
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_a_first_call_brings_all_about_and_a_second_changes_nothing(host: Host) 
     first = host.apply()
     assert first["changed"]
     assert [Path(name).name for name in first["changed_files"]] == ["nginx.conf", "swap.json"]
-    assert first["agent"]["active"] == "blue"
+    assert [one["active"] for one in first["agent"]] == ["blue", "blue"]
     assert host.read("etc/edge/desired/nginx.conf") == "one\n"
     assert (host.root / "etc/swap.json").stat().st_mode & 0o777 == 0o644
     assert host.read("bin/found") == "{}\n", "the agent is called when its files are there"
@@ -118,7 +119,7 @@ def test_a_first_call_brings_all_about_and_a_second_changes_nothing(host: Host) 
     second = host.apply()
     assert not second["changed"]
     assert (second["changed_files"], second["diff"]) == ([], [])
-    assert host.calls() == ["apply --release 1.0.0 --serial 1"] * 2
+    assert host.calls() == ["apply --release 1.0.0 --serial 1", "verify"] * 2
 
 
 def test_what_the_agent_had_to_do_is_a_change(host: Host) -> None:
@@ -176,7 +177,7 @@ def test_another_answer_than_the_agents_is_refused(host: Host, answer: str) -> N
 
 
 def test_an_agent_that_cannot_be_started(host: Host) -> None:
-    assert host.run(command=[str(host.root / "nothing"), "verify"])["failed"]
+    assert host.run(commands=[[str(host.root / "nothing"), "verify"]])["failed"]
 
 
 # ---------------------------------------------------------------- the daemon
@@ -256,7 +257,10 @@ def test_the_role_wants_a_configuration_for_each_way_to_serve(tmp_path: Path) ->
     include = {"name": "Configuration", "ansible.builtin.include_role": call}
     rehearsal = {**include, "ansible.builtin.include_role": {**call, "apply": {"check_mode": True}}}
     play = {"name": "Play", "hosts": "localhost", "gather_facts": False, "vars": variables}
-    tasks = [rehearsal, include, include]
+    last = {**include, "ansible.builtin.include_role": {**call, "public": True}}
+    parts = {"content": "{{ edge_agent_parts | to_json }}", "dest": str(tmp_path / "parts")}
+    kept = {"name": "Parts", "ansible.builtin.copy": {**parts, "mode": "0600"}}
+    tasks = [rehearsal, include, last, kept]
     (tmp_path / "play.yml").write_text(yaml.safe_dump([{**play, "tasks": tasks}], sort_keys=False))
     done = subprocess.run(
         [
@@ -264,6 +268,8 @@ def test_the_role_wants_a_configuration_for_each_way_to_serve(tmp_path: Path) ->
             "-c",
             "local",
             str(tmp_path / "play.yml"),
+            "-e",
+            json.dumps({"site_images": {"nginx": "sha256:nginx"}}),
         ],
         env={
             "PATH": os.environ["PATH"],
@@ -279,7 +285,7 @@ def test_the_role_wants_a_configuration_for_each_way_to_serve(tmp_path: Path) ->
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"changed=2 .*failed=0", done.stdout), "the rehearsal, and the first call"
+    assert "3 changed, 0 failed" in done.stdout, "the rehearsal, the first call and the parts"
     desired = tmp_path / "etc/edge/desired"
     upstreams = {path.stem: path.read_text() for path in (desired / "upstreams").iterdir()}
     assert sorted(upstreams) == ["blue", "blue-green", "green", "green-blue"]
@@ -291,3 +297,17 @@ def test_the_role_wants_a_configuration_for_each_way_to_serve(tmp_path: Path) ->
         (other,) = set(ports) - {primary}
         assert f"server 10.0.2.1:{ports[other]}; # app-1" in text.partition("upstream preview {")[2]
     assert (desired / "tls/edge.key").read_text() == "edge.key"
+    written = {part["path"]: part for part in json.loads((tmp_path / "parts").read_text())}
+    settings = written[f"{tmp_path}/etc/swap.json"]["content"]
+    assert settings.endswith("}\n")
+    (tmp_path / "swap.json").write_text(settings)
+    loaded = Settings.load(tmp_path / "swap.json")
+    assert set(loaded.files) <= {str(path.relative_to(desired)) for path in desired.rglob("*")}
+    assert loaded.image == "sha256:nginx"
+    command = written["/usr/local/sbin/airlift-swap"]
+    assert command["mode"] == "0755"
+    assert command["content"].startswith("#!/usr/bin/python3")
+    assert command["content"].endswith("main()\n")
+    unit = written["/etc/systemd/system/airlift-edge.service"]["content"]
+    assert f"ReadWritePaths={tmp_path}/etc/edge /var/lib/airlift/swap\n" in unit
+    assert unit.endswith("WantedBy=multi-user.target\n")

@@ -251,7 +251,7 @@ def command(disk: Disk, *words: str) -> subprocess.CompletedProcess[str]:
     path.write_text(json.dumps(settings))
     return subprocess.run(
         [sys.executable, "-m", "swap_agent", "--settings", str(path), *words],
-        env={"PYTHONPATH": str(ROLES / "edge/files"), "PATH": os.environ["PATH"]},
+        env={"PYTHONPATH": str(ROLES / "swap_agent/files"), "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         timeout=60,

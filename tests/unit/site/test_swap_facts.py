@@ -50,7 +50,7 @@ def test_a_host_says_all_at_once(
     said = asked(capsys, backups=str(tmp_path))
     about = said.pop("engine")
     # In the words of `docker info`, from which the role site tells the image store.
-    assert plugin("site/filter_plugins/site.py").site_image_store(about) == "overlay2"
+    assert plugin("site/module_utils/image_identity.py").image_store(about) == "overlay2"
     assert about["ServerVersion"] == "26.1"
     assert "Name" not in about
     assert said.pop("invocation")

@@ -19,7 +19,7 @@ from swap_agent.journal import Journal
 
 from tests.unit.roles.conftest import ROLES, plugin
 
-agent = plugin("swap/action_plugins/swap_agent.py")
+agent = plugin("swap_agent/action_plugins/swap_agent.py")
 
 
 def named(
@@ -190,7 +190,7 @@ class Site:
         }
         (root / "swap.json").write_text(json.dumps(settings))
         command = [sys.executable, "-m", "swap_agent", "--settings", str(root / "swap.json")]
-        where = shlex.quote(str(ROLES / "edge/files"))
+        where = shlex.quote(str(ROLES / "swap_agent/files"))
         self.program(f'PYTHONPATH={where} exec {shlex.join(command)} "$@"')
 
     def program(self, text: str) -> None:

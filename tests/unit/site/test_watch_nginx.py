@@ -255,7 +255,10 @@ finally:
 def test_new_connections_from_containers_are_refused_and_no_others() -> None:
     command = ["unshare", "--net", sys.executable, "-c", TWO_HOSTS]
     done = subprocess.run(
-        [*command, str(ROOT / "roles/edge/files")], capture_output=True, text=True, check=False
+        [*command, str(ROOT / "roles/swap_agent/files")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     refused = "ConnectionRefusedError"

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: swap_agent_setup
-short_description: Write files of the swap agent, give it one command, and keep its daemon running
+short_description: Write files of the swap agent, give it commands, and keep its daemon running
 description:
-  - Does in one call, and in this order, what it is given of O(trees), O(files), O(command) and
+  - Does in one call, and in this order, what it is given of O(trees), O(files), O(commands) and
     O(unit). Each compares first; what is already so is left alone.
   - A unit whose file differs from the one that systemd has loaded is restarted, whichever run
     wrote that file. So a run that was killed in between leaves nothing undone.
@@ -22,10 +22,10 @@ options:
     type: list
     elements: dict
     default: []
-  command:
-    description: The agent and its command; its answer is JSON. Not called in check mode.
+  commands:
+    description: The agent with each of its commands; answers are JSON. Not called in check mode.
     type: list
-    elements: str
+    elements: list
     default: []
   unit:
     description: Unit of systemd that has to be enabled and to run as its file says.
@@ -42,7 +42,9 @@ EXAMPLES = r"""
         mode: "0400"
         directory_mode: "0500"
         files: {nginx.conf: "{{ lookup('ansible.builtin.template', 'nginx.conf.j2') }}"}
-    command: [/usr/local/sbin/airlift-swap, apply, --release, 1.0.0, --serial, "1"]
+    commands:
+      - [/usr/local/sbin/airlift-swap, apply, --release, 1.0.0, --serial, "1"]
+      - [/usr/local/sbin/airlift-swap, verify]
 """
 
 RETURN = r"""
@@ -52,9 +54,10 @@ changed_files:
   type: list
   elements: str
 agent:
-  description: The agent's answer.
-  returned: when there is a command
-  type: dict
+  description: The agent's answers.
+  returned: always
+  type: list
+  elements: dict
 unit:
   description: What was done with the unit.
   returned: always
@@ -207,11 +210,13 @@ def run(module: AnsibleModule) -> Result:
         "changed": any(part["changed"] for part in parts),
         "changed_files": [name for part in parts for name in part["files"]],
         "diff": [part["diff"] for part in parts if part["changed"]],
+        "agent": [],
         "unit": [],
     }
-    if params["command"] and not check_mode:
-        result["agent"] = call(module, params["command"])
-        result["changed"] |= result["agent"]["changed"]
+    for words in params["commands"] if not check_mode else ():
+        answer = call(module, [str(word) for word in words])
+        result["agent"].append(answer)
+        result["changed"] |= answer["changed"]
     if params["unit"]:
         result["unit"] = keep_running(module, params["unit"])
         result["changed"] |= bool(result["unit"])
@@ -224,7 +229,7 @@ def main() -> None:
         argument_spec={
             "trees": {"type": "list", "elements": "dict", "options": _TREE, "default": []},
             "files": {"type": "list", "elements": "dict", "options": _FILE, "default": []},
-            "command": {"type": "list", "elements": "str", "default": []},
+            "commands": {"type": "list", "elements": "list", "default": []},
             "unit": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
