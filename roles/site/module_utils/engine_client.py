@@ -9,7 +9,7 @@ from typing import Any
 from ansible.module_utils.engine_socket import EngineError
 
 
-class NoEngineError(EngineError):
+class NoEngineError(EngineError):  # type: ignore[misc]
     """The host has no engine."""
 
 
