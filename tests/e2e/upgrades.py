@@ -192,4 +192,5 @@ def nothing_is_left_over(journey: Journey) -> None:
         # The tunnel to the jump host's registry.
         listening = journey.lab.console(host, "ss -Htln sport = :5479").output
         assert listening == "", host
-        assert journey.lab.console(host, "find /tmp/.ansible-* -mindepth 1").output == ""
+        left = "find /tmp -path '/tmp/.ansible-*/*'"
+        assert journey.lab.console(host, left).output == ""
