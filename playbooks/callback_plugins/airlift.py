@@ -82,7 +82,7 @@ def changes_of(said: Mapping[str, Any]) -> list[str]:
     """Return what a result says that it changed, each in one line; an empty one if it does not."""
     listed = [one for one in said.get("containers") or () if isinstance(one, dict)]
     if several := [one for one in listed if one.get("changed") and one.get("why")]:
-        return [f"{one.get('name')}: {', '.join(map(str, one['why']))}" for one in several]
+        return [f"container {one.get('name')}: {', '.join(one['why'])}" for one in several]
     for key in _LISTS:
         if isinstance(found := said.get(key), list) and found:
             return [", ".join(str(one) for one in found)]
@@ -279,7 +279,9 @@ class Brief(Default):  # type: ignore[misc]
             word = f"{'would change' if check else 'changed'}: [{self.host_label(result)}]"
             for change in changes_of(said):
                 self._changes += 1
-                text = ": ".join(self._words(result, item, change))
+                # Of containers, each is named; the task only lists them.
+                named = [change] if said.get("containers") else self._words(result, item, change)
+                text = ": ".join(named)
                 self._line(text, word, C.COLOR_CHANGED)
 
     def _words(self, result: Result, *more: str) -> Iterator[str]:

@@ -176,8 +176,8 @@ def test_each_container_that_changed_has_a_line(desk: Desk) -> None:
     )
     said = desk.play({"name": "Bring about", "containers": None}, hosts="app-1")
     assert said.splitlines()[:2] == [
-        "changed: [app-1] Bring about: redis: image, redis.conf",
-        "changed: [app-1] Bring about: log: it does not run",
+        "changed: [app-1] container redis: image, redis.conf",
+        "changed: [app-1] container log: it does not run",
     ]
     assert recap(said) == Recap(changed=2, failed=0)
 
