@@ -79,7 +79,7 @@ def test_every_image_of_the_product_is_asked_for(members: Members) -> None:
     [
         ("content/roles/redis/", "no role redis, which playbooks/install.yml uses"),
         ("content/playbooks/callback", "no callback airlift, which ansible.cfg names"),
-        (f"{PLUGINS}/modules/docker_host_info.py", "no plugin community.docker.docker_host_info"),
+        (f"{PLUGINS}/modules/docker_image_info.py", "no plugin community.docker.docker_image_info"),
         (
             "packages/debian-13/Packages",
             "no packages for debian-13, which bundle/systems.yml names",

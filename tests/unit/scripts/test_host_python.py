@@ -31,7 +31,7 @@ def lint(tree: Path) -> tuple[int, str]:
 def test_code_for_hosts_is_held_to_their_oldest_python(place: str, tmp_path: Path) -> None:
     for folder in ("swap_agent/files/agent", "swap/library", "site/module_utils"):
         (tmp_path / "roles" / folder).mkdir(parents=True)
-    (tmp_path / "roles/edge/files/airlift-swap").write_text("#!/usr/bin/python3\n")
+    (tmp_path / "roles/swap_agent/files/airlift-swap").write_text("#!/usr/bin/python3\n")
     file = tmp_path / "roles" / place
     file.write_text(BODY.format(""))
     assert lint(tmp_path)[0] == 0

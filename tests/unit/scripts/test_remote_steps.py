@@ -42,7 +42,7 @@ def counted(folder: Path, *plays: dict[str, object]) -> dict[str, float]:
     settings = {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_CONNECTION_PLUGINS": str(folder / "connection"),
-        "ANSIBLE_CALLBACK_PLUGINS": str(folder / "callback"),
+        "ANSIBLE_CALLBACK_PLUGINS": f"{folder / 'callback'}:{ROOT / 'playbooks/callback_plugins'}",
         "ANSIBLE_CALLBACKS_ENABLED": "remote_steps",
         "ANSIBLE_REMOTE_TMP": str(folder / "remote"),
         "AIRLIFT_STEPS": str(folder / "counts"),

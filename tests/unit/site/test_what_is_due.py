@@ -30,7 +30,7 @@ class Site(Desk):
         super().__init__(root)
         (self.roles / "app").unlink()
         shutil.copytree(ROLES / "app", self.roles / "app")
-        started = {"name": "Start", "ansible.builtin.debug": {"msg": "STARTED {{ app_once_name }}"}}
+        started = {"name": "Start", "ansible.builtin.debug": {"msg": "STARTED {{ app_once.name }}"}}
         (self.roles / "app/tasks/owner.yml").write_text(yaml.safe_dump([started]))
         (self.root / "site/.airlift").mkdir()
         (self.root / "site/.airlift/smoke.key").write_text(f"{SMOKE}\n")
