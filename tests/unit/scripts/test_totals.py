@@ -136,6 +136,6 @@ def test_the_runner_tells_the_end_of_every_stage(fails: str, tmp_path: Path) -> 
     assert done.returncode == int(bool(fails)), done.stdout + done.stderr
     rows = done.stdout.partition("IN TESTS\n")[2].partition("\n\n")[0].splitlines()
     found = {row.split()[0]: row.split()[1] for row in rows}
-    assert list(found) == ["site", "unit", "lint", "molecule", "stack", "all"]
+    assert list(found) == ["site", "unit", "lint", "molecule", "stack", "operator", "all"]
     assert {name for name, result in found.items() if result == "FAILED"} == {fails} - {""}
-    assert done.stdout.splitlines()[-1] == f"3 passed, {int(bool(fails))} failed"
+    assert done.stdout.splitlines()[-1] == f"4 passed, {int(bool(fails))} failed"
