@@ -46,10 +46,11 @@ def complete(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
         return one
     component = one["component"]
     if one["state"] != "files" and not one["image"]:
-        if component not in settings["images"]:
+        if settings["images"] and component not in settings["images"]:
             message = f"container {name}: this release has no image of {component}"
             raise AnsibleActionFail(message)
-        one["image"] = settings["images"][component]
+        # Without an engine, as in a rehearsal on an empty host, there is no image to name yet.
+        one["image"] = settings["images"].get(component, component)
     one["version"] = one["version"] or settings["components"].get(component, {}).get("version", "")
     one["network"] = one["network"] or settings["network"]
     one["address"] = settings["address"]

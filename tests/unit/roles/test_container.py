@@ -184,3 +184,9 @@ def test_no_role_starts_a_container_by_another_way() -> None:
         if "community.docker.docker_container" in task
     ]
     assert others == []
+
+
+def test_without_an_engine_a_container_can_be_rehearsed_and_removed() -> None:
+    nothing = {**SETTINGS, "images": {}}
+    assert action.complete(ENTRY, nothing)["image"] == "redis"
+    assert action.complete({"name": "redis", "state": "absent"}, nothing)["stop_timeout"] == 10
