@@ -88,6 +88,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         wanted = [complete(one, settings) for one in arguments["wanted"]]
         if not wanted:
             return {"changed": False, "containers": []}
+        host = str((task_vars or {}).get("inventory_hostname", "?"))
+        runs = [one["name"] for one in wanted if one["state"] in ("started", "once")]
+        if runs and not settings["images"] and not self._task.check_mode:
+            message = f"{host}: the engine was not asked, so no image of {', '.join(runs)} is known"
+            raise AnsibleActionFail(message)
         result: dict[str, Any] = self._execute_module(
             module_name="containers",
             module_args={
@@ -102,6 +107,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
         wrong = [one for one in result.get("containers", ()) if one["problem"]]
         if wrong and arguments["judged"]:
-            host = str((task_vars or {}).get("inventory_hostname", "?"))
             result |= {"failed": True, "msg": "\n".join(sentence(host, one) for one in wrong)}
         return result
