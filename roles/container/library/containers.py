@@ -216,7 +216,8 @@ class Bringing:
             told["why"].append("created")
             return
         # The label changes with the files, and these are told by their names.
-        differ = {*before, *after} - ({"labels"} if told["why"] else set())
+        differ = {part for part in (*before, *after) if before.get(part) != after.get(part)}
+        differ -= {"labels"} if told["why"] else set()
         told["why"] += sorted("it did not run" if part == "running" else part for part in differ)
         self.diff.append({"before": before, "after": after, "before_header": shape.name_of(one)})
 
