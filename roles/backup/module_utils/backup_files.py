@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from ansible.module_utils.host_tools import flush_directory
+
 FINISHED = re.compile(r".+-(?P<stamp>\d{8}T\d{6}Z)\.(dump|json)")
 # Beside dump and copy: the throw-away server's own catalogs and its write-ahead log.
 MARGIN = 512 * 1024 * 1024
@@ -56,15 +58,6 @@ def only_one(directory: Path) -> Iterator[None]:
             message = f"another backup is being taken in {directory}: wait until it has ended"
             raise BackupError(message) from None
         yield
-    finally:
-        os.close(handle)
-
-
-def flush_directory(directory: Path) -> None:
-    """Make renames in a directory survive a power loss."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
     finally:
         os.close(handle)
 

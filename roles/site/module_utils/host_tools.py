@@ -39,16 +39,36 @@ def run(
         return subprocess.CompletedProcess(command, code, "", str(error))
 
 
-def replace(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file atomically and flush it; its mode does not depend on the umask."""
+def replace(
+    path: Path, content: str | bytes, mode: int = 0o644, owner: tuple[int, int] | None = None
+) -> None:
+    """Replace a file atomically and flush it; it never exists with another mode or owner.
+
+    Without an owner it belongs to whoever runs this. Its mode does not depend on the umask.
+    """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    with os.fdopen(handle, "w") as stream:
-        stream.write(text)
-        os.fchmod(stream.fileno(), mode)
-        stream.flush()
-        os.fsync(stream.fileno())
-    Path(temporary).replace(path)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            if owner is not None:
+                os.fchown(stream.fileno(), *owner)
+            os.fchmod(stream.fileno(), mode)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def flush_directory(directory: Path) -> None:
+    """Make renames in a directory survive a power loss."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def login_address(pid: int = 0) -> str:

@@ -10,9 +10,10 @@ import hmac
 import os
 import secrets as random_source
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from ansible.module_utils.host_tools import flush_directory, replace
 
 
 class Rights:
@@ -64,15 +65,6 @@ def rights_differ(path: Path, uid: int, gid: int, mode: int) -> bool:
     return (status.st_uid, status.st_gid, status.st_mode & 0o7777) != (uid, gid, mode)
 
 
-def flush_directory(directory: Path) -> None:
-    """Make renames in a directory survive a power loss."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def make_directories(top: Path, name: str, rights: Rights) -> None:
     """Create the directory and the file's parents with the right owner and mode."""
     wanted = [top]
@@ -89,19 +81,7 @@ def make_directories(top: Path, name: str, rights: Rights) -> None:
 def write_file(top: Path, name: str, content: bytes, rights: Rights) -> None:
     """Replace one file atomically; it never exists with the wrong owner or mode."""
     make_directories(top, name, rights)
-    path = top / name
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            os.fchown(stream.fileno(), rights.uid, rights.gid)
-            os.fchmod(stream.fileno(), rights.mode_of(name))
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    replace(top / name, content, rights.mode_of(name), (rights.uid, rights.gid))
 
 
 def fingerprint_key(path: Path, *, create: bool) -> bytes:

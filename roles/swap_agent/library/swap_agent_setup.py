@@ -67,12 +67,12 @@ unit:
 
 import json  # noqa: E402
 import os  # noqa: E402
-import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.service_files import flush_directory, rights_differ  # noqa: E402
+from ansible.module_utils.host_tools import flush_directory, replace  # noqa: E402
+from ansible.module_utils.service_files import rights_differ  # noqa: E402
 from ansible.module_utils.service_files import run as write_tree  # noqa: E402
 
 _TREE = {
@@ -133,18 +133,7 @@ def one_file(given: dict[str, Any], *, check_mode: bool) -> Result:
         or rights_differ(path, os.geteuid(), os.getegid(), mode)
     )
     if changed and not check_mode:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(wanted)
-                os.fchmod(stream.fileno(), mode)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink()
-            raise
+        replace(path, wanted, mode)
         flush_directory(path.parent)
     diff = {"before": before.decode(errors="replace"), "after": given["content"]}
     diff |= {"before_header": str(path), "after_header": str(path)}
