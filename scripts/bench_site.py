@@ -51,13 +51,7 @@ def site(listen: Callable[[str], None], say: Callable[[str], None]) -> dict[str,
 
 def _measure(journey: Journey, say: Callable[[str], None]) -> dict[str, Any]:
     say("build, lab, import")
-    journey.make_key()
-    journey.build()
-    journey.raise_lab()
-    journey.carry()
-    journey.check_by_hand()
-    journey.bootstrap()
-    journey.place_site()
+    journey.prepare()
     say("install")
     journey.install()
     journey.fetch_access()

@@ -230,6 +230,16 @@ class Journey:
         """Run the preflight checks, which change nothing."""
         self.play("preflight")
 
+    def prepare(self) -> None:
+        """Do all that comes before an install: empty hosts, a release imported, a site described."""
+        self.make_key()
+        self.build()
+        self.raise_lab()
+        self.carry()
+        self.check_by_hand()
+        self.bootstrap()
+        self.place_site()
+
     def install(self, *options: str) -> None:
         """Install or repair the site, and count the bytes that each host receives."""
         shown = self.lab.console("edge-1", "airlift-swap show", check=False)

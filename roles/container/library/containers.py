@@ -111,7 +111,7 @@ class Bringing:
                 path.chmod(rights[2])
         return wrong
 
-    def files(self, one: dict[str, Any], **what: Any) -> dict[str, Any]:
+    def files(self, **what: Any) -> dict[str, Any]:
         """Make a directory hold exactly the files; return the changed ones and the fingerprint."""
 
         def refuse(msg: str) -> None:
@@ -149,7 +149,6 @@ class Bringing:
         # Secrets first: the check of the configuration may need them.
         if shape.has_secrets(one):
             done = self.files(
-                one,
                 directory=secrets,
                 owner=one["user"],
                 mode="0400",
@@ -163,7 +162,6 @@ class Bringing:
             prints.append(done.get("fingerprint", ""))
         if one["configs"]:
             done = self.files(
-                one,
                 directory=configs,
                 owner="0:0",
                 mode="0444",

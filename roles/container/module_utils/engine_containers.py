@@ -132,14 +132,3 @@ class Engine:
 
         self._driver.run(work, self._client)
         return found
-
-    def inspect(self, name: str) -> dict[str, Any] | None:
-        """Return a container as the engine describes it, or nothing if there is none."""
-        found: dict[str, Any] | None = None
-
-        def work() -> None:
-            nonlocal found
-            found = self._driver.inspect_container_by_name(self._client, name)
-
-        self._driver.run(work, self._client)
-        return found
