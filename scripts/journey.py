@@ -231,7 +231,7 @@ class Journey:
         self.play("preflight")
 
     def prepare(self) -> None:
-        """Do all that comes before an install: empty hosts, a release imported, a site described."""
+        """Do all that comes before an install: empty hosts, an import, the site described."""
         self.make_key()
         self.build()
         self.raise_lab()
