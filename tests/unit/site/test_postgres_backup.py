@@ -35,7 +35,7 @@ RUNNER = """
 import json, runpy, sys
 import ansible.module_utils
 from ansible.module_utils import basic
-ansible.module_utils.__path__.append(sys.argv[2])
+ansible.module_utils.__path__ += sys.argv[2:]
 basic._ANSIBLE_ARGS, basic._ANSIBLE_PROFILE = sys.stdin.buffer.read(), "legacy"
 runpy.run_path(sys.argv[1], run_name="__main__")
 """
@@ -190,7 +190,7 @@ class Backup:
         command = [*prefix, sys.executable, "-c", RUNNER]
         command += [str(ROLES / "backup/library/postgres_backup.py")]
         process = subprocess.Popen(
-            [*command, str(ROLES / "backup/module_utils")],
+            [*command, *(str(ROLES / role / "module_utils") for role in ("backup", "site"))],
             env={"PATH": f"{self.path}{Path(engine.docker()[0]).parent}:{os.environ['PATH']}"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
