@@ -106,8 +106,11 @@ def kill_in(journey: Journey, verb: str, step: str, seconds: float) -> tuple[Don
         assert reader.stdout is not None
         assert reader.stdout.readline() == b"ready\n"
 
+        reached = threading.Event()
+
         def watch(stream: IO[bytes]) -> None:
             if stream.readline() == b"reached\n":
+                reached.set()
                 time.sleep(seconds)
                 kill_playbook(journey)
 
@@ -120,6 +123,7 @@ def kill_in(journey: Journey, verb: str, step: str, seconds: float) -> tuple[Don
             assert reader.stdin is not None
             reader.stdin.close()
             watcher.join()
+    assert reached.is_set(), f"{verb} never began {step}: {done.output[-2000:]}"
     left = agent(journey, "show")["unfinished"]
     run = max(left, key=lambda one: one["seq"] * (one["step"] in VERBS))["run"] if left else ""
     steps = [one for one in left if one["step"] not in VERBS and one["run"] == run]

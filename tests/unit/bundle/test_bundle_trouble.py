@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -98,37 +99,42 @@ def test_a_disk_that_cannot_be_written(craft: Craft, keys: Keys, disk: Path) -> 
     assert_finished(home, newer, keys.trust(), first)
 
 
-SLOW_IMPORT = """
+HELD_IMPORT = """
 import sys, time
 from pathlib import Path
 from bundle.jumphost import venv
 from bundle.cli.main import main
 from tests.unit.bundle.bundlekit import fake_venv
 
-def slow(release, manifest_sha256):
-    time.sleep(0.5)
+def held(release, manifest_sha256):
+    while not Path(sys.argv[1]).exists():
+        time.sleep(0.01)
     fake_venv(release, manifest_sha256)
 
-venv.make = slow
-sys.exit(main(sys.argv[1:]))
+venv.make = held
+sys.exit(main(sys.argv[2:]))
 """
 
 
 @pytest.mark.slow
-def test_imports_that_begin_at_the_same_moment(craft: Craft, keys: Keys, home: Home) -> None:
-    """Of five processes one does the work; each of the others waits its turn or says so."""
-    bundle = craft(Recipe())
-    command = [sys.executable, "-c", SLOW_IMPORT, *arguments("import", bundle, keys, home)]
-    running = [
-        subprocess.Popen(command, cwd=TREE, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-        for _ in range(5)
+def test_imports_that_begin_at_the_same_moment(
+    craft: Craft, keys: Keys, home: Home, tmp_path: Path
+) -> None:
+    """Of five processes one does the work; each of the others says who is at work."""
+    bundle, go = craft(Recipe()), tmp_path / "go"
+    command = [
+        *(sys.executable, "-c", HELD_IMPORT, str(go)),
+        *arguments("import", bundle, keys, home),
     ]
-    said = [process.communicate() for process in running]
+    running = [subprocess.Popen(command, cwd=TREE, stderr=subprocess.PIPE) for _ in range(5)]
+    # The one that was first waits in the middle of its work until the others have ended.
+    while sum(process.poll() is None for process in running) > 1:
+        time.sleep(0.05)
+    go.touch()
+    said = [process.communicate()[1] for process in running]
     codes = [process.returncode for process in running]
-    assert 0 in codes
-    assert {*codes} <= {0, Kind.LOCKED.exit_code}, said
-    assert Kind.LOCKED.exit_code in codes, "none met another: the test proves nothing"
-    for code, (_, errors) in zip(codes, said, strict=True):
+    assert sorted(codes) == sorted([0, *[Kind.LOCKED.exit_code] * 4]), said
+    for code, errors in zip(codes, said, strict=True):
         assert code == 0 or b"another import or prune is in progress: " in errors
     assert_finished(home, bundle, keys.trust())
     assert subprocess.run(command, cwd=TREE, capture_output=True, check=False).returncode == 0
