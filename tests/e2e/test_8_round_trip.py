@@ -26,7 +26,7 @@ from tests.e2e.upgrades import (
 
 #: Where the first upgrade is killed: the step, and how many seconds after it began.
 KILLS = [
-    ("images", 1.0),
+    ("images", 0.0),
     ("backup", 1.0),
     ("schema", 1.0),
     ("colour", 1.5),
