@@ -43,8 +43,9 @@ RETURN = r"""
 containers:
   description:
     - For each container that was reached its C(name); C(changed); C(why), what differed; C(due),
-      whether it differs or is not well; C(problem), why it does not count as running; C(log), its
-      last lines if so; C(status) and C(output) of one that ran to its end.
+      whether it differs or is not well; C(replaces), in check mode, whether one that runs now
+      would be created again; C(problem), why it does not count as running; C(log), its last lines
+      if so; C(status) and C(output) of one that ran to its end.
   returned: always
   type: list
   elements: dict
@@ -206,6 +207,7 @@ class Bringing:
             # A rehearsal on a host that has no engine yet, or not this image.
             told["why"].append("created")
             return
+        told["replaces"] = any("stopped" in action for action in done.get("actions", ()))
         before, after = done["diff"]["before"], done["diff"]["after"]
         # A rehearsal does not count limits that would be set on the running container as a change.
         if not done["changed"] and before == after:
