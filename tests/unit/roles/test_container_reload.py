@@ -33,7 +33,7 @@ class Host:
 
     def __init__(self, folder: Path) -> None:
         (folder / "key").write_text("key 1")
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "services": str(folder / "services"),
             "secrets": str(folder / "secrets"),
             "fingerprint_key": str(folder / "fingerprint-key"),
