@@ -10,31 +10,29 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import yaml
 
 from scripts.journey import SITE, Journey
 from scripts.lab import Done
 from scripts.uploads import Uploads
-from tests.e2e.upgrades import APP_HOSTS, agent, kill_in, offer, rotate, serves, serving, until_well
+from tests.e2e.upgrades import (
+    APP_HOSTS,
+    INVENTORY,
+    SETTINGS,
+    agent,
+    edit,
+    kill_in,
+    offer,
+    rotate,
+    serves,
+    serving,
+    set_score,
+    until_well,
+)
 
-SETTINGS = f"{SITE}/group_vars/all/main.yml"
-INVENTORY = f"{SITE}/hosts.yml"
 STARTED = "docker inspect --format '{{.Id}} {{.State.StartedAt}}' \"$@\""
 Record = Callable[[str, object], None]
 
 pytestmark = pytest.mark.timeout(4 * 3600)
-
-
-def edit(journey: Journey, path: str, change: Callable[[dict[str, object]], object]) -> None:
-    """Change a YAML file of the site's inventory."""
-    found = yaml.safe_load(journey.lab.read("jump", path))
-    change(found)
-    journey.lab.ssh(f"cat > {path}", stdin=yaml.safe_dump(found, sort_keys=False))
-
-
-def score(journey: Journey, value: float) -> None:
-    """Set the service's score of a text without evidence."""
-    edit(journey, SETTINGS, lambda settings: settings.update(app_baseline_score=value))
 
 
 def install(journey: Journey, *, check: bool = True) -> Done:
@@ -79,7 +77,7 @@ def is_exchanged(journey: Journey, before: str) -> None:
 
 def test_a_setting_under_load_and_uploads(upgraded: Journey, record_property: Record) -> None:
     before = agent(upgraded, "show")["active"]
-    score(upgraded, 0.25)
+    set_score(upgraded, 0.25)
     under_load(upgraded, record_property)
     is_exchanged(upgraded, before)
 
@@ -130,7 +128,7 @@ def test_a_setting_with_which_it_does_not_start(upgraded: Journey, record_proper
 
 def test_killed_in_each_step(upgraded: Journey, record_property: Record) -> None:
     before = agent(upgraded, "show")["active"]
-    score(upgraded, 0.75)
+    set_score(upgraded, 0.75)
     with upgraded.load(30) as load:
         for step, seconds in (("colour", 1.5), ("preview", 0.0), ("switch", 0.0), ("workers", 1.0)):
             killed, _ = kill_in(upgraded, "install", step, seconds)
@@ -162,10 +160,10 @@ def test_a_rollback_means_the_previous_release(upgraded: Journey, record_propert
 
 def test_with_one_app_host(upgraded: Journey, record_property: Record) -> None:
     held = upgraded.lab.read("jump", INVENTORY)
-    edit(upgraded, INVENTORY, lambda found: found["app"]["hosts"].pop("app-2"))  # type: ignore[index]
+    edit(upgraded, INVENTORY, lambda found: found["app"]["hosts"].pop("app-2"))
     try:
         install(upgraded)
-        score(upgraded, 0.5)
+        set_score(upgraded, 0.5)
         under_load(upgraded, record_property)
     finally:
         upgraded.lab.ssh(f"cat > {INVENTORY}", stdin=held.decode())
