@@ -186,7 +186,7 @@ soak: setup-tests ## run the long proofs: imports killed at every step, installs
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
 	@$(MAKE) soak-from
 
-.PHONY: soak-from soak-install soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-stack
+.PHONY: soak-from soak-install soak-power soak-pairs soak-settings soak-sick soak-next soak-fuzz soak-deploy soak-stack
 soak-from: setup ## run the part of `make soak` that upgrades a site of an older tree to this tree and rolls back, under load (REV=COMMIT)
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_from.py
 soak-install: setup ## run the part of `make soak` that kills an install at many tasks, and ends it with the same command
@@ -197,6 +197,8 @@ soak-power: setup ## run the part of `make soak` that reboots hosts and cuts the
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_power.py
 soak-pairs: setup ## run the part of `make soak` that tries every change of a site before rollback, upgrade and install (AIRLIFT_PROOFS=1 writes docs/proofs/)
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_pairs.py
+soak-settings: setup ## run the part of `make soak` that changes settings, passwords and certificates of a serving site, under load and long uploads
+	@AIRLIFT_SOAK=1 pytest tests/soak/test_settings.py
 soak-sick: setup ## run the part of `make soak` that makes an app host sick in every way, under load
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_sick_replica.py
 soak-next: setup ## run the part of `make soak` that types what status prints, in the states that print it

@@ -30,6 +30,10 @@ ABOUT = {
         "soak-pairs",
     ),
     "power": ("After a reboot or a power cut in any state, the site serves again.", "soak-power"),
+    "settings": (
+        "Settings, passwords and certificates of a serving site change, and no request fails.",
+        "soak-settings",
+    ),
     "setup_environment": (
         "The set-up script ends each kind of failure with its exit code.",
         "soak-stack",

@@ -7,9 +7,11 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
+
+import yaml
 
 from bundle.builder.images import engine
 from scripts.journey import HOME, SITE, VAULT_PASSWORD, Journey
@@ -18,6 +20,8 @@ from tests.e2e.support import HOSTS, kill_playbook
 
 #: For a play on a site that preflight has judged a moment ago.
 NO_PREFLIGHT = ("--skip-tags", "preflight")
+SETTINGS = f"{SITE}/group_vars/all/main.yml"
+INVENTORY = f"{SITE}/hosts.yml"
 VERBS = ("install", "upgrade", "rollback", "retire")
 APP_HOSTS = [host for host in HOSTS if host.startswith("app")]
 
@@ -179,6 +183,24 @@ def rotate(journey: Journey, *names: str) -> None:
     command = f"cd {HOME}/current && venv/bin/python - {words}"
     journey.lab.ssh(command, stdin=_FORGET)
     journey.place_site()
+
+
+def edit(journey: Journey, path: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a YAML file of the site's inventory."""
+    found = yaml.safe_load(journey.lab.read("jump", path))
+    change(found)
+    journey.lab.ssh(f"cat > {path}", stdin=yaml.safe_dump(found, sort_keys=False))
+
+
+def set_score(journey: Journey, score: float | None) -> None:
+    """Set the service's score of a text without evidence; None takes the setting away."""
+
+    def change(settings: dict[str, Any]) -> None:
+        settings.pop("app_baseline_score", None)
+        if score is not None:
+            settings["app_baseline_score"] = score
+
+    edit(journey, SETTINGS, change)
 
 
 def nothing_is_left_over(journey: Journey) -> None:

@@ -47,6 +47,16 @@ def app_absent(parts: Sequence[str], colour: str, stop_timeout: int) -> list[dic
     ]
 
 
+def app_standby_colour(edge: Mapping[str, Any], colours: Sequence[str]) -> str:
+    """Return the colour that stands by, or is to stand by again; empty when there is none.
+
+    `edge` is the recorded state of the edge; {} before the first installation.
+    """
+    if not edge.get("standby") and not edge.get("warm_until"):
+        return ""
+    return str(edge["standby"] or next(one for one in colours if one != edge["active"]))
+
+
 def app_in_turn(hosts: Iterable[Mapping[str, Any]]) -> bool:
     """Say whether replicas are due on a site that serves: its hosts then take turns."""
     found = list(hosts)
@@ -69,4 +79,5 @@ class FilterModule:
             "app_absent": app_absent,
             "app_colours_of": app_colours_of,
             "app_in_turn": app_in_turn,
+            "app_standby_colour": app_standby_colour,
         }

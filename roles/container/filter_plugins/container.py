@@ -1,4 +1,4 @@
-"""Filter that says whether any of some containers is due, of what a comparison found."""
+"""Filters that say which containers are due, of what a comparison found."""
 
 from __future__ import annotations
 
@@ -12,9 +12,22 @@ def container_due(wanted: Iterable[Mapping[str, Any]], compared: Mapping[str, An
     return any(one["name"] in due for one in wanted)
 
 
-class FilterModule:
-    """The filter, under the name that templates use."""
+def container_replaced(hosts: Iterable[Mapping[str, Any]], name: str) -> dict[str, list[str]]:
+    """Return what differs in a container that runs and would be created again: host: why.
 
-    def filters(self) -> dict[str, Callable[..., bool]]:
+    `hosts` are variables of hosts whose containers tasks/compare.yml compared.
+    """
+    return {
+        host["inventory_hostname"]: one["why"]
+        for host in hosts
+        for one in host.get("container_compared", {}).get("containers", ())
+        if one["name"] == name and one.get("replaces")
+    }
+
+
+class FilterModule:
+    """The filters, under the names that templates use."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Return name: function."""
-        return {"container_due": container_due}
+        return {"container_due": container_due, "container_replaced": container_replaced}

@@ -43,8 +43,9 @@ RETURN = r"""
 containers:
   description:
     - For each container that was reached its C(name); C(changed); C(why), what differed; C(due),
-      whether it differs or is not well; C(problem), why it does not count as running; C(log), its
-      last lines if so; C(status) and C(output) of one that ran to its end.
+      whether it differs or is not well; C(replaces), in check mode, whether one that runs now
+      would be created again; C(problem), why it does not count as running; C(log), its last lines
+      if so; C(status) and C(output) of one that ran to its end.
   returned: always
   type: list
   elements: dict
@@ -60,6 +61,7 @@ from typing import Any  # noqa: E402
 from ansible.module_utils import container_shape as shape  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.common.text.converters import to_text  # noqa: E402
+from ansible.module_utils.container_reload import Reload  # noqa: E402
 from ansible.module_utils.container_wait import wait  # noqa: E402
 from ansible.module_utils.engine_containers import Engine, EngineError  # noqa: E402
 from ansible.module_utils.service_files import rights_differ, run  # noqa: E402
@@ -81,6 +83,7 @@ class Bringing:
         self.settings: dict[str, Any] = module.params["settings"]
         self.secrets: dict[str, dict[str, str]] = module.params["secrets"]
         self.diff: list[dict[str, str]] = []
+        self.reloads: dict[str, tuple[Reload, dict[str, str]]] = {}
         self._engine: Engine | None = None
 
     @property
@@ -141,11 +144,12 @@ class Bringing:
             self.diff.append({**done["diff"], "before_header": what["directory"]})
         return done
 
-    def all_files(self, one: dict[str, Any]) -> tuple[list[str], str]:
-        """Put files and secrets in place; return what was not right, and the fingerprint of all."""
+    def all_files(self, one: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+        """Put files and secrets in place; return what was not right, and fingerprints of all."""
         configs, secrets = shape.places(one, self.settings)
         why = ["directories"] if self.directories(one) else []
-        prints = []
+        parts = []
+        reread = (one["reload"] or {}).get("files", ())
         # Secrets first: the check of the configuration may need them.
         if shape.has_secrets(one):
             done = self.files(
@@ -155,11 +159,12 @@ class Bringing:
                 directory_mode="0500",
                 secrets=self.secrets.get(one["name"], {}),
                 copies=one["secret_files"],
+                reread=reread,
             )
             why += [f"secret {name}" for name in done["changed_files"]] or (
                 ["rights of the secrets"] if done["changed"] else []
             )
-            prints.append(done.get("fingerprint", ""))
+            parts.append(done)
         if one["configs"]:
             done = self.files(
                 directory=configs,
@@ -168,13 +173,17 @@ class Bringing:
                 directory_mode="0755",
                 files=one["configs"],
                 validate=shape.check(one, self.settings),
+                reread=reread,
             )
             why += done["changed_files"] or (
                 ["rights of the configuration"] if done["changed"] else []
             )
-            prints.append(done.get("fingerprint", ""))
+            parts.append(done)
+        names = [f"fingerprint{which}" for which in ("", "_before", "_fixed", "_before_fixed")]
         # A part without files has no fingerprint to compare.
-        return why, "-".join(part for part in prints if part)
+        return why, {
+            name: "-".join(part[name] for part in parts if part.get(name)) for name in names
+        }
 
     # -------------------------------------------------------------- container
     def bring(self, one: dict[str, Any]) -> dict[str, Any]:
@@ -184,12 +193,14 @@ class Bringing:
             if one["state"] == "absent":
                 done = self.engine.converge(shape.absent(one), check_mode=self.check_mode)
                 told["why"] = ["removed"] if done["changed"] else []
+            elif one["reload"]:
+                self.with_reload(one, told)
             else:
-                told["why"], fingerprint = self.all_files(one)
+                told["why"], prints = self.all_files(one)
                 if one["state"] == "once":
                     self.run_once(one, told)
                 elif one["state"] == "started":
-                    self.start(one, told, fingerprint)
+                    self.start(one, told, prints["fingerprint"])
         except (EngineError, RefusedError, OSError, ValueError) as error:
             told["problem"] = str(error)
         told["changed"] = bool(told["why"])
@@ -206,6 +217,7 @@ class Bringing:
             # A rehearsal on a host that has no engine yet, or not this image.
             told["why"].append("created")
             return
+        told["replaces"] = any("stopped" in action for action in done.get("actions", ()))
         before, after = done["diff"]["before"], done["diff"]["after"]
         # A rehearsal does not count limits that would be set on the running container as a change.
         if not done["changed"] and before == after:
@@ -218,6 +230,33 @@ class Bringing:
         differ -= {"labels"} if told["why"] else set()
         told["why"] += sorted("it did not run" if part == "running" else part for part in differ)
         self.diff.append({"before": before, "after": after, "before_header": shape.name_of(one)})
+
+    def with_reload(self, one: dict[str, Any], told: dict[str, Any]) -> None:
+        """Start a container whose process reads some of its files again; `watch` tells it to."""
+        memory = Reload(one, self.settings)
+        if not self.check_mode:
+            self.check_mode, diff = True, list(self.diff)
+            try:
+                why, prints = self.all_files(one)
+            finally:
+                self.check_mode, self.diff = False, diff
+            memory.begin([name.removeprefix("secret ") for name in why], prints)
+        told["why"], prints = self.all_files(one)
+        if self.check_mode and memory.held.get("pending"):
+            told["why"].append("not read again yet")
+        self.start(one, told, memory.label(prints))
+        self.reloads[one["name"]] = (memory, prints)
+
+    def take_up(self, one: dict[str, Any], told: dict[str, Any]) -> None:
+        """Let the process of a container that is well read its changed files again."""
+        memory, prints = self.reloads[one["name"]]
+        if problem := memory.take_up():
+            told["problem"] = f"its process does not read its changed files again: {problem}"
+            return
+        if memory.held.get("pending") and "created" not in told["why"]:
+            told["why"].append("reloaded")
+            told["changed"] = True
+        memory.end(prints)
 
     def run_once(self, one: dict[str, Any], told: dict[str, Any]) -> None:
         """Run a command to its end; a rehearsal counts it as a change."""
@@ -279,6 +318,8 @@ class Bringing:
                 and not (self.check_mode and its["changed"])
             ):
                 self.watch(one, its)
+                if one["reload"] and not its["problem"] and not self.check_mode:
+                    self.take_up(one, its)
             if its["problem"] and one["state"] == "started" and not self.check_mode:
                 its["log"] = self.last_lines(one)
             its["due"] = bool(its["changed"] or its["problem"])

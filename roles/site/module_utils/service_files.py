@@ -164,6 +164,12 @@ def run(module: Any) -> dict[str, Any]:
     if params["fingerprint_key"]:
         key = fingerprint_key(Path(params["fingerprint_key"]), create=not module.check_mode)
         result["fingerprint"] = fingerprint(key, wanted, rights)
+        # Of what was there, and of what a running service does not read again by itself.
+        before = present_files(directory) if directory.is_dir() else {}
+        result["fingerprint_before"] = fingerprint(key, before, rights)
+        for name, files in (("fixed", wanted), ("before_fixed", before)):
+            fixed = {one: files[one] for one in files if one not in params.get("reread", ())}
+            result[f"fingerprint_{name}"] = fingerprint(key, fixed, rights)
     if params["files"]:
         before = present_files(directory) if directory.is_dir() else {}
         # Never what is secret, or copied: a private key may be among it.

@@ -209,3 +209,12 @@ def test_a_standby_that_is_gone_is_told_and_not_that_it_cannot_be_scraped(found:
     told = problems(found)
     assert told == ["the standby cannot serve at once: app-blue is missing on app-2"]
     assert report(found)["verdict"] == "warning"
+
+
+def test_a_standby_that_was_not_made_again_is_told(found: Found) -> None:
+    """A change of settings that ended between its switch and the making of the standby."""
+    edge = found["edge"]
+    edge |= {"standby": None}
+    assert "1.0.0 shall stand by until 2026-01-03T00:00:00Z, but was not made again" in text(found)
+    edge |= {"warm_until": None}
+    assert "shall stand by" not in text(found)

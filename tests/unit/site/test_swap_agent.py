@@ -275,3 +275,49 @@ def test_a_retired_standby_gets_nothing_but_is_remembered(serving: World) -> Non
     assert serving.held().standby is None
     assert serving.held().previous_release == "1.0.0"
     assert not swap.retire(serving.edge, run="run-1")["changed"]
+
+
+def test_other_settings_go_to_the_other_colour_and_the_way_back_stays(serving: World) -> None:
+    serving.switch()
+    until = serving.held().warm_until
+    swap.retire(serving.edge, run="run-1", returns=True)
+    assert (serving.held().standby, serving.held().warm_until) == (None, until)
+    assert serving.switch("blue")["changed"]
+    held = serving.held()
+    assert (held.active, held.standby, held.release, held.serial) == ("blue", None, "1.1.0", 2)
+    assert (held.previous_release, held.previous_serial, held.warm_until) == ("1.0.0", 1, until)
+    assert (serving.edge.live / "upstream.conf").read_text() == "# upstreams/blue.conf\n"
+    assert swap.stand_by(serving.edge, run="run-1")["changed"]
+    assert (serving.held().standby, serving.held().warm_until) == ("green", until)
+    assert (serving.edge.live / "upstream.conf").read_text() == "# upstreams/blue-green.conf\n"
+    assert not swap.stand_by(serving.edge, run="run-1")["changed"]
+
+
+def test_other_settings_that_fail_are_undone(serving: World) -> None:
+    serving.switch()
+    serving.end()
+    serving.lock("run-2")
+    serving.begin("run-2", "install", release="1.1.0")
+    swap.retire(serving.edge, run="run-2", returns=True)
+    before = serving.held()
+    serving.switch("blue", run="run-2")
+    swap.undo(serving.edge, run="run-2")
+    assert dataclasses.replace(serving.held(), generation=0) == dataclasses.replace(
+        before, generation=0
+    )
+
+
+def test_without_a_release_to_go_back_to_nothing_stands_by(serving: World) -> None:
+    swap.retire(serving.edge, run="run-1", returns=True)
+    serving.switch(release="1.0.0", serial=1)
+    held = serving.held()
+    assert (held.active, held.standby, held.previous_release) == ("green", None, None)
+    with pytest.raises(SwapError, match="no release is meant to stand by"):
+        swap.stand_by(serving.edge, run="run-1")
+
+
+def test_a_standby_that_is_retired_for_good_does_not_return(serving: World) -> None:
+    serving.switch()
+    swap.retire(serving.edge, run="run-1", returns=True)
+    swap.retire(serving.edge, run="run-1")
+    assert serving.held().warm_until is None

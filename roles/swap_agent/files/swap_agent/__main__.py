@@ -56,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--to", required=True, choices=COLOURS, help="colour that will serve")
     _of_release(one)
     one.add_argument("--warm", type=float, default=86400, help="seconds to keep the standby")
-    _of_run(commands, "retire", "stop sending requests to the standby")
+    one = _of_run(commands, "retire", "stop sending requests to the standby")
+    one.add_argument("--returns", action="store_true", help="it will be made again: see stand-by")
+    _of_run(commands, "stand-by", "make the other colour the standby again")
     _of_run(commands, "undo", "restore what served before an unfinished run switched")
     one = _of_run(commands, "unlock", "end a run and release the lock")
     one.add_argument("--failed", default="", metavar="WHY", help="record that it failed, and why")
@@ -107,8 +109,10 @@ def answer(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
             serial=given.serial,
             warm=given.warm,
         )
-    if given.command in ("retire", "undo"):
-        act = swap.retire if given.command == "retire" else swap.undo
+    if given.command == "retire":
+        return swap.retire(edge, run=given.run, returns=given.returns)
+    if given.command in ("stand-by", "undo"):
+        act = swap.undo if given.command == "undo" else swap.stand_by
         return act(edge, run=given.run)
     return runs.end(edge, run=given.run, why=given.failed, data=given.data)
 

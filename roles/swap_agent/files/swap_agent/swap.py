@@ -88,9 +88,16 @@ def apply(edge: Edge, release: str, serial: int) -> dict[str, Any]:
 
 
 def target(held: State, to: str, release: str, serial: int, warm: float) -> State:
-    """Return the state in which `to` serves a release and the active colour is the standby."""
+    """Return the state in which `to` serves a release and the active colour is the standby.
+
+    With the release that serves already, the other colour has other settings: the way back stays
+    what it was. The freed colour does not stand by; `stand_by` says when it has been made anew.
+    """
+    same = (release, serial) == (held.release, held.serial)
+    if same and to != held.active:
+        return dataclasses.replace(held, active=to, standby=None, since=now())
     if to == held.active:
-        if (release, serial) == (held.release, held.serial):
+        if same:
             return held
         raise SwapError(
             f"{to} serves release {held.release} (serial {held.serial}); release {release} goes "
@@ -130,14 +137,26 @@ def switch(
     return move(edge, run, held, target(held, to, release, serial, warm))
 
 
-def retire(edge: Edge, *, run: str) -> dict[str, Any]:
+def retire(edge: Edge, *, run: str, returns: bool = False) -> dict[str, Any]:
     """Retire the standby: when this returns, no request is sent to it any more.
 
-    The record keeps its release, for a rollback from its pinned images.
+    The record keeps its release, for a rollback from its pinned images. With `returns` it also
+    keeps until when the release is meant to stand by: it will be made again, see `stand_by`.
     """
     lease.check(lease_file(edge), run)
     held = installed(edge)
-    return move(edge, run, held, dataclasses.replace(held, standby=None, warm_until=None))
+    until = held.warm_until if returns else None
+    return move(edge, run, held, dataclasses.replace(held, standby=None, warm_until=until))
+
+
+def stand_by(edge: Edge, *, run: str) -> dict[str, Any]:
+    """Make the other colour the standby again, after `retire` with `returns`."""
+    lease.check(lease_file(edge), run)
+    held = installed(edge)
+    if held.standby is None and held.warm_until is None:
+        raise SwapError("no release is meant to stand by; upgrade.yml and rollback.yml leave one")
+    other = next(colour for colour in COLOURS if colour != held.active)
+    return move(edge, run, held, dataclasses.replace(held, standby=other))
 
 
 def undo(edge: Edge, *, run: str) -> dict[str, Any]:
