@@ -15,6 +15,7 @@ if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
 from roles.images.delivery.archive import lacking_blobs  # noqa: E402
+from roles.preflight.logic.cut import cut  # noqa: E402
 
 
 def preflight_findings(checks: Iterable[Mapping[str, Any]], host: str) -> list[dict[str, str]]:
@@ -167,6 +168,18 @@ def preflight_flow_problems(
         if flow["to"] not in known | {"all"}:
             problems.append(f"zone {flow['to']} in flow {flow['name']!r}")
     return problems
+
+
+def preflight_cut(
+    connections: Sequence[Mapping[str, Any]], site: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the checks of connections that the firewall would cut."""
+    return cut(connections, site)
+
+
+def preflight_sudo_fix(said: str, fixes: Iterable[Mapping[str, str]]) -> str:
+    """Return the fix of the first entry whose words are in what was said."""
+    return next(one["fix"] for one in fixes if one["words"].lower() in said.lower())
 
 
 class FilterModule:
