@@ -87,4 +87,4 @@ def test_file_and_reason_without_the_secret(tasks: str, tmp_path: Path) -> None:
     assert SECRET not in said
     assert str(blocked) in said
     assert "File exists" in said or "does not exist" in said, "the reason"
-    assert "site_no_log" not in said
+    assert "censored" not in said
