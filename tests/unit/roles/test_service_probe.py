@@ -91,7 +91,7 @@ def test_an_authority_that_is_not_there_is_told() -> None:
 def test_nothing_of_a_site_sends_requests_by_another_way() -> None:
     """Which would heed a proxy of the host. Tasks have no `uri`: test_modes.py lists their modules.
 
-    The engine itself, which may have a proxy, pulls from a loopback address: Go asks no proxy there.
+    The engine, which may have a proxy, pulls from a loopback address: Go asks no proxy there.
     """
     other = re.compile(
         r"urllib\.request|urlopen|^\s*(import|from) (requests|httpx)|\bcurl\b|\bwget\b"
