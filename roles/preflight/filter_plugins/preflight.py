@@ -105,6 +105,14 @@ def preflight_bytes(number: float) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 1e8 else f"{number / 1e6:.1f} MB"
 
 
+def preflight_size(text: object) -> int:
+    """Return a size of Nginx, such as 512k or 2m, in bytes; 0 means no limit to it."""
+    word = str(text).strip().lower()
+    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(word[-1:], 1)
+    number = int(word.rstrip("kmg") or 0) * factor
+    return number or sys.maxsize
+
+
 def preflight_lacking(manifest: Mapping[str, Any], store: str) -> list[str]:
     """Return the components that the jump host's store cannot deliver."""
     components = manifest["components"].items()
