@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 
 from tests.unit.roles.conftest import ROLES, load, plugin
 
@@ -239,3 +243,27 @@ def test_every_firewall_that_is_told_has_its_command() -> None:
     for name, command in data["preflight_firewall_ends"].items():
         assert f'["{name}"]' in source
         assert name in command
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(None, False), (["name=apparmor", "name=seccomp"], False), (["name=selinux"], True)],
+)
+def test_an_engine_with_selinux_is_told_with_the_labels(options: Any, told: bool) -> None:
+    """As text: no host with SELinux was at hand."""
+    data, site = load("preflight", "vars/main.yml"), load("site", "defaults/main.yml")
+    names = ("site_services_dir", "site_secrets_dir", "site_config_dir", "site_data_dir")
+    context = {name: trust_as_template(site[name]) for name in names}
+    context["preflight_security"] = trust_as_template(data["preflight_security"])
+    context["preflight_labelled"] = [trust_as_template(one) for one in data["preflight_labelled"]]
+    info = {"stdout": json.dumps({"SecurityOptions": options})}
+    context["preflight_engine"] = {"told": info if options else {}}
+    templar = Templar(loader=DataLoader(), variables=context)
+    (check,) = [one for one in data["preflight_root_checks"] if one["name"] == "SELinux"]
+    assert templar.template(trust_as_template(check["ok"])) is not told
+    fix = templar.template(trust_as_template(check["fix"]))
+    pattern = re.search(r"'(\S+)'", fix)
+    assert pattern
+    assert re.fullmatch(pattern[1], "/etc/airlift/secrets/app/database_password")
+    assert re.fullmatch(pattern[1], "/var/lib/airlift/postgres")
+    assert not re.fullmatch(pattern[1], "/etc/airlift/firewall.nft"), "systemd's, not a container's"
