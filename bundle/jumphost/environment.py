@@ -27,7 +27,7 @@ from typing import NamedTuple, NoReturn
 
 from bundle.core.files import open_regular, read_file
 from bundle.errors import AirliftError, Kind
-from bundle.jumphost.venv import MARKER
+from bundle.jumphost.venv import MARKER, paths
 
 #: Outside of the release, or never run by it.
 NOT_CHECKED = ("the system's Python and its standard library", "bin/activate*")
@@ -45,7 +45,7 @@ _LONG = re.compile(r"#!/bin/sh\n'''exec' (\"?)([^\n\"]+)\1 \"\$0\" \"\$@\"\n' ''
 #: The most bytes that a file of a wheel may have; those of a bundle are far smaller.
 _LIMIT = 1 << 30
 _BY_PIP = ("INSTALLER", "RECORD", "REQUESTED", "direct_url.json")
-_COMPILED = re.compile(r"(?P<stem>.+)\.(?P<tag>[a-z]+-\d+)(?:\.opt-(?P<level>[12]))?\.pyc")
+_COMPILED = re.compile(r"(?P<stem>.+?)\.(?P<tag>[a-z]+-\d+)(?:\.opt-(?P<level>[12]))?\.pyc")
 
 # Runs in its own process, because a damaged file can crash its reader. It opens no file.
 _COMPARE = """
@@ -176,7 +176,8 @@ def _is_made(path: Path, release: Path, packages: Path, programs: Mapping[str, s
     if path.parent.suffix == ".dist-info" and path.parent.parent == packages:
         return path.name in _BY_PIP
     if path == packages / "airlift.pth":
-        return _read(venv, path) == f"{release}\n".encode()
+        # A release that an earlier one imported has the first line only.
+        return _read(venv, path).decode(errors="replace") in (f"{release}\n", paths(release))
     if path.parent == venv / "bin":
         if path.is_symlink():
             return re.fullmatch(r"python(3(\.\d+)?)?", path.name) is not None

@@ -105,10 +105,15 @@ def make(release: Path, manifest_sha256: str) -> None:
         fix="ask the vendor for a complete bundle",
     )
     packages = next((venv / "lib").glob("python3.*/site-packages"))
-    (packages / "airlift.pth").write_text(f"{release}\n", encoding="utf-8")
+    (packages / "airlift.pth").write_text(paths(release), encoding="utf-8")
     _run([_python(release), "-I", "-m", "compileall", "-q", str(release / "bundle")], release)
     _run([_python(release), "-I", "-c", "import bundle"], release)
     (venv / MARKER).write_text(manifest_sha256, encoding="ascii")
+
+
+def paths(release: Path) -> str:
+    """Return what the environment's Python reads when it starts; see `start`."""
+    return f"{release}\nimport bundle.jumphost.start; bundle.jumphost.start.prepare()\n"
 
 
 def _python(release: Path) -> str:

@@ -66,6 +66,21 @@ def no_sudo(journey: Journey) -> Iterator[None]:
         journey.lab.console("monitor-1", f"mv /root/sudo-rule {file}")
 
 
+def sudo_that(rule: str) -> Callable[[Journey], AbstractContextManager[None]]:
+    """A host whose sudo has another rule for the login user, in a file that is read last."""
+
+    @contextmanager
+    def hosts(journey: Journey) -> Iterator[None]:
+        file = "/etc/sudoers.d/zz-rule"
+        journey.lab.console("monitor-1", f"echo '{rule}' > {file}; chmod 0440 {file}")
+        try:
+            yield
+        finally:
+            journey.lab.console("monitor-1", f"rm {file}")
+
+    return hosts
+
+
 @contextmanager
 def key_changed(journey: Journey) -> Iterator[None]:
     """A host that shows another key than the one that is known."""
@@ -156,6 +171,20 @@ WRONG = [
     ),
     Wrong("a clock that is off", "data-1", "clock", ("ahead", "5 s"), hosts=clock_off),
     Wrong("a user who is not root", "monitor-1", "sudo", ("root",), hosts=no_sudo),
+    Wrong(
+        "sudo that asks for a password",
+        "monitor-1",
+        "sudo",
+        ("--ask-become-pass",),
+        hosts=sudo_that("airlift-admin ALL=(ALL) PASSWD: ALL"),
+    ),
+    Wrong(
+        "sudo that needs a terminal",
+        "monitor-1",
+        "sudo",
+        ("!requiretty", "ansible_pipelining"),
+        hosts=sudo_that("Defaults requiretty"),
+    ),
     Wrong("a changed host key", "edge-1", "reachable", ("172.30.1.10",), hosts=key_changed),
 ]
 

@@ -50,6 +50,7 @@ msg: {description: All that in a sentence., type: str, returned: always}
 
 import contextlib  # noqa: E402
 import hashlib  # noqa: E402
+import os  # noqa: E402
 import re  # noqa: E402
 import signal  # noqa: E402
 import subprocess  # noqa: E402
@@ -294,6 +295,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    # Modes of parent directories must not depend on the umask of sudo.
+    os.umask(0o022)
     params = module.params
     if not LABEL.fullmatch(params["label"]) or params["keep"] < 1 or params["timeout"] < 1:
         module.fail_json(

@@ -2,17 +2,19 @@
 
 Puts settings into the file and leaves every other key as it is (dns, proxies,
 insecure-registries). A key that an earlier run put there and that is no longer among the settings
-goes again. The engine's own program judges the result, together with the flags with which the
-engine runs, before it is put in place; a key that is both a flag and in the file keeps an engine
-from starting. Options of a log driver go with it when another one is set.
+goes again. The engine's own program judges the result, together with the flags with which its unit
+starts it, before it is put in place; a key that is both a flag and in the file keeps an engine from
+starting. Options of a log driver go with it when another one is set.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from ansible.module_utils.host_tools import ABSENT, RefusedError, replace, run
 LOG_DRIVER, LOG_OPTIONS = "log-driver", "log-opts"
 #: What an engine says whose program cannot judge a configuration yet (before 23).
 UNKNOWN_FLAG = "unknown flag: --validate"
+UNIT = "docker.service"
+#: What an engine reads unless a flag names another file.
+DEFAULT = "/etc/docker/daemon.json"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -71,6 +76,64 @@ def flags(pidfile: Path) -> list[str]:
     return [word.decode(errors="replace") for word in words[1:] if word]
 
 
+def environment(lines: Iterator[tuple[str, str]]) -> dict[str, str]:
+    """Return the variables of a unit, from what systemd shows of it; its files override."""
+    shown = list(lines)
+    words = [word for name, value in shown if name == "Environment" for word in shlex.split(value)]
+    for name, value in shown:
+        if name == "EnvironmentFiles":
+            try:
+                text = Path(value.rpartition(" (")[0]).read_text(errors="replace")
+                words += shlex.split(text, comments=True)
+            except (OSError, ValueError):
+                continue  # The unit itself does not start then, or was told to ignore it.
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def unit_flags() -> list[str]:
+    """Return the flags with which systemd will start the engine; none when it has no such unit.
+
+    They may differ from those of the engine that runs: an administrator has edited the unit since.
+    """
+    names = "ExecStart,Environment,EnvironmentFiles"
+    shown = run("systemctl", "show", UNIT, f"--property={names}").stdout.splitlines()
+    pairs = [(name, value) for name, _, value in (line.partition("=") for line in shown)]
+    starts = [
+        re.search(r"argv\[\]=(.*?) ; ", value) for name, value in pairs if name == "ExecStart"
+    ]
+    if not starts or not starts[0]:
+        return []
+    variables, found = environment(iter(pairs)), []
+    for word in starts[0].group(1).split()[1:]:
+        # As systemd does it: a word of its own becomes words, ${NAME} stays within its word.
+        if re.fullmatch(r"\$\w+", word):
+            found += shlex.split(variables.get(word[1:], ""))
+        else:
+            found.append(re.sub(r"\$\{(\w+)\}", lambda one: variables.get(one[1], ""), word))
+    return [word for word in found if word]
+
+
+def without_file(given: Sequence[str], path: Path) -> list[str]:
+    """Return the flags without the one that names the file; refuse one that names another."""
+    rest, files, due = [], [], False
+    for one in given:
+        if due or one.startswith("--config-file="):
+            files.append(one.partition("=")[2] if not due else one)
+            due = False
+        elif one == "--config-file":
+            due = True
+        else:
+            rest.append(one)
+    other = [one for one in files if one not in (DEFAULT, str(path))]
+    if other:
+        message = (
+            f"the engine reads {other[0]} and not {path}: take --config-file out of its unit "
+            f"(systemctl cat {UNIT}), with its keys moved to {path}"
+        )
+        raise RefusedError(message)
+    return rest
+
+
 def said_of(content: Mapping[str, Any], given: Sequence[str]) -> str:
     """Return what the engine's program has against a configuration."""
     handle, name = tempfile.mkstemp(prefix="airlift-", suffix=".json")
@@ -84,19 +147,19 @@ def said_of(content: Mapping[str, Any], given: Sequence[str]) -> str:
     return "" if done.returncode in (0, ABSENT) or UNKNOWN_FLAG in words else words
 
 
-def judge(wanted: Mapping[str, Any], current: Mapping[str, Any], pidfile: Path) -> None:
-    """Let the engine's program judge a configuration, with the flags of the engine that runs."""
-    given = [one for one in flags(pidfile) if not one.startswith("--config-file=")]
-    if "--config-file" in given:
-        place = given.index("--config-file")
-        del given[place : place + 2]
+def judge(wanted: Mapping[str, Any], current: Mapping[str, Any], path: Path, pidfile: Path) -> None:
+    """Let the engine's program judge a configuration, with the flags that it will be started with.
+
+    Without a unit of systemd, those are the flags of the engine that runs.
+    """
+    given = without_file(unit_flags() or flags(pidfile), path)
     words = said_of(wanted, given)
     # What it has against the present one as well is not about what we change.
     if words and words != said_of(current, given):
         message = (
             f"the engine would not start with what Airlift sets: {words}. Its flags are: "
             f"{' '.join(given) or 'none'}. Take a flag that is also a key out of its unit "
-            "(systemctl cat docker.service, /etc/default/docker), or set the key with "
+            f"(systemctl cat {UNIT}, /etc/default/docker), or set the key with "
             "container_engine_options"
         )
         raise RefusedError(message)
@@ -132,7 +195,7 @@ def bring(module: Any, path: Path, pidfile: Path) -> dict[str, Any]:
     }
     if changes:
         result["stops"] = stopped_by_a_restart()
-        judge(wanted, current, pidfile)
+        judge(wanted, current, path, pidfile)
     if not module.check_mode:
         if changes:
             if path.exists():

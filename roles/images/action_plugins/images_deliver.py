@@ -130,6 +130,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 ssh.stream_to(
                     *(self._connection, "cat > /dev/null", partial(_send, data)),
                     limit=self._timeout,
+                    # A sudo that asks for a password, or needs a terminal, has no part in it.
+                    as_root=False,
                 )
             except ssh.StreamError as error:
                 raise AnsibleActionFail(str(error)) from error

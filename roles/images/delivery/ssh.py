@@ -140,13 +140,20 @@ def _end(process: subprocess.Popen[bytes], grace: float = 0) -> None:
         process.kill()
 
 
-def stream_to(connection: Any, command: str, write: Callable[[Sink], None], *, limit: float) -> int:
+def stream_to(
+    connection: Any,
+    command: str,
+    write: Callable[[Sink], None],
+    *,
+    limit: float,
+    as_root: bool = True,
+) -> int:
     """Run a command on the host with what `write` produces as its input; return the bytes sent.
 
     It ends within `limit` seconds, whatever hangs.
     """
     asked = command
-    if connection.become is not None:
+    if as_root and connection.become is not None:
         if connection.become.get_option("become_pass"):
             message = (
                 "images cannot be streamed to a host whose sudo asks for a password: allow SSH "

@@ -15,6 +15,7 @@ if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
 from roles.images.delivery.archive import lacking_blobs  # noqa: E402
+from roles.preflight.logic.cut import cut  # noqa: E402
 
 
 def preflight_findings(checks: Iterable[Mapping[str, Any]], host: str) -> list[dict[str, str]]:
@@ -104,6 +105,14 @@ def preflight_bytes(number: float) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 1e8 else f"{number / 1e6:.1f} MB"
 
 
+def preflight_size(text: object) -> int:
+    """Return a size of Nginx, such as 512k or 2m, in bytes; 0 means no limit to it."""
+    word = str(text).strip().lower()
+    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(word[-1:], 1)
+    number = int(word.rstrip("kmg") or 0) * factor
+    return number or sys.maxsize
+
+
 def preflight_lacking(manifest: Mapping[str, Any], store: str) -> list[str]:
     """Return the components that the jump host's store cannot deliver."""
     components = manifest["components"].items()
@@ -167,6 +176,18 @@ def preflight_flow_problems(
         if flow["to"] not in known | {"all"}:
             problems.append(f"zone {flow['to']} in flow {flow['name']!r}")
     return problems
+
+
+def preflight_cut(
+    connections: Sequence[Mapping[str, Any]], site: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the checks of connections that the firewall would cut."""
+    return cut(connections, site)
+
+
+def preflight_sudo_fix(said: str, fixes: Iterable[Mapping[str, str]]) -> str:
+    """Return the fix of the first entry whose words are in what was said."""
+    return next(one["fix"] for one in fixes if one["words"].lower() in said.lower())
 
 
 class FilterModule:

@@ -58,7 +58,12 @@ import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-from ansible.module_utils import engine_client, images_state  # noqa: E402
+from ansible.module_utils import (  # noqa: E402
+    engine_client,
+    host_neighbours,
+    host_sockets,
+    images_state,
+)
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 NETLINK_NETFILTER = 12
@@ -66,7 +71,6 @@ NFT_MSG_GETGEN = (10 << 8) | 16
 NLMSG_ERROR = 2
 #: Seconds for an answer of a program.
 TIMEOUT = 20
-LISTEN = "0A"
 
 
 def os_release() -> dict[str, str]:
@@ -159,39 +163,13 @@ def engine(components: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def listeners(ports: set[int]) -> dict[int, set[str]]:
-    """Return the socket inodes that listen on each port of interest."""
-    found: dict[int, set[str]] = {}
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        if not Path(table).exists():
-            continue
-        for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
-            fields = line.split()
-            port = int(fields[1].rsplit(":", 1)[1], 16)
-            if fields[3] == LISTEN and port in ports:
-                found.setdefault(port, set()).add(fields[9])
-    return found
-
-
-def owners(inodes: set[str]) -> dict[str, int]:
-    """Return the process that holds each socket."""
-    found: dict[str, int] = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        # Processes and their files appear and disappear meanwhile.
-        with contextlib.suppress(OSError):
-            for link in (process / "fd").iterdir():
-                with contextlib.suppress(OSError):
-                    target = str(link.readlink())
-                    inode = target[8:-1] if target.startswith("socket:[") else ""
-                    if inode in inodes:
-                        found[inode] = int(process.name)
-    return found
-
-
 def taken_ports(ports: set[int], ours: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the ports on which other processes than our containers listen."""
-    listening = listeners(ports)
-    held = owners(set().union(*listening.values())) if listening else {}
+    listening: dict[int, set[str]] = {}
+    for one in host_sockets.sockets(("tcp",)):
+        if one.state == host_sockets.LISTEN and one.port in ports:
+            listening.setdefault(one.port, set()).add(one.inode)
+    held = host_sockets.owners(set().union(*listening.values())) if listening else {}
     taken = []
     for port, inodes in sorted(listening.items()):
         if port in ours["published"]:
@@ -199,8 +177,8 @@ def taken_ports(ports: set[int], ours: dict[str, Any]) -> list[dict[str, Any]]:
         pid = next((held[inode] for inode in inodes if inode in held), 0)
         name, group = "an unknown process", ""
         if pid:
+            name = host_sockets.program_of(pid)
             with contextlib.suppress(OSError):
-                name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
                 group = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8")
         if not any(container in group for container in ours["containers"]):
             taken.append({"port": port, "process": name, "pid": pid})
@@ -257,6 +235,9 @@ def main() -> None:
         facts["ports_taken"] = taken_ports(set(params["ports"]), found)
         facts["nf_tables"] = has_nf_tables()
         facts["forwards"] = forwards()
+        facts["neighbours"] = host_neighbours.neighbours()
+        sockets = host_sockets.sockets()
+        facts["connections"] = host_sockets.connections(sockets) + host_neighbours.needed()
     module.exit_json(changed=False, facts=facts, clock=[began, time.time()])
 
 

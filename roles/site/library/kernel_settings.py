@@ -43,6 +43,8 @@ was:
   type: dict
 """
 
+import os  # noqa: E402
+
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.kernel_values import run  # noqa: E402
 
@@ -58,6 +60,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    # Modes of parent directories must not depend on the umask of sudo.
+    os.umask(0o022)
     try:
         result = run(module.params, check=module.check_mode)
         for warning in result.pop("warnings"):

@@ -75,8 +75,10 @@ def test_compiled_files_of_use_are_good(home: Home) -> None:
     """What the release's own programs leave when they run."""
     python = home.current / "venv" / "bin" / "python"
     words = ["-m", "bundle", "verify", str(home.current), "--home", str(home.root)]
-    subprocess.run([python, *words], capture_output=True, check=True)
-    subprocess.run([python, "-O", *words], capture_output=True, check=True)
+    # From a directory without a `bundle` of its own: that one would run.
+    subprocess.run([python, *words], capture_output=True, check=True, cwd=home.root)
+    subprocess.run([python, "-O", *words], capture_output=True, check=True, cwd=home.root)
+    assert list((home.current / "bundle/__pycache__").glob("*.opt-1.pyc"))
     assert verify(home) == 0
 
 

@@ -70,6 +70,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     made = Host(tmp_path)
     made.program("dockerd", DOCKERD)
     made.program("docker", "#!/bin/sh\nexit 1\n")
+    made.program("systemctl", "#!/bin/sh\nexit 1\n")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
     return made
 
@@ -145,6 +146,49 @@ def test_a_key_that_is_also_a_flag_is_refused_before_anything_is_touched(host: H
     assert host.now() == THEIRS
     assert [path.name for path in host.path.parent.iterdir()] == ["daemon.json"]
     assert "--config-file /etc" not in (host.folder / "bin/calls").read_text()
+
+
+def unit(host: Host, command: str, *more: str) -> None:
+    """Have systemd show a unit, in its own form."""
+    lines = [
+        f"ExecStart={{ path=/usr/sbin/dockerd ; argv[]={command} ; ignore_errors=no ; pid=0 }}",
+        *more,
+    ]
+    (host.folder / "shown").write_text("".join(f"{line}\n" for line in lines))
+    host.program("systemctl", f"#!/bin/sh\ncat '{host.folder}/shown'\n")
+
+
+def test_the_flags_of_the_unit_count_though_no_engine_runs_with_them_yet(host: Host) -> None:
+    unit(host, "/usr/sbin/dockerd -H fd:// --log-driver=journald")
+    with pytest.raises(module.RefusedError, match="a flag and in the file: log-driver"):
+        host.bring(OURS)
+    assert not host.path.exists()
+
+
+def test_variables_of_the_unit_are_put_in_as_systemd_does(host: Host) -> None:
+    defaults = host.folder / "docker"
+    (host.folder / "default").write_text(
+        "# Debian's\nDOCKER_OPTS='--log-driver=local --mtu=1400'\n"
+    )
+    unit(
+        host,
+        "/usr/sbin/dockerd -H fd:// --data-root=${ROOT}/x $DOCKER_OPTS $NOTHING",
+        'Environment=ROOT=/srv "DOCKER_OPTS=--log-driver=syslog"',
+        f"EnvironmentFiles={host.folder}/default (ignore_errors=yes)",
+        f"EnvironmentFiles={defaults}/nowhere (ignore_errors=yes)",
+    )
+    wanted = ["-H", "fd://", "--data-root=/srv/x", "--log-driver=local", "--mtu=1400"]
+    assert module.unit_flags() == wanted
+
+
+@pytest.mark.parametrize(
+    "flag", ["--config-file=/srv/daemon.json", "--config-file /srv/daemon.json"]
+)
+def test_an_engine_that_reads_another_file_is_refused(host: Host, flag: str) -> None:
+    unit(host, f"/usr/sbin/dockerd {flag}")
+    with pytest.raises(module.RefusedError, match=r"reads /srv/daemon.json and not"):
+        host.bring(OURS)
+    assert not host.path.exists()
 
 
 def test_an_engine_that_cannot_judge_is_not_asked_to(host: Host) -> None:

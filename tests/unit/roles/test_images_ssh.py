@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from roles.images.delivery import archive, ssh
+from tests.unit.roles.conftest import plugin
+
+deliver = plugin("images/action_plugins/images_deliver.py")
 
 
 class FakeConnection:
@@ -13,7 +16,7 @@ class FakeConnection:
 
     host = "10.0.0.1"
     transport = "ssh"
-    become = None
+    become: object = None
 
     def __init__(self, program: str, password: str | None = None) -> None:
         self.options = {"ssh_args": "-o ControlPersist=5m", "ssh_executable": program}
@@ -139,3 +142,27 @@ def test_marks_of_becoming_root_are_no_words(tmp_path: Path) -> None:
     with pytest.raises(ssh.StreamError) as caught:
         ssh.stream_to(FakeConnection(script(tmp_path, marked)), "x", write_some, limit=60)
     assert str(caught.value) == "no space left"
+
+
+class AskingSudo:
+    """A sudo that asks for a password."""
+
+    def get_option(self, name: str) -> str:
+        assert name == "become_pass"
+        return "hunter2"
+
+
+def test_a_link_is_measured_where_sudo_asks_for_a_password(tmp_path: Path) -> None:
+    taking = FakeConnection(script(tmp_path, "cat > /dev/null"))
+    taking.become = AskingSudo()
+    with pytest.raises(ssh.StreamError, match="asks for a password"):
+        ssh.stream_to(taking, "docker load", write_some, limit=60)
+    assert ssh.stream_to(taking, "cat", write_some, limit=60, as_root=False) == 65536
+
+
+def test_preflight_measures_it_without_root(tmp_path: Path) -> None:
+    taking = FakeConnection(script(tmp_path, "cat > /dev/null"))
+    taking.become = AskingSudo()
+    action = object.__new__(deliver.ActionModule)
+    action._connection, action._timeout = taking, 60
+    assert action._seconds(deliver.SAMPLES[0]) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from tests.unit.roles.conftest import plugin
+from tests.unit.roles.conftest import ROLES, ROOT, plugin
 
 module = plugin("container/module_utils/container_wait.py")
 
@@ -85,3 +86,21 @@ def test_a_proxy_of_the_host_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_authority_that_is_not_there_is_told() -> None:
     said = ask("https://127.0.0.1:1/", [200], "/nowhere/ca.pem", 0)
     assert "does not answer (/nowhere/ca.pem is not a certificate authority: [Errno 2]" in said
+
+
+def test_nothing_of_a_site_sends_requests_by_another_way() -> None:
+    """Which would heed a proxy of the host. Tasks have no `uri`: test_modes.py lists their modules.
+
+    The engine, which may have a proxy, pulls from a loopback address: Go asks no proxy there.
+    """
+    other = re.compile(
+        r"urllib\.request|urlopen|^\s*(import|from) (requests|httpx)|\bcurl\b|\bwget\b"
+    )
+    places = [*ROLES.rglob("*.py"), *ROLES.glob("*/tasks/*.yml"), *ROLES.glob("*/vars/*.yml")]
+    places += (ROOT / "bundle/jumphost").rglob("*.py")
+    found = {
+        str(path.relative_to(ROOT))
+        for path in places
+        if any(other.search(line) for line in path.read_text().splitlines())
+    }
+    assert found == {"roles/site/module_utils/http_probe.py"}
