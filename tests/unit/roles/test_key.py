@@ -300,6 +300,7 @@ def test_the_play_refuses(tmp_path: Path) -> None:
         ),
     )
     said = jump.play(book=one_after_another(tmp_path, [asked for asked, _ in refused]))
+    said = said.replace("''", "'")  # as YAML writes it
     for number, (_, reason) in enumerate(refused):
         assert reason in said.partition(f"REFUSED {number}: ")[2].partition("END")[0], said
     assert jump.vault.read_bytes() == before
