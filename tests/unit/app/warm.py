@@ -3,7 +3,7 @@
 The tests start the service a hundred times, and most of a start is the import of its libraries.
 So they are imported once, and each start is a fork, as it is for gunicorn's workers. What is the
 service's own is imported in each process anew, with that process's environment. The programs as
-they are typed are started in test_app_serving.py, test_app_head.py and by the image.
+they are typed are started in test_app_serving.py, test_app_head.py, `make kills` and by the image.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import os
 import runpy
 import select
+import signal
 import site
 import socket
 import subprocess
@@ -64,6 +65,14 @@ class Started:
         """Send it a signal if it still runs."""
         if self.poll() is None:
             os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
 
 
 def start(
