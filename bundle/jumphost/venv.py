@@ -78,32 +78,35 @@ def make(release: Path, manifest_sha256: str) -> None:
             where=str(wheels),
             fix="ask the vendor for a complete bundle",
         )
-    # Debian without python3-venv has no ensurepip, so pip runs from its own wheel.
     _run([PYTHON, "-I", "-m", "venv", "--without-pip", str(venv)], release)
-    tool = [_python(release), "-I", str(pip[0] / "pip")]
-    _run(
-        [
-            *tool,
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--no-index",
-            "--no-cache-dir",
-            "--find-links",
-            str(wheels),
-            "--only-binary=:all:",
-            "--require-hashes",
-            "--requirement",
-            str(release / REQUIREMENTS),
-        ],
-        release,
-    )
-    _run(
-        [*tool, "check"],
-        release,
-        what="the wheels of this release do not fit together",
-        fix="ask the vendor for a complete bundle",
-    )
+    # Debian without python3-venv has no ensurepip, so pip runs from its own wheel. It is unpacked,
+    # because Python keeps no compiled code of what is in a zip, and pip starts twice.
+    with tempfile.TemporaryDirectory(prefix="pip-", dir=venv) as folder:
+        shutil.unpack_archive(pip[0], folder, "zip")
+        tool = [_python(release), "-I", f"{folder}/pip"]
+        _run(
+            [
+                *tool,
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--no-index",
+                "--no-cache-dir",
+                "--find-links",
+                str(wheels),
+                "--only-binary=:all:",
+                "--require-hashes",
+                "--requirement",
+                str(release / REQUIREMENTS),
+            ],
+            release,
+        )
+        _run(
+            [*tool, "check"],
+            release,
+            what="the wheels of this release do not fit together",
+            fix="ask the vendor for a complete bundle",
+        )
     packages = next((venv / "lib").glob("python3.*/site-packages"))
     (packages / "airlift.pth").write_text(paths(release), encoding="utf-8")
     _run([_python(release), "-I", "-m", "compileall", "-q", str(release / "bundle")], release)

@@ -17,7 +17,10 @@ from pathlib import Path
 import httpx
 
 from app import failpoints
+from tests.unit.app import warm
 from tests.unit.app.appkit import ROOT, Site, eventually, free_port
+
+Started = subprocess.Popen[bytes] | warm.Started
 
 LEASE_SECONDS = 1.0
 API_POINTS = tuple(sorted(p for p in failpoints.POINTS if p.startswith(("trigger.", "cancel."))))
@@ -33,8 +36,11 @@ FEEDS = {"end": "missing", "retry": "flaky", "heartbeat": "slow"}
 class Fleet:
     """Starts, watches and kills the processes of one site; counts each kill by its kind."""
 
-    def __init__(self, site: Site, folder: Path, address: str, code: Path = ROOT) -> None:
+    def __init__(
+        self, site: Site, folder: Path, address: str, code: Path = ROOT, *, warm: bool = False
+    ) -> None:
         self.site = site
+        self._warm = warm
         self.folder = folder
         self.kills: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -56,30 +62,36 @@ class Fleet:
             "WORKER_QUEUE_AGE_SECONDS": "1",
             "LOG_LEVEL": "warning",
         }
-        self._started: list[subprocess.Popen[bytes]] = []
-        self.api: subprocess.Popen[bytes] | None = None
+        self._started: list[Started] = []
+        self.api: Started | None = None
 
     def count(self, kind: str) -> None:
         """Note a kill."""
         with self._lock:
             self.kills[kind] += 1
 
-    def start(self, command: str, name: str, **extra: str) -> subprocess.Popen[bytes]:
+    def start(self, command: str, name: str, **extra: str) -> Started:
         """Start `python -m app COMMAND` in a group of its own; its log goes to a file."""
+        environment = {**self._environment, **extra}
+        process: Started
         with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "app", command],
-                env={**self._environment, **extra},
-                cwd=self.folder,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            if self._warm:
+                streams = {"stdout": log.fileno(), "stderr": log.fileno()}
+                process = warm.start("app", [command], env=environment, cwd=self.folder, **streams)
+            else:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "app", command],
+                    env=environment,
+                    cwd=self.folder,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
         with self._lock:
             self._started.append(process)
         return process
 
-    def worker(self, slot: str, **extra: str) -> subprocess.Popen[bytes]:
+    def worker(self, slot: str, **extra: str) -> Started:
         """A worker; `slot` names its log and its drain file."""
         port = {"WORKER_METRICS_PORT": str(free_port())}
         return self.start(
@@ -113,7 +125,7 @@ class Fleet:
         """Let a failpoint fire again."""
         (self._marks / point).unlink(missing_ok=True)
 
-    def died_at(self, point: str, worker: subprocess.Popen[bytes], seconds: float) -> bool:
+    def died_at(self, point: str, worker: Started, seconds: float) -> bool:
         """Wait for a worker to end itself at a failpoint; False if it did not."""
         try:
             code = worker.wait(seconds)

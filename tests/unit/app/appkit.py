@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +21,8 @@ import anyio
 import httpx
 import psycopg
 from fastapi import FastAPI
+
+from tests.unit.app import warm
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSWORD = "a-password-of-the-tests"
@@ -231,7 +232,7 @@ class Redis(Server):
 class Process:
     """A process of the service and what it logged."""
 
-    popen: subprocess.Popen[bytes]
+    popen: subprocess.Popen[bytes] | warm.Started
     log: Path
     url: str
 
@@ -313,30 +314,17 @@ class Site:
 
     def command(self, *arguments: str, fails: int = 0, **environment: str) -> list[dict[str, Any]]:
         """Run one command of the image; returns what it logged."""
-        done = subprocess.run(
-            [sys.executable, "-m", "app", *arguments],
-            env={**self.environment, **environment},
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = warm.run("app", arguments, env={**self.environment, **environment}, cwd=self.folder)
         assert done.returncode == fails, done.stdout + done.stderr
         assert done.stderr == ""
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    def _start(self, command: list[str], port: int, **environment: str) -> Process:
+    def _start(self, command: str, port: int, **environment: str) -> Process:
         log = self.folder / f"log-{len(self.processes)}"
+        variables = {**self.environment, **environment}
         with log.open("wb") as output:
-            popen = subprocess.Popen(
-                command,
-                env={**self.environment, **environment},
-                cwd=self.folder,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            streams = {"stdout": output.fileno(), "stderr": output.fileno()}
+            popen = warm.start("app", [command], env=variables, cwd=self.folder, **streams)
         process = Process(popen, log, f"http://127.0.0.1:{port}")
         self.processes.append(process)
 
@@ -344,7 +332,7 @@ class Site:
             assert popen.poll() is None, log.read_text()
             return process.http.get("/health").status_code == 200
 
-        eventually(alive, seconds=40, what=" ".join(command))
+        eventually(alive, seconds=40, what=command)
         return process
 
     def serve(self, **environment: str) -> Process:
@@ -356,7 +344,7 @@ class Site:
             "DRAIN_FILE": str(self.folder / f"drain-{port}"),
             **environment,
         }
-        return self._start([sys.executable, "-m", "app", "serve"], port, **environment)
+        return self._start("serve", port, **environment)
 
     def worker(self, **environment: str) -> Process:
         port = free_port()
@@ -365,7 +353,7 @@ class Site:
             "DRAIN_FILE": str(self.folder / f"drain-{port}"),
             **environment,
         }
-        return self._start([sys.executable, "-m", "app", "worker"], port, **environment)
+        return self._start("worker", port, **environment)
 
     def stop_all(self) -> None:
         for process in self.processes:

@@ -68,8 +68,14 @@ def test_a_file_is_collected_classified_and_summed_up(
 def test_a_hint_wakes_a_worker_that_looks_once_a_minute(site: Site) -> None:
     web = site.serve()
     site.worker(WORKER_POLL_SECONDS="60")
-    # A worker that starts may miss the first hint; from then on it listens.
-    site.wait_for(web, site.trigger(web), "succeeded", seconds=80)
+    # A worker that starts may miss the first hints; from then on it listens.
+    first = site.trigger(web)
+
+    def done() -> bool:
+        site.trigger(web)
+        return bool(web.http.get(f"/api/v1/jobs/status/{first}").json()["status"] == "succeeded")
+
+    eventually(done, seconds=80)
     site.wait_for(web, site.trigger(web), "succeeded", seconds=30)
 
 

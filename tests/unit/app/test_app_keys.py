@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from tests.unit.app import warm
 from tests.unit.app.appkit import Postgres, Process, Site, eventually
 from tests.unit.app.test_app_database import roles
 
@@ -20,15 +19,7 @@ pytestmark = pytest.mark.docker
 
 def keys(site: Site, *arguments: str, fails: int = 0) -> tuple[str, str]:
     """Run `python -m app.keys`; returns what it printed on both outputs."""
-    done = subprocess.run(
-        [sys.executable, "-m", "app.keys", *arguments],
-        env=site.environment,
-        cwd=site.folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = warm.run("app.keys", arguments, env=site.environment, cwd=site.folder)
     assert done.returncode == fails, done.stdout + done.stderr
     return done.stdout, done.stderr
 

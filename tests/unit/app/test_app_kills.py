@@ -19,7 +19,7 @@ from tests.unit.app.appkit import ROOT, Postgres, Redis
 @pytest.mark.docker
 @pytest.mark.slow
 def test_b7_nothing_is_lost_whatever_is_killed(postgres: Postgres, redis: Redis) -> None:
-    outcome = run(Plan(jobs=300), postgres, redis, print)
+    outcome = run(Plan(jobs=300, warm=True), postgres, redis, print)
     assert outcome.verdict.faults == []
     assert outcome.missed == [], "never killed there"
     assert outcome.verdict.accepted >= 300

@@ -32,7 +32,7 @@ def test_a18_the_service_keeps_what_its_document_promises(
     shared: Site, web: Process, seed: str
 ) -> None:
     key = add(shared, f"schemathesis{seed}")[1]
-    examples = ["--max-examples", ("100" if seed else "400") if SOAK else "10"]
+    examples = ["--max-examples", ("100" if seed else "400") if SOAK else "4"]
     chosen = ["--seed", seed] if seed else ["--generation-deterministic"]
     done = subprocess.run(
         [

@@ -19,7 +19,7 @@ import pytest
 from bundle.builder import build
 from bundle.cli.main import main
 from bundle.errors import Kind
-from bundle.jumphost import importer
+from bundle.jumphost import importer, venv
 from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import Keys
 
@@ -165,6 +165,12 @@ def link_for_a_package(home: Home) -> Path:
     return path
 
 
+def as_it_was_made(release: Path, _: str) -> None:
+    """Bring back what pip made at the same path."""
+    saved = release.parents[1].with_name("copy") / "releases" / release.name / "venv"
+    shutil.copytree(saved, release / "venv", symlinks=True)
+
+
 PLANTED: list[Callable[[Home], Path]] = [
     planted_compiled,
     planted_in_package,
@@ -201,7 +207,11 @@ def test_an_altered_environment_is_named_and_what_is_printed_helps(
     full: build.Built,
     alter: Callable[[Home], Path],
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Each is repaired by the same import; pip makes the environment in the first only."""
+    if alter is not ALTERED[0]:
+        monkeypatch.setattr(venv, "make", as_it_was_made)
     path = alter(home)
     place = path.parent.resolve() / path.name
     assert verify(home) == Kind.RELEASE_ALTERED.exit_code
