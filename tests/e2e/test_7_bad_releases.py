@@ -132,6 +132,8 @@ def test_the_database_is_as_before(installed: Journey, stopped: tuple[Bad, Done]
 
 def test_status_says_why(installed: Journey, stopped: tuple[Bad, Done]) -> None:
     bad, _ = stopped
+    if bad.step != "preview":
+        pytest.skip("one release is enough: it reads the journal")
     said = " ".join(installed.status().output.split())
     assert f"last run: upgrade to {bad.version}, failed at" in said
     assert (
