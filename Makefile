@@ -183,7 +183,8 @@ newcomer: setup ## try the set-up of `make demo` and `make test` in a plain Debi
 .PHONY: soak
 soak: setup-tests ## run the long proofs: imports killed at every step, installs at many tasks, API and parsers fuzzed for long, broken services that the kill tests must notice
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
-	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
+	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py \
+	  tests/unit/scripts/test_locked.py tests/soak
 	@$(MAKE) soak-from
 
 .PHONY: soak-from soak-install soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-stack
