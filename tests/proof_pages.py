@@ -42,6 +42,10 @@ ABOUT = {
         "With a failing app host, no request fails that was sent later than five seconds after.",
         "soak-sick",
     ),
+    "stopped": (
+        "An upgrade to a bad release stops with one sentence, and what served serves.",
+        "soak-stopped",
+    ),
     "stack_long": ("The local stack survives restarts, and its alerts fire.", "soak-stack"),
 }
 

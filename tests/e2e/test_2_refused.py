@@ -51,14 +51,16 @@ def _untouched(carried: Journey) -> Iterator[None]:
 
 
 def refusal(journey: Journey, kind: Kind, *, says: str) -> None:
-    """The verifier refuses the forgery with the documented exit code and a sentence."""
+    """The verifier refuses the forgery with the documented exit code and a sentence.
+
+    An import verifies first; that `verify` alone says the same, tests/unit/bundle shows.
+    """
     command, options = IMPORT.split(" ", 1)
-    for verb in ("verify", command):
-        done = journey.lab.ssh(f"python3 -I ~/verify.pyz {verb} {FORGED} {options}", check=False)
-        assert done.code == kind.exit_code, last_words(done)
-        assert says in done.error
-        assert "fix:" in done.error
-        assert "Traceback" not in last_words(done)
+    done = journey.lab.ssh(f"python3 -I ~/verify.pyz {command} {FORGED} {options}", check=False)
+    assert done.code == kind.exit_code, last_words(done)
+    assert says in done.error
+    assert "fix:" in done.error
+    assert "Traceback" not in last_words(done)
 
 
 def test_one_altered_bit_in_a_member(carried: Journey, key: Path) -> None:
@@ -102,10 +104,10 @@ def test_a_member_that_is_not_listed(carried: Journey, key: Path) -> None:
     refusal(carried, Kind.STRUCTURE, says="evil")
 
 
-@pytest.mark.parametrize("path", ["content/../../evil", "/etc/cron.d/evil", "content/./evil"])
-def test_a_path_that_climbs_out_even_when_signed(carried: Journey, key: Path, path: str) -> None:
+def test_a_path_that_climbs_out_even_when_signed(carried: Journey, key: Path) -> None:
+    """Other such paths are tried in tests/unit/bundle/test_bundle_manifest.py."""
     members: list[dict[str, Any]] = carried.facts.manifest["members"]
-    evil = {"path": path, "size": 0, "sha256": "0" * 64}
+    evil = {"path": "content/../../evil", "size": 0, "sha256": "0" * 64}
     forge(carried, {"members": [*members, evil]}, key=key)
     refusal(carried, Kind.MANIFEST, says="evil")
 

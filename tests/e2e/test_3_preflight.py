@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -66,17 +66,17 @@ def no_sudo(journey: Journey) -> Iterator[None]:
         journey.lab.console("monitor-1", f"mv /root/sudo-rule {file}")
 
 
-def sudo_that(rule: str) -> Callable[[Journey], AbstractContextManager[None]]:
+def sudo_that(host: str, rule: str) -> Callable[[Journey], AbstractContextManager[None]]:
     """A host whose sudo has another rule for the login user, in a file that is read last."""
 
     @contextmanager
     def hosts(journey: Journey) -> Iterator[None]:
         file = "/etc/sudoers.d/zz-rule"
-        journey.lab.console("monitor-1", f"echo '{rule}' > {file}; chmod 0440 {file}")
+        journey.lab.console(host, f"echo '{rule}' > {file}; chmod 0440 {file}")
         try:
             yield
         finally:
-            journey.lab.console("monitor-1", f"rm {file}")
+            journey.lab.console(host, f"rm {file}")
 
     return hosts
 
@@ -104,7 +104,6 @@ def untouched(_journey: Journey) -> AbstractContextManager[None]:
 class Wrong:
     """Something that is wrong, and what preflight has to say of it."""
 
-    name: str
     host: str
     check: str
     words: tuple[str, ...]
@@ -117,76 +116,72 @@ def add(line: str) -> str:
     return f"printf '%s\\n' '{line}' >> {SETTINGS}"
 
 
-WRONG = [
-    Wrong(
-        "a misspelt variable",
-        "inventory",
-        "variable name",
-        ("postgres_memroy", "postgres_memory"),
-        settings=add("postgres_memroy: 2048m"),
-    ),
-    Wrong(
-        "a missing variable",
-        "inventory",
-        "",
-        ("site_public_name",),
-        settings=f"sed -i '/^site_public_name:/d' {SETTINGS}",
-    ),
-    Wrong(
-        "a value of the wrong kind",
-        "inventory",
-        "",
-        ("app_web_concurrency",),
-        settings=add("app_web_concurrency: many"),
-    ),
-    Wrong(
-        "sources that nobody could use",
-        "inventory",
-        "source clients",
-        ("database:own", "root:inbox", "app_source_clients"),
-        settings=f"sed -i '/^app_source_clients:/d' {SETTINGS}",
-    ),
-    Wrong(
-        "a second edge",
-        "site",
-        "zones",
-        ("dmz has edge-1, monitor-1",),
-        settings=f"echo 'dmz: {{hosts: {{monitor-1: }}}}' > {BAD}/second.yml",
-    ),
-    Wrong("a host that is down", "app-2", "reachable", ("172.30.2.12",), hosts=powered_off),
-    Wrong("a port that is taken", "edge-1", "ports", ("443",), hosts=port_taken),
-    Wrong(
-        "a disk that is too small",
-        "data-1",
-        "disk",
-        ("GB",),
-        settings=add("preflight_data_gb: {dmz: 1, app: 2, data: 90000, monitor: 5}"),
-    ),
-    Wrong(
-        "too little memory",
-        "monitor-1",
-        "memory",
-        ("MB",),
-        settings=add("preflight_memory_mb: {dmz: 1, app: 1, data: 1, monitor: 9000000}"),
-    ),
-    Wrong("a clock that is off", "data-1", "clock", ("ahead", "5 s"), hosts=clock_off),
-    Wrong("a user who is not root", "monitor-1", "sudo", ("root",), hosts=no_sudo),
-    Wrong(
-        "sudo that asks for a password",
-        "monitor-1",
-        "sudo",
-        ("--ask-become-pass",),
-        hosts=sudo_that("airlift-admin ALL=(ALL) PASSWD: ALL"),
-    ),
-    Wrong(
-        "sudo that needs a terminal",
-        "monitor-1",
-        "sudo",
-        ("!requiretty", "ansible_pipelining"),
-        hosts=sudo_that("Defaults requiretty"),
-    ),
-    Wrong("a changed host key", "edge-1", "reachable", ("172.30.1.10",), hosts=key_changed),
-]
+#: What is wrong at once, a run of preflight each: on a host, one thing.
+WRONG = {
+    "the inventory": [
+        Wrong(
+            "inventory",
+            "variable name",
+            ("postgres_memroy", "postgres_memory"),
+            settings=add("postgres_memroy: 2048m"),
+        ),
+        Wrong(
+            "inventory",
+            "",
+            ("site_public_name",),
+            settings=f"sed -i '/^site_public_name:/d' {SETTINGS}",
+        ),
+        # A value of the wrong kind.
+        Wrong("inventory", "", ("app_web_concurrency",), settings=add("app_web_concurrency: many")),
+        Wrong(
+            "inventory",
+            "source clients",
+            ("database:own", "root:inbox", "app_source_clients"),
+            settings=f"sed -i '/^app_source_clients:/d' {SETTINGS}",
+        ),
+    ],
+    "a second edge": [
+        Wrong(
+            "site",
+            "zones",
+            ("dmz has edge-1, monitor-1",),
+            settings=f"echo 'dmz: {{hosts: {{monitor-1: }}}}' > {BAD}/second.yml",
+        ),
+    ],
+    "the hosts": [
+        Wrong("app-2", "reachable", ("172.30.2.12",), hosts=powered_off),
+        Wrong("edge-1", "ports", ("443",), hosts=port_taken),
+        Wrong(
+            "data-1",
+            "disk",
+            ("GB",),
+            settings=add("preflight_data_gb: {dmz: 1, app: 2, data: 90000, monitor: 5}"),
+        ),
+        Wrong("monitor-1", "sudo", ("root",), hosts=no_sudo),
+        Wrong(
+            "app-1",
+            "sudo",
+            ("!requiretty", "ansible_pipelining"),
+            hosts=sudo_that("app-1", "Defaults requiretty"),
+        ),
+    ],
+    "the hosts otherwise": [
+        Wrong(
+            "monitor-1",
+            "memory",
+            ("MB",),
+            settings=add("preflight_memory_mb: {dmz: 1, app: 1, data: 1, monitor: 9000000}"),
+        ),
+        Wrong("data-1", "clock", ("ahead", "5 s"), hosts=clock_off),
+        Wrong("edge-1", "reachable", ("172.30.1.10",), hosts=key_changed),
+        Wrong(
+            "app-2",
+            "sudo",
+            ("--ask-become-pass",),
+            hosts=sudo_that("app-2", "airlift-admin ALL=(ALL) PASSWD: ALL"),
+        ),
+    ],
+}
 
 
 def preflight(journey: Journey, verb: str = "preflight") -> Done:
@@ -203,28 +198,28 @@ def bad(placed: Journey) -> Iterator[Journey]:
     placed.lab.ssh(f"rm -rf {BAD}")
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=[wrong.name for wrong in WRONG])
-def test_named_with_host_fact_need_and_fix(bad: Journey, wrong: Wrong) -> None:
-    bad.lab.ssh(wrong.settings)
-    with wrong.hosts(bad):
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_named_with_host_fact_need_and_fix(bad: Journey, wrong: list[Wrong]) -> None:
+    with ExitStack() as stack:
+        for one in wrong:
+            bad.lab.ssh(one.settings)
+            stack.enter_context(one.hosts(bad))
         done = preflight(bad)
     assert done.code != 0, last_words(done)
-    report = json.loads(bad.lab.ssh(f"cat {BAD}/.airlift/preflight.json").output)
-    rows = report["errors"]
-    assert rows, report
-    found = [row for row in rows if row["host"] == wrong.host and wrong.check in row["check"]]
-    assert found, rows
-    said = json.dumps(found)
-    for word in wrong.words:
-        assert word in said
-        # People read the table, not the JSON.
-        assert word in done.output
-    for row in found:
+    rows = json.loads(bad.lab.ssh(f"cat {BAD}/.airlift/preflight.json").output)["errors"]
+    # One cause, one finding: nothing else is made to look wrong.
+    assert {row["host"] for row in rows} == {one.host for one in wrong}, rows
+    for one in wrong:
+        found = [row for row in rows if row["host"] == one.host and one.check in row["check"]]
+        assert found, (one, rows)
+        for word in one.words:
+            assert word in json.dumps(found)
+            # People read the table, not the JSON.
+            assert word in done.output
+    for row in rows:
         assert row["fact"]
         assert row["need"]
         assert row["fix"]
-    # One cause, one finding: nothing else is made to look wrong.
-    assert {row["host"] for row in rows} == {wrong.host}, rows
 
 
 def test_install_refuses_too_and_touches_nothing(bad: Journey) -> None:

@@ -145,20 +145,28 @@ print(json.dumps({"jobs": sorted({t["labels"]["job"] for t in targets}), "down":
     )
 
 
-def test_what_is_absent_is_said(installed: Journey) -> None:
+@pytest.fixture(scope="module")
+def said(installed: Journey) -> str:
+    """What status says of a site on which nothing is wrong."""
+    return installed.status().output
+
+
+def test_what_is_absent_is_said(installed: Journey, said: str) -> None:
     """Grafana has no Debian package: the manifest says so, and so does status.
 
     Packages of operating systems that no host here has are no business of this site's status.
     """
-    said = installed.status().output
     for name in installed.facts.manifest["absent"]:
         assert (f"absent: {name}" in said) is not name.startswith("packages-")
 
 
-def test_status_finds_nothing_wrong(installed: Journey) -> None:
-    done = installed.status()
-    assert recap(done.output).changed == 0
-    assert installed.facts.manifest["version"] in done.output
+def test_status_finds_nothing_wrong(installed: Journey, said: str) -> None:
+    assert recap(said).changed == 0
+    assert installed.facts.manifest["version"] in said
+    report = json.loads(installed.lab.read("jump", f"{SITE}/.airlift/status.json"))
+    assert (report["verdict"], report["format"]) == ("ok", 1), report["problems"]
+    assert report["sentence"] in " ".join(said.split())
+    assert "everything is as it should be" in said
 
 
 def secrets_of(journey: Journey) -> dict[str, str]:
@@ -244,4 +252,3 @@ def test_one_host_is_repaired_alone(installed: Journey) -> None:
     assert set(re.findall(r"^changed: \[([^] ]+)", output, re.MULTILINE)) == {"monitor-1"}
     assert set(started("monitor-1")) == names
     assert {host: started(host) for host in others} == before
-    assert recap(installed.play("install", "--limit", "monitor-1").output).changed == 0

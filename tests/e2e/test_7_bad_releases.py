@@ -35,29 +35,19 @@ class Bad:
     serial: int
     step: str
     words: tuple[str, ...]
+    options: tuple[str, ...] = ()
 
 
+#: One for each gate; tests/soak/test_stopped.py has others.
 BAD = [
-    Bad(
-        "bad-start",
-        "1.0.1",
-        3,
-        "colour",
-        ("airlift-app-green does not stay up: Error: this build has no licence",),
-    ),
     Bad(
         "bad-ready",
         "1.0.2",
         4,
         "colour",
-        ("airlift-app-green is not ready after 45 s: models: not loaded",),
-    ),
-    Bad(
-        "bad-identity",
-        "1.0.3",
-        5,
-        "colour",
-        ("answers as release 1.0.0, colour green, where release 1.0.3, colour green should",),
+        ("airlift-app-green is not ready after 25 s: models: not loaded",),
+        # It answers after a few.
+        ("-e", "app_ready_seconds=25"),
     ),
     Bad("bad-smoke", "1.0.4", 6, "preview", ("POST /items answered 500 instead of 201",)),
     Bad(
@@ -86,16 +76,19 @@ def load(installed: Journey) -> Iterator[Load]:
 @pytest.fixture(scope="module", params=BAD, ids=lambda bad: bad.patch)
 def stopped(request: pytest.FixtureRequest, installed: Journey, load: Load) -> tuple[Bad, Done]:
     """A site that was asked to upgrade to a bad release."""
-    bad: Bad = request.param
+    return request.param, upgrade(installed, load, request.param)
+
+
+def upgrade(site: Journey, load: Load, bad: Bad) -> Done:
+    """Bring a bad release, and ask the site to upgrade to it."""
     load.phase(bad.patch)
-    with installed.timed(bad.patch):
-        installed.bring(patch=bad.patch, version=bad.version, serial=bad.serial)
+    with site.timed(bad.patch):
+        site.bring(patch=bad.patch, version=bad.version, serial=bad.serial)
         # The one that comes furthest also shows that no key is ever in an argument.
-        watched = watching(installed.lab, ["jump", *HOSTS]) if bad.step == "preview" else None
+        watched = watching(site.lab, ["jump", *HOSTS]) if bad.step == "preview" else None
         options = () if watched else NO_PREFLIGHT
         with watched or nullcontext():
-            done = installed.play("upgrade", *options, check=False)
-    return bad, done
+            return site.play("upgrade", *options, *bad.options, check=False)
 
 
 def test_it_is_stopped_with_one_clear_sentence(stopped: tuple[Bad, Done]) -> None:
@@ -132,6 +125,8 @@ def test_the_database_is_as_before(installed: Journey, stopped: tuple[Bad, Done]
 
 def test_status_says_why(installed: Journey, stopped: tuple[Bad, Done]) -> None:
     bad, _ = stopped
+    if bad.step != "preview":
+        pytest.skip("one release is enough: it reads the journal")
     said = " ".join(installed.status().output.split())
     assert f"last run: upgrade to {bad.version}, failed at" in said
     assert (

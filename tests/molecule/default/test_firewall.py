@@ -137,7 +137,8 @@ def test_rules_that_lock_the_jump_host_out_are_refused(
     host: testinfra.host.Host, converge: Run
 ) -> None:
     before = rules(host, "inet", "airlift")
-    refused = converge("firewall", "-e", '{"site_mgmt_addresses": ["10.9.9.9/32"]}')
+    wrong = '{"site_mgmt_addresses": ["10.9.9.9/32"]}'
+    refused = converge("firewall", "-e", wrong, changes=False)
     assert refused.returncode != 0
     assert "Add 172.26.2.1/32" in refused.stdout
     assert rules(host, "inet", "airlift") == before

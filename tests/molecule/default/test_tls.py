@@ -43,9 +43,15 @@ def test_what_ends_soon_is_renewed(host: testinfra.host.Host, converge: Run) -> 
     assert host.file("/etc/airlift/tls/host.key").content_string == key
 
 
-def test_a_wrong_passphrase_is_said_and_replaces_nothing(converge: Run) -> None:
-    before = (STATE / "ca.key").read_bytes()
-    wrong = converge("tls", "--extra-vars", "tls_ca_passphrase=wrong")
+def certificates(host: testinfra.host.Host) -> list[str]:
+    return [host.file(f"/etc/airlift/tls/{name}.crt").content_string for name in ("host", "edge")]
+
+
+def test_a_wrong_passphrase_is_said_and_replaces_nothing(
+    host: testinfra.host.Host, converge: Run
+) -> None:
+    before = (STATE / "ca.key").read_bytes(), *certificates(host)
+    wrong = converge("tls", "--extra-vars", "tls_ca_passphrase=wrong", changes=False)
     assert wrong.returncode != 0
     assert "tls_ca_passphrase" in wrong.stdout
-    assert (STATE / "ca.key").read_bytes() == before
+    assert ((STATE / "ca.key").read_bytes(), *certificates(host)) == before

@@ -24,6 +24,13 @@ HOSTS = ("app-1", "app-2", "edge-1")
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
 #: An address that nobody has, and one try.
 AWAY = {"ansible_host": "127.0.0.9", "ansible_port": 1, "ansible_connection": "ssh"}
+#: Looks at a host and changes nothing, in the time of no module.
+LOOK = """
+from ansible.plugins.action import ActionBase
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        return {}
+"""
 
 
 class Desk:
@@ -33,6 +40,8 @@ class Desk:
         self.folder = folder
         hosts: dict[str, Any] = dict.fromkeys(HOSTS, LOCAL)
         (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+        (folder / "action_plugins").mkdir()
+        (folder / "action_plugins/look.py").write_text(LOOK)
 
     def command(self, *options: str) -> list[str]:
         program = str(Path(sys.executable).with_name("ansible-playbook"))
@@ -94,8 +103,8 @@ def write(path: str, content: str = "new\n", **more: Any) -> dict[str, Any]:
     return {"name": "Write the file", "ansible.builtin.copy": task, **more}
 
 
-def true(name: str = "Look", **more: Any) -> dict[str, Any]:
-    return {"name": name, "ansible.builtin.command": "true", "changed_when": False, **more}
+def look(name: str = "Look", **more: Any) -> dict[str, Any]:
+    return {"name": name, "look": None, **more}
 
 
 def include(role: str, name: str, **more: Any) -> dict[str, Any]:
@@ -104,7 +113,7 @@ def include(role: str, name: str, **more: Any) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- steps
 def test_a_step_is_a_role_a_file_of_tasks_or_the_rest_of_a_play(desk: Desk) -> None:
-    desk.role("engine", main=[true()])
+    desk.role("engine", main=[look()])
     desk.role(
         "swap",
         main=[
@@ -119,20 +128,20 @@ def test_a_step_is_a_role_a_file_of_tasks_or_the_rest_of_a_play(desk: Desk) -> N
                     },
                 ],
             },
-            true("Something else"),
+            look("Something else"),
         ],
-        plan=[true()],
-        start=[true("Deeper"), {"name": "Again", "ansible.builtin.include_tasks": "plan.yml"}],
+        plan=[look()],
+        start=[look("Deeper"), {"name": "Again", "ansible.builtin.include_tasks": "plan.yml"}],
     )
     desk.role(
-        "status", main=[{"name": "Inside", "ansible.builtin.import_tasks": "x.yml"}], x=[true()]
+        "status", main=[{"name": "Inside", "ansible.builtin.import_tasks": "x.yml"}], x=[look()]
     )
     desk.write(
         {"name": "Prepare every host", "tasks": [{"block": [include("engine", "Engine")]}]},
         {"name": "Upgrade", "vars": {"colour": "blue"}, "tasks": [include("swap", "Upgrade")]},
         {"name": "Status", "hosts": "edge-1", "roles": ["status"]},
-        {"name": "Nobody", "hosts": "all:!all", "tasks": [true()]},
-        {"name": "Nothing", "tasks": [true(when=False), debug("quiet", when=False)]},
+        {"name": "Nobody", "hosts": "all:!all", "tasks": [look()]},
+        {"name": "Nothing", "tasks": [look(when=False), debug("quiet", when=False)]},
     )
     assert (
         desk.run()
@@ -151,7 +160,7 @@ Status                                   edge-1 0.0 s
 def test_many_hosts_are_counted_and_each_batch_is_a_step(desk: Desk) -> None:
     hosts = {f"host-number-{number}": LOCAL for number in range(3)}
     (desk.folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
-    desk.write({"tasks": [true()]}, {"name": "Batches", "serial": [1, 2], "tasks": [true()]})
+    desk.write({"tasks": [look()]}, {"name": "Batches", "serial": [1, 2], "tasks": [look()]})
     assert (
         desk.run()
         == """\
@@ -302,7 +311,7 @@ def test_a_text_is_printed_as_it_is_once_and_the_next_command_last(desk: Desk) -
             debug("lab serves release 1.0.0\nNext: ansible-playbook playbooks/status.yml"),
             debug(["one", "two"], run_once=True),
             {"name": "Show", "ansible.builtin.debug": {"var": "numbers"}, "run_once": True},
-            true("Unlock"),
+            look("Unlock"),
             vars={"numbers": {"one": 1}},
         )
         == """\
@@ -334,13 +343,13 @@ def test_a_failure_is_its_message_as_plain_text(desk: Desk) -> None:
     why = 'app-green is not ready:\n  it\'s "down"\nlab still serves 1.0.0 (blue).'
     said = desk.play(
         debug("done\nNext: status.yml"),
-        true(),
+        look(),
         {
             "name": "Stopped",
             "ansible.builtin.fail": {"msg": why},
             "when": "inventory_hostname == 'app-2'",
         },
-        true(),
+        look(),
         code=2,
     )
     assert (
@@ -392,7 +401,7 @@ def test_a_program_that_fails_is_quoted_and_named(desk: Desk) -> None:
 
 
 def test_a_rescue_is_a_step_and_not_a_failure(desk: Desk) -> None:
-    desk.role("swap", failed=[true("Record it")])
+    desk.role("swap", failed=[look("Record it")])
     fail = {"name": "Gate", "ansible.builtin.fail": {"msg": "the gate failed"}}
     block = {
         "name": "All",
@@ -416,7 +425,8 @@ Record the failure                       edge-1 0.0 s
 def test_hosts_that_cannot_be_reached_are_named(desk: Desk) -> None:
     hosts = {"app-1": LOCAL, "app-2": AWAY}
     (desk.folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
-    said = desk.play(true(ignore_unreachable=True), true(), code=4)
+    connect = {"name": "Look", "ansible.builtin.ping": None}
+    said = desk.play({**connect, "ignore_unreachable": True}, connect, code=4)
     lines = said.splitlines()
     reason = r"unreachable: \[app-2\] .*Connection refused"
     assert [bool(re.match(reason, line)) for line in lines[:2]] == [True, True], said
@@ -478,7 +488,7 @@ def test_a_terminal_shows_the_step_in_progress_and_colours_words_only(desk: Desk
 
 
 def test_the_log_file_has_it_without_colours(desk: Desk) -> None:
-    desk.write({"hosts": "app-1", "tasks": [write(str(desk.folder / "file")), true()]})
+    desk.write({"hosts": "app-1", "tasks": [write(str(desk.folder / "file")), look()]})
     desk.run(ANSIBLE_LOG_PATH=str(desk.folder / "log"), ANSIBLE_FORCE_COLOR="1")
     log = (desk.folder / "log").read_text()
     assert f"| changed: [app-1] Write the file: {desk.folder}/file\n" in log
@@ -486,7 +496,7 @@ def test_the_log_file_has_it_without_colours(desk: Desk) -> None:
 
 
 def test_more_words_are_those_of_ansible(desk: Desk) -> None:
-    desk.write({"hosts": "app-1", "tasks": [true(), debug("a text")]})
+    desk.write({"hosts": "app-1", "tasks": [look(), debug("a text")]})
     ours, own = desk.run("-vv"), desk.run("-vv", ANSIBLE_STDOUT_CALLBACK="default")
     # The time of a command is in its result; each names the other one.
     own_words = re.compile(r"(delta|end|start): .*|Skipping callback.*")
@@ -496,7 +506,7 @@ def test_more_words_are_those_of_ansible(desk: Desk) -> None:
 
 
 def test_programs_tell_an_end_from_a_kill(desk: Desk) -> None:
-    said = desk.play(true())
+    said = desk.play(look())
     assert ended(said)
     assert ended(desk.run("-v"))
     assert not ended(said.rpartition("\n\n")[0])
