@@ -49,7 +49,7 @@ print(server.server_address[1], flush=True)
 server.serve_forever()
 """
 NGINX = """
-pid /tmp/pid; daemon off; error_log /dev/stderr warn; worker_shutdown_timeout 5s;
+pid /tmp/pid; daemon off; error_log /dev/stderr warn; worker_shutdown_timeout {ends}s;
 worker_processes 2;
 events {{}}
 http {{
@@ -61,7 +61,7 @@ http {{
     listen 127.0.0.1:{port};
     location / {{
       proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_next_upstream error timeout; proxy_read_timeout 2s;
+      proxy_next_upstream error timeout; proxy_read_timeout {read}s;
     }}
     location = /_swap/gen {{ return 200 "$airlift_generation\\n"; }}
   }}
@@ -83,7 +83,7 @@ def replica(port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def ask(port: int, method: str, slow: float = 0) -> str:
     """Send one request on a connection of its own; return the port of the replica, or the error."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         body = b"x" if method == "POST" else None
         connection.request(method, "/", body=body, headers={"X-Slow": str(slow)})
@@ -102,7 +102,9 @@ def both(port: int, count: int = 40) -> set[str]:
 
 
 @contextlib.contextmanager
-def nginx(tmp_path: Path, ports: Sequence[str]) -> Iterator[tuple[Edge, int]]:
+def nginx(
+    tmp_path: Path, ports: Sequence[str], *, read: int = 2, ends: int = 5
+) -> Iterator[tuple[Edge, int]]:
     """Have the product's Nginx before these replicas, of which each is a host."""
     port = free_port()
     name = f"watch-test-{uuid.uuid4().hex[:8]}"
@@ -122,7 +124,7 @@ def nginx(tmp_path: Path, ports: Sequence[str]) -> Iterator[tuple[Edge, int]]:
     (edge.desired / "upstreams").mkdir(parents=True)
     # Its own test has no right to give its folders to another user.
     own = "user root root;" if os.getuid() == 0 else ""
-    (edge.desired / "nginx.conf").write_text(own + NGINX.format(port=port))
+    (edge.desired / "nginx.conf").write_text(own + NGINX.format(port=port, read=read, ends=ends))
     lines = "".join(f"    server 127.0.0.1:{p}; # app-{p}\n" for p in ports)
     block = f"upstream app {{\n    zone app 64k;\n{lines}    keepalive 8;\n}}\n"
     (edge.desired / "upstreams/blue.conf").write_text(block)
@@ -190,20 +192,21 @@ def test_a_drained_host_ends_its_requests_and_comes_back(tmp_path: Path) -> None
     with (
         replica() as (going, out),
         replica() as (_, well),
-        nginx(tmp_path, (out, well)) as (edge, port),
+        nginx(tmp_path, (out, well), read=30, ends=30) as (edge, port),
         concurrent.futures.ThreadPoolExecutor(8) as pool,
     ):
         lease.acquire(swap.lease_file(edge), run="r", owner="ann", verb="drain", seconds=600)
         wait_for(lambda: both(port, 2) <= {out, well} and both(port) == {out, well})
         # In progress on both of them, also with an effect, when the command begins.
-        slow = [pool.submit(ask, port, verb, 1.5) for verb in ("GET", "POST") * 4]
+        slow = [pool.submit(ask, port, verb, 8) for verb in ("GET", "POST") * 4]
         time.sleep(0.5)
         said = drain.drain(edge, run="r", hosts=[f"app-{out}"], look=False, gone=False)
-        assert said["generation"] == edge.answered() == 2
-        # It has returned, so its host may be switched off.
-        assert {one.result() for one in slow} == {out, well}
-        assert all(one.done() for one in slow)
+        # It has returned, so the host may be switched off.
+        ended = [one.done() for one in slow]
         going.kill()
+        assert all(ended)
+        assert {one.result() for one in slow} == {out, well}
+        assert said["generation"] == edge.answered() == 2
         assert both(port, 200) == {well}
         with pytest.raises(SwapError, match="would leave no app host"):
             drain.drain(edge, run="r", hosts=[f"app-{well}"], look=False, gone=False)
