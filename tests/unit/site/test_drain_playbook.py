@@ -151,8 +151,7 @@ def test_a_silent_host_can_be_drained(site: Site) -> None:
 
 def test_checking_changes_nothing(site: Site) -> None:
     before = site.journal()
-    variables = {"drain": "app-2", "ansible_check_mode": "true"}
-    done = site.play("drain_host", **variables)
+    done = site.play("drain_host", drain="app-2", check=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (site.journal(), there(site)) == (before, ["app-1", "app-2", "app-3"])
 

@@ -132,6 +132,7 @@ class Site:
         place: str = "",
         deed: str = "fail",
         victim: str = "",
+        check: bool = False,
         **more: str,
     ) -> subprocess.CompletedProcess[str]:
         """Run a playbook; one task fails in it."""
@@ -170,6 +171,7 @@ class Site:
             [
                 *[str(PROGRAM), "-i", str(self.folder / "inventory.yml")],
                 *[str(self.folder / f"playbooks/{verb}.yml"), "-e", json.dumps(variables)],
+                *(["--check"] if check else []),
             ],
             env=environment,
             capture_output=True,
