@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -18,7 +18,7 @@ from tests.e2e.support import HOSTS, kill_playbook
 
 #: For a play on a site that preflight has judged a moment ago.
 NO_PREFLIGHT = ("--skip-tags", "preflight")
-VERBS = ("install", "upgrade", "rollback", "retire")
+VERBS = ("install", "upgrade", "rollback", "retire", "drain", "bring_back")
 APP_HOSTS = [host for host in HOSTS if host.startswith("app")]
 
 
@@ -94,7 +94,9 @@ sys.stdin.read()
 """
 
 
-def kill_in(journey: Journey, verb: str, step: str, seconds: float) -> tuple[Done, str]:
+def kill_in(
+    journey: Journey, verb: str, step: str, seconds: float, *, options: Sequence[str] = ()
+) -> tuple[Done, str]:
     """Run a playbook; kill it some seconds into a step. Return how it ended, and where it was.
 
     The agent's journal says where: Ansible announces a task only when a host has done it.
@@ -118,7 +120,7 @@ def kill_in(journey: Journey, verb: str, step: str, seconds: float) -> tuple[Don
         watcher.start()
         try:
             # What preflight finds does not change from one kill to the next.
-            done = journey.play(verb, *NO_PREFLIGHT, check=False)
+            done = journey.play(verb, *NO_PREFLIGHT, *options, check=False)
         finally:
             assert reader.stdin is not None
             reader.stdin.close()
