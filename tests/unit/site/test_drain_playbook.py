@@ -81,7 +81,7 @@ def events(site: Site) -> list[tuple[str, str]]:
     return [(step, event) for step, event, _ in site.journal()][2:]
 
 
-def test_a_host_leaves_is_switched_off_and_comes_back(site: Site) -> None:
+def test_a_host_leaves_is_switched_off_and_comes_back(site: Site, services: list[Service]) -> None:
     done = site.play("drain_host", drain="app-2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "app-2 is drained: it gets no requests and no jobs" in words(done.stdout)
@@ -97,10 +97,15 @@ def test_a_host_leaves_is_switched_off_and_comes_back(site: Site) -> None:
         assert f"app-2 is drained by {record['by']} since" in words(done.stdout)
         assert "app-2" not in there(site)
         assert events(site)[-2:] == [(verb, "intent"), (verb, "done")]
-    done = site.play("drain_host", bring_back="app-2")
-    assert done.returncode != 0
-    assert "app-2" in drained.load(site.edge.settings)
+    services[1].status = 503
     without(site, "")
+    done = site.play("drain_host", bring_back="app-2")
+    assert done.returncode == 2
+    assert "app-2 stays drained, because it is not ready for the edge: HTTP 503" in words(
+        done.stdout
+    )
+    services[1].status = 200
+    assert "app-2" in drained.load(site.edge.settings)
     done = site.play("drain_host", bring_back="app-2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "app-2 serves release 1.0.0 again" in words(done.stdout)
