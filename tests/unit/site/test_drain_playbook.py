@@ -124,7 +124,9 @@ def test_what_keeps_a_host_from_coming_back_leaves_it_drained(site: Site) -> Non
 
 def test_the_last_that_serves_and_a_wrong_name_are_refused_without_a_record(site: Site) -> None:
     before = site.journal()
-    for request in ({}, {"drain": "app-9"}, {"drain": "app-1", "bring_back": "app-2"}):
+    both = {"drain": "app-1", "bring_back": "app-2"}
+    requests: list[dict[str, Any]] = [{}, {"drain": "app-9"}, both]
+    for request in requests:
         done = site.play("drain_host", **request)
         assert done.returncode == 2
         assert "name one app host of lab (app-1, app-2)" in words(done.stdout)
