@@ -21,6 +21,10 @@ ABOUT = {
         "After `kill -9` at any task of an install, the same command ends it.",
         "soak-install",
     ),
+    "maintenance": (
+        "App hosts are drained, rebooted, added and removed, and no request fails.",
+        "soak-maintenance",
+    ),
     "next": (
         "Each command that status prints is typed in that state, and ends in a clean status.",
         "soak-next",

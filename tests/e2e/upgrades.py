@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -22,7 +22,7 @@ from tests.e2e.support import HOSTS, kill_playbook
 NO_PREFLIGHT = ("--skip-tags", "preflight")
 SETTINGS = f"{SITE}/group_vars/all/main.yml"
 INVENTORY = f"{SITE}/hosts.yml"
-VERBS = ("install", "upgrade", "rollback", "retire")
+VERBS = ("install", "upgrade", "rollback", "retire", "drain", "bring_back")
 APP_HOSTS = [host for host in HOSTS if host.startswith("app")]
 
 
@@ -98,7 +98,9 @@ sys.stdin.read()
 """
 
 
-def kill_in(journey: Journey, verb: str, step: str, seconds: float) -> tuple[Done, str]:
+def kill_in(
+    journey: Journey, verb: str, step: str, seconds: float, *, options: Sequence[str] = ()
+) -> tuple[Done, str]:
     """Run a playbook; kill it some seconds into a step. Return how it ended, and where it was.
 
     The agent's journal says where: Ansible announces a task only when a host has done it.
@@ -122,7 +124,7 @@ def kill_in(journey: Journey, verb: str, step: str, seconds: float) -> tuple[Don
         watcher.start()
         try:
             # What preflight finds does not change from one kill to the next.
-            done = journey.play(verb, *NO_PREFLIGHT, check=False)
+            done = journey.play(verb, *NO_PREFLIGHT, *options, check=False)
         finally:
             assert reader.stdin is not None
             reader.stdin.close()

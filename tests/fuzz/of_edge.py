@@ -9,7 +9,7 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
-from swap_agent import lease, nginx, probe, replicas, runs, swap, watch
+from swap_agent import drained, lease, nginx, probe, replicas, runs, swap, watch
 from swap_agent.state import SwapError
 
 from tests.fuzz.mutate import SEAM, Files, Json, Lines
@@ -40,7 +40,8 @@ def _world(kit: Kit) -> World:
     "records of the edge",
     "swap_agent.swap.show, runs.begin, swap.undo, runs.end",
     *(f"{AGENT}/{name}.py" for name in ("state", "lease", "journal", "watch", "swap", "runs")),
-    form=Files((Json(), Json(), Json(), Lines(inner=Json()), Json())),
+    f"{AGENT}/drained.py",
+    form=Files((Json(), Json(), Json(), Lines(inner=Json()), Json(), Json())),
     refusals=(SwapError,),
     slow=True,
 )
@@ -53,12 +54,14 @@ def of_records(kit: Kit) -> Case:
     seen = watch.Watch(world.edge)
     world.settings.watch_dir.mkdir(parents=True, exist_ok=True)
     seen.tell()
+    drained.save(world.settings, {"app-2": {"by": "ann@jump", "since": "2026-01-01T00:00:00Z"}})
     places = [
         world.settings.state_file,
         folder / "lease.json",
         folder / "lease.pulse",
         folder / "journal",
         world.settings.watch_dir / watch.STATE,
+        drained.file_of(world.settings),
     ]
     seed = SEAM.join(place.read_bytes() for place in places)
 

@@ -31,7 +31,9 @@ RATE = 12
 CACHE = ROOT / ".cache" / "from"
 #: Container: why this tree's first install after the upgrade recreates it. Whatever is not here
 #: stays, whichever tree installed it.
-RECREATED: dict[str, str] = {}
+RECREATED: dict[str, str] = {
+    "airlift-postgres": "room for four app hosts, and pg_hba.conf in a directory of its own"
+}
 CONTAINERS = "docker ps --no-trunc --format '{{.Names}} {{.ID}}'"
 Record = Callable[[str, object], None]
 

@@ -10,6 +10,19 @@ from ansible.plugins.action import ActionBase
 STAGE = "/var/cache/airlift/packages"
 
 
+def versions_of(index: str) -> dict[str, str]:
+    """Return package: version of the index of a repository, which has one version of each."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in index.splitlines():
+        key, _, value = line.partition(": ")
+        if key == "Package":
+            name = value.strip()
+        elif key == "Version" and name:
+            found[name] = value.strip()
+    return found
+
+
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Run the module on the host, and once more after a plain copy; its package manager hashes."""
 
@@ -23,6 +36,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         arguments["repositories"] = sorted(
             folder.parent.name for folder in packages.glob("*/Packages")
         )
+        if arguments.get("update"):
+            arguments["offered"] = {
+                name: versions_of((packages / name / "Packages").read_text(encoding="utf-8"))
+                for name in arguments["repositories"]
+            }
         arguments["stage_owner"] = self._get_remote_user()
         result = self._module(arguments, task_vars)
         if not result.get("staged"):

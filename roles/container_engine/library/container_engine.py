@@ -34,12 +34,20 @@ options:
     type: list
     elements: str
   engine_packages: *packages
+  update:
+    description: Install newer packages of the release, too. The engine restarts with them.
+    type: bool
+    default: false
   packages_dir: {description: The release's repositories; for the action plugin., type: path}
   repositories:
     description: Internal. What is in that folder.
     type: list
     elements: str
     default: []
+  offered:
+    description: Internal. For each of them its packages and their versions.
+    type: dict
+    default: {}
   stage_owner:
     description: Internal. User who copies the repository to the host; empty when it is there.
     type: str
@@ -60,6 +68,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes: {description: What differed, in words., returned: always, type: list, elements: str}
+outdated: {description: Packages that are updated., returned: always, type: list, elements: str}
 due: {description: Whether there is anything to do., returned: always, type: bool}
 configuration:
   description: Keys of the configuration that change (C(changes)), those of the client (C(kept)),
@@ -110,6 +119,7 @@ class Engine:
         self.changes: list[str] = []
         self.diffs: list[dict[str, Any]] = []
         self.due = False
+        self.outdated: list[str] = []
         self.present = bool(run("dockerd", "--version").stdout.strip())
         self.told = self.ask()
 
@@ -203,6 +213,9 @@ class Engine:
             wanted += system.get(kind, []) if given is None else given
         form = system.get("format", "deb")
         missing = offline_packages.missing_packages(form, wanted)
+        if self.options["update"] and self.present:
+            offered = self.options["offered"].get(name, {})
+            self.outdated = offline_packages.outdated_packages(form, offered)
         if missing and not there:
             message = (
                 f"{', '.join(missing)}: not installed on {self.host}, and this release has no "
@@ -210,7 +223,7 @@ class Engine:
                 "that was built where they can be reached; then run the same command again."
             )
             raise RefusedError(message)
-        return name, form, missing
+        return name, form, [*missing, *(one for one in self.outdated if one not in missing)]
 
     def configure(self) -> dict[str, Any]:
         """Merge our keys into the configuration: an engine's first start must already find it."""
@@ -310,7 +323,7 @@ class Engine:
             return {"changed": True, "staged": repository}
         configuration = self.configure()
         self.install(form, missing)
-        self.start(restart=configuration["changed"])
+        self.start(restart=configuration["changed"] or bool(self.outdated))
         self.forward()
         self.rules()
         self.network()
@@ -320,6 +333,7 @@ class Engine:
             "changes": self.changes,
             "due": self.due or bool(self.changes),
             "diff": self.diffs,
+            "outdated": self.outdated,
             "configuration": {
                 key: configuration.get(key, []) for key in ("changes", "kept", "stops", "found")
             },
@@ -340,6 +354,8 @@ def main() -> None:
             "engine_packages": texts,
             "packages_dir": {"type": "path"},
             "repositories": {**texts, "default": []},
+            "offered": {"type": "dict", "default": {}},
+            "update": {"type": "bool", "default": False},
             "stage_owner": {"type": "str", "default": ""},
         },
         supports_check_mode=True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,23 @@ def missing_packages(kind: str, packages: Sequence[str]) -> list[str]:
     lines = [line.split() for line in output.splitlines()]
     installed = {line[0] for line in lines if line[1:] == ["installed"]}
     return [package for package in packages if package not in installed]
+
+
+def outdated_packages(kind: str, offered: Mapping[str, str]) -> list[str]:
+    """Return the installed packages of which the repository has a newer version."""
+    if kind != "deb" or not offered:
+        return []
+    form = "--showformat=${Package} ${db:Status-Status} ${Version}\\n"
+    output = run("dpkg-query", "--show", form, *offered, LC_ALL="C.UTF-8").stdout
+    there = [line.split() for line in output.splitlines()]
+    return sorted(
+        {
+            line[0]
+            for line in there
+            if line[1:2] == ["installed"]
+            and run("dpkg", "--compare-versions", line[2], "lt", offered[line[0]]).returncode == 0
+        }
+    )
 
 
 def stage(owner: str) -> None:

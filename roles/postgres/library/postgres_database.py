@@ -9,7 +9,8 @@ short_description: Accounts, schema and API keys of a Postgres container, in one
 description:
   - Creates and corrects login roles, their passwords (as SCRAM verifiers), limits and memberships.
   - Creates the database, sets its owner and who may connect to it.
-  - Without O(roles) it only reads.
+  - Without O(roles) it only reads. With them, it also lets the server read C(pg_hba.conf) again
+    that is newer than what the server has, and refuses one that it could not read.
   - Speaks to the server as its superuser over the container's own socket, with SQL on standard
     input. No password, verifier or hash is an argument of a program, a log line or a result.
 options:
@@ -89,6 +90,16 @@ SELECT jsonb_build_object(
 \endif
 """
 
+# The file's time has no fractions: a reload too many is harmless. A server that cannot read a file
+# keeps the old rules and says so in its log only.
+ACCESS_SQL = r"""
+SELECT json_build_object(
+  'stale', (SELECT pg_conf_load_time() < modification + interval '1 second'
+            FROM pg_stat_file(current_setting('hba_file'))),
+  'errors', (SELECT coalesce(json_agg(format('line %s: %s', line_number, error)), '[]')
+             FROM pg_hba_file_rules WHERE error IS NOT NULL))
+"""
+
 
 class RefusedError(Exception):
     """The server did not do it, or did not answer."""
@@ -109,6 +120,17 @@ def psql(module: AnsibleModule, sql: str) -> str:
     return str(out)
 
 
+def access(module: AnsibleModule, found: dict[str, Any]) -> None:
+    """Let the server read who may connect, where that file is newer than what it has."""
+    if found["errors"]:
+        raise RefusedError(
+            f"Postgres cannot read its pg_hba.conf ({'; '.join(found['errors'])}) and keeps the "
+            "rules that it had: correct postgres_clients, then run the same command again"
+        )
+    if found["stale"] and not module.check_mode:
+        psql(module, "SELECT pg_reload_conf();")
+
+
 def run(module: AnsibleModule) -> dict[str, Any]:
     """Ask, correct what differs, and return the result."""
     params = module.params
@@ -116,12 +138,15 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     state: dict[str, Any] = {"roles": {}, "databases": {}}
     if not (params["new"] and module.check_mode):
         try:
-            lines = psql(module, f"{STATE_SQL};{DATABASE_SQL}").splitlines()
+            asked = f"{ACCESS_SQL};" if params["roles"] else ""
+            lines = psql(module, f"{asked}{STATE_SQL};{DATABASE_SQL}").splitlines()
         except RefusedError as error:
             if not module.check_mode:
                 raise
             # The run itself would start the server first.
             return {**result, "msg": str(error)}
+        if params["roles"]:
+            access(module, json.loads(lines.pop(0)))
         state = json.loads(lines[0])
         if len(lines) > 1:
             found = json.loads(lines[1])

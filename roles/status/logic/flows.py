@@ -55,7 +55,7 @@ def of_answer(
 def of_replicas(findings: Findings, edge: Mapping[str, Any], active: str) -> Iterator[Problem]:
     """Return the problems of the serving replicas and their workers."""
     release = str(edge.get("release") or "")
-    for host in findings["zones"].get("app", []):
+    for host in model.app_hosts(findings):
         answer, from_edge = replica(findings, host, active)
         if answer:
             yield from of_answer(host, f"app-{active}", answer, release, edge=from_edge)
@@ -72,7 +72,7 @@ def refused(findings: Findings, host: str, service: str) -> str:
 
 def of_logins(findings: Findings, active: str) -> Iterator[Problem]:
     """Return the serving containers whose logins are refused, even if open connections work."""
-    for host in findings["zones"].get("app", []):
+    for host in model.app_hosts(findings):
         for service in (f"app-{active}", f"worker-{active}"):
             if why := refused(findings, host, service):
                 found = f"{service} on {host} cannot log in"
@@ -94,6 +94,17 @@ def of_watcher(findings: Findings, edge: Mapping[str, Any]) -> Iterator[Problem]
             host = str(name) if known else model.edge_host(findings)
             said, service = str(one.get("why") or ""), f"app-{one.get('colour')}"
             yield Problem(Rank.REPLICA, host, found, said, limit=known, service=service)
+
+
+def of_drained(findings: Findings, active: str) -> Iterator[Problem]:
+    """Return the drained hosts as warnings: what serves is as it should be, with one host less."""
+    for host, one in model.drained_of(findings).items():
+        found = f"{host} is drained by {one.get('by')} since {one.get('since')}"
+        fix = f"drain_host.yml -e bring_back={host}"
+        if model.container_of(model.facts_of(findings, host), f"worker-{active}"):
+            found += ", and its worker still runs"
+            fix = f"drain_host.yml -e drain={host}"
+        yield Problem(Rank.WARNING, host, found, fix=fix, limit=False)
 
 
 def of_exporters(findings: Findings) -> Iterator[Problem]:

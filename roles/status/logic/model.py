@@ -94,6 +94,23 @@ def answer_of(findings: Findings, host: str) -> Mapping[str, Any]:
     return said if isinstance(said, Mapping) else {}
 
 
+def drained_of(findings: Findings) -> dict[str, Mapping[str, Any]]:
+    """Return the hosts that an operator has drained: who did it (C(by)) and when (C(since))."""
+    said = edge_of(findings).get("drained")
+    hosts = hosts_of(findings)
+    return {
+        host: one
+        for host, one in (said.items() if isinstance(said, Mapping) else ())
+        if host in hosts and isinstance(one, Mapping)
+    }
+
+
+def app_hosts(findings: Findings) -> list[str]:
+    """Return the hosts that should serve."""
+    out = drained_of(findings)
+    return [host for host in findings["zones"].get("app", []) if host not in out]
+
+
 def facts_of(findings: Findings, host: str) -> Facts:
     """Return the facts of a host; empty when it did not answer."""
     return dict(answer_of(findings, host).get("facts") or {})

@@ -123,7 +123,8 @@ def command_for(findings: Findings, edge: Mapping[str, Any], one: Problem, limit
     serves = str(edge.get("release", findings["release"]))
     wanted = one.release or serves
     # Install repairs the active release, so it runs in that directory; status runs in any.
-    elsewhere = wanted != findings["release"] and one.fix in {"install.yml", "upgrade.yml"}
+    here = one.fix.partition(" ")[0] in {"install.yml", "upgrade.yml", "drain_host.yml"}
+    elsewhere = wanted != findings["release"] and here
     place = f"cd {findings['releases_dir']}/{wanted} && " if elsewhere else ""
     words = f"{place}{findings['command']}{one.fix}"
     return f"{words} --limit {limit}" if limit and one.fix == "install.yml" else words
@@ -210,6 +211,10 @@ def make(findings: Findings) -> dict[str, Any]:
         facts[2:2] = [target.line]
         facts += done.facts
         problems += [*done.problems, *target.problems]
+    # What is missing on a host in maintenance is no fault of the site.
+    out = model.drained_of(findings)
+    problems = [one for one in problems if one.host not in out]
+    problems += flows.of_drained(findings, active)
     facts += set_aside(findings)
     facts += [f"absent: {name}: {reason_of(entry)}" for name, entry in findings["absent"].items()]
     problems = without_effects(problems)
@@ -241,6 +246,7 @@ def make(findings: Findings) -> dict[str, Any]:
         "serial": edge.get("serial"),
         "active": edge.get("active"),
         "standby": edge.get("standby"),
+        "drained": model.drained_of(findings),
         "this_directory": findings["release"],
         "asked": asked,
         "not_asked": left_out,

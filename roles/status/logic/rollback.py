@@ -27,7 +27,7 @@ def faults_of_standby(
     """
     colour, release = edge["standby"], str(edge["previous_release"])
     name = f"app-{colour}"
-    for host in findings["zones"].get("app", []):
+    for host in model.app_hosts(findings):
         facts = model.facts_of(findings, host)
         one = model.container_of(facts, name)
         answer, from_edge = flows.replica(findings, host, colour)
@@ -61,7 +61,7 @@ def without_image(findings: Findings, component: Mapping[str, Any]) -> list[str]
     """Return the app hosts that report that they lack the image."""
     return [
         host
-        for host in findings["zones"].get("app", [])
+        for host in model.app_hosts(findings)
         if (facts := model.facts_of(findings, host))
         and model.image_of(component, facts) not in facts["images"]
     ]
@@ -79,7 +79,7 @@ def cold(findings: Findings, release: str, component: Mapping[str, Any]) -> Targ
     """Return the rollback from images, which the hosts or the jump host must have."""
     lacking = without_image(findings, component)
     if not lacking:
-        silent = [one for one in findings["zones"]["app"] if not model.facts_of(findings, one)]
+        silent = [one for one in model.app_hosts(findings) if not model.facts_of(findings, one)]
         late = f"; unknown for {', '.join(silent)}" if silent else ""
         line = f"rollback: {release} from its images, takes a minute or two{late}"
         return Target(line, warm=False, problems=[])

@@ -130,6 +130,9 @@ def host_lines(
 ) -> tuple[list[Row], list[Problem]]:
     """Return the table's lines of one host, and its problems."""
     said, facts = model.answer_of(findings, host), model.facts_of(findings, host)
+    out = host in model.drained_of(findings)
+    if out and (not facts or facts["engine"]["error"]):
+        return [Row(host, "-", "-", "-", "-", "drained", "-")], []
     if said.get("unreachable"):
         before = "bring the host back"
         problem = Problem(Rank.HOST, host, f"{host} cannot be reached over SSH", before=before)
@@ -150,6 +153,8 @@ def host_lines(
     wanted = wanted_services(findings, host, active)
     there = {one["service"]: one for one in facts["containers"]}
     for service in [*wanted, *sorted(set(there) - set(wanted))]:
+        if service not in there and out:
+            continue
         if service not in there:
             rows.append(Row(host, service, "-", "-", "-", "missing", "-"))
             rank = Rank.DATA if service in {"postgres", "redis"} else Rank.SERVICE

@@ -162,9 +162,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         self._vars = task_vars or {}
         command = str(self._task.args["command"])
-        if self._task.check_mode and command != "show":
-            return {"skipped": True, "changed": False}
         options = dict(self._task.args.get("options") or {})
+        if self._task.check_mode and command != "show" and "look" not in options:
+            return {"skipped": True, "changed": False}
         if command != "show":
             options["run"] = this_run()
         code, answer, words = self._call(command, options)
@@ -213,10 +213,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _call(self, command: str, options: dict[str, Any]) -> tuple[int, dict[str, Any], str]:
         words = [AGENT, command]
-        for name, value in options.items():
-            words.append(f"--{name}")
-            if value is not None:
-                words.append(json.dumps(value) if isinstance(value, dict) else str(value))
+        for name, given in options.items():
+            for value in given if isinstance(given, list) else [given]:
+                words.append(f"--{name}")
+                if value is not None:
+                    words.append(json.dumps(value) if isinstance(value, dict) else str(value))
         if step := self._task.args.get("begins"):
             first = shlex.join([AGENT, "step", "--run", options["run"], "--name", str(step)])
             words = ["sh", "-c", f"{first} >/dev/null && exec {shlex.join(words)}"]

@@ -100,6 +100,7 @@ class Host:
         given |= {"settings": SETTINGS, "record": str(self.record), "systems": [SYSTEM]}
         given |= {"network": {"name": "airlift", "options": {"icc": "false"}}}
         given |= {"support_packages": None, "engine_packages": None, "stage_owner": "root"}
+        given |= {"update": False, "offered": {}}
         found: dict[str, Any] = module.Engine(
             SimpleNamespace(
                 params={**given, "repositories": ["debian-13"], **options},
@@ -260,6 +261,41 @@ def test_missing_packages_are_asked_for_before_anything_changes(
     )
     host.bring(stage_owner="")
     assert seen == [("deb", ["nftables"], True)], "the engine's first start finds its configuration"
+
+
+OFFERED = {"debian-13": {"docker.io": "26.1.5-2", "runc": "1.1.15", "iptables": "1.8", "gone": "9"}}
+
+
+def test_newer_packages_are_installed_only_when_asked_for(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = ["docker.io installed 26.1.5-1", "runc installed 1.1.15", "iptables installed 1.9"]
+    lines = " ".join(f"'{one}'" for one in [*installed, "gone removed 1"])
+    host.program(
+        "dpkg-query",
+        f"""case "$*" in
+          *Version*) printf '%s\\n' {lines} ;;
+          *) printf '%s installed\\n' nftables python3-requests ;;
+        esac""",
+    )
+    done: list[list[str]] = []
+    monkeypatch.setattr(packages, "install", lambda _, names: done.append(list(names)))
+    monkeypatch.setattr(packages, "stage", lambda _: None)
+    assert host.bring(offered=OFFERED)["outdated"] == []
+    said = host.bring(check=True, update=True, offered=OFFERED)
+    assert (said["outdated"], said["due"], done) == (["docker.io"], True, [])
+    # First they are copied to the host.
+    assert host.bring(update=True, offered=OFFERED)["staged"] == "debian-13"
+    said = host.bring(update=True, offered=OFFERED, stage_owner="")
+    assert (done, said["outdated"]) == ([["docker.io"]], ["docker.io"])
+    # Without the restart the old program would go on.
+    assert "restart docker.service" in (host.folder / "calls").read_text()
+
+
+def test_the_index_of_a_repository_has_the_versions() -> None:
+    action = plugin("container_engine/action_plugins/container_engine.py")
+    index = "Package: runc\nDescription: Package: no\nVersion: 1.1\n\nPackage: a\nVersion: 2:3\n"
+    assert action.versions_of(index) == {"runc": "1.1", "a": "2:3"}
 
 
 @pytest.mark.parametrize("absent", [True, False])

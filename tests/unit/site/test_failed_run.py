@@ -30,7 +30,7 @@ PARTS = {
     "container": ["compare"],
     "postgres": ["main", "cluster", "database"],
     "redis": ["main", "kernel"],
-    "app": ["main", "database", "sources"],
+    "app": ["main", "database", "sources", "remove"],
     "edge": ["main", "prove", "served"],
     "monitoring": ["main", "targets"],
 }
@@ -85,7 +85,7 @@ class Site:
             (folder / "roles" / role / "tasks").mkdir(parents=True)
         swap = folder / "roles/swap"
         (swap / "action_plugins").mkdir(parents=True)
-        for name in ("tasks", "vars", "filter_plugins"):
+        for name in ("tasks", "vars", "defaults", "filter_plugins"):
             (swap / name).symlink_to(ROLES / "swap" / name)
         action = (ROLES / "swap_agent/action_plugins/swap_agent.py").read_text()
         (swap / "action_plugins/swap_agent.py").write_text(
@@ -99,7 +99,8 @@ class Site:
         (playbooks / "install.yml").write_text(
             "- name: Every host" + install.split("- name: Every host")[1]
         )
-        (playbooks / "retire.yml").symlink_to(ROOT / "playbooks/retire.yml")
+        for verb in ("retire", "drain_host"):
+            (playbooks / f"{verb}.yml").symlink_to(ROOT / f"playbooks/{verb}.yml")
         (folder / "inventory.yml").write_text(
             yaml.safe_dump(
                 {
@@ -127,7 +128,13 @@ class Site:
         return self
 
     def play(
-        self, verb: str = "install", place: str = "", deed: str = "fail", victim: str = ""
+        self,
+        verb: str = "install",
+        place: str = "",
+        deed: str = "fail",
+        victim: str = "",
+        check: bool = False,
+        **more: str,
     ) -> subprocess.CompletedProcess[str]:
         """Run a playbook; one task fails in it."""
         self.arm(place, deed, victim)
@@ -143,11 +150,13 @@ class Site:
             "edge_state_host": "edge-1",
             "edge_state": {"active": "blue"},
             "site_host_zones": "{{ group_names }}",
+            "site_colours": ["blue", "green"],
             "site_host_addresses": {host: host for hosts in HOSTS.values() for host in hosts},
             "secret": "SECRET-1",
             "site_engine_known": False,
             "container_compared": COMPARED,
             **CONTAINERS,
+            **more,
         }
         environment = os.environ | {
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
@@ -161,6 +170,7 @@ class Site:
             [
                 *[str(PROGRAM), "-i", str(self.folder / "inventory.yml")],
                 *[str(self.folder / f"playbooks/{verb}.yml"), "-e", json.dumps(variables)],
+                *(["--check"] if check else []),
             ],
             env=environment,
             capture_output=True,

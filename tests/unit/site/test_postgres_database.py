@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -350,3 +351,51 @@ def test_the_digest_is_over_all_that_the_service_compares() -> None:
         assert postgres_keys.digest(row) != postgres_keys.digest({**row, column: "x"})
     assert postgres_keys.digest({**row, "created_at": "x"}) == postgres_keys.digest(row)
     assert keys._DIGITS_OF_ID == postgres_keys.DIGITS_OF_ID
+
+
+def loaded(database: Database) -> str:
+    words = ["exec", database.container, "psql", "-U", "postgres", "-Atc"]
+    done = engine.run([*words, "SELECT pg_conf_load_time()"], what="docker exec")
+    return str(done).strip()
+
+
+def allow(database: Database, line: str) -> None:
+    """Replace the file of who may connect, as the role does."""
+    script = "sed '/# test/d' /data/db/pg_hba.conf > /data/new; echo \"$1 # test\" >> /data/new"
+    words = [
+        "exec",
+        database.container,
+        "sh",
+        "-ec",
+        f"{script}; mv /data/new /data/db/pg_hba.conf",
+    ]
+    engine.run([*words, "sh", line], what="docker exec")
+
+
+def test_the_server_reads_again_who_may_connect_and_only_then(server: Database) -> None:
+    time.sleep(1.1)
+    allow(server, "host all all 192.0.2.7/32 scram-sha-256")
+    before = loaded(server)
+    # A question changes nothing.
+    assert not server.ask().get("failed")
+    assert not server.set(_ansible_check_mode=True).get("failed")
+    assert loaded(server) == before
+    assert not server.set().get("failed")
+    eventually(lambda: loaded(server) != before, what="the reload")
+    time.sleep(1.1)
+    server.set()
+    eventually(lambda: not server.ask().get("failed"), what="Postgres")
+    after = loaded(server)
+    server.set()
+    time.sleep(0.5)
+    assert loaded(server) == after
+
+
+def test_a_file_that_the_server_cannot_read_is_refused(server: Database) -> None:
+    allow(server, "host all all 192.0.2.x/32 scram-sha-256")
+    said = server.set()
+    assert said["failed"]
+    assert "Postgres cannot read its pg_hba.conf (line " in said["msg"]
+    assert "correct postgres_clients" in said["msg"]
+    allow(server, "host all all 192.0.2.7/32 scram-sha-256")
+    assert not server.set().get("failed")

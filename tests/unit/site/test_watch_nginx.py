@@ -14,14 +14,14 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from swap_agent import watch
+from swap_agent import drain, lease, swap, watch
 from swap_agent.nginx import Edge
 from swap_agent.refusal import TABLE, Refusal, ruleset
-from swap_agent.state import Settings, State
+from swap_agent.state import Settings, State, SwapError
 from swap_agent.watch import Watch
 
 from bundle.builder.images import engine
@@ -30,10 +30,11 @@ from tests.unit.roles.conftest import ROOT
 
 #: A replica in a process of its own, so that it can be frozen: it says its port, then serves.
 REPLICA = """
-import http.server
+import http.server, sys, time
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
+        time.sleep(float(self.headers.get("X-Slow", "0")))
         body = str(self.server.server_address[1]).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -43,12 +44,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.do_GET()
     def log_message(self, *_): pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
 print(server.server_address[1], flush=True)
 server.serve_forever()
 """
 NGINX = """
-pid /tmp/pid; daemon off; error_log /dev/stderr warn; worker_shutdown_timeout 5s;
+pid /tmp/pid; daemon off; error_log /dev/stderr warn; worker_shutdown_timeout {ends}s;
 worker_processes 2;
 events {{}}
 http {{
@@ -60,7 +61,7 @@ http {{
     listen 127.0.0.1:{port};
     location / {{
       proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_next_upstream error timeout; proxy_read_timeout 2s;
+      proxy_next_upstream error timeout; proxy_read_timeout {read}s;
     }}
     location = /_swap/gen {{ return 200 "$airlift_generation\\n"; }}
   }}
@@ -69,8 +70,8 @@ http {{
 
 
 @contextlib.contextmanager
-def replica() -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-c", REPLICA]
+def replica(port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-c", REPLICA, str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:
@@ -80,11 +81,12 @@ def replica() -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
-def ask(port: int, method: str) -> str:
+def ask(port: int, method: str, slow: float = 0) -> str:
     """Send one request on a connection of its own; return the port of the replica, or the error."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        connection.request(method, "/", body=b"x" if method == "POST" else None)
+        body = b"x" if method == "POST" else None
+        connection.request(method, "/", body=body, headers={"X-Slow": str(slow)})
         answer = connection.getresponse()
         return answer.read().decode() if answer.status == 200 else f"HTTP {answer.status}"
     except OSError as error:
@@ -93,12 +95,17 @@ def ask(port: int, method: str) -> str:
         connection.close()
 
 
-@pytest.mark.docker
-@pytest.mark.slow
-def test_requests_leave_a_frozen_replica_and_come_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watch, "RELOADS", 3.0)
+def both(port: int, count: int = 40) -> set[str]:
+    """Return who answers, of many requests of both kinds."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        return set(pool.map(lambda verb: ask(port, verb), ["GET", "POST"] * (count // 2)))
+
+
+@contextlib.contextmanager
+def nginx(
+    tmp_path: Path, ports: Sequence[str], *, read: int = 2, ends: int = 5
+) -> Iterator[tuple[Edge, int]]:
+    """Have the product's Nginx before these replicas, of which each is a host."""
     port = free_port()
     name = f"watch-test-{uuid.uuid4().hex[:8]}"
     user = f"{os.getuid()}:{os.getgid()}"
@@ -114,18 +121,38 @@ def test_requests_leave_a_frozen_replica_and_come_back(
         watch_dir=tmp_path / "run",
     )
     edge = Edge(settings)
-    with replica() as (frozen, sick), replica() as (_, well):
-        (edge.desired / "upstreams").mkdir(parents=True)
-        (edge.desired / "nginx.conf").write_text(NGINX.format(port=port))
-        lines = "".join(f"    server 127.0.0.1:{p}; # app-{p}\n" for p in (sick, well))
-        block = f"upstream app {{\n    zone app 64k;\n{lines}    keepalive 8;\n}}\n"
-        (edge.desired / "upstreams/blue.conf").write_text(block)
-        tree = edge.stage(1, State("blue", None, "1.0.0", 1, 1, "now"))
-        edge.point(tree.rename(tree.with_name("000001")))
-        script = ["run", "--detach", "--rm", "--name", name, "--network", "host", "--user", user]
-        script += ["--volume", f"{settings.root}:/etc/nginx:ro", "--tmpfs", "/tmp:mode=1777"]  # noqa: S108
-        script += ["--entrypoint", "nginx", settings.image, "-c", "/etc/nginx/live/nginx.conf"]
-        engine.run(script, what="docker run")
+    (edge.desired / "upstreams").mkdir(parents=True)
+    # Its own test has no right to give its folders to another user.
+    own = "user root root;" if os.getuid() == 0 else ""
+    (edge.desired / "nginx.conf").write_text(own + NGINX.format(port=port, read=read, ends=ends))
+    lines = "".join(f"    server 127.0.0.1:{p}; # app-{p}\n" for p in ports)
+    block = f"upstream app {{\n    zone app 64k;\n{lines}    keepalive 8;\n}}\n"
+    (edge.desired / "upstreams/blue.conf").write_text(block)
+    state = State("blue", None, "1.0.0", 1, 1, "now")
+    tree = edge.stage(1, state)
+    edge.point(tree.rename(tree.with_name("000001")))
+    state.save(settings.state_file)
+    script = ["run", "--detach", "--rm", "--name", name, "--network", "host", "--user", user]
+    script += ["--volume", f"{settings.root}:/etc/nginx:ro", "--tmpfs", "/tmp:mode=1777"]  # noqa: S108
+    script += ["--entrypoint", "nginx", settings.image, "-c", "/etc/nginx/live/nginx.conf"]
+    engine.run(script, what="docker run")
+    try:
+        yield edge, port
+    finally:
+        engine.run(["rm", "--force", name], what="docker rm")
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_requests_leave_a_frozen_replica_and_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "RELOADS", 3.0)
+    with (
+        replica() as (frozen, sick),
+        replica() as (_, well),
+        nginx(tmp_path, (sick, well)) as (edge, port),
+    ):
         made, stop = Watch(edge), asyncio.Event()
         # The packet filter of this machine is not this test's.
         monkeypatch.setattr(made.refusal, "keep", lambda *_: "")
@@ -138,31 +165,58 @@ def test_requests_leave_a_frozen_replica_and_come_back(
                 task.cancel()
             await asyncio.wait(tasks)
 
-        def both(methods: int = 40) -> set[str]:
-            with concurrent.futures.ThreadPoolExecutor(8) as pool:
-                verbs = ["GET", "POST"] * (methods // 2)
-                return set(pool.map(lambda verb: ask(port, verb), verbs))
-
         thread = threading.Thread(target=lambda: loop.run_until_complete(daemon()))
         try:
-            wait_for(lambda: both(2) <= {sick, well} and both() == {sick, well})
+            wait_for(lambda: both(port, 2) <= {sick, well} and both(port) == {sick, well})
             thread.start()
             workers = edge.workers()
             frozen.send_signal(signal.SIGSTOP)
             wait_for(lambda: made.reloads == 1 and not workers & edge.workers())
             assert edge.out() == {f"127.0.0.1:{sick}"}
             # All of them, writing ones too: nothing is sent to it any more, so nothing fails.
-            assert both(200) == {well}
+            assert both(port, 200) == {well}
             assert edge.answered() == 1
             frozen.send_signal(signal.SIGCONT)
             wait_for(lambda: made.reloads == 2)
-            wait_for(lambda: both() == {sick, well})
+            wait_for(lambda: both(port) == {sick, well})
         finally:
             if thread.ident:
                 loop.call_soon_threadsafe(stop.set)
                 thread.join()
             loop.close()
-            engine.run(["rm", "--force", name], what="docker rm")
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_a_drained_host_ends_its_requests_and_comes_back(tmp_path: Path) -> None:
+    with (
+        replica() as (going, out),
+        replica() as (_, well),
+        nginx(tmp_path, (out, well), read=30, ends=30) as (edge, port),
+        concurrent.futures.ThreadPoolExecutor(8) as pool,
+    ):
+        lease.acquire(swap.lease_file(edge), run="r", owner="ann", verb="drain", seconds=600)
+        wait_for(lambda: both(port, 2) <= {out, well} and both(port) == {out, well})
+        # In progress on both of them, also with an effect, when the command begins.
+        slow = [pool.submit(ask, port, verb, 8) for verb in ("GET", "POST") * 4]
+        time.sleep(0.5)
+        said = drain.drain(edge, run="r", hosts=[f"app-{out}"], look=False, gone=False)
+        # It has returned, so the host may be switched off.
+        ended = [one.done() for one in slow]
+        going.kill()
+        assert all(ended)
+        assert {one.result() for one in slow} == {out, well}
+        assert said["generation"] == edge.answered() == 2
+        assert both(port, 200) == {well}
+        with pytest.raises(SwapError, match="would leave no app host"):
+            drain.drain(edge, run="r", hosts=[f"app-{well}"], look=False, gone=False)
+        with pytest.raises(SwapError, match="stays drained"):
+            drain.bring_back(edge, run="r", host=f"app-{out}")
+        assert both(port, 20) == {well}
+        with replica(int(out)):
+            drain.bring_back(edge, run="r", host=f"app-{out}")
+            assert both(port) == {out, well}
+            assert edge.answered() == 3
 
 
 def wait_for(check: object, seconds: float = 60) -> None:

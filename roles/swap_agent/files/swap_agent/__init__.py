@@ -12,6 +12,7 @@ so that one rename replaces all of it and a reboot finds either the old or the n
     /etc/airlift/edge/live             -> trees/000007
     /var/lib/airlift/swap/state.json   active colour, release, generation, since; the standby
     /var/lib/airlift/swap/journal      steps that began and ended, one JSON object per line
+    /var/lib/airlift/swap/drained.json   hosts that an operator has taken out of service
     /var/lib/airlift/swap/lease.json   which run may change the site now, and until when
     /run/airlift/                      last results of the watch (replicas.json, replicas.prom)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import swap_agent
-from swap_agent import reserve, runs, swap, watch
+from swap_agent import drain, reserve, runs, swap, watch
 from swap_agent.journal import VERBS
 from swap_agent.lease import SECONDS, HeldError
 from swap_agent.nginx import Edge
@@ -59,6 +59,14 @@ def parser() -> argparse.ArgumentParser:
     one = _of_run(commands, "retire", "stop sending requests to the standby")
     one.add_argument("--returns", action="store_true", help="it will be made again: see stand-by")
     _of_run(commands, "stand-by", "make the other colour the standby again")
+    one = _of_run(
+        commands, "drain", "take app hosts out of service; requests in progress end first"
+    )
+    one.add_argument("--host", required=True, action="append", help="host of the inventory")
+    one.add_argument("--look", action="store_true", help="only say whether that is refused")
+    one.add_argument("--gone", action="store_true", help="the hosts have left the inventory")
+    one = _of_run(commands, "bring-back", "put a drained app host back that is ready")
+    one.add_argument("--host", required=True, help="host of the inventory")
     _of_run(commands, "undo", "restore what served before an unfinished run switched")
     one = _of_run(commands, "unlock", "end a run and release the lock")
     one.add_argument("--failed", default="", metavar="WHY", help="record that it failed, and why")
@@ -85,7 +93,13 @@ def _of_run(
 def answer(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
     """Run a command; return its answer."""
     if given.command == "apply":
-        return swap.apply(edge, given.release, given.serial)
+        said = swap.apply(edge, given.release, given.serial)
+        drain.forget(edge)
+        return said
+    if given.command == "drain":
+        return drain.drain(edge, run=given.run, hosts=given.host, look=given.look, gone=given.gone)
+    if given.command == "bring-back":
+        return drain.bring_back(edge, run=given.run, host=given.host)
     if given.command == "verify":
         return swap.verify(edge)
     if given.command == "lock":
@@ -137,7 +151,8 @@ def obey(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
 def line(record: dict[str, Any]) -> str:
     """Return a record of the journal as one readable line."""
     data = record["data"]
-    told = [f"to {data['release']}" if "release" in data else ""]
+    told = [f"of {data['host']}" if "host" in data else ""]
+    told += [f"to {data['release']}" if "release" in data and "host" not in data else ""]
     told += [f"by {data['owner']}" if "owner" in data else "", str(data.get("why", ""))]
     event = "begun" if record["event"] == "intent" else record["event"]
     words = [record["time"], f"{record['step']:<9}", f"{event:<9}", *filter(None, told)]

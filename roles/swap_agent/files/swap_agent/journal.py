@@ -12,7 +12,7 @@ from swap_agent.state import SwapError, in_words, now, parsed, sync_directory
 #: A step is open from its intent until one of these.
 ENDS = ("done", "failed", "given up")
 #: The operations of an operator; each is itself a step around its steps.
-VERBS = ("install", "upgrade", "rollback", "retire")
+VERBS = ("install", "upgrade", "rollback", "retire", "drain", "bring_back")
 _SHAPE = {"seq": int, "time": str, "run": str, "step": str, "event": str, "data": dict}
 
 

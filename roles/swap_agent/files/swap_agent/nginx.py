@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+from swap_agent import drained
 from swap_agent.replicas import downs, marked
 from swap_agent.state import NoRoomError, Settings, State, SwapError, sync_directory, write_synced
 
@@ -60,6 +61,10 @@ class Edge:
             raise SwapError(f"missing in the wanted configuration: {', '.join(missing)}")
         return files
 
+    def drained(self) -> set[str]:
+        """Return the hosts that an operator has taken out."""
+        return set(drained.load(self.settings))
+
     def served(self) -> dict[str, Path]:
         """Return the files of the live tree, without the generation's own."""
         if not self.live.is_dir():
@@ -85,7 +90,8 @@ class Edge:
             body = source.read_bytes()
             if name == UPSTREAM_FILE:
                 # A replica that is out stays out: the mark is the watch's, not the generation's.
-                body = marked(body.decode(), self.out()).encode()
+                text = drained.without(body.decode(), self.drained())
+                body = marked(text, self.out()).encode()
             write_synced(target, body, facts.st_mode & 0o777)
             os.chown(target, facts.st_uid, facts.st_gid)
         line = f'map "" $airlift_generation {{ default "{generation}"; }}\n'
@@ -286,14 +292,17 @@ def content(tree: Path) -> dict[str, Path]:
     return found
 
 
-def fingerprint(files: dict[str, Path]) -> str:
-    """Return one hash over names, modes, owners and contents, without the marks of replicas."""
+def fingerprint(files: dict[str, Path], out: Collection[str] = ()) -> str:
+    """Return one hash over names, modes, owners and contents, without the marks of replicas.
+
+    `out` names the hosts that are drained, for a wanted configuration: it has all hosts.
+    """
     total = hashlib.sha256()
     for name in sorted(files):
         facts = files[name].stat()
         head = f"{name}\0{facts.st_mode & 0o777:o}\0{facts.st_uid}\0".encode()
         body = files[name].read_bytes()
         if name == UPSTREAM_FILE:
-            body = marked(body.decode(), ()).encode()
+            body = marked(drained.without(body.decode(), out), ()).encode()
         total.update(head + hashlib.sha256(body).digest())
     return total.hexdigest()

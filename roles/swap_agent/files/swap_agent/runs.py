@@ -65,8 +65,12 @@ def end(edge: Edge, *, run: str, why: str = "", data: dict[str, Any]) -> dict[st
         return {"changed": False, "why": "this run does not hold the lock"}
     journal = journal_of(edge)
     event = "failed" if why else "done"
-    note = {**data, **({"why": why} if why else {})}
-    opened = {record["step"] for record in journal.open_steps()}
+    begun = journal.open_steps()
+    # Which host it is about, a run says when it begins.
+    aims = [record["data"] for record in begun if record["step"] == taken.verb]
+    host = {"host": aims[-1]["host"]} if aims and "host" in aims[-1] else {}
+    note = {**host, **data, **({"why": why} if why else {})}
+    opened = {record["step"] for record in begun}
     for name in sorted(opened - set(VERBS)):
         journal.append(run, name, event)
     for name in sorted(opened & set(VERBS) - {taken.verb}):

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from swap_agent import lease, watch
+from swap_agent import drained, lease, watch
 from swap_agent.journal import Journal
 from swap_agent.nginx import Edge, engine, fingerprint
 from swap_agent.state import COLOURS, NoRoomError, State, SwapError, in_words, now, sync_directory
@@ -62,7 +62,8 @@ def converge(edge: Edge, state: State) -> tuple[State, bool, str]:
     """Make Nginx serve a state; return the resulting state, whether it changed, and why."""
     held = State.load(edge.settings.state_file)
     live = edge.live_generation()
-    if not live or fingerprint(edge.wanted(state)) != fingerprint(edge.served()):
+    wanted = fingerprint(edge.wanted(state), edge.drained())
+    if not live or wanted != fingerprint(edge.served()):
         return put_in_place(edge, state), True, "the configuration differs"
     # An earlier run may have ended between the rename and the reload.
     late = edge.running() and edge.answered() not in {None, live}
@@ -260,5 +261,7 @@ def show(edge: Edge) -> dict[str, Any]:
         "last_run": journal_of(edge).last_end(),
         "seen": before,
         **watch.shown(edge.settings.watch_dir),
+        "drained": drained.load(edge.settings),
+        "app_hosts": drained.names(edge.upstream()),
         "now": now(),
     }
