@@ -328,7 +328,12 @@ def test_the_passphrase_is_typed_twice_on_the_terminal(desk: Desk) -> None:
 def test_without_a_terminal_it_says_how_to_give_the_passphrase(desk: Desk) -> None:
     words = [sys.executable, "-m", "bundle", "state", "save", str(desk.file)]
     words += ["--home", str(desk.old.root)]
-    run = {"cwd": TREE, "capture_output": True, "text": True, "start_new_session": True}
+    run: dict[str, Any] = {
+        "cwd": TREE,
+        "capture_output": True,
+        "text": True,
+        "start_new_session": True,
+    }
     done = subprocess.run(words, check=False, input="", **run)
     assert done.returncode == Kind.USAGE.exit_code
     assert "--passphrase-file -" in done.stderr
