@@ -186,7 +186,7 @@ soak: setup-tests ## run the long proofs: imports killed at every step, installs
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py tests/soak
 	@$(MAKE) soak-from
 
-.PHONY: soak-from soak-install soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-stack
+.PHONY: soak-from soak-install soak-power soak-pairs soak-sick soak-next soak-fuzz soak-deploy soak-jump soak-stack
 soak-from: setup ## run the part of `make soak` that upgrades a site of an older tree to this tree and rolls back, under load (REV=COMMIT)
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_from.py
 soak-install: setup ## run the part of `make soak` that kills an install at many tasks, and ends it with the same command
@@ -199,6 +199,8 @@ soak-pairs: setup ## run the part of `make soak` that tries every change of a si
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_pairs.py
 soak-sick: setup ## run the part of `make soak` that makes an app host sick in every way, under load
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_sick_replica.py
+soak-jump: setup ## run the part of `make soak` in which the jump host loses its state and gets it back (AIRLIFT_PROOFS=1 writes docs/proofs/)
+	@AIRLIFT_SOAK=1 pytest tests/soak/test_jump_host.py
 soak-next: setup ## run the part of `make soak` that types what status prints, in the states that print it
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_next.py
 soak-fuzz: setup-tests ## run the part of `make soak` that fuzzes each parser of foreign bytes, for AIRLIFT_FUZZ_SECONDS in all (an hour)

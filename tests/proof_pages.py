@@ -21,6 +21,10 @@ ABOUT = {
         "After `kill -9` at any task of an install, the same command ends it.",
         "soak-install",
     ),
+    "jump_host": (
+        "A second jump host rolls back; a lost jump host's state is restored, and nothing changes.",
+        "soak-jump",
+    ),
     "next": (
         "Each command that status prints is typed in that state, and ends in a clean status.",
         "soak-next",

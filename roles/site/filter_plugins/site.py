@@ -14,7 +14,7 @@ RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
-from roles.site.logic import sources  # noqa: E402
+from roles.site.logic import folder, sources  # noqa: E402
 from roles.site.module_utils.image_identity import image_ids, image_store  # noqa: E402
 
 
@@ -113,6 +113,7 @@ class FilterModule:
             "site_image_store": image_store,
             "site_image_ids": image_ids,
             "site_command": site_command,
+            "site_folder": folder.look,
             "site_vault_command": site_vault_command,
             "site_components_of": site_components_of,
             "site_source_defaults": site_source_defaults,
