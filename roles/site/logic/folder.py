@@ -26,7 +26,7 @@ def is_shared(folder: Path) -> bool:
 
 
 def look(folder: str, state: str) -> dict[str, Any]:
-    """Return the modes of private files, and why this user cannot work here, with the fix."""
+    """Return modes and group of private files, and why this user cannot work here."""
     top = Path(folder)
     shared = is_shared(top)
     wrong = list(_unusable(Path(state)))
@@ -34,6 +34,7 @@ def look(folder: str, state: str) -> dict[str, Any]:
     return {
         "directory_mode": "2770" if shared else "0700",
         "file_mode": "0660" if shared else "0600",
+        "group": str(top.stat().st_gid) if shared else "",
         "problem": f"{_user(os.geteuid())} cannot use it: {'; '.join(wrong[:NAMED])}{more}"
         if wrong
         else "",

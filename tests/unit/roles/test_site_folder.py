@@ -73,6 +73,7 @@ def test_a_second_operator_is_told_who_owns_what_and_the_command_mends_it(site: 
     assert look(site, ALICE) == {
         "directory_mode": "0700",
         "file_mode": "0600",
+        "group": "",
         "problem": "",
         "fix": "",
     }
@@ -85,7 +86,7 @@ def test_a_second_operator_is_told_who_owns_what_and_the_command_mends_it(site: 
     subprocess.run(["sh", "-ec", command], check=True)
     for user in (ALICE, BOB):
         found = look(site, user)
-        assert found["problem"] == ""
+        assert (found["problem"], found["group"]) == ("", str(OPERATORS))
         assert (found["directory_mode"], found["file_mode"]) == ("2770", "0660")
     assert site.stat().st_mode & 0o7777 == 0o2770
 
