@@ -193,7 +193,7 @@ soak: setup-tests ## run the long proofs: imports killed at every step, installs
 	  tests/unit/scripts/test_locked.py tests/soak
 	@$(MAKE) soak-from
 
-.PHONY: soak-from soak-install soak-power soak-pairs soak-settings soak-sick soak-stopped soak-maintenance soak-next soak-fuzz soak-deploy soak-stack
+.PHONY: soak-from soak-install soak-power soak-pairs soak-settings soak-sick soak-stopped soak-maintenance soak-next soak-fuzz soak-deploy soak-jump soak-stack
 soak-from: setup ## run the part of `make soak` that upgrades a site of an older tree to this tree and rolls back, under load (REV=COMMIT)
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_from.py
 soak-install: setup ## run the part of `make soak` that kills an install at many tasks, and ends it with the same command
@@ -212,6 +212,8 @@ soak-stopped: setup ## run the part of `make soak` that upgrades to more bad rel
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_stopped.py
 soak-maintenance: setup ## run the part of `make soak` that drains, reboots, adds and removes app hosts, under load (AIRLIFT_PROOFS=1 writes docs/proofs/)
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_maintenance.py
+soak-jump: setup ## run the part of `make soak` in which the jump host loses its state and gets it back (AIRLIFT_PROOFS=1 writes docs/proofs/)
+	@AIRLIFT_SOAK=1 pytest tests/soak/test_jump_host.py
 soak-next: setup ## run the part of `make soak` that types what status prints, in the states that print it
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_next.py
 soak-fuzz: setup-tests ## run the part of `make soak` that fuzzes each parser of foreign bytes, for AIRLIFT_FUZZ_SECONDS in all (an hour)

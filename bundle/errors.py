@@ -31,6 +31,7 @@ class Kind(Enum):
     RELEASE_ALTERED = (32, "an imported release is not what was accepted")
     NEEDS_BASE = (33, "a delta omits members that this jump host does not have")
     CUSTODY = (34, "a custody log was altered or torn, or cannot be continued")
+    STATE = (35, "a saved state cannot be opened, or would replace what this jump host has")
     NO_SPACE = (40, "not enough disk space")
     LOCKED = (41, "another import or prune is in progress, or hosts are served from the store")
     HOME = (42, "Airlift's directory on the jump host cannot be used")

@@ -25,6 +25,10 @@ ABOUT = {
         "App hosts are drained, rebooted, added and removed, and no request fails.",
         "soak-maintenance",
     ),
+    "jump_host": (
+        "A second jump host rolls back; a lost jump host's state is restored, and nothing changes.",
+        "soak-jump",
+    ),
     "next": (
         "Each command that status prints is typed in that state, and ends in a clean status.",
         "soak-next",

@@ -70,6 +70,9 @@ COMMANDS = {
     "prune": Command(
         OPERATOR, "remove releases and blobs that no kept release needs", "bundle.cli.prune"
     ),
+    "state": Command(
+        OPERATOR, "save or restore what only this jump host has, encrypted", "bundle.cli.state"
+    ),
     "serve": Command(OPERATOR, "serve the store as a registry on loopback", "bundle.cli.serve"),
     "completion": Command(
         ANYBODY, "print a completion script for a shell", "bundle.cli.completion"

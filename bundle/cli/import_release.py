@@ -95,12 +95,12 @@ def _next(home: Home) -> str:
         installed = (site / ".airlift" / "tls" / "ca.pem").exists()
         words = ("upgrade.yml --check", "upgrade.yml") if installed else _FIRST
         inventory = shlex.quote(str(site))
-        command = f"./venv/bin/ansible-playbook -i {inventory}{_vault_option(site)}"
+        command = f"./venv/bin/ansible-playbook -i {inventory}{vault_option(site)}"
         lines += [f"  {command} playbooks/{playbook}" for playbook in words]
     return "\n".join(lines)
 
 
-def _vault_option(site: Path) -> str:
+def vault_option(site: Path) -> str:
     """Return the option that opens a site's secrets, with the label of its encrypted files."""
     for path in sorted((site / "group_vars").rglob("*.yml")):
         try:

@@ -14,7 +14,7 @@ from bundle.errors import AirliftError, Kind
 
 RANGES = (
     "0 done, 2 wrong arguments, 10-15 the file, 20-26 the signers,\n"
-    "30-34 what was accepted before, 40-52 this machine, 130 interrupted"
+    "30-35 what was accepted before, 40-52 this machine, 130 interrupted"
 )
 
 
@@ -126,7 +126,7 @@ def _folded(line: str) -> str:
 
 def _plain(message: str) -> str:
     found = re.match(
-        r"argument (COMMAND|--?[\w-]+): invalid choice: '(.*?)' \(choose from (.*)\)", message
+        r"argument ([A-Z]+|--?[\w-]+): invalid choice: '(.*?)' \(choose from (.*)\)", message
     )
     if not found:
         return message.replace("the following arguments are required:", "this is missing:")
@@ -134,7 +134,7 @@ def _plain(message: str) -> str:
 
     known = re.findall(r"[\w-]+", found[3])
     near = difflib.get_close_matches(found[2], known, 1)
-    kind = "command" if found[1] == "COMMAND" else f"value of {found[1]}"
+    kind = found[1].lower() if found[1].isupper() else f"value of {found[1]}"
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
     return f"there is no {kind} {found[2]!r}; {hint}"
 

@@ -83,6 +83,38 @@ def keep(home: Home, trust: Trust, verdict: Verdict, log: Log) -> None:
         write_atomic(home.trust / "required_signers", f"{trust.required}\n".encode())
 
 
+def take_in(home: Home, saved: Path) -> None:
+    """Add the lists of a saved state to those of this jump host, which stay as strict as before.
+
+    Everything that makes it stricter comes first: killed between two steps, it trusts nobody more.
+
+    Args:
+        home: of this jump host.
+        saved: the directory of the other lists. Its list of signers replaces the one here.
+    """
+    other = Home(saved.parent)
+    home.trust.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for path in revocations(other):
+        _keep_revoked(home, allowed_signers.load_revoked(path))
+    removed = sorted({*_keys_of(_removed(home)), *_keys_of(_removed(other))})
+    if removed != sorted(_keys_of(_removed(home))):
+        _write_removed(home, removed)
+    if required_signers(other) > required_signers(home):
+        write_atomic(home.trust / "required_signers", f"{required_signers(other)}\n".encode())
+    new, kept = saved / "allowed_signers", home.trust / "allowed_signers"
+    if not new.exists() or (kept.exists() and kept.read_bytes() == new.read_bytes()):
+        return
+    if kept.exists():
+        write_atomic(kept.with_name(f"{kept.name}.old"), kept.read_bytes())
+    write_atomic(kept, allowed_signers.load(new).raw)
+
+
+def _write_removed(home: Home, keys: Iterable[tuple[str, bytes]]) -> None:
+    text = b"# Keys of earlier lists of signers. Only --restore-signer restores one.\n"
+    listed = Revoked(_removed(home), b"", tuple(sorted(keys)))
+    write_atomic(_removed(home), text + listed.for_ssh_keygen)
+
+
 def _keep_revoked(home: Home, new: Revoked) -> None:
     """Add to the kept lists; a revoked key is never removed from them."""
     first = home.trust / "revoked"
@@ -117,9 +149,7 @@ def _remember_removed(home: Home, trust: Trust, old: bytes, new: bytes) -> None:
     before = set(_keys_of(_removed(home)))
     after = {key for key in before | gone if key[1] not in now}
     if after != before:
-        empty = Revoked(kept, b"", tuple(sorted(after)))
-        text = b"# Keys of earlier lists of signers. Only --restore-signer restores one.\n"
-        write_atomic(_removed(home), text + empty.for_ssh_keygen)
+        _write_removed(home, after)
 
 
 def _keys_of(path: Path) -> tuple[tuple[str, bytes], ...]:

@@ -175,10 +175,12 @@ def secrets_of(journey: Journey) -> dict[str, str]:
     vault = journey.lab.ssh(
         f"{command} --vault-id lab@{VAULT_PASSWORD} {SITE}/group_vars/all/vault.yml"
     ).output
-    pairs = (line.split(": ", 1) for line in vault.splitlines() if "_password: " in line)
+    secret = ("_password: ", "_api_key: ")
+    lines = [line for line in vault.splitlines() if any(word in line for word in secret)]
+    pairs = (line.split(": ", 1) for line in lines)
     found = {name: value.strip("'\"") for name, value in pairs}
     found["vault password"] = journey.lab.ssh(f"cat {VAULT_PASSWORD}").output.strip()
-    found["smoke key"] = journey.lab.ssh(f"cat {SITE}/.airlift/smoke.key").output.strip()
+    assert "site_smoke_api_key" in found
     found["API key"] = (journey.cache / "api-key").read_text().strip()
     assert min(map(len, found.values())) >= 20
     return found

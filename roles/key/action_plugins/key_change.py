@@ -18,6 +18,7 @@ if RELEASE not in sys.path:
 
 from roles.key.logic import keys, listedit, turn, vaultfile  # noqa: E402
 from roles.preflight.logic import settings  # noqa: E402
+from roles.site.logic import folder  # noqa: E402
 from roles.site.logic.fresh import Definition, Fresh  # noqa: E402
 from roles.swap_agent.action_plugins.swap_agent import is_dead, this_run  # noqa: E402
 
@@ -98,7 +99,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     @staticmethod
     def _begin(asked: dict[str, Any]) -> dict[str, Any]:
-        Path(asked["turn"]).parent.mkdir(mode=0o700, exist_ok=True)
+        folder.make(Path(asked["turn"]).parent)
         holder = turn.take(Path(asked["turn"]), this_run(), is_dead, seconds=PATIENCE)
         if holder:
             raise keys.KeyRefusedError(

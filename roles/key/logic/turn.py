@@ -9,9 +9,11 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
+
+from roles.site.logic.folder import is_shared
 
 
 def take(path: Path, run: str, is_dead: Callable[[str], bool], *, seconds: float) -> str:
@@ -38,6 +40,10 @@ def give_back(path: Path, run: str) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    # All operators of a group take turns; who did not make the file cannot change its mode.
+    if is_shared(path.parent):
+        with suppress(PermissionError):
+            os.fchmod(handle, 0o660)
     with os.fdopen(handle, "r+") as file:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield file

@@ -15,6 +15,7 @@ if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
 from roles.preflight.logic import table  # noqa: E402
+from roles.site.logic import folder  # noqa: E402
 
 FORMAT = 1
 
@@ -68,8 +69,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Write the JSON report; warn if that is impossible."""
         path = Path(str(self._task.args["path"]))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            folder.write(path, json.dumps(report, indent=1, sort_keys=True) + "\n")
         except OSError as error:
             self._display.warning(
                 f"the JSON report could not be written: {error}; choose another file with "

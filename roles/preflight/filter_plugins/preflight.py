@@ -16,6 +16,7 @@ if RELEASE not in sys.path:
 
 from roles.images.delivery.archive import lacking_blobs  # noqa: E402
 from roles.preflight.logic.cut import cut  # noqa: E402
+from roles.tls.filter_plugins import tls  # noqa: E402
 
 
 def preflight_findings(checks: Iterable[Mapping[str, Any]], host: str) -> list[dict[str, str]]:
@@ -117,6 +118,11 @@ def preflight_lacking(manifest: Mapping[str, Any], store: str) -> list[str]:
     """Return the components that the jump host's store cannot deliver."""
     components = manifest["components"].items()
     return [name for name, component in components if lacking_blobs(Path(store), component)]
+
+
+def preflight_stranger(trusted: str, ca_path: str) -> str:
+    """Return whose certificate a host trusts, if it is not this jump host's authority."""
+    return tls.tls_stranger(trusted, ca_path)
 
 
 def preflight_duplicates(addresses: Mapping[str, str]) -> list[str]:

@@ -20,6 +20,9 @@ options:
     type: list
     elements: int
     default: []
+  authority:
+    description: The certificate of the authority that the host trusts, if it has one already.
+    type: path
   components:
     description: Components of the release that the host needs, with what identifies their images.
     type: dict
@@ -191,6 +194,15 @@ def forwards() -> bool:
     return not place.exists() or place.read_text(encoding="ascii").strip() != "0"
 
 
+def authority(path: str | None) -> str:
+    """Return a certificate, or nothing where there is none yet."""
+    try:
+        with Path(path or "").open(encoding="ascii") as file:
+            return file.read(1 << 16)
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def has_nf_tables() -> bool:
     """Return whether the kernel reports an nftables generation: this check needs no program."""
     try:
@@ -215,6 +227,7 @@ def main() -> None:
         argument_spec={
             "paths": {"type": "list", "elements": "path", "default": []},
             "ports": {"type": "list", "elements": "int", "default": []},
+            "authority": {"type": "path"},
             "components": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
@@ -238,6 +251,7 @@ def main() -> None:
         facts["neighbours"] = host_neighbours.neighbours()
         sockets = host_sockets.sockets()
         facts["connections"] = host_sockets.connections(sockets) + host_neighbours.needed()
+        facts["authority"] = authority(params["authority"])
     module.exit_json(changed=False, facts=facts, clock=[began, time.time()])
 
 

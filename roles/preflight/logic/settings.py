@@ -123,10 +123,13 @@ def missing_settings(
     """
     rows = []
     for option in options.values():
-        if not option.required:
+        # A secret that is not required may be missing or empty, but not be what everybody knows.
+        if not option.required and not option.secret:
             continue
         hosts = wanted.get(option.role, [])
         lacking = [host for host in hosts if not has(host, option.name)]
+        if not option.required:
+            hosts, lacking = [host for host in hosts if host not in lacking], []
         place = "group_vars/all/vault.yml" if option.secret else "group_vars/all/main.yml"
         how = " (ansible-vault edit)" if option.secret else ""
         if lacking:
@@ -143,7 +146,8 @@ def missing_settings(
             continue
         for host in hosts:
             value = lookup(host, option.name)
-            if value in ("", None) or (isinstance(value, str) and PLACEHOLDER in value):
+            empty = option.required and value in ("", None)
+            if empty or (isinstance(value, str) and PLACEHOLDER in value):
                 said = "empty" if value in ("", None) else "the example's value"
                 rows.append(
                     row(

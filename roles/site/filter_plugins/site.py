@@ -14,7 +14,7 @@ RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
-from roles.site.logic import sources  # noqa: E402
+from roles.site.logic import folder, sources  # noqa: E402
 from roles.site.module_utils.image_identity import image_ids, image_store  # noqa: E402
 
 
@@ -65,12 +65,25 @@ def site_command(inventory: str) -> str:
 
     With the vault options of this very run, so that it can be copied as it stands.
     """
-    given = context.CLIARGS
-    words = ["./venv/bin/ansible-playbook", "-i", inventory]
-    words += [f"--vault-id={one}" for one in given.get("vault_ids") or ()]
-    words += [f"--vault-password-file={one}" for one in given.get("vault_password_files") or ()]
-    words += ["--ask-vault-pass"] if given.get("ask_vault_pass") else []
+    words = ["./venv/bin/ansible-playbook", "-i", inventory, *_vault_options()]
     return f"{shlex.join(words)} playbooks/"
+
+
+def _vault_options() -> list[str]:
+    given = context.CLIARGS
+    words = [f"--vault-id={one}" for one in given.get("vault_ids") or ()]
+    words += [f"--vault-password-file={one}" for one in given.get("vault_password_files") or ()]
+    return words + (["--ask-vault-pass"] if given.get("ask_vault_pass") else [])
+
+
+def site_vault_command(source: str, name: str, target: str) -> str:
+    """Return the command that encrypts a file's one line as a setting, in a file of its own.
+
+    The secret goes through a pipe: it is no argument, and no other file has it meanwhile.
+    """
+    tool = ["./venv/bin/ansible-vault", "encrypt_string", *_vault_options()[:1]]
+    words = shlex.join([*tool, "--stdin-name", name])
+    return f"tr -d '\\n' < {shlex.quote(source)} | {words} > {shlex.quote(target)}"
 
 
 def site_source_defaults(roles: str) -> dict[str, Any]:
@@ -100,6 +113,8 @@ class FilterModule:
             "site_image_store": image_store,
             "site_image_ids": image_ids,
             "site_command": site_command,
+            "site_folder": folder.look,
+            "site_vault_command": site_vault_command,
             "site_components_of": site_components_of,
             "site_source_defaults": site_source_defaults,
             "site_sources": site_sources,

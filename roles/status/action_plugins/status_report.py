@@ -14,6 +14,7 @@ RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
+from roles.site.logic import folder  # noqa: E402
 from roles.status.logic import report  # noqa: E402
 
 
@@ -35,9 +36,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         path = Path(str(self._task.args["path"]))
         try:
             # In check mode as well: the file reports what was checked and changes nothing else.
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            body = json.dumps(made["report"], indent=1, sort_keys=True)
-            path.write_text(body + "\n", encoding="utf-8")
+            folder.write(path, json.dumps(made["report"], indent=1, sort_keys=True) + "\n")
         except OSError as error:
             self._display.warning(
                 f"the JSON report could not be written: {error}; choose another file with "

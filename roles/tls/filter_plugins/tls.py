@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 
 
 def _names(certificate: x509.Certificate) -> set[str]:
@@ -121,6 +121,29 @@ def tls_due(
     return ""
 
 
+def tls_stranger(trusted: str, ca_path: str) -> str:
+    """Return whose certificate a host trusts, if it is not our authority's; or nothing.
+
+    A renewed certificate of the same key is the same authority. One that cannot be read tells
+    nothing, and is replaced.
+    """
+    try:
+        theirs = x509.load_pem_x509_certificate(trusted.encode())
+        public = _public(theirs.public_key())
+    except _ODD:
+        return ""
+    here = "this jump host has none"
+    if Path(ca_path).is_file():
+        here = f"this jump host has another one in {ca_path}"
+        try:
+            if _public_of(_read(ca_path), ca_path) == public:
+                return ""
+        except ValueError as error:
+            here = str(error)
+    mark = theirs.fingerprint(hashes.SHA256()).hex()
+    return f"it trusts the authority SHA-256 {mark[:16]}…, and {here}"
+
+
 def tls_san(names: Sequence[str]) -> list[str]:
     """Return names as subject alternative names: an address is an IP entry, the rest are DNS."""
     result = []
@@ -137,4 +160,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return name: function."""
-        return {"tls_pair_problem": tls_pair_problem, "tls_due": tls_due, "tls_san": tls_san}
+        return {
+            "tls_pair_problem": tls_pair_problem,
+            "tls_due": tls_due,
+            "tls_san": tls_san,
+            "tls_stranger": tls_stranger,
+        }

@@ -112,6 +112,14 @@ def test_a_placeholder_is_no_value(
     assert fact == f"web_password is {said}"
 
 
+def test_a_secret_that_may_be_missing_is_not_what_everybody_knows() -> None:
+    """An API key that says CHANGE-ME would open the service."""
+    option = settings.Option("web_key", "web", False, True, "A key.", {})
+    for value, found in (("CHANGE-ME", 1), ("", 0), ("x", 0)):
+        rows = missing({"web_key": option}, {"a": {"web_key": value}, "b": {}})
+        assert len(rows) == found
+
+
 def test_roles_that_run_nowhere_need_nothing(options: dict[str, settings.Option]) -> None:
     assert missing(options, {}) == []
 

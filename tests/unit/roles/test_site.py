@@ -1,10 +1,14 @@
 """The one table of flows, and what the site works out."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ansible import context
+from ansible.parsing.vault import VaultLib, VaultSecret
 
 from tests.unit.roles.conftest import ROLES, load, plugin
 
@@ -117,3 +121,21 @@ def test_a_command_to_copy_has_the_vault_options_of_the_run(
     said = site.site_command("/opt/airlift/sites/acme")
     start = "./venv/bin/ansible-playbook -i /opt/airlift/sites/acme"
     assert said == f"{start}{words} playbooks/"
+
+
+def test_the_command_that_moves_a_secret_into_the_vault_does_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv/bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / "password").write_text("the vault's")
+    (tmp_path / "smoke.key").write_text("s3cr3t" * 8 + "\n")
+    monkeypatch.setattr(context, "CLIARGS", {"vault_ids": ("acme@password",)})
+    command = site.site_vault_command("smoke.key", "site_smoke_api_key", "smoke.yml")
+    assert "s3cr3t" not in command
+    subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True, capture_output=True)
+    assert "s3cr3t" not in (tmp_path / "smoke.yml").read_text()
+    name, _, sealed = (tmp_path / "smoke.yml").read_text().partition(": !vault |\n")
+    assert name == "site_smoke_api_key"
+    vault = VaultLib([("acme", VaultSecret(b"the vault's"))])
+    assert vault.decrypt("\n".join(sealed.split()).encode()) == b"s3cr3t" * 8

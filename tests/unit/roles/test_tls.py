@@ -115,6 +115,28 @@ def test_one_of_another_authority_is_due(authority: Authority, tmp_path: Path) -
     assert "another authority" in due(authority, stranger.issue("h", ["h"]), ["h"])
 
 
+def test_a_host_that_trusts_another_authority_is_a_stranger(
+    authority: Authority, tmp_path: Path
+) -> None:
+    mine = Path(authority.path)
+    facts = plugin("preflight/library/preflight_facts.py")
+    asked = plugin("preflight/filter_plugins/preflight.py").preflight_stranger
+    assert asked(facts.authority(str(mine)), str(mine)) == ""
+    old = mine.read_text()
+    authority.issue("ca", [], authority, ca=True, days=900, suffix="pem")
+    assert old != mine.read_text()
+    assert asked(old, str(mine)) == "", "renewed, with the same key"
+    for nothing in (facts.authority("/nowhere"), facts.authority("/"), "damaged"):
+        assert asked(nothing, str(mine)) == ""
+        assert asked(nothing, "/nowhere") == ""
+    (tmp_path / "other").mkdir()
+    stranger = Authority(tmp_path / "other")
+    assert f"another one in {stranger.path}" in asked(old, stranger.path)
+    assert "this jump host has none" in asked(old, "/nowhere")
+    Path(stranger.path).write_text("damaged")
+    assert "not a usable certificate" in asked(old, stranger.path)
+
+
 def test_a_key_that_does_not_fit_is_due(authority: Authority) -> None:
     one, _ = authority.issue("h", ["h"])
     _, other = authority.issue("x", ["x"])

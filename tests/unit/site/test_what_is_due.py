@@ -69,9 +69,9 @@ def listing(*hashes: str) -> str:
     return yaml.safe_dump({"app_api_keys": [{"client": "c", "key_sha256": one} for one in hashes]})
 
 
-def held(*hashes: str) -> dict[str, str]:
+def held(*hashes: str, smoke_key: str = SMOKE) -> dict[str, str]:
     """The keys of a database that the service has synced."""
-    smoke = hashlib.sha256(SMOKE.encode()).hexdigest()
+    smoke = hashlib.sha256(smoke_key.encode()).hexdigest()
     rows: list[dict[str, Any]] = [
         {"key_hash": one, "client": "c", "rate_limit_per_min": None} for one in hashes
     ]
@@ -120,3 +120,16 @@ def test_a_list_that_changed_during_the_run_counts(site: Site) -> None:
 def test_a_new_smoke_key_is_a_difference(site: Site) -> None:
     (site.root / "site/.airlift/smoke.key").write_text("b" * 48 + "\n")
     assert site.started({"schema": SCHEMA, "api_keys": held(A)}) == [["keys"]]
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "lost"])
+def test_the_vaults_smoke_key_is_taken_on_any_jump_host(site: Site, kept: bool) -> None:
+    """With the one that an earlier release made, and without; and then none is made."""
+    file = site.root / "site/.airlift/smoke.key"
+    if not kept:
+        file.unlink()
+    vault = "v" * 48
+    site.inventory.write_text(listing(A) + yaml.safe_dump({"site_smoke_api_key": vault}))
+    known = {"schema": SCHEMA, "api_keys": held(A, smoke_key=vault)}
+    assert site.started(known, {"schema": SCHEMA, "api_keys": held(A)}) == [[], ["keys"]]
+    assert file.exists() is kept
