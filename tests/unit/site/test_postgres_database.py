@@ -57,7 +57,8 @@ class Database:
         given = {"container": self.container, "user": USER, "database": self.name, **options}
         path = str(ROLES / "postgres/library/postgres_database.py")
         done = subprocess.run(
-            [sys.executable, "-c", RUNNER, path, str(ROLES / "postgres/module_utils")],
+            [sys.executable, "-c", RUNNER, path]
+            + [str(ROLES / role / "module_utils") for role in ("postgres", "site")],
             input=json.dumps({"ANSIBLE_MODULE_ARGS": given}),
             env={"PATH": f"{Path(engine.docker()[0]).parent}:{os.environ['PATH']}"},
             capture_output=True,
@@ -91,15 +92,9 @@ class Database:
 
     def held(self) -> dict[str, str]:
         """As `ask`, in this process, which is quicker."""
-
-        def command(words: list[str], data: str) -> tuple[int, str, str]:
-            words = [*engine.docker(), *words[1:]]
-            done = subprocess.run(words, input=data, capture_output=True, text=True, check=False)
-            return done.returncode, done.stdout, done.stderr
-
         params: dict[str, Any] = {"container": self.container, "user": USER, "database": self.name}
         params |= {"roles": [], "new": False}
-        module = SimpleNamespace(params=params, check_mode=False, run_command=command)
+        module = SimpleNamespace(params=params, check_mode=False)
         held: dict[str, str] = plugin("postgres/library/postgres_database.py").run(module)[
             "api_keys"
         ]
@@ -207,6 +202,43 @@ def test_no_answer_is_a_failure_but_not_in_check_mode(server: Database) -> None:
     assert "create role airlift_owner" in expected["changes"]
     # Only check mode believes it: a run asks.
     assert gone.set(new=True)["failed"]
+
+
+def test_a_restored_file_of_the_configuration_is_loaded_without_a_restart(
+    database: Database,
+) -> None:
+    """Edited by hand and loaded; then an installation put the file back."""
+
+    def inside(*command: str) -> str:
+        words = [*engine.docker(), "exec", "--user", USER, database.container, *command]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def hba(before: str, after: str) -> None:
+        # Times of files are whole seconds to the server.
+        script = f"sleep 1.1; sed -i '$s/{before}/{after}/' /data/db/pg_hba.conf"
+        inside("sh", "-ec", script)
+
+    def is_let_in() -> bool:
+        try:
+            database.sql("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    ask = "psql", "--username", "postgres", "--tuples-only", "--command"
+    started = inside(*ask, "SELECT pg_postmaster_start_time()")
+    assert database.set()["changes"] == []
+    hba("scram-sha-256", "reject")
+    inside(*ask, "SELECT pg_reload_conf()")
+    eventually(lambda: not is_let_in(), what="the edited file")
+    hba("reject", "scram-sha-256")
+    assert database.ask()["changes"] == []
+    assert not is_let_in()
+    assert database.set()["changes"] == ["configuration loaded again, a file of it is newer"]
+    eventually(is_let_in, what="the restored file")
+    assert database.set()["changes"] == []
+    assert inside(*ask, "SELECT pg_postmaster_start_time()") == started
 
 
 # --------------------------------------------------------------------------- keys

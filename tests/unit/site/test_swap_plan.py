@@ -194,21 +194,6 @@ def test_what_is_not_exchanged_now_is_told(found: dict[str, Any]) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1 kB"),
-        (999_000, "999 kB"),
-        (1_000_000, "1.0 MB"),
-        (2_345_678_901, "2.3 GB"),
-    ],
-)
-def test_sizes(count: int, text: str) -> None:
-    assert module.size(count) == text
-
-
 # ---------------------------------------------------------------- already there
 def test_a_release_that_serves_is_only_finished(found: dict[str, Any]) -> None:
     found["edge"] |= {"active": "green", "release": "1.1.0", "serial": 2, "standby": "blue"}
