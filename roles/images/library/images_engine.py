@@ -47,12 +47,12 @@ pulled_seconds: {returned: when state is pull or settle, type: float,
 """
 
 import re  # noqa: E402
-import subprocess  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Iterable  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from typing import Any, TypeVar  # noqa: E402
 
+from ansible.module_utils import host_tools  # noqa: E402
 from ansible.module_utils.engine_client import (  # noqa: E402
     EngineError,
     NoEngineError,
@@ -201,9 +201,7 @@ def for_each(names: Iterable[str], work: Callable[[str], Result]) -> dict[str, R
 
 def flush(folder: str) -> None:
     """Put what was unpacked on the disk: power loss after a load has left empty files in layers."""
-    done = subprocess.run(
-        ["sync", "--file-system", folder], capture_output=True, text=True, check=False
-    )
+    done = host_tools.run("sync", "--file-system", folder, seconds=None)
     if done.returncode != 0:
         raise EngineError(f"the images could not be flushed to the disk: {done.stderr.strip()}")
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import container_logs, engine_socket
+from ansible.module_utils import container_logs, engine_socket, host_tools
 from ansible.module_utils.engine_client import docker, last_words
 from ansible.module_utils.engine_socket import EngineError
 from ansible.module_utils.image_identity import image_store
@@ -124,15 +124,11 @@ def containers(now: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 def edge(agent: str) -> dict[str, Any]:
     """Return what the swap agent shows; C(msg) is the reason when it does not."""
-    try:
-        done = subprocess.run(
-            [agent, "show"], capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-        return dict(json.loads(done.stdout))
-    except FileNotFoundError:
+    done = host_tools.run(agent, "show", seconds=PATIENCE)
+    if done.returncode == host_tools.ABSENT:
         return {"msg": f"there is no {agent} on this host"}
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return {"msg": short(str(error))}
+    try:
+        return dict(json.loads(done.stdout))
     except (ValueError, TypeError, RecursionError):
         return {"msg": short(done.stderr).replace("airlift-swap: ", "", 1) or "it says nothing"}
 
