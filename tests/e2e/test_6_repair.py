@@ -64,6 +64,7 @@ def test_a_failed_install_is_told_with_its_reason(broken: Journey) -> None:
     assert done.code == 2
     text = " ".join(done.output.split())
     assert "airlift-redis on data-1: it does not stay up, restarted 3 times" in text
+    assert "restarted 3 times: wrong setting 'no-such-setting 1': " in text
     assert "install of lab failed: airlift-redis on data-1" in text
     said = broken.play("status", check=False).output
     assert "was interrupted" not in said

@@ -110,8 +110,8 @@ def of_gates(kit: Kit) -> Case:
             assert answer.status == status
             assert isinstance(ready.why_not(status, answer.readiness()), str)
             for act, error in (
-                (standby.check_answer, standby.NotAbleError),
-                (smoke.identify, smoke.SmokeError),
+                (standby.check_answer, standby.RefusedError),
+                (smoke.identify, smoke.RefusedError),
             ):
                 why: Exception | None = None
                 try:
@@ -135,10 +135,10 @@ plain words
 
 @fuzzed(
     "logs of containers",
-    "status_engine.reason_in, app_ready.last_words, container_wait.last_words, app_reason",
+    "status_engine.reason_in, engine_client.last_words, app_reason",
     *("roles/site/module_utils/container_logs.py", "roles/status/module_utils/status_engine.py"),
     *("roles/container/module_utils/container_wait.py",),
-    *("roles/app/filter_plugins/app.py", "roles/app/library/app_ready.py"),
+    "roles/app/filter_plugins/app.py",
     form=Lines([b'"level"', b"error", b"fatal:", b"\x1b[31m"], inner=Json()),
     refusals=(),
 )
@@ -146,22 +146,20 @@ def of_logs(kit: Kit) -> Case:
     """The last words of a container are one line, whatever it wrote."""
     engine = plugin("status/module_utils/status_engine.py")
     probes = plugin("container/module_utils/container_wait.py")
-    ready = plugin("app/library/app_ready.py")
+    client = plugin("site/module_utils/engine_client.py")
     filters = plugin("app/filter_plugins/app.py")
     current = [""]
 
     def said(*arguments: str, **_: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(arguments, 0, current[0], "")
 
-    kit.patch.setattr(probes, "engine", said)
-    kit.patch.setattr(ready, "docker", said)
+    kit.patch.setattr(client, "docker", said)
 
     def check(data: bytes) -> None:
         current[0] = data.decode("utf-8", "replace")
         readers: tuple[Callable[[], str], ...] = (
             lambda: engine.reason_in(current[0]),
-            lambda: probes.last_words("x"),
-            lambda: engine.short(ready.last_words("x")),
+            lambda: probes.short(client.last_words("x")),
             lambda: engine.short(filters.app_reason(current[0])),
         )
         for reader in readers:

@@ -31,9 +31,7 @@ RATE = 12
 CACHE = ROOT / ".cache" / "from"
 #: Container: why this tree's first install after the upgrade recreates it. Whatever is not here
 #: stays, whichever tree installed it.
-RECREATED: dict[str, str] = {
-    "airlift-postgres": "room for four app hosts, and pg_hba.conf in a directory of its own"
-}
+RECREATED: dict[str, str] = {"airlift-postgres": "room for four app hosts"}
 CONTAINERS = "docker ps --no-trunc --format '{{.Names}} {{.ID}}'"
 Record = Callable[[str, object], None]
 

@@ -11,85 +11,31 @@ description:
   - A container that runs another image, or answers as another release or colour, is refused at
     once; so is one that ends by itself, with what it said last.
 options:
-  container:
-    description: Name of the container.
-    type: str
-    required: true
-  image:
-    description: Id of the image that it must run.
-    type: str
-    required: true
-  url:
-    description: Where it answers, without a path.
-    type: str
-    required: true
-  release:
-    description: The release that must answer.
-    type: str
-    required: true
-  colour:
-    description: The colour that must answer.
-    type: str
-    required: true
-  answers:
-    description: How many good answers in a row count.
-    type: int
-    default: 3
-  seconds:
-    description: How long to wait for them.
-    type: int
-    default: 90
-"""
-
-EXAMPLES = r"""
-- name: Ready
-  app_ready:
-    container: airlift-app-green
-    image: "{{ site_images.app }}"
-    url: http://192.0.2.1:8002
-    release: 1.1.0
-    colour: green
+  container: {description: Name of the container., type: str, required: true}
+  image: {description: Id of the image that it must run., type: str, required: true}
+  url: {description: "Where it answers, without a path.", type: str, required: true}
+  release: {description: The release that must answer., type: str, required: true}
+  colour: {description: The colour that must answer., type: str, required: true}
+  answers: {description: How many good answers in a row count., type: int, default: 3}
+  seconds: {description: How long to wait for them., type: int, default: 90}
 """
 
 RETURN = r"""
-checks:
-  description: What the last answer said of each check.
-  returned: success
-  type: dict
+checks: {description: What the last answer said of each check., returned: success, type: dict}
 """
 
 import json  # noqa: E402
-import subprocess  # noqa: E402
 import time  # noqa: E402
 from typing import Any  # noqa: E402
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.container_logs import last_error  # noqa: E402
+from ansible.module_utils.engine_client import docker, last_words  # noqa: E402
+from ansible.module_utils.host_module import answer  # noqa: E402
+from ansible.module_utils.host_tools import RefusedError  # noqa: E402
 from ansible.module_utils.http_probe import ask, failed_checks  # noqa: E402
 
 #: The engine starts a container again that ended; one that does so twice will not stay. What it
 #: outlived before we watched is history: the database was away, a machine was restarted.
 RESTARTS = 2
-
-
-class NotReadyError(Exception):
-    """Why the container must not serve, in a sentence."""
-
-
-def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the engine's client."""
-    try:
-        return subprocess.run(
-            ["docker", *arguments], capture_output=True, text=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotReadyError(f"the container engine does not answer: {error}") from error
-
-
-def last_words(container: str) -> str:
-    """Return the reason in the last line that a container logged: lines are JSON objects."""
-    said = docker("logs", "--tail", "20", container)
-    return last_error(said.stdout + said.stderr, plain=False) or "it logged nothing"
 
 
 def check_container(options: dict[str, Any], before: int | None) -> int:
@@ -98,20 +44,20 @@ def check_container(options: dict[str, Any], before: int | None) -> int:
     `before` is that count when the wait began.
     """
     name = options["container"]
-    shown = docker("container", "inspect", name)
+    shown = docker("container", "inspect", name, timeout=60)
     if shown.returncode != 0:
-        raise NotReadyError(f"there is no container {name}")
+        raise RefusedError(f"there is no container {name}")
     found = json.loads(shown.stdout)[0]
     if found["Image"] != options["image"]:
-        raise NotReadyError(
+        raise RefusedError(
             f"{name} runs image {found['Image']}, the release needs {options['image']}"
         )
     state, restarts = found["State"], int(found["RestartCount"])
     since = 0 if before is None else restarts - before
     down = not state["Running"] and not state["Restarting"]
     if down or since >= RESTARTS or (state["Restarting"] and restarts >= RESTARTS):
-        words = " ".join(last_words(name).split())[-300:]
-        raise NotReadyError(f"{name} does not stay up: {words}")
+        words = " ".join(last_words(name, plain=False).split())[-300:]
+        raise RefusedError(f"{name} does not stay up: {words}")
     return restarts if before is None else min(before, restarts)
 
 
@@ -131,49 +77,37 @@ def wait(options: dict[str, Any]) -> dict[str, Any]:
     before = None
     while True:
         before = check_container(options, before)
-        answer = ask(options["url"] + "/health/ready")
-        status, said = answer.status, answer.readiness()
-        found = (said.get("release"), said.get("colour"))
-        if found[0] is not None and found != (options["release"], options["colour"]):
-            raise NotReadyError(
-                f"{options['container']} answers as release {found[0]}, colour {found[1]}, where "
+        found = ask(options["url"] + "/health/ready")
+        status, said = found.status, found.readiness()
+        named = (said.get("release"), said.get("colour"))
+        if named[0] is not None and named != (options["release"], options["colour"]):
+            raise RefusedError(
+                f"{options['container']} answers as release {named[0]}, colour {named[1]}, where "
                 f"release {options['release']}, colour {options['colour']} should: its image is "
                 "not that of the release"
             )
         # An answer that names no release is not the service's.
-        good = good + 1 if status == 200 and found[0] is not None else 0
+        good = good + 1 if status == 200 and named[0] is not None else 0
         if good >= options["answers"]:
             return dict(said.get("checks", {}))
         if time.monotonic() > deadline:
-            raise NotReadyError(
+            raise RefusedError(
                 f"{options['container']} is not ready after {options['seconds']} s: "
                 f"{why_not(status, said)}"
             )
         time.sleep(0.2 if status == 200 else 0.5)
 
 
-def main() -> None:
-    """Wait; fail with the reason."""
-    module = AnsibleModule(
-        argument_spec={
-            "container": {"type": "str", "required": True},
-            "image": {"type": "str", "required": True},
-            "url": {"type": "str", "required": True},
-            "release": {"type": "str", "required": True},
-            "colour": {"type": "str", "required": True},
-            "answers": {"type": "int", "default": 3},
-            "seconds": {"type": "int", "default": 90},
-        },
-        supports_check_mode=True,
-    )
-    if module.check_mode:
-        module.exit_json(changed=False, checks={})
-    try:
-        checks = wait(module.params)
-    except NotReadyError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=False, checks=checks)
+def run(module: Any) -> dict[str, Any]:
+    """Wait, unless this is a rehearsal."""
+    return {"checks": {} if module.check_mode else wait(module.params)}
 
+
+OPTIONS = {
+    **{name: {"required": True} for name in ("container", "image", "url", "release", "colour")},
+    "answers": {"type": "int", "default": 3},
+    "seconds": {"type": "int", "default": 90},
+}
 
 if __name__ == "__main__":
-    main()
+    answer(run, OPTIONS)

@@ -23,18 +23,6 @@ options:
   timeout: {description: Seconds that all of it may take., type: int, default: 3600}
   memory: {description: Memory limit of the throw-away server., type: str, default: 512m}
   scratch: {description: Name of its container., type: str, default: airlift-backup-scratch}
-author: Airlift
-"""
-
-EXAMPLES = r"""
-- name: Backup of the database
-  postgres_backup:
-    container: airlift-postgres
-    image: "{{ site_images.postgres }}"
-    user: "999:999"
-    database: airlift
-    directory: /var/lib/airlift/backup
-    label: 1.0.0-to-1.1.0
 """
 
 RETURN = r"""
@@ -62,7 +50,6 @@ from typing import Any  # noqa: E402
 
 from ansible.module_utils.backup_files import (  # noqa: E402
     CHUNK,
-    BackupError,
     create,
     finish,
     flush,
@@ -74,7 +61,8 @@ from ansible.module_utils.backup_files import (  # noqa: E402
     reread,
 )
 from ansible.module_utils.backup_servers import Scratch, Session, end_sessions, inside  # noqa: E402
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.host_module import answer  # noqa: E402
+from ansible.module_utils.host_tools import RefusedError  # noqa: E402
 
 Params = dict[str, Any]
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
@@ -133,7 +121,7 @@ def dump(params: Params, snapshot: str, path: Path) -> str:
         if process.wait() != 0:
             errors.seek(0)
             message = f"pg_dump failed: {errors.read().decode(errors='replace').strip()}"
-            raise BackupError(message)
+            raise RefusedError(message)
         flush(target)
     return digest.hexdigest()
 
@@ -171,9 +159,9 @@ def interruptible(timeout: int) -> Iterator[None]:
     def stop(number: int, _frame: object) -> None:
         if number == signal.SIGALRM:
             message = f"it did not end within {timeout} s (backup_timeout)"
-            raise BackupError(message)
+            raise RefusedError(message)
         message = f"it was stopped by {signal.Signals(number).name}"
-        raise BackupError(message)
+        raise RefusedError(message)
 
     for one in SIGNALS:
         signal.signal(one, stop)
@@ -217,7 +205,7 @@ def prove(params: Params, scratch: Scratch, source: Session) -> dict[str, Any]:
     wrong += sequence_differences(before["sequences"], after["sequences"], restored["sequences"])
     if wrong:
         message = f"the restored dump differs from the database: {'; '.join(wrong)}"
-        raise BackupError(message)
+        raise RefusedError(message)
 
     path = directory / f"{params['label']}-{time.strftime('%Y%m%dT%H%M%SZ', started)}.dump"
     record = {
@@ -279,35 +267,29 @@ def foresee(params: Params) -> dict[str, Any]:
     return {"changed": True, "bytes": size, "msg": message}
 
 
-def main() -> None:
-    """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            **{
-                name: {"type": "str", "required": True}
-                for name in ("container", "image", "user", "database", "label")
-            },
-            "directory": {"type": "path", "required": True},
-            "keep": {"type": "int", "default": 3},
-            "timeout": {"type": "int", "default": 3600},
-            "memory": {"type": "str", "default": "512m"},
-            "scratch": {"type": "str", "default": "airlift-backup-scratch"},
-        },
-        supports_check_mode=True,
-    )
-    # Modes of parent directories must not depend on the umask of sudo.
-    os.umask(0o022)
+def run(module: Any) -> dict[str, Any]:
+    """Take a backup, or say what one would be."""
     params = module.params
     if not LABEL.fullmatch(params["label"]) or params["keep"] < 1 or params["timeout"] < 1:
-        module.fail_json(
-            msg="label takes letters, digits and . _ + - only; keep and timeout begin at 1"
+        raise RefusedError(
+            "label takes letters, digits and . _ + - only; keep and timeout begin at 1"
         )
     try:
-        result = foresee(params) if module.check_mode else back_up(params)
-    except (BackupError, OSError, ValueError) as error:
-        module.fail_json(msg=f"the backup of {params['database']} failed: {error}")
-    module.exit_json(**result)
+        return foresee(params) if module.check_mode else back_up(params)
+    except (RefusedError, OSError, ValueError) as error:
+        message = f"the backup of {params['database']} failed: {error}"
+        raise RefusedError(message) from error
 
+
+TEXTS = ("container", "image", "user", "database", "label")
+OPTIONS = {
+    **{name: {"required": True} for name in TEXTS},
+    "directory": {"type": "path", "required": True},
+    "keep": {"type": "int", "default": 3},
+    "timeout": {"type": "int", "default": 3600},
+    "memory": {"type": "str", "default": "512m"},
+    "scratch": {"type": "str", "default": "airlift-backup-scratch"},
+}
 
 if __name__ == "__main__":
-    main()
+    answer(run, OPTIONS)

@@ -13,16 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ansible.module_utils.host_tools import flush_directory
+from ansible.module_utils.host_tools import RefusedError, flush_directory
 
 FINISHED = re.compile(r".+-(?P<stamp>\d{8}T\d{6}Z)\.(dump|json)")
 # Beside dump and copy: the throw-away server's own catalogs and its write-ahead log.
 MARGIN = 512 * 1024 * 1024
 CHUNK = 1024 * 1024
-
-
-class BackupError(Exception):
-    """Why there is no backup, in words for the operator."""
 
 
 def human(count: int) -> str:
@@ -44,7 +40,7 @@ def require_space(directory: Path, size: int) -> None:
             f"{human(MARGIN)}) and {human(free)} are free on that file system: free or add "
             f"{human(need - free)} there, then run the same command again"
         )
-        raise BackupError(message)
+        raise RefusedError(message)
 
 
 @contextlib.contextmanager
@@ -56,7 +52,7 @@ def only_one(directory: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             message = f"another backup is being taken in {directory}: wait until it has ended"
-            raise BackupError(message) from None
+            raise RefusedError(message) from None
         yield
     finally:
         os.close(handle)
@@ -85,7 +81,7 @@ def reread(path: Path, expected: str) -> None:
             f"{path} reads back from disk with another sha256 than it was written with: that disk "
             "cannot be trusted, see dmesg --level=err"
         )
-        raise BackupError(message)
+        raise RefusedError(message)
 
 
 def halves(directory: Path) -> list[Path]:

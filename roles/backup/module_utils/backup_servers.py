@@ -10,9 +10,10 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from ansible.module_utils.backup_files import BackupError
+from ansible.module_utils import engine_client
+from ansible.module_utils.host_tools import RefusedError, ids
 
 # Names the sessions in the source server, so that those of a killed run are found there.
 SESSION_NAME = "airlift-backup"
@@ -37,17 +38,13 @@ END_SESSIONS = f"""SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE application_name = '{SESSION_NAME}' AND pid <> pg_backend_pid();"""  # noqa: S608
 
 
-def docker(*arguments: str, stdin: IO[bytes] | bytes | None = None, what: str = "") -> str:
+def docker(*arguments: str, what: str = "", **how: Any) -> str:
     """Run the engine's client; with `what`, a failure of it is an error that names it."""
-    source: dict[str, Any] = {"stdin": stdin or subprocess.DEVNULL}
-    if isinstance(stdin, bytes):
-        source = {"input": stdin}
-    done = subprocess.run(["docker", *arguments], capture_output=True, check=False, **source)
-    output = bytes(done.stdout).decode(errors="replace").strip()
-    errors = bytes(done.stderr).decode(errors="replace").strip()
+    done = engine_client.docker(*arguments, timeout=None, **(how or {"input": ""}))
+    output, errors = str(done.stdout).strip(), str(done.stderr).strip()
     if what and done.returncode != 0:
         message = f"{what}: {errors or output or f'exit code {done.returncode}'}"
-        raise BackupError(message)
+        raise RefusedError(message)
     return output or errors
 
 
@@ -65,7 +62,7 @@ def psql(database: str) -> list[str]:
 
 def end_sessions(container: str, user: str) -> None:
     """End what an earlier client left: killed, it leaves its program running in the container."""
-    docker(*inside(container, user, *psql("postgres")), stdin=END_SESSIONS.encode())
+    docker(*inside(container, user, *psql("postgres")), input=END_SESSIONS)
 
 
 class Session:
@@ -105,7 +102,7 @@ class Session:
             self.process.wait()
             self.errors.seek(0)
             said = (line + self.errors.read()).decode(errors="replace").strip()
-            raise BackupError(said or "the session with Postgres ended") from None
+            raise RefusedError(said or "the session with Postgres ended") from None
 
     def contents(self, tables: list[str]) -> dict[str, dict[str, Any]]:
         """Count the rows of tables and sum up their contents, whatever the order of the rows."""
@@ -148,8 +145,7 @@ class Scratch:
     def prepare(self) -> None:
         """Begin to make an empty cluster, which takes seconds; the dump need not wait for it."""
         self.data.mkdir(mode=0o700)
-        uid, _, gid = self.user.partition(":")
-        os.chown(self.data, int(uid), int(gid or uid))
+        os.chown(self.data, *ids(self.user))
         self.run(*INITDB, detach=True)
 
     def start(self) -> None:
@@ -158,23 +154,23 @@ class Scratch:
         if code != "0":
             last_words = docker("logs", "--tail", "5", self.name)
             message = f"the throw-away server (initdb) ended with {code}: {last_words}"
-            raise BackupError(message)
+            raise RefusedError(message)
         self.run(*SERVER, detach=True)
         ready = ["pg_isready", "--host=/run/postgresql", "--username=postgres"]
         while "accepting" not in docker(*inside(self.name, self.user, *ready)):
             if docker("inspect", "--format", "{{.State.Running}}", self.name) != "true":
                 last_words = docker("logs", "--tail", "5", self.name)
                 message = f"the throw-away server ended: {last_words}"
-                raise BackupError(message)
+                raise RefusedError(message)
             time.sleep(0.1)
 
     def restore(self, dump: Path, roles: list[str]) -> None:
         """Restore a dump from disk, stopping at the first error."""
         # Policies and the like name roles; without them the restore would stop there.
-        create = "".join(f"CREATE ROLE {role};\n" for role in roles).encode()
+        create = "".join(f"CREATE ROLE {role};\n" for role in roles)
         docker(
             *inside(self.name, self.user, *psql("postgres")),
-            stdin=create,
+            input=create,
             what="the throw-away server's roles",
         )
         command = ["pg_restore", "--exit-on-error", "--no-owner", "--no-privileges"]

@@ -75,12 +75,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Returns what the module returns, and fails if a container is not well and C(judged)."""
 
     _VALID_ARGS = frozenset(("wanted", "settings", "judged"))
-    _supports_check_mode = True
     _supports_diff = True
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Run the module once for all entries."""
         super().run(tmp, task_vars)
         arguments = self._task.args

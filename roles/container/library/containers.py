@@ -14,29 +14,16 @@ description:
   - In check mode it compares the same, changes nothing, and looks once at what runs.
   - Called through the action plugin of the same name, which fills in what an entry leaves out.
 options:
-  wanted:
-    description: The containers; roles/container/meta/argument_specs.yml says what an entry holds.
-    type: list
-    elements: dict
-    required: true
-  secrets:
-    description: For each container the file names and contents of its secrets.
-    type: dict
-    default: {}
+  wanted: {type: list, elements: dict, required: true,
+    description: The containers; roles/container/meta/argument_specs.yml says what an entry holds.}
+  secrets: {type: dict, default: {},
+    description: For each container the file names and contents of its secrets.}
   settings:
     description:
       - C(services) and C(secrets), the directories on the host; C(fingerprint_key), a file on the
         host with the key of fingerprints.
     type: dict
     required: true
-"""
-
-EXAMPLES = r"""
-- name: Server and exporter
-  ansible.builtin.include_role:
-    name: container
-  vars:
-    container_wanted: "{{ redis_containers }}"
 """
 
 RETURN = r"""
@@ -51,33 +38,28 @@ containers:
   elements: dict
 """
 
-import os  # noqa: E402
 import re  # noqa: E402
-import subprocess  # noqa: E402
 from pathlib import Path  # noqa: E402
-from types import SimpleNamespace  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils import container_shape as shape  # noqa: E402
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.common.text.converters import to_text  # noqa: E402
 from ansible.module_utils.container_reload import Reload  # noqa: E402
 from ansible.module_utils.container_wait import wait  # noqa: E402
+from ansible.module_utils.engine_client import docker  # noqa: E402
 from ansible.module_utils.engine_containers import Engine, EngineError  # noqa: E402
-from ansible.module_utils.service_files import rights_differ, run  # noqa: E402
+from ansible.module_utils.host_module import answer  # noqa: E402
+from ansible.module_utils.host_tools import RefusedError, ids, own, rights_differ  # noqa: E402
+from ansible.module_utils.service_files import run  # noqa: E402
 
 #: Lines of a container's log that are shown with what is wrong.
 LINES = 30
 
 
-class RefusedError(Exception):
-    """What a container needs cannot be put in place."""
-
-
 class Bringing:
     """The work on all containers of one call."""
 
-    def __init__(self, module: AnsibleModule) -> None:
+    def __init__(self, module: Any) -> None:
         self.module = module
         self.check_mode: bool = module.check_mode
         self.settings: dict[str, Any] = module.params["settings"]
@@ -103,43 +85,23 @@ class Bringing:
         wrong = False
         for place in [*wanted, *one["directories"]]:
             path = Path(place["path"])
-            uid, _, gid = place["owner"].partition(":")
-            rights = (int(uid), int(gid or uid), int(place["mode"], 8))
+            rights = ids(place["owner"]), int(place["mode"], 8)
             if path.is_dir() and not rights_differ(path, *rights):
                 continue
             wrong = True
             if not self.check_mode:
                 path.mkdir(parents=True, exist_ok=True)
-                os.chown(path, rights[0], rights[1])
-                path.chmod(rights[2])
+                own(path, *rights)
         return wrong
 
     def files(self, **what: Any) -> dict[str, Any]:
         """Make a directory hold exactly the files; return the changed ones and the fingerprint."""
-
-        def refuse(msg: str) -> None:
-            raise RefusedError(msg)
-
         missing = [path for path in what.get("copies", {}).values() if not Path(path).exists()]
         if missing and self.check_mode:
             # A rehearsal: what an earlier step would have written is not there yet.
             return {"changed": True, "changed_files": sorted(what["copies"])}
-        done: dict[str, Any] = run(
-            SimpleNamespace(
-                params={
-                    "modes": {},
-                    "files": {},
-                    "secrets": {},
-                    "copies": {},
-                    "validate": [],
-                    "fingerprint_key": self.settings["fingerprint_key"],
-                    **what,
-                },
-                check_mode=self.check_mode,
-                fail_json=refuse,
-                run_command=self.module.run_command,
-            )
-        )
+        what["fingerprint_key"] = self.settings["fingerprint_key"]
+        done: dict[str, Any] = run(what, check=self.check_mode)
         if done["changed"] and "diff" in done:
             self.diff.append({**done["diff"], "before_header": what["directory"]})
         return done
@@ -201,7 +163,7 @@ class Bringing:
                     self.run_once(one, told)
                 elif one["state"] == "started":
                     self.start(one, told, prints["fingerprint"])
-        except (EngineError, RefusedError, OSError, ValueError) as error:
+        except (RefusedError, OSError, ValueError) as error:
             told["problem"] = str(error)
         told["changed"] = bool(told["why"])
         return told
@@ -297,10 +259,9 @@ class Bringing:
 
     def last_lines(self, one: dict[str, Any]) -> list[str]:
         """Return the end of a container's log."""
-        command = ["docker", "logs", "--tail", str(LINES), shape.name_of(one)]
         try:
-            said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        except (OSError, subprocess.TimeoutExpired):
+            said = docker("logs", "--tail", str(LINES), shape.name_of(one), timeout=60)
+        except RefusedError:
             return []
         return (said.stdout + said.stderr).splitlines()[-LINES:] if said.returncode == 0 else []
 
@@ -326,26 +287,19 @@ class Bringing:
         return [its for _, its in reached]
 
 
-def main() -> None:
-    """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "wanted": {"type": "list", "elements": "dict", "required": True},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "settings": {"type": "dict", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    # Modes of parent directories must not depend on the umask of sudo.
-    os.umask(0o022)
-    work = Bringing(module)
-    told = work.all()
-    module.exit_json(
-        changed=any(one["changed"] for one in told),
-        containers=told,
-        **({"diff": work.diff} if work.diff else {}),
-    )
+def work(module: Any) -> dict[str, Any]:
+    """Bring all about, and tell."""
+    bringing = Bringing(module)
+    told = bringing.all()
+    diff = {"diff": bringing.diff} if bringing.diff else {}
+    return {"changed": any(one["changed"] for one in told), "containers": told, **diff}
 
+
+OPTIONS = {
+    "wanted": {"type": "list", "elements": "dict", "required": True},
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "settings": {"type": "dict", "required": True},
+}
 
 if __name__ == "__main__":
-    main()
+    answer(work, OPTIONS)

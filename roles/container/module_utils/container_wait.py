@@ -6,12 +6,13 @@ lets wait for its next start, longer after each, is started again first.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import subprocess
 import time
 from typing import Any
 
-from ansible.module_utils.container_logs import last_error
+from ansible.module_utils.engine_client import docker, last_words
+from ansible.module_utils.engine_socket import EngineError
 from ansible.module_utils.http_probe import ask
 
 PAUSE = 0.5
@@ -19,21 +20,6 @@ PAUSE = 0.5
 RESTARTS = 3
 #: Characters of a container's last words.
 WORDS = 300
-
-
-def engine(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the engine's client; one that is silent or absent is told like one that refuses."""
-    command = ["docker", *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(command, 1, "", f"the engine does not answer: {error}")
-
-
-def last_words(container: str) -> str:
-    """Return what a container's log says is wrong, in one line."""
-    said = engine("logs", "--tail", "50", container)
-    return short(last_error(said.stdout + said.stderr)) or "it logged nothing"
 
 
 def short(text: str) -> str:
@@ -53,7 +39,7 @@ class Watch:
 
     def look(self, *, healthy: bool) -> tuple[bool, str]:
         """Return (it is lost, what is wrong with it); nothing is wrong with one that runs well."""
-        shown = engine("container", "inspect", self.name)
+        shown = docker("container", "inspect", self.name, timeout=60)
         if shown.returncode != 0:
             words = short(shown.stderr)
             return "no such" in words.lower(), f"it cannot be inspected: {words}"
@@ -61,7 +47,7 @@ class Watch:
         state, restarts = found["State"], int(found["RestartCount"])
         if self.kicks and self.before < 0 and state.get("Restarting"):
             # The engine doubles its pause after each failure, up to a minute: not ours to sit out.
-            self.kicked = engine("restart", "--time", "0", self.name).returncode == 0
+            self.kicked = docker("restart", "--time", "0", self.name, timeout=60).returncode == 0
             self.before = 0 if self.kicked else restarts
             return False, "it is started again"
         # A restart that the engine's count does not know begins it anew.
@@ -103,7 +89,10 @@ def wait(options: dict[str, Any]) -> tuple[str, bool]:
     watch = Watch(options["container"], kicks=not look) if options["container"] else None
     deadline = time.monotonic() + (0 if look else options["seconds"])
     while True:
-        lost, problem = watch.look(healthy=options["healthy"]) if watch else (False, "")
+        try:
+            lost, problem = watch.look(healthy=options["healthy"]) if watch else (False, "")
+        except EngineError as error:
+            lost, problem = False, f"it cannot be inspected: {error}"
         if not problem and options["url"]:
             problem = answers(options["url"], options["status"], options["ca"])
         late = time.monotonic() >= deadline
@@ -113,5 +102,6 @@ def wait(options: dict[str, Any]) -> tuple[str, bool]:
     if problem and not lost and not look:
         problem += f", after {options['seconds']} s"
     if problem and watch:
-        problem += f": {last_words(watch.name)}"
+        with contextlib.suppress(EngineError):
+            problem += f": {short(last_words(watch.name))}"
     return problem, bool(watch and watch.kicked)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.engine_socket import EngineError
 from ansible_collections.community.docker.plugins.module_utils.common_api import (
     AnsibleDockerClientBase,
 )
@@ -52,13 +53,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 LOST_WORDS = "read init-p: connection reset by peer"
 
 
-class EngineError(Exception):
-    """The engine does not answer, or does not do what it is asked."""
-
-    def __init__(self, message: str, **_: Any) -> None:
-        super().__init__(message)
-
-
 class Client(AnsibleDockerClientBase):  # type: ignore[misc]
     """The engine behind its socket."""
 
@@ -66,9 +60,9 @@ class Client(AnsibleDockerClientBase):  # type: ignore[misc]
         self.fail_results: dict[str, Any] = {}
         super().__init__()
 
-    def fail(self, msg: str, **kwargs: Any) -> None:
+    def fail(self, msg: str, **_: Any) -> None:
         """Raise what the module would end with."""
-        raise EngineError(str(msg), **kwargs)
+        raise EngineError(str(msg))
 
     def report_warnings(self, *_: Any) -> None:
         """Say nothing: what the engine warns of, such as a missing limit, preflight looks at."""
@@ -90,8 +84,8 @@ class _Asked:
         self.argument_spec = spec
         self.check_mode = check_mode
 
-    def fail_json(self, msg: str, **kwargs: Any) -> None:
-        raise EngineError(str(msg), **kwargs)
+    def fail_json(self, msg: str, **_: Any) -> None:
+        raise EngineError(str(msg))
 
     def warn(self, *_: Any) -> None:
         """Say nothing: what it warns of is wanted."""

@@ -26,9 +26,7 @@ def versions_of(index: str) -> dict[str, str]:
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Run the module on the host, and once more after a plain copy; its package manager hashes."""
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Compare and bring about, or copy first."""
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)

@@ -15,20 +15,13 @@ options:
   host: {description: The host's name in messages., type: str, required: true}
   minimum: {description: Oldest supported engine., type: str, required: true}
   image_store: {description: How the engine stores images., type: str, required: true}
-  settings:
-    description: Keys and values of the engine's configuration; other keys in it stay.
-    type: dict
-    required: true
+  settings: {type: dict, required: true,
+    description: Keys and values of the engine's configuration; other keys in it stay.}
   record: {description: Which of them an earlier run put there., type: path, required: true}
-  network:
-    description: Name and options of the network of the containers.
-    type: dict
-    required: true
-  systems:
-    description: Operating systems and their packages, as bundle/systems.yml has them.
-    type: list
-    elements: dict
-    required: true
+  network: {type: dict, required: true,
+    description: Name and options of the network of the containers.}
+  systems: {type: list, elements: dict, required: true,
+    description: "Operating systems and their packages, as bundle/systems.yml has them."}
   support_packages: &packages
     description: Packages besides the engine, or of it, where they are not those of the system.
     type: list
@@ -39,31 +32,12 @@ options:
     type: bool
     default: false
   packages_dir: {description: The release's repositories; for the action plugin., type: path}
-  repositories:
-    description: Internal. What is in that folder.
-    type: list
-    elements: str
-    default: []
-  offered:
-    description: Internal. For each of them its packages and their versions.
-    type: dict
-    default: {}
-  stage_owner:
-    description: Internal. User who copies the repository to the host; empty when it is there.
-    type: str
-    default: ""
-"""
-
-EXAMPLES = r"""
-- name: Engine
-  container_engine:
-    host: app-1
-    minimum: "23.0"
-    image_store: overlay2
-    settings: {data-root: /var/lib/docker, live-restore: true}
-    record: /etc/airlift/engine.json
-    network: {name: airlift, options: {}}
-    systems: [{id: debian, version: "13", format: deb, engine: [docker.io], support: [nftables]}]
+  repositories: {type: list, elements: str, default: [],
+    description: Internal. What is in that folder.}
+  offered: {type: dict, default: {},
+    description: Internal. For each of them its packages and their versions.}
+  stage_owner: {type: str, default: "",
+    description: Internal. User who copies the repository to the host; empty when it is there.}
 """
 
 RETURN = r"""
@@ -93,8 +67,9 @@ from ansible.module_utils import (  # noqa: E402
     kernel_values,
     offline_packages,
 )
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.compat.version import LooseVersion  # noqa: E402
+from ansible.module_utils.engine_client import EngineError, about_engine  # noqa: E402
+from ansible.module_utils.host_module import answer  # noqa: E402
 from ansible.module_utils.host_tools import RefusedError, run  # noqa: E402
 from ansible.module_utils.image_identity import CONTAINERD, image_store  # noqa: E402
 
@@ -131,10 +106,10 @@ class Engine:
 
     def ask(self) -> dict[str, Any]:
         """Return what the engine tells of itself; nothing when none answers."""
-        done = run("docker", "info", "--format", "{{json .}}", seconds=300)
-        told: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
-        # If the engine is down, the client still succeeds, with empty answers.
-        return told if told.get("ServerVersion") else {}
+        try:
+            return dict(about_engine())
+        except EngineError:
+            return {}
 
     def systemctl(self, verb: str, *, must: bool = True) -> None:
         """Do something to the engine's unit."""
@@ -247,13 +222,15 @@ class Engine:
         elif offline_packages.is_leftover() and self.note(f"{offline_packages.POLICY}: removed"):
             offline_packages.POLICY.unlink()
 
-    def start(self, *, restart: bool) -> None:
+    def start(self, configuration: dict[str, Any]) -> None:
         """Let the engine run with its configuration, now and after a reboot."""
         there = self.present or not self.check
         runs = there and run("systemctl", "is-active", UNIT).returncode == 0
-        if restart or not runs:
+        if configuration["restart"] or self.outdated or not runs:
             word = "restart" if runs else "start"
-            if self.note(f"{UNIT}: {word}ed"):
+            late = runs and configuration["restart"] and not configuration["changed"]
+            why = f", because it was started before {CONFIGURATION} was written" if late else ""
+            if self.note(f"{UNIT}: {word}ed{why}"):
                 self.systemctl(word)
         if not (there and run("systemctl", "is-enabled", UNIT).returncode == 0):  # noqa: SIM102
             if self.note(f"{UNIT}: enabled"):
@@ -323,7 +300,7 @@ class Engine:
             return {"changed": True, "staged": repository}
         configuration = self.configure()
         self.install(form, missing)
-        self.start(restart=configuration["changed"] or bool(self.outdated))
+        self.start(configuration)
         self.forward()
         self.rules()
         self.network()
@@ -342,31 +319,19 @@ class Engine:
         }
 
 
-def main() -> None:
-    """Compare, and act where something differs."""
-    texts = {"type": "list", "elements": "str"}
-    module = AnsibleModule(
-        argument_spec={
-            **{name: {"required": True} for name in ("host", "minimum", "image_store", "record")},
-            **{name: {"type": "dict", "required": True} for name in ("settings", "network")},
-            "systems": {"type": "list", "elements": "dict", "required": True},
-            "support_packages": texts,
-            "engine_packages": texts,
-            "packages_dir": {"type": "path"},
-            "repositories": {**texts, "default": []},
-            "offered": {"type": "dict", "default": {}},
-            "update": {"type": "bool", "default": False},
-            "stage_owner": {"type": "str", "default": ""},
-        },
-        supports_check_mode=True,
-    )
-    # Modes of directories must not depend on the umask of sudo.
-    os.umask(0o022)
-    try:
-        module.exit_json(**Engine(module).bring())
-    except (OSError, ValueError, RefusedError) as error:
-        module.fail_json(msg=str(error))
-
+TEXTS = {"type": "list", "elements": "str"}
+OPTIONS = {
+    **{name: {"required": True} for name in ("host", "minimum", "image_store", "record")},
+    **{name: {"type": "dict", "required": True} for name in ("settings", "network")},
+    "systems": {"type": "list", "elements": "dict", "required": True},
+    "support_packages": TEXTS,
+    "engine_packages": TEXTS,
+    "packages_dir": {"type": "path"},
+    "repositories": {**TEXTS, "default": []},
+    "offered": {"type": "dict", "default": {}},
+    "update": {"type": "bool", "default": False},
+    "stage_owner": {"type": "str", "default": ""},
+}
 
 if __name__ == "__main__":
-    main()
+    answer(lambda module: Engine(module).bring(), OPTIONS)

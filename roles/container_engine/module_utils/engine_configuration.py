@@ -172,6 +172,17 @@ def stopped_by_a_restart() -> list[str]:
     return sorted(run("docker", "ps", "--format", "{{.Names}}").stdout.split())
 
 
+def is_unread(path: Path, pidfile: Path) -> bool:
+    """Say whether the engine was started before its configuration was written.
+
+    A run that was killed between the two leaves it so.
+    """
+    try:
+        return pidfile.stat().st_mtime < path.stat().st_mtime
+    except OSError:
+        return False
+
+
 def text(content: Mapping[str, Any]) -> str:
     """Return the text of a file that holds this."""
     return json.dumps(content, indent=4, sort_keys=True) + "\n"
@@ -186,6 +197,7 @@ def bring(module: Any, path: Path, pidfile: Path) -> dict[str, Any]:
     changes = [key for key in keys if current.get(key) != wanted.get(key)]
     result: dict[str, Any] = {
         "changed": bool(changes),
+        "restart": bool(changes) or is_unread(path, pidfile),
         # The record as well: what we put there goes again only if it names it.
         "due": bool(changes) or last != settings,
         "found": bool(current),
@@ -193,8 +205,9 @@ def bring(module: Any, path: Path, pidfile: Path) -> dict[str, Any]:
         "kept": sorted(set(wanted) - set(settings)),
         "diff": {"before": current, "after": wanted},
     }
-    if changes:
+    if result["restart"]:
         result["stops"] = stopped_by_a_restart()
+    if changes:
         judge(wanted, current, path, pidfile)
     if not module.check_mode:
         if changes:

@@ -42,11 +42,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """The controller's part; the module images_engine is the host's."""
 
     _VALID_ARGS = frozenset(("components", "store", "port", "way", "timeout", "known"))
-    _supports_check_mode = True
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Look, deliver what is missing, prove it."""
         super().run(tmp, task_vars)
         self._vars = task_vars or {}

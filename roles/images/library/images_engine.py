@@ -22,77 +22,44 @@ options:
     type: str
     choices: [inspect, pull, settle, prune]
     required: true
-  components:
-    description: Component, and its entry in the manifest.
-    type: dict
-    required: true
-  registry:
-    description: Address of the registry, as the host sees it.
-    type: str
-    default: ""
-  kept:
-    description: Ids of the images that stay.
-    type: list
-    elements: str
-    default: []
-  port:
-    description: Port that the tunnel will need.
-    type: int
-    default: 0
+  components: {description: "Component, and its entry in the manifest.", type: dict, required: true}
+  registry: {description: "Address of the registry, as the host sees it.", type: str, default: ""}
+  kept: {description: Ids of the images that stay., type: list, elements: str, default: []}
+  port: {description: Port that the tunnel will need., type: int, default: 0}
   optional:
     description:
       - For C(inspect), a host without an engine counts as one that has no image.
       - For C(settle), an image that is not there is told of and left out.
     type: bool
     default: false
-  timeout:
-    description: Seconds for one pull.
-    type: int
-    default: 1800
-"""
-
-EXAMPLES = r"""
-- name: What is missing
-  images_engine:
-    state: inspect
-    components: "{{ site_manifest.components }}"
+  timeout: {description: Seconds for one pull., type: int, default: 1800}
 """
 
 RETURN = r"""
-missing:
-  description: Components whose image is not there, or not yet proven.
-  returned: when state is inspect
-  type: list
-  elements: str
-free:
-  description: Bytes that are free where the engine keeps, or will keep, its images.
-  returned: when state is inspect
-  type: int
-absent:
-  description: Those of the missing whose image is not there at all.
-  returned: when state is inspect, or settle and O(optional)
-  type: list
-  elements: str
-pulled_seconds:
-  description: How long the pulls alone took, without the proofs and the flush.
-  returned: when state is pull or settle
-  type: float
+missing: {returned: when state is inspect, type: list, elements: str,
+  description: "Components whose image is not there, or not yet proven."}
+free: {returned: when state is inspect, type: int,
+  description: "Bytes that are free where the engine keeps, or will keep, its images."}
+absent: {returned: "when state is inspect, or settle and O(optional)", type: list, elements: str,
+  description: Those of the missing whose image is not there at all.}
+pulled_seconds: {returned: when state is pull or settle, type: float,
+  description: "How long the pulls alone took, without the proofs and the flush."}
 """
 
 import re  # noqa: E402
-import subprocess  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Iterable  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from typing import Any, TypeVar  # noqa: E402
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils import host_tools  # noqa: E402
 from ansible.module_utils.engine_client import (  # noqa: E402
     EngineError,
     NoEngineError,
     about_engine,
     docker,
 )
+from ansible.module_utils.host_module import answer  # noqa: E402
 from ansible.module_utils.image_identity import image_id, image_store  # noqa: E402
 from ansible.module_utils.images_state import (  # noqa: E402
     Component,
@@ -188,7 +155,7 @@ def prune(components: dict[str, Component], kept: set[str], *, check: bool) -> d
     return {"changed": bool(removed), "removed": removed}
 
 
-def run(module: AnsibleModule) -> dict[str, Any]:
+def run(module: Any) -> dict[str, Any]:
     """Do what the state says."""
     params = module.params
     components: dict[str, Component] = params["components"]
@@ -234,36 +201,20 @@ def for_each(names: Iterable[str], work: Callable[[str], Result]) -> dict[str, R
 
 def flush(folder: str) -> None:
     """Put what was unpacked on the disk: power loss after a load has left empty files in layers."""
-    done = subprocess.run(
-        ["sync", "--file-system", folder], capture_output=True, text=True, check=False
-    )
+    done = host_tools.run("sync", "--file-system", folder, seconds=None)
     if done.returncode != 0:
         raise EngineError(f"the images could not be flushed to the disk: {done.stderr.strip()}")
 
 
-def main() -> None:
-    """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "state": {
-                "type": "str",
-                "choices": ["inspect", "pull", "settle", "prune"],
-                "required": True,
-            },
-            "components": {"type": "dict", "required": True},
-            "registry": {"type": "str", "default": ""},
-            "kept": {"type": "list", "elements": "str", "default": []},
-            "port": {"type": "int", "default": 0},
-            "optional": {"type": "bool", "default": False},
-            "timeout": {"type": "int", "default": 1800},
-        },
-        supports_check_mode=True,
-    )
-    try:
-        module.exit_json(**run(module))
-    except (EngineError, OSError, ValueError) as error:
-        module.fail_json(msg=str(error))
-
+OPTIONS = {
+    "state": {"choices": ["inspect", "pull", "settle", "prune"], "required": True},
+    "components": {"type": "dict", "required": True},
+    "registry": {"type": "str", "default": ""},
+    "kept": {"type": "list", "elements": "str", "default": []},
+    "port": {"type": "int", "default": 0},
+    "optional": {"type": "bool", "default": False},
+    "timeout": {"type": "int", "default": 1800},
+}
 
 if __name__ == "__main__":
-    main()
+    answer(run, OPTIONS)

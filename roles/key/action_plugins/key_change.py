@@ -45,11 +45,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     _VALID_ARGS = frozenset(("step", "add", "revoke", "sync", "hosts", "turn", *OF_ADD, *OF_REVOKE))
     _requires_connection = False
-    _supports_check_mode = True
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Run one step; `begin` waits for the turn of this run, `end` releases it."""
         super().run(tmp, task_vars)
         self._vars = task_vars or {}

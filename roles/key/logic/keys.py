@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bundle.core import text
+
 Entry = dict[str, Any]
 
 #: The service's own rules for an entry (app/db/keys.py); a test compares them.
@@ -164,16 +166,6 @@ def _row(one: Mapping[str, Any], key_id: str, state: str) -> dict[str, str]:
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Return the rows as a table."""
-    heads = {
-        "client": "CLIENT",
-        "label": "LABEL",
-        "scopes": "SCOPES",
-        "limit": "PER MINUTE",
-        "id": "ID",
-        "state": "STATE",
-    }
-    lines = [heads, *rows]
-    widths = {name: max(len(line[name]) for line in lines) for name in heads}
-    return "\n".join(
-        "  ".join(line[name].ljust(widths[name]) for name in heads).rstrip() for line in lines
-    )
+    heads = ("CLIENT", "LABEL", "SCOPES", "PER MINUTE", "ID", "STATE")
+    names = ("client", "label", "scopes", "limit", "id", "state")
+    return text.table([heads, *([row[name] for name in names] for row in rows)])

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 from ansible.errors import AnsibleError
 from ansible.parsing.vault import VaultLib, is_encrypted, parse_vaulttext_envelope
 
+from roles.site.module_utils.host_tools import flush_directory
+
 
 class FileError(Exception):
     """Why the file cannot be read or replaced, and the fix."""
@@ -107,11 +109,7 @@ def _replace(document: Document, raw: bytes) -> None:
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
-        handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        flush_directory(path.parent)
     except OSError as error:
         raise FileError(f"{path} cannot be replaced: {error.strerror}{_owner(path)}") from None
 

@@ -21,31 +21,13 @@ options:
   image_source: {description: Image source of this release., type: str, required: true}
   major: {description: Major version of this release., type: str, required: true}
   host: {description: Name of this host in messages., type: str, required: true}
-  made:
-    description: Whether a complete cluster is in O(staging), to be marked and put in its place.
-    type: bool
-    default: false
-author: Airlift
-"""
-
-EXAMPLES = r"""
-- name: Cluster
-  postgres_cluster:
-    home: /var/lib/airlift/postgres
-    data: /var/lib/airlift/postgres/data
-    staging: /var/lib/airlift/postgres/data.staging
-    marker: airlift-cluster.json
-    user: "999:999"
-    image_source: registry
-    major: "17"
-    host: "{{ inventory_hostname }}"
+  made: {type: bool, default: false,
+    description: "Whether a complete cluster is in O(staging), to be marked and put in its place."}
 """
 
 RETURN = r"""
-due:
-  description: Whether there is no cluster yet; what a killed run left of one is then removed.
-  type: bool
-  returned: always
+due: {type: bool, returned: always,
+  description: Whether there is no cluster yet; what a killed run left of one is then removed.}
 """
 
 import contextlib  # noqa: E402
@@ -55,35 +37,24 @@ import shutil  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-
-
-class RefusedError(Exception):
-    """The cluster is not for this release."""
-
-
-def own(path: Path, user: str, mode: int, *, check: bool) -> bool:
-    """Give a path its owner and mode; return whether it had others."""
-    uid, gid = (int(part) for part in user.split(":"))
-    status = path.lstat()
-    if (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (uid, gid, mode):
-        return False
-    if not check:
-        os.chown(path, uid, gid)
-        path.chmod(mode)
-    return True
+from ansible.module_utils.host_module import answer  # noqa: E402
+from ansible.module_utils.host_tools import (  # noqa: E402
+    RefusedError,
+    flush_directory,
+    ids,
+    own,
+    rights_differ,
+)
 
 
 def make_home(params: dict[str, Any], *, check: bool) -> bool:
     """Make the home of the cluster; return whether that is a change."""
-    home = Path(params["home"])
-    if home.is_dir():
-        return own(home, params["user"], 0o700, check=check)
-    if not check:
-        home.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        home.mkdir(mode=0o700)
-        own(home, params["user"], 0o700, check=False)
-    return True
+    home, rights = Path(params["home"]), (ids(params["user"]), 0o700)
+    due = not home.is_dir() or rights_differ(home, *rights)
+    if due and not check:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own(home, *rights)
+    return due
 
 
 def judge(params: dict[str, Any]) -> None:
@@ -116,32 +87,23 @@ def judge(params: dict[str, Any]) -> None:
         )
 
 
-def flush(path: Path) -> None:
-    """Flush a file or a folder to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def place(module: AnsibleModule) -> None:
+def place(module: Any) -> None:
     """Mark the new cluster and rename it into its place; both survive a power loss."""
     params = module.params
     data, staging = Path(params["data"]), Path(params["staging"])
     marker = staging / params["marker"]
     made = {"format": 1, "image_source": params["image_source"], "major": params["major"]}
     marker.write_text(json.dumps(made, indent=4) + "\n")
-    own(marker, params["user"], 0o600, check=False)
+    own(marker, ids(params["user"]), 0o600)
     # The whole file system: initdb wrote thousands of files.
     module.run_command(["sync", "--file-system", str(staging)], check_rc=True)
     if os.path.lexists(data):
         raise RefusedError(f"{data} on {params['host']} appeared meanwhile; nothing was replaced.")
     staging.rename(data)
-    flush(data.parent)
+    flush_directory(data.parent)
 
 
-def run(module: AnsibleModule) -> dict[str, Any]:
+def run(module: Any) -> dict[str, Any]:
     """Do the work and return the result."""
     params, check = module.params, module.check_mode
     if params["made"]:
@@ -157,26 +119,13 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     return {"changed": changed or (due and check), "due": due}
 
 
-def main() -> None:
-    """Module entry point."""
-    names = ("home", "data", "staging", "marker", "user", "image_source", "major", "host")
-    paths = ("home", "data", "staging")
-    module = AnsibleModule(
-        argument_spec={
-            **{
-                name: {"type": "path" if name in paths else "str", "required": True}
-                for name in names
-            },
-            "made": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
-    os.umask(0o022)
-    try:
-        module.exit_json(**run(module))
-    except (OSError, RefusedError) as error:
-        module.fail_json(msg=str(error))
-
+PATHS = ("home", "data", "staging")
+TEXTS = ("marker", "user", "image_source", "major", "host")
+OPTIONS = {
+    **{name: {"type": "path", "required": True} for name in PATHS},
+    **{name: {"required": True} for name in TEXTS},
+    "made": {"type": "bool", "default": False},
+}
 
 if __name__ == "__main__":
-    main()
+    answer(run, OPTIONS)

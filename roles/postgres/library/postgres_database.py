@@ -9,8 +9,6 @@ short_description: Accounts, schema and API keys of a Postgres container, in one
 description:
   - Creates and corrects login roles, their passwords (as SCRAM verifiers), limits and memberships.
   - Creates the database, sets its owner and who may connect to it.
-  - Without O(roles) it only reads. With them, it also lets the server read C(pg_hba.conf) again
-    that is newer than what the server has, and refuses one that it could not read.
   - Speaks to the server as its superuser over the container's own socket, with SQL on standard
     input. No password, verifier or hash is an argument of a program, a log line or a result.
 options:
@@ -28,46 +26,26 @@ options:
       password: {description: Password in clear., type: str, required: true}
       connection_limit: {description: Most connections at once., type: int, default: -1}
       member_of: {description: Roles granted to it., type: list, elements: str, default: []}
-  new:
-    description: Whether check mode stands before a cluster that does not exist yet.
-    type: bool
-    default: false
-author: Airlift
-"""
-
-EXAMPLES = r"""
-- name: Accounts, schema and API keys
-  postgres_database:
-    container: airlift-postgres
-    user: "999:999"
-    database: airlift
-    owner: airlift_owner
-    roles:
-      - name: airlift_owner
-        password: "{{ postgres_owner_password }}"
+  new: {type: bool, default: false,
+    description: Whether check mode stands before a cluster that does not exist yet.}
 """
 
 RETURN = r"""
-changes:
-  description: What was done, or would be done in check mode, without any secret.
-  type: list
-  elements: str
-  returned: always
-schema:
-  description: C(version), C(lowest_compatible) and C(bytes) of the database.
-  type: dict
-  returned: when it has a schema
-api_keys:
-  description: The API keys by id, each with a digest of all that the service compares.
-  type: dict
-  returned: when it has a schema
+changes: {type: list, elements: str, returned: always,
+  description: "What was done, or would be done in check mode, without any secret."}
+schema: {type: dict, returned: when it has a schema,
+  description: "C(version), C(lowest_compatible) and C(bytes) of the database."}
+api_keys: {type: dict, returned: when it has a schema,
+  description: "The API keys by id, each with a digest of all that the service compares."}
 """
 
 import json  # noqa: E402
 import re  # noqa: E402
 from typing import Any  # noqa: E402
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.engine_client import docker  # noqa: E402
+from ansible.module_utils.host_module import answer  # noqa: E402
+from ansible.module_utils.host_tools import RefusedError  # noqa: E402
 from ansible.module_utils.postgres_accounts import STATE_SQL, plan  # noqa: E402
 from ansible.module_utils.postgres_keys import held  # noqa: E402
 
@@ -90,63 +68,39 @@ SELECT jsonb_build_object(
 \endif
 """
 
-# The file's time has no fractions: a reload too many is harmless. A server that cannot read a file
-# keeps the old rules and says so in its log only.
-ACCESS_SQL = r"""
-SELECT json_build_object(
-  'stale', (SELECT pg_conf_load_time() < modification + interval '1 second'
-            FROM pg_stat_file(current_setting('hba_file'))),
-  'errors', (SELECT coalesce(json_agg(format('line %s: %s', line_number, error)), '[]')
-             FROM pg_hba_file_rules WHERE error IS NOT NULL))
-"""
 
-
-class RefusedError(Exception):
-    """The server did not do it, or did not answer."""
-
-
-def psql(module: AnsibleModule, sql: str) -> str:
+def psql(module: Any, sql: str) -> str:
     """Run SQL as the superuser over the container's socket; it comes on standard input."""
     params = module.params
-    command = ["docker", "exec", "--interactive", "--user", params["user"], params["container"]]
+    command = ["exec", "--interactive", "--user", params["user"], params["container"]]
     command += ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]
     command += ["--set", "ON_ERROR_STOP=1", "--set", f"database={params['database']}"]
     command += ["--username", "postgres", "--dbname", "postgres"]
-    code, out, err = module.run_command(command, data=sql)
-    if code != 0:
+    done = docker(*command, input=sql)
+    if done.returncode != 0:
         # psql may quote the line that failed, and with it a verifier.
-        said = re.sub(r"SCRAM-SHA-256\$[^']*", "***", err.strip() or out.strip())
+        said = re.sub(r"SCRAM-SHA-256\$[^']*", "***", done.stderr.strip() or done.stdout.strip())
         raise RefusedError(f"Postgres refused: {said}")
-    return str(out)
+    return str(done.stdout)
 
 
-def access(module: AnsibleModule, found: dict[str, Any]) -> None:
-    """Let the server read who may connect, where that file is newer than what it has."""
-    if found["errors"]:
-        raise RefusedError(
-            f"Postgres cannot read its pg_hba.conf ({'; '.join(found['errors'])}) and keeps the "
-            "rules that it had: correct postgres_clients, then run the same command again"
-        )
-    if found["stale"] and not module.check_mode:
-        psql(module, "SELECT pg_reload_conf();")
-
-
-def run(module: AnsibleModule) -> dict[str, Any]:
+def run(module: Any) -> dict[str, Any]:
     """Ask, correct what differs, and return the result."""
     params = module.params
+    for role in params["roles"]:
+        if not role["password"].isascii() or not role["password"]:
+            # SASLprep changes other characters, so a comparison would never come out equal.
+            raise RefusedError(f"the password of {role['name']} must be plain ASCII, not empty")
     result: dict[str, Any] = {"changed": False, "changes": []}
     state: dict[str, Any] = {"roles": {}, "databases": {}}
     if not (params["new"] and module.check_mode):
         try:
-            asked = f"{ACCESS_SQL};" if params["roles"] else ""
-            lines = psql(module, f"{asked}{STATE_SQL};{DATABASE_SQL}").splitlines()
+            lines = psql(module, f"{STATE_SQL};{DATABASE_SQL}").splitlines()
         except RefusedError as error:
             if not module.check_mode:
                 raise
             # The run itself would start the server first.
             return {**result, "msg": str(error)}
-        if params["roles"]:
-            access(module, json.loads(lines.pop(0)))
         state = json.loads(lines[0])
         if len(lines) > 1:
             found = json.loads(lines[1])
@@ -159,38 +113,18 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     return {**result, "changed": bool(steps), "changes": [what for what, _ in steps]}
 
 
-def main() -> None:
-    """Module entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "container": {"type": "str", "required": True},
-            "user": {"type": "str", "required": True},
-            "database": {"type": "str", "required": True},
-            "owner": {"type": "str", "default": ""},
-            "roles": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "password": {"type": "str", "required": True, "no_log": True},
-                    "connection_limit": {"type": "int", "default": -1},
-                    "member_of": {"type": "list", "elements": "str", "default": []},
-                },
-            },
-            "new": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
-    for role in module.params["roles"]:
-        if not role["password"].isascii() or not role["password"]:
-            # SASLprep changes other characters, so a comparison would never come out equal.
-            module.fail_json(msg=f"the password of {role['name']} must be plain ASCII, not empty")
-    try:
-        module.exit_json(**run(module))
-    except RefusedError as error:
-        module.fail_json(msg=str(error))
-
+ROLE = {
+    "name": {"type": "str", "required": True},
+    "password": {"type": "str", "required": True, "no_log": True},
+    "connection_limit": {"type": "int", "default": -1},
+    "member_of": {"type": "list", "elements": "str", "default": []},
+}
+OPTIONS = {
+    **{name: {"required": True} for name in ("container", "user", "database")},
+    "owner": {"type": "str", "default": ""},
+    "roles": {"type": "list", "elements": "dict", "default": [], "options": ROLE},
+    "new": {"type": "bool", "default": False},
+}
 
 if __name__ == "__main__":
-    main()
+    answer(run, OPTIONS)

@@ -24,11 +24,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     _VALID_ARGS = frozenset(("name", "default"))
     _requires_connection = False
-    _supports_check_mode = True
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Read the inventory again."""
         super().run(tmp, task_vars)
         given, arguments = task_vars or {}, self._task.args

@@ -11,65 +11,38 @@ description:
   - Where the kernel's settings cannot be written (a container that shares them with its machine),
     they are in the file, and a warning names what is missing now.
 options:
-  path:
-    description: A file below sysctl.d; the last one in alphabetical order wins.
-    type: path
-    required: true
-  settings:
-    description: Name and value.
-    type: dict
-    required: true
-  leave:
-    description: Name and a value that somebody chose and that stays, with a warning.
-    type: dict
-    default: {}
-  root:
-    description: Where the kernel shows its settings.
-    type: path
-    default: /proc/sys
-"""
-
-EXAMPLES = r"""
-- name: Forward
-  kernel_settings:
-    path: /etc/sysctl.d/99-zz-airlift.conf
-    settings: {net.ipv4.ip_forward: 1}
+  path: {type: path, required: true,
+    description: A file below sysctl.d; the last one in alphabetical order wins.}
+  settings: {description: Name and value., type: dict, required: true}
+  leave: {type: dict, default: {},
+    description: "Name and a value that somebody chose and that stays, with a warning."}
+  root: {description: Where the kernel shows its settings., type: path, default: /proc/sys}
 """
 
 RETURN = r"""
-was:
-  description: Name and former value of what was set.
-  returned: always
-  type: dict
+was: {description: Name and former value of what was set., returned: always, type: dict}
 """
 
-import os  # noqa: E402
+from typing import Any  # noqa: E402
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.host_module import answer  # noqa: E402
 from ansible.module_utils.kernel_values import run  # noqa: E402
 
 
-def main() -> None:
+def work(module: Any) -> dict[str, Any]:
     """Set, and tell."""
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "required": True},
-            "settings": {"type": "dict", "required": True},
-            "leave": {"type": "dict", "default": {}},
-            "root": {"type": "path", "default": "/proc/sys"},
-        },
-        supports_check_mode=True,
-    )
-    # Modes of parent directories must not depend on the umask of sudo.
-    os.umask(0o022)
-    try:
-        result = run(module.params, check=module.check_mode)
-        for warning in result.pop("warnings"):
-            module.warn(warning)
-        module.exit_json(**result)
-    except OSError as error:
-        module.fail_json(msg=str(error))
+    result: dict[str, Any] = run(module.params, check=module.check_mode)
+    for warning in result.pop("warnings"):
+        module.warn(warning)
+    return result
 
+
+OPTIONS = {
+    "path": {"type": "path", "required": True},
+    "settings": {"type": "dict", "required": True},
+    "leave": {"type": "dict", "default": {}},
+    "root": {"type": "path", "default": "/proc/sys"},
+}
 
 if __name__ == "__main__":
-    main()
+    answer(work, OPTIONS)

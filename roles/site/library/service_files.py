@@ -14,38 +14,17 @@ description:
     even if the run that changed them was killed half way; and nobody who reads the label can
     test a guess at a secret against it.
 options:
-  directory:
-    description: The directory on the host.
-    type: path
-    required: true
-  owner:
-    description: Numeric user and group that owns everything, as C(uid:gid).
-    type: str
-    required: true
-  mode:
-    description: Mode of the files, in octal.
-    type: str
-    required: true
-  modes:
-    description: File name, and its mode where it is another one.
-    type: dict
-    default: {}
-  directory_mode:
-    description: Mode of the directories, in octal.
-    type: str
-    required: true
-  files:
-    description: Relative path and content.
-    type: dict
-    default: {}
-  secrets:
-    description: File name and content, kept out of results and logs.
-    type: dict
-    default: {}
-  copies:
-    description: File name, and the path on the host to copy its content from.
-    type: dict
-    default: {}
+  directory: {description: The directory on the host., type: path, required: true}
+  owner: {type: str, required: true,
+    description: "Numeric user and group that owns everything, as C(uid:gid)."}
+  mode: {description: "Mode of the files, in octal.", type: str, required: true}
+  modes: {description: "File name, and its mode where it is another one.", type: dict, default: {}}
+  directory_mode: {description: "Mode of the directories, in octal.", type: str, required: true}
+  files: {description: Relative path and content., type: dict, default: {}}
+  secrets: {type: dict, default: {},
+    description: "File name and content, kept out of results and logs."}
+  copies: {type: dict, default: {},
+    description: "File name, and the path on the host to copy its content from."}
   fingerprint_key:
     description:
       - File on the host with the random key; made when it is missing.
@@ -60,60 +39,24 @@ options:
     default: []
 """
 
-EXAMPLES = r"""
-- name: Configuration of the service
-  service_files:
-    directory: /etc/airlift/services/prometheus
-    owner: "0:0"
-    mode: "0444"
-    directory_mode: "0755"
-    fingerprint_key: /etc/airlift/.fingerprint-key
-    files:
-      prometheus.yml: "{{ lookup('ansible.builtin.template', 'prometheus.yml.j2') }}"
-"""
-
 RETURN = r"""
-fingerprint:
-  description: Changes when, and only when, a file, its mode or its owner changes.
-  returned: when there is a fingerprint_key
-  type: str
-changed_files:
-  description: Files that were written or removed.
-  returned: always
-  type: list
-  elements: str
+fingerprint: {returned: when there is a fingerprint_key, type: str,
+  description: "Changes when, and only when, a file, its mode or its owner changes."}
+changed_files: {returned: always, type: list, elements: str,
+  description: Files that were written or removed.}
 """
 
-import os  # noqa: E402
-
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.host_module import answer  # noqa: E402
 from ansible.module_utils.service_files import run  # noqa: E402
 
-
-def main() -> None:
-    """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "directory": {"type": "path", "required": True},
-            "owner": {"type": "str", "required": True},
-            "mode": {"type": "str", "required": True},
-            "modes": {"type": "dict", "default": {}},
-            "directory_mode": {"type": "str", "required": True},
-            "files": {"type": "dict", "default": {}},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "copies": {"type": "dict", "default": {}},
-            "fingerprint_key": {"type": "path", "no_log": False},
-            "validate": {"type": "list", "elements": "str", "default": []},
-        },
-        supports_check_mode=True,
-    )
-    # Modes of parent directories must not depend on the umask of sudo.
-    os.umask(0o022)
-    try:
-        module.exit_json(**run(module))
-    except (OSError, ValueError) as error:
-        module.fail_json(msg=str(error))
-
+OPTIONS = {
+    "directory": {"type": "path", "required": True},
+    **{name: {"required": True} for name in ("owner", "mode", "directory_mode")},
+    **{name: {"type": "dict", "default": {}} for name in ("modes", "files", "copies")},
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "fingerprint_key": {"type": "path", "no_log": False},
+    "validate": {"type": "list", "elements": "str", "default": []},
+}
 
 if __name__ == "__main__":
-    main()
+    answer(lambda module: run(module.params, check=module.check_mode), OPTIONS)

@@ -9,9 +9,11 @@ LEVELS = {"error", "critical", "fatal"}
 #: A plain line that tells an error.
 TROUBLE = re.compile(
     r"error|fatal|panic|critical|emerg|can'?t|cannot|could not|unable|fail|denied|refused|invalid"
-    r"|bad |no such|corrupt",
+    r"|bad |no such|corrupt|wrong",
     re.IGNORECASE,
 )
+#: How Redis quotes a setting that it refuses; its next line says why.
+SETTING = re.compile(r"^.*>>> (?P<setting>'.*')\n(?:\d+:\w .* # )?(?P<why>.+)$", re.MULTILINE)
 
 
 def last_error(text: str, *, plain: bool = True) -> str:
@@ -20,6 +22,7 @@ def last_error(text: str, *, plain: bool = True) -> str:
     Without ``plain`` only JSON objects count as errors: in the service's own log, lines of another
     form are what Python or the engine adds.
     """
+    text = SETTING.sub(r"wrong setting \g<setting>: \g<why>", text) if plain else text
     lines = [line for line in text.splitlines() if line.strip()]
     for line in reversed(lines):
         try:

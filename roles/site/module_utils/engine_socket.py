@@ -10,11 +10,13 @@ import socket
 import urllib.parse
 from typing import Any
 
+from ansible.module_utils.host_tools import RefusedError
+
 SOCKET = "/run/docker.sock"
 NONE = "there is no container engine on this host"
 
 
-class EngineError(Exception):
+class EngineError(RefusedError):  # type: ignore[misc]
     """Why the engine does not answer, in a sentence."""
 
 

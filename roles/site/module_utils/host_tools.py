@@ -62,6 +62,24 @@ def replace(
         raise
 
 
+def ids(owner: str) -> tuple[int, int]:
+    """Return the numbers in `uid:gid`, or in a uid alone."""
+    uid, _, gid = owner.partition(":")
+    return int(uid), int(gid or uid)
+
+
+def rights_differ(path: Path, owner: tuple[int, int], mode: int) -> bool:
+    """Say whether a path has another owner or mode than wanted."""
+    status = path.lstat()
+    return (status.st_uid, status.st_gid, status.st_mode & 0o7777) != (*owner, mode)
+
+
+def own(path: Path, owner: tuple[int, int], mode: int) -> None:
+    """Give a path its owner and mode."""
+    os.chown(path, *owner)
+    path.chmod(mode)
+
+
 def flush_directory(directory: Path) -> None:
     """Make renames in a directory survive a power loss."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -13,6 +13,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 #: Maximal bytes of an answer; a service that sends more is not the expected one.
@@ -40,7 +41,7 @@ class Answer(NamedTuple):
         return said if good else {}
 
 
-def failed_checks(said: dict[str, Any]) -> str:
+def failed_checks(said: Mapping[str, Any]) -> str:
     """Return the checks of a readiness answer that are not well, in words; empty if all are."""
     checks = said.get("checks", {})
     return "; ".join(f"{name}: {value}" for name, value in checks.items() if value != "ok")

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets as random_source
 import shutil
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.host_tools import flush_directory, replace
+from ansible.module_utils import host_tools
+from ansible.module_utils.host_tools import RefusedError, flush_directory, replace, rights_differ
+
+#: What a caller need not give.
+UNSET: dict[str, Any] = {
+    **{name: {} for name in ("modes", "files", "secrets", "copies")},
+    "fingerprint_key": None,
+    "validate": [],
+    "reread": (),
+}
 
 
 class Rights:
@@ -22,8 +30,7 @@ class Rights:
     def __init__(
         self, owner: str, mode: str, directory_mode: str, modes: dict[str, str] | None = None
     ) -> None:
-        uid, _, gid = owner.partition(":")
-        self.uid, self.gid = int(uid), int(gid or uid)
+        self.owner = host_tools.ids(owner)
         self.mode = int(mode, 8)
         self.directory_mode = int(directory_mode, 8)
         self.modes = {name: int(other, 8) for name, other in (modes or {}).items()}
@@ -59,12 +66,6 @@ def present_files(directory: Path) -> dict[str, bytes]:
     }
 
 
-def rights_differ(path: Path, uid: int, gid: int, mode: int) -> bool:
-    """Say whether a path has another owner or mode than wanted."""
-    status = path.lstat()
-    return (status.st_uid, status.st_gid, status.st_mode & 0o7777) != (uid, gid, mode)
-
-
 def make_directories(top: Path, name: str, rights: Rights) -> None:
     """Create the directory and the file's parents with the right owner and mode."""
     wanted = [top]
@@ -73,15 +74,14 @@ def make_directories(top: Path, name: str, rights: Rights) -> None:
     top.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     for directory in wanted:
         directory.mkdir(exist_ok=True)
-        if rights_differ(directory, rights.uid, rights.gid, rights.directory_mode):
-            os.chown(directory, rights.uid, rights.gid)
-            directory.chmod(rights.directory_mode)
+        if rights_differ(directory, rights.owner, rights.directory_mode):
+            host_tools.own(directory, rights.owner, rights.directory_mode)
 
 
 def write_file(top: Path, name: str, content: bytes, rights: Rights) -> None:
     """Replace one file atomically; it never exists with the wrong owner or mode."""
     make_directories(top, name, rights)
-    replace(top / name, content, rights.mode_of(name), (rights.uid, rights.gid))
+    replace(top / name, content, rights.mode_of(name), rights.owner)
 
 
 def fingerprint_key(path: Path, *, create: bool) -> bytes:
@@ -99,7 +99,7 @@ def fingerprint_key(path: Path, *, create: bool) -> bytes:
 def fingerprint(key: bytes, wanted: dict[str, bytes], rights: Rights) -> str:
     """Return a keyed digest over names, rights and contents."""
     digest = hmac.new(key, digestmod=hashlib.sha256)
-    digest.update(f"{rights.uid}:{rights.gid}:{rights.mode:o}".encode())
+    digest.update("{}:{}:{:o}".format(*rights.owner, rights.mode).encode())
     for name in sorted(wanted):
         digest.update(b"\0" + name.encode() + b"\0" + hashlib.sha256(wanted[name]).digest())
         if name in rights.modes:
@@ -116,26 +116,24 @@ def changes(directory: Path, wanted: dict[str, bytes], rights: Rights) -> tuple[
         name
         for name, content in wanted.items()
         if present.get(name) != content
-        or rights_differ(directory / name, rights.uid, rights.gid, rights.mode_of(name))
+        or rights_differ(directory / name, rights.owner, rights.mode_of(name))
     }
     return write, set(present) - set(wanted)
 
 
-def run_validation(module: Any, directory: Path, wanted: dict[str, bytes], rights: Rights) -> None:
+def judge(command: list[str], directory: Path, wanted: dict[str, bytes], rights: Rights) -> None:
     """Stage the files beside the directory and let the service's own program judge them."""
     staged = directory.with_name(f".{directory.name}.staged")
     shutil.rmtree(staged, ignore_errors=True)
     try:
         for name, content in wanted.items():
             write_file(staged, name, content, rights)
-        command = [part.replace("%s", str(staged)) for part in module.params["validate"]]
-        code, output, errors = module.run_command(command)
+        done = host_tools.run(*(part.replace("%s", str(staged)) for part in command), seconds=None)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    if code != 0:
-        module.fail_json(
-            msg=f"the new files are not valid and were not installed: {(errors + output).strip()}"
-        )
+    if done.returncode != 0:
+        said = (done.stderr + done.stdout).strip()
+        raise RefusedError(f"the new files are not valid and were not installed: {said}")
 
 
 def readable(files: dict[str, bytes]) -> str:
@@ -146,43 +144,35 @@ def readable(files: dict[str, bytes]) -> str:
     )
 
 
-def run(module: Any) -> dict[str, Any]:
+def run(given: dict[str, Any], *, check: bool) -> dict[str, Any]:
     """Do the work and return the result."""
-    params = module.params
+    params = {**UNSET, **given}
     directory = Path(params["directory"])
     rights = Rights(params["owner"], params["mode"], params["directory_mode"], params["modes"])
     wanted = wanted_files(params)
     write, remove = changes(directory, wanted, rights)
-    wrong_rights = directory.is_dir() and rights_differ(
-        directory, rights.uid, rights.gid, rights.directory_mode
-    )
-    changed = bool(write or remove or wrong_rights)
-    result: dict[str, Any] = {
-        "changed": changed,
-        "changed_files": sorted(write | remove),
-    }
+    own = rights.owner, rights.directory_mode
+    changed = bool(write or remove or (directory.is_dir() and rights_differ(directory, *own)))
+    result: dict[str, Any] = {"changed": changed, "changed_files": sorted(write | remove)}
+    before = present_files(directory) if directory.is_dir() else {}
     if params["fingerprint_key"]:
-        key = fingerprint_key(Path(params["fingerprint_key"]), create=not module.check_mode)
+        key = fingerprint_key(Path(params["fingerprint_key"]), create=not check)
         result["fingerprint"] = fingerprint(key, wanted, rights)
         # Of what was there, and of what a running service does not read again by itself.
-        before = present_files(directory) if directory.is_dir() else {}
         result["fingerprint_before"] = fingerprint(key, before, rights)
         for name, files in (("fixed", wanted), ("before_fixed", before)):
-            fixed = {one: files[one] for one in files if one not in params.get("reread", ())}
+            fixed = {one: files[one] for one in files if one not in params["reread"]}
             result[f"fingerprint_{name}"] = fingerprint(key, fixed, rights)
     if params["files"]:
-        before = present_files(directory) if directory.is_dir() else {}
         # Never what is secret, or copied: a private key may be among it.
         result["diff"] = {
             "before": readable({name: before[name] for name in params["files"] if name in before}),
             "after": readable({name: wanted[name] for name in params["files"]}),
         }
-    if not changed:
+    if not changed or check:
         return result
-    if write and params["validate"] and not module.check_mode:
-        run_validation(module, directory, wanted, rights)
-    if module.check_mode:
-        return result
+    if write and params["validate"]:
+        judge(params["validate"], directory, wanted, rights)
     for name in sorted(write):
         write_file(directory, name, wanted[name], rights)
     for name in remove:

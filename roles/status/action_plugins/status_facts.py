@@ -19,11 +19,7 @@ from roles.swap_agent.action_plugins.swap_agent import is_answer, judged  # noqa
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Returns the module's C(facts), or C(late), the seconds within which no answer came."""
 
-    _supports_check_mode = True
-
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Run the module; no longer than C(seconds)."""
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)

@@ -23,11 +23,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     _VALID_ARGS = frozenset(("findings", "path"))
     _requires_connection = False
-    _supports_check_mode = True
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Return text and report, and write the report."""
         super().run(tmp, task_vars)
         made = report.make(self._task.args["findings"])

@@ -19,52 +19,26 @@ options:
     type: list
     elements: dict
     default: []
-  paths:
-    description: Places whose file systems must not be full, besides the engine's own.
-    type: list
-    elements: path
-    default: []
+  paths: {type: list, elements: path, default: [],
+    description: "Places whose file systems must not be full, besides the engine's own."}
   firewall:
     description: C(family), C(table), C(path) and C(unit) of our rules; empty when there are none.
     type: dict
     default: {}
-  agent:
-    description: The swap agent, where it is; it knows the active colour and the standby.
-    type: str
-    default: ""
-  settings:
-    description: Settings that must be the same in both colours.
-    type: list
-    elements: str
-    default: []
-  aside:
-    description: Folder where a service sets damaged files aside; empty when it has none.
-    type: str
-    default: ""
-  database:
-    description: C(container) and C(name) of the database, on the host that has it.
-    type: dict
-    default: {}
-  keys:
-    description: SHA-256 of each API key that the database should know.
-    type: list
-    elements: str
-    default: []
-"""
-
-EXAMPLES = r"""
-- name: Look
-  status_facts:
-    paths: [/var/lib/airlift]
-    asks:
-      - {name: postgres-exporter, kind: gauge, gauge: pg_up, url: "https://192.0.2.1:9187/metrics"}
+  agent: {type: str, default: "",
+    description: "The swap agent, where it is; it knows the active colour and the standby."}
+  settings: {type: list, elements: str, default: [],
+    description: Settings that must be the same in both colours.}
+  aside: {type: str, default: "",
+    description: Folder where a service sets damaged files aside; empty when it has none.}
+  database: {type: dict, default: {},
+    description: "C(container) and C(name) of the database, on the host that has it."}
+  keys: {type: list, elements: str, default: [],
+    description: SHA-256 of each API key that the database should know.}
 """
 
 RETURN = r"""
-facts:
-  description: What was found.
-  returned: always
-  type: dict
+facts: {description: What was found., returned: always, type: dict}
 """
 
 import time  # noqa: E402
@@ -76,7 +50,7 @@ from ansible.module_utils import (  # noqa: E402
     status_engine,
     status_rules,
 )
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.host_module import answer  # noqa: E402
 
 
 def look(given: dict[str, Any]) -> dict[str, Any]:
@@ -128,24 +102,15 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def main() -> None:
-    """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "asks": {"type": "list", "elements": "dict", "default": []},
-            "paths": {"type": "list", "elements": "path", "default": []},
-            "firewall": {"type": "dict", "default": {}},
-            "agent": {"type": "str", "default": ""},
-            "settings": {"type": "list", "elements": "str", "default": []},
-            "logins": {"type": "str", "required": True},
-            "aside": {"type": "str", "default": ""},
-            "database": {"type": "dict", "default": {}},
-            "keys": {"type": "list", "elements": "str", "default": [], "no_log": True},
-        },
-        supports_check_mode=True,
-    )
-    module.exit_json(changed=False, facts=look(module.params))
-
+OPTIONS = {
+    "asks": {"type": "list", "elements": "dict", "default": []},
+    "paths": {"type": "list", "elements": "path", "default": []},
+    "settings": {"type": "list", "elements": "str", "default": []},
+    "keys": {"type": "list", "elements": "str", "default": [], "no_log": True},
+    **{name: {"type": "dict", "default": {}} for name in ("firewall", "database")},
+    **{name: {"type": "str", "default": ""} for name in ("agent", "aside")},
+    "logins": {"type": "str", "required": True},
+}
 
 if __name__ == "__main__":
-    main()
+    answer(lambda module: {"facts": look(module.params)}, OPTIONS)

@@ -9,6 +9,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from roles.site.module_utils.http_probe import failed_checks
 from roles.site.module_utils.image_identity import image_id
 
 Findings = Mapping[str, Any]
@@ -146,7 +147,7 @@ def active_of(findings: Findings, edge: Mapping[str, Any]) -> str:
     )
     replicas = Counter(one["colour"] for one in found if one["service"].startswith("app-"))
     best = (workers or replicas).most_common(1)
-    return str(best[0][0]) if best else "blue"
+    return str(best[0][0] if best else findings["colours"][0])
 
 
 def manifest_of(findings: Findings, release: str | None) -> dict[str, Any]:
@@ -165,5 +166,4 @@ def image_of(component: Mapping[str, Any], facts: Facts) -> str:
 
 def wrong_checks(answer: Mapping[str, Any]) -> str:
     """Return what keeps a service from being ready, of its readiness answer."""
-    wrong = [f"{name}: {value}" for name, value in answer["checks"].items() if value != "ok"]
-    return "; ".join(wrong) or str(answer["error"]) or f"HTTP {answer['status']}"
+    return failed_checks(answer) or str(answer["error"]) or f"HTTP {answer['status']}"

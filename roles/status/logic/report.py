@@ -225,7 +225,7 @@ def make(findings: Findings) -> dict[str, Any]:
     told = problems if end.verdict == "in progress" else problems[1:]
     text = [
         *([some, ""] if left_out else []),
-        *services.table(rows),
+        services.lines_of(rows),
         "",
         *facts,
         "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bundle.core.text import table
 from roles.status.logic import model
 from roles.status.logic.model import Facts, Findings, Problem, Rank, Row
 
@@ -186,16 +187,11 @@ def nothing_installed(findings: Findings) -> bool:
     return not (anything or model.edge_of(findings))
 
 
-def table(rows: Sequence[Row]) -> list[str]:
-    """Return the lines of a table; a host's name is only on its first line."""
-    lines: list[tuple[str, ...]] = [COLUMNS]
-    last = ""
+def lines_of(rows: Sequence[Row]) -> str:
+    """Return the table; a host's name is only on its first line."""
+    cells, last = [COLUMNS], ""
     for row in rows:
         # Without the last field, which is for machines.
-        lines.append(("" if row.host == last else row.host, *row[1:-1]))
+        cells.append(("" if row.host == last else row.host, *row[1:-1]))
         last = row.host
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
+    return table(cells)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils import http_probe
+from ansible.module_utils.http_probe import Answer
 
 WORDS = 160
 #: Down targets that are checked again; a site where more are down has another cause.
@@ -21,37 +22,26 @@ LABELS = ("job", "host", "instance", "colour")
 Ask = dict[str, Any]
 
 
-def get(ask: Ask) -> tuple[int, bytes, str]:
-    """Return status, body and, where there is no answer, why."""
+def get(ask: Ask) -> Answer:
+    """Return the answer; without one it says why."""
     authority = str(ask.get("ca") or "")
     if ask["url"].startswith("https:") and authority and not Path(authority).is_file():
-        return 0, b"", f"{authority} is not on this host"
-    status, body, error = http_probe.ask(ask["url"], ca=authority, verify=ask.get("verify", True))
-    return status, body, error[:WORDS]
-
-
-def object_in(body: bytes) -> dict[str, Any]:
-    """Return the object that a body is in JSON; an empty one if it is something else."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return Answer(0, b"", f"{authority} is not on this host")
+    found = http_probe.ask(ask["url"], ca=authority, verify=ask.get("verify", True))
+    return Answer(found.status, found.body, found.error[:WORDS])
 
 
 def ready(ask: Ask) -> dict[str, Any]:
     """Return the readiness answer of a service; `error` is the reason when there is none."""
-    status, body, error = get(ask)
-    said = object_in(body)
-    found = said.get("checks")
-    checks = {str(k): str(v)[:WORDS] for k, v in (found if isinstance(found, dict) else {}).items()}
+    answer = get(ask)
+    said = answer.readiness()
     return {
-        "status": status,
+        "status": answer.status,
         "ready": str(said.get("status", "")),
-        "checks": checks,
+        "checks": {str(k): str(v)[:WORDS] for k, v in said.get("checks", {}).items()},
         "release": str(said.get("release", "")),
         "colour": str(said.get("colour", "")),
-        "error": error,
+        "error": answer.error,
     }
 
 
@@ -70,9 +60,9 @@ def gauge(ask: Ask) -> dict[str, Any]:
 
 def targets(ask: Ask) -> dict[str, Any]:
     """Return the targets that Prometheus reports as down."""
-    status, body, error = get(ask)
+    answer = get(ask)
     try:
-        active = object_in(body)["data"]["activeTargets"]
+        active = answer.content()["data"]["activeTargets"]
         down = [one for one in active if one["health"] == "down"][:TARGETS]
         rows = [
             {
@@ -83,7 +73,7 @@ def targets(ask: Ask) -> dict[str, Any]:
             for one in down
         ]
     except (KeyError, TypeError, AttributeError):
-        return {"down": [], "error": error or f"HTTP {status}"}
+        return {"down": [], "error": answer.error or f"HTTP {answer.status}"}
     return {"down": rows, "error": ""}
 
 

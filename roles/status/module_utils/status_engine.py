@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import container_logs, engine_socket
+from ansible.module_utils import container_logs, engine_socket, host_tools
+from ansible.module_utils.engine_client import docker, last_words
 from ansible.module_utils.engine_socket import EngineError
 from ansible.module_utils.image_identity import image_store
 
@@ -25,23 +26,6 @@ LATEST = """SELECT json_build_object('version', version, 'lowest_compatible', lo
  'keys', (SELECT coalesce(json_agg(json_build_array(encode(key_hash, 'hex'), client,
   origin, revoked_at IS NOT NULL, revoked_by)), '[]') FROM api_keys))
  FROM schema_version ORDER BY version DESC LIMIT 1"""
-
-
-def docker(*arguments: str, timeout: int = PATIENCE) -> subprocess.CompletedProcess[str]:
-    """Run the engine's client."""
-    try:
-        return subprocess.run(
-            ["docker", *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise EngineError("there is no container engine on this host") from None
-    except subprocess.TimeoutExpired:
-        raise EngineError(f"the engine did not answer within {timeout} s") from None
 
 
 def short(text: str) -> str:
@@ -82,8 +66,7 @@ def last_error(container: dict[str, Any]) -> str:
         return "it was killed because it reached its memory limit"
     if state.get("Error"):
         return short(str(state["Error"]))
-    done = docker("logs", "--tail", "50", container["Id"])
-    said = reason_in(done.stdout + done.stderr)
+    said = short(last_words(container["Id"]))
     health = [one for one in (state.get("Health") or {}).get("Log") or [] if one.get("ExitCode")]
     checked = reason_in(str(health[-1].get("Output", ""))) if health else ""
     if checked and not container_logs.TROUBLE.search(said):
@@ -141,15 +124,11 @@ def containers(now: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 def edge(agent: str) -> dict[str, Any]:
     """Return what the swap agent shows; C(msg) is the reason when it does not."""
-    try:
-        done = subprocess.run(
-            [agent, "show"], capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-        return dict(json.loads(done.stdout))
-    except FileNotFoundError:
+    done = host_tools.run(agent, "show", seconds=PATIENCE)
+    if done.returncode == host_tools.ABSENT:
         return {"msg": f"there is no {agent} on this host"}
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return {"msg": short(str(error))}
+    try:
+        return dict(json.loads(done.stdout))
     except (ValueError, TypeError, RecursionError):
         return {"msg": short(done.stderr).replace("airlift-swap: ", "", 1) or "it says nothing"}
 
@@ -268,6 +247,7 @@ def database(container: str, name: str, keys: list[str]) -> dict[str, Any]:
     done = docker(
         *("exec", "--user=postgres", container, "psql", "--no-psqlrc", "--tuples-only"),
         *("--no-align", "--username=postgres", f"--dbname={name}", f"--command={LATEST}"),
+        timeout=PATIENCE,
     )
     try:
         said = json.loads(done.stdout)

@@ -7,9 +7,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
+
+from ansible.module_utils import host_tools
 
 DAEMON = Path("/etc/docker/daemon.json")
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
@@ -17,18 +18,12 @@ FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 def path() -> str:
     """Return a search path for programs: a login over SSH may lack the system's own folders."""
-    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    return f"{os.environ.get('PATH', '')}:{host_tools.PLACES}"
 
 
 def run(*command: str) -> tuple[int, str]:
-    """Return code and output of a program; (127, "") when there is none."""
-    environment = {**os.environ, "LC_ALL": "C", "LANG": "C", "PATH": path()}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=20, check=False, env=environment
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return 127, ""
+    """Return code and output of a program, in English."""
+    done = host_tools.run(*command, seconds=20, LC_ALL="C", LANG="C")
     return done.returncode, done.stdout
 
 

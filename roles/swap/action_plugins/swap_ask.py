@@ -39,11 +39,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Returns C(answered) and the module's C(result), or C(said), the reason for no answer."""
 
     _VALID_ARGS = frozenset(("module", "args", "seconds"))
-    _supports_check_mode = True
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Run the module once, and wait no longer than the given seconds."""
         super().run(tmp, task_vars)
         arguments = self._task.args

@@ -14,18 +14,10 @@ RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
+from bundle.core.text import facts, size  # noqa: E402
 from bundle.format.versions import order  # noqa: E402
 
 Findings = Mapping[str, Any]
-
-
-def size(count: float) -> str:
-    """Return a number of bytes in a readable unit."""
-    for unit in ("B", "kB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} MB" if count < 1000 else f"{count / 1000:.1f} GB"
 
 
 def other_than(active: str, found: Findings) -> str:
@@ -234,12 +226,6 @@ def rows_of(found: Findings, target: str) -> list[tuple[str, str]]:
     return rows
 
 
-def table(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Return rows as aligned lines."""
-    width = max(len(name) for name, _ in rows)
-    return [f"{name.ljust(width)}  {text}" for name, text in rows]
-
-
 def swap_plan(found: Findings) -> dict[str, Any]:
     """Return the plan of an upgrade.
 
@@ -259,7 +245,7 @@ def swap_plan(found: Findings) -> dict[str, Any]:
             f"{found['site']} already serves release {new['version']}; the remaining steps follow"
         ]
     else:
-        lines = [f"{found['site']}:", *table(rows_of(found, target))]
+        lines = [f"{found['site']}:", *facts(rows_of(found, target)).splitlines()]
     return {
         "active": active,
         "release": edge.get("release"),

@@ -9,10 +9,8 @@ short_description: Return what a plan needs to know of a host, in one question
 description:
   - Reads only. Does not fail when the engine is down - the plan decides what that means.
 options:
-  backups:
-    description: Directory of the database's backups; empty on a host without a database.
-    type: str
-    default: ""
+  backups: {type: str, default: "",
+    description: Directory of the database's backups; empty on a host without a database.}
   standby:
     description:
       - A colour to check - C(container), C(image), C(url), C(release), C(secrets), C(logins) and
@@ -22,12 +20,6 @@ options:
     default: {}
 """
 
-EXAMPLES = r"""
-- name: What the data host knows
-  swap_facts:
-    backups: /var/lib/airlift/backup
-"""
-
 RETURN = r"""
 engine: {description: What the engine says of itself., type: dict, returned: always}
 error: {description: Why the engine does not answer., type: str, returned: always}
@@ -35,17 +27,15 @@ components: {description: Component and the image it runs., type: dict, returned
 images: {description: Image id and its names., type: dict, returned: always}
 backups: {description: Names of the finished backups' records., type: list, returned: always}
 leftovers: {description: Folders that a killed run may have left., type: list, returned: always}
-problem:
-  description: Why the colour could not serve at once; empty when it could.
-  type: str
-  returned: always
+problem: {type: str, returned: always,
+  description: Why the colour could not serve at once; empty when it could.}
 """
 
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils import engine_socket, swap_standby  # noqa: E402
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.host_module import answer  # noqa: E402
 
 #: What names the image store. The rest of the answer is long, and names the host's networks.
 ABOUT = ("ServerVersion", "Driver", "DriverStatus", "DockerRootDir")
@@ -70,15 +60,8 @@ def of_engine() -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "backups": {"type": "str", "default": ""},
-            "standby": {"type": "dict", "default": {}},
-        },
-        supports_check_mode=True,
-    )
+def run(module: Any) -> dict[str, Any]:
+    """Return what was found."""
     given = module.params
     said: dict[str, Any] = {"engine": {}, "components": {}, "images": {}, "error": ""}
     try:
@@ -86,14 +69,18 @@ def main() -> None:
     except engine_socket.EngineError as error:
         said["error"] = str(error)
     backups = Path(given["backups"]).glob("*.json") if given["backups"] else ()
-    module.exit_json(
-        changed=False,
-        backups=sorted(one.name for one in backups),
-        leftovers=sorted(str(one) for one in TEMPORARY.glob(".ansible-*/ansible-tmp-*")),
-        problem=swap_standby.problem_of(given["standby"]) if given["standby"] else "",
+    return {
+        "backups": sorted(one.name for one in backups),
+        "leftovers": sorted(str(one) for one in TEMPORARY.glob(".ansible-*/ansible-tmp-*")),
+        "problem": swap_standby.problem_of(given["standby"]) if given["standby"] else "",
         **said,
-    )
+    }
 
+
+OPTIONS = {
+    "backups": {"type": "str", "default": ""},
+    "standby": {"type": "dict", "default": {}},
+}
 
 if __name__ == "__main__":
-    main()
+    answer(run, OPTIONS)

@@ -8,30 +8,13 @@ from __future__ import annotations
 
 import calendar
 import json
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.engine_client import docker
+from ansible.module_utils.host_tools import RefusedError
 from ansible.module_utils.http_probe import ask, failed_checks
-
-
-class NotAbleError(Exception):
-    """Why the colour cannot serve, in a sentence."""
-
-
-def docker(*arguments: str, seconds: float) -> subprocess.CompletedProcess[str]:
-    """Run the engine's client."""
-    try:
-        return subprocess.run(
-            ["docker", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotAbleError(f"the container engine does not answer: {error}") from error
 
 
 def moment(text: str) -> float:
@@ -48,17 +31,17 @@ def newest(directory: Path) -> float:
 def check_container(options: dict[str, Any]) -> None:
     """Reject a container that does not run, or runs something else."""
     name = options["container"]
-    shown = docker("container", "inspect", name, seconds=options["seconds"])
+    shown = docker("container", "inspect", name, timeout=options["seconds"])
     if shown.returncode != 0:
-        raise NotAbleError(f"there is no container {name}")
+        raise RefusedError(f"there is no container {name}")
     found = json.loads(shown.stdout)[0]
     state = found["State"]
     if not state["Running"] or state["Restarting"] or state["Paused"]:
-        raise NotAbleError(f"{name} is {state['Status']}")
+        raise RefusedError(f"{name} is {state['Status']}")
     if found["Image"] not in options["image"]:
-        raise NotAbleError(f"{name} runs another image than that of release {options['release']}")
+        raise RefusedError(f"{name} runs another image than that of release {options['release']}")
     if newest(Path(options["secrets"])) > moment(state["StartedAt"]):
-        raise NotAbleError(f"{name} was started before its secrets changed")
+        raise RefusedError(f"{name} was started before its secrets changed")
 
 
 def check_answer(options: dict[str, Any]) -> None:
@@ -66,31 +49,31 @@ def check_answer(options: dict[str, Any]) -> None:
     name = options["container"]
     answer = ask(options["url"] + "/health/ready", seconds=options["seconds"])
     if not answer.status:
-        raise NotAbleError(f"{name} does not answer: {answer.error}")
+        raise RefusedError(f"{name} does not answer: {answer.error}")
     said = answer.readiness()
     if not said:
-        raise NotAbleError(f"{name} does not answer with its readiness")
+        raise RefusedError(f"{name} does not answer with its readiness")
     if said.get("release") != options["release"]:
-        raise NotAbleError(f"{name} answers as release {said.get('release')}")
+        raise RefusedError(f"{name} answers as release {said.get('release')}")
     if answer.status != 200:
         why = failed_checks(said) or f"it answers {answer.status}"
-        raise NotAbleError(f"{name} is not ready: {why}")
+        raise RefusedError(f"{name} is not ready: {why}")
 
 
 def check_logins(options: dict[str, Any]) -> None:
     """Reject credentials that a new connection could not use."""
     name = options["container"]
     tried = docker(
-        *("exec", name, "python", "-c", options["logins"]), seconds=2 * options["seconds"] + 10
+        *("exec", name, "python", "-c", options["logins"]), timeout=2 * options["seconds"] + 10
     )
     try:
         refused = {str(who): str(why or "") for who, why in json.loads(tried.stdout).items()}
     except (ValueError, AttributeError, RecursionError):
         said = " ".join(tried.stderr.split())[-200:]
-        raise NotAbleError(f"the logins of {name} could not be tested: {said}") from None
+        raise RefusedError(f"the logins of {name} could not be tested: {said}") from None
     for service, why in refused.items():
         if why:
-            raise NotAbleError(f"{name} cannot log in to {service}: {' '.join(why.split())[:200]}")
+            raise RefusedError(f"{name} cannot log in to {service}: {' '.join(why.split())[:200]}")
 
 
 def problem_of(options: dict[str, Any]) -> str:
@@ -104,6 +87,6 @@ def problem_of(options: dict[str, Any]) -> str:
         check_container(options)
         check_answer(options)
         check_logins(options)
-    except NotAbleError as error:
+    except RefusedError as error:
         return str(error)
     return ""

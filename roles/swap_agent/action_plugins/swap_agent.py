@@ -153,11 +153,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """
 
     _VALID_ARGS = frozenset(("command", "options", "heartbeat", "begins"))
-    _supports_check_mode = True
 
-    def run(
-        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Run the command; take the lease over from an ended run of this machine."""
         super().run(tmp, task_vars)
         self._vars = task_vars or {}

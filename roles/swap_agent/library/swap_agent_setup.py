@@ -12,98 +12,50 @@ description:
   - A unit whose file differs from the one that systemd has loaded is restarted, whichever run
     wrote that file. So a run that was killed in between leaves nothing undone.
 options:
-  trees:
-    description: Directories that hold exactly their files; each as for the module service_files.
-    type: list
-    elements: dict
-    default: []
-  files:
-    description: Single files of root, each with C(path), C(content) and C(mode).
-    type: list
-    elements: dict
-    default: []
-  commands:
-    description: The agent with each of its commands; answers are JSON. Not called in check mode.
-    type: list
-    elements: list
-    default: []
-  unit:
-    description: Unit of systemd that has to be enabled and to run as its file says.
-    type: str
-    default: ""
-"""
-
-EXAMPLES = r"""
-- name: Wanted configuration, active
-  swap_agent_setup:
-    trees:
-      - directory: /etc/airlift/edge/desired
-        owner: "101:101"
-        mode: "0400"
-        directory_mode: "0500"
-        files: {nginx.conf: "{{ lookup('ansible.builtin.template', 'nginx.conf.j2') }}"}
-    commands:
-      - [/usr/local/sbin/airlift-swap, apply, --release, 1.0.0, --serial, "1"]
-      - [/usr/local/sbin/airlift-swap, verify]
+  trees: {type: list, elements: dict, default: [],
+    description: Directories that hold exactly their files; each as for the module service_files.}
+  files: {type: list, elements: dict, default: [],
+    description: "Single files of root, each with C(path), C(content) and C(mode)."}
+  commands: {type: list, elements: list, default: [],
+    description: The agent with each of its commands; answers are JSON. Not called in check mode.}
+  unit: {type: str, default: "",
+    description: Unit of systemd that has to be enabled and to run as its file says.}
 """
 
 RETURN = r"""
-changed_files:
-  description: Files that were written or removed.
-  returned: always
-  type: list
-  elements: str
-agent:
-  description: The agent's answers.
-  returned: always
-  type: list
-  elements: dict
-unit:
-  description: What was done with the unit.
-  returned: always
-  type: list
-  elements: str
+changed_files: {returned: always, type: list, elements: str,
+  description: Files that were written or removed.}
+agent: {description: The agent's answers., returned: always, type: list, elements: dict}
+unit: {description: What was done with the unit., returned: always, type: list, elements: str}
 """
 
 import json  # noqa: E402
 import os  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
+from typing import Any  # noqa: E402
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.host_tools import flush_directory, replace  # noqa: E402
-from ansible.module_utils.service_files import rights_differ  # noqa: E402
+from ansible.module_utils.host_module import answer  # noqa: E402
+from ansible.module_utils.host_tools import (  # noqa: E402
+    RefusedError,
+    flush_directory,
+    replace,
+    rights_differ,
+)
 from ansible.module_utils.service_files import run as write_tree  # noqa: E402
 
 _TREE = {
     "directory": {"type": "path", "required": True},
-    "owner": {"type": "str", "required": True},
-    "mode": {"type": "str", "required": True},
-    "directory_mode": {"type": "str", "required": True},
+    **{name: {"required": True} for name in ("owner", "mode", "directory_mode")},
     "files": {"type": "dict", "default": {}},
     "copies": {"type": "dict", "default": {}},
 }
 _FILE = {
     "path": {"type": "path", "required": True},
-    "content": {"type": "str", "required": True},
-    "mode": {"type": "str", "required": True},
+    **{name: {"required": True} for name in ("content", "mode")},
 }
-#: What the module service_files has, and no tree of the agent needs.
-_UNUSED: dict[str, Any] = {"modes": {}, "secrets": {}, "fingerprint_key": None, "validate": []}
 #: States of a unit that runs, or that systemd starts again by itself.
 RUNNING = ("active", "activating", "reloading")
 Result = dict[str, Any]
-
-
-class SetupError(Exception):
-    """What went wrong, in a sentence for the operator."""
-
-
-class Tree(NamedTuple):
-    """A directory's part of this call, as the module service_files would be called."""
-
-    params: dict[str, Any]
-    check_mode: bool
 
 
 def tree(given: dict[str, Any], *, check_mode: bool) -> Result:
@@ -112,7 +64,7 @@ def tree(given: dict[str, Any], *, check_mode: bool) -> Result:
     if check_mode:
         # On an empty host, what would be copied is still to be made.
         copies = {name: path for name, path in copies.items() if Path(path).is_file()}
-    done: Result = write_tree(Tree({**_UNUSED, **given, "copies": copies}, check_mode))
+    done: Result = write_tree({**given, "copies": copies}, check=check_mode)
     late = set(given["copies"]) - set(copies)
     names = sorted({*done["changed_files"], *late})
     folder = given["directory"]
@@ -127,11 +79,8 @@ def one_file(given: dict[str, Any], *, check_mode: bool) -> Result:
     path, mode = Path(given["path"]), int(given["mode"], 8)
     wanted = given["content"].encode()
     before = path.read_bytes() if path.is_file() else b""
-    changed = (
-        not path.is_file()
-        or before != wanted
-        or rights_differ(path, os.geteuid(), os.getegid(), mode)
-    )
+    ours = os.geteuid(), os.getegid()
+    changed = not path.is_file() or before != wanted or rights_differ(path, ours, mode)
     if changed and not check_mode:
         replace(path, wanted, mode)
         flush_directory(path.parent)
@@ -140,37 +89,37 @@ def one_file(given: dict[str, Any], *, check_mode: bool) -> Result:
     return {"changed": changed, "diff": diff, "files": [str(path)] if changed else []}
 
 
-def call(module: AnsibleModule, words: list[str]) -> Result:
+def call(module: Any, words: list[str]) -> Result:
     """Give the agent its command; return its answer."""
     code, said, errors = module.run_command(words)
     if code != 0:
         why = errors.strip().removeprefix("airlift-swap: ")
-        raise SetupError(why or f"{' '.join(words)} ended with code {code}")
+        raise RefusedError(why or f"{' '.join(words)} ended with code {code}")
     try:
-        answer = json.loads(said)
+        found = json.loads(said)
     except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict) or not isinstance(answer.get("changed"), bool):
-        raise SetupError(f"unexpected answer of the swap agent: {said.strip()}")
-    return answer
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("changed"), bool):
+        raise RefusedError(f"unexpected answer of the swap agent: {said.strip()}")
+    return found
 
 
-def systemd(module: AnsibleModule, *words: str) -> str:
+def systemd(module: Any, *words: str) -> str:
     """Give systemd a command; return what it prints."""
     code, said, errors = module.run_command(["systemctl", *words])
     if code != 0:
-        raise SetupError(f"systemctl {' '.join(words)}: {(errors or said).strip()}")
+        raise RefusedError(f"systemctl {' '.join(words)}: {(errors or said).strip()}")
     return str(said)
 
 
-def state_of(module: AnsibleModule, unit: str) -> dict[str, str]:
+def state_of(module: Any, unit: str) -> dict[str, str]:
     """Return what systemd knows of a unit."""
     names = "LoadState,NeedDaemonReload,UnitFileState,ActiveState"
     lines = systemd(module, "show", unit, f"--property={names}").splitlines()
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def keep_running(module: AnsibleModule, unit: str) -> list[str]:
+def keep_running(module: Any, unit: str) -> list[str]:
     """Enable and start a unit, as its file now says; return what was due."""
     found = state_of(module, unit)
     fresh = found["LoadState"] != "loaded" or found["NeedDaemonReload"] == "yes"
@@ -186,11 +135,11 @@ def keep_running(module: AnsibleModule, unit: str) -> list[str]:
         systemd(module, step, *([] if step == "daemon-reload" else [unit]))
     state = state_of(module, unit)["ActiveState"]
     if state not in RUNNING:
-        raise SetupError(f"{unit} does not run, it is {state}; see: journalctl -u {unit}")
+        raise RefusedError(f"{unit} does not run, it is {state}; see: journalctl -u {unit}")
     return steps
 
 
-def run(module: AnsibleModule) -> Result:
+def run(module: Any) -> Result:
     """Do the work and return the result."""
     params, check_mode = module.params, module.check_mode
     parts = [tree(one, check_mode=check_mode) for one in params["trees"]]
@@ -203,33 +152,21 @@ def run(module: AnsibleModule) -> Result:
         "unit": [],
     }
     for words in params["commands"] if not check_mode else ():
-        answer = call(module, [str(word) for word in words])
-        result["agent"].append(answer)
-        result["changed"] |= answer["changed"]
+        said = call(module, [str(word) for word in words])
+        result["agent"].append(said)
+        result["changed"] |= said["changed"]
     if params["unit"]:
         result["unit"] = keep_running(module, params["unit"])
         result["changed"] |= bool(result["unit"])
     return result
 
 
-def main() -> None:
-    """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "trees": {"type": "list", "elements": "dict", "options": _TREE, "default": []},
-            "files": {"type": "list", "elements": "dict", "options": _FILE, "default": []},
-            "commands": {"type": "list", "elements": "list", "default": []},
-            "unit": {"type": "str", "default": ""},
-        },
-        supports_check_mode=True,
-    )
-    # Modes of parent directories must not depend on the umask of sudo.
-    os.umask(0o022)
-    try:
-        module.exit_json(**run(module))
-    except (OSError, ValueError, SetupError) as error:
-        module.fail_json(msg=str(error))
-
+OPTIONS = {
+    "trees": {"type": "list", "elements": "dict", "options": _TREE, "default": []},
+    "files": {"type": "list", "elements": "dict", "options": _FILE, "default": []},
+    "commands": {"type": "list", "elements": "list", "default": []},
+    "unit": {"type": "str", "default": ""},
+}
 
 if __name__ == "__main__":
-    main()
+    answer(run, OPTIONS)

@@ -41,10 +41,10 @@ def test_status_survives_a_service_that_answers_anything(
 ) -> None:
     asks = plugin("status/module_utils/status_asks.py")
     body = f'{{"checks": {checks}, "data": {{"activeTargets": {checks}}}}}'.encode()
-    monkeypatch.setattr(asks, "get", lambda _: (200, body, ""))
+    monkeypatch.setattr(asks, "get", lambda _: asks.Answer(200, body, ""))
     assert asks.ready({})["checks"] == {}
     assert asks.targets({})["down"] == []
-    monkeypatch.setattr(asks, "get", lambda _: (200, b"pg_up +.e\n", ""))
+    monkeypatch.setattr(asks, "get", lambda _: asks.Answer(200, b"pg_up +.e\n", ""))
     assert asks.gauge({"gauge": "pg_up"}) == {"value": None, "error": "it shows no pg_up"}
 
 
@@ -56,7 +56,7 @@ def test_status_survives_a_list_of_targets_of_another_form(
 ) -> None:
     asks = plugin("status/module_utils/status_asks.py")
     body = f'{{"data": {{"activeTargets": [{target}]}}}}'.encode()
-    monkeypatch.setattr(asks, "get", lambda _: (200, body, ""))
+    monkeypatch.setattr(asks, "get", lambda _: asks.Answer(200, body, ""))
     assert asks.targets({}) == {"down": [], "error": "HTTP 200"}
 
 
@@ -69,11 +69,8 @@ def test_the_last_words_of_a_container_are_told_whatever_it_logs(
     def said(*words: str, **_: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(words, 0, text, "")
 
-    ready = plugin("app/library/app_ready.py")
-    probes = plugin("container/module_utils/container_wait.py")
-    monkeypatch.setattr(ready, "docker", said)
-    monkeypatch.setattr(probes, "engine", said)
-    assert ready.last_words("x") == "no space left"
+    client = plugin("site/module_utils/engine_client.py")
+    monkeypatch.setattr(client, "docker", said)
+    assert client.last_words("x") == "no space left"
     assert plugin("app/filter_plugins/app.py").app_reason(text) == "no space left"
     assert plugin("status/module_utils/status_engine.py").reason_in(text) == "no space left"
-    assert probes.last_words("x") == "no space left"

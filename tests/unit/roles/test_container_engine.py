@@ -185,6 +185,35 @@ def test_what_differs_is_told_and_brought_about(
     assert not packages.POLICY.exists()
 
 
+def test_a_run_that_was_killed_before_the_restart_is_finished(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is right by then, and the engine does not run with it."""
+    module.PIDFILE.write_text("none")
+    os.utime(module.PIDFILE, (1, 1))
+    os.utime(host.file, (0, 0))
+    assert host.bring()["changes"] == []
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    more: dict[str, Any] = {"settings": {**SETTINGS, "log-driver": "json-file"}}
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Engine, "systemctl", killed)
+        with pytest.raises(KeyboardInterrupt):
+            host.bring(**more)
+    for check in (True, False):
+        found = host.bring(check=check, **more)
+        assert found["changes"] == [
+            f"docker.service: restarted, because it was started before {host.file} was written"
+        ]
+        assert (found["changed"], found["due"]) == (True, True)
+    assert host.calls() == "restart docker.service\n"
+    # As the engine writes it at its start.
+    module.PIDFILE.write_text("none")
+    assert host.bring(**more)["changes"] == []
+
+
 def test_a_record_alone_is_due_and_no_change(host: Host) -> None:
     """Without it, a key that is no longer wanted would stay."""
     host.record.unlink()

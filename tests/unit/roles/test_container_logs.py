@@ -60,6 +60,29 @@ def test_a_plain_line_that_tells_an_error_counts_but_in_the_services_own_log(lin
     assert last_error(text, plain=False) == WHY["reason"]
 
 
+@pytest.mark.parametrize(
+    ("quoted", "words"),
+    [
+        (
+            "*** FATAL CONFIG FILE ERROR (Redis 8.0.2) ***\n"
+            "Reading the configuration file, at line 1\n"
+            ">>> 'maxmemory abc'\nargument must be a memory value\n",
+            "wrong setting 'maxmemory abc': argument must be a memory value",
+        ),
+        (
+            "9:M 30 Nov 2026 21:45:46.194 # Unresolved Configuration(s) Detected:\n"
+            "9:M 30 Nov 2026 21:45:46.194 # >>> 'no-such 1'\n"
+            "9:M 30 Nov 2026 21:45:46.194 # Module Configuration detected: aborting\n",
+            "wrong setting 'no-such 1': Module Configuration detected: aborting",
+        ),
+    ],
+)
+def test_a_setting_that_redis_refuses_is_named(quoted: str, words: str) -> None:
+    warning = "9:C 30 Nov 2026 21:45:46.192 # WARNING a background save may fail under low memory\n"
+    assert last_error(f"{warning}{quoted}") == words
+    assert last_error(f"{warning}{quoted}{warning}{quoted}") == words
+
+
 def test_a_line_that_tells_no_error_is_told_when_there_is_none() -> None:
     assert last_error("starting\nready for connections\n") == "ready for connections"
 
@@ -94,27 +117,21 @@ def test_an_exception_that_nobody_caught_is_a_reason() -> None:
     assert "no space left on device" in app_reason(json.dumps(error))
 
 
-@pytest.mark.parametrize(
-    ("path", "engine", "reader", "quiet"),
-    [
-        ("app/library/app_ready.py", "docker", "last_words", "it logged nothing"),
-        ("container/module_utils/container_wait.py", "engine", "last_words", "it logged nothing"),
-    ],
-)
+@pytest.mark.parametrize("plain", [True, False])
 def test_a_gate_tells_the_last_words_of_a_container(
-    monkeypatch: pytest.MonkeyPatch, path: str, engine: str, reader: str, quiet: str
+    monkeypatch: pytest.MonkeyPatch, *, plain: bool
 ) -> None:
-    module, log = plugin(path), [text_of([INFO, WHY]), "", ""]
+    module, log = plugin("site/module_utils/engine_client.py"), [text_of([INFO, WHY]), "", ""]
 
     def said(*words: str, **_: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(words, 0, log[0], log[1])
 
-    monkeypatch.setattr(module, engine, said)
-    assert getattr(module, reader)("x") == WHY["reason"]
+    monkeypatch.setattr(module, "docker", said)
+    assert module.last_words("x", plain=plain) == WHY["reason"]
     log[:2] = "", "exec format error\n"
-    assert getattr(module, reader)("x").strip() == "exec format error"
+    assert module.last_words("x", plain=plain).strip() == "exec format error"
     log[:2] = "", ""
-    assert getattr(module, reader)("x") == quiet
+    assert module.last_words("x", plain=plain) == "it logged nothing"
 
 
 def test_status_tells_it_in_a_line_that_fits_its_report() -> None:

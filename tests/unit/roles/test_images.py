@@ -322,7 +322,7 @@ def test_the_state_of_the_module_prunes(host: Engine, capsys: pytest.CaptureFixt
     host.add("sha256:a2", "airlift/app:1.1")
     given = {"state": "prune", "components": COMPONENTS, "kept": ["sha256:a2"]}
     with patch_module_args(given), pytest.raises(SystemExit):
-        engine.main()
+        engine.answer(engine.run, engine.OPTIONS)
     said = json.loads(capsys.readouterr().out)
     assert (said["changed"], said["removed"]) == (True, ["airlift/app:1.0"])
     assert set(host.left()) == {"sha256:a2"}
@@ -349,7 +349,7 @@ def test_nothing_is_removed_in_check_mode(host: Engine, capsys: pytest.CaptureFi
     host.add("sha256:a1", "airlift/app:1.0")
     given = {"state": "prune", "components": COMPONENTS, "_ansible_check_mode": True}
     with patch_module_args(given), pytest.raises(SystemExit):
-        engine.main()
+        engine.answer(engine.run, engine.OPTIONS)
     said = json.loads(capsys.readouterr().out)
     assert (said["changed"], said["removed"]) == (True, ["airlift/app:1.0"])
     assert set(host.left()) == {"sha256:a1"}

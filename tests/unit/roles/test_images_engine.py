@@ -95,7 +95,7 @@ def settled(capsys: pytest.CaptureFixture[str], **more: Any) -> dict[str, Any]:
     other = {**COMPONENT, "config_digest": "sha256:c2"}
     given = {"state": "settle", "components": {"app": COMPONENT, "redis": other}, **more}
     with patch_module_args(given), pytest.raises(SystemExit):
-        engine.main()
+        engine.answer(engine.run, engine.OPTIONS)
     said: dict[str, Any] = json.loads(capsys.readouterr().out)
     return said
 

@@ -5,48 +5,27 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible.module_utils import service_files
+from ansible.module_utils.host_tools import RefusedError
 
 from tests.unit.roles.conftest import ROLES
 
 OWNER = f"{os.getuid()}:{os.getgid()}"
 
 
-class RefusedError(Exception):
-    """What fail_json does here."""
-
-
 def run(tmp_path: Path, *, check_mode: bool = False, **params: Any) -> dict[str, Any]:
-    def fail(msg: str) -> None:
-        raise RefusedError(msg)
-
-    def command(arguments: list[str]) -> tuple[int, str, str]:
-        code = os.system(" ".join(arguments))  # noqa: S605
-        return code, "", "said so"
-
-    module = SimpleNamespace(
-        params={
-            "directory": str(tmp_path / "etc/demo"),
-            "owner": OWNER,
-            "mode": "0400",
-            "modes": {},
-            "directory_mode": "0700",
-            "files": {},
-            "secrets": {},
-            "copies": {},
-            "fingerprint_key": str(tmp_path / "etc/.key"),
-            "validate": [],
-            **params,
-        },
-        check_mode=check_mode,
-        fail_json=fail,
-        run_command=command,
-    )
-    result: dict[str, Any] = service_files.run(module)
+    given = {
+        "directory": str(tmp_path / "etc/demo"),
+        "owner": OWNER,
+        "mode": "0400",
+        "directory_mode": "0700",
+        "fingerprint_key": str(tmp_path / "etc/.key"),
+        **params,
+    }
+    result: dict[str, Any] = service_files.run(given, check=check_mode)
     return result
 
 
@@ -122,8 +101,12 @@ def test_copies_come_from_the_host(tmp_path: Path) -> None:
 
 def test_a_refused_configuration_is_never_in_place(tmp_path: Path) -> None:
     run(tmp_path, files={"a": "good"})
-    with pytest.raises(RefusedError, match="said so"):
-        run(tmp_path, files={"a": "bad"}, validate=["grep", "-q", "good", "%s/a"])
+    with pytest.raises(RefusedError, match="were not installed: a is bad"):
+        run(
+            tmp_path,
+            files={"a": "bad"},
+            validate=["sh", "-c", "grep -q good %s/a || { echo a is bad; exit 1; }"],
+        )
     assert (tmp_path / "etc/demo/a").read_text() == "good"
     assert sorted(path.name for path in (tmp_path / "etc").iterdir()) == [".key", "demo"]
 

@@ -169,6 +169,7 @@ def site(folder: Path) -> dict[str, Any]:
         "edge": dict(EDGE),
         "clients": ["shop", "airlift-smoke"],
         "command": "ansible-playbook playbooks/",
+        "colours": ["blue", "green"],
         "releases_dir": str(folder),
         "store": str(folder / "store"),
     }

@@ -116,7 +116,7 @@ def wait(green: Colour, capsys: pytest.CaptureFixture[str]) -> Callable[..., dic
     def run(**more: Any) -> dict[str, Any]:
         options = {"container": "airlift-app-green", "image": IMAGE, "url": green.url, **IDENTITY}
         with patch_module_args({**options, "seconds": 0, **more}), pytest.raises(SystemExit):
-            ready.main()
+            ready.answer(ready.run, ready.OPTIONS)
         found: dict[str, Any] = json.loads(capsys.readouterr().out)
         return found
 
@@ -345,4 +345,4 @@ def test_a_host_without_an_engine(wait: Wait, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PATH", "/nowhere")
     said = wait()
     assert said["failed"]
-    assert said["msg"].startswith("the container engine does not answer: ")
+    assert said["msg"] == "there is no container engine on this host"

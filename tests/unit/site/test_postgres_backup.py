@@ -588,7 +588,7 @@ def test_a_disk_that_gives_back_something_else_is_not_trusted(
         module.flush(stream)
     module.reread(path, hashlib.sha256(b"written").hexdigest())
     path.write_bytes(b"wriTten")
-    with pytest.raises(module.BackupError, match="cannot be trusted"):
+    with pytest.raises(module.RefusedError, match="cannot be trusted"):
         module.reread(path, hashlib.sha256(b"written").hexdigest())
 
 

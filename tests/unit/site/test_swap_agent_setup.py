@@ -78,7 +78,7 @@ class Host:
     def run(self, **options: Any) -> dict[str, Any]:
         """Run the module as Ansible does; return what it says."""
         with patch_module_args(options), pytest.raises(SystemExit):
-            setup.main()
+            setup.answer(setup.run, setup.OPTIONS)
         found: dict[str, Any] = json.loads(self.capsys.readouterr().out)
         return found
 

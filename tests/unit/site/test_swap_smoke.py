@@ -111,7 +111,7 @@ def try_it(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
     def run(url: str, **more: Any) -> dict[str, Any]:
         wanted = {"url": url, "release": "1.1.0", "colour": "green", "requests": REQUESTS}
         with patch_module_args({**wanted, **more}), pytest.raises(SystemExit) as ended:
-            smoke.main()
+            smoke.answer(smoke.run, smoke.OPTIONS)
         out = capsys.readouterr()
         answer: dict[str, Any] = json.loads(out.out)
         assert bool(answer.get("failed")) == bool(ended.value.code)
