@@ -38,7 +38,6 @@ msg: {description: All that in a sentence., type: str, returned: always}
 
 import contextlib  # noqa: E402
 import hashlib  # noqa: E402
-import os  # noqa: E402
 import re  # noqa: E402
 import signal  # noqa: E402
 import subprocess  # noqa: E402
