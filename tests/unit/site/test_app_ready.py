@@ -24,7 +24,7 @@ cd "$(dirname "$0")" || exit 9
 echo "$*" >> calls
 case "$*" in
     "container inspect airlift-app-green") cat inspect ;;
-    "logs --tail 20 airlift-app-green") cat stdout; cat stderr >&2 ;;
+    "logs --tail 50 airlift-app-green") cat stdout; cat stderr >&2 ;;
     *) exit 9 ;;
 esac
 """
