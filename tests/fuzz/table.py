@@ -68,6 +68,7 @@ EXEMPT: dict[str, str] = {
     "roles/postgres/library/postgres_database.py": _DATABASE,
     "roles/postgres/module_utils/postgres_accounts.py": _DATABASE,
     "roles/preflight/library/preflight_facts.py": _ENGINE,
+    "roles/preflight/module_utils/host_sockets.py": "reads tables of the host's own kernel",
     "roles/preflight/logic/settings.py": _OURS,
     "roles/site/logic/sources.py": _OURS,
     "roles/site/module_utils/engine_socket.py": _ENGINE,
