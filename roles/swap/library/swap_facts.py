@@ -41,6 +41,7 @@ problem:
   returned: always
 """
 
+import os  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -49,7 +50,8 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 #: What names the image store. The rest of the answer is long, and names the host's networks.
 ABOUT = ("ServerVersion", "Driver", "DriverStatus", "DockerRootDir")
-TEMPORARY = Path("/tmp")  # noqa: S108 - see remote_tmp in ansible.cfg
+#: Where releases before this one had their temporary folders.
+TEMPORARY = Path("/tmp")  # noqa: S108
 COMPONENT = "airlift.component"
 #: Seconds for one answer of the engine.
 PATIENCE = 5.0
@@ -68,6 +70,13 @@ def of_engine() -> dict[str, Any]:
             for one in images
         },
     }
+
+
+def leftovers() -> list[str]:
+    """Return temporary folders of runs, in the home of the login (see ansible.cfg) and in /tmp."""
+    home = Path(f"~{os.environ.get('SUDO_USER', '')}").expanduser()
+    found = [*home.glob(".ansible/tmp/ansible-tmp-*"), *TEMPORARY.glob(".ansible-*/ansible-tmp-*")]
+    return sorted(map(str, found))
 
 
 def main() -> None:
@@ -89,7 +98,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         backups=sorted(one.name for one in backups),
-        leftovers=sorted(str(one) for one in TEMPORARY.glob(".ansible-*/ansible-tmp-*")),
+        leftovers=leftovers(),
         problem=swap_standby.problem_of(given["standby"]) if given["standby"] else "",
         **said,
     )
