@@ -221,5 +221,5 @@ def nothing_is_left_over(journey: Journey) -> None:
         # The tunnel to the jump host's registry.
         listening = journey.lab.console(host, "ss -Htln sport = :5479").output
         assert listening == "", host
-        left = "find /tmp -path '/tmp/.ansible-*/*'"
+        left = "find /tmp /home/*/.ansible -path '*ansible-tmp-*' 2>/dev/null || :"
         assert journey.lab.console(host, left).output == ""

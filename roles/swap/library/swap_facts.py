@@ -31,6 +31,7 @@ problem: {type: str, returned: always,
   description: Why the colour could not serve at once; empty when it could.}
 """
 
+import os  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -39,7 +40,8 @@ from ansible.module_utils.host_module import answer  # noqa: E402
 
 #: What names the image store. The rest of the answer is long, and names the host's networks.
 ABOUT = ("ServerVersion", "Driver", "DriverStatus", "DockerRootDir")
-TEMPORARY = Path("/tmp")  # noqa: S108 - see remote_tmp in ansible.cfg
+#: Where releases before this one had their temporary folders.
+TEMPORARY = Path("/tmp")  # noqa: S108
 COMPONENT = "airlift.component"
 #: Seconds for one answer of the engine.
 PATIENCE = 5.0
@@ -60,6 +62,13 @@ def of_engine() -> dict[str, Any]:
     }
 
 
+def leftovers() -> list[str]:
+    """Return temporary folders of runs, in the home of the login (see ansible.cfg) and in /tmp."""
+    home = Path(f"~{os.environ.get('SUDO_USER', '')}").expanduser()
+    found = [*home.glob(".ansible/tmp/ansible-tmp-*"), *TEMPORARY.glob(".ansible-*/ansible-tmp-*")]
+    return sorted(map(str, found))
+
+
 def run(module: Any) -> dict[str, Any]:
     """Return what was found."""
     given = module.params
@@ -71,7 +80,7 @@ def run(module: Any) -> dict[str, Any]:
     backups = Path(given["backups"]).glob("*.json") if given["backups"] else ()
     return {
         "backups": sorted(one.name for one in backups),
-        "leftovers": sorted(str(one) for one in TEMPORARY.glob(".ansible-*/ansible-tmp-*")),
+        "leftovers": leftovers(),
         "problem": swap_standby.problem_of(given["standby"]) if given["standby"] else "",
         **said,
     }

@@ -35,7 +35,10 @@ def asked(capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
 
 
 def test_a_host_says_all_at_once(
-    paper: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    paper: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     labels = {"airlift.component": "redis"}
     paper.known["/containers/json"] = [{"Id": "1", "ImageID": "sha256:r", "Labels": labels}]
@@ -45,6 +48,10 @@ def test_a_host_says_all_at_once(
     ]
     left = tmp_path / "tmp/.ansible-root/ansible-tmp-1"
     left.mkdir(parents=True)
+    ours = tmp_path / "home/.ansible/tmp/ansible-tmp-2"
+    ours.mkdir(parents=True)
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("1.0.0-to-1.1.0-1.json", "1.0.0-to-1.1.0-1.dump"):
         (tmp_path / name).touch()
     said = asked(capsys, backups=str(tmp_path))
@@ -59,7 +66,7 @@ def test_a_host_says_all_at_once(
         "components": {"redis": "sha256:r"},
         "images": {"sha256:r": ["airlift/redis:8"], "sha256:x": ["airlift/app@sha256:2"]},
         "backups": ["1.0.0-to-1.1.0-1.json"],
-        "leftovers": [str(left)],
+        "leftovers": [str(ours), str(left)],
         "problem": "",
     }
 
