@@ -16,6 +16,8 @@ from swap_agent.state import State
 
 from tests.unit.roles.conftest import ROLES, ROOT
 
+#: However busy this machine is, its hosts are there.
+PATIENT = json.dumps({"swap_ask_seconds": 120, "swap_glance_seconds": 120})
 SCHEMA = {"version": 1, "lowest_compatible": 1, "bytes": 1000}
 #: In a run that came between, as in release 1.0.0's own name.
 OTHER = "other.machine.boot.1.1"
@@ -153,7 +155,7 @@ echo '{says}'
         }
         command = [str(Path(sys.executable).with_name("ansible-playbook")), str(path)]
         return subprocess.Popen(
-            [*command, "-i", str(self.root / "site"), *options],
+            [*command, "-i", str(self.root / "site"), "-e", PATIENT, *options],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

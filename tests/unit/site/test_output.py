@@ -236,7 +236,6 @@ Data zone                                app-1 0.0 s
 """
     )
     assert recap(said) == Recap(changed=5, failed=0)
-    assert recap(desk.run("-v")) == Recap(changed=1, failed=0)
 
 
 def test_check_mode_says_that_nothing_is_changed(desk: Desk) -> None:
@@ -476,14 +475,13 @@ def terminal(desk: Desk, **environment: str) -> str:
 
 
 def test_a_terminal_shows_the_step_in_progress_and_colours_words_only(desk: Desk) -> None:
-    desk.write({"hosts": "app-1", "tasks": [write(str(desk.folder / "file"))]})
+    task = {"name": "Write the file", "ansible.builtin.command": "true"}
+    desk.write({"hosts": "app-1", "tasks": [task]})
     said = terminal(desk, TERM="xterm-256color")
     assert "\033[KPlay …\r" in said
     assert "\033[0;33mchanged: [app-1]\033[0m Write the file" in said
-    (desk.folder / "file").unlink()
     said = terminal(desk, TERM="xterm-256color", NO_COLOR="1")
     assert "\033[Kchanged: [app-1] Write the file" in said
-    (desk.folder / "file").unlink()
     assert "\033" not in terminal(desk, TERM="dumb")
 
 
@@ -506,9 +504,12 @@ def test_more_words_are_those_of_ansible(desk: Desk) -> None:
 
 
 def test_programs_tell_an_end_from_a_kill(desk: Desk) -> None:
-    said = desk.play(look())
+    said = desk.play({"name": "Change", "ansible.builtin.command": "true"}, hosts="app-1")
     assert ended(said)
-    assert ended(desk.run("-v"))
+    # Other than with -v, which is Ansible's own.
+    own = desk.run("-v")
+    assert ended(own)
+    assert recap(said) == recap(own) == Recap(changed=1, failed=0)
     assert not ended(said.rpartition("\n\n")[0])
     assert sub_step("Start blue                           app-1, app-2              1.0 s") == (
         "Start blue"
