@@ -102,11 +102,13 @@ def take_in(home: Home, saved: Path) -> None:
     if required_signers(other) > required_signers(home):
         write_atomic(home.trust / "required_signers", f"{required_signers(other)}\n".encode())
     new, kept = saved / "allowed_signers", home.trust / "allowed_signers"
-    if not new.exists() or (kept.exists() and kept.read_bytes() == new.read_bytes()):
+    old = allowed_signers.load(kept).raw if kept.exists() else None
+    raw = allowed_signers.load(new).raw if new.exists() else old
+    if raw is None or raw == old:
         return
-    if kept.exists():
-        write_atomic(kept.with_name(f"{kept.name}.old"), kept.read_bytes())
-    write_atomic(kept, allowed_signers.load(new).raw)
+    if old is not None:
+        write_atomic(kept.with_name(f"{kept.name}.old"), old)
+    write_atomic(kept, raw)
 
 
 def _write_removed(home: Home, keys: Iterable[tuple[str, bytes]]) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from bundle.core.failures import os_failure
 from bundle.core.files import (
+    create,
     exchange,
     fsync_directory,
     read_file,
@@ -127,8 +128,8 @@ def _trust_differs(home: Home, other: Home) -> list[str]:
     mine, new = home.trust / "allowed_signers", other.trust / "allowed_signers"
     if not new.exists():
         return []
-    allowed_signers.load(new)
-    differs = mine.exists() and mine.read_bytes() != new.read_bytes()
+    saved = allowed_signers.load(new).raw
+    differs = mine.exists() and allowed_signers.load(mine).raw != saved
     return ["the list of allowed signers"] if differs else []
 
 
@@ -291,8 +292,7 @@ def _write(top: Path, items: Items, owners: Owners) -> None:
         elif item.kind == tarfile.DIRTYPE:
             place.mkdir(mode=0o700, exist_ok=True)
         else:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(place, flags, 0o600), "wb") as stream:
+            with create(place, 0o600) as stream:
                 stream.write(item.data)
     # The deepest first: a directory may allow its owner no change.
     for path, item in sorted(items.items(), reverse=True):

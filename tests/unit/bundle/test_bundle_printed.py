@@ -27,10 +27,30 @@ ELSEWHERE = {
     'airlift-bundle() { PYTHONPATH={} {} -m bundle "$@"; }': "test_bundle_completion.py",
     "$zsh_eval_context[-1] == eval": "test_bundle_completion.py",
     "$zsh_eval_context[-1] == (eval|file)": "test_bundle_completion.py",
+    **dict.fromkeys(
+        (
+            "add --passphrase-file FILE, or --passphrase-file - to read the standard input",
+            "compare both (`state show`); to put the saved state in the place of what is here, add "
+            "--replace: replaced folders are kept in {}",
+            "-i {}",
+            "./venv/bin/python -m bundle import /media/usb/airlift-{}-*.tar",
+            "./venv/bin/ansible-playbook -i {} playbooks/status.yml",
+        ),
+        "test_bundle_state.py",
+    ),
 }
 #: Names of commands in a sentence, for somebody else or for another day: nothing to type now.
 SENTENCES = {
     "done; for import also: it was imported before",
+    "make one with `openssl rand -hex 16`, and keep it in the client's safe",
+    "name a file that `state save` wrote",
+    "not given back, because this user may not or they do not exist here: {}; to change owners: "
+    "sudo chown -R USER:GROUP {}",
+    "not in the file: import their bundles",
+    "omit it, or use `state {}`",
+    "run the command with the venv of a release: "
+    "/opt/airlift/current/venv/bin/python -m bundle state …",
+    "wait until no playbook or import is in progress, then run the same command again",
     "python -m bundle",
     "python3 -I verify.pyz",
     "ask the vendor for a bundle that was made by `python -m bundle build`",

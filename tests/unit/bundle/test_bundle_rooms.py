@@ -34,6 +34,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 #: What travels, and needs nothing but the standard library.
 TRAVELS = LAYERS[:5]
+#: Runs in a release's environment only: it encrypts with that release's Ansible Vault.
+INSTALLED = "bundle.jumphost.sealed"
 #: Whatever a release says of itself follows from files: never from an engine or a registry.
 MAKERS = ("app", "collect", "engine", "layout", "probes", "recipes", "relock", "upstream")
 
@@ -89,7 +91,8 @@ def wrong_arrows(found: Imports) -> list[str]:
 def foreign(found: Imports) -> list[str]:
     """The modules that travel, and what they import beside the standard library."""
     rooms = {name for names in TRAVELS for name in names}
-    return libraries(found, (m for m in found if m != "bundle" and room(m)[1] in rooms))
+    mine = (m for m in found if m not in {"bundle", INSTALLED} and room(m)[1] in rooms)
+    return libraries(found, mine)
 
 
 def libraries(found: Imports, modules: Iterable[str]) -> list[str]:
@@ -184,3 +187,11 @@ def test_a_planted_import_is_found(
     known = dict.fromkeys(found, TREE)
     assert not complains(found)
     assert complains({**found, module: found[module] | set(_named(ast.parse(planted), known))})
+
+
+def test_what_needs_an_installed_release_is_not_offered_by_the_verifier(found: Imports) -> None:
+    from bundle.cli.catalog import COMMANDS  # noqa: PLC0415 - here only
+
+    users = {command for command in COMMANDS.values() if INSTALLED in reach(found, command.module)}
+    assert [command.module for command in users] == ["bundle.cli.state"]
+    assert not any(command.carried for command in users)

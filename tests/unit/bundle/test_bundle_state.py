@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import pty
@@ -16,6 +17,7 @@ import pytest
 
 from bundle.cli.main import main
 from bundle.errors import AirliftError, Kind
+from bundle.format.manifest import bundle_name
 from bundle.jumphost import kept_trust, restore_state, saved_state, sealed
 from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import SOAK, TREE, Keys, disk_of
@@ -90,6 +92,23 @@ def test_a_new_jump_host_gets_everything_back(desk: Desk) -> None:
     again = desk.type("restore", desk.new)
     assert again["parts"]["site acme"] == "was here already"
     assert again["parts"]["accepted"] == "0 of 2 records added"
+
+
+def test_the_next_commands_are_of_what_is_there(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.type("save", desk.old)
+    argv = ["state", "restore", str(desk.file), "--home", str(desk.new.root)]
+    assert main([*argv, "--passphrase-file", str(desk.secret)]) == 0
+    text = capsys.readouterr().out
+    folder, bundle, status = (line.split() for line in text.partition("Next:\n")[2].splitlines())
+    assert folder == ["cd", str(desk.new.current)]
+    assert bundle[:4] == ["./venv/bin/python", "-m", "bundle", "import"]
+    pattern = bundle[4].rpartition("/")[2]
+    assert fnmatch.fnmatch(bundle_name("1.0.0", "amd64"), pattern)
+    site = desk.new.sites / "acme"
+    assert status[1:5] == ["-i", str(site), "--vault-id", "acme@prompt"]
+    assert (TREE / status[5]).is_file()
 
 
 def test_what_is_in_it_is_shown_without_its_secrets(
