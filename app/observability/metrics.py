@@ -1,8 +1,8 @@
-"""Prometheus metrics, correct over all processes of a container.
+"""Prometheus metrics, summed over all processes of a container.
 
-gunicorn's workers share one directory of memory-mapped files (`PROMETHEUS_MULTIPROC_DIR`, set by
-`gunicorn_conf.py` before this module is imported); whichever worker answers a scrape adds them
-up. Gauges therefore name how values of several processes are merged.
+gunicorn's workers share a directory of memory-mapped files (`PROMETHEUS_MULTIPROC_DIR`, which
+`gunicorn_conf.py` sets before it imports this module). The worker that answers a scrape merges
+them. Each gauge therefore declares how to merge the values of several processes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 if os.environ.get(MULTIPROC_DIR):
-    # Every change of a value asks who this process is; a fork is when that changes.
+    # The library asks for the process id at each change; keep it, and update it after a fork.
     _process = [os.getpid()]
     os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, os.getpid()))
     values.ValueClass = values.MultiProcessValue(lambda: _process[0])  # type: ignore[no-untyped-call]
 
-# Without them: a third of all series, which no dashboard uses.
+# Disable the `_created` series: a third of all series, and no dashboard reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 REQUESTS = Counter(
@@ -142,7 +142,7 @@ RECORDS = Counter(
 
 
 def render() -> bytes:
-    """The exposition text for all processes that share this container."""
+    """Return the exposition text for all processes of this container."""
     if os.environ.get(MULTIPROC_DIR):
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -152,7 +152,7 @@ def render() -> bytes:
 
 @lru_cache(maxsize=4096)
 def request_series(method: str, endpoint: str, status: int) -> tuple[Counter, Histogram]:
-    """The two series of one kind of answer; looking labels up costs more than counting."""
+    """Return counter and histogram of one kind of answer, kept to save the look-up of labels."""
     return (
         REQUESTS.labels(method, endpoint, str(status)),
         LATENCY.labels(method, endpoint),
@@ -161,5 +161,5 @@ def request_series(method: str, endpoint: str, status: int) -> tuple[Counter, Hi
 
 @lru_cache(maxsize=64)
 def prediction_series(model: str, label: str) -> Counter:
-    """The series of one label of one model."""
+    """Return the counter of one label of one model."""
     return PREDICTIONS.labels(model, label)
