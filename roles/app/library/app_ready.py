@@ -67,13 +67,13 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.container_logs import last_error  # noqa: E402
 from ansible.module_utils.http_probe import ask, failed_checks  # noqa: E402
 
-#: The engine starts a container again that ended; one that does so twice will not stay. What it
-#: outlived before we watched is history: the database was away, a machine was restarted.
+#: The engine restarts a container that ended; after two restarts it counts as unstable. Restarts
+#: from before the wait (database down, machine rebooted) are ignored.
 RESTARTS = 2
 
 
 class NotReadyError(Exception):
-    """Why the container must not serve, in a sentence."""
+    """The reason why the container must not serve, in one sentence."""
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -87,15 +87,15 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def last_words(container: str) -> str:
-    """Return the reason in the last line that a container logged: lines are JSON objects."""
+    """Return the reason in the last line of a container's log; lines are JSON objects."""
     said = docker("logs", "--tail", "20", container)
     return last_error(said.stdout + said.stderr, plain=False) or "it logged nothing"
 
 
 def check_container(options: dict[str, Any], before: int | None) -> int:
-    """Refuse another image, and a container that does not stay up; return its count of restarts.
+    """Refuse another image, and a container that does not stay up; return its restart count.
 
-    `before` is that count when the wait began.
+    `before` is that count at the start of the wait.
     """
     name = options["container"]
     shown = docker("container", "inspect", name)
@@ -116,7 +116,7 @@ def check_container(options: dict[str, Any], before: int | None) -> int:
 
 
 def why_not(status: int, said: dict[str, Any]) -> str:
-    """Return what keeps it from being ready."""
+    """Return the reasons why the service is not ready."""
     if not status:
         return "it does not answer"
     if status == 200:
@@ -125,7 +125,7 @@ def why_not(status: int, said: dict[str, Any]) -> str:
 
 
 def wait(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the checks of the last of the good answers in a row."""
+    """Return the checks of the last answer, after enough successes in a row."""
     deadline = time.monotonic() + options["seconds"]
     good = 0
     before = None
@@ -140,7 +140,7 @@ def wait(options: dict[str, Any]) -> dict[str, Any]:
                 f"release {options['release']}, colour {options['colour']} should: its image is "
                 "not that of the release"
             )
-        # An answer that names no release is not the service's.
+        # An answer without a release does not come from the service.
         good = good + 1 if status == 200 and found[0] is not None else 0
         if good >= options["answers"]:
             return dict(said.get("checks", {}))
@@ -153,7 +153,7 @@ def wait(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Wait; fail with the reason."""
+    """Run the module; fail with the reason."""
     module = AnsibleModule(
         argument_spec={
             "container": {"type": "str", "required": True},

@@ -78,8 +78,8 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 Params = dict[str, Any]
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-# A row's text, and how a name is quoted, depend on the first nine. The server's time limits are for
-# the service's sessions: this one idles in its transaction for as long as the dump takes.
+# The first nine settings affect the text of a row and the quoting of names. The server's time
+# limits are for the service's sessions: this session idles in its transaction during the dump.
 SETTINGS = """
 SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres';
 SET extra_float_digits = 1; SET bytea_output = 'hex'; SET lc_monetary = 'C';
@@ -94,8 +94,8 @@ START = """SELECT json_build_object(
   'snapshot', pg_export_snapshot(), 'version', current_setting('server_version'),
   'roles', (SELECT coalesce(json_agg(quote_ident(rolname)), '[]') FROM pg_roles
             WHERE rolname !~ '^pg_' AND rolname <> 'postgres'))"""
-# What pg_dump carries: not what an extension makes itself. A sequence never used stands one step
-# before its start; one that goes round cannot be compared.
+# What pg_dump dumps: not the objects that an extension creates. A sequence that was never used is
+# one step before its start; a sequence that cycles cannot be compared.
 RELATIONS = """SELECT json_build_object(
   'tables', coalesce(json_agg(name) FILTER (WHERE relkind = 'r'), '[]'),
   'sequences', coalesce(json_object_agg(name, value) FILTER (WHERE NOT seqcycle), '{}'))
@@ -138,7 +138,7 @@ def dump(params: Params, snapshot: str, path: Path) -> str:
 
 
 def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Name the tables that a restored copy has otherwise than the database."""
+    """Return the tables whose restored copy differs from the database."""
     said = []
     for table in sorted(wanted.keys() | found.keys()):
         here, there = wanted.get(table), found.get(table)
@@ -154,7 +154,7 @@ def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
 def sequence_differences(
     before: dict[str, int], after: dict[str, int], found: dict[str, int]
 ) -> list[str]:
-    """Name the sequences that stand elsewhere; no snapshot holds them, so they may have moved."""
+    """Return the sequences with other values; they may have moved, as no snapshot contains them."""
     said = []
     for name, first in sorted(before.items()):
         low, high = sorted((first, after.get(name, first)))
@@ -165,7 +165,7 @@ def sequence_differences(
 
 @contextlib.contextmanager
 def interruptible(timeout: int) -> Iterator[None]:
-    """Turn the end of the time, and signals to stop, into an error, so that there is a clean up."""
+    """Turn the time limit and stop signals into an exception, so that the clean-up runs."""
 
     def stop(number: int, _frame: object) -> None:
         if number == signal.SIGALRM:
@@ -180,7 +180,7 @@ def interruptible(timeout: int) -> Iterator[None]:
     try:
         yield
     finally:
-        # What follows is the clean up, which nothing but SIGKILL cuts short.
+        # Only SIGKILL can interrupt the clean-up that follows.
         signal.alarm(0)
         for one in SIGNALS:
             signal.signal(one, signal.SIG_IGN)
@@ -195,13 +195,13 @@ def clear(params: Params, scratch: Scratch) -> None:
 
 
 def prove(params: Params, scratch: Scratch, source: Session) -> dict[str, Any]:
-    """Dump, read back, restore, compare; return the record and keep the dump."""
+    """Dump, read again, restore and compare; keep the dump and return its record."""
     started, clock = time.gmtime(), time.monotonic()
     directory = Path(params["directory"])
     part = directory / f"{params['label']}.dump.part"
     scratch.prepare()
     start = source.ask(BEGIN + START)
-    # Counted first: the locks this takes keep each table from being emptied or altered meanwhile.
+    # Count first: the locks that this takes prevent changes and truncation of the tables.
     before = source.ask(RELATIONS)
     tables = source.contents(before["tables"])
     sha256 = dump(params, start["snapshot"], part)
@@ -238,7 +238,7 @@ def prove(params: Params, scratch: Scratch, source: Session) -> dict[str, Any]:
 
 
 def back_up(params: Params) -> dict[str, Any]:
-    """Take a backup and return the module's result."""
+    """Make a backup and return the module's result."""
     directory, scratch = Path(params["directory"]), Scratch(params)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
@@ -270,7 +270,7 @@ def back_up(params: Params) -> dict[str, Any]:
 
 
 def foresee(params: Params) -> dict[str, Any]:
-    """Return what a run would do."""
+    """Return what a run would do (check mode)."""
     with Session(params["container"], params["user"], params["database"]) as source:
         size = source.ask(SIZE)
     require_space(Path(params["directory"]), size)
@@ -279,7 +279,7 @@ def foresee(params: Params) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             **{

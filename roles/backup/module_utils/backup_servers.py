@@ -1,4 +1,4 @@
-"""Postgres in containers, spoken to on its own socket; for C(postgres_backup)."""
+"""Postgres in containers, reached through its own socket; for C(postgres_backup)."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from typing import IO, Any
 
 from ansible.module_utils.backup_files import BackupError
 
-# Names the sessions in the source server, so that those of a killed run are found there.
+# The name of our sessions in the source server, to find those of a killed run.
 SESSION_NAME = "airlift-backup"
 SCRATCH_DATA = "/var/lib/postgresql/data"
-# As the role postgres makes the site's own, or texts would not sort and compare alike.
+# The settings with which the role postgres creates the site's cluster: texts must sort the same
+# way.
 INITDB = (
     *("initdb", f"--pgdata={SCRATCH_DATA}", "--username=postgres", "--auth-local=peer"),
     *("--auth-host=reject", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin"),
     *("--builtin-locale=C.UTF-8", "--no-sync"),
 )
-# Nothing in it outlives the run, so it need not survive a crash.
+# The data are only needed during the run, so they need not survive a crash.
 SERVER = (
     *("postgres", "-D", SCRATCH_DATA, "-c", "listen_addresses="),
     *("-c", "unix_socket_directories=/run/postgresql", "-c", "fsync=off"),
     *("-c", "full_page_writes=off", "-c", "autovacuum=off", "-c", "wal_level=minimal"),
     *("-c", "max_wal_senders=0", "-c", "max_wal_size=256MB"),
 )
-# (r.*) is the whole row even where a column is called r.
+# (r.*) is the whole row, even if a column is named r.
 CONTENT = """SELECT json_build_object('rows', count(*), 'checksum',
   coalesce(sum(hashtextextended((r.*)::text, 0)::numeric), 0)::text) FROM ONLY {table} AS r"""
 END_SESSIONS = f"""SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -38,7 +39,7 @@ WHERE application_name = '{SESSION_NAME}' AND pid <> pg_backend_pid();"""  # noq
 
 
 def docker(*arguments: str, stdin: IO[bytes] | bytes | None = None, what: str = "") -> str:
-    """Run the engine's client; with `what`, a failure of it is an error that names it."""
+    """Run the engine's client; with `what`, raise an error with this name if it fails."""
     source: dict[str, Any] = {"stdin": stdin or subprocess.DEVNULL}
     if isinstance(stdin, bytes):
         source = {"input": stdin}
@@ -52,24 +53,24 @@ def docker(*arguments: str, stdin: IO[bytes] | bytes | None = None, what: str = 
 
 
 def inside(container: str, user: str, *command: str) -> list[str]:
-    """Return the arguments that run a program in a container, known to its server by our name."""
+    """Return the arguments that run a program in a container, under our session name."""
     fixed = ["exec", "--interactive", "--user", user, "--env", f"PGAPPNAME={SESSION_NAME}"]
     return [*fixed, container, *command]
 
 
 def psql(database: str) -> list[str]:
-    """Return psql as the superuser on the socket: one answer a line, ended by the first error."""
+    """Return psql as superuser on the socket: one answer per line, stop at the first error."""
     quiet = ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]
     return [*quiet, "--set=ON_ERROR_STOP=1", "--username=postgres", f"--dbname={database}"]
 
 
 def end_sessions(container: str, user: str) -> None:
-    """End what an earlier client left: killed, it leaves its program running in the container."""
+    """End the sessions of an earlier run: a killed client leaves its program in the container."""
     docker(*inside(container, user, *psql("postgres")), stdin=END_SESSIONS.encode())
 
 
 class Session:
-    """One psql that stays open, so that its transaction and its snapshot do."""
+    """An open psql process, which keeps its transaction and its snapshot."""
 
     def __init__(self, container: str, user: str, database: str) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115
@@ -91,7 +92,7 @@ class Session:
         self.errors.close()
 
     def ask(self, sql: str) -> Any:
-        """Return the one line of JSON that the last statement answers with."""
+        """Return the last statement's answer, one line of JSON."""
         assert self.process.stdin is not None  # noqa: S101
         assert self.process.stdout is not None  # noqa: S101
         with contextlib.suppress(BrokenPipeError):
@@ -101,19 +102,19 @@ class Session:
         try:
             return json.loads(line)
         except ValueError:
-            # The end, or words of the engine instead of an answer.
+            # The end of the stream, or an error message of the engine instead of an answer.
             self.process.wait()
             self.errors.seek(0)
             said = (line + self.errors.read()).decode(errors="replace").strip()
             raise BackupError(said or "the session with Postgres ended") from None
 
     def contents(self, tables: list[str]) -> dict[str, dict[str, Any]]:
-        """Count the rows of tables and sum up their contents, whatever the order of the rows."""
+        """Return row counts and checksums of tables; the order of rows does not matter."""
         return {table: self.ask(CONTENT.format(table=table)) for table in tables}
 
 
 class Scratch:
-    """A throw-away server that proves a dump: no network, no rights, no password."""
+    """A scratch server for testing a dump: no network, no capabilities, no password."""
 
     def __init__(self, params: dict[str, Any]) -> None:
         self.name, self.image, self.user = params["scratch"], params["image"], params["user"]
@@ -121,22 +122,22 @@ class Scratch:
         self.data = Path(params["directory"]) / "scratch"
 
     def remove(self) -> None:
-        """Remove the container and its data, of this run or of a killed one."""
+        """Remove the container and its data, also those of a killed run."""
         docker("rm", "--force", "--volumes", self.name)
         if self.data.exists():
             shutil.rmtree(self.data)
 
     def run(self, *command: str, detach: bool = False) -> str:
-        """Run a program of the image in a container of the fixed name."""
+        """Run a program of the image in a container with a fixed name."""
         uid = self.user.partition(":")[0]
-        # Again: a client that outlived its killed run may have made one since.
+        # Remove again: the client of a killed run may have created one in the meantime.
         docker("rm", "--force", "--volumes", self.name)
         return docker(
             *("run", "--name", self.name, *(["--detach"] if detach else []), "--pull", "never"),
             *("--network", "none", "--read-only", "--user", self.user, "--cap-drop", "ALL"),
             *("--security-opt", "no-new-privileges:true", "--pids-limit", "256"),
             *("--memory", self.memory, "--memory-swap", self.memory, "--shm-size", "128m"),
-            # The site's own server comes first when both want the processor.
+            # A low CPU weight: the site's own server has priority.
             *("--cpu-shares", "512", "--log-driver", "json-file", "--log-opt", "max-size=1m"),
             *("--tmpfs", f"/run/postgresql:rw,noexec,nosuid,nodev,size=1m,mode=0750,uid={uid}"),
             *("--tmpfs", "/tmp:rw,noexec,nosuid,nodev,size=64m,mode=1777"),  # noqa: S108
@@ -146,14 +147,14 @@ class Scratch:
         )
 
     def prepare(self) -> None:
-        """Begin to make an empty cluster, which takes seconds; the dump need not wait for it."""
+        """Start to create an empty cluster, which takes seconds; the dump runs meanwhile."""
         self.data.mkdir(mode=0o700)
         uid, _, gid = self.user.partition(":")
         os.chown(self.data, int(uid), int(gid or uid))
         self.run(*INITDB, detach=True)
 
     def start(self) -> None:
-        """Serve the prepared cluster; wait until it answers."""
+        """Start the server on the prepared cluster, and wait until it answers."""
         code = docker("wait", self.name)
         if code != "0":
             last_words = docker("logs", "--tail", "5", self.name)
@@ -169,8 +170,8 @@ class Scratch:
             time.sleep(0.1)
 
     def restore(self, dump: Path, roles: list[str]) -> None:
-        """Restore a dump from disk, stopping at the first error."""
-        # Policies and the like name roles; without them the restore would stop there.
+        """Restore a dump from the disk; stop at the first error."""
+        # Objects such as policies refer to roles. Without the roles the restore would fail there.
         create = "".join(f"CREATE ROLE {role};\n" for role in roles).encode()
         docker(
             *inside(self.name, self.user, *psql("postgres")),

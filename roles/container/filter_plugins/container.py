@@ -1,4 +1,4 @@
-"""Filter that says whether any of some containers is due, of what a comparison found."""
+"""Filter that returns whether any of several containers must change, after a comparison."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def container_due(wanted: Iterable[Mapping[str, Any]], compared: Mapping[str, Any]) -> bool:
-    """Say whether one of the containers differs or is not well; tasks/compare.yml compared them."""
+    """Return whether a container differs or is not healthy; tasks/compare.yml compared them."""
     due = {one["name"] for one in compared["containers"] if one["due"]}
     return any(one["name"] in due for one in wanted)
 

@@ -64,12 +64,12 @@ from ansible.module_utils.container_wait import wait  # noqa: E402
 from ansible.module_utils.engine_containers import Engine, EngineError  # noqa: E402
 from ansible.module_utils.service_files import rights_differ, run  # noqa: E402
 
-#: Lines of a container's log that are shown with what is wrong.
+#: Number of log lines that are shown with an error.
 LINES = 30
 
 
 class RefusedError(Exception):
-    """What a container needs cannot be put in place."""
+    """A container's files or directories cannot be put in place."""
 
 
 class Bringing:
@@ -85,13 +85,13 @@ class Bringing:
 
     @property
     def engine(self) -> Engine:
-        """The connection, made when it is needed first."""
+        """Return the engine's connection, which is opened on first use."""
         self._engine = self._engine or Engine()
         return self._engine
 
     # ------------------------------------------------------------------ files
     def directories(self, one: dict[str, Any]) -> bool:
-        """Make the directories that the container writes to; say whether one was not right."""
+        """Create the directories that the container writes to; return whether one had to change."""
         wanted = [
             {"path": mount["source"], "owner": one["user"], "mode": mount["create"]}
             for mount in one["mounts"]
@@ -112,14 +112,14 @@ class Bringing:
         return wrong
 
     def files(self, **what: Any) -> dict[str, Any]:
-        """Make a directory hold exactly the files; return the changed ones and the fingerprint."""
+        """Make a directory contain exactly these files; return changed files and fingerprint."""
 
         def refuse(msg: str) -> None:
             raise RefusedError(msg)
 
         missing = [path for path in what.get("copies", {}).values() if not Path(path).exists()]
         if missing and self.check_mode:
-            # A rehearsal: what an earlier step would have written is not there yet.
+            # In check mode the output of earlier steps does not exist yet.
             return {"changed": True, "changed_files": sorted(what["copies"])}
         done: dict[str, Any] = run(
             SimpleNamespace(
@@ -142,11 +142,11 @@ class Bringing:
         return done
 
     def all_files(self, one: dict[str, Any]) -> tuple[list[str], str]:
-        """Put files and secrets in place; return what was not right, and the fingerprint of all."""
+        """Put files and secrets in place; return what had to change, and the common fingerprint."""
         configs, secrets = shape.places(one, self.settings)
         why = ["directories"] if self.directories(one) else []
         prints = []
-        # Secrets first: the check of the configuration may need them.
+        # Write secrets first: the check of the configuration may need them.
         if shape.has_secrets(one):
             done = self.files(
                 directory=secrets,
@@ -173,12 +173,12 @@ class Bringing:
                 ["rights of the configuration"] if done["changed"] else []
             )
             prints.append(done.get("fingerprint", ""))
-        # A part without files has no fingerprint to compare.
+        # Files that were not given have no fingerprint to compare.
         return why, "-".join(part for part in prints if part)
 
     # -------------------------------------------------------------- container
     def bring(self, one: dict[str, Any]) -> dict[str, Any]:
-        """Bring one container about as far as it can be without waiting for it."""
+        """Apply one container as far as possible without waiting for it."""
         told: dict[str, Any] = {"name": one["name"], "why": [], "problem": "", "log": []}
         try:
             if one["state"] == "absent":
@@ -196,31 +196,31 @@ class Bringing:
         return told
 
     def start(self, one: dict[str, Any], told: dict[str, Any], fingerprint: str) -> None:
-        """Start the container; one that differs is created again."""
+        """Start the container; recreate it if it differs."""
         try:
             parameters = shape.stays(one, self.settings, fingerprint)
             done = self.engine.converge(parameters, check_mode=self.check_mode)
         except EngineError:
             if not self.check_mode:
                 raise
-            # A rehearsal on a host that has no engine yet, or not this image.
+            # Check mode on a host that has no engine or not this image yet.
             told["why"].append("created")
             return
         before, after = done["diff"]["before"], done["diff"]["after"]
-        # A rehearsal does not count limits that would be set on the running container as a change.
+        # In check mode, do not report limits that would be set on the running container.
         if not done["changed"] and before == after:
             return
         if after.get("exists"):
             told["why"].append("created")
             return
-        # The label changes with the files, and these are told by their names.
+        # The label changes with the files, and changed files are reported by their names.
         differ = {part for part in (*before, *after) if before.get(part) != after.get(part)}
         differ -= {"labels"} if told["why"] else set()
         told["why"] += sorted("it did not run" if part == "running" else part for part in differ)
         self.diff.append({"before": before, "after": after, "before_header": shape.name_of(one)})
 
     def run_once(self, one: dict[str, Any], told: dict[str, Any]) -> None:
-        """Run a command to its end; a rehearsal counts it as a change."""
+        """Run a command to its end; in check mode, report it as a change."""
         if self.check_mode:
             told["why"].append("ran")
             return
@@ -233,7 +233,7 @@ class Bringing:
 
     # ------------------------------------------------------------------ health
     def watch(self, one: dict[str, Any], told: dict[str, Any]) -> None:
-        """Wait until the container is well; a rehearsal looks once and starts nothing."""
+        """Wait until the container is healthy; in check mode, look once and start nothing."""
         checked = bool(one["healthcheck"])
         healthy = (
             checked if self.check_mode else checked if one["healthy"] is None else one["healthy"]
@@ -266,7 +266,7 @@ class Bringing:
         return (said.stdout + said.stderr).splitlines()[-LINES:] if said.returncode == 0 else []
 
     def all(self) -> list[dict[str, Any]]:
-        """Bring all about, then wait for all."""
+        """Apply all containers, then wait for all."""
         reached: list[tuple[dict[str, Any], dict[str, Any]]] = []
         for one in self.module.params["wanted"]:
             reached.append((one, self.bring(one)))
@@ -286,7 +286,7 @@ class Bringing:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "wanted": {"type": "list", "elements": "dict", "required": True},

@@ -1,7 +1,7 @@
-"""Wait until a container runs and answers, and tell the reason if it does not.
+"""Wait until a container runs and answers, and return the reason if it does not.
 
-Gives up at once when the container does not stay up, with what it said last. One that the engine
-lets wait for its next start, longer after each, is started again first.
+The wait ends at once, with the container's last message, if the container does not stay up. The
+engine delays restarts more and more; a container in such a delay is started again first.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ansible.module_utils.container_logs import last_error
 from ansible.module_utils.http_probe import ask
 
 PAUSE = 0.5
-#: One that was started again so often while we watched will not stay up.
+#: A container with this many restarts during the wait will not stay up.
 RESTARTS = 3
-#: Characters of a container's last words.
+#: Maximum characters of a container's last message.
 WORDS = 300
 
 
 def engine(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the engine's client; one that is silent or absent is told like one that refuses."""
+    """Run the engine's client; a client that hangs or is missing counts as failed."""
     command = ["docker", *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -31,19 +31,19 @@ def engine(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def last_words(container: str) -> str:
-    """Return what a container's log says is wrong, in one line."""
+    """Return the error in a container's log, in one line."""
     said = engine("logs", "--tail", "50", container)
     return short(last_error(said.stdout + said.stderr)) or "it logged nothing"
 
 
 def short(text: str) -> str:
-    """Return a text as one line; of a long one its end, where the reason stands."""
+    """Return a text as one line; of a long text its end, which has the reason."""
     line = " ".join(text.split())
     return line if len(line) <= WORDS else f"… {line[-WORDS:].partition(' ')[2] or line[-WORDS:]}"
 
 
 class Watch:
-    """A container, since the wait for it began."""
+    """The state of a container since the wait for it began."""
 
     def __init__(self, name: str, *, kicks: bool = True) -> None:
         self.name = name
@@ -52,7 +52,7 @@ class Watch:
         self.kicked = False
 
     def look(self, *, healthy: bool) -> tuple[bool, str]:
-        """Return (it is lost, what is wrong with it); nothing is wrong with one that runs well."""
+        """Return (whether to stop waiting, the problem); the problem is empty if it runs well."""
         shown = engine("container", "inspect", self.name)
         if shown.returncode != 0:
             words = short(shown.stderr)
@@ -60,11 +60,12 @@ class Watch:
         found = json.loads(shown.stdout)[0]
         state, restarts = found["State"], int(found["RestartCount"])
         if self.kicks and self.before < 0 and state.get("Restarting"):
-            # The engine doubles its pause after each failure, up to a minute: not ours to sit out.
+            # The engine doubles its delay after each failure, up to a minute: start it at once
+            # instead.
             self.kicked = engine("restart", "--time", "0", self.name).returncode == 0
             self.before = 0 if self.kicked else restarts
             return False, "it is started again"
-        # A restart that the engine's count does not know begins it anew.
+        # A restart that the engine's counter omits starts the count again.
         self.before = restarts if self.before < 0 else min(self.before, restarts)
         if restarts - self.before >= RESTARTS:
             return True, f"it does not stay up, restarted {RESTARTS} times"
@@ -75,7 +76,7 @@ class Watch:
         return (False, self.health(state)) if healthy else (False, "")
 
     def health(self, state: dict[str, Any]) -> str:
-        """Return what keeps the engine from calling it healthy."""
+        """Return the reason why the engine does not report it as healthy."""
         checked = state.get("Health") or {}
         if checked.get("Status") == "healthy":
             return ""
@@ -85,7 +86,7 @@ class Watch:
 
 
 def answers(url: str, good: list[int], ca: str) -> str:
-    """Return what is wrong with the answer of a URL, or nothing."""
+    """Return the problem of a URL's answer, or an empty string."""
     answer = ask(url, ca=ca)
     if answer.status in good:
         return ""
@@ -95,9 +96,9 @@ def answers(url: str, good: list[int], ca: str) -> str:
 
 
 def wait(options: dict[str, Any]) -> tuple[str, bool]:
-    """Return (what is wrong after so many seconds, or nothing; whether it was started again).
+    """Return (the problem after the time limit, or an empty string; whether it was restarted).
 
-    With `look` it looks once, and starts nothing.
+    With `look`, check once and start nothing.
     """
     look = options.get("look", False)
     watch = Watch(options["container"], kicks=not look) if options["container"] else None

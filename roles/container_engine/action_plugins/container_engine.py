@@ -1,4 +1,4 @@
-"""Bring the engine of a host about; copy the release's packages to it only if it needs one."""
+"""Set up a host's engine; copy the release's packages to it only if it needs one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ STAGE = "/var/cache/airlift/packages"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Run the module on the host, and once more after a plain copy; its package manager hashes."""
+    """Runs the module on the host, and again after copying packages if some are missing."""
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Compare and bring about, or copy first."""
+        """Compare and apply; copy packages in between if needed."""
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         packages = Path(arguments.pop("packages_dir"))
