@@ -105,23 +105,23 @@ from ansible.module_utils.images_state import (  # noqa: E402
 )
 
 Result = TypeVar("Result")
-# User nobody: a probe prints a version and needs no file of its own.
+# User nobody: a probe prints a version and needs no files of its own.
 PROBE_USER = "65534:65534"
 
 
 def incoming_tag(component: Component) -> str:
-    """Return the name under which a streamed image arrives on the containerd store."""
+    """Return the temporary name of a streamed image on the containerd store."""
     return f"{component['repository']}:incoming"
 
 
 def present(component: Component, store: str) -> bool:
-    """Say whether the image is there, whatever its state."""
+    """Return whether the image exists, in any state."""
     ident = image_id(component, store)
     return ident in inspect(ident)
 
 
 def probe(name: str, component: Component, ident: str) -> None:
-    """Start the image's program once: proof that it was unpacked and runs on this host."""
+    """Start the image's program once, to verify that it was unpacked and runs on this host."""
     command = component["probe"]
     answer = docker(
         *("run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL"),
@@ -135,7 +135,7 @@ def probe(name: str, component: Component, ident: str) -> None:
 
 
 def settle(name: str, component: Component, store: str) -> str:
-    """Prove an image, then give it its tag."""
+    """Test an image, then tag it."""
     ident: str = image_id(component, store)
     wrong = difference(component, inspect(ident).get(ident), ident)
     if wrong:
@@ -159,7 +159,7 @@ def pull(name: str, component: Component, store: str, registry: str, timeout: in
 
 
 def names_of(image: dict[str, Any], repositories: set[str]) -> list[str]:
-    """Return an image's names in these repositories; a registry's address may stand before them."""
+    """Return an image's names in these repositories, with or without a registry's address."""
     names = [*(image.get("RepoTags") or []), *(image.get("RepoDigests") or [])]
     return [
         name
@@ -169,7 +169,7 @@ def names_of(image: dict[str, Any], repositories: set[str]) -> list[str]:
 
 
 def prune(components: dict[str, Component], kept: set[str], *, check: bool) -> dict[str, Any]:
-    """Remove what no release that is kept needs, and no container uses."""
+    """Remove images that no kept release needs and no container uses."""
     repositories = {component["repository"] for component in components.values()}
     every = listed()
     removed = []
@@ -181,7 +181,7 @@ def prune(components: dict[str, Component], kept: set[str], *, check: bool) -> d
         if users.returncode != 0 or users.stdout:
             continue
         for name in names if not check else []:
-            # One name may go with another, so what counts is whether the image is gone.
+            # One command can remove several names, so check whether the image is gone.
             docker("image", "rm", name)
         if check or ident not in inspect(ident):
             removed.append(names[0])
@@ -189,7 +189,7 @@ def prune(components: dict[str, Component], kept: set[str], *, check: bool) -> d
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
-    """Do what the state says."""
+    """Do the work of the requested state."""
     params = module.params
     components: dict[str, Component] = params["components"]
     try:
@@ -222,7 +222,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
 
 
 def for_each(names: Iterable[str], work: Callable[[str], Result]) -> dict[str, Result]:
-    """Do something with all images at once; raise what went wrong with any, when all are done."""
+    """Process all images at once; after all have ended, raise the first error."""
     wanted = list(names)
     with ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool:
         futures = {name: pool.submit(work, name) for name in wanted}
@@ -233,7 +233,7 @@ def for_each(names: Iterable[str], work: Callable[[str], Result]) -> dict[str, R
 
 
 def flush(folder: str) -> None:
-    """Put what was unpacked on the disk: power loss after a load has left empty files in layers."""
+    """Flush unpacked layers to the disk: a power cut after a load left empty files in layers."""
     done = subprocess.run(
         ["sync", "--file-system", folder], capture_output=True, text=True, check=False
     )
@@ -242,7 +242,7 @@ def flush(folder: str) -> None:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "state": {

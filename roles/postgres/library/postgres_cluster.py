@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Say whether a host has its cluster of Postgres, and put a new one in its place."""
+"""Report whether a host has its Postgres cluster, or put a new one in place."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 
 class RefusedError(Exception):
-    """The cluster is not for this release."""
+    """The cluster does not belong to this release."""
 
 
 def own(path: Path, user: str, mode: int, *, check: bool) -> bool:
-    """Give a path its owner and mode; return whether it had others."""
+    """Set a path's owner and mode; return whether they were different."""
     uid, gid = (int(part) for part in user.split(":"))
     status = path.lstat()
     if (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (uid, gid, mode):
@@ -75,7 +75,7 @@ def own(path: Path, user: str, mode: int, *, check: bool) -> bool:
 
 
 def make_home(params: dict[str, Any], *, check: bool) -> bool:
-    """Make the home of the cluster; return whether that is a change."""
+    """Create the cluster's home directory; return whether that is a change."""
     home = Path(params["home"])
     if home.is_dir():
         return own(home, params["user"], 0o700, check=check)
@@ -117,7 +117,7 @@ def judge(params: dict[str, Any]) -> None:
 
 
 def flush(path: Path) -> None:
-    """Flush a file or a folder to disk."""
+    """Flush a file or a directory to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -126,14 +126,14 @@ def flush(path: Path) -> None:
 
 
 def place(module: AnsibleModule) -> None:
-    """Mark the new cluster and rename it into its place; both survive a power loss."""
+    """Mark the new cluster and rename it into place; both survive a power cut."""
     params = module.params
     data, staging = Path(params["data"]), Path(params["staging"])
     marker = staging / params["marker"]
     made = {"format": 1, "image_source": params["image_source"], "major": params["major"]}
     marker.write_text(json.dumps(made, indent=4) + "\n")
     own(marker, params["user"], 0o600, check=False)
-    # The whole file system: initdb wrote thousands of files.
+    # Flush the whole file system: initdb wrote thousands of files.
     module.run_command(["sync", "--file-system", str(staging)], check_rc=True)
     if os.path.lexists(data):
         raise RefusedError(f"{data} on {params['host']} appeared meanwhile; nothing was replaced.")
@@ -158,7 +158,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Module entry point."""
+    """Run the module."""
     names = ("home", "data", "staging", "marker", "user", "image_source", "major", "host")
     paths = ("home", "data", "staging")
     module = AnsibleModule(

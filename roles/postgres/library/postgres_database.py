@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Bring the accounts of a Postgres container about and return what its database holds."""
+"""Set up the accounts of a Postgres container and return the state of its database."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.postgres_accounts import STATE_SQL, plan  # noqa: E402
 from ansible.module_utils.postgres_keys import held  # noqa: E402
 
-# Where there is a schema, one line of JSON about the database. What a later release adds to a key
-# is read, too: no list of columns leaves it out.
+# With a schema: one line of JSON about the database. Read whole rows of keys, so that columns of
+# later releases are included.
 DATABASE_SQL = r"""
 SELECT count(*) = 1 AS there FROM pg_database WHERE datname = :'database' \gset
 \if :there
@@ -91,11 +91,11 @@ SELECT jsonb_build_object(
 
 
 class RefusedError(Exception):
-    """The server did not do it, or did not answer."""
+    """The server failed or did not answer."""
 
 
 def psql(module: AnsibleModule, sql: str) -> str:
-    """Run SQL as the superuser over the container's socket; it comes on standard input."""
+    """Run SQL as superuser over the container's socket, passed on standard input."""
     params = module.params
     command = ["docker", "exec", "--interactive", "--user", params["user"], params["container"]]
     command += ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]
@@ -103,14 +103,14 @@ def psql(module: AnsibleModule, sql: str) -> str:
     command += ["--username", "postgres", "--dbname", "postgres"]
     code, out, err = module.run_command(command, data=sql)
     if code != 0:
-        # psql may quote the line that failed, and with it a verifier.
+        # psql may quote the failed line, which may contain a verifier.
         said = re.sub(r"SCRAM-SHA-256\$[^']*", "***", err.strip() or out.strip())
         raise RefusedError(f"Postgres refused: {said}")
     return str(out)
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
-    """Ask, correct what differs, and return the result."""
+    """Query the state, correct differences, and return the result."""
     params = module.params
     result: dict[str, Any] = {"changed": False, "changes": []}
     state: dict[str, Any] = {"roles": {}, "databases": {}}
@@ -120,7 +120,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         except RefusedError as error:
             if not module.check_mode:
                 raise
-            # The run itself would start the server first.
+            # A real run would start the server first.
             return {**result, "msg": str(error)}
         state = json.loads(lines[0])
         if len(lines) > 1:
@@ -128,14 +128,14 @@ def run(module: AnsibleModule) -> dict[str, Any]:
             result |= {"schema": found["schema"] or {}, "api_keys": held(found["api_keys"])}
     steps = plan(params, state) if params["roles"] else []
     if steps and not module.check_mode:
-        # One statement a line, no transaction: CREATE DATABASE cannot run in one. Each step is
-        # planned from what is there, so a run that was cut short is finished by the next.
+        # One statement per line, without a transaction: CREATE DATABASE cannot run in one. Each
+        # step is planned from the current state, so the next run completes an interrupted one.
         psql(module, "\n".join(sql for _, sql in steps))
     return {**result, "changed": bool(steps), "changes": [what for what, _ in steps]}
 
 
 def main() -> None:
-    """Module entry point."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "container": {"type": "str", "required": True},
@@ -159,7 +159,7 @@ def main() -> None:
     )
     for role in module.params["roles"]:
         if not role["password"].isascii() or not role["password"]:
-            # SASLprep changes other characters, so a comparison would never come out equal.
+            # SASLprep changes other characters, so their verifier would always differ.
             module.fail_json(msg=f"the password of {role['name']} must be plain ASCII, not empty")
     try:
         module.exit_json(**run(module))

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Settings of the kernel, now and after each start; see DOCUMENTATION."""
+"""Set kernel parameters, now and after each start; see DOCUMENTATION."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from ansible.module_utils.kernel_values import run  # noqa: E402
 
 
 def main() -> None:
-    """Set, and tell."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},

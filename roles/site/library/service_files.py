@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Write all files of one service in one go; see DOCUMENTATION."""
+"""Write all files of one service in one call; see DOCUMENTATION."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ from ansible.module_utils.service_files import run  # noqa: E402
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "directory": {"type": "path", "required": True},

@@ -1,6 +1,6 @@
-"""Files of a service on a host: exact, atomic, flushed, with a fingerprint that tells nothing.
+"""Write a service's files on a host: exact, atomic, flushed, with a keyed fingerprint.
 
-What a caller gives and gets is in the documentation of the module service_files.
+The documentation of the module service_files describes parameters and result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ansible.module_utils.host_tools import flush_directory, replace
 
 
 class Rights:
-    """Owner and modes of everything that is written."""
+    """Owner and modes of all written files."""
 
     def __init__(
         self, owner: str, mode: str, directory_mode: str, modes: dict[str, str] | None = None
@@ -34,7 +34,7 @@ class Rights:
 
 
 def wanted_files(params: dict[str, Any]) -> dict[str, bytes]:
-    """Return relative path: content of everything that the directory shall hold."""
+    """Return relative path: content of the wanted files."""
     wanted: dict[str, bytes] = {}
     for source in ("files", "secrets"):
         for name, content in params[source].items():
@@ -51,7 +51,7 @@ def wanted_files(params: dict[str, Any]) -> dict[str, bytes]:
 
 
 def present_files(directory: Path) -> dict[str, bytes]:
-    """Return relative path: content of what the directory holds now."""
+    """Return relative path: content of the existing files."""
     return {
         str(path.relative_to(directory)): path.read_bytes()
         for path in sorted(directory.rglob("*"))
@@ -60,7 +60,7 @@ def present_files(directory: Path) -> dict[str, bytes]:
 
 
 def rights_differ(path: Path, uid: int, gid: int, mode: int) -> bool:
-    """Say whether a path has another owner or mode than wanted."""
+    """Return whether a path's owner or mode differs from the wanted one."""
     status = path.lstat()
     return (status.st_uid, status.st_gid, status.st_mode & 0o7777) != (uid, gid, mode)
 
@@ -79,13 +79,13 @@ def make_directories(top: Path, name: str, rights: Rights) -> None:
 
 
 def write_file(top: Path, name: str, content: bytes, rights: Rights) -> None:
-    """Replace one file atomically; it never exists with the wrong owner or mode."""
+    """Replace one file atomically; it never exists with a wrong owner or mode."""
     make_directories(top, name, rights)
     replace(top / name, content, rights.mode_of(name), (rights.uid, rights.gid))
 
 
 def fingerprint_key(path: Path, *, create: bool) -> bytes:
-    """Return the host's random key; a host that has none gets one."""
+    """Return the host's random key; create it if it is missing."""
     if path.exists():
         return path.read_bytes()
     key = random_source.token_bytes(32)
@@ -122,7 +122,7 @@ def changes(directory: Path, wanted: dict[str, bytes], rights: Rights) -> tuple[
 
 
 def run_validation(module: Any, directory: Path, wanted: dict[str, bytes], rights: Rights) -> None:
-    """Stage the files beside the directory and let the service's own program judge them."""
+    """Stage the files beside the directory and check them with the service's own program."""
     staged = directory.with_name(f".{directory.name}.staged")
     shutil.rmtree(staged, ignore_errors=True)
     try:
@@ -147,7 +147,7 @@ def readable(files: dict[str, bytes]) -> str:
 
 
 def run(module: Any) -> dict[str, Any]:
-    """Do the work and return the result."""
+    """Apply the files and return the result."""
     params = module.params
     directory = Path(params["directory"])
     rights = Rights(params["owner"], params["mode"], params["directory_mode"], params["modes"])
@@ -166,7 +166,7 @@ def run(module: Any) -> dict[str, Any]:
         result["fingerprint"] = fingerprint(key, wanted, rights)
     if params["files"]:
         before = present_files(directory) if directory.is_dir() else {}
-        # Never what is secret, or copied: a private key may be among it.
+        # Omit secret and copied files: a private key may be among them.
         result["diff"] = {
             "before": readable({name: before[name] for name in params["files"] if name in before}),
             "after": readable({name: wanted[name] for name in params["files"]}),

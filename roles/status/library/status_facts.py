@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Collect everything that status needs from a host, in one go; see DOCUMENTATION."""
+"""Collect all facts that status needs from a host, in one call; see DOCUMENTATION."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
     try:
         facts["engine"] |= status_engine.about()
         facts["containers"], raw = status_engine.containers(time.time())
-        # They take longest, so they go on while the rest is asked.
+        # These take longest, so start them before the other queries.
         tests = status_engine.Logins(facts["containers"], raw, given["logins"])
         facts["images"] = status_engine.images()
         facts["differences"] = status_engine.differences(raw, given["settings"])
@@ -129,7 +129,7 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "asks": {"type": "list", "elements": "dict", "default": []},

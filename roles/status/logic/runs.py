@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 
 from roles.status.logic.model import Problem, Rank
 
-#: What an operator runs, as the swap agent notes it.
+#: The operations, as the swap agent records them.
 VERBS = ("install", "upgrade", "rollback", "retire")
 
 
 class Runs(NamedTuple):
-    """Facts about runs, and the work that they left."""
+    """The facts about runs, and unfinished work."""
 
     facts: list[str]
     problems: list[Problem]
     at_work: bool = False
-    #: Whether rollback.yml would clean up the upgrade that was interrupted.
+    #: Whether rollback.yml would clean up the interrupted upgrade.
     give_up: bool = False
 
 
@@ -30,7 +30,8 @@ def failed(edge: Mapping[str, Any], host: str) -> tuple[list[str], list[Problem]
     why = " ".join(str(last["data"].get("why") or "it gave no reason").split())
     fact = f"last run: {verb} to {release}, failed at {last['time']}: {why}"
     found = f"the last {verb}, to {release}, failed"
-    # A failed upgrade is undone: an install confirms the release that serves. The rest goes on.
+    # A failed upgrade is undone already; an install confirms the active release. Others must
+    # continue.
     undone = verb == "upgrade" and release != edge["release"]
     fix = "install.yml" if undone else f"{verb}.yml"
     return [fact], [Problem(Rank.WARNING, host, found, why, fix=fix, limit=False)]
@@ -41,7 +42,7 @@ def runs_of(edge: Mapping[str, Any], host: str) -> Runs:
     facts, problems = failed(edge, host)
     begun = edge.get("unfinished", [])
     verbs = [record for record in begun if record["step"] in VERBS]
-    # Of several that were interrupted, the newest is what the site was on its way to.
+    # Of several interrupted runs, the newest has the site's last target.
     newest = max(verbs, key=lambda record: int(record["seq"]), default=None)
     if newest is None:
         return Runs(facts, problems)
@@ -56,6 +57,6 @@ def runs_of(edge: Mapping[str, Any], host: str) -> Runs:
         return Runs([*facts, line], [], at_work=True)
     fix = f"{newest['step']}.yml"
     found = f"{what} was interrupted{where}; resume with {fix}"
-    # What was interrupted is finished first; a failure before it is history.
+    # Finish the interrupted run first; an earlier failure no longer matters.
     again = Problem(Rank.RUN, host, found, fix=fix, limit=False, release=str(release or ""))
     return Runs(facts, [again], give_up=newest["step"] == "upgrade" and edge["release"] != release)

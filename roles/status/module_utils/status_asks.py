@@ -15,14 +15,14 @@ from typing import Any
 from ansible.module_utils import http_probe
 
 WORDS = 160
-#: Down targets that are checked again; a site where more are down has another cause.
+#: Down targets that are checked again; if more are down, there is a common cause.
 TARGETS = 32
 LABELS = ("job", "host", "instance", "colour")
 Ask = dict[str, Any]
 
 
 def get(ask: Ask) -> tuple[int, bytes, str]:
-    """Return status, body and, where there is no answer, why."""
+    """Return status, body and, without an answer, the reason."""
     authority = str(ask.get("ca") or "")
     if ask["url"].startswith("https:") and authority and not Path(authority).is_file():
         return 0, b"", f"{authority} is not on this host"
@@ -31,7 +31,7 @@ def get(ask: Ask) -> tuple[int, bytes, str]:
 
 
 def object_in(body: bytes) -> dict[str, Any]:
-    """Return the object that a body is in JSON; an empty one if it is something else."""
+    """Return the JSON object in a body; an empty one if it is something else."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -142,7 +142,7 @@ def within(pid: int, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        # Nothing of the module may run twice: whatever happens, the child ends here.
+        # The child must end here in any case: nothing of the module may run twice.
         try:
             os.close(read)
             enter(pid)

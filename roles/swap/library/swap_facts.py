@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Return what a plan of an upgrade or a rollback needs to know of a host; see DOCUMENTATION."""
+"""Return the facts of a host for the plan of an upgrade or a rollback; see DOCUMENTATION."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from typing import Any  # noqa: E402
 from ansible.module_utils import engine_socket, swap_standby  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
-#: What names the image store. The rest of the answer is long, and names the host's networks.
+# The field with the image store. The complete answer is long and contains the host's networks.
 ABOUT = ("ServerVersion", "Driver", "DriverStatus", "DockerRootDir")
 TEMPORARY = Path("/tmp")  # noqa: S108 - see remote_tmp in ansible.cfg
 COMPONENT = "airlift.component"
@@ -56,7 +56,7 @@ PATIENCE = 5.0
 
 
 def of_engine() -> dict[str, Any]:
-    """Return what the engine runs and holds."""
+    """Return the engine's containers and images."""
     about = engine_socket.ask("/info", PATIENCE)
     containers = engine_socket.ask("/containers/json", PATIENCE, filters={"label": [COMPONENT]})
     images = engine_socket.ask("/images/json", PATIENCE)
@@ -71,7 +71,7 @@ def of_engine() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "backups": {"type": "str", "default": ""},

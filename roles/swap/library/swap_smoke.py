@@ -102,7 +102,7 @@ def ask(options: dict[str, Any], wanted: dict[str, Any]) -> Any:
         raise SmokeError(f"{what} got no answer from {options['url']}: {answer.error}")
     if answer.status != int(wanted["status"]):
         said = " ".join(answer.body.decode(errors="replace").split())
-        # Before the text is cut: half a key would not be recognised any more.
+        # Mask the key before the text is shortened: part of a key would not be recognised.
         said = (said.replace(options["key"], "***") if options["key"] else said)[:200]
         raise SmokeError(f"{what} answered {answer.status} instead of {wanted['status']}: {said}")
     return answer.content()

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Bring about what the swap agent needs on its host; see DOCUMENTATION."""
+"""Set up the swap agent on its host; see DOCUMENTATION."""
 
 from __future__ import annotations
 
@@ -88,29 +88,29 @@ _FILE = {
     "content": {"type": "str", "required": True},
     "mode": {"type": "str", "required": True},
 }
-#: What the module service_files has, and no tree of the agent needs.
+#: Parameters of the module service_files that the agent's trees do not use.
 _UNUSED: dict[str, Any] = {"modes": {}, "secrets": {}, "fingerprint_key": None, "validate": []}
-#: States of a unit that runs, or that systemd starts again by itself.
+#: States of a unit that runs, or that systemd restarts by itself.
 RUNNING = ("active", "activating", "reloading")
 Result = dict[str, Any]
 
 
 class SetupError(Exception):
-    """What went wrong, in a sentence for the operator."""
+    """The error in one sentence, for the operator."""
 
 
 class Tree(NamedTuple):
-    """A directory's part of this call, as the module service_files would be called."""
+    """A directory's part of this call, in the form of the module service_files."""
 
     params: dict[str, Any]
     check_mode: bool
 
 
 def tree(given: dict[str, Any], *, check_mode: bool) -> Result:
-    """Make a directory hold exactly its files."""
+    """Make a directory contain exactly these files."""
     copies = dict(given["copies"])
     if check_mode:
-        # On an empty host, what would be copied is still to be made.
+        # On an empty host, the files to copy do not exist yet.
         copies = {name: path for name, path in copies.items() if Path(path).is_file()}
     done: Result = write_tree(Tree({**_UNUSED, **given, "copies": copies}, check_mode))
     late = set(given["copies"]) - set(copies)
@@ -123,7 +123,7 @@ def tree(given: dict[str, Any], *, check_mode: bool) -> Result:
 
 
 def one_file(given: dict[str, Any], *, check_mode: bool) -> Result:
-    """Write one file of root; its directory and all else in there belongs to others."""
+    """Write one file of root, in a directory that also has other files."""
     path, mode = Path(given["path"]), int(given["mode"], 8)
     wanted = given["content"].encode()
     before = path.read_bytes() if path.is_file() else b""
@@ -141,7 +141,7 @@ def one_file(given: dict[str, Any], *, check_mode: bool) -> Result:
 
 
 def call(module: AnsibleModule, words: list[str]) -> Result:
-    """Give the agent its command; return its answer."""
+    """Run a command of the agent; return its answer."""
     code, said, errors = module.run_command(words)
     if code != 0:
         why = errors.strip().removeprefix("airlift-swap: ")
@@ -156,7 +156,7 @@ def call(module: AnsibleModule, words: list[str]) -> Result:
 
 
 def systemd(module: AnsibleModule, *words: str) -> str:
-    """Give systemd a command; return what it prints."""
+    """Run a systemctl command; return its output."""
     code, said, errors = module.run_command(["systemctl", *words])
     if code != 0:
         raise SetupError(f"systemctl {' '.join(words)}: {(errors or said).strip()}")
@@ -164,18 +164,18 @@ def systemd(module: AnsibleModule, *words: str) -> str:
 
 
 def state_of(module: AnsibleModule, unit: str) -> dict[str, str]:
-    """Return what systemd knows of a unit."""
+    """Return systemd's state of a unit."""
     names = "LoadState,NeedDaemonReload,UnitFileState,ActiveState"
     lines = systemd(module, "show", unit, f"--property={names}").splitlines()
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
 def keep_running(module: AnsibleModule, unit: str) -> list[str]:
-    """Enable and start a unit, as its file now says; return what was due."""
+    """Enable and start a unit according to its file; return the changes."""
     found = state_of(module, unit)
     fresh = found["LoadState"] != "loaded" or found["NeedDaemonReload"] == "yes"
     steps = ["daemon-reload"] if fresh else []
-    # A unit that systemd had not loaded has no state yet.
+    # A unit that systemd has not loaded yet has no state.
     if fresh or found["UnitFileState"] != "enabled":
         steps.append("enable")
     if fresh or found["ActiveState"] not in RUNNING:
@@ -191,7 +191,7 @@ def keep_running(module: AnsibleModule, unit: str) -> list[str]:
 
 
 def run(module: AnsibleModule) -> Result:
-    """Do the work and return the result."""
+    """Apply everything and return the result."""
     params, check_mode = module.params, module.check_mode
     parts = [tree(one, check_mode=check_mode) for one in params["trees"]]
     parts += [one_file(one, check_mode=check_mode) for one in params["files"]]
@@ -213,7 +213,7 @@ def run(module: AnsibleModule) -> Result:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "trees": {"type": "list", "elements": "dict", "options": _TREE, "default": []},
