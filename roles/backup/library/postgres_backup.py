@@ -9,19 +9,19 @@ short_description: Take a backup of a database and test it
 description:
   - Dumps the database of a running container, and counts rows and sums up contents of every table
     in the snapshot of the dump, while the service goes on writing.
-  - Reads the dump back from disk, restores it into a throw-away server without a network, and
+  - Reads the dump back from disk, restores it into a temporary server without a network, and
     compares every table there. Only a dump that came out equal gets its name and its record.
   - Needs no password. What a run that was killed left behind, the next one removes.
 options:
   container: {description: Name of the running container., type: str, required: true}
-  image: {description: Image of the throw-away server., type: str, required: true}
+  image: {description: Image of the temporary server., type: str, required: true}
   user: {description: Numeric uid:gid the server runs as in both., type: str, required: true}
   database: {description: Name of the database., type: str, required: true}
   directory: {description: Where backups are kept; made for root only., type: path, required: true}
   label: {description: What the backup is for; begins its file names., type: str, required: true}
   keep: {description: How many of the newest backups are kept., type: int, default: 3}
   timeout: {description: Seconds that all of it may take., type: int, default: 3600}
-  memory: {description: Memory limit of the throw-away server., type: str, default: 512m}
+  memory: {description: Memory limit of the temporary server., type: str, default: 512m}
   scratch: {description: Name of its container., type: str, default: airlift-backup-scratch}
 author: Airlift
 """

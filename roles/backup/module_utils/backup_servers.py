@@ -143,7 +143,7 @@ class Scratch:
             *("--tmpfs", "/tmp:rw,noexec,nosuid,nodev,size=64m,mode=1777"),  # noqa: S108
             *("--mount", f"type=bind,source={self.data},target={SCRATCH_DATA}"),
             *("--entrypoint", command[0], self.image, *command[1:]),
-            what=f"the throw-away server ({command[0]})",
+            what=f"the temporary server ({command[0]})",
         )
 
     def prepare(self) -> None:
@@ -158,14 +158,14 @@ class Scratch:
         code = docker("wait", self.name)
         if code != "0":
             last_words = docker("logs", "--tail", "5", self.name)
-            message = f"the throw-away server (initdb) ended with {code}: {last_words}"
+            message = f"the temporary server (initdb) ended with {code}: {last_words}"
             raise BackupError(message)
         self.run(*SERVER, detach=True)
         ready = ["pg_isready", "--host=/run/postgresql", "--username=postgres"]
         while "accepting" not in docker(*inside(self.name, self.user, *ready)):
             if docker("inspect", "--format", "{{.State.Running}}", self.name) != "true":
                 last_words = docker("logs", "--tail", "5", self.name)
-                message = f"the throw-away server ended: {last_words}"
+                message = f"the temporary server ended: {last_words}"
                 raise BackupError(message)
             time.sleep(0.1)
 
@@ -176,7 +176,7 @@ class Scratch:
         docker(
             *inside(self.name, self.user, *psql("postgres")),
             stdin=create,
-            what="the throw-away server's roles",
+            what="the temporary server's roles",
         )
         command = ["pg_restore", "--exit-on-error", "--no-owner", "--no-privileges"]
         with dump.open("rb") as stream:
