@@ -5,11 +5,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: app_ready
-short_description: The gate before traffic - the right image, release and colour, ready in a row
+short_description: Gate before traffic - the right image, release and colour, repeatedly ready
 description:
-  - Asks a container's readiness until it said yes O(answers) times in a row.
-  - A container that runs another image, or answers as another release or colour, is refused at
-    once; so is one that ends by itself, with what it said last.
+  - Requests a container's readiness until it is ready O(answers) times in a row.
+  - Fails at once for another image, release or colour, and for a container that ends by itself,
+    with its last message.
 options:
   container:
     description: Name of the container.
@@ -32,7 +32,7 @@ options:
     type: str
     required: true
   answers:
-    description: How many good answers in a row count.
+    description: How many ready answers in a row are needed.
     type: int
     default: 3
   seconds:

@@ -7,11 +7,11 @@ DOCUMENTATION = r"""
 module: postgres_backup
 short_description: Take a backup of a database and test it
 description:
-  - Dumps the database of a running container, and counts rows and sums up contents of every table
-    in the snapshot of the dump, while the service goes on writing.
-  - Reads the dump back from disk, restores it into a temporary server without a network, and
-    compares every table there. Only a dump that came out equal gets its name and its record.
-  - Needs no password. What a run that was killed left behind, the next one removes.
+  - Dumps the database of a running container while the service keeps writing. In the snapshot of
+    the dump, it counts the rows of every table and computes a checksum of its contents.
+  - Reads the dump again from disk, restores it into a temporary server without a network, and
+    compares every table. Only an equal dump gets its name and its record.
+  - Needs no password. The next run removes the leftovers of a killed one.
 options:
   container: {description: Name of the running container., type: str, required: true}
   image: {description: Image of the temporary server., type: str, required: true}

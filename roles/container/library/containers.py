@@ -5,17 +5,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: containers
-short_description: Bring any number of containers of a host about in one call
+short_description: Create or update all containers of a host in one call
 description:
-  - For each container its directories, its secrets, its configuration after the image itself has
-    judged it, and the container, which is created again if it differs; then waits until all are
-    well. What is right stays untouched.
-  - Ends at the first container that cannot be made. The caller judges what is wrong.
-  - In check mode it compares the same, changes nothing, and looks once at what runs.
-  - Called through the action plugin of the same name, which fills in what an entry leaves out.
+  - For each container, writes directories, secrets and configuration, which the image itself
+    checks first. Creates the container again if it differs. Then waits until all are healthy.
+  - Ends at the first container that cannot be created. The caller evaluates unhealthy ones.
+  - In check mode it makes the same comparison, changes nothing, and checks the health once.
+  - Called through the action plugin of the same name, which adds the defaults of an entry.
 options:
   wanted:
-    description: The containers; roles/container/meta/argument_specs.yml says what an entry holds.
+    description: The containers; roles/container/meta/argument_specs.yml describes an entry.
     type: list
     elements: dict
     required: true

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: container_engine
-short_description: Bring the container engine of a host about, in one call
+short_description: Install, configure and start a host's container engine in one call
 description:
   - Compares packages, configuration, unit, forwarding, the engine's own firewall rules and the
-    network of the containers with what is wanted, and acts where they differ.
-  - Refuses what would hide the containers of the host.
+    network of the containers with the wanted state, and corrects differences.
+  - Refuses a change that would hide the containers of the host.
   - The action plugin of the same name copies the release's packages if one is missing.
 options:
   host: {description: The host's name in messages., type: str, required: true}
@@ -19,7 +19,7 @@ options:
     description: Keys and values of the engine's configuration; other keys in it stay.
     type: dict
     required: true
-  record: {description: Which of them an earlier run put there., type: path, required: true}
+  record: {description: File with the keys of an earlier run., type: path, required: true}
   network:
     description: Name and options of the network of the containers.
     type: dict
@@ -30,13 +30,13 @@ options:
     elements: dict
     required: true
   support_packages: &packages
-    description: Packages besides the engine, or of it, where they are not those of the system.
+    description: Packages besides the engine, or of it, if they differ from the system's.
     type: list
     elements: str
   engine_packages: *packages
   packages_dir: {description: The release's repositories; for the action plugin., type: path}
   repositories:
-    description: Internal. What is in that folder.
+    description: Internal. Content of that folder.
     type: list
     elements: str
     default: []

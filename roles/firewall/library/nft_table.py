@@ -7,13 +7,12 @@ DOCUMENTATION = r"""
 module: nft_table
 short_description: Keep one nftables table equal to its file, with automatic restore
 description:
-  - Loads a ruleset file in one transaction. Other tables are not looked at.
-  - Compares not only the file but what the kernel holds, so a rule that somebody took away comes
-    back, and a run that was killed between writing and loading is finished by the next one.
-  - After O(state=loaded) a timer on the host puts the previous table back unless
-    O(state=confirmed) follows in time. A table that locks us out heals itself.
-  - The unit that loads the file at each start of the host follows what is confirmed, never what is
-    only loaded.
+  - Loads a ruleset file in one transaction. Other tables are ignored.
+  - Compares the file and the live table. So a removed rule is restored, and the next run completes
+    one that was killed between writing and loading.
+  - After O(state=loaded) a timer on the host restores the previous table unless
+    O(state=confirmed) follows in time. So a table that locks us out does not stay.
+  - The unit that loads the file at each start of the host only loads a confirmed table.
 options:
   state:
     description:
@@ -23,7 +22,7 @@ options:
     required: true
   host: {description: The host's name in messages., type: str, default: this host}
   allowed:
-    description: Networks, one of which this very connection comes from if it is one of SSH.
+    description: Networks that must contain the address of this SSH connection.
     type: list
     elements: str
     default: []

@@ -8,15 +8,15 @@ module: images_engine
 short_description: Query, pull, verify and tag the images of a release
 description:
   - The host's part of the action plugin C(images_deliver).
-  - No exit code is believed. An image is what it should be when the engine's id for it, and the
-    digests of its unpacked layers, are those of the manifest; and it works when its program
-    answered in a container. The tag is given last, so an image with its tag has been proven.
+  - Exit codes are not trusted. An image is correct if its id in the engine and the digests of its
+    unpacked layers are those of the manifest. It works if its program answered in a container. The
+    tag is set last, so a tagged image was tested.
 options:
   state:
     description:
-      - C(inspect) tells what is missing.
-      - C(pull) pulls from O(registry), all at once, then settles.
-      - C(settle) proves, tags and flushes to disk what was loaded.
+      - C(inspect) reports missing images.
+      - C(pull) pulls all images from O(registry) concurrently, then does C(settle).
+      - C(settle) tests, tags and flushes loaded images to disk.
       - C(prune) removes the images of O(components) whose id is not in O(kept). An image that a
         container still uses stays.
     type: str
@@ -42,7 +42,7 @@ options:
   optional:
     description:
       - For C(inspect), a host without an engine counts as one that has no image.
-      - For C(settle), an image that is not there is told of and left out.
+      - For C(settle), a missing image is reported and omitted.
     type: bool
     default: false
   timeout:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgres_database
-short_description: Accounts, schema and API keys of a Postgres container, in one question
+short_description: Set accounts of a Postgres container; return its schema and API keys
 description:
   - Creates and corrects login roles, their passwords (as SCRAM verifiers), limits and memberships.
-  - Creates the database, sets its owner and who may connect to it.
+  - Creates the database, sets its owner and its right to connect.
   - Without O(roles) it only reads.
-  - Speaks to the server as its superuser over the container's own socket, with SQL on standard
+  - Connects to the server as its superuser over the container's own socket, with SQL on standard
     input. No password, verifier or hash is an argument of a program, a log line or a result.
 options:
   container: {description: Name of the running container., type: str, required: true}
@@ -28,7 +28,7 @@ options:
       connection_limit: {description: Most connections at once., type: int, default: -1}
       member_of: {description: Roles granted to it., type: list, elements: str, default: []}
   new:
-    description: Whether check mode stands before a cluster that does not exist yet.
+    description: In check mode, whether the cluster does not exist yet.
     type: bool
     default: false
 author: Airlift

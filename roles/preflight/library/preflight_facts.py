@@ -5,13 +5,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: preflight_facts
-short_description: Collect everything that preflight needs from a host, in one go
+short_description: Collect all facts that preflight needs from a host, in one call
 description:
   - Reads only. Omits facts that need root unless it runs as root.
-  - Needs nothing but Python on the host.
+  - Needs only Python on the host.
 options:
   paths:
-    description: Paths whose free space matters. They need not exist yet.
+    description: Paths whose free space is needed. They need not exist yet.
     type: list
     elements: path
     default: []
@@ -21,7 +21,7 @@ options:
     elements: int
     default: []
   components:
-    description: Components of the release that the host needs, with what identifies their images.
+    description: Components of the release that the host needs, with the ids of their images.
     type: dict
     default: {}
 """

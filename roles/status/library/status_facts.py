@@ -5,17 +5,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: status_facts
-short_description: Collect everything that status needs from a host, in one go
+short_description: Collect all facts that status needs from a host, in one call
 description:
-  - Reads only, and never fails because something is down - reporting that is its purpose.
+  - Reads only. Never fails because a service is down, because it must report that.
   - The answer holds no secret, no hash of a secret and no environment of a container.
 options:
   asks:
     description:
       - The network checks - C(name), C(kind) (C(ready), C(gauge) or C(targets)), C(url), C(ca),
         C(verify), C(gauge), C(within), the container from whose network it is sent, and C(colour).
-      - One with a colour is sent only where that colour serves or stands by. The agent knows that;
-        on other hosts the containers tell.
+      - A check with a colour is sent only if that colour is active or the standby. The agent
+        records that; on other hosts the containers show it.
     type: list
     elements: dict
     default: []
@@ -29,7 +29,7 @@ options:
     type: dict
     default: {}
   agent:
-    description: The swap agent, where it is; it knows the active colour and the standby.
+    description: Path of the swap agent, on its host; it records the active colour and the standby.
     type: str
     default: ""
   settings:

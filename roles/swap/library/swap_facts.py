@@ -5,9 +5,9 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: swap_facts
-short_description: Return what a plan needs to know of a host, in one question
+short_description: Return the facts of a host for a plan, in one call
 description:
-  - Reads only. Does not fail when the engine is down - the plan decides what that means.
+  - Reads only. Does not fail when the engine is down; the plan decides about that.
 options:
   backups:
     description: Directory of the database's backups; empty on a host without a database.

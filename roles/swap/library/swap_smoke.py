@@ -50,7 +50,7 @@ options:
     type: int
     default: 10
   seconds:
-    description: For how long a wrong answer is asked again, all requests from the first.
+    description: Seconds for retries after a wrong answer; each retry sends all requests.
     type: int
     default: 0
 """

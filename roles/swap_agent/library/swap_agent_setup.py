@@ -5,12 +5,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: swap_agent_setup
-short_description: Write files of the swap agent, give it commands, and keep its daemon running
+short_description: Write the swap agent's files, run its commands, and keep its daemon running
 description:
-  - Does in one call, and in this order, what it is given of O(trees), O(files), O(commands) and
-    O(unit). Each compares first; what is already so is left alone.
-  - A unit whose file differs from the one that systemd has loaded is restarted, whichever run
-    wrote that file. So a run that was killed in between leaves nothing undone.
+  - Applies O(trees), O(files), O(commands) and O(unit) in this order, in one call. Each step
+    compares first and changes only differences.
+  - Restarts a unit whose file differs from the one that systemd has loaded, whichever run wrote
+    that file. So the next run completes a killed one.
 options:
   trees:
     description: Directories that hold exactly their files; each as for the module service_files.
@@ -28,7 +28,7 @@ options:
     elements: list
     default: []
   unit:
-    description: Unit of systemd that has to be enabled and to run as its file says.
+    description: The systemd unit to enable and to run according to its file.
     type: str
     default: ""
 """
