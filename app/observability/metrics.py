@@ -63,12 +63,12 @@ AUTHENTICATIONS = Counter(
 )
 RATE_LIMIT = Counter(
     "app_rate_limit_total",
-    "Requests by what the rate limit said: allowed, limited, or unchecked without Redis.",
+    "Requests by result of the rate limit: allowed, limited, or unchecked without Redis.",
     ["outcome"],
 )
 REFUSED = Counter(
     "app_requests_refused_total",
-    "Requests that broke a limit: of time, of the body, of what runs at once.",
+    "Requests refused by a limit of time, size, form or concurrency.",
     ["limit"],
 )
 
@@ -80,24 +80,24 @@ PREDICT_CACHE = Counter(
 )
 PREDICT_CACHE_BYTES = Gauge(
     "app_predict_cache_bytes",
-    "Memory that kept predictions take, in all processes.",
+    "Memory of cached predictions, in all processes.",
     multiprocess_mode="livesum",
 )
 MODEL_INFO = Gauge(
     "app_model_info",
-    "One for each loaded model.",
+    "Constant 1 for each loaded model.",
     ["model", "version", "sha256"],
     multiprocess_mode="livemax",
 )
 BUILD_INFO = Gauge(
     "app_build_info",
-    "One; the labels say what runs here.",
+    "Constant 1; the labels identify the release.",
     ["version", "revision", "colour"],
     multiprocess_mode="livemax",
 )
 DEPENDENCY_UP = Gauge(
     "app_dependency_up",
-    "Whether the last look at a dependency found it usable.",
+    "Whether the last check of a dependency succeeded.",
     ["dependency"],
     multiprocess_mode="livemostrecent",
 )
@@ -111,26 +111,26 @@ JOBS_FINISHED = Counter(
 )
 JOB_SECONDS = Histogram(
     "app_job_duration_seconds",
-    "Time one attempt took.",
+    "Duration of one attempt.",
     ["source_type"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
 JOBS = Gauge("app_jobs", "Jobs by state.", ["state"], multiprocess_mode="livemostrecent")
 QUEUE_AGE = Gauge(
     "app_jobs_queue_age_seconds",
-    "How long the job that is due longest has been waiting.",
+    "Seconds that the longest due job has been waiting.",
     multiprocess_mode="livemostrecent",
 )
 HINTS = Counter(
     "app_job_hints_total", "Wake-up messages sent through Redis, by outcome.", ["outcome"]
 )
 LEASES_LOST = Counter(
-    "app_job_leases_lost_total", "Jobs taken back because their worker went silent."
+    "app_job_leases_lost_total", "Jobs whose lease expired because their worker did not respond."
 )
 JOBS_CANCELLED = Counter("app_jobs_cancelled_total", "Jobs cancelled, by source.", ["source_type"])
 WORKER_CONCURRENCY = Gauge(
     "app_worker_concurrency",
-    "How many jobs this worker runs at once at most; follows the age of the queue.",
+    "Maximum of concurrent jobs of this worker; follows the age of the queue.",
     multiprocess_mode="livesum",
 )
 WORKER_RUNNING = Gauge(
