@@ -108,7 +108,7 @@ deploy-preflight: ## do the next part: check every host, print the plan; changes
 	@$(DEPLOY) preflight
 deploy-upgrade: ## do the next part: upgrade, gate by gate
 	@$(DEPLOY) upgrade
-deploy-smoke: ## do the last part: send the site what a client would send
+deploy-smoke: ## do the last part: send a client's requests to the site
 	@$(DEPLOY) smoke
 deploy-rollback: ## roll back to the previous release; with DEPLOY_RELEASE only from that one
 	@$(DEPLOY) rollback
@@ -187,7 +187,7 @@ newcomer: setup ## try the set-up of `make demo` and `make test` in a plain Debi
 	@scripts/newcomer.sh
 
 .PHONY: soak
-soak: setup-tests ## run the long proofs: imports killed at every step, installs at many tasks, API and parsers fuzzed for long, broken services that the kill tests must notice
+soak: setup-tests ## run the long proofs: imports killed at every step, installs at many tasks, API and parsers fuzzed for long, broken services that the kill tests must find
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py \
 	  tests/unit/scripts/test_locked.py tests/soak
@@ -237,7 +237,7 @@ train: setup ## train the service's models again; writes app/models/ and the num
 bench-service: setup ## run the part of `make bench` that measures the service alone
 	@$(PY) scripts/bench_service.py
 
-# What a benchmark's peer has in our version; the rest is its own.
+# Packages that a benchmark's peer has in our version; the others are its own.
 PEERS_SHARE := fastapi|gunicorn|httptools|numpy|prometheus-client|pydantic|scikit-learn|scipy|starlette|uvicorn|uvicorn-worker|uvloop
 
 .PHONY: lock

@@ -1,6 +1,6 @@
-"""`python -m app`: the commands of the service's image.
+"""The commands of the service's image: `python -m app`.
 
-Exit codes: 0 done, 1 failed, 2 wrong command line or settings.
+Exit codes: 0 success, 1 failure, 2 invalid command line or settings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run one command."""
+    """Parse the command line, run one command and return the exit code."""
     options = _parser().parse_args(arguments)
     if options.command == "healthcheck":
         return _healthcheck(worker=options.worker, live=options.live)
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _job_id(text: str) -> object:
-    from uuid import UUID  # noqa: PLC0415 - the health check does not need it
+    from uuid import UUID  # noqa: PLC0415 - the health check must not pay for this import
 
     return UUID(text)
 
@@ -70,7 +70,7 @@ def _add_jobs(jobs: argparse.ArgumentParser) -> None:
 
 
 def _healthcheck(*, worker: bool, live: bool) -> int:
-    """Check readiness or liveness; imports very little, because it runs every few seconds."""
+    """Check readiness or liveness; import little, because the check runs every few seconds."""
     name, default = ("WORKER_METRICS_PORT", 8003) if worker else ("PORT", 8000)
     port = int(os.environ.get(name) or default)
     path = "/health/live" if live else "/health/ready"
@@ -90,7 +90,7 @@ def _healthcheck(*, worker: bool, live: bool) -> int:
 
 def _with_settings(options: argparse.Namespace) -> int:
     if options.command != "serve":
-        # One process each; they must not write the files of gunicorn's workers.
+        # Each of these is one process. It must not write to the metric files of gunicorn's workers.
         os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     from app.observability import logging as app_logging  # noqa: PLC0415 - after the lines above
     from app.settings import ConfigurationError, get_settings  # noqa: PLC0415
@@ -146,7 +146,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _serve() -> None:
-    # In this process: gunicorn must be the one that gets the signals.
+    # Run gunicorn in this process, so that it receives the signals itself.
     from gunicorn.app.wsgiapp import WSGIApplication  # type: ignore[import-untyped]  # noqa: PLC0415
 
     sys.argv = ["gunicorn", "--config", "python:app.gunicorn_conf", "app.main:create_app()"]
@@ -154,7 +154,7 @@ def _serve() -> None:
 
 
 def _migrate(options: argparse.Namespace, settings: Settings) -> None:
-    from app.db import migrate  # noqa: PLC0415 - brings alembic and SQLAlchemy
+    from app.db import migrate  # noqa: PLC0415 - imports alembic and SQLAlchemy
 
     try:
         migrate.migrate(

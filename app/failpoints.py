@@ -1,8 +1,8 @@
-"""Named places at the boundaries of commits where a test may end or freeze the process.
+"""Named points around commits where a test can end or freeze the process.
 
-Nothing here reads the environment and nothing in the service calls `install`: in production a
-place is a call that returns at once, and no setting can arm it. The kill tests arm it from
-outside, by a module that only they put on the interpreter's path (`tests/kill/armed`).
+Production cannot arm a point: this module reads no setting, and the service never calls `install`.
+Until a test arms it, a point is a call that returns at once. The kill tests arm points with a
+module that only they add to the interpreter's path (`tests/kill/armed`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ POINTS = frozenset(
         "trigger.after_hint",
         "cancel.before",
         "cancel.after",
-        # The worker: a hint read, a job claimed, its lease renewed, its end written.
+        # The worker: wake-up message read, job claimed, lease renewed, end written.
         "hint.read",
         "claim.before",
         "claim.after",
@@ -32,7 +32,7 @@ POINTS = frozenset(
         "end.after",
         "release.before",
         "release.after",
-        # The sweeper, in the worker: jobs of silent workers, what is too old.
+        # The sweeper in the worker: jobs of unresponsive workers, expired data.
         "sweep.before",
         "sweep.after",
         "forget.before",
@@ -44,12 +44,12 @@ _hook: Callable[[str], None] | None = None
 
 
 def install(hook: Callable[[str], None]) -> None:
-    """Call `hook` with the name of each place that is reached; for tests alone."""
+    """Call `hook` with the name of each point that is reached; for tests only."""
     global _hook  # noqa: PLW0603 - one for the process, set once before anything runs
     _hook = hook
 
 
 def reached(point: str) -> None:
-    """Say that a place is reached; does nothing in production."""
+    """Report that a point is reached; do nothing in production."""
     if _hook is not None:
         _hook(point)

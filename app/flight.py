@@ -37,7 +37,7 @@ class SingleFlight(Generic[K, T]):
 
 
 class Together(Generic[Q, T]):
-    """Sends the questions of concurrent callers in batches of up to `most`, one at a time."""
+    """Batches questions of concurrent callers: up to `most` per batch, one batch at a time."""
 
     def __init__(
         self, ask: Callable[[list[Q]], Coroutine[Any, Any, Sequence[T]]], most: int
@@ -49,11 +49,11 @@ class Together(Generic[Q, T]):
 
     @property
     def busy(self) -> bool:
-        """Whether a batch is in progress."""
+        """Return whether a batch is in progress."""
         return self._sender is not None
 
     async def ask(self, question: Q) -> T:
-        """Return the answer to this question; raise the error of its batch."""
+        """Return the answer to `question`; raise the error of the batch that holds it."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, answer))
         if self._sender is None:
@@ -68,7 +68,7 @@ class Together(Generic[Q, T]):
                 await self._settle(batch)
         finally:
             self._sender = None
-            # Whatever failed, no caller may be left waiting.
+            # On any failure, cancel the remaining callers: none of them may wait for ever.
             for _, answer in (*batch, *self._waiting):
                 answer.cancel()
             self._waiting.clear()

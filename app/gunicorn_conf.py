@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
     from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
-# Before prometheus_client is imported anywhere: it picks its kind of value by this variable.
+# Set this before any import of prometheus_client, which chooses its value class by it.
 multiproc_dir = Path(
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", "/tmp/prom")  # noqa: S108 - a tmpfs
 )
 
 
 def _clear_multiproc_dir() -> None:
-    """Files of an earlier run on the same tmpfs would be added to this one's."""
+    """Delete the files of an earlier run: their counts would be added to those of this run."""
     shutil.rmtree(multiproc_dir, ignore_errors=True)
     multiproc_dir.mkdir(parents=True, exist_ok=True)
 
@@ -45,26 +45,26 @@ workers = _settings.web_concurrency
 worker_class = "app.serving.ServiceWorker"
 logger_class = "app.serving.JsonLogger"
 loglevel = _settings.log_level
-# One import for all workers: they start at once and share the models' memory.
+# Import once for all workers: they start together and share the memory of the models.
 preload_app = True
-# Longer than the proxy keeps an idle connection, or it sends into one that was just closed.
+# Keep idle connections longer than the proxy does, or it sends into a connection just closed.
 keepalive = 75
-# Shorter than the container's stop timeout.
+# Stay below the container's stop timeout.
 graceful_timeout = 110
 timeout = 30
 backlog = 2048
-# The heartbeat's file: memory, never a disk that may be slow or read-only.
+# The heartbeat file must be in memory: a disk may be slow or read-only.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 control_socket_disable = True
-# Whose X-Forwarded-For is believed: the edge's, and nobody's where there is none.
+# Trust X-Forwarded-For from the edge only; without an edge, trust nobody.
 forwarded_allow_ips = ",".join(_settings.trusted_proxies)
 
 
 def when_ready(server: Arbiter) -> None:
-    """Freeze what was loaded, so that the collector never touches (and copies) shared pages."""
+    """Freeze loaded objects: the garbage collector must not touch (and copy) shared pages."""
     gc.freeze()
 
 
 def child_exit(server: Arbiter, worker: Worker) -> None:
-    """Drop the gauges of a worker that is gone; its counters stay, they happened."""
+    """Remove the gauges of an ended worker; keep its counters, because those events happened."""
     multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""`python -m app keys add|revoke|list|sync`: the commands for API keys.
+"""The commands for API keys: `python -m app keys add|revoke|list|sync`.
 
-The commands run as the owner of the tables; the service's own user may only read them.
+The commands run as the owner of the tables. The service's own user can only read them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the commands to a command line; imports little, because health checks parse it too."""
+    """Add the commands to a command line; import little, because health checks parse it too."""
     sync = commands.add_parser("sync", help="make the keys equal to those in a file")
     sync.add_argument(
         "file",
@@ -43,7 +43,7 @@ def add_commands(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> None:
     """Run one command; raise `KeysError` if it fails."""
-    from app.db import keys  # noqa: PLC0415 - brings psycopg
+    from app.db import keys  # noqa: PLC0415 - imports psycopg
 
     match options.keys_command:
         case "sync":
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace, settings: Settings) -> None:
                 rate_limit_per_min=options.rate_limit,
                 label=options.label,
             )
-            # Only the key on standard output, so that it can be redirected.
+            # Print only the key to standard output, so that it can be redirected.
             print(key)
             print(f"id {key_id}; the key is not shown again", file=sys.stderr)
         case "revoke":

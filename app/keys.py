@@ -1,4 +1,4 @@
-"""`python -m app.keys add|revoke|list|sync`: the same as `python -m app keys`."""
+"""Alias of `python -m app keys`: `python -m app.keys add|revoke|list|sync`."""
 
 from __future__ import annotations
 

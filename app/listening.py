@@ -1,4 +1,4 @@
-"""On which of this machine's own addresses a process listens."""
+"""Select the addresses of this machine on which a process listens."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 _SIOCGIFADDR = 0x8915
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - inside the container; the host publishes what it wants
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - inside the container; the host decides what it publishes
 
 
 def addresses(networks: Sequence[IPv4Network | IPv6Network]) -> list[str]:
-    """Return the own addresses in these networks, and loopback; without networks, all there are.
+    """Return this machine's addresses in `networks`, and loopback; 0.0.0.0 without networks.
 
-    A container that is on a network only to reach others there is not reached from it.
+    A container may join a network only to reach others on it. It does not listen there.
     """
     if not networks:
         return [EVERYWHERE]
@@ -24,7 +24,7 @@ def addresses(networks: Sequence[IPv4Network | IPv6Network]) -> list[str]:
 
 
 def bound(hosts: Sequence[str], port: int) -> list[socket.socket]:
-    """Return a listening socket for each address."""
+    """Return a listening socket per address; raise OSError with the address if one is not free."""
     sockets = []
     for host in hosts:
         try:
@@ -42,6 +42,6 @@ def _own() -> list[IPv4Address]:
             try:
                 answer = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", name[:15].encode()))
             except OSError:
-                continue  # no IPv4 there
+                continue  # no IPv4 address on this interface
             found.append(IPv4Address(answer[20:24]))
     return [address for address in found if not address.is_loopback]

@@ -1,4 +1,4 @@
-"""The application's factory: everything is built here and handed down, nothing is global."""
+"""The application's factory: it builds all objects and passes them down; none are global."""
 
 from __future__ import annotations
 
@@ -44,14 +44,17 @@ from app.reports.router import router as reports_router
 from app.settings import ConfigurationError, Settings, get_settings
 from app.sources import registry
 
-# Their endpoints take the request and nothing else, so the framework need not call them.
+# These endpoints take only the request, so the framework does not have to call them.
 PLAIN = (predict_router, health.router, root_router)
-# The busiest first: routes are tried in this order.
+# Routes are tried in this order: the busiest first.
 ROUTERS = (predict_router, jobs_router, reports_router, items_router, health.router, root_router)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the application; a wrong setting raises here, a damaged model makes it unready."""
+    """Build the application.
+
+    A wrong setting raises `ConfigurationError`. A damaged model makes the application unready.
+    """
     settings = settings or get_settings()
     app_logging.configure(
         settings.log_level, service="app", release=settings.release, colour=settings.colour
@@ -68,7 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
         lifespan=_lifespan,
-        # Looks for an exporter on each request, and there is none.
+        # Without this, each request looks for a telemetry exporter, and there is none.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     database = Database(settings, application=f"airlift-app-{settings.colour}")
@@ -102,7 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _install_faults(app: FastAPI) -> None:
-    """Add the endpoints that fail on purpose, where their module is: in the local stack."""
+    """Add the endpoints that fail on purpose, if their module exists: only in the local stack."""
     try:
         faults = importlib.import_module("airlift_faults")
     except ModuleNotFoundError:
@@ -119,7 +122,7 @@ def _add_layers(app: FastAPI, settings: Settings, database: Database) -> None:
     limiter = app.state.limiter = RateLimiter(settings)
     faults: list[str] = getattr(app.state, "faults", [])
     table = RouteTable([*paths, *PUBLIC, *faults], prefixes=[DOCS_ASSETS])
-    # The last one added is the outermost.
+    # The layer that is added last is the outermost.
     app.add_middleware(LimitsMiddleware, settings=settings, expected=Expected(paths, BARE))
     app.add_middleware(
         GateMiddleware, keys=keys, limiter=limiter, needed=scopes_of(paths), free=faults
@@ -131,7 +134,7 @@ def _add_layers(app: FastAPI, settings: Settings, database: Database) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open what belongs to one process, after the fork; nothing here waits for a dependency."""
+    """Open the resources of one process, after the fork; wait for no dependency."""
     state = app.state
     publish(state.settings, state.models)
     if not state.settings.auth_enabled:
@@ -156,9 +159,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def publish(settings: Settings, models: Models | ModelError) -> None:
-    """Say in the metrics what runs here."""
+    """Set the metrics that describe this release, and create the counters at zero."""
     metrics.BUILD_INFO.labels(settings.release, settings.revision, settings.colour).set(1)
-    # A counter without a sample is not there at all; a rate needs a first one.
+    # A counter without a sample has no series, and a rate needs a first value.
     metrics.ERRORS.labels(UNMATCHED, "none")
     if isinstance(models, ModelError):
         app_logging.get_logger("app").critical("predictions are refused", reason=str(models))
@@ -180,7 +183,7 @@ def _install_unavailable(app: FastAPI) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """`app.main:app` for tools that look for it; built on first use, not on import."""
+    """Return `app.main:app`, for tools that expect it; build it on first use, not on import."""
     if name == "app":
         built = create_app()
         globals()["app"] = built

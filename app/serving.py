@@ -1,4 +1,4 @@
-"""How gunicorn runs and logs the service."""
+"""Worker class and logger that gunicorn uses to run the service."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from app.settings import get_settings
 
 
 class JsonLogger(Logger):  # type: ignore[misc]
-    """gunicorn's messages as JSON lines; requests are logged by the application itself."""
+    """Writes gunicorn's messages as JSON lines; the application logs requests itself."""
 
     def setup(self, cfg: GunicornConfig) -> None:
-        """Send everything through one handler."""
+        """Send all of gunicorn's loggers through one handler."""
         settings = get_settings()
         app_logging.configure(
             settings.log_level, service="app", release=settings.release, colour=settings.colour
@@ -34,22 +34,22 @@ class JsonLogger(Logger):  # type: ignore[misc]
         self.access_log.propagate = False
 
     def access(self, *_arguments: Any, **_named: Any) -> None:
-        """Nothing: a request is logged once."""
+        """Do nothing: the application logs each request once."""
 
     def reopen_files(self) -> None:
-        """Nothing to reopen: everything goes to standard output."""
+        """Do nothing: all logs go to standard output."""
 
 
 class ServiceWorker(UvicornWorker):  # type: ignore[misc]
-    """A uvicorn worker whose readiness turns as soon as it is told to stop."""
+    """A uvicorn worker that reports unready as soon as it receives the stop signal."""
 
-    CONFIG_KWARGS = {  # noqa: RUF012 - the parent class's own form
+    CONFIG_KWARGS = {  # noqa: RUF012 - the form of the parent class
         "loop": "uvloop",
         "http": Protocol,
         "lifespan": "on",
         "access_log": False,
         "server_header": False,
-        # Below gunicorn's graceful_timeout, so that lifespan's end still runs.
+        # Keep this below gunicorn's graceful_timeout, so that the end of lifespan still runs.
         "timeout_graceful_shutdown": 105,
     }
 

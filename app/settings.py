@@ -23,20 +23,20 @@ from app import __version__
 from app.sources.schemas import RegisteredDatabase
 
 DEFAULT_SECRETS_DIR = Path("/run/secrets")
-# Also the end of its password's file name.
+# The file name of a source's password ends with this name.
 SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
 class ConfigurationError(Exception):
-    """The settings are wrong; the message says which and what to do."""
+    """A setting is wrong; the message names the variable and the fix."""
 
 
 class Settings(BaseSettings):
-    """Everything that differs between one installation and another.
+    """All settings that differ between installations.
 
-    Each field is an environment variable of the same name in capitals. Secrets come from files
-    of the field's name in the secrets directory, so they show up neither in `docker inspect` nor in
-    `/proc/*/environ`.
+    Each field is an environment variable of the same name in capitals. Secrets come from files with
+    the field's name in the secrets directory, so that neither `docker inspect` nor
+    `/proc/*/environ` shows them. Units are part of the names (`_seconds`, `_bytes`).
     """
 
     model_config = SettingsConfigDict(
@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     )
 
     port: int = Field(default=8000, ge=1, le=65535)
-    # Which of this machine's addresses answer: those in these networks, or all.
+    # Listen on the addresses of this machine in these networks; if empty, on all.
     listen_networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     web_concurrency: int = Field(default=2, ge=1, le=64)
@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     request_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
     max_concurrent_requests: int = Field(default=200, ge=1)
     concurrency_wait_seconds: float = Field(default=1.0, gt=0, le=60)
-    # As much, and as long, as the edge takes: it answers first.
+    # The same limits as the edge's, which answers first.
     max_head_bytes: int = Field(default=32_768, ge=1024)
     head_timeout_seconds: float = Field(default=15.0, gt=0, le=600)
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
@@ -86,18 +86,18 @@ class Settings(BaseSettings):
     predict_cache_bytes: int = Field(default=16_777_216, ge=0)
     predict_batch_max: int = Field(default=1000, ge=1, le=100_000)
     models_dir: Path = Path(__file__).parent / "models"
-    drain_file: Path = Path("/tmp/drain")  # noqa: S108 - the container's only writable place
+    drain_file: Path = Path("/tmp/drain")  # noqa: S108 - the only writable directory of the container
 
     file_roots: dict[str, Path] = Field(default_factory=dict)
     api_sources_allowed: list[str] = Field(default_factory=list)
     api_sources_ca_file: Path | None = None
-    # Networks of the site that names of `api` sources may lead to, besides public addresses.
+    # Networks of the site that `api` source names may resolve to, besides public addresses.
     api_sources_networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
     database_sources: dict[SourceName, RegisteredDatabase] = Field(default_factory=dict)
-    # Who may use a source, such as {"database:crm": ["billing"]}; with authentication on, one that
-    # is in neither list is nobody's.
+    # Clients allowed to use a source, such as {"database:crm": ["billing"]}. With authentication
+    # on, a source that is in neither list is available to no client.
     source_clients: dict[str, list[str]] = Field(default_factory=dict)
-    # Sources of every client, a list apart: a release that does not know "*" takes it for a name.
+    # Sources for every client. A separate list, because older releases read "*" as a client's name.
     open_sources: list[str] = Field(default_factory=list)
     secrets_dir: Path = DEFAULT_SECRETS_DIR
     source_max_bytes: int = Field(default=20_000_000, ge=1024)
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     source_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
 
     worker_metrics_port: int = Field(default=8003, ge=1, le=65535)
-    # Jobs at once: grows from the lower bound to the upper one while due jobs wait too long.
+    # Concurrent jobs: grows from the minimum to the maximum while due jobs wait too long.
     worker_concurrency_min: int = Field(default=2, ge=1, le=64)
     worker_concurrency_max: int = Field(default=4, ge=1, le=64, validate_default=True)
     worker_queue_age_seconds: float = Field(default=5.0, gt=0, le=3600)
@@ -116,9 +116,9 @@ class Settings(BaseSettings):
     job_max_attempts: int = Field(default=5, ge=1, le=50)
     job_backoff_base_seconds: float = Field(default=2.0, gt=0, le=600)
     job_backoff_cap_seconds: float = Field(default=300.0, gt=0, le=86400)
-    # Finished jobs and their results are kept this long; 0 keeps them for ever.
+    # Days to keep finished jobs and their results; 0 keeps them for ever.
     job_retention_days: float = Field(default=30.0, ge=0, le=36500)
-    # From this age of the queue on, readiness says degraded (and still 200).
+    # If the queue is older than this, readiness reports "degraded" (still with status 200).
     queue_age_degraded_seconds: float = Field(default=300.0, gt=0, le=86400)
     idempotency_hours: float = Field(default=24.0, gt=0, le=8760)
 
@@ -196,7 +196,7 @@ class Settings(BaseSettings):
     @field_validator("api_sources_networks", "listen_networks", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
-        # As firewalls take them: the bits of a host do not matter.
+        # Accept host bits and drop them, as firewalls do.
         if not isinstance(value, list):
             return value
         return [ip_network(item, strict=False) for item in value]
@@ -221,7 +221,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the settings; a wrong one raises `ConfigurationError` naming the variable."""
+        """Read the settings; raise `ConfigurationError` that names the wrong variable."""
         directory = Path(os.environ.get("SECRETS_DIR") or DEFAULT_SECRETS_DIR)
         try:
             return cls(_secrets_dir=directory if directory.is_dir() else None)  # type: ignore[call-arg]
@@ -232,7 +232,7 @@ class Settings(BaseSettings):
             ]
             raise ConfigurationError("; ".join(lines)) from None
         except SettingsError as error:
-            # The message names the field but not its value.
+            # Name the field, never its value: it may be a secret.
             raise ConfigurationError(f"{error}; is it valid JSON?") from None
         except OSError as error:
             raise ConfigurationError(
@@ -242,7 +242,7 @@ class Settings(BaseSettings):
 
 
 def _source(name: str) -> str:
-    """A source's name as the kinds of source write it: hosts are in small letters."""
+    """Return a source's name as the sources write it: host names in lower case."""
     kind = name.partition(":")[0]
     if kind not in ("api", "database", "root"):
         msg = f"{name!r} must be api:HOST:PORT, database:NAME or root:NAME"
@@ -252,5 +252,5 @@ def _source(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The process's settings, read once."""
+    """Return the process's settings, which are read once."""
     return Settings.load()

@@ -1,8 +1,8 @@
-"""Threads for what blocks, in lanes: work of one kind never waits behind another kind's.
+"""Thread pools for blocking work, one per kind, so that one kind never delays another.
 
-The event loop has one shared pool whose size follows the machine's cores. A few slow queries fill
-it, and then a scrape waits for a job. So what may take long has threads of its own, and what hangs
-for good (a network mount without its server) costs the one thread that hangs.
+The event loop has one shared pool, whose size depends on the number of cores. A few slow queries
+can fill it, and then a scrape waits for a job. Slow work therefore gets a pool of its own. Work
+that may hang for ever (a network mount without its server) gets a thread of its own.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ class Lane:
         self._pool = ThreadPoolExecutor(size, thread_name_prefix=name)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do `work` in one of the lane's threads."""
+        """Run `work` in a thread of this lane and return its result or raise its error."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
-        """Start nothing more; what runs is not waited for."""
+        """Start no more work; do not wait for running work."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 async def alone(name: str, work: Callable[[], T]) -> T:
-    """Do `work` in a daemon thread of its own, which cannot hold up the end of the process.
+    """Run `work` in a daemon thread of its own, which does not delay the end of the process.
 
-    Who stops waiting for it (a deadline, a cancelled job) leaves it behind.
+    If the caller stops waiting (deadline, cancelled job), the thread continues without it.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
@@ -55,7 +55,7 @@ async def alone(name: str, work: Callable[[], T]) -> T:
             result = work()
         except BaseException as error:
             failed = error
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed, so no caller waits any more
             loop.call_soon_threadsafe(settle, result, failed)
 
     threading.Thread(target=run, name=name, daemon=True).start()

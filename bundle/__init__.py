@@ -1,9 +1,9 @@
 """Builds, signs, verifies, imports and serves Airlift bundles. The rules are in `docs/TRUST.md`.
 
-A room imports from the rooms below it, never the other way:
+The packages are layers. Each imports from those to its right, never the other way:
 
     cli > builder > review > jumphost, carry > verify > format, trust > core > errors
 
-What `verify.pyz` offers is in it with its rooms. From `errors` to `carry` nothing but the standard
-library is imported. `tests/unit/bundle/test_bundle_rooms.py` holds this.
+`verify.pyz` contains the packages that its commands need. From `errors` to `carry`, only the
+standard library is imported. `tests/unit/bundle/test_bundle_rooms.py` checks both.
 """

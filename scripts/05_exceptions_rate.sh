@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Exceptions that nobody catches: scripts/05_exceptions_rate.sh [SECONDS [REQUESTS-A-SECOND]]
+# Exceptions that the service does not catch: scripts/05_exceptions_rate.sh [SECONDS [REQUESTS-A-SECOND]]
 # shellcheck source=scripts/traffic.sh disable=SC2034
 . "$(dirname "$0")/traffic.sh"
 paths=('/faults/exception' '/health')

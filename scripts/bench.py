@@ -1,9 +1,9 @@
-"""Measures Airlift's ways beside its peers' ways, in one run on one machine, as ratios.
+"""Measure Airlift beside its peers, in one run on one machine, as ratios.
 
-``make bench`` writes docs/benchmarks/results.json (flat keys) and docs/benchmarks/README.md. The
-images of the last build are used; both sides start with the same page cache, and the better of
-two runs counts for both. One part alone is measured with `python scripts/bench.py bundle`, or
-another of PARTS; the others' results stay. `commands` compares with an older tree: REV names it.
+``make bench`` writes docs/benchmarks/results.json (flat keys) and docs/benchmarks/README.md. It
+uses the images of the last build. Both sides start with the same page cache, and the better of two
+runs counts for each. `python scripts/bench.py bundle`, or another of PARTS, measures one part and
+keeps the other results. `commands` compares with an older tree, which REV names.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> int:
         return 1
     with tarfile.open(bundle) as archive:
         member = archive.extractfile("manifest.json")
-        assert member is not None  # noqa: S101 - a bundle has one
+        assert member is not None  # noqa: S101 - every bundle has one
         manifest = json.load(member)
     ROOT.joinpath(".cache/reports").mkdir(parents=True, exist_ok=True)
     with (

@@ -1,4 +1,4 @@
-"""Measures making and checking a bundle, beside the peers' ways."""
+"""Measure how long making and checking a bundle takes, beside the peers' tools."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RUNS = 2
 #: Random bytes that are added to a bundle to measure one of some 1.2 GB.
 LARGE_MEMBERS, LARGE_MEMBER_BYTES = 12, 75_000_000
 
-#: Runs the verifier and tells its peak in kB. Not getrusage: that starts from what the parent used.
+#: Runs the verifier and prints its peak in kB. Not getrusage, which includes the parent's peak.
 VERIFY_AND_TELL_PEAK = """
 import re, sys
 from bundle.cli.main import main
@@ -41,7 +41,7 @@ def timed(
     run: Callable[[], object],
     given: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> float:
-    """Return the seconds of the better of a few runs; each has what is `given`, made untimed."""
+    """Return the seconds of the best of a few runs; `given` prepares each run, untimed."""
     best = float("inf")
     for _ in range(RUNS):
         with given():
@@ -114,7 +114,7 @@ PEERS = {
 
 
 def peers(about: dict[str, Any], work: Path) -> dict[str, float]:
-    """Measure other ways once each; there is no goal against these."""
+    """Measure the other tools once each; there is no target ratio for them."""
     references = [f"airlift/{name}:{about['image_source']}" for name in about["components"]]
     docker, found = " ".join(engine.docker()), {}
     for name, script in PEERS.items():
@@ -132,7 +132,7 @@ def peers(about: dict[str, Any], work: Path) -> dict[str, float]:
 def changed_image(reference: str, folder: Path, docker: str) -> Iterator[None]:
     """Add another app layer to the engine's image, and remove it at the end."""
     before = engine.image_id(reference)
-    assert before is not None  # noqa: S101 - it was exported a moment ago
+    assert before is not None  # noqa: S101 - it was exported just before
     folder.mkdir(exist_ok=True)
     (folder / "code").write_text(f"# {time.time_ns()}\n" * 10_000)
     (folder / "Dockerfile").write_text(f"FROM {before}\nCOPY code /app/bench.py\n")
@@ -188,10 +188,10 @@ def _verified(bundle: Path, members: Path, cache_dir: Path, work: Path) -> dict[
 
 
 def _bundle(command: str, bundle: Path, cache_dir: Path, work: Path) -> int:
-    """Run a command of `bundle` as its user does; return its peak memory in kB."""
+    """Run a command of `bundle` as its users do; return its peak memory in kB."""
     words = [command, str(bundle), "--home", str(work / "home"), "--json"]
     words += ["--allowed-signers", str(cache_dir / "allowed_signers")]
-    # As for everybody, whatever the developer's shell says: compiled once, not in each run.
+    # Compile once, as on a site, whatever the developer's environment says.
     shell_of_a_user = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     said = subprocess.run(
         [sys.executable, "-c", VERIFY_AND_TELL_PEAK, *words],
@@ -205,9 +205,9 @@ def _bundle(command: str, bundle: Path, cache_dir: Path, work: Path) -> int:
 
 
 def _larger(members: Path, key: Path, bundle: Path) -> Path:
-    """Make a bundle of these members and as many random bytes as bring it to some 1.2 GB.
+    """Make a bundle of these members and of random bytes, about 1.2 GB in all.
 
-    Each of the added members is as large as an image's layer; they stay beside the others.
+    Each added member is as large as an image's layer. The members are kept in `members`' folder.
     """
     data = json.loads((members / manifest.MANIFEST).read_text())
     for number in range(LARGE_MEMBERS):
@@ -220,7 +220,7 @@ def _larger(members: Path, key: Path, bundle: Path) -> Path:
     (members / manifest.MANIFEST).write_bytes(raw)
     listed = [(item["path"], members / item["path"], item["size"]) for item in data["members"]]
     write(bundle, raw, [sshsig.sign(raw, key)], listed)
-    # Nobody writes to the disk while either side reads.
+    # No process may write to the disk while either side reads.
     os.sync()
     return bundle
 

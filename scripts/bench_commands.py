@@ -1,8 +1,8 @@
-"""Measures an operator's commands: on this tree's site beside an older tree's, and by hosts.
+"""Measure an operator's commands: on this tree's site beside an older tree's, and by hosts.
 
-Both trees go the same way in one run, each with its own bundle on a fresh lab, without load. REV
-names the older tree (`scripts/releases.py` has the default). What "remote step" and "work" mean is
-in `scripts/remote_steps.py`.
+Both trees run the same commands, each with its own bundle on a fresh lab, without load. REV names
+the older tree (`scripts/releases.py` has the default). `scripts/remote_steps.py` defines "remote
+step" and "work".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scripts.lab import ROOT, Lab, stream
 from scripts.releases import older_tree
 
 COMMANDS = ("install", "reinstall", "status", "upgrade", "rollback")
-#: What each command reports, and the end of its key.
+#: The measured values of each command, and the end of its key.
 _REPORTED = {"seconds": "seconds", "steps": "remote_steps", "alone": "remote_steps_alone"}
 
 Times = dict[str, dict[str, Any]]
@@ -26,7 +26,7 @@ Times = dict[str, dict[str, Any]]
 def times(
     tree: Path, cache: Path, hosts: str, *commands: str, listen: Callable[[str], None]
 ) -> Times:
-    """Raise a tree's site in the lab and run commands on it; the lab stays."""
+    """Install a tree's site in the lab and run commands on it; keep the lab."""
     argv = [sys.executable, "-P", str(ROOT / "scripts/site_times.py"), str(cache), hosts, *commands]
     done = stream(argv, what=f"the site of {tree.name}", listen=listen, cwd=tree)
     found: Times = json.loads(done.output.splitlines()[-1])
@@ -52,7 +52,7 @@ def compared(before: Times, now: Times) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for command in COMMANDS:
         for kind, end in _REPORTED.items():
-            # `rollback_seconds` is until the previous release serves.
+            # `rollback_seconds` ends when the previous release serves.
             key = f"{'rollback_whole' if command == 'rollback' else command}_{end}"
             flat |= {key: now[command][kind], f"before_{key}": before[command][kind]}
 

@@ -70,7 +70,7 @@ class Running:
         found: dict[int, tuple[int, int, int]] = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
-                # The name in brackets may hold blanks; the fields behind it do not.
+                # The name in parentheses may contain blanks; the fields after it do not.
                 fields = stat.read_text().rpartition(")")[2].split()
                 ticks = sum(int(value) for value in fields[11:15])
                 found[int(stat.parent.name)] = (int(fields[1]), int(fields[3]), ticks)
@@ -116,7 +116,7 @@ def running(
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     for _ in range(1200):
         with contextlib.suppress(OSError):
-            # An answer of whatever status is one.
+            # An answer with any status counts.
             with contextlib.suppress(urllib.error.HTTPError):
                 urllib.request.urlopen(url, timeout=2).close()  # noqa: S310 - our own loopback
             return

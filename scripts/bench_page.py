@@ -1,4 +1,4 @@
-"""What `make bench` writes for people: docs/benchmarks/README.md, and numbers that others quote."""
+"""Write docs/benchmarks/README.md for `make bench`, and the numbers that other pages quote."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts.lab import ROOT
 RESULTS = ROOT / "docs" / "benchmarks"
 ARCHITECTURE = ROOT / "docs" / "ARCHITECTURE.md"
 UNKNOWN = "not measured"
-#: key: (what a person reads, the peer's way, goal of the ratio: at most so much, or at least)
+#: key: (description, the peer's command, target of the ratio: at most, or at least)
 MEASURED: dict[str, tuple[str, str, str]] = {
     "bundle_build_time_ratio": (
         "images in the engine to blobs of a bundle, nothing cached",
@@ -94,14 +94,14 @@ MEASURED: dict[str, tuple[str, str, str]] = {
 }
 
 
-#: Key of the other peers: what a person reads.
+#: Key of the other peers: description.
 OTHERS = {
     "each": "each image by itself, docker save piped to gzip -6 (Harbor, Kubespray)",
     "archive": "one archive of all, not compressed (k0s)",
     "zstd16": "one archive, zstd -T0 -16 --long=25 (RKE2)",
 }
 
-#: Key of the servers made for models: name, and what they do and do not do here.
+#: Key of the model servers: name, and what they do and do not do here.
 SERVERS = {
     "litserve": (
         "LitServe",
@@ -122,7 +122,7 @@ def load() -> dict[str, Any]:
 
 
 def save(results: dict[str, Any]) -> None:
-    """Merge results into what was measured so far, and write what shows them."""
+    """Merge results with the earlier ones, and write the pages that show them."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in results.items()}
     merged = load() | rounded
@@ -132,7 +132,7 @@ def save(results: dict[str, Any]) -> None:
 
 
 def quoted(document: str, results: dict[str, Any]) -> str:
-    """Return a document with the rows renewed that end with a name of the results."""
+    """Return a document with new values in the rows that end with a key of the results."""
 
     def renew(row: re.Match[str]) -> str:
         if row[4] not in results:
@@ -144,7 +144,7 @@ def quoted(document: str, results: dict[str, Any]) -> str:
 
 
 def ratios(results: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
-    """Return the rows: what, the peer's way, the ratio, the goal, whether it is met."""
+    """Return the rows: description, the peer's command, ratio, target, whether it is met."""
     return [
         (what, peer, f"{results[key]:.3f}" if key in results else UNKNOWN, goal, met(results, key))
         for key, (what, peer, goal) in MEASURED.items()
@@ -152,7 +152,7 @@ def ratios(results: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
 
 
 def met(results: dict[str, Any], key: str) -> str:
-    """Return whether a ratio reaches its goal."""
+    """Return whether a ratio meets its target."""
     sign, _, number = MEASURED[key][2].partition(" ")
     if key not in results or not number:
         return ""
@@ -161,7 +161,7 @@ def met(results: dict[str, Any], key: str) -> str:
 
 
 def page(results: dict[str, Any]) -> str:
-    """Return the page; what was never measured is omitted, or `not measured`."""
+    """Return the page; omit results that were never measured, or show `not measured`."""
     table = "\n".join(f"| {' | '.join(row)} |" for row in ratios(results))
     parts = [
         part(results)
@@ -224,7 +224,7 @@ def _recovery(results: dict[str, Any]) -> str:
     return f"\n| service after a power cut of all hosts, without help | {seconds} | 90 s at most |"
 
 
-#: Beginning of a command's keys: what a person reads.
+#: Prefix of a command's keys: description.
 COMMANDS = {
     "install": "install",
     "reinstall": "install again, nothing to do",

@@ -1,4 +1,4 @@
-"""The servers that the service's benchmark loads: ours as on a site, and its peers."""
+"""Start the servers for the service's benchmark: the service as on a site, and its peers."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "docs" / "benchmarks"
 WORKERS = 2
 KEY = "bench-0123456789abcdef0123456789abcdef"
-#: Settings of the service under load: as on a site, limits too high to be met, no cache.
+#: Settings of the service under load: those of a site, but with high limits and no cache.
 SERVICE = {
     "AUTH_ENABLED": "true",
     "WEB_CONCURRENCY": str(WORKERS),
     "RATE_LIMIT_PER_MIN": "100000000",
     "PREDICT_CACHE_BYTES": "0",
-    # The load takes all cores: a look-up of the key must not fail for that.
+    # The load takes all cores, so a key's look-up may be slow; it must not fail.
     "DATABASE_TIMEOUT_SECONDS": "20",
 }
 
 
 def texts(folder: Path, count: int = 4000) -> Path:
-    """Bodies with a text of 18 words each, the same in each run and no two alike."""
+    """Write a file of bodies with texts of 18 words, always the same and all different."""
     model = json.loads((ROOT / "app" / "models" / "sentiment.json").read_text())
     words = [term for term in model["terms"] if " " not in term]
-    draw = random.Random(7)  # noqa: S311 - no secret
+    draw = random.Random(7)  # noqa: S311 - not a secret
     path = folder / "texts"
     path.write_text(
         "".join(
@@ -48,7 +48,7 @@ def texts(folder: Path, count: int = 4000) -> Path:
 
 
 def beside(server: Server, port: int) -> str:
-    """The address of a datastore on the engine's network."""
+    """Return the address of a datastore on the engine's network."""
     form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
     found = engine.run(("inspect", "--format", form, server.container), what="docker inspect")
     return f"{found.split()[0]}:{port}"
@@ -56,7 +56,7 @@ def beside(server: Server, port: int) -> str:
 
 @contextlib.contextmanager
 def service(site: Site, **environment: str) -> Iterator[Running]:
-    """The service on a site's database, with the benchmark's key."""
+    """Run the service on a site's database, with the benchmark's key."""
     keys = site.folder / "keys.json"
     keys.write_text(
         json.dumps([{"client": "bench", "key_sha256": hashlib.sha256(KEY.encode()).hexdigest()}])
@@ -80,12 +80,12 @@ def service(site: Site, **environment: str) -> Iterator[Running]:
 
 
 def venv(name: str) -> Path:
-    """A peer's virtual environment, kept in the cache; what we share has our versions."""
+    """Return a peer's cached virtual environment; shared libraries have our versions."""
     lock = PEERS / name / "requirements.txt"
     folder = cache.root() / "bench" / f"{name}-{cache.key([lock.read_text(), sys.version])}"
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
-        if folder.exists():  # what an interrupted run left
+        if folder.exists():  # left by an interrupted run
             shutil.rmtree(folder)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         install = [str(ROOT / "scripts" / "locked-install.sh"), str(python), str(lock)]
@@ -95,18 +95,18 @@ def venv(name: str) -> Path:
 
 
 def peer_environment(*paths: Path) -> dict[str, str]:
-    """What every peer gets: the path of programs, where our modules are, one thread a process."""
+    """Return the environment of all peers: program path, module path, one thread per process."""
     return {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, *paths))),
-        # As with two workers on two cores: more threads would only fight.
+        # Two workers on two cores: more threads would only compete.
         "OMP_NUM_THREADS": "1",
     }
 
 
 @contextlib.contextmanager
 def gunicorn(python: Path, module: str, folder: Path, **environment: str) -> Iterator[Running]:
-    """An application of docs/benchmarks/baseline with gunicorn and uvicorn workers."""
+    """Run an application of docs/benchmarks/baseline with gunicorn and uvicorn workers."""
     port = free_port()
     command = [
         *(str(python), "-m", "gunicorn", "--workers", str(WORKERS), "--bind", f"127.0.0.1:{port}"),
@@ -120,7 +120,7 @@ def gunicorn(python: Path, module: str, folder: Path, **environment: str) -> Ite
 
 @contextlib.contextmanager
 def litserve(folder: Path) -> Iterator[Running]:
-    """LitServe as its documentation starts it: the program of docs/benchmarks/litserve."""
+    """Run LitServe as its documentation says: the program of docs/benchmarks/litserve."""
     port = free_port()
     command = [str(venv("litserve")), str(PEERS / "litserve" / "service.py"), str(port)]
     url = f"http://127.0.0.1:{port}"
@@ -130,7 +130,7 @@ def litserve(folder: Path) -> Iterator[Running]:
 
 @contextlib.contextmanager
 def bentoml(folder: Path) -> Iterator[Running]:
-    """BentoML as its documentation starts it: `bentoml serve`; it must not call home."""
+    """Run BentoML as its documentation says, with `bentoml serve` and without telemetry."""
     port = free_port()
     command = [
         *(str(venv("bentoml").with_name("bentoml")), "serve", "service:Sentiment"),

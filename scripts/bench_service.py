@@ -1,14 +1,15 @@
-"""The service's own benchmark: `/predict` beside the usual way, `/health` beside bare Starlette.
+"""Benchmark the service: `/predict` beside the usual way, `/health` beside bare Starlette.
 
     .venv/bin/python scripts/bench_service.py [part ...] [--rounds 5] [--seconds 8]
 
-Parts: predict, peers (LitServe and BentoML), health, endpoints. All sides run with two workers and
-are loaded by `wrk` (Debian's package) from the same two cores, in turn and in one run; a ratio is
-the median of the rounds' ratios. The service runs as on a site: keys are checked, rates limited in
-Redis, each request counted and logged to a file; only the cache of predictions is off, and the
-texts differ. Postgres and Redis are reached by their containers' own addresses, as on a site:
-behind a published port one more process would take its share of the cores. Results are merged
-into docs/benchmarks/results.json.
+Parts: predict, peers (LitServe and BentoML), health, endpoints. All sides run with two workers on
+the same two cores, and `wrk` (Debian's package) loads them in turn in one run. A ratio is the
+median of the rounds' ratios.
+
+The service runs as on a site: it checks keys, limits rates in Redis, and counts each request and
+logs it to a file. Only the cache of predictions is off, and all texts differ. Postgres and Redis
+are reached at their containers' own addresses, as on a site, because a published port needs one
+more process. Results are merged into docs/benchmarks/results.json.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from tests.unit.app.appkit import PASSWORD, Postgres, Redis, Site, eventually
 
 
 def measure_predict(site: Site, options: argparse.Namespace) -> dict[str, Any]:
-    """`POST /predict` with texts that are not in a cache."""
+    """Measure `POST /predict` with texts that are not in a cache."""
     bodies = texts(site.folder)
     redis = f"redis://:{PASSWORD}@{beside(site.redis, 6379)}/1"
     with (
@@ -69,7 +70,7 @@ def measure_predict(site: Site, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_peers(site: Site, options: argparse.Namespace) -> dict[str, Any]:
-    """`POST /predict` beside servers made for models, with the texts of `measure_predict`."""
+    """Measure `POST /predict` beside model servers, with the texts of `measure_predict`."""
     call = Call("POST", "/predict", texts(site.folder))
     with (
         service(site) as ours,
@@ -93,7 +94,7 @@ def measure_peers(site: Site, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_health(site: Site, options: argparse.Namespace) -> dict[str, Any]:
-    """`GET /health` beside the least that answers."""
+    """Measure `GET /health` beside a minimal application."""
     call = Call("GET", "/health")
     with (
         service(site) as ours,
@@ -110,10 +111,10 @@ def measure_health(site: Site, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def calls(site: Site, server: Running) -> dict[str, Call]:
-    """One call of each endpoint, by the name of its result; makes the jobs that they ask about.
+    """Return one call per endpoint, by the name of its result; create the jobs that they need.
 
-    The result and the reports are those of a job that a worker finished before; the job that is
-    cancelled again and again is one that nobody runs.
+    The result and the reports belong to a job that a worker finished before. The job that is
+    cancelled repeatedly is never run.
     """
     key = {"X-API-Key": KEY}
     bodies: dict[str, dict[str, Any]] = {
@@ -173,9 +174,9 @@ def _wait_for(client: httpx.Client, job: str) -> None:
 
 
 def measure_endpoints(site: Site, options: argparse.Namespace) -> dict[str, Any]:
-    """The p95 of every endpoint with a hundred clients at a time (goal of B10: below 200 ms).
+    """Measure the p95 of every endpoint with 100 clients (target of B10: below 200 ms).
 
-    As on the other parts, the first two seconds do not count; the median of the rounds does.
+    As in the other parts, the first two seconds are discarded and the median of the rounds counts.
     """
     with service(site) as server:
         return {
@@ -194,7 +195,7 @@ MEASURES = {
 
 
 def main() -> int:
-    """Measure the parts asked for; merge and print."""
+    """Measure the requested parts; merge and print the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(MEASURES)}; all if none is named")
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,4 +1,4 @@
-"""Measures a site: upgrade and rollback under load, a frozen host, a power cut."""
+"""Measure a site: upgrade and rollback under load, a frozen host, a power cut."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts import power, sick
 from scripts.journey import Journey
 from scripts.roundtrip import Delivered, RoundTrip
 
-#: A host without the service's image: there the peer's way brings all of it.
+#: A host without the service's image, so that the peer must transfer all of it.
 PEER_HOST = "monitor-1"
 _LOAD = "cat > /tmp/peer.tar.gz && sudo docker load --quiet --input /tmp/peer.tar.gz"
 _PEER = f"""ssh airlift-admin@"$2" '{_LOAD}' < "$1"

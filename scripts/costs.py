@@ -1,9 +1,9 @@
-"""Work out what sites and releases cost: memory from the roles, times from the benchmarks.
+"""Compute what sites and releases cost: memory from the roles, times from the benchmarks.
 
-    python3 -m scripts.costs [NAME=VALUE ...]   print it, perhaps with other assumptions
+    python3 -m scripts.costs [NAME=VALUE ...]   print it, optionally with other assumptions
     python3 -m scripts.costs --write            write it into docs/COSTS.md
 
-What is assumed and not measured is in docs/costs.yml, and nowhere else.
+All assumptions are in docs/costs.yml; everything else is measured.
 """
 
 # ruff: noqa: RUF001 - formulas are written as people write them
@@ -24,7 +24,7 @@ from scripts.page_parts import PartError, between
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "COSTS.md"
 
-#: Zone: setting of a container's memory limit, how many run always, and while a release is swapped.
+#: Zone: (memory limit setting, containers that always run, containers during a swap).
 CONTAINERS: dict[str, tuple[tuple[str, int, int], ...]] = {
     "dmz": (("edge_memory", 1, 1), ("edge_exporter_memory", 1, 1)),
     # Both colours in the rollback window; both workers until the old one has finished.
@@ -34,7 +34,7 @@ CONTAINERS: dict[str, tuple[tuple[str, int, int], ...]] = {
         ("redis_memory", 1, 1),
         ("postgres_exporter_memory", 1, 1),
         ("redis_exporter_memory", 1, 1),
-        # The throw-away server that a backup is restored into.
+        # The scratch server that a backup is restored into.
         ("backup_memory", 0, 1),
     ),
     "monitor": (
@@ -54,7 +54,7 @@ SIZES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 class CostError(Exception):
-    """What is wrong with what was given, in a sentence."""
+    """An invalid input, described in one sentence."""
 
 
 def settings() -> dict[str, Any]:
@@ -66,7 +66,7 @@ def settings() -> dict[str, Any]:
 
 
 def assumptions(words: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """Return what is assumed, with other values where words such as `clients=40` give them."""
+    """Return the assumptions; words such as `clients=40` override values."""
     found: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docs" / "costs.yml").read_text())
     for word in words:
         name, _, value = word.partition("=")
@@ -89,7 +89,7 @@ def mib(limit: str) -> int:
 
 
 def memory(zones: Sequence[str], roles: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Return MiB of limits of a host: always, at the peak; and MB that preflight asks for."""
+    """Return a host's limits in MiB (always, and at the peak), and preflight's minimum in MB."""
     counted = [one for zone in zones for one in CONTAINERS[zone]] + [(EVERY_HOST, 1, 1)]
     always = sum(mib(roles[name]) * count for name, count, _ in counted)
     peak = sum(mib(roles[name]) * count for name, _, count in counted)
@@ -97,30 +97,30 @@ def memory(zones: Sequence[str], roles: Mapping[str, Any]) -> tuple[int, int, in
 
 
 def gib(zones: Sequence[str], roles: Mapping[str, Any], os_mib: float) -> int:
-    """Return the memory of a host in whole GiB: no limit can exhaust it."""
+    """Return a host's memory in whole GiB, so that no container can exhaust it."""
     return math.ceil((memory(zones, roles)[1] + os_mib) / 1024)
 
 
 def measured() -> dict[str, float]:
-    """Return what `make bench` measured."""
+    """Return the results of `make bench`."""
     found: dict[str, float] = json.loads((ROOT / "docs/benchmarks/results.json").read_text())
     return found
 
 
 def number(value: float) -> str:
-    """Return a number as a table shows it."""
+    """Return a number in the form of the tables."""
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a Markdown table; a column whose first cell is a number is aligned as one."""
+    """Return a Markdown table; columns that begin with a number are aligned to the right."""
     right = ["---:" if re.fullmatch(r"[\d.,]+", cell) else "---" for cell in rows[0]]
     lines = [head, right, *rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def machine_table(assumed: Mapping[str, float]) -> list[str]:
-    """What was measured: bytes and seconds."""
+    """Return the measured bytes and seconds."""
     found, rate = measured(), assumed["usb_mb_per_second"]
     full = found["bundle_file_bytes"] / 1e6
     rows = [
@@ -138,7 +138,7 @@ def machine_table(assumed: Mapping[str, float]) -> list[str]:
 
 
 def zones_table(assumed: Mapping[str, float]) -> list[str]:
-    """What the containers of each zone may take at most."""
+    """Return the memory limits of each zone's containers."""
     roles = settings()
     rows = []
     for zone in CONTAINERS:
@@ -164,7 +164,7 @@ def site_gib(size: str, assumed: Mapping[str, float]) -> int:
 
 
 def sizes_table(assumed: Mapping[str, float]) -> list[str]:
-    """What a site of each size takes."""
+    """Return the needs of a site of each size."""
     roles = settings()
     rows = []
     for size, hosts in SIZES.items():
@@ -188,7 +188,7 @@ def sizes_table(assumed: Mapping[str, float]) -> list[str]:
 
 
 def assumptions_table(assumed: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What was not measured."""
+    """Return the assumed values."""
     rows = [
         [f"`{name}`", str(one["value"]), one["unit"], one["about"]] for name, one in assumed.items()
     ]
@@ -196,13 +196,13 @@ def assumptions_table(assumed: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def waves(assumed: Mapping[str, float]) -> int:
-    """Return how many waves bring a release to all clients."""
+    """Return how many waves are needed to bring a release to all clients."""
     later = max(0.0, assumed["clients"] - assumed["canaries"])
     return 1 + math.ceil(later / max(1, assumed["wave"]))
 
 
 def people_table(assumed: Mapping[str, float]) -> list[str]:
-    """Hours of people, and how long a release takes to reach everybody."""
+    """Return hours of work, and the time until all clients have a release."""
     clients, releases = assumed["clients"], assumed["releases"]
     each = assumed["carry_hours"] + assumed["attend_hours"]
     release = assumed["release_hours"] + clients * each
@@ -246,13 +246,13 @@ def compared(assumed: Mapping[str, float], size: str = "standard") -> dict[str, 
         "cloud_each": cloud_each,
         "own": own + own_people + assumed["releases"] * own_each,
         "cloud": cloud + cloud_people + assumed["releases"] * cloud_each,
-        # More releases than this, and the cloud costs less; infinite if a release saves nothing.
+        # With more releases than this a cloud is cheaper; infinite if a release saves nothing.
         "even": max(0.0, more / saved) if saved > 0 else math.inf if more > 0 else 0.0,
     }
 
 
 def compared_table(assumed: Mapping[str, float]) -> list[str]:
-    """On the client's premises against a cloud, per client and year."""
+    """Compare the client's premises with a cloud, per client and year."""
     hours = compared(assumed)
     names = ["machines and services", "upkeep and incidents", "each release", "**a year**"]
     keys = ["machines", "people", "each", ""]

@@ -1,10 +1,10 @@
-"""Writes the Grafana dashboards of roles/monitoring from one short description of their panels.
+"""Write the Grafana dashboards of roles/monitoring from a short description of their panels.
 
     python scripts/dashboards.py           # write them
-    python scripts/dashboards.py --check   # exit 1 if what is committed differs
+    python scripts/dashboards.py --check   # exit 1 if the committed files differ
 
-The panels are data below; Grafana's own schema comes from grafana-foundation-sdk, so a dashboard
-that is written is one that Grafana can read, even where no Grafana is at hand to try it.
+The panels are data below. The schema comes from grafana-foundation-sdk, so Grafana can read the
+result even if there was no Grafana to test it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WIDTH = 24
 
 
 class Panel(NamedTuple):
-    """One panel: what it shows, by which queries (legend: expression), and what to look for."""
+    """One panel: its title, its queries (legend: expression), and its description."""
 
     title: str
     queries: dict[str, str]

@@ -1,7 +1,7 @@
-"""The whole journey on this machine, with an upgrade and a rollback, shown step by step.
+"""Run the whole journey on this machine, with an upgrade and a rollback, step by step.
 
-``make demo`` runs it, and can be repeated: finished steps stay done. ``make demo-down`` removes it
-(``--down``).
+``make demo`` runs it and can be repeated: finished steps are skipped. ``make demo-down``
+(``--down``) removes it.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ fail() {
   exit 1
 }
 
-# Command → the package that brings it. `docker` and what goes with it depends on the suite, see below.
+# Command → the package that contains it. `docker` and its parts depend on the suite, see below.
 packages_for() {
   case $1 in
     docker) case $suite in

@@ -1,9 +1,9 @@
-"""Say how the stages of `make test` ended and where their time went; add up their tests.
+"""Report how the stages of `make test` ended and how long they took; add up their tests.
 
     python scripts/junit_totals.py FOLDER SECONDS STAGE ...
 
-FOLDER has STAGE.end (exit code and seconds) and, of a stage that ran pytest, its report STAGE.xml.
-The exit code is 0 if each stage passed.
+FOLDER has STAGE.end (exit code and seconds) per stage, and STAGE.xml for stages that ran pytest.
+The exit code is 0 if all stages passed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bundle.core.text import table
 
-#: Tests that the second table shows.
+#: Number of rows in the second table.
 SLOWEST = 10
 
 
 @dataclass(frozen=True)
 class Stage:
-    """How one stage ended, and how long each of its tests took."""
+    """The result of one stage, and the times of its tests."""
 
     name: str
     code: int
@@ -32,12 +32,12 @@ class Stage:
     passed: int
     failed: int
     skipped: int
-    #: (seconds, module, name); the first test of a fixture pays for it.
+    #: (seconds, module, name); the first test that uses a fixture includes its set-up.
     tests: tuple[tuple[float, str, str], ...]
 
     @classmethod
     def read(cls, folder: Path, name: str) -> Stage:
-        """Read a stage's end and report; one that left no end was ended from outside."""
+        """Read a stage's result and report; without STAGE.end it was killed."""
         end, report = folder / f"{name}.end", folder / f"{name}.xml"
         code, seconds = map(int, end.read_text().split()) if end.exists() else (1, 0)
         root = ET.parse(report).getroot() if report.exists() else ET.Element("none")  # noqa: S314 - our own file

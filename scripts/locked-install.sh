@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a virtual environment what a lock says, as it is locked, then checks that the packages fit together.
-#   scripts/locked-install.sh PYTHON LOCK      exit code 1: pip could not install; 3: what is installed does not fit together
+# Installs exactly the packages of a lock into a virtual environment, then checks that they fit together.
+#   scripts/locked-install.sh PYTHON LOCK      exit code 1: pip could not install; 3: the installed packages do not fit together
 #
 # pip resolves nothing. Left to resolve, it asks for the newest release of whatever an extra names, and refuses it for want
 # of a hash: a lock would work until the day on which something newer is released.
@@ -8,7 +8,7 @@ set -euo pipefail
 
 readonly python=$1 lock=$2
 # Settings of pip that lead to an index count here (PIP_INDEX_URL, pip.conf); those that would change what is installed, or
-# where, do not. An empty value would not do: pip then takes the one of pip.conf.
+# where, do not. An empty value is not enough: pip then uses that of pip.conf.
 export PIP_CONSTRAINT=/dev/null PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 "$python" -m pip install --quiet --no-deps --require-hashes --only-binary :all: --requirement "$lock" || exit 1

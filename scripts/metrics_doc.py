@@ -1,10 +1,10 @@
-"""Write the tables of docs/MONITORING.md: what is scraped, what is measured, what alerts read.
+"""Write the tables of docs/MONITORING.md: scrape targets, metrics and alerts.
 
-``python scripts/metrics_doc.py`` rewrites the parts between the markers; ``--check`` only says
+``python scripts/metrics_doc.py`` rewrites the parts between the markers; ``--check`` only reports
 whether they are current (exit code 1 if not), for the tests. Names, types, labels and meanings
-come from the code that exposes them; who reads a metric comes from the rules and dashboards. What a
-person has to know beside comes from ``scripts/metrics_doc.yml``: a metric that is missing there, or
-that nothing has any more, is an error.
+come from the code that exposes them; the readers of a metric come from rules and dashboards. More
+descriptions are in ``scripts/metrics_doc.yml``: a metric without an entry there is an error, as is
+an entry without a metric.
 """
 
 import ast
@@ -33,7 +33,7 @@ SITE = ROOT / "roles" / "site" / "defaults" / "main.yml"
 
 #: A histogram is stored as three series; a panel or rule reads one of them.
 _SERIES = re.compile(r"_(bucket|sum|count)$")
-#: What stands in an expression beside metrics.
+#: Words in an expression that are not metrics.
 _WORDS = {"by", "on", "or", "and", "unless", "without", "ignoring", "group_left", "offset", "bool"}
 
 
@@ -76,7 +76,7 @@ def read_by(expression: str) -> set[str]:
 
 
 class Reader(NamedTuple):
-    """Who reads metrics: an alert, a panel, or a recorded series."""
+    """A reader of metrics: an alert, a panel, or a recorded series."""
 
     title: str
     expressions: list[str]
@@ -107,7 +107,7 @@ def readers() -> Iterator[Reader]:
 
 
 def uses() -> dict[str, list[str]]:
-    """Return metric: who reads it."""
+    """Return metric: its readers."""
     found: dict[str, list[str]] = {}
     for reader in readers():
         for name in sorted(set().union(*map(read_by, reader.expressions))):
@@ -133,7 +133,7 @@ def _labels(names: list[str]) -> str:
 
 
 def scrapes() -> str:
-    """Return the table of what Prometheus scrapes, and over which flow."""
+    """Return the table of Prometheus' targets and the flows that scrapes use."""
     jobs = yaml.safe_load((MONITORING / "defaults" / "main.yml").read_text())["monitoring_jobs"]
     site = yaml.safe_load(SITE.read_text())
     rows = []
@@ -157,7 +157,7 @@ def scrapes() -> str:
 
 
 def alerts() -> str:
-    """Return the table of alerts: how bad, after what time, and what they read."""
+    """Return the table of alerts: severity, delay, and the metrics that they read."""
     rows = [
         (
             f"`{rule['alert']}`",
@@ -190,7 +190,7 @@ def service(words: dict[str, str], used: dict[str, list[str]]) -> str:
 
 
 def watch(words: dict[str, list[str]], used: dict[str, list[str]]) -> str:
-    """Return the table of what the watch on the edge writes."""
+    """Return the table of the metrics of the watch on the edge."""
     kinds = of_watch(WATCH.read_text())
     _same(words, set(kinds), "watch")
     rows = [
@@ -221,7 +221,7 @@ def others(words: dict[str, list[str]], used: dict[str, list[str]]) -> str:
 
 
 def _same(words: dict[str, Any], names: set[str], part: str) -> None:
-    """Refuse a metric without words, and words without a metric."""
+    """Refuse a metric without a description, and a description without a metric."""
     if missing := sorted(names - set(words)):
         raise SystemExit(f"{WORDS}: {part} has no line for {', '.join(missing)}; add one")
     if gone := sorted(set(words) - names):

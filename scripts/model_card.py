@@ -1,4 +1,4 @@
-"""Writes the tables of docs/MODEL_CARD.md from the results of training (docs/model_card.json)."""
+"""Write the tables of docs/MODEL_CARD.md from the training results (docs/model_card.json)."""
 
 from __future__ import annotations
 

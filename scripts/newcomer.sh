@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a newcomer types, in a plain Debian of each suite: the set-up of both README commands, `make setup` (demo) and
+# Runs a newcomer's commands in a plain Debian of each suite: the set-up of both README commands, `make setup` (demo) and
 # `make setup-tests` (test), in a fresh clone of the last commit, on a root made by mmdebstrap with git and make only.
 #   scripts/newcomer.sh [--stack] [SUITE ...]      suites: bookworm trixie; --stack also raises the local stack there (make stack)
 # This machine's certificates and settings of pip, apt and proxies go in; its packages and downloads do not. The root runs as
@@ -75,7 +75,7 @@ gather() {
   done
 }
 
-# Everything of one suite; what it prints is the log.
+# All commands of one suite; the output is the log.
 try_suite() {
   local suite=$1 name=$2 path
   local -a rights variables mounts=()

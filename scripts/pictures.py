@@ -1,8 +1,8 @@
-"""Draw the pictures of the documents from what was recorded and measured.
+"""Draw the pictures of the documents from recorded output and measurements.
 
 ``make pictures`` runs it. The terminal's text comes from the newest log of the demo, the dossier
-from the demo's bundle, the response times from docs/benchmarks/results.json. What this machine
-has no source for stays as it is, and is named.
+from the demo's bundle, the response times from docs/benchmarks/results.json. A picture whose source
+is missing on this machine is kept, and the program names it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 README = ROOT / "README.md"
 RESULTS = ROOT / "docs" / "benchmarks" / "results.json"
-#: Milliseconds below which each endpoint has to stay.
+#: Maximum milliseconds of each endpoint.
 GOAL = 200
 COLUMNS = 110
 MARK = "<!-- ten lines of the demo's log -->\n```text\n"
 
-#: One line of the demo's log for each; of several patterns the first one that is found counts.
+#: One line of the demo's log each; of several patterns the first match counts.
 TELLING: tuple[tuple[str, ...], ...] = (
     (r"===  1/\d+",),
     (r'Good "airlift-bundle" signature',),
@@ -44,12 +44,12 @@ TELLING: tuple[tuple[str, ...], ...] = (
 
 
 class MissingSourceError(Exception):
-    """This machine has nothing that a picture could be drawn from."""
+    """This machine has no source for a picture."""
 
 
 # ---------------------------------------------------------------- what the demo printed
 def newest(folder: Path, names: str) -> Path:
-    """Return the file that was written last; of bundles no delta."""
+    """Return the newest file; for bundles, ignore deltas."""
     files = (path for path in folder.glob(names) if "-since-" not in path.name)
     found = sorted(files, key=lambda path: path.stat().st_mtime_ns)
     if not found:
@@ -59,11 +59,11 @@ def newest(folder: Path, names: str) -> Path:
 
 
 def telling_lines(log: str) -> list[str]:
-    """Return the lines of a demo's log that say how it went, in its order."""
+    """Return the lines of a demo's log that show its result, in the log's order."""
     lines = [re.sub(r"^(\S+) {2,}(?!=)", r"\1 ", line.rstrip()) for line in log.splitlines()]
     found: set[int] = set()
     for patterns in TELLING:
-        # The last one: a demo that was interrupted did its steps twice.
+        # Use the last one: an interrupted demo did its steps twice.
         hits = [
             [number for number, line in enumerate(lines) if re.search(pattern, line)][-1:]
             for pattern in patterns
@@ -76,7 +76,7 @@ def telling_lines(log: str) -> list[str]:
 
 
 def last_status(log: str) -> list[str]:
-    """Return what the last `status` of a demo's log printed."""
+    """Return the output of the last `status` in a demo's log."""
     lines = [line.partition(" ")[2] for line in log.splitlines()]
     starts = [number for number, line in enumerate(lines) if line.lstrip().startswith("HOST   ")]
     if not starts:
@@ -109,7 +109,7 @@ def folded(line: str) -> Iterator[str]:
 
 
 def terminal(command: str, lines: Sequence[str]) -> str:
-    """Return a terminal with a command and what it printed, as SVG."""
+    """Return a terminal with a command and its output, as SVG."""
     rows = [row for line in lines for row in folded(line)]
     width, height = 16 * 2 + COLUMNS * 7.2, 44 + (len(rows) + 1) * 17
     drawn = [_row(0, f'<tspan class="dim">$ </tspan>{escape(command)}')]
@@ -184,7 +184,7 @@ stroke-dasharray="4 3"/>
 
 # ---------------------------------------------------------------- dossier
 def browser() -> str:
-    """Return the program that draws pages."""
+    """Return the browser that draws pages."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if found := shutil.which(name):
             return found
@@ -193,7 +193,7 @@ def browser() -> str:
 
 
 def dossier(bundle: Path, target: Path) -> None:
-    """Draw the top of the page that a bundle has about itself."""
+    """Draw the top of a bundle's dossier."""
     program = browser()
     with tempfile.TemporaryDirectory() as folder, tarfile.open(bundle) as archive:
         page = archive.extractfile("about/dossier.html")
@@ -207,7 +207,7 @@ def dossier(bundle: Path, target: Path) -> None:
 
 
 def draw(program: str, source: Path, target: Path, size: str) -> None:
-    """Have the browser draw a page into a file; it gets a profile of its own."""
+    """Draw a page into a file with the browser, which gets a temporary profile."""
     with tempfile.TemporaryDirectory() as profile:
         argv = [program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         argv += [f"--user-data-dir={profile}", f"--window-size={size}"]
@@ -228,7 +228,7 @@ def with_lines(readme: str, lines: Sequence[str]) -> str:
 
 
 def record(demo: Path) -> None:
-    """Take the texts out of the newest log of the demo."""
+    """Record the texts from the newest log of the demo."""
     log = newest(demo / "log", "*.log").read_text(encoding="utf-8")
     for name, lines in (("demo", telling_lines(log)), ("status", last_status(log))):
         (PICTURES / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -240,7 +240,7 @@ def status() -> str:
 
 
 def main() -> int:
-    """Draw what can be drawn here; name what cannot."""
+    """Draw the pictures whose sources exist; name the others."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--demo",

@@ -1,4 +1,4 @@
-"""A power cut of the lab's machines, and the time until the site serves again by itself."""
+"""Cut the power of the lab's machines, and measure the time until the site serves again."""
 
 from __future__ import annotations
 

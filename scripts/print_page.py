@@ -1,7 +1,7 @@
-"""Make docs/PRINT.html, one side of A4 that travels with the USB drive, from docs/INSTALL.md.
+"""Make docs/PRINT.html, one side of A4 to carry with the USB drive, from docs/INSTALL.md.
 
-``make print-page`` runs it. Commands, headings and the table of refusals are those of the page for
-operators: nothing is written here but the order and the frame.
+``make print-page`` runs it. Commands, headings and the table of refusals come from INSTALL.md; this
+program only adds order and layout.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from scripts.page_parts import blocks, rows  # noqa: E402 - after the path
 SOURCE = ROOT / "docs" / "INSTALL.md"
 TARGET = ROOT / "docs" / "PRINT.html"
 
-#: How many lines of an output the sheet shows, by its mark; counted from the end if negative.
+#: Number of output lines on the sheet, by marker; counted from the end if negative.
 SHOWN = {
     "output of the import": 3,
     "output of the first key": 3,
     "output of status": -1,
     "output of smoke": 1,
 }
-#: What people write on the sheet.
+#: The fields that people fill in.
 FIELDS = ("Site", "Release", "USB drive, seal", "Carried by", "Received by, date")
 FINGERPRINT = "Fingerprint of the signer's key, asked of the vendor by phone: SHA256:"
 
@@ -55,7 +55,7 @@ td { border: .2mm solid #666; padding: .35mm 1.5mm; vertical-align: top }
 
 
 def inline(text: str) -> str:
-    """Return Markdown of one line as HTML; of a link the words and the page, for paper."""
+    """Return one line of Markdown as HTML; for paper, a link becomes its text and its page."""
     text = re.sub(r"\[([^\]]+)\]\(([^)#]+)[^)]*\)", r"\1 (`\2`)", text)
     parts = re.split(r"`([^`]+)`", text)
     made = [html.escape(part, quote=False) for part in parts]
@@ -65,13 +65,13 @@ def inline(text: str) -> str:
 
 
 def listing(text: str, kind: str = "") -> str:
-    """Return lines of a terminal; a long one is folded between words, and set in."""
+    """Return lines of a terminal; a long line is folded between words and indented."""
     lines = [line for line in text.split("\n") if line]
     return f"<pre{kind}>{''.join(f'<span>{_words(line)}</span>' for line in lines)}</pre>"
 
 
 def _words(line: str) -> str:
-    """Return a line whose words stay whole: browsers break them at hyphens and slashes."""
+    """Return a line with unbreakable words: browsers break them at hyphens and slashes."""
     return re.sub(r"(\S*[-/]\S*)", r"<i>\1</i>", html.escape(line, quote=False))
 
 
@@ -91,7 +91,7 @@ def kept(mark: str, block: str) -> str:
 
 
 def section(title: str, text: str) -> str:
-    """Return a numbered step: what to type, what is seen, and tables, in the page's order."""
+    """Return a numbered step: commands, expected output and tables, in the page's order."""
     made = [f"<h2>{inline(title)}</h2>"]
     parts = r"<!-- ([^>]+?) -->\n```(sh|text)\n(.*?)```|((?:^\|[^\n]*\n)+)"
     for mark, kind, block, cells in re.findall(parts, text, re.DOTALL | re.MULTILINE):

@@ -1,6 +1,6 @@
-"""Markdown as a reader sees it: sentences, cells and headings, without code.
+"""Markdown as readers see it: sentences, cells and headings, without code.
 
-``python -m scripts.prose`` puts each sentence of the pages on a line of its own. ``make fmt`` does.
+``python -m scripts.prose`` puts each sentence of the pages on its own line; ``make fmt`` runs it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Where pages are. CHANGELOG.md is a list, not a page.
+#: The folders of pages. CHANGELOG.md is a list and not a page.
 PAGES = sorted(
     {
         path
@@ -27,15 +27,15 @@ PAGES = sorted(
         if not path.relative_to(ROOT).parts[0].startswith(".")
     }
 )
-#: A code span counts as one word, and no rule about words applies to what is in it.
+#: A code span counts as one word; rules about words ignore its content.
 CODE = "X"
-#: Points that end no sentence.
+#: Points that do not end a sentence.
 ABBREVIATION = re.compile(r"\b(e\.g|i\.e|etc|vs|approx|No)\.|^(?:\*\*)?(\d+)\.", re.IGNORECASE)
 MARKER = re.compile(r"^\s*(?:[-*]|\d+\.)\s+")
 END = re.compile(r"(?<=[.!?])[\"')*_\]]*\s+(?=\S)")
 
 
-#: Lines that no paragraph may take in: headings, tables, quotes, comments, HTML.
+#: Lines that do not continue a paragraph: headings, tables, quotes, comments, HTML.
 BLOCK = re.compile(r"\s*([#|>]|<!--|</?\w)")
 
 
@@ -64,7 +64,7 @@ def plain(text: str) -> str:
 
 
 def words(sentence: str) -> list[str]:
-    """Return the words of a sentence; signs alone are none."""
+    """Return the words of a sentence; a sign alone is not a word."""
     return [word for word in sentence.split() if re.search(r"\w", word)]
 
 
@@ -87,7 +87,7 @@ def read(text: str) -> Iterator[Line]:
 
 
 def _without_code(text: str) -> list[tuple[int, str]]:
-    """Return the numbered lines that are no code; a block leaves an empty line."""
+    """Return the numbered lines outside code; a block becomes an empty line."""
     rows: list[tuple[int, str]] = []
     fence = ""
     blank = True
@@ -116,7 +116,7 @@ def head(text: str) -> dict[str, str]:
 
 
 def masked(text: str) -> str:
-    """Return text of the same length, without the points that end no sentence."""
+    """Return text of the same length, without the points that do not end a sentence."""
     for pattern in (r"(`+).+?\1", r"\]\([^)]*\)"):
         text = re.sub(pattern, lambda found: "X" * len(found[0]), text)
     return ABBREVIATION.sub(lambda found: "X" * len(found[0]), text)
@@ -150,7 +150,7 @@ def reflow(text: str) -> str:
             flush()
             made.append(row)
         elif MARKER.match(row) or not paragraph or paragraph[-1].endswith(":"):
-            # What a colon announces can be a line of its own.
+            # A line after a colon can stand alone.
             flush()
             paragraph.append(row.rstrip())
         else:

@@ -14,7 +14,7 @@ from pathlib import Path
 from scripts.lab import ROOT
 
 PATCHES = ROOT / "tests" / "releases"
-#: The older tree, unless REV names another: the last one with tasks of its own for each container.
+#: The default older tree: the last one whose roles had separate tasks for each container.
 BEFORE = "8e19d669201f"
 _GIT = ("git", "-c", "user.name=Airlift", "-c", "user.email=release@airlift.example")
 
@@ -43,7 +43,7 @@ def source_tree(patch: str) -> Path:
 
 
 def older_tree(revision: str = "") -> Path:
-    """Check out a revision and return its tree; it works with this tree's tools, and on its lab."""
+    """Check out a revision and return its tree, which uses this tree's tools and lab."""
     revision = revision or os.environ.get("REV") or BEFORE
     try:
         commit = _git(ROOT, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
@@ -53,7 +53,7 @@ def older_tree(revision: str = "") -> Path:
     tree = ROOT / ".cache" / "trees" / commit[:12]
     if not (tree / ".git").exists():
         shutil.rmtree(tree, ignore_errors=True)
-        # Also where an earlier checkout was removed by hand.
+        # Also after an earlier checkout was removed by hand.
         _git(ROOT, "worktree", "add", "--force", "--quiet", "--detach", str(tree), commit)
     for shared in (".cache/lab", ".venv/bin"):
         link = tree / shared

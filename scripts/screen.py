@@ -1,4 +1,4 @@
-"""What the demo shows: one line per step, which moves on a terminal while the step runs."""
+"""Print the demo's steps: one line per step, updated on a terminal while the step runs."""
 
 from __future__ import annotations
 

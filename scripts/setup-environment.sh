@@ -142,7 +142,7 @@ setting() { # NAME DEFAULT: the environment's value, else that of .env
   printf '%s' "${value:-$2}"
 }
 compose() { scripts/compose.sh --project-name "$PROJECT" "$@"; }
-# The distribution's, which fits its engine, comes first.
+# Prefer the distribution's client, which fits its engine.
 if [ -n "${AIRLIFT_DOCKER:-}" ]; then
   docker=$(command -v "$AIRLIFT_DOCKER" || true)
 else
@@ -204,7 +204,7 @@ states() { compose ps --all --format '{{.Service}} {{.State}} {{.Health}}#{{.Exi
 # shellcheck disable=SC2120 # until_silent passes names
 unready() { states "$@" | grep -vE "$FINE"; }
 
-# Waits until COMMAND prints nothing; what it printed last is the detail: SECONDS PROBLEM COMMAND...
+# Waits until COMMAND prints nothing; its last output is the detail: SECONDS PROBLEM COMMAND...
 until_silent() {
   local until=$((SECONDS + $1)) problem=$2 printed
   shift 2
@@ -228,7 +228,7 @@ started() { # SERVICE...
 
 healthy() { # [SERVICE...]
   local count
-  # Nothing that runs is no health either: an engine that went away lists nothing.
+  # An empty list is not healthy: a stopped engine lists nothing.
   until_silent "$WAIT" "not healthy after $WAIT s" unready "$@" && count=$(states "$@" | grep -c ' running ') && echo "$count run" >&3
 }
 
@@ -266,7 +266,7 @@ if [ "$action" = down ]; then
   options=(--remove-orphans --timeout 20)
   if [ "$volumes" = yes ]; then options+=(--volumes); fi
   : > "$LOG"
-  # What a killed start may leave in the engine: an endpoint of a container that was never made.
+  # A killed start may leave an endpoint of a container that was never created in the engine.
   fix="read $LOG; a network with active endpoints and no container goes when the engine is restarted (systemctl restart docker)"
   step 11 "$([ "$volumes" = yes ] && echo "down, with its data" || echo "down, data kept")" "$fix" compose --profile '*' down "${options[@]}"
   exit 0
@@ -286,7 +286,7 @@ if ! mkdir -p "$CACHE" 2> /dev/null || ! { date -u >> "$LOG"; } 2> /dev/null; th
   exit 9
 fi
 exec 9> "$CACHE/lock"
-# What a killed run has started ends by itself, soon.
+# Containers that a killed run started end by themselves soon.
 if ! flock --wait "${STACK_LOCK_SECONDS:-30}" 9; then
   die "another run is in progress in this tree" 14 "wait for it, then run the same again"
   exit 14

@@ -1,12 +1,12 @@
-"""Brings a site about and runs an operator's commands on it; times them and counts remote steps.
+"""Install a site and run an operator's commands on it; measure times and count remote steps.
 
     python -P scripts/site_times.py CACHE HOSTS COMMAND ...
 
-Benchmarks and `make soak-from` also start this file in an older tree: the tree is the current
-directory, and only what its scripts have had for long is used of them. CACHE holds keys and
-bundles; HOSTS is `five`, the lab's own site, or a name of LAYOUTS. A COMMAND is a playbook, or
-`reinstall`, which is `install` once more. The last line that it prints is
-JSON: of each command its seconds, what it changed, and the counts of scripts/remote_steps.py.
+Benchmarks and `make soak-from` also run this file in an older tree. That tree is the current
+directory, so this program uses only scripts that older trees have. CACHE holds keys and bundles.
+HOSTS is `five`, the lab's own site, or a name of LAYOUTS. A COMMAND is a playbook, or `reinstall`,
+which runs `install` again. The last line of output is JSON: for each command its seconds, its
+changes, and the counts of scripts/remote_steps.py.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from scripts.lab import ROOT
 
 _COUNTER = Path(__file__).with_name("remote_steps.py")
 _FOLDER = "/home/operator/steps"
-#: The lab's machines and networks; each zone has a network of its name.
+#: The lab's machines and networks; each zone has a network with its name.
 _LAB = yaml.safe_load((ROOT / "molecule/lab/vars.yml").read_text())
 _ZONES = ("dmz", "app", "data", "monitor")
 #: Zone: {host: last octet of its address}.
 LAYOUTS: dict[str, dict[str, dict[str, int]]] = {
-    # The lab's clients know the edge by its address.
+    # The lab's clients use this address of the edge.
     "one": {zone: {"edge-1": 10} for zone in _ZONES},
     "eight": {
         "dmz": {"edge-1": 10},
@@ -83,7 +83,7 @@ class Times:
     hosts: str
 
     def raise_site(self) -> None:
-        """Build and carry this tree's release; leave empty hosts, described and reachable."""
+        """Build and carry this tree's release; prepare empty hosts and the site's inventory."""
         journey, layout = self.journey, LAYOUTS.get(self.hosts)
         if layout is not None:
             journey.lab.variables = ["-e", json.dumps({"lab_hosts": machines(layout)})]

@@ -1,7 +1,7 @@
 """The sentiment and Iris models in scikit-learn's own classes.
 
-The training script fits them, the tests hold the service's arithmetic to them, and the
-benchmark's peers serve them.
+The training script fits them. Tests compare the service's results with theirs. The benchmark's
+peers serve them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from sklearn.linear_model import LogisticRegression
 FOLDER = Path(__file__).resolve().parent.parent / "app" / "models"
 Array = np.ndarray[Any, Any]
 
-#: Words with their apostrophes, runs of exclamation and question marks, the commonest emoticons.
-TOKEN = r"\w+(?:'\w+)?|[!?]+|[:;=]['*o-]?[()\[\]dp/\\]"  # noqa: S105 - no password
-#: A word like these turns the rating of the next words round; so does one that ends in "n't".
+#: Words with apostrophes, runs of exclamation and question marks, the most common emoticons.
+TOKEN = r"\w+(?:'\w+)?|[!?]+|[:;=]['*o-]?[()\[\]dp/\\]"  # noqa: S105 - not a password
+#: These words, and those that end in "n't", invert the ratings of the next words.
 NEGATIONS = (
     *("aint", "barely", "cannot", "cant", "didnt", "doesnt", "dont", "hardly", "isnt", "neither"),
     *("never", "no", "none", "nor", "not", "nothing", "without", "wont"),
 )
 NEGATED_WORDS = 3
-#: A sum of ratings s becomes s / sqrt(s² + 15), as VADER does it: a long text has no more to say.
+#: A sum of ratings s becomes s / sqrt(s² + 15), as in VADER, so that long texts do not dominate.
 SQUASH = 15.0
 LEXICON_FEATURES = (
     *("positive", "negative", "negated_positive", "negated_negative"),
@@ -39,13 +39,13 @@ _TOKENS = re.compile(TOKEN)
 
 
 def normalise(text: str) -> str:
-    """What two texts must share to be the same to the model."""
+    """Return the form of a text that the model reads."""
     lower = unicodedata.normalize("NFC", text).lower()
     return unicodedata.normalize("NFC", lower).replace("\u2019", "'")
 
 
 def vectorizer(**options: Any) -> TfidfVectorizer:
-    """Words and pairs of words, their counts damped, weighted by rarity, to length one."""
+    """Return TF-IDF over words and word pairs: sublinear counts, rows scaled to length one."""
     return TfidfVectorizer(
         sublinear_tf=True,
         ngram_range=(1, 2),
@@ -56,7 +56,7 @@ def vectorizer(**options: Any) -> TfidfVectorizer:
 
 
 def lexicon_features(texts: Sequence[str], ratings: Mapping[str, float]) -> Array:
-    """What the rated words of each text add up to; shape (texts, LEXICON_FEATURES)."""
+    """Return the lexicon features of each text; shape (texts, LEXICON_FEATURES)."""
     rows = []
     for text in texts:
         tokens = _TOKENS.findall(normalise(text))
@@ -74,7 +74,7 @@ def lexicon_features(texts: Sequence[str], ratings: Mapping[str, float]) -> Arra
 
 
 def features(model: TfidfVectorizer, texts: Sequence[str], ratings: Mapping[str, float]) -> Any:
-    """Everything that the sentiment model looks at, as a sparse matrix."""
+    """Return all features of the sentiment model, as a sparse matrix; one row per text."""
     parts = [model.transform(texts), sparse.csr_matrix(lexicon_features(texts, ratings))]
     return sparse.hstack(parts).tocsr()
 
@@ -99,13 +99,13 @@ class SentimentReference:
         self._model = _logistic(data)
 
     def predict_proba(self, texts: Sequence[str]) -> Array:
-        """The probabilities of each label for each text, shape (texts, labels)."""
+        """Return the probability of each label for each text; shape (texts, labels)."""
         found: Array = self._model.predict_proba(features(self._vectorizer, texts, self._ratings))
         return found
 
 
 class TermsOnly:
-    """The sentiment model without its rated words: TF-IDF and logistic regression as usual."""
+    """The sentiment model without lexicon features: plain TF-IDF and logistic regression."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         data: dict[str, Any] = json.loads((folder / "sentiment.json").read_text())
@@ -113,16 +113,16 @@ class TermsOnly:
         self._vectorizer = vectorizer(vocabulary=data["terms"])
         self._vectorizer.idf_ = np.array(data["idf"])
         self._model = _logistic(data)
-        # In the order in which `fit` leaves it: in the other one each prediction copies it.
+        # Keep the memory order of `fit`; in the other order, each prediction copies the array.
         self._model.coef_ = np.asfortranarray(self._model.coef_[:, : len(data["terms"])])
 
     def predict_proba(self, texts: Sequence[str]) -> Array:
-        """The probabilities of each label for each text, shape (texts, labels)."""
+        """Return the probability of each label for each text; shape (texts, labels)."""
         found: Array = self._model.predict_proba(self._vectorizer.transform(texts))
         return found
 
     def answer(self, text: str) -> dict[str, Any]:
-        """What the benchmark's peers answer: label, probability, probabilities by label."""
+        """Return the peers' answer: label, probability, probabilities by label."""
         (probabilities,) = self.predict_proba([text])
         best = int(probabilities.argmax())
         return {
@@ -141,6 +141,6 @@ class TabularReference:
         self._model = _logistic(data)
 
     def predict_proba(self, rows: Sequence[Sequence[float]]) -> Array:
-        """The probabilities of each label for each row, shape (rows, labels)."""
+        """Return the probability of each label for each row; shape (rows, labels)."""
         found: Array = self._model.predict_proba(rows)
         return found

@@ -1,9 +1,10 @@
-"""The local stack's configuration: rendered from the roles' templates, pins from the image lock.
+"""Render the local stack's configuration from the roles' templates and the image lock.
 
 python -m scripts.stack_config [--check]
 
-Writes stack/rendered/, and the images' digests into docker-compose.yml and .env.example. They are
-committed, so that `docker compose up` needs nothing else. --check only says what differs.
+It writes stack/rendered/, and the images' digests into docker-compose.yml and .env.example. The
+files are committed, so that `docker compose up` needs nothing else. --check only reports
+differences.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bundle.builder.images import lockfile
 ROOT = Path(__file__).resolve().parents[1]
 RENDERED = ROOT / "stack" / "rendered"
 PINNED = ("docker-compose.yml", ".env.example")
-# As the edge's agent writes it into each generation; here there is one for ever.
+# The edge's agent writes this into each generation; the stack has only one generation.
 GENERATION = (
     'map "" $airlift_generation { default "1"; }\nmap "" $airlift_colour { default "none"; }\n'
 )
@@ -63,7 +64,7 @@ def rendered() -> dict[str, str]:
 
 
 def pinned(text: str) -> str:
-    """Return a file's text with each image of the lock at the tag and digest that the lock has."""
+    """Return a file's text with the tag and digest that the lock has for each image."""
     for pin in lockfile.load(ROOT / "bundle" / "images.lock.yml").images.values():
         if pin.upstream:
             image = re.escape(str(pin.upstream).partition("@")[0].rpartition(":")[0])
@@ -72,7 +73,7 @@ def pinned(text: str) -> str:
 
 
 def wanted() -> dict[Path, str]:
-    """Return every file that is written, with its content."""
+    """Return every generated file with its content."""
     files = {RENDERED / path: text for path, text in rendered().items()}
     for name in PINNED:
         files[ROOT / name] = pinned((ROOT / name).read_text())
@@ -80,14 +81,14 @@ def wanted() -> dict[Path, str]:
 
 
 def wrong(files: dict[Path, str]) -> list[str]:
-    """Return the files that differ, are missing, or are not rendered any more."""
+    """Return the files that differ, are missing, or are no longer generated."""
     found = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     found += [path for path in RENDERED.rglob("*") if path.is_file() and path not in files]
     return sorted(str(path.relative_to(ROOT)) for path in found)
 
 
 def main() -> int:
-    """Write the files, or say which are not what the roles and the lock say."""
+    """Write the files, or report those that differ from the roles and the lock."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit 1 on a difference"

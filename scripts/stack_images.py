@@ -1,9 +1,9 @@
-"""The local stack's images from Debian packages, for machines where no registry answers.
+"""Build the local stack's images from Debian packages, for machines without a registry.
 
 python -m scripts.stack_images
 
-Builds what is missing in the engine and writes .cache/stack/images.env: the variables by which
-docker-compose.yml takes these images in place of the pinned ones.
+It builds missing images in the engine and writes .cache/stack/images.env: variables with which
+docker-compose.yml uses these images instead of the pinned ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OVERRIDES = ROOT / ".cache" / "stack" / "images.env"
 
 
 def say(message: str) -> None:
-    """Tell how far it is, beside what else is printed."""
+    """Report progress on standard error."""
     print(f"images: {message}", file=sys.stderr, flush=True)
 
 
@@ -53,7 +53,7 @@ def main() -> int:
     except (Problem, AirliftError) as problem:
         print(f"images: {problem}", file=sys.stderr)
         return 1
-    # Without the profile of Grafana: there is no image of it.
+    # Omit the profile of Grafana, which has no such image.
     lines = [*(f"{name}={image}" for name, image in sorted(made.items())), "COMPOSE_PROFILES="]
     OVERRIDES.parent.mkdir(parents=True, exist_ok=True)
     OVERRIDES.write_text("\n".join(lines) + "\n")

@@ -10,9 +10,9 @@ mkdir -p "$reports"
 rm -f "$reports"/*.xml "$reports"/*.end
 
 cleanup() {
-  # Tests leave no process and no container behind, whatever happened to them.
+  # After the tests, no process and no container is left, also after a failure.
   if [ ${#jobs[@]} -gt 0 ]; then
-    kill -INT -- "${jobs[@]/#/-}" 2>/dev/null # pytest takes down what it set up
+    kill -INT -- "${jobs[@]/#/-}" 2>/dev/null # pytest removes its fixtures
     wait "${jobs[@]}"
   fi
   ansible-playbook -i molecule/lab/inventory.yml molecule/lab/destroy.yml >"$reports/destroy.log" 2>&1 || {
@@ -36,7 +36,7 @@ run_stage() {
 }
 
 # One argument is one group of lanes, parted by "|"; a lane's stages run one after the other. The last lane runs in the foreground;
-# the others run beside it with less right to the cores, because a site waits for much of its time. What they print is kept, and
+# the others run beside it at a lower CPU priority, because a site waits for much of its time. Their output is kept, and
 # shown when the last lane is done.
 groups=("$@")
 [ ${#groups[@]} -gt 0 ] || groups=("unit | lint molecule stack operator | site")
@@ -57,7 +57,7 @@ timed_stage() {
   echo "$? $((SECONDS - start))" >"$reports/$1.end"
 }
 
-# Runs the stages of a lane in the background and keeps what they print: STAGE ...
+# Runs the stages of a lane in the background and keeps their output: STAGE ...
 run_beside() {
   trap 'exit 130' INT
   renice --priority 8 --pid "$BASHPID" >/dev/null

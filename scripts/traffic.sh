@@ -4,7 +4,7 @@
 set -euo pipefail
 
 # Sends `rate` requests each second for `seconds`, then says how they were answered: NAME [SECONDS [RATE]]
-#   paths=(…)   what is asked for, in turn
+#   paths=(…)   requested paths, in turn
 #   watch=…     where to see it
 traffic() {
   : "${paths:?}" "${watch:?}"
@@ -27,7 +27,7 @@ traffic() {
   printf '%s requests a second for %s s to %s\n' "$rate" "$seconds" "$url"
   end=$((SECONDS + seconds))
   while [ "$SECONDS" -lt "$end" ]; do
-    # One process of curl a second; its requests run at once, and the next second does not wait for slow ones.
+    # One curl process per second; its requests run concurrently, and the next second does not wait for slow ones.
     local call=(--silent --parallel --parallel-immediate --max-time 15)
     for ((number = 0; number < rate; number++)); do
       [ "$number" -eq 0 ] || call+=(--next --silent --max-time 15)

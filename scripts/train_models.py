@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Train the service's models from public data and write them as plain JSON: `make train`.
 
-Sentiment: the human-rated sentences that the vaderSentiment source distribution carries (Hutto
-and Gilbert, 2014; MIT licence), pinned by sha256, and the rated words of its lexicon; see
-`train_sentiment.py`. Tabular: Fisher's Iris data as scikit-learn ships it; logistic regression.
+Sentiment: the human-rated sentences in the vaderSentiment source distribution (Hutto and Gilbert,
+2014; MIT licence), pinned by sha256, and the rated words of its lexicon; see
+`train_sentiment.py`. Tabular: Fisher's Iris data from scikit-learn; logistic regression.
 
-The artefacts hold arrays and a vocabulary, no sentence and no pickle; `app/predict/artefacts.py`
-reads them without scikit-learn. The evaluation goes to docs/model_card.json and, as tables, into
-docs/MODEL_CARD.md. The same data and versions give the same bytes.
+The artefacts contain arrays and a vocabulary, no sentence and no pickle; `app/predict/artefacts.py`
+reads them without scikit-learn. The evaluation is written to docs/model_card.json and, as tables,
+to docs/MODEL_CARD.md. The same data and versions give the same bytes.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ PACKAGE_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632
 INNER = "additional_resources/hutto_ICWSM_2014.tar.gz"
 SETS = ("movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets", "tweets")
 VERSION = "1.0.0"
-TRAINED_ON = "2026-11-22"  # with the version: a date of the clock would change the bytes
+TRAINED_ON = "2026-11-22"  # changes with the version; today's date would change the bytes
 
 
 def download(folder: Path) -> bytes:
-    """Fetch the source distribution through pip and check it against the pin."""
+    """Download the source distribution with pip and check it against the pinned hash."""
     pin = f"{PACKAGE}=={PACKAGE_VERSION} --hash=sha256:{PACKAGE_SHA256}\n"
     said = wheels.download(pin, folder, "--no-binary", ":all:")
     if said is not None:
@@ -62,7 +62,7 @@ def download(folder: Path) -> bytes:
 
 
 def member(archive: bytes, name: str) -> bytes:
-    """One file of a compressed tar, found by the end of its path; nothing is written to disk."""
+    """Return one file of a compressed tar, by the end of its path; write nothing to the disk."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for info in tar:
             if info.isfile() and info.name.endswith(name):
@@ -73,7 +73,7 @@ def member(archive: bytes, name: str) -> bytes:
 
 
 def sentences(archive: bytes) -> Sentences:
-    """Sentences and their mean ratings, from -4 (most negative) to 4."""
+    """Return sentences with their mean ratings, from -4 (most negative) to 4."""
     inner = member(archive, INNER)
     texts: list[str] = []
     ratings: list[float] = []
@@ -94,14 +94,14 @@ def sentences(archive: bytes) -> Sentences:
 
 
 def lexicon(archive: bytes) -> dict[str, float]:
-    """Words and their mean ratings by ten people, who saw words and not these sentences."""
+    """Return words with their mean ratings by ten people, who did not see these sentences."""
     raw = member(archive, f"{PACKAGE}/vader_lexicon.txt").decode("utf-8")
     lines = (line.split("\t") for line in raw.splitlines())
     return {parts[0].lower(): float(parts[1]) for parts in lines if len(parts) > 1}
 
 
 def train_sentiment(archive: bytes) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The sentiment artefact, what the manifest says of it, and the evaluation."""
+    """Return the sentiment artefact, its manifest entry, and the evaluation."""
     data, ratings = sentences(archive), lexicon(archive)
     results = evaluate(data, ratings)
     final = Served(ratings).fit(data)
@@ -157,7 +157,7 @@ def train_sentiment(archive: bytes) -> tuple[dict[str, Any], dict[str, Any], dic
 
 
 def train_tabular() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The tabular artefact; the scaler is folded into the coefficients."""
+    """Return the tabular artefact (its coefficients include the scaler), entry and evaluation."""
     iris = load_iris()
     data, target = iris.data, iris.target
     accuracy = []
@@ -192,12 +192,12 @@ def train_tabular() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 
 
 def shorten(values: Any, digits: int = 7) -> list[float]:
-    """Floats with a few significant digits: half the size, the same predictions."""
+    """Return floats with few significant digits: half the size, the same predictions."""
     return [float(f"{float(value):.{digits}g}") for value in values]
 
 
 def write(path: Path, value: dict[str, Any], *, indent: int | None = None) -> str:
-    """Write JSON that comes out the same for the same values; returns its sha256."""
+    """Write JSON whose bytes depend only on the values; return its sha256."""
     separators = (",", ":") if indent is None else (",", ": ")
     text = json.dumps(value, ensure_ascii=True, indent=indent, separators=separators) + "\n"
     path.write_text(text, encoding="ascii")
@@ -205,7 +205,7 @@ def write(path: Path, value: dict[str, Any], *, indent: int | None = None) -> st
 
 
 def fetch(path: Path | None) -> bytes:
-    """The source distribution: a file at hand, or downloaded."""
+    """Return the source distribution: a local file, or downloaded."""
     if path is None:
         with tempfile.TemporaryDirectory() as folder:
             return download(Path(folder))

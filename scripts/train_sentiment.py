@@ -1,9 +1,9 @@
-"""Fits and judges the sentiment model: TF-IDF and rated words into a softmax over three labels.
+"""Fit and evaluate the sentiment model: TF-IDF and lexicon features, softmax over three labels.
 
-Sentences are rated from -4 to 4. Below -0.5 one counts as negative, above 0.5 as positive, else as
-neutral. Two classes are the sign of the rating, against the likelier of negative and positive.
-Folds keep together what belongs together: sentences of one document and sentences that are equal
-but for case and punctuation.
+Sentences are rated from -4 to 4. Below -0.5 is negative, above 0.5 positive, otherwise neutral. The
+two-class result is the sign of the rating, against the more probable of negative and positive.
+Sentences of one document stay in the same fold, as do those that differ only in case and
+punctuation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FOLDS = 5
 SEED = 7
 #: Inverse strengths of the regularisation to choose from, inside each training part.
 STRENGTHS = (1.0, 2.0, 4.0)
-#: The lexicon's few columns against thousands of terms: they are regularised less.
+#: The few lexicon columns get less regularisation than the thousands of terms.
 LEXICON_SCALE = 4.0
 
 
@@ -44,12 +44,12 @@ class Sentences:
 
     @property
     def classes(self) -> Array:
-        """0 negative, 1 neutral, 2 positive."""
+        """Return the classes: 0 negative, 1 neutral, 2 positive; shape (sentences,)."""
         return (1 + (self.ratings > NEUTRAL) - (self.ratings < -NEUTRAL)).astype(int)
 
     @property
     def groups(self) -> Array:
-        """Sentences with the same number must not be in two folds."""
+        """Return group numbers; sentences with the same number must be in the same fold."""
         plain = [" ".join(re.findall(r"\w+", text.lower())) for text in self.texts]
         count = len(plain)
         nodes = {name: count + n for n, name in enumerate(dict.fromkeys([*plain, *self.documents]))}
@@ -62,7 +62,7 @@ class Sentences:
         return found
 
     def part(self, rows: Array) -> Sentences:
-        """Some of the sentences."""
+        """Return the sentences of these rows."""
         return Sentences(
             [self.texts[row] for row in rows],
             self.ratings[rows],
@@ -72,10 +72,10 @@ class Sentences:
 
 
 class Plain:
-    """The baseline: scikit-learn's TF-IDF and logistic regression as they come."""
+    """The baseline: TF-IDF and logistic regression with scikit-learn's defaults."""
 
     def fit(self, data: Sentences) -> Plain:
-        """Learn from some sentences."""
+        """Fit the model."""
         self._vectorizer = TfidfVectorizer()
         known = self._vectorizer.fit_transform(data.texts)
         self._three = LogisticRegression(max_iter=300).fit(known, data.classes)
@@ -83,7 +83,7 @@ class Plain:
         return self
 
     def judge(self, data: Sentences) -> tuple[Array, Array]:
-        """Probabilities of three classes, and whether each rating is above zero."""
+        """Return probabilities, shape (sentences, 3), and whether each rating is above zero."""
         known = self._vectorizer.transform(data.texts)
         return self._three.predict_proba(known), self._two.predict(known)
 
@@ -96,7 +96,7 @@ class Served:
         self.strength = 0.0
 
     def fit(self, data: Sentences) -> Served:
-        """Choose the regularisation on a part that is held out, then learn from everything."""
+        """Choose the regularisation on a held-out part, then fit on everything."""
         split = GroupShuffleSplit(1, test_size=0.2, random_state=SEED)
         inner, held = next(split.split(data.texts, groups=data.groups))
         part, rest = data.part(inner), data.part(held)
@@ -128,30 +128,30 @@ class Served:
         ).fit(known, classes)
 
     def judge(self, data: Sentences) -> tuple[Array, Array]:
-        """Probabilities of three classes, and whether each rating is above zero."""
+        """Return probabilities, shape (sentences, 3), and whether each rating is above zero."""
         found = self.model.predict_proba(self._scaled(data.texts))
         return found, found[:, 2] > found[:, 0]
 
     def coefficients(self) -> Array:
-        """For features that are not scaled; shape (labels, terms and lexicon features)."""
+        """Return coefficients of unscaled features; shape (labels, terms + lexicon features)."""
         found: Array = self.model.coef_ * self._scale().diagonal()
         return found
 
 
 def accuracies(model: Plain | Served, data: Sentences) -> tuple[float, float, Array]:
-    """Accuracy on three and on two classes, and the probabilities."""
+    """Return the accuracy on three and on two classes, and the probabilities."""
     found, above = model.judge(data)
     three = float((found.argmax(axis=1) == data.classes).mean())
     return three, float((above == (data.ratings > 0)).mean()), found
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean and standard deviation over folds."""
+    """Return mean and standard deviation over folds."""
     return {"mean": round(float(np.mean(values)), 4), "sd": round(float(np.std(values)), 4)}
 
 
 def evaluate(data: Sentences, lexicon: Mapping[str, float]) -> dict[str, Any]:
-    """Cross-validate both models on the same folds, and once with each source left out."""
+    """Cross-validate both models on the same folds, and once with each source held out."""
     makers: dict[str, Callable[[], Plain | Served]] = {
         "baseline": Plain,
         "model": lambda: Served(lexicon),
@@ -189,7 +189,7 @@ def evaluate(data: Sentences, lexicon: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _quality(probabilities: Array, classes: Array) -> dict[str, Any]:
-    """Confusion, and how often the model is right when it is so sure."""
+    """Return the confusion matrix, and the accuracy by band of probability."""
     guesses, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     bins, error = [], 0.0
     for low in np.arange(0.3, 1.0, 0.1):

@@ -1,8 +1,10 @@
-"""API keys: one table, filled from a site's file (`sync`) or by hand (`add`, `revoke`).
+"""API keys: one table, filled from a site's file (`sync`) or by command (`add`, `revoke`).
 
-Only the sha256 of a key is kept. A key is named by its id, the first twelve hex digits of that
-hash. What came from the file is revoked when the file no longer lists it; what was made by hand
-stays until it is revoked by hand; and what was revoked by hand stays so, whatever the file says.
+Only the sha256 of a key is stored. The id of a key is the first twelve hex digits of that hash.
+
+- `sync` revokes keys that came from the file and that the file no longer lists.
+- A key made by command stays valid until it is revoked by command.
+- A key revoked by command stays revoked, even if the file lists it.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ class KeysError(Exception):
 
 
 class KeyEntry(BaseModel):
-    """One key of a client, who may have several: so one can be replaced without a gap.
+    """One key of a client; a client may have several, so that one can be replaced without a gap.
 
-    No scopes mean every scope, no limit means the service's own (`RATE_LIMIT_PER_MIN`).
+    `scopes` None means all scopes; `rate_limit_per_min` None means `RATE_LIMIT_PER_MIN`.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
@@ -48,7 +50,7 @@ class KeyEntry(BaseModel):
     label: Annotated[str, StringConstraints(pattern=r"^[ -~]{1,100}$")] | None = None
 
     def row(self) -> dict[str, Any]:
-        """The columns that the entry decides."""
+        """Return the columns of `api_keys` that the entry sets."""
         return {
             "client": self.client,
             "scopes": sorted(set(self.scopes)) if self.scopes else None,
@@ -58,7 +60,7 @@ class KeyEntry(BaseModel):
 
 
 def read(path: Path) -> dict[bytes, KeyEntry]:
-    """The file's keys: digest to entry."""
+    """Return the keys of a file by their sha256 digest (32 bytes); raise `KeysError` if invalid."""
     try:
         entries = TypeAdapter(list[KeyEntry]).validate_json(path.read_bytes())
     except OSError as error:
@@ -72,7 +74,10 @@ def read(path: Path) -> dict[bytes, KeyEntry]:
 
 
 def sync(settings: Settings, path: Path) -> dict[str, int]:
-    """Add what the file has, revoke what it no longer has, in one transaction."""
+    """Add the keys that the file lists and revoke those that it no longer lists.
+
+    One transaction. Return the counts `added` and `revoked`; raise `KeysError` on failure.
+    """
     keys = read(path)
     with _table(settings) as connection:
         counts = _apply(connection, keys)
@@ -85,7 +90,7 @@ def sync(settings: Settings, path: Path) -> dict[str, int]:
 
 
 def add(settings: Settings, client: str, **options: Any) -> tuple[str, str]:
-    """Make a key for a client; return its id and the key, which cannot be read again."""
+    """Create a key for a client; return its id and the key, which cannot be read again."""
     key = f"airlift_{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     try:
@@ -98,7 +103,7 @@ def add(settings: Settings, client: str, **options: Any) -> tuple[str, str]:
 
 
 def revoke(settings: Settings, key_id: str) -> str:
-    """Revoke a key by its id; return its client. Revoking it again changes nothing."""
+    """Revoke a key by its id and return its client; a repeated call changes nothing."""
     with _table(settings) as connection:
         row = connection.execute(
             """UPDATE api_keys
@@ -112,7 +117,7 @@ def revoke(settings: Settings, key_id: str) -> str:
 
 
 def listing(settings: Settings) -> list[dict[str, Any]]:
-    """Return all keys that were ever made, without their secret: only its hash is stored."""
+    """Return all keys that were ever created, without their hashes."""
     with _table(settings) as connection:
         return connection.execute(
             """SELECT id, client, label, coalesce(scopes, %s) AS scopes, rate_limit_per_min, origin,

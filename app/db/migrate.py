@@ -1,4 +1,4 @@
-"""Run the migrations: one run at a time on a site, with short waits for locks."""
+"""Run the migrations: one run at a time per site, with short lock timeouts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = get_logger("app.migrate")
 
 
 class MigrationError(Exception):
-    """The migrations failed; no incomplete migration is left."""
+    """A migration failed or timed out; it can be run again."""
 
 
 def migrate(
@@ -38,10 +38,10 @@ def migrate(
     connect_seconds: float = 30,
     lock_seconds: float = 60,
 ) -> int:
-    """Bring the schema to `target`; returns its version. Does nothing if it is there already.
+    """Migrate the schema to `target` and return its version; do nothing if it is there already.
 
-    A later release may have gone ahead, and this one came back by a rollback: its migrations are
-    not known here, and nothing is to be done as long as this release can use the schema.
+    After a rollback, the schema may be newer than this release, which does not know the newer
+    migrations. Then do nothing if this release can use the schema, else raise `MigrationError`.
     """
     with _connect(settings, connect_seconds) as guard:
         _take_lock(guard, lock_seconds)
@@ -57,7 +57,7 @@ def migrate(
 
 @contextmanager
 def _connect(settings: Settings, seconds: float) -> Iterator[psycopg.Connection]:
-    """A connection that holds the advisory lock; waits for a Postgres that is still starting."""
+    """Yield a connection that holds the advisory lock; wait while Postgres is starting."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -96,7 +96,7 @@ def _version(connection: psycopg.Connection) -> int:
 
 
 def _check_ahead(connection: psycopg.Connection, version: int) -> None:
-    """Refuse a schema of a later release that this one could not use."""
+    """Raise `MigrationError` if the schema of a later release is incompatible with this one."""
     row = connection.execute(
         "SELECT lowest_compatible FROM schema_version WHERE version = %s", (version,)
     ).fetchone()
@@ -122,7 +122,7 @@ def _upgrade(settings: Settings, target: str) -> None:
                 command.upgrade(config(connection), target)
             return
         except DBAPIError as error:
-            # Waiting longer for a lock would queue every request behind the migration.
+            # While a migration waits for a lock, all requests queue behind it: keep it short.
             if not isinstance(error.orig, errors.LockNotAvailable):
                 message = str(error.orig).splitlines()[0]
                 raise MigrationError(f"the migration failed and was undone: {message}") from error
@@ -137,7 +137,7 @@ def _upgrade(settings: Settings, target: str) -> None:
 
 
 def config(connection: Connection | None = None) -> Config:
-    """Alembic's settings, without a file."""
+    """Return Alembic's configuration; there is no file."""
     result = Config()
     result.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     result.attributes["connection"] = connection
@@ -145,5 +145,5 @@ def config(connection: Connection | None = None) -> Config:
 
 
 def target_of(version: int | None) -> str:
-    """The revision to migrate to; None means the newest."""
+    """Return the revision to migrate to; None means the newest."""
     return "head" if version is None else schema.revision(version)

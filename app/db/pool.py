@@ -1,4 +1,4 @@
-"""The connection pool and what happens when Postgres does not answer."""
+"""The connection pool, and how the service behaves when Postgres does not answer."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from app.settings import Settings
 
 Connection = AsyncConnection[DictRow]
 
-# What psycopg raises when the server is away, starting, stopping or too slow.
+# The errors of psycopg when the server is down, starting, stopping or too slow.
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, PoolClosed, TooManyRequests)
 
 
 class DatabaseUnavailableError(Exception):
-    """Postgres is not available now; the answer is 503, and a later try may succeed."""
+    """Postgres is not available; the answer is 503, and a later attempt may succeed."""
 
 
 def conninfo(settings: Settings, *, application: str, **extra: Any) -> str:
-    """The connection string; the password comes from the secret, never from the URL."""
+    """Return the connection string; the password comes from the secret, never from the URL."""
     if settings.database_url is None:
         raise DatabaseUnavailableError("DATABASE_URL is not set")
     if settings.database_password is not None:
@@ -34,7 +34,7 @@ def conninfo(settings: Settings, *, application: str, **extra: Any) -> str:
         settings.database_url,
         application_name=application,
         connect_timeout=5,
-        # Detects a peer that vanished within seconds, not hours.
+        # Detect a lost peer within seconds instead of hours.
         keepalives_idle=15,
         keepalives_interval=5,
         keepalives_count=3,
@@ -44,11 +44,11 @@ def conninfo(settings: Settings, *, application: str, **extra: Any) -> str:
 
 
 async def _check(connection: Connection) -> None:
-    """Find a connection that Postgres ended, without asking over each that it did not.
+    """Find a connection that Postgres closed, without a query on each use.
 
-    A server that ends an idle connection says so, or its kernel does: there is something to read.
-    Then a question is asked, whose failure tells the pool. One that went silent (no power) would
-    not answer the question either.
+    If the server closed an idle connection, its socket has data to read. Only then send a query:
+    its failure tells the pool to replace the connection. A server that lost power sends nothing,
+    and a query would not detect that sooner.
     """
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
@@ -57,7 +57,7 @@ async def _check(connection: Connection) -> None:
 
 
 class Database:
-    """The pool of one process; it may be opened before Postgres is there."""
+    """The connection pool of one process; it can be opened before Postgres is available."""
 
     def __init__(self, settings: Settings, *, application: str) -> None:
         self.configured = settings.database_url is not None
@@ -77,7 +77,7 @@ class Database:
             max_size=settings.database_pool_max,
             max_waiting=200,
             timeout=self._timeout,
-            # Short, so that the next request wakes up a pool that stopped trying.
+            # Keep this short: after it, the next request starts the reconnection.
             reconnect_timeout=10,
             max_lifetime=1800,
             check=_check,
@@ -85,18 +85,21 @@ class Database:
         )
 
     async def open(self) -> None:
-        """Start filling the pool; does not wait for Postgres."""
+        """Start to fill the pool; do not wait for Postgres."""
         if self._pool is not None:
             await self._pool.open(wait=False)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         if self._pool is not None:
             await self._pool.close(timeout=5)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection in autocommit mode; use `connection.transaction()` for more statements."""
+        """Yield a connection in autocommit mode; for several statements use `transaction()`.
+
+        Raise `DatabaseUnavailableError` if Postgres does not answer in time.
+        """
         if self._pool is None:
             raise DatabaseUnavailableError("DATABASE_URL is not set")
         try:
@@ -106,19 +109,19 @@ class Database:
             raise DatabaseUnavailableError(type(error).__name__) from error
 
     async def fetch_all(self, query: str, *parameters: Any) -> list[DictRow]:
-        """Every row of one statement."""
+        """Return all rows of one statement."""
         async with self.connection() as connection:
             cursor = await connection.execute(query.encode(), parameters)
             return await cursor.fetchall()
 
     async def fetch_one(self, query: str, *parameters: Any) -> DictRow | None:
-        """The first row of one statement, if there is one."""
+        """Return the first row of one statement, or None."""
         async with self.connection() as connection:
             cursor = await connection.execute(query.encode(), parameters)
             return await cursor.fetchone()
 
     async def execute(self, query: str, *parameters: Any) -> int:
-        """Run one statement; returns how many rows it touched."""
+        """Run one statement and return the number of affected rows."""
         async with self.connection() as connection:
             cursor = await connection.execute(query.encode(), parameters)
             return cursor.rowcount

@@ -24,7 +24,7 @@ class RedisUnavailableError(Exception):
 
 
 def connect(settings: Settings, *, timeout: float) -> Redis:
-    """A client that neither retries nor waits longer than `timeout`; it connects on first use."""
+    """Return a client without retries and with a `timeout` in seconds; it connects on first use."""
     if settings.redis_url is None:
         raise RedisUnavailableError("REDIS_URL is not set")
     options: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def connect(settings: Settings, *, timeout: float) -> Redis:
 
 
 class RedisGate:
-    """A client that pauses after a failure, so that only one request waits for a dead Redis."""
+    """A client that pauses after a failure, so that only one request waits for an absent Redis."""
 
     def __init__(self, settings: Settings) -> None:
         self.configured = settings.redis_url is not None
@@ -58,7 +58,10 @@ class RedisGate:
         self._resting_until = 0.0
 
     async def run(self, *commands: Command, rest: bool = True) -> list[Any]:
-        """Send commands in one go; raises `RedisUnavailableError`, at once while Redis rests."""
+        """Send commands in one pipeline and return their answers.
+
+        Raise `RedisUnavailableError` on failure, and at once during a pause.
+        """
         if self._client is None:
             raise RedisUnavailableError("REDIS_URL is not set")
         if rest and time.monotonic() < self._resting_until:
@@ -80,10 +83,10 @@ class RedisGate:
         return answers
 
     async def ping(self) -> None:
-        """Whether Redis answers; raises `RedisUnavailableError` if not."""
+        """Check that Redis answers; raise `RedisUnavailableError` if not."""
         await self.run(("PING",), rest=False)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         if self._client is not None:
             await self._client.aclose()

@@ -1,14 +1,14 @@
-"""Which database schema this code needs, in integers.
+"""The database schema that this code needs, as integers.
 
-`HEAD` is the schema that this release's migrations lead to and its code was written for. Each
+`HEAD` is the schema that this release's migrations create and that its code expects. Each
 migration records in the table `schema_version` the lowest `HEAD` of older code that still works
-once it has run (`LOWEST_COMPATIBLE` is that number for the newest migration). So code is at home
-in a database if
+after it (`LOWEST_COMPATIBLE` is that number for the newest migration). Code works with a database
+if
 
     recorded lowest_compatible <= HEAD of the code <= recorded version
 
-and the old colour stays ready after the new release's expanding migrations: its `HEAD` lies in
-between. An exact match would make it unready in the middle of a swap.
+So the old colour stays ready after the expanding migrations of the new release: its `HEAD` is
+between the two numbers. A check for equality would make it unready in the middle of a swap.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ LOWEST_COMPATIBLE = 1
 
 
 def revision(version: int) -> str:
-    """The name of a migration."""
+    """Return the name of a migration."""
     return f"{version:04d}"
 
 
 def judge(version: int, lowest_compatible: int) -> str | None:
-    """Return why this code cannot work on such a database, or None if it can."""
+    """Return why this code cannot work with such a database, or None if it can."""
     if version < HEAD:
         return f"the schema is {version}, this release needs {HEAD}: run the migrations"
     if lowest_compatible > HEAD:

@@ -1,4 +1,4 @@
-"""Values on their way into Postgres."""
+"""Convert values for Postgres."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from psycopg.types.json import Json, Jsonb
 
 
 def storable(value: str) -> str:
-    """Text that Postgres can keep: no NUL and no half of a surrogate pair."""
+    """Return `value` if Postgres can store it; raise ValueError for NUL or lone surrogates."""
     if "\x00" in value:
         msg = "must not hold a NUL character"
         raise ValueError(msg)
@@ -22,7 +22,7 @@ def storable(value: str) -> str:
 
 
 def clean(value: Any) -> Any:
-    """The same value without what `jsonb` cannot keep: NUL, lone surrogates, NaN, infinity."""
+    """Return a copy without what `jsonb` cannot store: NUL, lone surrogates, NaN, infinity."""
     if isinstance(value, str):
         return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, float):
@@ -35,10 +35,10 @@ def clean(value: Any) -> Any:
 
 
 def jsonb(value: Any) -> Jsonb:
-    """A parameter for a `jsonb` column."""
+    """Return a parameter for a `jsonb` column."""
     return Jsonb(clean(value))
 
 
 def ordered_json(value: Any) -> Json:
-    """A parameter for a `json` column, which keeps the order of fields for people who read it."""
+    """Return a parameter for a `json` column, which keeps the order of fields for readers."""
     return Json(clean(value))

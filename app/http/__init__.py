@@ -1,1 +1,1 @@
-"""What every HTTP answer shares: middleware, errors, authentication, health."""
+"""The HTTP layers that all endpoints share: middleware, errors, authentication, health."""

@@ -1,7 +1,7 @@
-"""Models as answers.
+"""Write models as answers.
 
-An endpoint that returns a model has it checked and copied by the framework before it is written.
-One that returns an answer has it written once; the schema stays, as the route's `response_model`.
+If an endpoint returns a model, the framework validates and copies it before it writes it. These
+functions write it once; the schema stays documented as the route's `response_model`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from starlette.responses import Response
 def answer(
     model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A model as the framework would write it."""
+    """Return a model as a JSON response, as the framework would write it."""
     return encoded(model.model_dump_json(by_alias=True).encode(), status, headers)
 
 
 def encoded(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON that is written already."""
+    """Return a response from bytes that are JSON already."""
     return Response(body, status, headers, media_type="application/json")

@@ -1,11 +1,11 @@
 """API keys: look up the permissions of a key in Postgres and cache them for a few seconds.
 
-Keys are stored as sha256 (they are long and random, so a slow hash would add nothing). They are
-looked up again after `AUTH_CACHE_SECONDS`, so a revoked key stops working within that time, without
-a restart. A key is found by its digest, not compared byte by byte: response times reveal nothing
-about any key. While Postgres does not answer, the result is 503, never access.
+Only the sha256 of a key is stored; keys are long and random, so a slow hash would add nothing. A
+key is looked up again after `AUTH_CACHE_SECONDS`, so a revoked key stops working within that time,
+without a restart. Keys are found by digest and not compared byte by byte, so response times reveal
+nothing about them. While Postgres does not answer, the result is 503, never access.
 
-All paths need a key unless they are on the list below, so a new endpoint cannot be forgotten.
+All paths need a key unless they are on the list below, so a new endpoint is protected by default.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from app.observability import metrics
 from app.observability.logging import get_logger
 
 DOCS_ASSETS = "/static-offline-docs"
-#: The documentation's pages, which the OpenAPI document does not list.
+#: The documentation's pages, which are not in the OpenAPI document.
 BARE = frozenset({"/docs", "/redoc", "/openapi.json"})
 PUBLIC = BARE | {
     "/",
@@ -39,12 +39,12 @@ PUBLIC = BARE | {
     "/docs/oauth2-redirect",
 }
 _CACHED_KEYS = 4096
-#: Invalid keys have a cache of their own, so that guesses do not evict valid keys.
+#: Invalid keys have their own cache, so that guesses do not evict valid keys.
 _CACHED_MISSES = 256
 _MAX_KEY = 512
 
 T = TypeVar("T")
-#: Entered around the look-up of an unknown key.
+#: The context that is held during the look-up of an unknown key.
 Hold = Callable[[], AbstractAsyncContextManager[object]]
 
 log = get_logger("app.auth")
@@ -60,7 +60,7 @@ class Credential(NamedTuple):
 
 
 class KeyStore:
-    """Looks up the credential of a key."""
+    """Looks up the credential of a key, and caches it."""
 
     def __init__(self, database: Database, cache_seconds: float) -> None:
         self._database = database
@@ -72,7 +72,7 @@ class KeyStore:
     async def authenticate(self, scope: Scope, hold: Hold = nullcontext) -> Credential:
         """Return the credential of a request; raise a 401 problem, the same for every cause.
 
-        `hold` is entered before Postgres is asked about a key that was never good here. It may
+        `hold` is entered before Postgres is asked about a key that was never valid here. It may
         refuse with a problem, so that guesses cost no look-up.
         """
         keys = [value for name, value in scope["headers"] if name == b"x-api-key"]
@@ -87,7 +87,7 @@ class KeyStore:
             metrics.AUTHENTICATIONS.labels("unavailable").inc()
             raise unavailable("Authentication", "keys cannot be checked now") from error
         except Exception as error:
-            # A missing table or right must neither grant access nor look like a client's error.
+            # A missing table or grant must neither give access nor look like a client's error.
             metrics.AUTHENTICATIONS.labels("unavailable").inc()
             log.error("keys cannot be checked", exc_info=error)
             raise unavailable("Authentication", "keys cannot be checked now") from error
@@ -105,11 +105,11 @@ class KeyStore:
             return known[1]
         if self._wrong.get(digest, now) > now:
             return None
-        # When the entry of a busy key expires, a hundred requests would query Postgres at once.
+        # Share the look-up: when the entry of a busy key expires, a hundred requests come at once.
         return await self._asked.run(digest, lambda: self._ask(digest, hold))
 
     async def _ask(self, digest: bytes, hold: Hold) -> Credential | None:
-        # A key that was valid is looked up again without a hold, whatever the load of its address.
+        # Renew a key that was valid without a hold, whatever the load of its address.
         async with nullcontext() if digest in self._good else hold():
             credential = await self._look_up(digest)
         until = time.monotonic() + self._seconds

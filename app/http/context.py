@@ -1,4 +1,4 @@
-"""What the layers know of a request and its client."""
+"""The state of one request that the layers share."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _KEY = "airlift"
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request on its way through the layers; the outermost begins it."""
+    """The state of one request; the outermost layer creates it."""
 
     request_id: str = ""
-    #: The route's template: the label of metrics and logs.
+    #: The route's template, as a label of metrics and logs.
     endpoint: str = ""
-    #: The client of the request's key; None where authentication is off.
+    #: The client that owns the request's key; None without authentication.
     client: str | None = None
-    #: What a 5xx answer is about, for the metric of errors.
+    #: The cause of a 5xx answer, for the metric of errors.
     error: str | None = None
-    #: Whether the body is being read: then a timeout is the sender's doing.
+    #: Whether the body is being read: then the client caused a timeout.
     uploading: bool = False
 
 
 def context_of(scope: Scope) -> RequestContext:
-    """The context of a request; an empty one if no layer has begun it."""
+    """Return the context of a request, or an empty one if no layer has created it."""
     found: RequestContext | None = scope.get(_KEY)
     if found is None:
         found = scope[_KEY] = RequestContext()
@@ -35,7 +35,7 @@ def context_of(scope: Scope) -> RequestContext:
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first header of a name (in lower case)."""
+    """Return the first header with this name (in lower case), or None."""
     for key, value in scope["headers"]:
         if key == name:
             return bytes(value)
@@ -43,10 +43,10 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def caller(request: Request) -> str:
-    """The client whose key the request carries, or `anonymous` where authentication is off."""
+    """Return the client that owns the request's key, or `anonymous` without authentication."""
     return context_of(request.scope).client or ANONYMOUS
 
 
 def owner_filter(request: Request) -> str | None:
-    """Return whose data is visible: the caller's, or everything where authentication is off."""
+    """Return the client whose data is visible, or None (all data) without authentication."""
     return context_of(request.scope).client

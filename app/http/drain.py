@@ -1,7 +1,7 @@
 """Draining: readiness is 503, no new work starts, running work is finished.
 
-Two ways lead there: SIGTERM, and a file (`python -m app drain`) that takes a process out of the
-balance while its listener still lives, long before anything is stopped.
+There are two triggers: SIGTERM, and a file (`python -m app drain`). The file removes a process from
+load balancing long before it is stopped, while it still accepts connections.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from app.observability import metrics
 
 
 class Drain:
-    """Whether this process drains."""
+    """The drain state of this process."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._stopping = False
 
     def start(self) -> None:
-        """Drain for good: the process is going to end."""
+        """Start draining because the process is going to end; this is final."""
         self._stopping = True
 
     @property
     def stopping(self) -> bool:
-        """Whether the process is going to end."""
+        """Return whether the process is going to end."""
         return self._stopping
 
     @property
     def active(self) -> bool:
-        """Whether no new work should come here."""
+        """Return whether the process drains, for either reason."""
         active = self._stopping or self._file.exists()
         metrics.DRAINING.set(int(active))
         return active

@@ -1,28 +1,28 @@
-"""One example or more of each endpoint: what is sent, and what comes back.
+"""At least one example per endpoint: the request and its answer.
 
-The OpenAPI document shows them, docs/API.md is made from them (`scripts/api_doc.py`), and a test
-sends each to a running service and compares the answers. A new endpoint gets an entry here.
+They appear in the OpenAPI document and in docs/API.md (`scripts/api_doc.py`). A test sends each to
+a running service and compares the answers. Add an entry for each new endpoint.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-# In a path it stands for the job of the first example of `POST /api/v1/jobs/trigger`.
+# Placeholder in paths: the job of the first example of `POST /api/v1/jobs/trigger`.
 JOB_ID = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 _IDENTITY = {"release": "1.0.0", "colour": "blue"}
 
 
 class Example(NamedTuple):
-    """A request and its answer; `answer` is a value for JSON, else the start of a text."""
+    """A request and its answer; `answer` is a JSON value, or the start of a text."""
 
     name: str
     answer: Any
     body: Any = None
     status: int = 200
     query: str = ""
-    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
-    # The shell variable with the job's id: a finished job's, or one's that still waits.
+    headers: dict[str, str] = {}  # noqa: RUF012 - never modified
+    # The shell variable with the job's id: of a finished job, or of a queued one.
     job: str = "JOB"
 
 
@@ -277,7 +277,7 @@ _JOBS: dict[tuple[str, str], tuple[Example, ...]] = {
 
 EXAMPLES = {**_PREDICT, **_JOBS, **_ITEMS, **_HEALTH}
 
-# The error of each status, as the OpenAPI document shows it: title, detail, slug of its type.
+# The example error per status in the OpenAPI document: title, detail, slug of its type.
 PROBLEMS: dict[str, tuple[str, str, str]] = {
     "400": ("The body is not JSON", "it is not UTF-8 text, or a number in it has too many digits",
             "malformed-json"),
@@ -301,7 +301,7 @@ PROBLEMS: dict[str, tuple[str, str, str]] = {
 
 
 def problem(status: str) -> dict[str, Any]:
-    """The example of an error."""
+    """Return the example of the error with this status."""
     title, detail, slug = PROBLEMS[status]
     body: dict[str, Any] = {
         "type": f"urn:airlift:problem:{slug}",

@@ -1,7 +1,7 @@
 """Check each request against the OpenAPI document before its body is read.
 
-The names in its query, and how its body is written: the same answers at every endpoint, whether
-the framework sees it or not.
+The checks cover the names in the query and the encoding of the body. They give the same answers
+at every endpoint, whether or not the framework handles it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class _Operation(NamedTuple):
 
 
 class Expected:
-    """Knows the operations of a document, and those `bare` paths that take a GET and no query.
+    """Checks requests against a document; `bare` paths accept GET without a query.
 
-    What it does not know passes: the router answers that there is no such thing.
+    Unknown paths and methods pass: the router answers them.
     """
 
     def __init__(self, paths: Mapping[str, Mapping[str, Any]], bare: Collection[str] = ()) -> None:
@@ -49,7 +49,7 @@ class Expected:
                 self._operations[path, method.upper()] = found
 
     def refusal(self, scope: Scope) -> Problem | None:
-        """Return why its operation does not accept a request; None if it does."""
+        """Return the problem of a request that its operation does not accept, or None."""
         query = scope["query_string"]
         operation = self._operations.get((context_of(scope).endpoint, scope["method"]))
         if operation is None:
@@ -65,7 +65,7 @@ def _unknown(query: bytes, known: frozenset[str]) -> list[str]:
 
 
 def _wrong_form(scope: Scope) -> Problem | None:
-    """Return why an announced body cannot be read; the operation itself rejects a missing body."""
+    """Return why an announced body cannot be read, or None; operations reject missing bodies."""
     kind = b""
     announced = False
     for name, value in scope["headers"]:
@@ -87,7 +87,7 @@ def _wrong_form(scope: Scope) -> Problem | None:
 
 @lru_cache(maxsize=64)
 def _judged(kind: bytes) -> str | None:
-    """Return what is wrong with a content type; None if nothing is."""
+    """Return the error of a content type, or None if it is accepted."""
     header = Message()
     header["content-type"] = kind.decode("latin-1")
     if header.get_content_maintype() != "application" or not (
@@ -111,7 +111,7 @@ def _not_read(message: str, headers: Mapping[str, str]) -> Problem:
 
 
 def _not_a_parameter(names: list[str]) -> Problem:
-    """Return the same problem as the framework for a model that forbids unknown fields."""
+    """Return the framework's problem for a model that forbids unknown fields."""
     shown = [name[:100] for name in names[:_MAX_NAMES]]
     noun = "field is" if len(names) == 1 else "fields are"
     return Problem(

@@ -1,6 +1,6 @@
 """The ASGI layer that checks key, scope and rate limit in one pass.
 
-It reads no body, so requests without a key, a scope or requests left cost little.
+It reads no body, so it is cheap to refuse a request without key, scope or remaining quota.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from app.http.ratelimit import RateLimiter, Verdict, address_name, key_name
 
 
 class GateMiddleware:
-    """Passes a request on if its path is public, or its key is valid, in scope and below its limit.
+    """Passes on requests to public paths, and those with a valid key, its scope and quota left.
 
-    Without a `KeyStore` no key is needed, and requests are counted by address. `needed` is the
-    scope of each guarded route; `free` are paths that are neither guarded nor counted.
+    Without a `KeyStore` no key is needed, and requests are counted per address. `needed` maps each
+    guarded route to its scope; `free` are paths that are neither guarded nor counted.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class GateMiddleware:
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            return  # no other protocol is supported; refused by not answering
+            return  # no other protocol is supported; no answer is the refusal
         if is_public(scope["path"]) or scope["path"] in self._free:
             await self._app(scope, receive, send)
             return
@@ -82,7 +82,7 @@ class GateMiddleware:
 
     @asynccontextmanager
     async def _hold(self, scope: Scope) -> AsyncIterator[None]:
-        """Allow the look-up of a key in Postgres while its address has requests left."""
+        """Allow the look-up of a key in Postgres only while its address has quota left."""
         async with self._limiter.hold(_address(scope), self._limiter.default) as verdict:
             if verdict is not None and not verdict.allowed:
                 raise _too_often(verdict, None)
@@ -124,7 +124,7 @@ def _with_headers(send: Send, verdict: Verdict) -> Send:
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            # A new list: an answer that is sent again and again has one list of headers.
+            # Build a new list: an answer that is sent repeatedly shares one list of headers.
             message = {**message, "headers": [*message["headers"], *headers]}
         await send(message)
 

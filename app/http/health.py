@@ -25,7 +25,7 @@ _TIMEOUT = 3.0
 
 
 class Alive(BaseModel):
-    """The process answers."""
+    """The process answers requests."""
 
     status: str = Field(examples=["ok"])
     release: str
@@ -44,9 +44,9 @@ class Readiness(BaseModel):
 
 
 class Health:
-    """Answers to probes and scrapes of one process.
+    """Answers probes and scrapes of one process.
 
-    `models` are the loaded models, or the exception that says why there are none.
+    `models` are the loaded models, or the error that prevented loading them.
     """
 
     def __init__(
@@ -125,20 +125,20 @@ class Health:
 
 
 def _kind(error: Exception) -> str:
-    """Return a dependency's failure without its message: probes need no key."""
+    """Return the class of a dependency's failure, not its message: probes need no key."""
     if isinstance(error, TimeoutError):
         return f"no answer within {_TIMEOUT:g} s"
     return type(error.__cause__ or error).__name__
 
 
 async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Wait for an answer, `seconds` at most.
+    """Return the result of `work`; raise TimeoutError after `seconds`.
 
-    `asyncio.timeout` would also wait for the end of what it cancels; with a frozen server that
-    takes psycopg ten seconds more.
+    `asyncio.timeout` also waits until the cancelled work ends. With a frozen server that takes
+    psycopg ten more seconds.
     """
     task = asyncio.create_task(work)
-    # Retrieve its result, whatever it is, so that asyncio does not warn about it.
+    # Retrieve the result of the abandoned task, so that asyncio does not warn about it.
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)

@@ -1,9 +1,9 @@
 """The inner ASGI layer: checks the request, limits its body and the number of concurrent requests.
 
-The body is read completely before the application sees the request, so one layer rejects what is
-too large, too slow or nested too deeply. A request takes its slot before its body is read, because
-held bodies take memory however slowly they arrive. Each process has a limited number of slots; a
-request that finds none waits for a moment and then gets a 503.
+The body is read completely before the application gets the request. So one layer rejects bodies
+that are too large, too slow or nested too deeply. A request takes a slot before its body is read,
+because a partial body takes memory as long as it arrives. Each process has a limited number of
+slots. A request that finds none waits for a moment and then gets a 503.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def too_deep(body: bytes, most: int) -> bool:
-    """Return whether JSON text has values more than `most` arrays and objects deep.
+    """Return whether JSON text is nested more than `most` arrays and objects deep.
 
-    Counting brackets is enough for nearly every body. For the others the strings are cut out and
-    the innermost pairs taken away, one level at a time, so the time is bounded by the level that
-    is allowed and not by what was sent.
+    For nearly every body it is enough to count brackets. For the others, strings are removed and
+    then the innermost pairs, one level per pass. So the time is limited by the allowed depth, not
+    by the content of the body.
     """
     if body.count(b"[") + body.count(b"{") <= most:
         return False
@@ -38,14 +38,15 @@ def too_deep(body: bytes, most: int) -> bool:
     for _ in range(most):
         without = brackets.replace(b"[]", b"")
         if len(without) == len(brackets):
-            # Unclosed brackets are not JSON; the parser reports that, unless they nest too deeply.
+            # Unbalanced brackets are not JSON. The parser reports that, unless they nest too
+            # deeply.
             return brackets.count(b"[") > most
         brackets = without
     return b"[" in brackets
 
 
 class Places:
-    """The slots for concurrent requests of this process."""
+    """The slots of this process for concurrent requests."""
 
     def __init__(self, most: int, wait_seconds: float) -> None:
         self._free = asyncio.Semaphore(most)
@@ -54,7 +55,7 @@ class Places:
         self._most_waiting = most
 
     async def enter(self) -> None:
-        """Take a slot; raise a 503 problem if none becomes free soon."""
+        """Take a slot; raise a 503 problem if none becomes free within the configured time."""
         if not self._free.locked():
             await self._free.acquire()
             return
@@ -170,7 +171,7 @@ def _too_large(limit: int) -> Problem:
         "content-too-large",
         "The body is too large",
         f"the body is larger than {limit} bytes",
-        # The rest of the body is not read.
+        # Do not read the rest of the body.
         headers={"connection": "close"},
         errors=[FieldError(field="body", message=f"{limit} bytes at most", code="too_large")],
     )

@@ -1,7 +1,8 @@
-"""The outermost ASGI layer round the application.
+"""The outermost ASGI layer around the application.
 
-It gives a request its id and its time, counts and logs it once, and turns what nobody caught into
-a problem. It is one pure ASGI layer because each `BaseHTTPMiddleware` costs some 200 µs a request.
+It gives a request its id and time limit, counts and logs it once, and turns unhandled errors into
+a problem. It is one pure ASGI layer, because each `BaseHTTPMiddleware` costs some 200 µs per
+request.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class RequestMiddleware:
-    """Request id, timeout, timing, metrics, access log and the handler of last resort."""
+    """Adds request id, timeout, timing, metrics, access log and the last error handler."""
 
     def __init__(self, app: ASGIApp, *, routes: RouteTable, timeout_seconds: float) -> None:
         self._app = app
@@ -40,7 +41,7 @@ class RequestMiddleware:
         self._in_flight = _InFlight()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request; other kinds of connections pass through."""
+        """Handle one request; pass other kinds of connections through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -52,7 +53,8 @@ class RequestMiddleware:
         answer = _Answer(send, request_id)
         inner = scope
         if scope["method"] == "HEAD":
-            # As a GET, whose headers it wants. The server still knows what it was.
+            # Handle HEAD as GET, for the same headers. The server knows that it must not send the
+            # body.
             inner = {**scope, "method": "GET"}
             answer.headers_only = True
         tokens = structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -76,7 +78,7 @@ class RequestMiddleware:
             structlog.contextvars.reset_contextvars(**tokens)
 
     def _later(self, limit: asyncio.Timeout) -> float | None:
-        """Return the time limit for the next part of an answer; the whole may take longer."""
+        """Return the deadline for the next part of an answer; only the parts are limited."""
         if limit.when() is None:
             return None
         return asyncio.get_running_loop().time() + self._timeout
@@ -108,7 +110,8 @@ class RequestMiddleware:
         metrics.REFUSED.labels(problem.slug).inc()
         context_of(scope).error = problem.slug
         if answer.started:
-            # An incomplete answer: the server closes the connection, so that clients notice.
+            # The answer is incomplete: raise, so that the server closes the connection and clients
+            # notice.
             answer.status = problem.status
             return
         await problem.response(scope["path"])(scope, receive, answer.send)
@@ -159,14 +162,14 @@ class RequestMiddleware:
 
 
 class _InFlight:
-    """How many requests are being answered; written once for all changes in a turn of the loop."""
+    """The number of requests in progress; the metric is set once per turn of the event loop."""
 
     def __init__(self) -> None:
         self._count = 0
         self._written = True
 
     def change(self, by: int) -> None:
-        """One more or one less."""
+        """Add `by` (1 or -1) to the number."""
         self._count += by
         if self._written:
             self._written = False
@@ -178,7 +181,7 @@ class _InFlight:
 
 
 class _Answer:
-    """Passes an answer on and remembers whether and how it started."""
+    """Passes an answer on and records its start and its status."""
 
     __slots__ = ("_header", "_send", "headers_only", "moved", "started", "status")
 
@@ -194,7 +197,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
-            # A new list: an answer that is sent again and again has one list of headers.
+            # Build a new list: an answer that is sent repeatedly shares one list of headers.
             message = {**message, "headers": [*message["headers"], self._header]}
         elif self.headers_only and "body" in message:
             message = {**message, "body": b""}

@@ -1,4 +1,4 @@
-"""The OpenAPI document: additions that the framework cannot derive from the code."""
+"""Complete the OpenAPI document with what the framework cannot derive from the code."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ _HEADERS = {
     "RateLimit-Reset": {"description": "Seconds until an old request stops counting.", **_COUNT},
     "Retry-After": {"description": "Seconds to wait before the next try.", **_COUNT},
 }
-# Kept, but asked about each time: another release has another document.
+# Clients keep it but ask each time: another release has another document.
 _CACHED = {"cache-control": "no-cache"}
 _LIMITS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 
 
-#: The document's endpoint instead of the framework's, which encodes it for each request: 17 ms.
+#: Replaces the framework's endpoint, which takes 17 ms to encode the document per request.
 router = APIRouter(include_in_schema=False)
 
 
@@ -102,21 +102,21 @@ async def document(request: Request) -> Response:
 
 
 def encode(document: dict[str, Any]) -> Response:
-    """Return the answer that holds the document, the same for every client."""
+    """Return the response with the document; it is the same for all clients."""
     body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     return Response(body, media_type="application/json", headers={"etag": etag, **_CACHED})
 
 
 def operation_id(route: APIRoute) -> str:
-    """Return the id of an operation for generated clients, such as `jobs_trigger`."""
+    """Return an operation's id for generated clients, such as `jobs_trigger`."""
     return "_".join([*map(str, route.tags), route.name])
 
 
 def install(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
-    """Give the application's OpenAPI document errors, examples, headers and the key's scopes.
+    """Add errors, examples, headers and scopes to the application's OpenAPI document.
 
-    `bodies` are those that endpoints read by themselves, so that FastAPI does not know them.
+    `bodies` are the models that endpoints parse themselves, so that FastAPI does not know them.
     """
 
     def document() -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _build(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
         definition = body.model_json_schema(ref_template="#/components/schemas/{model}")
         definition.pop("$defs", None)
         schemas[body.__name__] = definition
-    # The limits that a site sets.
+    # These limits are settings of the site.
     settings = app.state.settings
     text = schemas["PredictRequest"]["properties"]["text"]["anyOf"][0]
     text["maxLength"] = settings.max_text_length
@@ -189,7 +189,7 @@ def _problem(status: str) -> dict[str, Any]:
 
 def _headers(status: str, *, counted: bool) -> dict[str, Any]:
     if status == "431":
-        return {}  # the request has no id yet, and was not counted
+        return {}  # here the request has no id and was not counted
     headers = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
     names = (*(_LIMITS if counted else ()), *(("Retry-After",) if status in ("429", "503") else ()))
     return headers | {name: {"$ref": f"#/components/headers/{name}"} for name in names}
@@ -224,6 +224,6 @@ def _illustrate(operation: dict[str, Any], examples: tuple[Example, ...]) -> Non
         is_text = isinstance(example.answer, str)
         kinds = [kind for kind in contents if (kind != "application/json") is is_text]
         for kind in kinds:
-            # Of several texts, the one that the example is named after.
+            # Of several text formats, use the one that the example is named after.
             if len(kinds) == 1 or example.name in kind:
                 contents[kind].setdefault("examples", {})[example.name] = {"value": example.answer}

@@ -1,7 +1,7 @@
-"""Plain Starlette routes for endpoints that take the request and nothing else.
+"""Plain Starlette routes for endpoints that take only the request.
 
-FastAPI solves dependencies and opens exit stacks for each request, which costs more than a
-prediction. It still has these endpoints, and documents them; their plain routes come first.
+FastAPI resolves dependencies and opens exit stacks per request, which takes longer than a
+prediction. It keeps these endpoints for the documentation, but their plain routes match first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 
 def plain(*routers: APIRouter) -> list[Route]:
-    """A plain route for each endpoint of some routers; raises for one that needs FastAPI."""
+    """Return a plain route per endpoint; raise an error for an endpoint that needs FastAPI."""
     routes = []
     for route in (route for router in routers for route in router.routes):
         if not isinstance(route, APIRoute) or [*inspect.signature(route.endpoint).parameters] != [
@@ -23,7 +23,7 @@ def plain(*routers: APIRouter) -> list[Route]:
             message = f"{getattr(route, 'path', route)} takes more than the request"
             raise TypeError(message)
         found = Route(route.path, route.endpoint)
-        # Starlette adds HEAD to GET; the OpenAPI document says which methods there are.
+        # Starlette adds HEAD to GET, but the OpenAPI document defines the methods.
         found.methods = set(route.methods or ())
         routes.append(found)
     return routes

@@ -1,6 +1,6 @@
 """Errors as `application/problem+json` (RFC 9457).
 
-A problem never repeats what the client sent: field names and messages only.
+A problem never repeats values that the client sent, only field names and messages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from app.http.context import context_of
 
 MEDIA_TYPE = "application/problem+json"
 _MAX_FIELD_ERRORS = 20
-# FastAPI's message when its JSON parser fails for any other reason than syntax.
+# FastAPI's message if its JSON parser fails for a reason other than syntax.
 _UNREADABLE = "There was an error parsing the body"
 
 
@@ -46,8 +46,8 @@ class ProblemDetail(BaseModel):
     errors: list[FieldError] | None = None
 
 
-class Problem(Exception):  # noqa: N818 - named after the RFC's word
-    """An error that becomes the answer."""
+class Problem(Exception):  # noqa: N818 - the RFC's term
+    """An error that becomes the HTTP answer."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Problem(Exception):  # noqa: N818 - named after the RFC's word
         self.extra = dict(extra or {})
 
     def response(self, instance: str | None = None) -> Response:
-        """The answer for this problem."""
+        """Return the answer for this problem."""
         body: dict[str, Any] = {
             "type": f"urn:airlift:problem:{self.slug}",
             "title": self.title,
@@ -86,7 +86,7 @@ class Problem(Exception):  # noqa: N818 - named after the RFC's word
         if self.errors:
             body["errors"] = [error.model_dump() for error in self.errors]
         body.update(self.extra)
-        # Escaped to ASCII: names of unknown fields come from the client and may hold lone
+        # Escape to ASCII: names of unknown fields come from the client and may contain lone
         # surrogates.
         return Response(
             json.dumps(body).encode("ascii"),
@@ -109,7 +109,7 @@ def _note(problem: Problem, scope: Scope) -> None:
 
 
 def unavailable(what: str, detail: str, *, retry_after: int = 5) -> Problem:
-    """Return a 503 for a dependency that is not available now."""
+    """Return a 503 problem for an unavailable dependency."""
     return Problem(
         503,
         "unavailable",
@@ -120,7 +120,7 @@ def unavailable(what: str, detail: str, *, retry_after: int = 5) -> Problem:
 
 
 def field_problem(field: str, message: str, code: str = "value_error") -> Problem:
-    """Return a 422 for one field that is wrong although its shape is right."""
+    """Return a 422 problem for one field whose type is right but whose value is wrong."""
     return Problem(
         422,
         "validation",
@@ -134,10 +134,10 @@ def _field_error(item: Mapping[str, Any], union_tags: frozenset[str]) -> FieldEr
     parts = [str(part)[:100] for part in item["loc"]]
     message, code = str(item["msg"])[:300], str(item["type"])
     context = item.get("ctx") or {}
-    # Pydantic starts with where the value came from; a body's field is named without it.
+    # Pydantic puts the location first ("body"); names of body fields omit it.
     if len(parts) > 1 and parts[0] in ("body", "query", "path", "header"):
         parts = parts[1:]
-    # The member of a union is named by its tag, which is no field of the body.
+    # The tag of a union's member is not a field of the body.
     if len(parts) > 1 and parts[0] in union_tags:
         parts = parts[1:]
     if code in ("union_tag_invalid", "union_tag_not_found"):
@@ -187,12 +187,12 @@ def _from_http(error: HTTPException) -> Problem:
         )
     slug = title.lower().replace(" ", "-").replace("'", "")
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-    # Without its detail: the framework's words, or those of an exception that it caught.
+    # Omit the detail: it comes from the framework, or from an exception that it caught.
     return Problem(error.status_code, slug, title, headers=headers)
 
 
 def _methods(request: Request) -> str:
-    """What the path takes; the framework names the methods of its first route only."""
+    """Return the methods of a path; the framework names only those of its first route."""
     endpoint = context_of(request.scope).endpoint
     methods = {*request.app.openapi()["paths"].get(endpoint, ("get",))}
     if "get" in methods:
@@ -201,7 +201,7 @@ def _methods(request: Request) -> str:
 
 
 def install(app: FastAPI, union_tags: frozenset[str] = frozenset()) -> None:
-    """Make every error of `app` a problem; `union_tags` name members of unions in bodies."""
+    """Convert all errors of `app` to problems; `union_tags` are tags of unions in bodies."""
 
     async def on_problem(request: Request, error: Exception) -> Response:
         if isinstance(error, RequestValidationError):
@@ -211,10 +211,10 @@ def install(app: FastAPI, union_tags: frozenset[str] = frozenset()) -> None:
             if problem.status == 405:
                 problem.headers["allow"] = _methods(request)
         else:
-            assert isinstance(error, Problem)  # noqa: S101 - what the handler was registered for
+            assert isinstance(error, Problem)  # noqa: S101 - the handler is registered for this class
             problem = error
         _note(problem, request.scope)
-        # Not `request.url`, which cannot be made of bytes in the query that are no UTF-8.
+        # Not `request.url`: it cannot be built if the query is not valid UTF-8.
         return problem.response(request.scope["path"])
 
     for kind in (Problem, RequestValidationError, HTTPException):

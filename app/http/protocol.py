@@ -1,17 +1,16 @@
-"""HTTP/1.1 on the service's port: uvicorn's protocol, with bounds on all but the body.
+"""HTTP/1.1 on the service's port: uvicorn's protocol with limits on everything but the body.
 
-uvicorn waits for ever for a head that is not complete, and its parser keeps what it has of it. So
-nothing here is unbounded any more:
+By default uvicorn waits without a limit for a complete head, and its parser keeps the part that it
+has. The limits here are:
 
-- A head has a size (`MAX_HEAD_BYTES`) and a time (`HEAD_TIMEOUT_SECONDS`), the first one of a
-  connection and each that follows: 431 and 408.
-- What stands between the parts of a body (sizes of chunks, their extensions, trailers) has the
-  same size. Trailers are dropped: they come after the request was let in.
-- A body that still comes after its answer has the time of a head. The time of a body that somebody
-  waits for is bounded by the application (`app.http.middleware`), its size too
-  (`app.http.limits`).
+- A head has a maximum size (`MAX_HEAD_BYTES`, else 431) and time (`HEAD_TIMEOUT_SECONDS`, else
+  408): the first of a connection and each that follows.
+- Data between the parts of a body (chunk sizes and extensions, trailers) has the same maximum
+  size. Trailers are dropped: they come after the request was accepted.
+- A body that still arrives after its answer has the time of a head. Before that, the application
+  limits its time (`app.http.middleware`) and size (`app.http.limits`).
 
-One counter is enough for the sizes: the bytes that were read since the parser last gave something.
+One counter covers all sizes: the bytes read since the parser's last event.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ from app.http.problems import Problem
 from app.observability import metrics
 from app.settings import get_settings
 
-# A refused client may still be sending: closing a connection with unread data resets it, and the
-# answer is lost.
+# A refused client may still be sending. If the connection is closed with unread data, TCP resets
+# it and the client loses the answer.
 _LINGER_SECONDS = 2.0
 
 
 class Protocol(HttpToolsProtocol):
     """One connection.
 
-    A worker that took a connection leaves the next one to another, if one waits for this core:
-    connections are kept, so a worker that took most of them has most of the work from then on. Of
-    a hundred that came at once, the busier of two workers had 67 without this, 60 with it (the
-    mean of 36 tries on two cores).
+    A worker that accepted a connection yields once, so that another worker can accept the next one.
+    Connections stay open, so a worker with most of them would keep most of the load. Of 100
+    simultaneous connections, the busier of two workers got 67 without this and 60 with it (mean of
+    36 runs on two cores).
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -49,12 +48,12 @@ class Protocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._in_head = True
         self._refused = False
-        # Bytes of the read that is being parsed, and those since the parser last gave something.
+        # Bytes of the read in progress, and bytes since the parser's last event.
         self._reading = 0
         self._unused = 0
 
     def connection_made(self, transport: Any) -> None:
-        """The time of the first head begins."""
+        """Start the timer of the first head."""
         super().connection_made(transport)
         self._wait()
         os.sched_yield()
@@ -65,7 +64,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, unless too much came to nothing."""
+        """Parse the data; refuse the request if too much came without an event of the parser."""
         if self._refused:
             return
         self._reading = len(data)
@@ -77,30 +76,30 @@ class Protocol(HttpToolsProtocol):
             self._wait()
 
     def on_headers_complete(self) -> None:
-        """A head is whole: let the request in, if it is no larger than allowed."""
+        """Accept the request if its complete head is within the size limit."""
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self._most:
             self._refuse(_too_large(self._most))
-            raise ValueError  # makes the parser stop
+            raise ValueError  # stops the parser
         super().on_headers_complete()
         self._in_head = False
         self._used()
         self._wait_no_more()
-        # The request keeps its list; what is still to come are trailers.
+        # The request keeps its own list; headers from here on are trailers.
         self.headers = []
 
     def on_body(self, body: bytes) -> None:
-        """A part of a body."""
+        """Pass on a part of a body and reset the counter."""
         self._used()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request is whole; the next head may come."""
+        """End the request and start the timer of the next head."""
         self._in_head = True
         self._used()
         super().on_message_complete()
         if self._idle():
-            # The rest of a body that was answered before; from now on nobody owes anything.
+            # This ended a body whose answer was sent before; nothing is pending now.
             self._wait_no_more()
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -108,16 +107,16 @@ class Protocol(HttpToolsProtocol):
             )
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse anything but HTTP, in the same form as every other error."""
+        """Answer 400 to anything but HTTP, in the form of all other errors."""
         detail = "its head cannot be read; check that the client uses HTTP and the right port"
         self._refuse(Problem(400, "invalid-http", "The request is not HTTP", detail))
 
     def _used(self) -> None:
-        # The read that is being parsed is added after it: of the next head it counts for nothing.
+        # The read in progress is added to the counter afterwards. For the next head it counts as 0.
         self._unused = -self._reading
 
     def _idle(self) -> bool:
-        """Whether no request is being answered."""
+        """Return whether no request is in progress."""
         return self.cycle is None or self.cycle.response_complete
 
     def _wait(self) -> None:
@@ -133,7 +132,7 @@ class Protocol(HttpToolsProtocol):
         if self._in_head and self._unused > 0:
             self._refuse(_too_slow(self._seconds))
         else:
-            # Nothing was asked, or it was answered before its body was complete.
+            # Either there was no request, or it was answered before its body was complete.
             self.transport.close()
 
     def _refuse(self, problem: Problem) -> None:
@@ -149,7 +148,7 @@ class Protocol(HttpToolsProtocol):
             else not (self.pipeline or cycle.response_started or cycle.disconnected)
         )
         if not in_turn or self.transport.is_closing():
-            # It would be taken for a part of another answer.
+            # The client would take it for a part of another answer.
             self.transport.close()
             return
         if cycle is not None:

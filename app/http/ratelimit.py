@@ -1,12 +1,12 @@
-"""Requests per minute for each key, counted in Redis for all processes of all hosts.
+"""Requests per minute per key, counted in Redis for all processes on all hosts.
 
-A sliding window: a request counts for the next 60 s (65 at most, since requests are kept in slots
-of 5 s), so no minute ever holds more than the limit. Redis's own clock decides, whatever the
-hosts' clocks say. Requests that wait at the same time are asked for in one script call over one
-connection, so a request costs one round trip and a busy process less than one.
+The window slides: a request counts for 60 s, at most 65 s because Redis keeps slots of 5 s. So no
+minute ever contains more than the limit. Redis's clock decides, so the hosts' clocks do not
+matter. Requests that wait at the same time share one script call over one connection: at most one
+round trip per request.
 
-Without Redis requests pass: they are counted as unchecked, and after a failure Redis is left
-alone for a while, with one batch of requests at a time finding out whether it is back.
+While Redis does not answer, requests pass and are counted as unchecked. After a failure there is a
+pause, and then one batch at a time checks whether Redis is back.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from app.observability import metrics
 from app.observability.logging import get_logger
 from app.settings import Settings
 
-# KEYS are the counted names, ARGV their limits, or -1 to return a request. It returns three numbers
-# for each: whether the request is allowed, how many more are allowed at once, and the milliseconds
-# until an old request stops counting.
+# KEYS are the counted names, ARGV their limits, or -1 to return a request. The script returns three
+# numbers per key: whether the request is allowed, how many more are allowed at once, and the
+# milliseconds until an old request stops counting.
 _SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -86,7 +86,7 @@ log = get_logger("app.ratelimit")
 class Verdict(NamedTuple):
     """The limiter's result: of `limit` requests per minute, `remaining` are allowed at once.
 
-    `reset` is in seconds: when the oldest request of the last minute stops counting.
+    `reset` is the time in seconds until the oldest request of the last minute stops counting.
     """
 
     allowed: bool
@@ -114,7 +114,7 @@ class RateLimiter:
         self._warned_at = float("-inf")
 
     async def take(self, who: str, limit: int) -> Verdict | None:
-        """Count one request of `who`; None if Redis does not answer, and the request passes."""
+        """Count one request of `who`; return None if Redis does not answer (the request passes)."""
         verdict = await self._say(who, limit)
         outcome = "unchecked" if verdict is None else "allowed" if verdict.allowed else "limited"
         metrics.RATE_LIMIT.labels(outcome).inc()
@@ -122,9 +122,9 @@ class RateLimiter:
 
     @asynccontextmanager
     async def hold(self, who: str, limit: int) -> AsyncIterator[Verdict | None]:
-        """Take one of `who` for as long as something costly is done for them.
+        """Take one request of `who` during an expensive operation, and return it afterwards.
 
-        Whether it may be done is the verdict's `allowed`; None if Redis cannot say.
+        The verdict's `allowed` says whether to do it; the verdict is None if Redis does not answer.
         """
         verdict = await self._say(who, limit)
         if verdict is not None and not verdict.allowed:
@@ -147,7 +147,7 @@ class RateLimiter:
     async def _ask(self, batch: list[_Asked]) -> list[Verdict | None]:
         """Return the verdicts of one round trip; None for each if Redis failed or was too slow."""
         unknown: list[Verdict | None] = [None] * len(batch)
-        if self._resting():  # the batch before this one found out
+        if self._resting():  # the previous batch failed
             return unknown
         arguments = [len(batch), *(asked.who for asked in batch), *(asked.limit for asked in batch)]
         try:
@@ -170,11 +170,11 @@ class RateLimiter:
         ]
 
     async def _evaluate(self, arguments: list[Any]) -> list[int]:
-        assert self._client is not None  # noqa: S101 - nobody waits without one
+        assert self._client is not None  # noqa: S101 - no request is queued without a client
         try:
             answer = await self._client.execute_command("EVALSHA", _SHA, *arguments)  # type: ignore[no-untyped-call]
         except NoScriptError:
-            # A restarted Redis has lost the script.
+            # A restarted Redis no longer has the script.
             answer = await self._client.execute_command("EVAL", _SCRIPT, *arguments)  # type: ignore[no-untyped-call]
         numbers: list[int] = answer
         return numbers
@@ -190,7 +190,7 @@ class RateLimiter:
             )
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         if self._client is not None:
             with suppress(*UNAVAILABLE):
                 await self._client.aclose()
@@ -198,7 +198,7 @@ class RateLimiter:
 
 @lru_cache(maxsize=4096)
 def address_name(host: str) -> str:
-    """Return the name that counts an address; an IPv6 customer has a whole /64."""
+    """Return the counter name of an address; IPv6 counts per /64, a customer's network."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -212,5 +212,5 @@ def address_name(host: str) -> str:
 
 
 def key_name(key_id: str) -> str:
-    """Return the name that counts a key."""
+    """Return the counter name of a key."""
     return f"airlift:rate:key:{key_id}"

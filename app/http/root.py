@@ -13,7 +13,7 @@ router = APIRouter(tags=["health"])
 
 
 class Links(BaseModel):
-    """Where to go from here."""
+    """Links to the documentation."""
 
     swagger: str = "/docs"
     redoc: str = "/redoc"
@@ -21,7 +21,7 @@ class Links(BaseModel):
 
 
 class Root(BaseModel):
-    """What answers here."""
+    """Name and version of the service."""
 
     service: str = Field(examples=["Data Collection Service"])
     version: str

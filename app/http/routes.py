@@ -1,4 +1,4 @@
-"""Route templates by path: the label of metrics and logs, known before a handler runs."""
+"""Map paths to route templates: the label of metrics and logs, known before a handler runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNMATCHED = "unmatched"
 
 
 class RouteTable:
-    """Finds the template of a path; every path that is no route's gets one shared label."""
+    """Finds the template of a path; all unknown paths share one label."""
 
     def __init__(self, templates: Iterable[str], prefixes: Iterable[str] = ()) -> None:
         self._exact: dict[str, str] = {}
@@ -24,7 +24,7 @@ class RouteTable:
                 self._exact[template] = template
 
     def template(self, path: str) -> str:
-        """The template that `path` belongs to, or `UNMATCHED`."""
+        """Return the template that `path` matches, or `UNMATCHED`."""
         found = self._exact.get(path)
         if found is not None:
             return found

@@ -1,1 +1,1 @@
-"""Items: the smallest resource that is kept in Postgres."""
+"""Items: the smallest resource stored in Postgres."""

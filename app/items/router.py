@@ -46,7 +46,7 @@ class NewItem(BaseModel):
         json_schema_extra={"examples": [{"name": "demo"}]},
     )
 
-    # The length is that of what is sent, which the document can say; what is stored is no longer.
+    # The limit counts characters as sent, which OpenAPI can express. The stored text is not longer.
     name: Annotated[
         str,
         StringConstraints(min_length=1, max_length=_LONGEST, strict=True),

@@ -1,4 +1,4 @@
-"""What the endpoints of jobs and of their reports have in common."""
+"""What the endpoints of jobs and of reports have in common."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     404: {"model": ProblemDetail, "description": "There is no such job"},
     503: {"model": ProblemDetail, "description": "Postgres is not available"},
 }
-#: The answers for a job's result or report that does not exist.
+#: The documented answers when a job's result or report does not exist.
 ANSWERS_OF_FINISHED: dict[int | str, dict[str, Any]] = {
     **ANSWERS,
     202: {"model": JobStatus, "description": "The job is not finished"},
@@ -24,7 +24,7 @@ ANSWERS_OF_FINISHED: dict[int | str, dict[str, Any]] = {
 
 
 def unfinished(job: JobStatus) -> Response | None:
-    """The answer for a job that has no result, or may have none yet; None if it succeeded."""
+    """Return the answer for a job without a result; None if it succeeded."""
     if job.status in ("queued", "running"):
         return answer(job, 202, {"retry-after": "1"})
     if job.status == "cancelled":

@@ -1,4 +1,4 @@
-"""How many jobs a worker runs at once: more while due jobs wait, fewer when none does."""
+"""How many jobs a worker runs at once: more while due jobs wait, fewer while none wait."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from app.observability import metrics
 class Concurrency:
     """A number between two bounds that follows the age of the queue.
 
-    It grows by half (by one at least) while jobs wait longer than the target although every place
-    is taken, and shrinks by one while nothing waits. Between the two it stays, so it does not
-    swing.
+    It grows by half (at least by one) while jobs wait longer than the target and all slots are
+    taken. It shrinks by one while no job waits. In between it stays, so that it does not oscillate.
     """
 
     def __init__(self, lowest: int, highest: int, target_seconds: float) -> None:
@@ -21,9 +20,9 @@ class Concurrency:
         self._publish()
 
     def adapt(self, waited: float, running: int) -> bool:
-        """Record a measurement: seconds the oldest due job has waited, jobs that run here.
+        """Record a measurement and return whether the number changed.
 
-        Returns whether the number changed.
+        `waited`: seconds that the oldest due job has waited; `running`: jobs that run here.
         """
         before = self.limit
         if waited > self._target and running >= self.limit:

@@ -1,7 +1,8 @@
 """List and requeue dead jobs.
 
-This is a command of the operator, not an endpoint: the site must first fix the cause (a source that
-is down, a worker without memory). A client who only wants another try sends the request again.
+This is a command for the operator, not an endpoint: the site must first fix the cause (a source
+that is down, a worker without memory). A client that only wants another attempt sends a new
+request.
 """
 
 from __future__ import annotations
@@ -71,9 +72,9 @@ def _plain(value: object) -> str:
 
 
 def requeue(settings: Settings, which: Which) -> int:
-    """Requeue dead jobs with all their attempts; return how many.
+    """Requeue dead jobs with all their attempts and return how many.
 
-    An id that does not name a dead job is an error, and then no job is requeued.
+    Raise `DeadJobsError` for an id that is not a dead job; then no job is requeued.
     """
     condition, parameters = which.condition()
     try:

@@ -1,9 +1,9 @@
-"""Wake-up messages through Redis Streams: workers start sooner, and no job depends on them.
+"""Wake-up messages through Redis Streams: workers start sooner, but no job depends on them.
 
-A job's row in Postgres is the truth. A hint only says "look now"; whoever reads it claims
-whatever is due. So hints need no acknowledgement, may be lost or doubled, and a worker that hears
-none looks every few seconds anyway. What a job needs has a stream of its own: a hint must not
-wake a worker that cannot help.
+Postgres is the source of truth. A message only says that a job is due; the worker that reads it
+claims any due job. So messages need no acknowledgement and may be lost or duplicated, and workers
+also poll every few seconds. Each need has its own stream, so that a message does not wake a worker
+that cannot run the job.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ log = get_logger("app.jobs.hints")
 
 
 def stream(needs: str | None) -> str:
-    """The stream for jobs that need `needs`."""
+    """Return the name of the stream for jobs with this need."""
     return "airlift:jobs" if needs is None else f"airlift:jobs:{needs}"
 
 
 class HintSender:
-    """Sends wake-up messages and never fails: without one, a worker finds the job later."""
+    """Sends wake-up messages; it never raises, because a worker finds the job later anyway."""
 
     def __init__(self, gate: RedisGate) -> None:
         self._gate = gate
@@ -58,7 +58,7 @@ class HintSender:
 
 
 class HintListener:
-    """Waits for wake-up messages; each wakes one worker of the group."""
+    """Waits for wake-up messages; each message wakes one worker of the group."""
 
     def __init__(self, settings: Settings, consumer: str) -> None:
         self._settings = settings
@@ -67,7 +67,7 @@ class HintListener:
         self._known: frozenset[str] = frozenset()
 
     async def wait(self, needs: Sequence[str], seconds: float) -> bool:
-        """Wait for a message for at most `seconds`; return True if one came."""
+        """Wait up to `seconds` for a message; return True if one came."""
         if self._settings.redis_url is None:
             await asyncio.sleep(seconds)
             return False
@@ -91,7 +91,7 @@ class HintListener:
                 failpoints.reached("hint.read")
             return bool(answer)
         except UNAVAILABLE as error:
-            # A Redis that lost its data has lost the group, too; the next wait recreates it.
+            # A Redis that lost its data also lost the group; the next call recreates it.
             self._known = frozenset()
             metrics.DEPENDENCY_UP.labels("redis").set(0)
             log.warning("no hints from Redis, looking without them", reason=type(error).__name__)

@@ -1,7 +1,7 @@
-"""Pages of jobs, newest first: each page starts after the last job of the one before.
+"""List jobs page by page, newest first: each page starts after the last job of the previous one.
 
-A cursor is a place in the order (creation time, id), not a number of rows to skip. So a page costs
-the same wherever it is, and jobs that are accepted meanwhile move nothing.
+A cursor is a position in the order (creation time, id), not a number of rows to skip. So all pages
+cost the same, and new jobs do not shift later pages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from app.jobs.repository import COLUMNS
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _FORM = struct.Struct(">q16s")
-#: The form of a cursor: any that has it is a place, of a time between 1970 and 2112.
+#: The form of a cursor: any such text is a position, with a time between 1970 and 2112.
 CURSOR = "^AA[A-Za-z0-9_-]{30}$"
 #: The error message for any other text.
 NO_CURSOR = "is no cursor that this service gave"
@@ -31,26 +31,26 @@ NO_CURSOR = "is no cursor that this service gave"
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A job's place in the order of the list, and where the next page starts."""
+    """A job's position in the order of the list, after which the next page starts."""
 
     created_at: dt.datetime
     id: uuid.UUID
 
     def text(self) -> str:
-        """The place in the form that clients hand back."""
+        """Return the position as the text that clients send back."""
         micros = (self.created_at - _EPOCH) // _MICROSECOND
         return base64.urlsafe_b64encode(_FORM.pack(micros, self.id.bytes)).decode("ascii")
 
     @classmethod
     def of(cls, text: str) -> Cursor:
-        """Read a cursor; raises ValueError for anything that `text` did not write."""
+        """Read a cursor; raise ValueError for a text that `text` did not write."""
         try:
             raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
             micros, identity = _FORM.unpack(raw)
             found = cls(_EPOCH + micros * _MICROSECOND, uuid.UUID(bytes=identity))
         except (UnicodeEncodeError, binascii.Error, struct.error, OverflowError) as error:
             raise ValueError(NO_CURSOR) from error
-        # base64 has a second alphabet, which Python reads along.
+        # Python also accepts the second alphabet of base64; reject it.
         if found.text() != text:
             raise ValueError(NO_CURSOR)
         return found
@@ -58,7 +58,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which jobs to list; what is None or empty does not narrow the list."""
+    """Which jobs to list; None and empty values do not filter."""
 
     client: str | None
     states: Sequence[str] = ()
@@ -70,7 +70,7 @@ class Selection:
 async def page(
     database: Database, selection: Selection, cursor: Cursor | None, limit: int
 ) -> tuple[list[DictRow], Cursor | None]:
-    """Up to `limit` jobs that come after a cursor, and the cursor of the next page, if any."""
+    """Return up to `limit` jobs after a cursor, and the cursor of the next page or None."""
     conditions: list[tuple[str, Any]] = []
     if selection.client is not None:
         conditions.append(("client = %s", selection.client))

@@ -1,8 +1,8 @@
 """Process collected records: check, classify and summarise them.
 
 Records come in batches and leave as rows of the report, packed a thousand at a time, so that the
-memory a job takes hardly grows with its source. An entry that cannot be used is a row too, with
-the reason, and is counted: nothing is dropped without a trace.
+memory of a job hardly grows with its source. An unusable entry also becomes a row with the reason,
+and is counted, so that nothing is dropped silently.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_VALUE = 1e9
 
 
 NOT_UTF8 = "text not UTF-8: save the source as UTF-8 (in Excel: CSV UTF-8)"
-# How sure a model is, in bands: the report's columns.
+# Columns of the report: jobs' predictions by probability.
 BANDS = ((0.9, "0.9 or more"), (0.8, "0.8 to 0.9"), (0.6, "0.6 to 0.8"), (0.0, "below 0.6"))
 
 
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 @dataclass(slots=True)
 class _Tally:
-    """Sums over the predictions of one model."""
+    """Sums over all predictions of one model."""
 
     counts: Counter[str] = field(default_factory=Counter)
     bands: Counter[str] = field(default_factory=Counter)
@@ -83,7 +83,7 @@ class _Tally:
 
 @dataclass(slots=True)
 class _Errors:
-    """Records that could not be used, and why."""
+    """Unusable records by reason, with a sample."""
 
     reasons: Counter[str] = field(default_factory=Counter)
     sample: list[dict[str, Any]] = field(default_factory=list)
@@ -96,7 +96,7 @@ class _Errors:
 
 
 class Processor:
-    """Works through one collection in steps, so that its caller can do other things in between."""
+    """Processes one collection in steps, so that its caller can work in between."""
 
     def __init__(self, models: Models, selection: Selection, collection: Collection) -> None:
         self._models = models
@@ -134,7 +134,7 @@ class Processor:
             )
 
     def steps(self) -> Generator[int, None, None]:
-        """Process a batch at a time; yields how many records are done."""
+        """Process one batch per step; yield the number of records processed so far."""
         with contextlib.closing(_closable(self._collection.batches)) as batches:
             for batch in batches:
                 self._batch(batch)
@@ -159,7 +159,7 @@ class Processor:
             self._pack()
 
     def _pack(self) -> None:
-        """Put the rows by as text: a tenth of what they take as objects."""
+        """Pack the rows as text, which takes a tenth of their memory as objects."""
         if self._rows:
             self.parts.append(json.dumps(self._rows, separators=(",", ":")))
             self._rows = []
@@ -194,7 +194,7 @@ class Processor:
         reason = _unusable(text)
         if reason is not None or not isinstance(text, str):
             if reason == NOT_UTF8 and (foreign := self._collection.foreign()) is not None:
-                # So is every such text: one sentence, not a count of rows.
+                # All such texts are affected: fail once instead of rejecting each row.
                 raise PermanentSourceError("not-utf-8", foreign)
             errors.append(self._skip(line, reason or "no text", self._text))
             return None
@@ -219,7 +219,7 @@ class Processor:
         return self._errors.add(line, reason, name)
 
     def result(self) -> dict[str, Any]:
-        """The summary that a client gets; it names fields and numbers, and repeats no text."""
+        """Return the summary for the client: names and numbers, never a text of the source."""
         errors = self._errors
         result: dict[str, Any] = {
             "source": self._collection.origin,
@@ -263,7 +263,7 @@ def _unusable(text: Any) -> str | None:
         return "no text"
     if len(text) > _MAX_TEXT:
         return "text too long"
-    # NUL, halves of surrogate pairs, bytes that were no UTF-8 (mostly a cp1252 export).
+    # NUL, lone surrogates, bytes that are not UTF-8 (mostly a cp1252 export).
     if clean(text) == text:
         return None
     return NOT_UTF8 if any("\udc80" <= one <= "\udcff" for one in text) else "text not valid"
@@ -273,12 +273,12 @@ def _identity(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     if isinstance(value, int) and abs(value) >= 10**_MAX_ID:
-        return None  # too long to be one, and slow to be written out
+        return None  # too long for an id, and slow to convert
     return str(clean(str(value)))[:_MAX_ID]
 
 
 def _numbers(record: Record, names: Sequence[str]) -> list[float] | str:
-    """The features, or the name of the field that is none."""
+    """Return the features, or the name of the first field that is not a number."""
     values: list[float] = []
     for name in names:
         value = record.get(name)

@@ -13,17 +13,17 @@ from psycopg.rows import DictRow
 from app.db.pool import Connection, Database
 from app.db.values import jsonb, ordered_json
 
-# The newest form of `config` that this code writes, and the oldest and newest it can run. A job
-# of a form that no running worker knows stays queued until one comes that does.
+# The version of `config` that this code writes, and the oldest and newest that it can run. A job
+# of another version stays queued until a worker that knows it runs.
 PAYLOAD_VERSION = 1
 PAYLOAD_OLDEST = 1
-#: The code of an error that is not a source's: its message is for the operator.
+#: The error code of internal errors, whose message is for the operator only.
 INTERNAL = "internal"
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that this worker holds, for as long as it renews the lease."""
+    """A job that this worker holds while it renews the lease."""
 
     id: uuid.UUID
     epoch: int
@@ -48,10 +48,10 @@ class NewJob:
     request_id: str | None
 
 
-# How many due jobs of each need a claim looks at: as many workers may take one at the same moment.
+# Due jobs per need that a claim reads: up to as many workers can claim at the same moment.
 _HEADS = 32
-# Each need has its own place in the index `jobs_due_by_need`, so jobs that wait for another host
-# are never read, however many they are. No need is the empty one.
+# The index `jobs_due_by_need` is ordered by need, so any number of jobs that wait for another host
+# is never read. "No need" is the empty string.
 _DUE = """SELECT head.id, head.run_after
     FROM generate_series(%s::int, %s::int) AS version
     CROSS JOIN unnest(%s::text[]) AS need
@@ -63,7 +63,7 @@ _DUE = """SELECT head.id, head.run_after
 
 
 def _due(available: Sequence[str], most: int) -> tuple[Any, ...]:
-    """The parameters of `_DUE`."""
+    """Return the parameters of `_DUE`."""
     return PAYLOAD_OLDEST, PAYLOAD_VERSION, ["", *available], most
 
 
@@ -93,9 +93,9 @@ async def insert(connection: Connection, job: NewJob) -> None:
 async def remember_key(
     connection: Connection, client: str, key: str, fingerprint: bytes, job_id: uuid.UUID
 ) -> DictRow | None:
-    """Bind an idempotency key to a job; returns the earlier binding if there is one.
+    """Bind an idempotency key to a job; return the earlier binding if there is one.
 
-    Must run in the transaction that inserts the job. A concurrent request with the same key waits
+    Call it in the transaction that inserts the job. A concurrent request with the same key waits
     here until that transaction ends.
     """
     while True:
@@ -111,13 +111,13 @@ async def remember_key(
                JOIN jobs ON jobs.id = job_id WHERE idempotency_keys.client = %s AND key = %s""",
             (client, key),
         )
-        # None: the sweeper forgot the key in between; then it is free to be bound.
+        # None: the sweeper deleted the key in between, so it can be bound now.
         if (row := await cursor.fetchone()) is not None:
             return row
 
 
 async def get(database: Database, job_id: uuid.UUID, client: str | None) -> DictRow | None:
-    """One job; with `client`, only if it is theirs."""
+    """Return one job or None; with `client`, only a job of that client."""
     return await database.fetch_one(
         f"""SELECT {COLUMNS} FROM jobs
             WHERE id = %s AND (%s::text IS NULL OR client = %s)""",  # noqa: S608 - constants
@@ -130,7 +130,7 @@ async def get(database: Database, job_id: uuid.UUID, client: str | None) -> Dict
 async def get_with_result(
     database: Database, job_id: uuid.UUID, client: str | None
 ) -> DictRow | None:
-    """One job as `get` finds it, and its `result` as JSON text: None if it has none."""
+    """Return one job like `get`, with its `result` as JSON text or None."""
     return await database.fetch_one(
         f"""SELECT {COLUMNS},
                 (SELECT result::text FROM job_results WHERE job_id = jobs.id) AS result
@@ -157,14 +157,14 @@ CLAIM = f"""WITH due AS MATERIALIZED ({_DUE} ORDER BY head.run_after, head.id)
 
 
 def claim_parameters(owner: str, lease_seconds: float, available: Sequence[str]) -> tuple[Any, ...]:
-    """The parameters of `CLAIM`."""
+    """Return the parameters of `CLAIM`."""
     return *_due(available, _HEADS), owner, lease_seconds
 
 
 async def claim(
     database: Database, *, owner: str, lease_seconds: float, available: Sequence[str]
 ) -> Claim | None:
-    """Take the job that is due longest and that this worker can run, if there is one."""
+    """Claim the job that is due longest and that this worker can run; None if there is none."""
     row = await database.fetch_one(CLAIM, *claim_parameters(owner, lease_seconds, available))
     return None if row is None else Claim(**row)
 
@@ -172,7 +172,7 @@ async def claim(
 async def renew(
     database: Database, held: Claim, lease_seconds: float, processed: int, total: int | None
 ) -> bool:
-    """Keep the lease and note the progress; False if the job is no longer ours."""
+    """Renew the lease and store the progress; return False if this worker lost it."""
     count = await database.execute(
         """UPDATE jobs SET lease_expires_at = now() + make_interval(secs => %s),
                processed = %s, total = %s, updated_at = now()
@@ -189,9 +189,9 @@ async def renew(
 async def succeed(
     database: Database, held: Claim, result: dict[str, Any], records: int, parts: Sequence[str]
 ) -> bool:
-    """Store the result and the rows of the report (`parts`: JSON lists of them), and end the job.
+    """Store the result and the report's rows (`parts`: JSON lists of rows), and end the job.
 
-    All of it or nothing; False if the job is no longer ours.
+    One transaction; return False if this worker lost it.
     """
     async with database.connection() as connection, connection.transaction():
         cursor = await connection.execute(
@@ -217,7 +217,7 @@ async def succeed(
 async def get_rows(
     database: Database, job_id: uuid.UUID, part: int
 ) -> tuple[list[list[Any]], bool]:
-    """A part of the rows of a job's report (from 0 on), and whether another one follows."""
+    """Return a part of the rows of a job's report (from 0), and whether another part follows."""
     row = await database.fetch_one(
         """SELECT rows, EXISTS (SELECT FROM job_rows AS next WHERE next.job_id = job_rows.job_id
                AND next.part = job_rows.part + 1) AS more
@@ -229,7 +229,7 @@ async def get_rows(
 
 
 async def end(database: Database, held: Claim, state: str, error: dict[str, str]) -> bool:
-    """End the job as `failed` or `dead`; False if it is no longer ours."""
+    """End the job as `failed` or `dead`; return False if this worker lost it."""
     count = await database.execute(
         """UPDATE jobs SET state = %s, error = %s, finished_at = now(), updated_at = now(),
                lease_owner = NULL, lease_expires_at = NULL
@@ -243,7 +243,7 @@ async def end(database: Database, held: Claim, state: str, error: dict[str, str]
 
 
 async def retry(database: Database, held: Claim, delay: float, error: dict[str, str]) -> bool:
-    """Requeue the job for a later attempt; return False if it is no longer ours."""
+    """Requeue the job for a later attempt; return False if this worker lost it."""
     count = await database.execute(
         """UPDATE jobs SET state = 'queued', error = %s, updated_at = now(),
                run_after = now() + make_interval(secs => %s),
@@ -258,7 +258,7 @@ async def retry(database: Database, held: Claim, delay: float, error: dict[str, 
 
 
 async def release(database: Database, held: Claim) -> bool:
-    """Requeue a job that was not finished in time; the attempt does not count."""
+    """Requeue a job that was not finished in time, without counting the attempt."""
     count = await database.execute(
         """UPDATE jobs SET state = 'queued', attempts = attempts - 1, updated_at = now(),
                lease_owner = NULL, lease_expires_at = NULL
@@ -270,16 +270,15 @@ async def release(database: Database, held: Claim) -> bool:
 
 
 async def fate(database: Database, held: Claim) -> tuple[str, bool] | None:
-    """Return a claimed job's state, and whether no later claim took it."""
+    """Return a claimed job's state and whether no later claim took it; None if it is gone."""
     row = await database.fetch_one("SELECT state, lease_epoch FROM jobs WHERE id = %s", held.id)
     return None if row is None else (row["state"], row["lease_epoch"] == held.epoch)
 
 
 async def cancel(database: Database, job_id: uuid.UUID, client: str | None) -> DictRow | None:
-    """Cancel a job that waits or runs; return None if it does neither (any more).
+    """Cancel a queued or running job; return None if it is neither.
 
-    A worker that runs it has lost its lease with this: the next heartbeat tells it, and what it
-    would store is refused.
+    The worker that runs it loses its lease: its next heartbeat fails, and its results are refused.
     """
     return await database.fetch_one(
         f"""UPDATE jobs SET state = 'cancelled', finished_at = now(), updated_at = now(),
@@ -297,19 +296,19 @@ DUE_SECONDS = f"SELECT extract(epoch FROM now() - min(run_after)) AS oldest FROM
 
 
 def due_parameters(available: Sequence[str]) -> tuple[Any, ...]:
-    """The parameters of `DUE_SECONDS`."""
+    """Return the parameters of `DUE_SECONDS`."""
     return _due(available, 1)
 
 
 async def due_seconds(database: Database, available: Sequence[str]) -> float:
-    """How long the job has waited that is due longest among those that such a worker can run."""
+    """Return the wait in seconds of the longest due job that a worker with these needs can run."""
     row = await database.fetch_one(DUE_SECONDS, *due_parameters(available))
     return float(row["oldest"] or 0) if row is not None else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """The queue in numbers, for metrics."""
+    """The state of the queue for metrics."""
 
     queued: int
     running: int
@@ -318,7 +317,7 @@ class QueueState:
 
 
 async def queue_state(database: Database) -> QueueState:
-    """Count what is not finished; every count is served by a partial index."""
+    """Count unfinished jobs; partial indexes serve all counts."""
     row = await database.fetch_one(
         """SELECT
                (SELECT count(*) FROM jobs WHERE state = 'queued') AS queued,
@@ -333,7 +332,7 @@ async def queue_state(database: Database) -> QueueState:
 
 
 def next_attempt(row: DictRow) -> dt.datetime | None:
-    """When a job that failed before is tried again."""
+    """Return when a job is tried again after a failed attempt, or None."""
     if row["state"] != "queued" or row["attempts"] == 0:
         return None
     moment: dt.datetime = row["run_after"]

@@ -146,6 +146,6 @@ async def result(request: Request, job_id: uuid.UUID) -> Response:
     if waiting is not None:
         return waiting
     done = JobFinished(job_id=row["id"], status="succeeded", finished_at=row["finished_at"])
-    # The result as it is stored: it was JSON already.
+    # The stored result is JSON already.
     body = f'{done.model_dump_json()[:-1]},"result":{row["result"]}}}'
     return encoded(body.encode())

@@ -1,4 +1,4 @@
-"""Runs one claimed job: collect, process, finish, with the lease kept alive all the while."""
+"""Run one claimed job: collect, process, finish, and renew the lease meanwhile."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from app.sources.registry import CONFIGS
 from app.threads import alone
 
 log = get_logger("app.worker")
-# The lease is renewed at least this often: progress shows, and a cancelled job stops, so soon.
+# Renew the lease at least this often: it limits the delay of progress and of cancellation.
 _HEARTBEAT_SECONDS = 2.0
 
 
@@ -37,16 +37,16 @@ class _Progress:
 
 
 class LeaseLostError(Exception):
-    """Another worker may hold the job now; the results of this one are dropped."""
+    """Another worker may hold the job now, so the results of this one are dropped."""
 
 
 def full_jitter(attempt: int, base: float, cap: float) -> float:
-    """How long to wait before the next attempt: anything up to an exponentially growing bound."""
-    return random.uniform(0, min(cap, base * 2 ** min(attempt, 20)))  # noqa: S311 - no secret
+    """Return a random wait in seconds before the next attempt, with an exponential upper limit."""
+    return random.uniform(0, min(cap, base * 2 ** min(attempt, 20)))  # noqa: S311 - not a secret
 
 
 class Runner:
-    """Runs a job to its end, whatever that is."""
+    """Runs a claimed job to any of its outcomes."""
 
     def __init__(
         self, settings: Settings, database: Database, sources: dict[str, Source], models: Models
@@ -111,7 +111,7 @@ class Runner:
                 return await self._again(held, error.code, str(error))
             except Exception as error:
                 log.error("attempt failed", exc_info=error)
-                # For the operator, who reads it with `python -m app jobs`; clients do not see it.
+                # The operator reads this with `python -m app jobs`; clients never see it.
                 message = f"{type(error).__name__}: {describe_exception(error)}"
                 return await self._again(held, repository.INTERNAL, message)
             failpoints.reached("succeed.before")
@@ -146,12 +146,12 @@ class Runner:
         processor = Processor(self._models, config, collection)
         steps = processor.steps()
         try:
-            # In a thread and in steps: a long computation must not hold up heartbeats and probes.
-            # Each job has a thread of its own: one that hangs holds up no other job either.
+            # Use a thread and steps: a long computation must not delay heartbeats and probes. Each
+            # job has its own thread, so that a hanging job does not delay others.
             while (done := await alone("job-step", lambda: next(steps, None))) is not None:
                 progress.processed = done
         finally:
-            # A step that still runs cannot be closed; it ends soon, and what it read from with it.
+            # A running step cannot be closed. It ends soon, and then its source is closed too.
             with suppress(ValueError):
                 steps.close()
         records = processor.result()["records"]
@@ -160,7 +160,7 @@ class Runner:
         return processor
 
     async def _heartbeat(self, held: Claim, progress: _Progress) -> None:
-        """Renew the lease until it is lost; returns only then."""
+        """Renew the lease until it is lost, then return."""
         lease = self._settings.job_lease_seconds
         last = time.monotonic()
         while True:
@@ -173,8 +173,7 @@ class Runner:
                     return
                 last = time.monotonic()
             except DatabaseUnavailableError:
-                # Without an answer the lease may have run out: then somebody else may work on the
-                # job.
+                # Without an answer the lease may have expired, and another worker may run the job.
                 if time.monotonic() - last > lease * 3:
                     return
             failpoints.reached("heartbeat.after")
@@ -205,15 +204,15 @@ class Runner:
         return state
 
     async def _persist(self, held: Claim, state: str, write: Callable[[], Awaitable[bool]]) -> None:
-        """Write the end of an attempt, waiting for Postgres if need be: it is fenced."""
+        """Write the end of an attempt; retry until Postgres answers. Fencing makes retries safe."""
         deadline = time.monotonic() + 10 * self._settings.job_lease_seconds
         unsure = False
         while True:
             try:
                 if await write():
                     return
-                # The connection may have gone in the middle of an earlier commit: then the
-                # refusal says only that it was written already.
+                # The connection may have failed during an earlier commit. Then the refusal only
+                # means that the end is written already.
                 if unsure and await repository.fate(self._database, held) == (state, True):
                     return
                 raise LeaseLostError
@@ -225,7 +224,7 @@ class Runner:
                 await asyncio.sleep(0.5)
 
     async def _why_lost(self, held: Claim) -> str:
-        """The outcome of an attempt whose job is no longer this worker's."""
+        """Return the outcome of an attempt whose job this worker no longer owns."""
         with suppress(DatabaseUnavailableError):
             fate = await repository.fate(self._database, held)
             if fate is not None and fate[0] == "cancelled":

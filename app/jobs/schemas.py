@@ -1,4 +1,4 @@
-"""What goes in and out of the job endpoints."""
+"""Requests and answers of the job endpoints."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class JobStatus(BaseModel):
 
 
 def _no_number(value: object) -> object:
-    """Refuse a number: a count of seconds is no date and time, though it could be taken for one."""
+    """Reject a number: pydantic would read it as seconds, but it is not a date and time."""
     if isinstance(value, str) and "T" not in value.upper():
         msg = "must be a date and time such as 2026-11-22T02:15:04Z"
         raise ValueError(msg)

@@ -33,7 +33,7 @@ log = get_logger("app.jobs")
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The job that answers a request: a new one, or the one that the same key made before."""
+    """The job of a request: a new one, or the earlier one with the same key."""
 
     id: uuid.UUID
     state: State
@@ -41,7 +41,7 @@ class Taken:
 
 
 class JobService:
-    """The operations of the endpoints on jobs."""
+    """The operations behind the job endpoints."""
 
     def __init__(
         self,
@@ -88,11 +88,11 @@ class JobService:
         return Taken(job.id, "queued", replayed=False)
 
     async def _record(self, job: repository.NewJob, key: str | None) -> Taken | None:
-        """Commit a job; returns the earlier job instead if its key made one before."""
+        """Commit a job; return None, or the earlier job if its key exists already."""
         async with self._database.connection() as connection:
             if key is None:
                 failpoints.reached("trigger.before_commit")
-                # One statement by itself: its answer comes after its commit.
+                # A single statement: it returns only after its commit.
                 await repository.insert(connection, job)
             else:
                 earlier = await self._record_keyed(connection, job, key)
@@ -105,7 +105,7 @@ class JobService:
         self, connection: Connection, job: repository.NewJob, key: str
     ) -> Taken | None:
         async with connection.transaction():
-            # The job first: the key's row refers to it. If the key is taken, both go.
+            # Insert the job first, because the key refers to it. If the key exists, roll back both.
             await repository.insert(connection, job)
             fingerprint = _fingerprint(job.source_type, job.config)
             earlier = await repository.remember_key(
@@ -118,7 +118,7 @@ class JobService:
         return None
 
     async def cancel(self, job_id: uuid.UUID, client: str | None) -> DictRow:
-        """Cancel a job; a repeated call finds it cancelled, a finished job is a 409."""
+        """Cancel a job; a repeated call returns it again, a finished job raises a 409 problem."""
         while True:
             failpoints.reached("cancel.before")
             row = await repository.cancel(self._database, job_id, client)
@@ -130,7 +130,7 @@ class JobService:
             row = await self.find(job_id, client)
             if row["state"] == "cancelled":
                 return row
-            # Queued or running again, if a dead job was requeued in between.
+            # The job is queued or running again: a dead job was requeued in between.
             if row["state"] not in ("queued", "running"):
                 raise Problem(
                     409,
@@ -143,15 +143,15 @@ class JobService:
     async def page(
         self, selection: listing.Selection, cursor: listing.Cursor | None, limit: int
     ) -> tuple[Sequence[DictRow], listing.Cursor | None]:
-        """A page of jobs and the place where the next one starts."""
+        """Return a page of jobs and the cursor of the next one."""
         return await listing.page(self._database, selection, cursor, limit)
 
     async def find(self, job_id: uuid.UUID, client: str | None) -> DictRow:
-        """Return a job's row; another client's job is answered like one that does not exist."""
+        """Return a job's row; another client's job raises the same 404 as a missing one."""
         return _known(job_id, await repository.get(self._database, job_id, client))
 
     async def find_with_result(self, job_id: uuid.UUID, client: str | None) -> DictRow:
-        """A job's row with its `result` as JSON text, which a job that succeeded has."""
+        """Return a job's row, with the `result` of a succeeded job as JSON text."""
         row = _known(job_id, await repository.get_with_result(self._database, job_id, client))
         if row["state"] == "succeeded" and row["result"] is None:
             raise Problem(410, "result-gone", "The result is no longer kept")
@@ -181,7 +181,7 @@ def _replay(earlier: DictRow, fingerprint: bytes) -> Taken:
 
 
 def status_of(row: DictRow) -> JobStatus:
-    """A row as clients see it."""
+    """Return a row in the form that clients see."""
     return JobStatus(
         job_id=row["id"],
         status=row["state"],
@@ -198,7 +198,7 @@ def status_of(row: DictRow) -> JobStatus:
 
 
 def _told(error: dict[str, str]) -> JobError:
-    """Return an error for clients: messages of sources are for them, others are not."""
+    """Return an error for clients: with the message of a source, without an internal one."""
     if error["code"] == repository.INTERNAL:
         message = "the service failed; the error was logged, give the operator the job's id"
         return JobError(code=error["code"], message=message)

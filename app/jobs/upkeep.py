@@ -1,7 +1,7 @@
-"""The sweeper: requeues jobs of workers that do not answer, and deletes old data.
+"""The sweeper: requeues jobs of unresponsive workers, and deletes expired data.
 
-Each worker runs one. They do not disturb each other: a row that one of them holds is skipped by
-the rest. Only the clock of Postgres counts.
+Each worker runs one. They do not block each other: each skips the rows that another one holds. Only
+the clock of Postgres counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BATCHES = 20
 async def take_back_expired(
     database: Database, backoff_base: float, backoff_cap: float
 ) -> list[DictRow]:
-    """End the attempts of workers that do not answer: requeue jobs, or mark them dead."""
+    """End attempts whose lease expired: requeue the jobs, or mark them dead."""
     return await database.fetch_all(
         """WITH silent AS MATERIALIZED (
                SELECT id FROM jobs WHERE state = 'running' AND lease_expires_at < now()
@@ -47,7 +47,7 @@ async def take_back_expired(
 
 
 async def forget_keys(database: Database, hours: float) -> int:
-    """Delete some idempotency keys that are older than `hours`; returns how many."""
+    """Delete a batch of idempotency keys older than `hours`; return the number."""
     return await database.execute(
         """WITH old AS MATERIALIZED (
                SELECT client, key FROM idempotency_keys
@@ -61,7 +61,7 @@ async def forget_keys(database: Database, hours: float) -> int:
 
 
 async def forget_jobs(database: Database, days: float) -> int:
-    """Delete some jobs that finished more than `days` ago, with their results and keys."""
+    """Delete a batch of jobs that finished more than `days` ago, with results and keys."""
     return await database.execute(
         """WITH old AS MATERIALIZED (
                SELECT id FROM jobs WHERE finished_at < now() - make_interval(secs => %s)
@@ -73,7 +73,7 @@ async def forget_jobs(database: Database, days: float) -> int:
 
 
 class Sweeper:
-    """What a worker does between jobs, for all of them."""
+    """The periodic upkeep of a worker."""
 
     def __init__(self, settings: Settings, database: Database, queue: QueueWatch) -> None:
         self._settings = settings
@@ -83,7 +83,7 @@ class Sweeper:
         self.interval = min(5.0, max(0.25, settings.job_lease_seconds / 3))
 
     async def sweep(self) -> None:
-        """One round; raises `DatabaseUnavailableError` while Postgres is away."""
+        """Run one round; raise `DatabaseUnavailableError` while Postgres is not available."""
         await self._queue.look()
         failpoints.reached("sweep.before")
         settings = self._settings
@@ -98,7 +98,7 @@ class Sweeper:
 
     @staticmethod
     def _account(row: DictRow) -> None:
-        """Count for the worker that cannot, and log under the id of the job's request."""
+        """Count and log on behalf of the lost worker, under the id of the job's request."""
         outcome = "dead" if row["state"] == "dead" else "retried"
         metrics.LEASES_LOST.inc()
         metrics.JOBS_FINISHED.labels(row["source_type"], outcome).inc()
@@ -111,7 +111,7 @@ class Sweeper:
         )
 
     async def _forget(self) -> bool:
-        """Delete what is too old, a small batch at a time; False if there is more."""
+        """Delete expired data in small batches; return False if there is more."""
         failpoints.reached("forget.before")
         days, gone = self._settings.job_retention_days, 0
         for _ in range(_BATCHES):

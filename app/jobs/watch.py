@@ -1,4 +1,4 @@
-"""Measures the queue regularly, so that no scrape or probe has to query a dependency."""
+"""Measure the queue periodically, so that scrapes and probes query no dependency."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = get_logger("app.jobs.watch")
 
 
 class QueueWatch:
-    """What the last look at the queue found."""
+    """The result of the last measurement of the queue."""
 
     def __init__(self, database: Database, degraded_seconds: float) -> None:
         self._database = database
@@ -21,7 +21,7 @@ class QueueWatch:
         self._age = 0.0
 
     def finding(self) -> str | None:
-        """What is wrong with the queue, or None."""
+        """Return the problem of the queue for readiness, or None."""
         if self._age < self._degraded_seconds:
             return None
         return f"a job has been due for {self._age:.0f} s and no worker has started it"
@@ -41,12 +41,12 @@ class QueueWatch:
         self._age = state.oldest_seconds
 
     async def watch(self, seconds: float = 5.0) -> None:
-        """Measure the queue again and again, until cancelled."""
+        """Measure the queue periodically until cancelled."""
         while True:
             try:
                 await self.look()
             except DatabaseUnavailableError:
-                pass  # the metric says it
-            except Exception as error:  # a missing table while the migrations run, for example
+                pass  # the metric of the dependency reports it
+            except Exception as error:  # for example a missing table during migrations
                 log.warning("the queue cannot be measured", exc_info=error)
             await asyncio.sleep(seconds)

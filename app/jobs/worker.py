@@ -1,4 +1,4 @@
-"""The worker process: claims jobs, runs some at a time, sweeps, and stops in order."""
+"""The worker process: claims jobs, runs several at a time, sweeps, and stops in order."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = get_logger("app.worker")
 
 
 class Worker:
-    """One process; its tasks share one event loop."""
+    """One worker process; its tasks share one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -59,12 +59,12 @@ class Worker:
         self._running: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
-        """Take no new job and end when those in flight are done."""
+        """Claim no more jobs and end after those in progress."""
         self.drain.start()
         self._stop.set()
 
     async def run(self) -> None:
-        """Work until told to stop."""
+        """Run until told to stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -85,8 +85,7 @@ class Worker:
             concurrency_max=self.settings.worker_concurrency_max,
         )
         try:
-            # One that ends by itself is a fault (a port that is taken): the process ends
-            # with it.
+            # A task that ends early is a fault (such as a port in use); the process ends with it.
             await asyncio.wait({intake, *background}, return_when=asyncio.FIRST_COMPLETED)
             for task in background:
                 if task.done() and not self._stop.is_set():
@@ -107,7 +106,7 @@ class Worker:
             log.info("worker ended")
 
     async def _take_in(self) -> None:
-        """Claim jobs while there is room, wait for hints while there is nothing to do."""
+        """Claim jobs while slots are free; wait for wake-up messages while no job is due."""
         while not self._stop.is_set():
             if self.drain.active:
                 await self._pause(0.5)
@@ -125,7 +124,7 @@ class Worker:
                     available=available,
                 )
             except Exception as error:
-                # Postgres away, or its tables not there yet: neither ends the worker.
+                # Without Postgres, or before its tables exist, the worker keeps running.
                 reason = str(error) if isinstance(error, DatabaseUnavailableError) else repr(error)
                 log.warning("no job can be claimed", reason=reason[:300])
                 await self._pause(1.0)
@@ -140,7 +139,7 @@ class Worker:
             task.add_done_callback(self._ended)
 
     async def _available(self) -> list[str]:
-        """The needs of jobs that this worker can meet now."""
+        """Return the needs that this worker can meet now."""
         found = [await source.available() for source in self._sources.values()]
         return sorted({need for needs in found for need in needs})
 
@@ -150,7 +149,7 @@ class Worker:
         self._room.set()
 
     async def _wait_for_room(self) -> None:
-        """Until a job ends, more jobs are allowed at once, or the worker is told to stop."""
+        """Wait until a job ends, the limit grows, or the worker is told to stop."""
         self._room.clear()
         room, stop = (asyncio.create_task(event.wait()) for event in (self._room, self._stop))
         await asyncio.wait({room, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -158,7 +157,7 @@ class Worker:
             task.cancel()
 
     async def _adapt(self) -> None:
-        """Let the number of jobs at once follow the age of the queue."""
+        """Adapt the number of concurrent jobs to the age of the queue."""
         every = min(1.0, self.settings.worker_queue_age_seconds)
         while True:
             await asyncio.sleep(every)
@@ -197,12 +196,12 @@ class Worker:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def _sweep(self) -> None:
-        """Sweep again and again; what goes wrong in one round may work in the next."""
+        """Sweep periodically; a failed round is repeated by the next."""
         while True:
             try:
                 await self._sweeper.sweep()
             except DatabaseUnavailableError:
-                pass  # the intake says so already
+                pass  # the claiming task reports this already
             except Exception as error:
                 log.error("sweeping failed", exc_info=error)
             await asyncio.sleep(self._sweeper.interval)
@@ -252,7 +251,7 @@ def run(settings: Settings) -> None:
         worker = Worker(settings)
         metrics.BUILD_INFO.labels(settings.release, settings.revision, settings.colour).set(1)
         for kind in registry.CONFIGS:
-            # From zero on, so that the first one that dies shows as an increase.
+            # Create the counters at zero, so that the first dead job shows as an increase.
             metrics.JOBS_FINISHED.labels(kind, "dead")
         await worker.run()
 

@@ -1,8 +1,8 @@
-"""The line of each request, written without the general way of logging.
+"""Write the log line of each request on a fast path of its own.
 
-It has the same form as every other line, but its fields are known and hold nothing to mask, so
-it is put together from parts that are JSON already. Lines of requests that end in the same turn
-of the event loop share a write.
+The line has the same form as all others. Its fields are fixed and need no masking, so it is built
+from parts that are JSON already. Lines of requests that end in the same turn of the event loop
+share a write.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from functools import lru_cache
 
 from structlog.contextvars import get_contextvars
 
-# What a pipe takes in one piece: lines of several processes never mix.
+# A pipe takes this many bytes in one piece, so lines of several processes never mix.
 _ONE_PIECE = 4096
 _quoted = lru_cache(maxsize=1024)(json.dumps)
 
 
 class AccessLog:
-    """Writes the lines of one process's requests, if the level lets it."""
+    """Writes the request lines of one process, if the log level allows it."""
 
     def __init__(self) -> None:
-        # What is bound now, by `configure`, is true of the whole process.
+        # The fields that `configure` has bound by now hold for the whole process.
         bound = "".join(f",{_quoted(k)}:{json.dumps(v)}" for k, v in get_contextvars().items())
         self._head = f'Z","level":"info","logger":"app.access","event":"request"{bound}'
         self._root = logging.getLogger()
@@ -42,7 +42,7 @@ class AccessLog:
         client: str | None,
         peer: str,
     ) -> None:
-        """Write the line of a request that was answered; `request_id` holds nothing to quote."""
+        """Queue the line of an answered request; `request_id` must need no JSON escapes."""
         if self._root.level > logging.INFO:
             return
         now = time.time()
@@ -57,7 +57,7 @@ class AccessLog:
         )
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the queued lines."""
         lines, self._lines = self._lines, []
         piece = ""
         for line in lines:

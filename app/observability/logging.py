@@ -1,9 +1,8 @@
-"""Logs as one JSON object per line on standard output, from every library.
+"""Log one JSON object per line to standard output, for the service and all libraries.
 
-The service's own lines go through structlog; what libraries, gunicorn, uvicorn and alembic write
-through the standard library gets the same processors and the same form. Bodies, keys and secrets
-never get here: nothing logs them, and what slips into a field or a connection URL is masked on
-the way out.
+The service logs through structlog. Records of libraries, gunicorn, uvicorn and alembic come through
+the standard library and get the same processors and form. Nothing logs bodies, keys or secrets.
+As a second barrier, processors mask secrets in fields and connection URLs.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ _SECRET_FIELDS = re.compile(
 )
 _URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+@")
 _MESSAGE_LIMIT = 500
-# These log whole URLs with their query strings, or every statement, on their "info" level.
+# At level "info" these log URLs with query strings, or every statement.
 _CHATTY = ("alembic.runtime.plugins", "httpx", "httpcore", "psycopg.pool", "asyncio", "concurrent")
 
 
 def _mask(_logger: Any, _method: str, event: Event) -> Event:
-    """Mask secrets in fields that are named like one and in URLs."""
+    """Mask secrets in URLs and in fields whose names say that they hold one."""
     for key, value in event.items():
         if _SECRET_FIELDS.search(key):
             event[key] = "***"
@@ -42,10 +41,9 @@ def _mask(_logger: Any, _method: str, event: Event) -> Event:
 
 
 def describe_exception(error: BaseException) -> str:
-    """An exception's message that holds no data of a client.
+    """Return an exception's message without client data.
 
-    Postgres repeats the offending values in its DETAIL and CONTEXT lines, so only the first line
-    is kept.
+    Postgres repeats values in its DETAIL and CONTEXT lines, so only the first line is kept.
     """
     if isinstance(error, DatabaseError):
         text = error.diag.message_primary or (str(error).splitlines() or [""])[0]
@@ -55,7 +53,7 @@ def describe_exception(error: BaseException) -> str:
 
 
 def _render_exception(_logger: Any, _method: str, event: Event) -> Event:
-    """Turn `exc_info` into a type, a message and a stack without local variables."""
+    """Replace `exc_info` by a type, a message and a stack without local variables."""
     info = event.pop("exc_info", None)
     if not info:
         return event
@@ -75,7 +73,7 @@ def _render_exception(_logger: Any, _method: str, event: Event) -> Event:
 
 
 def _stack(error: BaseException, depth: int = 0) -> list[str]:
-    """The frames of an exception and of its causes, innermost last."""
+    """Return the frames of an exception and of its causes, innermost last."""
     frames = [
         f"{frame.filename}:{frame.lineno} in {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
@@ -88,7 +86,7 @@ def _stack(error: BaseException, depth: int = 0) -> list[str]:
 
 
 def _level_first(_logger: Any, _method: str, event: Event) -> Event:
-    """Put the fields that people look for at the start of the line."""
+    """Move the most-read fields to the start of the line."""
     if "source" in event:
         event.setdefault("logger", event.pop("source"))
     ordered: Event = {}
@@ -103,8 +101,8 @@ _encode = json.JSONEncoder(default=repr, separators=(",", ":")).encode
 
 
 def _to_json(_logger: Any, _method: str, event: Event) -> str:
-    # ASCII only: a line never breaks a collector's idea of an encoding, and lone surrogates
-    # cannot fail.
+    # ASCII only: it is valid in any encoding that a log collector expects, and lone surrogates
+    # cannot make the encoder fail.
     return _encode(event)
 
 
@@ -118,7 +116,7 @@ _SHARED: list[Any] = [
 
 
 class _StandardOutput:
-    """Finds `sys.stdout` at each write, so that tests may replace it; a line is one write."""
+    """Looks up `sys.stdout` at each write, so that tests can replace it; one write per line."""
 
     def write(self, text: str) -> int:
         written = sys.stdout.write(text)
@@ -130,7 +128,7 @@ class _StandardOutput:
 
 
 def stdlib_handler() -> logging.Handler:
-    """A handler that gives the standard library's records the service's form."""
+    """Return a handler that gives records of the standard library the service's form."""
     handler = logging.StreamHandler(_StandardOutput())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -181,5 +179,5 @@ def _log_uncaught(
 
 
 def get_logger(name: str) -> Any:
-    """A logger of the service whose lines carry `name` in their `logger` field."""
+    """Return a logger whose lines have `name` in their `logger` field."""
     return structlog.get_logger(source=name)

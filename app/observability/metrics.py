@@ -1,8 +1,8 @@
-"""Prometheus metrics, correct over all processes of a container.
+"""Prometheus metrics, summed over all processes of a container.
 
-gunicorn's workers share one directory of memory-mapped files (`PROMETHEUS_MULTIPROC_DIR`, set by
-`gunicorn_conf.py` before this module is imported); whichever worker answers a scrape adds them
-up. Gauges therefore name how values of several processes are merged.
+gunicorn's workers share a directory of memory-mapped files (`PROMETHEUS_MULTIPROC_DIR`, which
+`gunicorn_conf.py` sets before it imports this module). The worker that answers a scrape merges
+them. Each gauge therefore declares how to merge the values of several processes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 if os.environ.get(MULTIPROC_DIR):
-    # Every change of a value asks who this process is; a fork is when that changes.
+    # The library asks for the process id at each change; keep it, and update it after a fork.
     _process = [os.getpid()]
     os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, os.getpid()))
     values.ValueClass = values.MultiProcessValue(lambda: _process[0])  # type: ignore[no-untyped-call]
 
-# Without them: a third of all series, which no dashboard uses.
+# Disable the `_created` series: a third of all series, and no dashboard reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 REQUESTS = Counter(
@@ -63,12 +63,12 @@ AUTHENTICATIONS = Counter(
 )
 RATE_LIMIT = Counter(
     "app_rate_limit_total",
-    "Requests by what the rate limit said: allowed, limited, or unchecked without Redis.",
+    "Requests by result of the rate limit: allowed, limited, or unchecked without Redis.",
     ["outcome"],
 )
 REFUSED = Counter(
     "app_requests_refused_total",
-    "Requests that broke a limit: of time, of the body, of what runs at once.",
+    "Requests refused by a limit of time, size, form or concurrency.",
     ["limit"],
 )
 
@@ -80,24 +80,24 @@ PREDICT_CACHE = Counter(
 )
 PREDICT_CACHE_BYTES = Gauge(
     "app_predict_cache_bytes",
-    "Memory that kept predictions take, in all processes.",
+    "Memory of cached predictions, in all processes.",
     multiprocess_mode="livesum",
 )
 MODEL_INFO = Gauge(
     "app_model_info",
-    "One for each loaded model.",
+    "Constant 1 for each loaded model.",
     ["model", "version", "sha256"],
     multiprocess_mode="livemax",
 )
 BUILD_INFO = Gauge(
     "app_build_info",
-    "One; the labels say what runs here.",
+    "Constant 1; the labels identify the release.",
     ["version", "revision", "colour"],
     multiprocess_mode="livemax",
 )
 DEPENDENCY_UP = Gauge(
     "app_dependency_up",
-    "Whether the last look at a dependency found it usable.",
+    "Whether the last check of a dependency succeeded.",
     ["dependency"],
     multiprocess_mode="livemostrecent",
 )
@@ -111,26 +111,26 @@ JOBS_FINISHED = Counter(
 )
 JOB_SECONDS = Histogram(
     "app_job_duration_seconds",
-    "Time one attempt took.",
+    "Duration of one attempt.",
     ["source_type"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
 JOBS = Gauge("app_jobs", "Jobs by state.", ["state"], multiprocess_mode="livemostrecent")
 QUEUE_AGE = Gauge(
     "app_jobs_queue_age_seconds",
-    "How long the job that is due longest has been waiting.",
+    "Seconds that the longest due job has been waiting.",
     multiprocess_mode="livemostrecent",
 )
 HINTS = Counter(
     "app_job_hints_total", "Wake-up messages sent through Redis, by outcome.", ["outcome"]
 )
 LEASES_LOST = Counter(
-    "app_job_leases_lost_total", "Jobs taken back because their worker went silent."
+    "app_job_leases_lost_total", "Jobs whose lease expired because their worker did not respond."
 )
 JOBS_CANCELLED = Counter("app_jobs_cancelled_total", "Jobs cancelled, by source.", ["source_type"])
 WORKER_CONCURRENCY = Gauge(
     "app_worker_concurrency",
-    "How many jobs this worker runs at once at most; follows the age of the queue.",
+    "Maximum of concurrent jobs of this worker; follows the age of the queue.",
     multiprocess_mode="livesum",
 )
 WORKER_RUNNING = Gauge(
@@ -142,7 +142,7 @@ RECORDS = Counter(
 
 
 def render() -> bytes:
-    """The exposition text for all processes that share this container."""
+    """Return the exposition text for all processes of this container."""
     if os.environ.get(MULTIPROC_DIR):
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -152,7 +152,7 @@ def render() -> bytes:
 
 @lru_cache(maxsize=4096)
 def request_series(method: str, endpoint: str, status: int) -> tuple[Counter, Histogram]:
-    """The two series of one kind of answer; looking labels up costs more than counting."""
+    """Return counter and histogram of one kind of answer, kept to save the look-up of labels."""
     return (
         REQUESTS.labels(method, endpoint, str(status)),
         LATENCY.labels(method, endpoint),
@@ -161,5 +161,5 @@ def request_series(method: str, endpoint: str, status: int) -> tuple[Counter, Hi
 
 @lru_cache(maxsize=64)
 def prediction_series(model: str, label: str) -> Counter:
-    """The series of one label of one model."""
+    """Return the counter of one label of one model."""
     return PREDICTIONS.labels(model, label)

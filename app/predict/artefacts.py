@@ -1,7 +1,7 @@
-"""Models as plain arrays: read, checked against their sha256, and computed in pure Python.
+"""Read models as plain arrays, check their sha256 and compute them in pure Python.
 
-No pickle, so an artefact can hold nothing but numbers and words; no numpy or scikit-learn in the
-image. A test holds the results equal to scikit-learn's.
+There is no pickle, so an artefact can hold nothing but numbers and words. The image needs neither
+numpy nor scikit-learn. A test checks that the results equal those of scikit-learn.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 FORMAT = 2
-#: The label of a text that the model knows nothing of.
+#: The label of a text without a word that the model knows.
 NEUTRAL = "neutral"
 
 
 class ModelError(Exception):
-    """A model cannot be used; the service does not start with it."""
+    """A model is missing, damaged or of another format; the message names the file."""
 
 
 class Prediction(NamedTuple):
-    """The likeliest label and the probability of each.
+    """The most probable label, and the probability (0 to 1) of each label.
 
-    `coverage` is the share of a text's words that the model knows; rows of numbers have none.
+    `coverage` is the share (0 to 1) of a text's words that the model knows; None for numbers.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Prediction(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """The classification of a text: a label, all probabilities, the share of known words."""
+    """The class of a text: label, probabilities in the order of `labels`, share of known words."""
 
     label: str
     probabilities: list[float]
@@ -55,7 +55,7 @@ def _softmax(scores: Sequence[float]) -> list[float]:
 
 
 class _Classifier:
-    """What both kinds of model share: labels and the choice of one."""
+    """What both kinds of model share: manifest entry, name, version and labels."""
 
     def __init__(self, info: dict[str, Any], labels: list[str]) -> None:
         self.info = info
@@ -65,9 +65,9 @@ class _Classifier:
 
 
 class TextModel(_Classifier):
-    """TF-IDF over words and pairs of words and what rated words add up to, then a softmax.
+    """Linear classifier of texts: TF-IDF of words and word pairs, seven lexicon features, softmax.
 
-    `scripts/sklearn_models.py` says the same in scikit-learn's classes; a test holds both equal.
+    `scripts/sklearn_models.py` has the same model in scikit-learn; a test checks that both agree.
     """
 
     def __init__(self, info: dict[str, Any], artefact: dict[str, Any]) -> None:
@@ -95,16 +95,16 @@ class TextModel(_Classifier):
 
     @staticmethod
     def normalise(text: str) -> str:
-        """What two texts must share to be the same to the model."""
+        """Return the form of a text that the model reads; equal forms get equal answers."""
         if text.isascii():
             return text.lower()
-        # Composed before and after: in lower case more pairs have a composed form (H and a line
-        # below), and a normalised text must stay as it is when it is normalised again.
+        # Compose before and after: more pairs have a composed form in lower case (H and a line
+        # below). A normalised text must not change when it is normalised again.
         lower = unicodedata.normalize("NFC", text).lower()
         return unicodedata.normalize("NFC", lower).replace("\u2019", "'")
 
     def judge(self, text: str) -> Judgement:
-        """A label, with what it rests on; without a known word it is neutral, and a mere guess."""
+        """Classify a text; without a known word: `NEUTRAL`, equal probabilities, coverage 0."""
         text = self.normalise(text)
         tokens = self._token.findall(text)
         coverage = self._coverage(tokens)
@@ -116,9 +116,9 @@ class TextModel(_Classifier):
         )
 
     def _coverage(self, tokens: Sequence[str]) -> float:
-        """The share of the words that the model learnt or has a rating of.
+        """Return the share (0 to 1) of words that have a weight or a rating.
 
-        Emoticons are words; exclamation and question marks are not, since every language has them.
+        Emoticons count as words. Exclamation and question marks do not: every language has them.
         """
         words = [token for token in tokens if token[0] not in "!?"]
         if not words:
@@ -127,7 +127,7 @@ class TextModel(_Classifier):
         return sum(any(word in some for some in known) for word in words) / len(words)
 
     def probabilities(self, text: str) -> list[float]:
-        """The probability of each label, in the order of `labels`: the arithmetic alone."""
+        """Return the probability of each label, in the order of `labels`; no neutral rule."""
         text = self.normalise(text)
         return self._probabilities(text, self._token.findall(text))
 
@@ -160,7 +160,11 @@ class TextModel(_Classifier):
         return _softmax(scores)
 
     def _rated(self, tokens: Sequence[str], exclamations: int) -> list[float]:
-        """What the rated words add up to: plain and negated, good and bad, and their balance."""
+        """Return the seven lexicon features.
+
+        Squashed sums of ratings (good, bad, negated good, negated bad, their balance), then the
+        number of negations and of exclamation marks, scaled to 0 to 1.
+        """
         ratings, negations = self._ratings, self._negations
         sums = [0.0, 0.0, 0.0, 0.0]
         count = negated = 0
@@ -180,7 +184,7 @@ class TextModel(_Classifier):
         return [*squashed, min(count, 3) / 3, min(exclamations, 4) / 4]
 
     def predict(self, text: str) -> Prediction:
-        """Classify one text."""
+        """Classify one text; probabilities are rounded to six places."""
         label, probabilities, coverage = self.judge(text)
         rounded = [round(value, 6) for value in probabilities]
         found = dict(zip(self.labels, rounded, strict=True))
@@ -188,7 +192,7 @@ class TextModel(_Classifier):
 
 
 class TabularModel(_Classifier):
-    """One linear function a label, then softmax."""
+    """A linear classifier of four numbers: one linear function per label, then a softmax."""
 
     def __init__(self, info: dict[str, Any], artefact: dict[str, Any]) -> None:
         super().__init__(info, [str(label) for label in artefact["labels"]])
@@ -202,7 +206,7 @@ class TabularModel(_Classifier):
             raise ValueError(msg)
 
     def probabilities(self, values: Sequence[float]) -> list[float]:
-        """The probability of each label, in the order of `labels`."""
+        """Return the probability of each label, in the order of `labels`."""
         return _softmax(
             [
                 intercept + sum(a * b for a, b in zip(row, values, strict=True))
@@ -211,7 +215,7 @@ class TabularModel(_Classifier):
         )
 
     def predict(self, values: Sequence[float]) -> Prediction:
-        """Classify one row of features."""
+        """Classify one row, in the order of `features`; probabilities are rounded to six places."""
         probabilities = self.probabilities(values)
         best = probabilities.index(max(probabilities))
         rounded = [round(value, 6) for value in probabilities]
@@ -222,7 +226,7 @@ class TabularModel(_Classifier):
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Everything that was loaded, and the manifest's words on it."""
+    """The loaded models, and the training time from their manifest."""
 
     sentiment: TextModel
     tabular: TabularModel
@@ -230,7 +234,7 @@ class Models:
 
     @property
     def all(self) -> tuple[TextModel | TabularModel, ...]:
-        """The loaded models."""
+        """Return all loaded models."""
         return (self.sentiment, self.tabular)
 
 
@@ -252,7 +256,7 @@ def _read(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_models(folder: Path) -> Models:
-    """Read and check every model of `folder`; anything wrong raises `ModelError`."""
+    """Read and check all models of `folder`; raise `ModelError` if one is not usable."""
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         entries = {str(entry["name"]): entry for entry in manifest["models"]}
@@ -270,7 +274,7 @@ def load_models(folder: Path) -> Models:
 
 
 def try_models(folder: Path) -> Models | ModelError:
-    """The models, or why there are none: for a process that says so instead of ending."""
+    """Return the models, or the error, for a process that reports the error and keeps running."""
     try:
         return load_models(folder)
     except ModelError as error:

@@ -1,7 +1,7 @@
-"""The prediction endpoints. Models are in memory and small, so nothing here waits.
+"""The prediction endpoints. The models are small and in memory, so nothing here blocks.
 
-Bodies are read and checked by pydantic's own JSON parser in one step, and answers are bytes: the
-framework's way from a body to a model and back costs more than the prediction.
+Pydantic's JSON parser reads and validates a body in one step, and answers are written as bytes.
+The framework's own steps between body and answer take longer than the prediction.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from app.predict.schemas import (
 from app.predict.service import Predictor
 
 router = APIRouter(tags=["predict"])
-#: Bodies that FastAPI does not see, so that OpenAPI must be told.
+#: Bodies that FastAPI does not see, so that OpenAPI needs their schemas from here.
 BODIES = (PredictRequest, BatchRequest)
 
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -50,7 +50,7 @@ _HIT, _MISS = "predictions; hit", "predictions; fwd=miss"
 
 
 def _takes(model: str) -> dict[str, Any]:
-    """What OpenAPI says of a body that the endpoint reads by itself."""
+    """Return the part of OpenAPI for a body that the endpoint reads itself."""
     schema = {"$ref": f"#/components/schemas/{model}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
@@ -132,7 +132,7 @@ def _json(body: bytes, cache: str) -> Response:
 
 
 def _check_length(request: Request, field: str, items: list[PredictRequest]) -> None:
-    """Refuse the first text that is too long; `field` is its name, with a place for its number."""
+    """Refuse the first text that is too long; `field` is its name, with a `{}` for its index."""
     most = request.app.state.settings.max_text_length
     for number, item in enumerate(items):
         if item.text is not None and len(item.text) > most:
@@ -141,7 +141,7 @@ def _check_length(request: Request, field: str, items: list[PredictRequest]) -> 
 
 
 async def _body(request: Request, model: type[_Body]) -> _Body:
-    """The request's body as `model`; raises what the framework raises for a wrong one."""
+    """Return the request's body as `model`; raise the framework's errors for an invalid one."""
     raw = await request.body()
     try:
         return model.model_validate_json(raw)
@@ -152,9 +152,10 @@ async def _body(request: Request, model: type[_Body]) -> _Body:
 
 
 def _again(raw: bytes, model: type[_Body]) -> _Body:
-    """What pydantic cannot parse, read as at the other endpoints, so with the same errors."""
+    """Read a body that pydantic cannot parse as the other endpoints do, for the same errors."""
     try:
-        # As floats: an integer of thousands of digits is infinite, and its field gets named.
+        # As floats: an integer with thousands of digits becomes infinite, and the error names its
+        # field.
         return model.model_validate(json.loads(raw, parse_int=float))
     except ValidationError as error:
         _refuse(error)

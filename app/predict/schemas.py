@@ -1,4 +1,4 @@
-"""What goes in and out of the prediction endpoints."""
+"""Requests and answers of the prediction endpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
-# Far beyond any measured feature; keeps the model's sums finite.
+# Far above any measured feature; it keeps the sums of the model finite.
 Feature = Annotated[float, Strict(), Field(allow_inf_nan=False, ge=-1e9, le=1e9)]
 
 
@@ -35,7 +35,7 @@ class PredictRequest(BaseModel):
         },
     )
 
-    # Something else than white space must be there.
+    # At least one character must not be white space.
     text: Annotated[str, Strict(), Field(min_length=1, pattern=r"\S")] | None = Field(
         default=None, description="For the sentiment model."
     )

@@ -1,1 +1,1 @@
-"""Reports of finished jobs, to read, keep or load into other programs."""
+"""Reports of finished jobs, as HTML, PDF, CSV and JSON."""

@@ -1,4 +1,4 @@
-"""A report's content, the same whatever form it is given."""
+"""The content of a report, which is the same for all formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.db.pool import Database
 from app.jobs import repository
 from app.jobs.processing import Row
 
-# The columns of a row, in the order of `Row`.
+# The columns of a row, in the order of `Row`'s fields.
 COLUMNS = (
     "record",
     "line",
@@ -28,19 +28,19 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One finished job: who it was, and what it found."""
+    """The metadata and the result of one finished job."""
 
     job: dict[str, Any]
     result: dict[str, Any]
 
     @property
     def title(self) -> str:
-        """What a reader calls it."""
+        """Return the title of the document."""
         return f"Report of job {self.job['job_id']}"
 
     @property
     def models(self) -> list[dict[str, Any]]:
-        """The summary of each model that was asked, with what it looked at."""
+        """Return the summary of each model that was used, with the fields that it read."""
         found = []
         for name in ("sentiment", "tabular"):
             summary = self.result.get(name)
@@ -50,7 +50,7 @@ class Report:
         return found
 
     def facts(self) -> list[tuple[str, str, Any]]:
-        """Everything but the rows as (part, name, value), in reading order."""
+        """Return everything but the rows as (section, name, value), in reading order."""
         facts = [("job", name, value) for name, value in self.job.items()]
         facts += [("source", name, value) for name, value in self.result["source"].items()]
         records = self.result["records"]
@@ -62,20 +62,20 @@ class Report:
                 (kind, name, model[name])
                 for name in ("model", "version", "looked_at", "classified", "mean_probability")
             ]
-            # Of texts only, and not of jobs that an older release ran.
+            # Only texts have these, and only in jobs of this release or a newer one.
             facts += [(kind, name, model[name]) for name in COVERAGE if name in model]
             facts += [(f"{kind} labels", label, n) for label, n in model["counts"].items()]
             facts += [(f"{kind} confidence", band, n) for band, n in model["confidence"].items()]
         return facts
 
 
-#: How much of the texts the model knows: the mean share of words, and texts without any.
+#: Known words in the texts: the mean share (0 to 1), and the number of texts without any.
 COVERAGE = ("mean_coverage", "no_known_word")
 _TOTALS = ("collected", "processed", "rejected")
 
 
 def build(row: DictRow, result: dict[str, Any]) -> Report:
-    """The report of a job's row and result; nothing in it depends on when it is asked for."""
+    """Return the report of a job's row and result, independent of the time of the request."""
     job = {
         "job_id": str(row["id"]),
         "source_type": row["source_type"],
@@ -92,7 +92,7 @@ def _moment(moment: dt.datetime | None) -> str | None:
 
 
 async def rows(database: Database, row: DictRow) -> AsyncIterator[list[Row]]:
-    """The job's rows, a part at a time."""
+    """Yield the job's rows, one stored part at a time."""
     part, more = 0, True
     while more:
         found, more = await repository.get_rows(database, row["id"], part)
@@ -101,7 +101,7 @@ async def rows(database: Database, row: DictRow) -> AsyncIterator[list[Row]]:
 
 
 async def first_rows(database: Database, row: DictRow, most: int) -> list[Row]:
-    """As many rows as a report for people shows."""
+    """Return up to `most` rows, for the reports that people read."""
     found: list[Row] = []
     async for part in rows(database, row):
         found += part

@@ -1,7 +1,6 @@
-"""The report for people as one HTML page: no script, nothing fetched, nothing that is not escaped.
+"""The report as one HTML page for readers: no script, no external resource, all values escaped.
 
-The style is the page's own and allowed by its hash, so the policy that goes with it forbids
-everything else.
+The page's security policy allows its own style by hash and forbids everything else.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ _TEMPLATE = _environment().get_template("report.html.j2")
 
 
 def render(report: Report, rows: list[Row]) -> bytes:
-    """The page, with the first rows."""
+    """Return the page as UTF-8, with the given rows."""
     return _TEMPLATE.render(
         report=report,
         result=report.result,
@@ -63,7 +62,7 @@ def render(report: Report, rows: list[Row]) -> bytes:
 
 
 def used(report: Report, column: str) -> bool:
-    """Whether a column can hold anything in this report."""
+    """Return whether a column can hold a value in this report."""
     wanted = {
         "sentiment": "sentiment",
         "probability": "sentiment",

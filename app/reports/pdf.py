@@ -1,4 +1,4 @@
-"""The report for people as PDF, on A4, with a font of its own that knows most alphabets."""
+"""The report as PDF for readers: A4, with an embedded font that covers most alphabets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NORMAL, _SMALL, _PADDING = 8.5, 7.5, 4
 _WIDTH = A4[0] - 36 * mm
 _ACCENT, _MUTED, _LINE = HexColor("#1f6f8b"), HexColor("#5b6b7a"), HexColor("#e1e8ed")
 _PALE, _BAD = HexColor("#f3f7f9"), HexColor("#fdf3f1")
-# The library keeps fonts for the whole process and is not made for several threads.
+# The library keeps fonts in a global of the process that is not thread-safe.
 _LOCK = threading.Lock()
 _SHARES = {
     "record": 1.1,
@@ -42,7 +42,7 @@ _SHARES = {
 
 
 def render(report: Report, rows: Sequence[Row]) -> bytes:
-    """The document; the same bytes for the same job."""
+    """Return the document; the same job always gives the same bytes."""
     with _LOCK:
         if _FONT not in pdfmetrics.getRegisteredFontNames():
             path = Path(__file__).parent / "fonts" / f"{_FONT}.ttf"
@@ -113,7 +113,7 @@ def _section(title: str, pairs: Sequence[tuple[str, Any]]) -> list[Flowable]:
 
 
 def _heading(title: str) -> list[Flowable]:
-    # Not at the foot of a page, away from what it is about.
+    # Keep the heading with its content: never alone at the foot of a page.
     return [CondPageBreak(35 * mm), Spacer(1, 3 * mm), _Line(title, 12, _ACCENT, space=4)]
 
 
@@ -168,7 +168,7 @@ def _style(size: float) -> list[tuple[Any, ...]]:
 
 
 def _cell(value: Any, width: float, size: float = _NORMAL) -> str:
-    """A value as a table's cell: plain text, never markup, wrapped to the column."""
+    """Return a value as a table cell: plain text without markup, wrapped to the column."""
     if value is None:
         return ""
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
@@ -180,7 +180,7 @@ def _wrapped(text: str, width: float, size: float) -> list[str]:
     lines: list[str] = []
     for line in simpleSplit(printable, _FONT, size, width):
         rest = line
-        # A word that is wider than its column, such as a checksum.
+        # Break a word that is wider than its column, such as a checksum.
         while pdfmetrics.stringWidth(rest, _FONT, size) > width and len(rest) > 1:
             most = max(1, int(len(rest) * width / pdfmetrics.stringWidth(rest, _FONT, size)))
             lines.append(rest[:most])
@@ -198,11 +198,11 @@ class _Line(Flowable):  # type: ignore[misc]
         self._space = space
 
     def wrap(self, width: float, _height: float) -> tuple[float, float]:
-        """Its size, for the layout."""
+        """Return width and height in points, for the layout."""
         return width, self._size * 1.3 + 2 * self._space
 
     def draw(self) -> None:
-        """Put it on the page."""
+        """Draw the line on the page."""
         self.canv.setFont(_FONT, self._size)
         self.canv.setFillColor(self._colour)
         self.canv.drawString(0, self._space + self._size * 0.25, self._text)
@@ -216,12 +216,12 @@ class _Bar(Flowable):  # type: ignore[misc]
         self._label, self._count, self._share = label, count, share
 
     def wrap(self, width: float, _height: float) -> tuple[float, float]:
-        """Its size, for the layout."""
+        """Return width and height in points, for the layout."""
         self._width = width
         return width, 6 * mm
 
     def draw(self) -> None:
-        """Put it on the page."""
+        """Draw the bar on the page."""
         canvas, left = self.canv, 75 * mm
         canvas.setFont(_FONT, 9)
         canvas.setFillColor(HexColor("#1c2733"))

@@ -1,4 +1,4 @@
-"""Cache of rendered reports, and the layout of those for people."""
+"""Render reports for readers, and cache rendered reports."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from app.jobs.processing import Row
 from app.reports import document, page
 from app.threads import Lane
 
-#: Job, when it ended (nothing of it changes after that), and form.
+#: Job, time of its end (a finished job does not change), and format.
 Key = tuple[uuid.UUID, dt.datetime, str]
 _MOST_BYTES = 8_388_608
-# What is passed on in pieces is kept if all of it is this small: larger ones are for one reader.
+# Cache a streamed report only up to this size: a larger one rarely has a second reader.
 _SMALL_BYTES = 262_144
 
 
 class Renderer:
-    """The renderer of one process. Laying out a document takes a second of one core at most.
+    """The renderer of one process.
 
-    So there is one at a time, once for all who ask for the same; the others wait, requests for
-    something else do not. What was rendered is kept within `most_bytes`, the least recently used
-    goes first. Whether the job is still there and who may see it is the caller's question.
+    The layout of a document takes up to a second of CPU time. Documents are therefore rendered one
+    at a time, in a thread, and concurrent requests for the same document share one rendering. The
+    cache holds up to `most_bytes`; the least recently used document is removed first. The caller
+    checks that the job still exists and that the client is allowed to see it.
     """
 
     def __init__(self, database: Database, most_bytes: int = _MOST_BYTES) -> None:
@@ -40,12 +41,12 @@ class Renderer:
         self._lane = Lane("report", 1)
 
     async def body(self, form: str, row: DictRow) -> bytes:
-        """The report of a job that succeeded, from its row and result, as HTML or PDF."""
+        """Return the report of a succeeded job as HTML or PDF, from its row with `result`."""
         key = _key(form, row)
         return self.kept(form, row) or await self._flights.run(key, lambda: self._render(key, row))
 
     def kept(self, form: str, row: DictRow) -> bytes | None:
-        """A report in whatever form, if it is kept."""
+        """Return a report of any format from the cache, or None."""
         key = _key(form, row)
         if key not in self._kept:
             return None
@@ -55,7 +56,7 @@ class Renderer:
     async def keeping(
         self, form: str, row: DictRow, pieces: AsyncIterator[bytes]
     ) -> AsyncIterator[bytes]:
-        """The pieces of a report as they come; a small one that was read to its end is kept."""
+        """Yield the pieces of a report; cache it if it is small and was read to its end."""
         seen: list[bytes] = []
         size = 0
         async for piece in pieces:
@@ -90,6 +91,6 @@ def _key(form: str, row: DictRow) -> Key:
 def _way(form: str) -> tuple[Callable[[document.Report, list[Row]], bytes], int]:
     if form == "html":
         return page.render, page.MOST_ROWS
-    from app.reports import pdf  # noqa: PLC0415 - a large library, for few requests
+    from app.reports import pdf  # noqa: PLC0415 - a large library that few requests need
 
     return pdf.render, pdf.MOST_ROWS

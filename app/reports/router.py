@@ -1,4 +1,4 @@
-"""The report of a finished job, in four forms."""
+"""The endpoint for the report of a finished job, in four formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report for programs: CSV and JSON, whole, written as it is read."""
+"""The complete report for programs, as CSV or JSON, written while it is read."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from app.jobs.processing import Row
 from app.reports.document import COLUMNS, Report
 from app.threads import alone
 
-# A spreadsheet takes a cell that begins with one of these for a formula.
+# Spreadsheets read a cell that begins with one of these as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
-# Rows that are written in less than half a millisecond.
+# Up to this many rows take less than half a millisecond to write.
 _FEW = 50
 
 
 def neutral(value: Any) -> Any:
-    """A cell that no spreadsheet runs: text that looks like a formula gets a quote before it."""
+    """Return a value that no spreadsheet executes: prefix text that looks like a formula with '."""
     if not isinstance(value, str):
         return value
     return f"'{value}" if value.lstrip(" ").startswith(_FORMULA) else value
@@ -33,7 +33,7 @@ def _lines(lines: Iterable[Iterable[Any]]) -> bytes:
 
 
 async def as_csv(report: Report, parts: AsyncIterator[list[Row]]) -> AsyncIterator[bytes]:
-    """One table: lines of the section `summary` first, then one of `row` for each entry."""
+    """Yield one table: first lines of section `summary`, then one line `row` per entry."""
     columns = ("section", "part", "name", "value", *COLUMNS)
     blank = [""] * len(COLUMNS)
     summary = (("summary", *fact, *blank) for fact in report.facts())
@@ -43,7 +43,7 @@ async def as_csv(report: Report, parts: AsyncIterator[list[Row]]) -> AsyncIterat
 
 
 async def as_json(report: Report, parts: AsyncIterator[list[Row]]) -> AsyncIterator[bytes]:
-    """One object: `job`, the job's result, and `rows`, a list of objects."""
+    """Yield one object: `job`, the result of the job, and `rows`, a list of objects."""
     summary = {name: value for name, value in report.result.items() if name != "sample"}
     head = json.dumps({"job": report.job, **summary}, ensure_ascii=True)
     yield f'{head[:-1]}, "rows": ['.encode("ascii")
@@ -55,7 +55,7 @@ async def as_json(report: Report, parts: AsyncIterator[list[Row]]) -> AsyncItera
 
 
 async def _written(write: Callable[[list[Row]], bytes], part: list[Row]) -> bytes:
-    """A part as text: a large one beside the event loop, a small one costs less than a thread."""
+    """Return a part as text; only a large one is worth the cost of a thread."""
     return write(part) if len(part) <= _FEW else await alone("report-part", lambda: write(part))
 
 

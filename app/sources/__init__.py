@@ -1,1 +1,1 @@
-"""Where jobs collect records from."""
+"""The sources that jobs collect records from."""

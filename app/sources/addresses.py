@@ -1,7 +1,7 @@
-"""Which addresses `api` sources may connect to.
+"""Decide which addresses `api` sources may connect to.
 
-A site's own list names hosts. What a name leads to is judged here, each time: an address that is
-neither public nor in one of the site's networks is blocked, in whatever form it is written.
+The site's list names hosts. Each address that a name resolves to is checked at each connection. An
+address that is neither public nor in one of the site's networks is blocked, in any notation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 BLOCKED = "blocked_address"
-# Prefixes that carry an IPv4 address, and how many bits follow it: translation and 6to4.
+# Prefixes that embed an IPv4 address (translation, 6to4), and the number of bits after it.
 _CARRIERS = (
     (ipaddress.IPv6Network("64:ff9b::/96"), 0),
     (ipaddress.IPv6Network("64:ff9b:1::/48"), 0),
@@ -33,7 +33,7 @@ _NEVER = (
 
 
 def literal(host: str) -> Address | None:
-    """The address that a host is written as, also in the forms that only `inet_aton` knows."""
+    """Return the address that a host is written as, including notations of `inet_aton`, or None."""
     host = host.strip("[]").partition("%")[0]
     try:
         return ipaddress.ip_address(host)
@@ -47,7 +47,7 @@ def literal(host: str) -> Address | None:
 
 
 def hidden(url: str) -> bool:
-    """Whether what is no proper URL still names an address that is blocked, such as 0177.0.0.1."""
+    """Return whether an invalid URL still names a blocked address, such as 0177.0.0.1."""
     try:
         host = urlsplit(url).hostname
     except ValueError:
@@ -57,7 +57,7 @@ def hidden(url: str) -> bool:
 
 
 def inside(address: Address) -> list[Address]:
-    """An address, and the IPv4 address that it carries if it does."""
+    """Return an address, and the IPv4 address that it embeds, if any."""
     if isinstance(address, ipaddress.IPv4Address):
         return [address]
     found: list[Address] = [address]
@@ -74,7 +74,7 @@ def inside(address: Address) -> list[Address]:
 
 
 def blocked(address: Address, networks: Sequence[Network] = ()) -> bool:
-    """Whether a name may not lead to `address`; `networks` are the site's own."""
+    """Return whether names must not resolve to `address`; `networks` are the site's own."""
     return any(_blocked(one, networks) for one in inside(address))
 
 
@@ -86,7 +86,7 @@ def _blocked(address: Address, networks: Sequence[Network]) -> bool:
 
 
 def refuse() -> RefusedSourceError:
-    """The error for an address that is blocked; it does not say which one it is."""
+    """Return the error for a blocked address; it does not name the address."""
     return RefusedSourceError(
         BLOCKED,
         "the source leads to this machine, a private network that is not this site's, or another "
@@ -95,11 +95,11 @@ def refuse() -> RefusedSourceError:
 
 
 async def resolve(host: str, port: int, networks: Sequence[Network]) -> str:
-    """The address to connect to; a host that is an address is one that the site's list names."""
+    """Return the address to connect to; a literal address must be on the site's list already."""
     if literal(host) is not None:
         return host
     try:
-        # Not with the event loop's few threads for names: connections to Postgres need them.
+        # Do not use the event loop's few resolver threads: connections to Postgres need them.
         found = await alone("name", lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     except (OSError, UnicodeError):
         raise TransientSourceError(

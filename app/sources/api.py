@@ -1,10 +1,13 @@
-"""HTTP sources: hosts of the site's list only.
+"""HTTP sources; only hosts of the site's list.
 
-Against requests that are steered elsewhere: the list names host and port; the name is resolved
-once and that address is the one connected to (`_PinningTransport`), so an answer of the name
-server cannot change in between; what a name may lead to is judged by `addresses`; redirects are
-followed on the same origin only; proxies from the environment are ignored; the answer is bounded
-in bytes and time, and nothing compressed is asked for or read.
+Protection against forged requests (SSRF):
+
+- The list names host and port.
+- The name is resolved once and the connection goes to that address (`_PinningTransport`), so that
+  a changed DNS answer has no effect.
+- `addresses` decides which addresses a name may resolve to.
+- Redirects are followed on the same origin only, and proxies of the environment are ignored.
+- The answer is limited in bytes and seconds, and compressed answers are neither requested nor read.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ _TYPES: dict[str, Format] = {
 
 
 class ApiSource:
-    """Fetches one address."""
+    """Collects the answer of one URL."""
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class ApiSource:
         self._access = access or Access()
 
     def check(self, config: ApiConfig, client: str) -> Refusal | None:
-        """What is wrong with an address, without looking it up."""
+        """Return why a URL is not allowed, without resolving its name."""
         try:
             self._target(config.url, client)
         except RefusedSourceError as error:
@@ -74,11 +77,11 @@ class ApiSource:
         return None
 
     def needs(self, config: ApiConfig) -> str | None:
-        """Any worker will do."""
+        """Return None: every worker can run such a job."""
         return None
 
     async def available(self) -> list[str]:
-        """Nothing special."""
+        """Return no needs: nothing special is required."""
         return []
 
     def _target(self, url: str, client: str) -> httpx.URL:
@@ -107,7 +110,7 @@ class ApiSource:
         return target
 
     async def collect(self, config: ApiConfig, client: str) -> Collection:
-        """Fetch the whole of it, bounded in bytes, within the time limit."""
+        """Fetch the complete answer within the limits of bytes and time; raise `SourceError`."""
         target = self._target(config.url, client)
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
@@ -123,7 +126,7 @@ class ApiSource:
                 "unknown-format",
                 "the answer's content type does not tell its format; name it in format",
             )
-        # Without the query: it may hold a token.
+        # Omit the query: it may hold a token.
         plain = str(target.copy_with(query=None, fragment=None))
         origin = {"type": "api", "url": plain, "format": form}
         intake = Intake(io.BytesIO(data), self._limits.max_bytes, origin)
@@ -202,7 +205,7 @@ def _origin(url: httpx.URL) -> str:
 
 
 class _PinningTransport(httpx.AsyncHTTPTransport):
-    """Resolves a name itself, checks the address and connects to exactly that one."""
+    """Resolves a name, checks the address and connects to exactly that address."""
 
     def __init__(self, networks: Sequence[addresses.Network], context: ssl.SSLContext) -> None:
         super().__init__(verify=context, trust_env=False, retries=0)
@@ -212,7 +215,7 @@ class _PinningTransport(httpx.AsyncHTTPTransport):
         host = request.url.host
         port = request.url.port or (443 if request.url.scheme == "https" else 80)
         address = await addresses.resolve(host, port, self._networks)
-        # The Host header is set already; TLS still checks the certificate against the name.
+        # The Host header is set already, and TLS still checks the certificate against the name.
         request.extensions = {**request.extensions, "sni_hostname": host}
         request.url = request.url.copy_with(host=address)
         return await super().handle_async_request(request)

@@ -1,4 +1,4 @@
-"""What every source gives: records in batches, and errors that say if trying again may help."""
+"""The interface of all sources: batches of records, and errors that say whether to retry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Record = dict[str, Any]
 
 
 class SourceError(Exception):
-    """Collecting failed; `code` is stable, the message is for people."""
+    """Collecting failed; `code` is a stable identifier, the message is for readers."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -18,20 +18,20 @@ class SourceError(Exception):
 
 
 class PermanentSourceError(SourceError):
-    """It will fail again: a wrong path, an unknown field, a file that cannot be read."""
+    """A retry would fail again: wrong path, unknown field, unreadable file."""
 
 
 class RefusedSourceError(PermanentSourceError):
-    """It was stopped to protect the site; the job is dead at once, so that the operator sees it."""
+    """The source was blocked to protect the site; the job is dead at once, for the operator."""
 
 
 class TransientSourceError(SourceError):
-    """It may work later: a timeout, a refused connection, a 5xx."""
+    """A retry may succeed: timeout, refused connection, 5xx answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one job may bring in."""
+    """The most that one job may read: bytes, records, seconds."""
 
     max_bytes: int
     max_records: int
@@ -40,22 +40,23 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why an entry is no record."""
+    """The reason why an entry is not a record."""
 
     reason: str
 
 
-# Where it was (line of a file; number of the entry or row elsewhere, from 1) and what it is.
+# Position from 1 (line of a file, otherwise number of the entry or row), and the content.
 Entry = tuple[int, Record | Fault]
 Batch = list[Entry]
 
 
 @dataclass(slots=True)
 class Collection:
-    """What a source gives, a batch at a time, so that no size of source fills the memory.
+    """The records of a source in batches, so that memory does not grow with the source.
 
-    `batches` blocks and raises `SourceError`: it is pulled in a thread. `origin` is whole once it
-    is exhausted. `foreign` says what is wrong if what was read is in another encoding as a whole.
+    `batches` blocks and raises `SourceError`; read it in a thread. `origin` is complete after the
+    last batch. `foreign` returns an error message if all that was read is in another encoding, else
+    None.
     """
 
     batches: Iterator[Batch]
@@ -65,7 +66,7 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a configuration is not accepted, and the field it is about."""
+    """Why a configuration is not accepted, and the field that is wrong."""
 
     field: str
     message: str
@@ -76,9 +77,9 @@ EVERYBODY = "*"
 
 
 class Access:
-    """Which clients may use which source.
+    """The clients that are allowed to use each source.
 
-    A source that is not listed is nobody's if the lists are `closed`, else everybody's.
+    A source without a list is available to no client if `closed`, else to all.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Access:
         self._closed = closed
 
     def allows(self, source: str, client: str) -> bool:
-        """Whether `client` may use `source`, such as `database:crm`."""
+        """Return whether `client` is allowed to use `source`, such as `database:crm`."""
         listed = self._clients.get(source)
         if listed is None:
             return not self._closed
@@ -96,16 +97,16 @@ class Access:
 
 
 class Source(Protocol):
-    """What a kind of source can do; the configuration is the kind's own model."""
+    """A kind of source; the configuration is the kind's own model."""
 
     def check(self, config: Any, client: str) -> Refusal | None:
-        """What is wrong with a configuration, told before a job is recorded."""
+        """Return why a configuration is not accepted, before a job is recorded, or None."""
 
     def needs(self, config: Any) -> str | None:
-        """What a worker must have, or None if any worker will do."""
+        """Return what a worker needs for the job, or None if every worker can run it."""
 
     async def available(self) -> list[str]:
-        """The needs that this process can meet."""
+        """Return the needs that this process can meet."""
 
     async def collect(self, config: Any, client: str) -> Collection:
-        """Get at the records; raises `SourceError`."""
+        """Open the source and return its records; raise `SourceError`."""

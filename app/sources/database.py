@@ -1,10 +1,15 @@
-"""Databases that the site registered: one query, read and nothing else.
+"""Databases that the site registered: one read-only query.
 
-What keeps a query from writing, each enough by itself: the role (the client's own database gives
-it SELECT only), a transaction that is read-only, the extended protocol (one statement, never
-several), and a cursor, which only takes what reads. Each row comes as JSON whose size the server
-checks, a few rows at a time, so neither a long nor a wide result fills the memory. Messages of the
-server are never passed on: they may repeat data. Its error codes are.
+Each of these alone prevents writes:
+
+- the role: the client's own database grants it only SELECT,
+- a read-only transaction,
+- the extended protocol, which accepts one statement,
+- a cursor, which accepts only statements that return rows.
+
+Rows come as JSON, a few at a time, and the server checks the size of each, so that neither long nor
+wide results fill the memory. Error messages of the server may repeat data and are never passed on;
+its error codes are.
 """
 
 from __future__ import annotations
@@ -38,7 +43,8 @@ from app.sources.schemas import DatabaseConfig, RegisteredDatabase
 _ROW_BYTES = 262_144
 _FETCH = 100
 _WRITES = "not-read-only"
-# Closing parentheses on a line of their own: a comment at the query's end must not hide them.
+# Put the closing parentheses on a line of their own: a comment at the query's end must not
+# hide them.
 _WRAPPED = """SELECT CASE WHEN octet_length(line) <= {most} THEN line END
 FROM (SELECT row_to_json(found)::text AS line FROM (
 {query}
@@ -61,7 +67,7 @@ class DatabaseSource:
         self._access = access or Access()
 
     def check(self, config: DatabaseConfig, client: str) -> Refusal | None:
-        """What is wrong with a configuration; the query itself is judged by the database."""
+        """Return why a configuration is not accepted; the database checks the query itself."""
         mine = [
             name
             for name in sorted(self._registered)
@@ -79,15 +85,15 @@ class DatabaseSource:
         return None
 
     def needs(self, config: DatabaseConfig) -> str | None:
-        """Any worker will do."""
+        """Return None: every worker can run such a job."""
         return None
 
     async def available(self) -> list[str]:
-        """Nothing special."""
+        """Return no needs: nothing special is required."""
         return []
 
     async def collect(self, config: DatabaseConfig, client: str) -> Collection:
-        """Rows of the query; it connects when the first batch is asked for."""
+        """Return the rows of the query; connect when the first batch is read."""
         registered = self._registered.get(config.source)
         if registered is None or not self._access.allows(f"database:{config.source}", client):
             raise PermanentSourceError(
@@ -146,14 +152,14 @@ class DatabaseSource:
 
 
 def _lines(connection: psycopg.Connection, config: DatabaseConfig) -> Iterator[str | None]:
-    """Each row as JSON, None for one that is too large."""
+    """Yield each row as JSON, or None for a row that is too large."""
     query, values = numbered(config.query or "", config.params)
     _judge(connection, query)
     wrapped = _WRAPPED.format(query=query, most=_ROW_BYTES)
     cursor = psycopg.RawServerCursor(connection, "airlift")
     try:
-        # The text is the client's own: it was parsed alone before, so it cannot end the
-        # parentheses round it.
+        # The client wrote this text. It was parsed alone before, so it cannot close the parentheses
+        # around it.
         cursor.execute(wrapped.encode(), values)
     except (errors.SyntaxError, errors.FeatureNotSupported):
         raise _not_read_only() from None
@@ -163,7 +169,10 @@ def _lines(connection: psycopg.Connection, config: DatabaseConfig) -> Iterator[s
 
 
 def numbered(query: str, params: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """A query whose `:name` are `$1`, `$2`; only names of `params` are, so casts and times stay."""
+    """Replace each `:name` of `params` by `$1`, `$2`; leave casts and times unchanged.
+
+    Return the query and the values in the order of their numbers.
+    """
     query = query.strip().rstrip(";")
     for number, name in enumerate(params, start=1):
         query = _placeholder(name).sub(f"${number}", query)
@@ -175,7 +184,7 @@ def _placeholder(name: str) -> re.Pattern[str]:
 
 
 def _judge(connection: psycopg.Connection, query: str) -> None:
-    """Let the server parse the query alone: one statement, whole, that gives rows."""
+    """Let the server parse the query alone: it must be one complete statement that returns rows."""
     connection.execute("SELECT")  # begins the transaction
     server = connection.pgconn
     parsed = server.prepare(b"airlift", query.encode())
@@ -187,7 +196,7 @@ def _judge(connection: psycopg.Connection, query: str) -> None:
 
 @contextmanager
 def _within(connection: psycopg.Connection, seconds: float) -> Iterator[None]:
-    """Cancel what runs after some seconds: a query can lift the server's own time limit."""
+    """Cancel the query after some seconds: a query can raise the server's own time limit."""
     timer = threading.Timer(seconds, lambda: connection.cancel_safe(timeout=5))
     timer.daemon = True
     timer.start()
@@ -199,7 +208,7 @@ def _within(connection: psycopg.Connection, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Errors of the database as those of a source, without a word of the server's."""
+    """Convert database errors to `SourceError`, without the server's message."""
     try:
         yield
     except SourceError:

@@ -1,4 +1,4 @@
-"""Whether a source's bytes are UTF-8, told from one that has a damaged place."""
+"""Distinguish a source in another encoding from UTF-8 with a damaged character."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import codecs
 
 
 class Utf8Watch:
-    """Looks at a source's bytes as they pass.
+    """Checks the bytes of a source as they are read.
 
-    A source whose first character beyond ASCII is no UTF-8 is one of another encoding, and every
-    such character in it is wrong. One that has had good ones before is UTF-8 with a damaged place.
+    If the first non-ASCII character is not valid UTF-8, the source is in another encoding and all
+    such characters are wrong. If valid ones came before, the source is UTF-8 with a damaged
+    character.
     """
 
     def __init__(self) -> None:
@@ -17,22 +18,22 @@ class Utf8Watch:
         self._looking = True
         self._offset = 0
         self._line = 1
-        #: What is wrong, once it is: the encoding it looks like, the line and the byte.
+        #: The error message once it is known: likely encoding, line and byte.
         self.foreign: str | None = None
 
     def stop(self) -> None:
-        """All of it is in another encoding, and known to be."""
+        """Stop checking: the source is known to be in another encoding."""
         self._looking, self.foreign = False, None
 
     def feed(self, data: bytes) -> None:
-        """The next bytes; none of them at the end."""
+        """Check the next bytes; empty bytes mark the end."""
         if not self._looking:
             return
         try:
             text = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
             self._looking = False
-            # The decoder keeps the beginning of a character that was cut.
+            # The decoder keeps the start of a character that continues in the next block.
             good = error.object[: error.start]
             if good.isascii():
                 offset = self._offset + error.start - (len(error.object) - len(data))

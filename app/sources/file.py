@@ -1,8 +1,8 @@
-"""Files under a registered root.
+"""Files below a registered root.
 
-The path is walked from the root's directory handle, one component at a time and never through a
-symbolic link, so a link that appears between a check and the opening changes nothing: there is no
-check to race against.
+The path is walked from the handle of the root directory, one component at a time, and symbolic
+links are never followed. There is no separate check before the opening, so a link that appears in
+between has no effect.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _FORMATS: dict[str, Format] = {
 }
 
 
-# A root that takes longer to say that it is there cannot be worked with.
+# Seconds; a root that takes longer to answer is not usable.
 _LOOK_SECONDS = 1.0
 
 
 class FileSource:
-    """Reads one file of a root."""
+    """Reads one file below a root."""
 
     def __init__(
         self, roots: Mapping[str, Path], limits: Limits, access: Access | None = None
@@ -55,7 +55,7 @@ class FileSource:
         self._looks: dict[str, asyncio.Task[bool]] = {}
 
     def check(self, config: FileConfig, client: str) -> Refusal | None:
-        """What is wrong with a configuration before any file is looked at."""
+        """Return why a configuration is not accepted, before any file is opened."""
         mine = [name for name in sorted(self._roots) if self._access.allows(f"root:{name}", client)]
         if config.root not in mine:
             known = ", ".join(mine) or "none"
@@ -69,14 +69,14 @@ class FileSource:
         return None
 
     def needs(self, config: FileConfig) -> str:
-        """A root belongs to the hosts that have it mounted; only their workers run the job."""
+        """Return the root's need: only workers on hosts that mount the root can run the job."""
         return f"root:{config.root}"
 
     async def available(self) -> list[str]:
-        """The needs that this host can meet now.
+        """Return the needs that this host can meet now.
 
-        A root that does not answer in time (a network mount without its server) is not there. It
-        is asked again once that look ends, so a mount that hangs costs one thread and no more.
+        A root that does not answer in time (a network mount without its server) counts as absent.
+        It is checked again only after that check ended, so a hanging mount costs one thread.
         """
         looks = {name: self._look(name, path) for name, path in self._roots.items()}
         if looks:
@@ -93,7 +93,7 @@ class FileSource:
         return look
 
     async def collect(self, config: FileConfig, client: str) -> Collection:
-        """Open the file; off the event loop, disks may be slow."""
+        """Open the file in a thread, because disks may be slow; raise `SourceError`."""
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
                 return await alone("file-open", lambda: self._collect(config, client))
@@ -130,11 +130,11 @@ def _is_dir(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError:
-        return False  # a mount whose server went away says so
+        return False  # a mount whose server is gone raises this
 
 
 def _unchanged(stream: BinaryIO, batches: Iterator[Batch], where: str) -> Iterator[Batch]:
-    """Batches of a file that stays as it was; one that is being written is tried again later."""
+    """Yield the batches of an unchanged file; raise a transient error if it changed meanwhile."""
     with stream:
         before = os.fstat(stream.fileno())
         try:
@@ -156,11 +156,11 @@ def _same(stream: BinaryIO, before: os.stat_result, where: str) -> None:
 
 
 def _open(root: Path, path: str, where: str, limit: int) -> BinaryIO:
-    """A regular file below a root, opened; every way in which it is none has its error."""
+    """Open a regular file below a root; raise the error that fits if it is not one."""
     try:
         descriptor = _open_beneath(root, _components(path))
     except OSError as error:
-        # A link, a part that is no folder, something that is not there: all the same to a client.
+        # For the client, a link, a part that is not a directory and an absent file are the same.
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV):
             raise _not_found(where) from None
         if isinstance(error, PermissionError):
@@ -201,7 +201,7 @@ def _components(path: str) -> list[str]:
 
 
 def _open_beneath(root: Path, parts: list[str]) -> int:
-    """Open a file without ever following a link below `root`; the caller closes it."""
+    """Open a file without following links below `root`; the caller closes the descriptor."""
     flags = os.O_RDONLY | os.O_CLOEXEC
     folder = os.open(root, flags | os.O_DIRECTORY)
     try:
@@ -209,7 +209,7 @@ def _open_beneath(root: Path, parts: list[str]) -> int:
             deeper = os.open(part, flags | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
             os.close(folder)
             folder = deeper
-        # Not blocking: a named pipe must not hang the worker before it is seen to be one.
+        # Open without blocking: a named pipe must not hang the worker before its type is known.
         return os.open(parts[-1], flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     finally:
         os.close(folder)

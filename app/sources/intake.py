@@ -1,4 +1,4 @@
-"""A source's bytes as they come: counted, hashed and never more than a job may bring in."""
+"""Count, hash and limit the bytes of a source while they are read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHUNK = 65_536
 
 
 class Intake(io.RawIOBase):
-    """Reads another stream through; fails once there are more than `max_bytes`."""
+    """Wraps a stream; raises an error after more than `max_bytes`."""
 
     def __init__(self, stream: IO[bytes], max_bytes: int, origin: dict[str, Any]) -> None:
         super().__init__()
@@ -26,11 +26,11 @@ class Intake(io.RawIOBase):
         self.count = 0
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`, as a raw stream does; 0 at the end."""
+        """Fill `buffer` and return the number of bytes; 0 at the end."""
         data = self._stream.read(len(buffer))
         self.count += len(data)
         if self.count > self._max:
@@ -45,19 +45,20 @@ class Intake(io.RawIOBase):
         return len(data)
 
     def foreign(self) -> str | None:
-        """What is wrong with the encoding of what was read, if all of it is in another one."""
+        """Return an error message if all that was read is in another encoding, else None."""
         return self._watch.foreign
 
     def text(self) -> io.TextIOWrapper:
-        """The bytes as UTF-8, with or without a byte-order mark, or as UTF-16 with one.
+        """Return the bytes as text: UTF-8 with or without a byte-order mark, or UTF-16 with one.
 
-        A byte that is no UTF-8 becomes a lone surrogate, so that it spoils its own record and not
-        the whole source. Whether the whole is in another encoding, `foreign` says.
+        An invalid byte becomes a lone surrogate, so that only its own record is rejected. `foreign`
+        reports whether the whole source is in another encoding.
         """
         buffered = io.BufferedReader(self, _CHUNK)
         if buffered.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             self._watch.stop()
-            # Excel's "Unicode text". Halves of surrogate pairs stay, and spoil their own record.
+            # UTF-16 is Excel's "Unicode text". Lone surrogates stay and reject only their own
+            # record.
             return io.TextIOWrapper(buffered, "utf-16", errors="surrogatepass", newline="")
         return io.TextIOWrapper(
             buffered, encoding="utf-8-sig", errors="surrogateescape", newline=""

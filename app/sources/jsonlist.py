@@ -1,7 +1,7 @@
-"""The entries of a list in a JSON document, one at a time, however large the document is.
+"""Read the entries of a list in a JSON document one at a time, in constant memory.
 
-Only brackets and quotes are looked at here, to find where an entry ends; the entry itself is read
-by `json`. So an entry that is broken, too large or too deeply nested is passed over alone.
+This module looks only at brackets and quotes, to find the end of an entry; `json` parses the entry.
+An entry that is invalid, too large or too deeply nested is therefore skipped alone.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from typing import TextIO
 
 _CHUNK = 65_536
 _SPACE = re.compile(r"[ \t\r\n]*")
-# What may end a value, what matters within brackets (whole strings at once, or the beginning of
-# one that is cut), and what matters in a string that was cut.
+# Characters that can end a value; characters that matter in brackets (complete strings, or the
+# start of a string that continues in the next part); and those that matter inside such a string.
 _OUTSIDE = re.compile(r'["\[\]{},:]')
 _NESTED = re.compile(r'"(?:[^"\\]|\\.)*+"|["\[\]{}]', re.DOTALL)
 _INSIDE = re.compile(r'\\.|"', re.DOTALL)
 
 MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 64
-# Deeper than any document that means something: it is not read to its end.
+# No sensible document is this deep: stop reading it.
 _HOPELESS = 10_000
 
 
 class BrokenJsonError(ValueError):
-    """The document is not JSON; the message is for people."""
+    """The document is not valid JSON; the message is for readers."""
 
 
 class NoListError(ValueError):
-    """What the path leads to is no list."""
+    """The value at the path is not a list."""
 
 
 class NoPathError(ValueError):
-    """The path leads nowhere."""
+    """The path does not exist in the document."""
 
 
 class JsonList:
-    """Walks through a document; a malformed one raises `BrokenJsonError`."""
+    """A reader of one document; it raises `BrokenJsonError` for invalid JSON."""
 
     def __init__(self, text: TextIO) -> None:
         self._text = text
@@ -46,7 +46,11 @@ class JsonList:
         self._at = 0
 
     def entries(self, path: list[str] | None) -> Iterator[str | None]:
-        """The text of each entry; None for one that is too large or too deep to be looked at."""
+        """Yield the text of each entry, or None for one that is too large or too deep.
+
+        `path` holds the names of the objects around the list; None finds the list by default: the
+        document itself, or its member `records`.
+        """
         opened = self._enter(path if path is not None else self._usual())
         if self._peek() != "[":
             raise NoListError
@@ -101,7 +105,7 @@ class JsonList:
         return bool(part)
 
     def _peek(self) -> str:
-        """The next character that is no space, or nothing at the end."""
+        """Return the next character that is not white space, or an empty string at the end."""
         while True:
             match = _SPACE.match(self._buffer, self._at)
             self._at = match.end() if match else self._at
@@ -117,7 +121,7 @@ class JsonList:
         self._at += 1
 
     def _value(self) -> str | None:
-        """The text of the next value, which is passed over."""
+        """Consume the next value and return its text, or None if it is too large or too deep."""
         end = _End()
         kept: list[str] = []
         size = 0
@@ -139,7 +143,7 @@ class JsonList:
 
 
 class _End:
-    """Where a value ends; goes on where it was when the next part of the document is there."""
+    """Finds the end of a value; keeps its state between parts of the document."""
 
     def __init__(self) -> None:
         self.found = False
@@ -148,7 +152,7 @@ class _End:
         self._quoted = False
 
     def find(self, text: str, at: int) -> int:
-        """How far the value goes in `text`; `found` tells whether it ends there."""
+        """Return the index up to which `text` belongs to the value; `found` is set at its end."""
         while at < len(text):
             if self._quoted:
                 at = self._string(text, at)
@@ -157,7 +161,7 @@ class _End:
             else:
                 at = self._outside(text, at)
             if self.found or (self._quoted and text.endswith("\\") and at == len(text) - 1):
-                break  # the end, or half of an escape
+                break  # the end, or half of an escape sequence
         return at
 
     def _outside(self, text: str, at: int) -> int:
@@ -171,7 +175,7 @@ class _End:
             self._depth = 1
             self.deepest = max(self.deepest, 1)
         else:
-            # What ends a bare number or word belongs to what is around it.
+            # The character that ends a bare number or word belongs to the enclosing value.
             self.found = True
             return match.start()
         return match.end()

@@ -1,4 +1,4 @@
-"""CSV, JSON and JSON Lines to records, a batch at a time; what is no record is told apart."""
+"""Parse CSV, JSON and JSON Lines into batches of records; report entries that are no records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from app.sources.jsonlist import (
 Format = Literal["csv", "json", "jsonl"]
 BATCH = 250
 _MAX_COLUMNS = 500
-# For the whole process. A field may be as long as a record of JSON, not the library's 131,072.
+# Process-wide. A field may be as long as a JSON record; the library's default is 131,072.
 csv.field_size_limit(MAX_CHARACTERS)
 _UNDECODED = frozenset(map(chr, range(0xDC80, 0xDD00)))
 
@@ -36,7 +36,7 @@ COLUMNS = Fault("wrong number of columns")
 def parse(
     intake: Intake, form: Format, limits: Limits, *, delimiter: str, records_path: str | None
 ) -> Iterator[Batch]:
-    """What a source's bytes hold; raises `SourceError` for what spoils the whole of it."""
+    """Return the records of a source's bytes; raise `SourceError` if all of it is unusable."""
     text = intake.text()
     if form == "csv":
         entries = _csv(text, delimiter, intake.foreign)
@@ -57,7 +57,7 @@ def _decoded(entries: Iterator[Entry]) -> Iterator[Entry]:
 
 
 def batched(entries: Iterable[Entry], most: int, size: int = BATCH) -> Iterator[Batch]:
-    """Entries in batches; more than `most`, or none that is a record, is an error."""
+    """Yield entries in batches; raise an error for more than `most`, or for no record at all."""
     rest = iter(entries)
     count = good = 0
     while batch := list(islice(rest, size)):
@@ -73,7 +73,7 @@ def batched(entries: Iterable[Entry], most: int, size: int = BATCH) -> Iterator[
 
 
 def read_record(text: str) -> Any:
-    """One JSON value as a record, or what is wrong with it."""
+    """Return one JSON value as a record, or a `Fault` with the reason why it is not one."""
     if len(text) > MAX_CHARACTERS or _too_deep(text):
         return TOO_LARGE
     try:
@@ -86,7 +86,7 @@ def read_record(text: str) -> Any:
 
 
 def _too_deep(text: str) -> bool:
-    # The sum of what opens bounds the depth: most records need no closer look.
+    # The number of opening brackets limits the depth, so most records need no closer check.
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
     try:
@@ -114,7 +114,7 @@ def _csv(
             else:
                 yield reader.line_num, COLUMNS
     except csv.Error as error:
-        # What follows a broken quote cannot be told apart from it.
+        # After an unbalanced quote, the records that follow cannot be separated from it.
         wrong = "a quote or a line end is not where CSV has it"
         if "field larger" in str(error):
             wrong = f"a field has more than {MAX_CHARACTERS} characters"

@@ -1,4 +1,4 @@
-"""The kinds of source this site has; a new kind is one more entry."""
+"""The kinds of source on this site; to add a kind, add an entry."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CONFIGS: dict[str, type[FileConfig | ApiConfig | DatabaseConfig]] = {
 
 
 def build(settings: Settings) -> dict[str, Source]:
-    """The sources of this site, by the name that requests use."""
+    """Return the sources of this site by the name that requests use."""
     limits = Limits(
         max_bytes=settings.source_max_bytes,
         max_records=settings.source_max_records,
         timeout_seconds=settings.source_timeout_seconds,
     )
     everybodys = {name: [EVERYBODY] for name in settings.open_sources}
-    # Without keys nobody can be told apart from anybody.
+    # Without keys, clients cannot be distinguished.
     access = Access(settings.source_clients | everybodys, closed=settings.auth_enabled)
     return {
         "file": FileSource(settings.file_roots, limits, access),

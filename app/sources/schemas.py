@@ -1,4 +1,4 @@
-"""The configuration of a job, one model for each kind of source."""
+"""The configuration of a job: one model per kind of source."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ _LONGEST_PARAMETER = 10_000
 
 
 def parameter(value: object) -> object:
-    """A value that both JSON and a database can hold."""
+    """Return a value that both JSON and a database can hold; raise ValueError otherwise."""
     if isinstance(value, str) and len(storable(value)) > _LONGEST_PARAMETER:
         msg = f"must have {_LONGEST_PARAMETER} characters at most"
         raise ValueError(msg)
@@ -104,7 +104,7 @@ def parameter(value: object) -> object:
 Parameter = Annotated[
     str | int | float | bool | None,
     AfterValidator(parameter),
-    # What the function checks, as the document says it.
+    # What the function checks, in the terms of OpenAPI.
     WithJsonSchema(
         {
             "anyOf": [

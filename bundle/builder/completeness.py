@@ -168,7 +168,7 @@ def _plugins(documents: Mapping[str, Any], files: Collection[str]) -> Iterator[s
 
 
 def _callback(tree: Path, files: Collection[str]) -> Iterator[str]:
-    """Check that what ansible.cfg names for the output is there: without it no playbook begins."""
+    """Check that the output plugin of ansible.cfg is there: without it no playbook starts."""
     settings = configparser.ConfigParser(interpolation=None)
     settings.read(tree / "ansible.cfg")
     if name := settings.get("defaults", "stdout_callback", fallback=""):

@@ -1,4 +1,4 @@
-"""Locks between the processes of one machine; the kernel frees them when their process ends."""
+"""Locks between the processes of one machine; the kernel releases them when a process ends."""
 
 from __future__ import annotations
 

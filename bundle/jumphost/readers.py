@@ -1,6 +1,6 @@
 """A lock between readers of the store's blobs and prune: either reads or removes, never both.
 
-The lock is on the blobs' directory itself. Everyone who may read the store can take it, it leaves
+The lock is on the blobs' directory itself. Every user who can read the store can take it, it leaves
 no file behind, and the kernel frees it when the process ends.
 """
 

@@ -1,4 +1,4 @@
-"""What a person sees of a playbook: a line per step, a line per change, and the sentence last.
+"""Print the short output of a playbook: a line per step and per change, and a final sentence.
 
 With `-v` and above it is Ansible's own output, which has everything.
 """
@@ -41,7 +41,7 @@ extends_documentation_fragment:
   - result_format_callback
 """
 
-#: Actions that only decide or report on the jump host: a step of nothing else is not worth a line.
+#: Actions that only decide or report on the jump host: a step with nothing else gets no line.
 _QUIET = frozenset(
     add_internal_fqcns(
         [
@@ -50,11 +50,11 @@ _QUIET = frozenset(
         ]
     )
 )
-#: Keys of a result that list what was changed; the first one that lists something counts.
+#: Result keys that list changes; the first one that is not empty counts.
 _LISTS = ("changes", "changed_files", "removed", "missing")
-#: Keys of a result that name what was changed, if it lists nothing.
+#: Result keys that name the changed object, if the result lists no changes.
 _NAMES = ("msg", "path", "dest", "filename")
-#: Columns of a step's line, which has 80 in all: its name, its hosts, its seconds.
+#: Column widths of a step's line, 80 in all: name, hosts, seconds.
 _NAME, _HOSTS = 40, 22
 
 
@@ -79,7 +79,7 @@ def title_of(task: Task, play: str, titles: Mapping[str, str]) -> str:
 
 
 def changes_of(said: Mapping[str, Any]) -> list[str]:
-    """Return what a result says that it changed, each in one line; an empty one if it does not."""
+    """Return the changes that a result reports, one line each; one empty line if it lists none."""
     listed = [one for one in said.get("containers") or () if isinstance(one, dict)]
     if several := [one for one in listed if one.get("changed") and one.get("why")]:
         return [f"container {one.get('name')}: {', '.join(one['why'])}" for one in several]
@@ -94,7 +94,7 @@ def reason_of(said: Mapping[str, Any], name: str) -> str:
     if "censored" in said:
         return f"{name}: its message is hidden (site_no_log)"
     message = str(said.get("msg") or "").strip()
-    # What a program printed tells more than "non-zero return code".
+    # The output of a program says more than "non-zero return code".
     words = [str(said.get(key) or "").strip() for key in ("stderr", "module_stderr")]
     words = [*words, *(str(said.get(key) or "").strip() for key in ("stdout", "module_stdout"))]
     printed = next((text for text in words if text and text not in message), "")
@@ -116,7 +116,7 @@ class _Step:
 
 
 class Brief(Default):  # type: ignore[misc]
-    """Prints little."""
+    """Prints one line per step, changes, failures and the summary."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Brief(Default):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ lines
     def _clear_before_each_line(self) -> None:
-        """Have any line, whoever prints it, overwrite the name of the step in progress."""
+        """Make any printed line, from any source, overwrite the name of the step in progress."""
         show = self._display.display
 
         def display(*arguments: Any, **options: Any) -> None:
@@ -164,7 +164,7 @@ class Brief(Default):  # type: ignore[misc]
             self._display.display(f"{word} {text}" if word else text)
 
     def _text(self, text: str) -> None:
-        """Print a text of its own; several lines stand between empty ones."""
+        """Print a text; put empty lines around several lines."""
         many = "\n" in text
         self._gap = self._gap or many
         self._line(text)
@@ -212,7 +212,7 @@ class Brief(Default):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ playbook
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Begin."""
+        """Start the clock; in check mode, say that no host is changed."""
         self._begun = time.monotonic()
         if context.CLIARGS["check"]:
             self._line("Check mode: no host is changed.")

@@ -1,8 +1,8 @@
-"""Open-loop load that loses no request unseen: the proof that a blue-green swap loses none.
+"""Open-loop load that reports every lost request, to show that a blue-green swap loses none.
 
-Requests start at a constant rate whatever the answers do, each latency counts from the moment when
-its request was due, and nothing is ever sent twice. See ``Load``; ``python -m scripts.load --help``
-is the same for a terminal.
+Requests start at a constant rate, independent of the answers. Latency counts from the time when a
+request was due, and no request is sent twice. See ``Load``; ``python -m scripts.load --help`` is
+the same for a terminal.
 """
 
 from scripts.load.options import Options

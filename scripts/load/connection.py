@@ -1,4 +1,4 @@
-"""Keep-alive connections of a careful client, without retries that hide a lost request."""
+"""Keep-alive connections without retries, because a retry would hide a lost request."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Connection(asyncio.Protocol):
     def reusable(self) -> bool:
         """Return whether another request may be sent: the connection is not known to be closed.
 
-        What has arrived counts, whether or not the event loop has read it yet: the kernel is asked,
-        as HTTP clients do. What is still on its way cannot be known; that race is the server's to
-        avoid, and the reason for this program.
+        As HTTP clients do, this asks the kernel, which also knows of data that the event loop has
+        not read yet. Data still on the network cannot be known. The server must avoid that race,
+        which is what this program tests.
         """
         return self._usable and self._loop.time() < self._until and not self._readable()
 
@@ -63,7 +63,8 @@ class Connection(asyncio.Protocol):
         for part in parts:
             await asyncio.wait([waiter], timeout=pause)
             if waiter.done():
-                # Answered or lost before the whole request was sent, so the rest has no use.
+                # The answer or the loss came before the whole request was sent; do not send the
+                # rest.
                 self._usable = False
                 break
             self._transport.write(part)
@@ -158,7 +159,7 @@ class Client:
         """Return the connection that became idle last, or a new one.
 
         Raises:
-            OSError: There is no connection to be had.
+            OSError: No connection can be opened.
         """
         while self._idle:
             connection = self._idle.pop()

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that `app.db.migrate` hands over."""
+"""Alembic's entry point: run the migrations on the connection of `app.db.migrate`."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Filters that judge what the service's commands said, and whether one is due."""
+"""Filters that evaluate the output of the service's commands, and whether a command is due."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# The release directory: the roles' shared code is importable from it, whatever the controller has.
+# The release directory, from which the roles' shared code is imported on the controller.
 RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
@@ -31,8 +31,8 @@ def app_keys_differ(
 ) -> list[str]:
     """Return the keys that `python -m app keys sync` would change, by id and client.
 
-    `held` is what the module postgres_database returns; None where the database was not asked. An
-    entry that the service might refuse, or convert first, is left to the service.
+    `held` is the result of the module postgres_database, or None if the database was not queried.
+    An entry that the service may reject or convert is left for the service to decide.
     """
     if held is None:
         return ["the keys of the database are not known"]
@@ -81,7 +81,7 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
 
 
 def _plain(entry: Any) -> bool:
-    """Tell whether the service accepts an entry, and takes its values as they are."""
+    """Return whether the service accepts an entry and stores its values unchanged."""
     return (
         isinstance(entry, Mapping)
         and set(entry) <= {*_NEEDED, *_OPTIONAL}

@@ -1,4 +1,4 @@
-"""Filters of the service: containers of each colour, those that must not exist, taking turns."""
+"""Filters of the service: its containers per colour, and whether replicas take turns."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def app_colours_of(
 ) -> dict[str, dict[str, Any]]:
     """Return colour: container of one part of the service, app or worker.
 
-    Of what they have in common, C(port) is the port in the container; on the host each has the
-    port of C(ports) that is named after part and colour. C(ready) is the address at which that
-    port is asked whether the container is ready.
+    C(port) of the common part is the port in the container. On the host it gets the port of
+    C(ports) whose name has the part and the colour. C(ready) is the address of the container's
+    readiness check.
     """
     rest = {key: value for key, value in common.items() if key not in ("port", "ready")}
 
@@ -58,7 +58,7 @@ def app_standby_colour(edge: Mapping[str, Any], colours: Sequence[str]) -> str:
 
 
 def app_in_turn(hosts: Iterable[Mapping[str, Any]]) -> bool:
-    """Say whether replicas are due on a site that serves: its hosts then take turns."""
+    """Return whether replicas of an active site must be replaced: then hosts take turns."""
     found = list(hosts)
     serves = any("content" in host.get("edge_state_content", {}) for host in found)
     due = (

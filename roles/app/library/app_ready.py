@@ -5,11 +5,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: app_ready
-short_description: The gate before traffic - the right image, release and colour, ready in a row
+short_description: Gate before traffic - the right image, release and colour, repeatedly ready
 description:
-  - Asks a container's readiness until it said yes O(answers) times in a row.
-  - A container that runs another image, or answers as another release or colour, is refused at
-    once; so is one that ends by itself, with what it said last.
+  - Requests a container's readiness until it is ready O(answers) times in a row.
+  - Fails at once for another image, release or colour, and for a container that ends by itself,
+    with its last message.
 options:
   container: {description: Name of the container., type: str, required: true}
   image: {description: Id of the image that it must run., type: str, required: true}
@@ -33,15 +33,15 @@ from ansible.module_utils.host_module import answer  # noqa: E402
 from ansible.module_utils.host_tools import RefusedError  # noqa: E402
 from ansible.module_utils.http_probe import ask, failed_checks  # noqa: E402
 
-#: The engine starts a container again that ended; one that does so twice will not stay. What it
-#: outlived before we watched is history: the database was away, a machine was restarted.
+#: The engine restarts a container that ended; after two restarts it counts as unstable. Restarts
+#: from before the wait (database down, machine rebooted) are ignored.
 RESTARTS = 2
 
 
 def check_container(options: dict[str, Any], before: int | None) -> int:
-    """Refuse another image, and a container that does not stay up; return its count of restarts.
+    """Refuse another image, and a container that does not stay up; return its restart count.
 
-    `before` is that count when the wait began.
+    `before` is that count at the start of the wait.
     """
     name = options["container"]
     shown = docker("container", "inspect", name, timeout=60)
@@ -62,7 +62,7 @@ def check_container(options: dict[str, Any], before: int | None) -> int:
 
 
 def why_not(status: int, said: dict[str, Any]) -> str:
-    """Return what keeps it from being ready."""
+    """Return the reasons why the service is not ready."""
     if not status:
         return "it does not answer"
     if status == 200:
@@ -71,7 +71,7 @@ def why_not(status: int, said: dict[str, Any]) -> str:
 
 
 def wait(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the checks of the last of the good answers in a row."""
+    """Return the checks of the last answer, after enough successes in a row."""
     deadline = time.monotonic() + options["seconds"]
     good = 0
     before = None

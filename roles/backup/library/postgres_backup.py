@@ -7,21 +7,21 @@ DOCUMENTATION = r"""
 module: postgres_backup
 short_description: Take a backup of a database and test it
 description:
-  - Dumps the database of a running container, and counts rows and sums up contents of every table
-    in the snapshot of the dump, while the service goes on writing.
-  - Reads the dump back from disk, restores it into a throw-away server without a network, and
-    compares every table there. Only a dump that came out equal gets its name and its record.
-  - Needs no password. What a run that was killed left behind, the next one removes.
+  - Dumps the database of a running container while the service keeps writing. In the snapshot of
+    the dump, it counts the rows of every table and computes a checksum of its contents.
+  - Reads the dump again from disk, restores it into a temporary server without a network, and
+    compares every table. Only an equal dump gets its name and its record.
+  - Needs no password. The next run removes the leftovers of a killed one.
 options:
   container: {description: Name of the running container., type: str, required: true}
-  image: {description: Image of the throw-away server., type: str, required: true}
+  image: {description: Image of the temporary server., type: str, required: true}
   user: {description: Numeric uid:gid the server runs as in both., type: str, required: true}
   database: {description: Name of the database., type: str, required: true}
   directory: {description: Where backups are kept; made for root only., type: path, required: true}
   label: {description: What the backup is for; begins its file names., type: str, required: true}
   keep: {description: How many of the newest backups are kept., type: int, default: 3}
   timeout: {description: Seconds that all of it may take., type: int, default: 3600}
-  memory: {description: Memory limit of the throw-away server., type: str, default: 512m}
+  memory: {description: Memory limit of the temporary server., type: str, default: 512m}
   scratch: {description: Name of its container., type: str, default: airlift-backup-scratch}
 """
 
@@ -66,8 +66,8 @@ from ansible.module_utils.host_tools import RefusedError  # noqa: E402
 Params = dict[str, Any]
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-# A row's text, and how a name is quoted, depend on the first nine. The server's time limits are for
-# the service's sessions: this one idles in its transaction for as long as the dump takes.
+# The first nine settings affect the text of a row and the quoting of names. The server's time
+# limits are for the service's sessions: this session idles in its transaction during the dump.
 SETTINGS = """
 SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres';
 SET extra_float_digits = 1; SET bytea_output = 'hex'; SET lc_monetary = 'C';
@@ -82,8 +82,8 @@ START = """SELECT json_build_object(
   'snapshot', pg_export_snapshot(), 'version', current_setting('server_version'),
   'roles', (SELECT coalesce(json_agg(quote_ident(rolname)), '[]') FROM pg_roles
             WHERE rolname !~ '^pg_' AND rolname <> 'postgres'))"""
-# What pg_dump carries: not what an extension makes itself. A sequence never used stands one step
-# before its start; one that goes round cannot be compared.
+# What pg_dump dumps: not the objects that an extension creates. A sequence that was never used is
+# one step before its start; a sequence that cycles cannot be compared.
 RELATIONS = """SELECT json_build_object(
   'tables', coalesce(json_agg(name) FILTER (WHERE relkind = 'r'), '[]'),
   'sequences', coalesce(json_object_agg(name, value) FILTER (WHERE NOT seqcycle), '{}'))
@@ -126,7 +126,7 @@ def dump(params: Params, snapshot: str, path: Path) -> str:
 
 
 def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Name the tables that a restored copy has otherwise than the database."""
+    """Return the tables whose restored copy differs from the database."""
     said = []
     for table in sorted(wanted.keys() | found.keys()):
         here, there = wanted.get(table), found.get(table)
@@ -142,7 +142,7 @@ def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
 def sequence_differences(
     before: dict[str, int], after: dict[str, int], found: dict[str, int]
 ) -> list[str]:
-    """Name the sequences that stand elsewhere; no snapshot holds them, so they may have moved."""
+    """Return the sequences with other values; they may have moved, as no snapshot contains them."""
     said = []
     for name, first in sorted(before.items()):
         low, high = sorted((first, after.get(name, first)))
@@ -153,7 +153,7 @@ def sequence_differences(
 
 @contextlib.contextmanager
 def interruptible(timeout: int) -> Iterator[None]:
-    """Turn the end of the time, and signals to stop, into an error, so that there is a clean up."""
+    """Turn the time limit and stop signals into an exception, so that the clean-up runs."""
 
     def stop(number: int, _frame: object) -> None:
         if number == signal.SIGALRM:
@@ -168,7 +168,7 @@ def interruptible(timeout: int) -> Iterator[None]:
     try:
         yield
     finally:
-        # What follows is the clean up, which nothing but SIGKILL cuts short.
+        # Only SIGKILL can interrupt the clean-up that follows.
         signal.alarm(0)
         for one in SIGNALS:
             signal.signal(one, signal.SIG_IGN)
@@ -183,13 +183,13 @@ def clear(params: Params, scratch: Scratch) -> None:
 
 
 def prove(params: Params, scratch: Scratch, source: Session) -> dict[str, Any]:
-    """Dump, read back, restore, compare; return the record and keep the dump."""
+    """Dump, read again, restore and compare; keep the dump and return its record."""
     started, clock = time.gmtime(), time.monotonic()
     directory = Path(params["directory"])
     part = directory / f"{params['label']}.dump.part"
     scratch.prepare()
     start = source.ask(BEGIN + START)
-    # Counted first: the locks this takes keep each table from being emptied or altered meanwhile.
+    # Count first: the locks that this takes prevent changes and truncation of the tables.
     before = source.ask(RELATIONS)
     tables = source.contents(before["tables"])
     sha256 = dump(params, start["snapshot"], part)
@@ -226,7 +226,7 @@ def prove(params: Params, scratch: Scratch, source: Session) -> dict[str, Any]:
 
 
 def back_up(params: Params) -> dict[str, Any]:
-    """Take a backup and return the module's result."""
+    """Make a backup and return the module's result."""
     directory, scratch = Path(params["directory"]), Scratch(params)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
@@ -258,7 +258,7 @@ def back_up(params: Params) -> dict[str, Any]:
 
 
 def foresee(params: Params) -> dict[str, Any]:
-    """Return what a run would do."""
+    """Return what a run would do (check mode)."""
     with Session(params["container"], params["user"], params["database"]) as source:
         size = source.ask(SIZE)
     require_space(Path(params["directory"]), size)

@@ -1,4 +1,4 @@
-"""Backups as files: room for them, made durably, complete or not there; for C(postgres_backup)."""
+"""Backup files: check space, write them durably and completely; for C(postgres_backup)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import IO, Any
 from ansible.module_utils.host_tools import RefusedError, flush_directory
 
 FINISHED = re.compile(r".+-(?P<stamp>\d{8}T\d{6}Z)\.(dump|json)")
-# Beside dump and copy: the throw-away server's own catalogs and its write-ahead log.
+# Space beside dump and copy: the scratch server's own catalogues and its write-ahead log.
 MARGIN = 512 * 1024 * 1024
 CHUNK = 1024 * 1024
 
 
 def human(count: int) -> str:
-    """Return bytes for people."""
+    """Return a number of bytes in a readable unit."""
     size, units = float(count), iter(("kB", "MB", "GB", "TB"))
     unit = "bytes"
     while size >= 1000 and unit != "TB":
@@ -31,7 +31,7 @@ def human(count: int) -> str:
 
 
 def require_space(directory: Path, size: int) -> None:
-    """Refuse when the dump at its worst and a copy of the database do not fit."""
+    """Refuse if there is no space for the largest possible dump and a copy of the database."""
     existing = next(path for path in (directory, *directory.parents) if path.exists())
     need, free = 2 * size + MARGIN, shutil.disk_usage(existing).free
     if free < need:
@@ -45,7 +45,7 @@ def require_space(directory: Path, size: int) -> None:
 
 @contextlib.contextmanager
 def only_one(directory: Path) -> Iterator[None]:
-    """Hold the directory; the kernel lets go of it however this process ends."""
+    """Lock the directory; the kernel releases the lock when this process ends."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
@@ -59,19 +59,19 @@ def only_one(directory: Path) -> Iterator[None]:
 
 
 def create(path: Path) -> IO[bytes]:
-    """Open a file that is not there yet, readable by root only."""
+    """Create a new file that only root can read."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def flush(stream: IO[bytes]) -> None:
-    """Bring a file to disk, and out of the cache, so that reading it asks the disk."""
+    """Flush a file to the disk and drop it from the cache, so that the next read uses the disk."""
     stream.flush()
     os.fsync(stream.fileno())
     os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def reread(path: Path, expected: str) -> None:
-    """Refuse a file that is not on disk what was written."""
+    """Refuse a file whose content on the disk is not what was written."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK):
@@ -85,7 +85,7 @@ def reread(path: Path, expected: str) -> None:
 
 
 def halves(directory: Path) -> list[Path]:
-    """Return what a killed run left: unfinished files, and one of a pair without the other."""
+    """Return the leftovers of a killed run: unfinished files, and incomplete pairs."""
     other = {".dump": ".json", ".json": ".dump"}
     return [
         path
@@ -96,7 +96,7 @@ def halves(directory: Path) -> list[Path]:
 
 
 def prune(directory: Path, keep: int, current: Path) -> list[str]:
-    """Remove all but the newest backups; the present one stays even if the clock was set back."""
+    """Remove all but the newest backups; keep the current one even if the clock was set back."""
     others = sorted(
         (path for path in directory.glob("*.dump") if path != current and stamp(path)),
         key=stamp,
@@ -104,20 +104,20 @@ def prune(directory: Path, keep: int, current: Path) -> list[str]:
     )
     old = others[keep - 1 :]
     for path in old:
-        # The record first: there is none without its dump at any moment.
+        # Remove the record first: a record must never exist without its dump.
         path.with_suffix(".json").unlink(missing_ok=True)
         path.unlink()
     return [path.name for path in old]
 
 
 def stamp(path: Path) -> str:
-    """Return when a backup was taken, as its name says; nothing for another file."""
+    """Return the time of a backup from its file name; an empty string for another file."""
     found = FINISHED.fullmatch(path.name)
     return found["stamp"] if found else ""
 
 
 def finish(part: Path, path: Path, record: dict[str, Any]) -> None:
-    """Give the dump its name, then its record: a record exists only for a tested dump."""
+    """Rename the dump, then write its record: a record exists only for a tested dump."""
     record_part = path.with_suffix(".json.part")
     with create(record_part) as stream:
         stream.write(json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Postgres in containers, spoken to on its own socket; for C(postgres_backup)."""
+"""Postgres in containers, reached through its own socket; for C(postgres_backup)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from typing import Any
 from ansible.module_utils import engine_client
 from ansible.module_utils.host_tools import RefusedError, ids
 
-# Names the sessions in the source server, so that those of a killed run are found there.
+# The name of our sessions in the source server, to find those of a killed run.
 SESSION_NAME = "airlift-backup"
 SCRATCH_DATA = "/var/lib/postgresql/data"
-# As the role postgres makes the site's own, or texts would not sort and compare alike.
+# The settings with which the role postgres creates the site's cluster: texts must sort the same
+# way.
 INITDB = (
     *("initdb", f"--pgdata={SCRATCH_DATA}", "--username=postgres", "--auth-local=peer"),
     *("--auth-host=reject", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin"),
     *("--builtin-locale=C.UTF-8", "--no-sync"),
 )
-# Nothing in it outlives the run, so it need not survive a crash.
+# The data are only needed during the run, so they need not survive a crash.
 SERVER = (
     *("postgres", "-D", SCRATCH_DATA, "-c", "listen_addresses="),
     *("-c", "unix_socket_directories=/run/postgresql", "-c", "fsync=off"),
     *("-c", "full_page_writes=off", "-c", "autovacuum=off", "-c", "wal_level=minimal"),
     *("-c", "max_wal_senders=0", "-c", "max_wal_size=256MB"),
 )
-# (r.*) is the whole row even where a column is called r.
+# (r.*) is the whole row, even if a column is named r.
 CONTENT = """SELECT json_build_object('rows', count(*), 'checksum',
   coalesce(sum(hashtextextended((r.*)::text, 0)::numeric), 0)::text) FROM ONLY {table} AS r"""
 END_SESSIONS = f"""SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -49,13 +50,13 @@ def docker(*arguments: str, what: str = "", **how: Any) -> str:
 
 
 def inside(container: str, user: str, *command: str) -> list[str]:
-    """Return the arguments that run a program in a container, known to its server by our name."""
+    """Return the arguments that run a program in a container, under our session name."""
     fixed = ["exec", "--interactive", "--user", user, "--env", f"PGAPPNAME={SESSION_NAME}"]
     return [*fixed, container, *command]
 
 
 def psql(database: str) -> list[str]:
-    """Return psql as the superuser on the socket: one answer a line, ended by the first error."""
+    """Return psql as superuser on the socket: one answer per line, stop at the first error."""
     quiet = ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]
     return [*quiet, "--set=ON_ERROR_STOP=1", "--username=postgres", f"--dbname={database}"]
 
@@ -66,7 +67,7 @@ def end_sessions(container: str, user: str) -> None:
 
 
 class Session:
-    """One psql that stays open, so that its transaction and its snapshot do."""
+    """An open psql process, which keeps its transaction and its snapshot."""
 
     def __init__(self, container: str, user: str, database: str) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115
@@ -88,7 +89,7 @@ class Session:
         self.errors.close()
 
     def ask(self, sql: str) -> Any:
-        """Return the one line of JSON that the last statement answers with."""
+        """Return the last statement's answer, one line of JSON."""
         assert self.process.stdin is not None  # noqa: S101
         assert self.process.stdout is not None  # noqa: S101
         with contextlib.suppress(BrokenPipeError):
@@ -98,19 +99,19 @@ class Session:
         try:
             return json.loads(line)
         except ValueError:
-            # The end, or words of the engine instead of an answer.
+            # The end of the stream, or an error message of the engine instead of an answer.
             self.process.wait()
             self.errors.seek(0)
             said = (line + self.errors.read()).decode(errors="replace").strip()
             raise RefusedError(said or "the session with Postgres ended") from None
 
     def contents(self, tables: list[str]) -> dict[str, dict[str, Any]]:
-        """Count the rows of tables and sum up their contents, whatever the order of the rows."""
+        """Return row counts and checksums of tables; the order of rows does not matter."""
         return {table: self.ask(CONTENT.format(table=table)) for table in tables}
 
 
 class Scratch:
-    """A throw-away server that proves a dump: no network, no rights, no password."""
+    """A scratch server for testing a dump: no network, no capabilities, no password."""
 
     def __init__(self, params: dict[str, Any]) -> None:
         self.name, self.image, self.user = params["scratch"], params["image"], params["user"]
@@ -118,38 +119,38 @@ class Scratch:
         self.data = Path(params["directory"]) / "scratch"
 
     def remove(self) -> None:
-        """Remove the container and its data, of this run or of a killed one."""
+        """Remove the container and its data, also those of a killed run."""
         docker("rm", "--force", "--volumes", self.name)
         if self.data.exists():
             shutil.rmtree(self.data)
 
     def run(self, *command: str, detach: bool = False) -> str:
-        """Run a program of the image in a container of the fixed name."""
+        """Run a program of the image in a container with a fixed name."""
         uid = self.user.partition(":")[0]
-        # Again: a client that outlived its killed run may have made one since.
+        # Remove again: the client of a killed run may have created one in the meantime.
         docker("rm", "--force", "--volumes", self.name)
         return docker(
             *("run", "--name", self.name, *(["--detach"] if detach else []), "--pull", "never"),
             *("--network", "none", "--read-only", "--user", self.user, "--cap-drop", "ALL"),
             *("--security-opt", "no-new-privileges:true", "--pids-limit", "256"),
             *("--memory", self.memory, "--memory-swap", self.memory, "--shm-size", "128m"),
-            # The site's own server comes first when both want the processor.
+            # A low CPU weight: the site's own server has priority.
             *("--cpu-shares", "512", "--log-driver", "json-file", "--log-opt", "max-size=1m"),
             *("--tmpfs", f"/run/postgresql:rw,noexec,nosuid,nodev,size=1m,mode=0750,uid={uid}"),
             *("--tmpfs", "/tmp:rw,noexec,nosuid,nodev,size=64m,mode=1777"),  # noqa: S108
             *("--mount", f"type=bind,source={self.data},target={SCRATCH_DATA}"),
             *("--entrypoint", command[0], self.image, *command[1:]),
-            what=f"the throw-away server ({command[0]})",
+            what=f"the temporary server ({command[0]})",
         )
 
     def prepare(self) -> None:
-        """Begin to make an empty cluster, which takes seconds; the dump need not wait for it."""
+        """Start to create an empty cluster, which takes seconds; the dump runs meanwhile."""
         self.data.mkdir(mode=0o700)
         os.chown(self.data, *ids(self.user))
         self.run(*INITDB, detach=True)
 
     def start(self) -> None:
-        """Serve the prepared cluster; wait until it answers."""
+        """Start the server on the prepared cluster, and wait until it answers."""
         code = docker("wait", self.name)
         if code != "0":
             last_words = docker("logs", "--tail", "5", self.name)

@@ -1,4 +1,4 @@
-"""Fill in what the entries of the containers leave out, bring them about, and judge the outcome."""
+"""Complete the container entries with defaults, apply them, and evaluate the result."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SPEC = Path(__file__).resolve().parents[1] / "meta" / "argument_specs.yml"
 
 @cache
 def spec() -> dict[str, Any]:
-    """Return what an entry holds, in the form that validates it."""
+    """Return the specification of an entry, in the form that Ansible validates."""
     main = yaml.safe_load(SPEC.read_text(encoding="utf-8"))["argument_specs"]["main"]
     options: dict[str, Any] = main["options"]["container_wanted"]["options"]
     return options
 
 
 def port(host: Any, ports: Mapping[str, int]) -> int:
-    """Return the number of a port that is given by its name in site_ports or by its number."""
+    """Return a port number; `host` is a name in site_ports or a number."""
     if isinstance(host, str) and not host.isdigit():
         if host not in ports:
             known = ", ".join(sorted(ports))
@@ -35,7 +35,7 @@ def port(host: Any, ports: Mapping[str, int]) -> int:
 
 
 def complete(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one entry with everything that it leaves out."""
+    """Return an entry with the defaults of all keys that it omits."""
     name = given.get("name", "?")
     checked = ArgumentSpecValidator(spec()).validate(dict(given))
     if checked.error_messages:
@@ -49,7 +49,7 @@ def complete(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
         if settings["images"] and component not in settings["images"]:
             message = f"container {name}: this release has no image of {component}"
             raise AnsibleActionFail(message)
-        # Without an engine, as in a rehearsal on an empty host, there is no image to name yet.
+        # In check mode on an empty host there is no engine, so the image has no id yet.
         one["image"] = settings["images"].get(component, component)
     one["version"] = one["version"] or settings["components"].get(component, {}).get("version", "")
     one["network"] = one["network"] or settings["network"]
@@ -62,7 +62,7 @@ def complete(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
 
 
 def sentence(host: str, told: Mapping[str, Any]) -> str:
-    """Return what keeps a container from running, for a person."""
+    """Return the reason why a container does not run, in one sentence."""
     container = f"airlift-{told['name']}"
     lines = [f"{container} on {host}: {told['problem']}"]
     if told["log"]:
@@ -72,7 +72,7 @@ def sentence(host: str, told: Mapping[str, Any]) -> str:
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Returns what the module returns, and fails if a container is not well and C(judged)."""
+    """Returns the module's result; with C(judged), fails if a container is not healthy."""
 
     _VALID_ARGS = frozenset(("wanted", "settings", "judged"))
     _supports_diff = True
@@ -93,7 +93,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = self._execute_module(
             module_name="containers",
             module_args={
-                # Apart from all else, so that no log and no result can hold them.
+                # Pass secrets separately, so that no log and no result can contain them.
                 "secrets": {one["name"]: one["secrets"] for one in wanted},
                 "wanted": [{**one, "secrets": sorted(one["secrets"])} for one in wanted],
                 "settings": {

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def container_due(wanted: Iterable[Mapping[str, Any]], compared: Mapping[str, Any]) -> bool:
-    """Say whether one of the containers differs or is not well; tasks/compare.yml compared them."""
+    """Return whether a container differs or is not healthy; tasks/compare.yml compared them."""
     due = {one["name"] for one in compared["containers"] if one["due"]}
     return any(one["name"] in due for one in wanted)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: containers
-short_description: Bring any number of containers of a host about in one call
+short_description: Create or update all containers of a host in one call
 description:
-  - For each container its directories, its secrets, its configuration after the image itself has
-    judged it, and the container, which is created again if it differs; then waits until all are
-    well. What is right stays untouched.
-  - Ends at the first container that cannot be made. The caller judges what is wrong.
-  - In check mode it compares the same, changes nothing, and looks once at what runs.
-  - Called through the action plugin of the same name, which fills in what an entry leaves out.
+  - For each container, writes directories, secrets and configuration, which the image itself
+    checks first. Creates the container again if it differs. Then waits until all are healthy.
+  - Ends at the first container that cannot be created. The caller evaluates unhealthy ones.
+  - In check mode it makes the same comparison, changes nothing, and checks the health once.
+  - Called through the action plugin of the same name, which adds the defaults of an entry.
 options:
   wanted: {type: list, elements: dict, required: true,
     description: The containers; roles/container/meta/argument_specs.yml says what an entry holds.}
@@ -52,7 +51,7 @@ from ansible.module_utils.host_module import answer  # noqa: E402
 from ansible.module_utils.host_tools import RefusedError, ids, own, rights_differ  # noqa: E402
 from ansible.module_utils.service_files import run  # noqa: E402
 
-#: Lines of a container's log that are shown with what is wrong.
+#: Number of log lines that are shown with an error.
 LINES = 30
 
 
@@ -70,13 +69,13 @@ class Bringing:
 
     @property
     def engine(self) -> Engine:
-        """The connection, made when it is needed first."""
+        """Return the engine's connection, which is opened on first use."""
         self._engine = self._engine or Engine()
         return self._engine
 
     # ------------------------------------------------------------------ files
     def directories(self, one: dict[str, Any]) -> bool:
-        """Make the directories that the container writes to; say whether one was not right."""
+        """Create the directories that the container writes to; return whether one had to change."""
         wanted = [
             {"path": mount["source"], "owner": one["user"], "mode": mount["create"]}
             for mount in one["mounts"]
@@ -98,7 +97,7 @@ class Bringing:
         """Make a directory hold exactly the files; return the changed ones and the fingerprint."""
         missing = [path for path in what.get("copies", {}).values() if not Path(path).exists()]
         if missing and self.check_mode:
-            # A rehearsal: what an earlier step would have written is not there yet.
+            # In check mode the output of earlier steps does not exist yet.
             return {"changed": True, "changed_files": sorted(what["copies"])}
         what["fingerprint_key"] = self.settings["fingerprint_key"]
         done: dict[str, Any] = run(what, check=self.check_mode)
@@ -149,7 +148,7 @@ class Bringing:
 
     # -------------------------------------------------------------- container
     def bring(self, one: dict[str, Any]) -> dict[str, Any]:
-        """Bring one container about as far as it can be without waiting for it."""
+        """Apply one container as far as possible without waiting for it."""
         told: dict[str, Any] = {"name": one["name"], "why": [], "problem": "", "log": []}
         try:
             if one["state"] == "absent":
@@ -169,25 +168,25 @@ class Bringing:
         return told
 
     def start(self, one: dict[str, Any], told: dict[str, Any], fingerprint: str) -> None:
-        """Start the container; one that differs is created again."""
+        """Start the container; recreate it if it differs."""
         try:
             parameters = shape.stays(one, self.settings, fingerprint)
             done = self.engine.converge(parameters, check_mode=self.check_mode)
         except EngineError:
             if not self.check_mode:
                 raise
-            # A rehearsal on a host that has no engine yet, or not this image.
+            # Check mode on a host that has no engine or not this image yet.
             told["why"].append("created")
             return
         told["replaces"] = any("stopped" in action for action in done.get("actions", ()))
         before, after = done["diff"]["before"], done["diff"]["after"]
-        # A rehearsal does not count limits that would be set on the running container as a change.
+        # In check mode, do not report limits that would be set on the running container.
         if not done["changed"] and before == after:
             return
         if after.get("exists"):
             told["why"].append("created")
             return
-        # The label changes with the files, and these are told by their names.
+        # The label changes with the files, and changed files are reported by their names.
         differ = {part for part in (*before, *after) if before.get(part) != after.get(part)}
         differ -= {"labels"} if told["why"] else set()
         told["why"] += sorted("it did not run" if part == "running" else part for part in differ)
@@ -221,7 +220,7 @@ class Bringing:
         memory.end(prints)
 
     def run_once(self, one: dict[str, Any], told: dict[str, Any]) -> None:
-        """Run a command to its end; a rehearsal counts it as a change."""
+        """Run a command to its end; in check mode, report it as a change."""
         if self.check_mode:
             told["why"].append("ran")
             return
@@ -234,7 +233,7 @@ class Bringing:
 
     # ------------------------------------------------------------------ health
     def watch(self, one: dict[str, Any], told: dict[str, Any]) -> None:
-        """Wait until the container is well; a rehearsal looks once and starts nothing."""
+        """Wait until the container is healthy; in check mode, look once and start nothing."""
         checked = bool(one["healthcheck"])
         healthy = (
             checked if self.check_mode else checked if one["healthy"] is None else one["healthy"]
@@ -266,7 +265,7 @@ class Bringing:
         return (said.stdout + said.stderr).splitlines()[-LINES:] if said.returncode == 0 else []
 
     def all(self) -> list[dict[str, Any]]:
-        """Bring all about, then wait for all."""
+        """Apply all containers, then wait for all."""
         reached: list[tuple[dict[str, Any], dict[str, Any]]] = []
         for one in self.module.params["wanted"]:
             reached.append((one, self.bring(one)))

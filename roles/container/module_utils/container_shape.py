@@ -1,37 +1,37 @@
-"""A container as data, turned into what the engine takes."""
+"""Convert a container's description to the engine's parameters."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: Where a container finds its secrets.
+#: Directory of secrets in a container.
 SECRETS = "/run/secrets"
-#: An option that was taken away must go from the container too; what comes from the image may stay.
+#: A removed option must also be removed from the container; options of the image may stay.
 STRICT = ("mounts", "published_ports", "etc_hosts", "tmpfs", "capabilities")
 
 
 def name_of(one: dict[str, Any]) -> str:
-    """Return the name that the engine knows a container by."""
+    """Return the engine's name of a container."""
     return f"airlift-{one['name']}"
 
 
 def has_secrets(one: dict[str, Any]) -> bool:
-    """Say whether a container has a directory of secrets."""
+    """Return whether a container has a directory of secrets."""
     return bool(one["secrets"] or one["secret_files"])
 
 
 def places(one: dict[str, Any], settings: dict[str, Any]) -> tuple[str, str]:
-    """Return the directories on the host of a container's configuration and of its secrets."""
+    """Return the host's directories of a container's configuration and secrets."""
     return f"{settings['services']}/{one['name']}", f"{settings['secrets']}/{one['name']}"
 
 
 def target_of(one: dict[str, Any]) -> str:
-    """Return where the container sees its configuration."""
+    """Return the path of the configuration in the container."""
     return str(one["config_target"] or f"/etc/airlift/{one['name']}")
 
 
 def mounts(one: dict[str, Any], settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return all bind mounts; each is read-only unless it says otherwise."""
+    """Return all bind mounts; each is read-only unless its entry says otherwise."""
     configs, secrets = places(one, settings)
     wanted = [{"source": configs, "target": target_of(one)}] if one["configs"] else []
     wanted += [{"source": secrets, "target": SECRETS}] if has_secrets(one) else []
@@ -47,7 +47,7 @@ def mounts(one: dict[str, Any], settings: dict[str, Any]) -> list[dict[str, Any]
 
 
 def both(one: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a container that stays and of one that runs once."""
+    """Return the parameters that permanent containers and one-time commands share."""
     return {
         "name": name_of(one),
         "image": one["image"],
@@ -72,7 +72,7 @@ def both(one: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def once(one: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a command that runs once; one left by a killed run is replaced."""
+    """Return the parameters of a one-time command; it replaces the rest of a killed run."""
     return {
         **both(one, settings),
         "hostname": None if one["network"] in ("host", "none") else one["name"],
@@ -85,12 +85,13 @@ def once(one: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def stays(one: dict[str, Any], settings: dict[str, Any], fingerprint: str) -> dict[str, Any]:
-    """Return the parameters of a container that stays; a label tells its files apart."""
+    """Return the parameters of a permanent container; a label holds its files' fingerprint."""
     host = one["network"] == "host"
     return {
         **both(one, settings),
         "hostname": None if host else one["name"],
-        # Compared with the image's own command if it is empty, which is not what is started then.
+        # If it is empty, the module would compare it with the image's command, which is not
+        # started.
         "command": one["command"][1:] or None,
         "published_ports": []
         if host
@@ -98,8 +99,8 @@ def stays(one: dict[str, Any], settings: dict[str, Any], fingerprint: str) -> di
         "capabilities": [],
         "cpus": one["cpus"],
         "shm_size": one["shm_size"],
-        # What must run starts with the engine, whatever happened before. What must not run is
-        # removed, not stopped.
+        # A container that must run starts with the engine. One that must not run is removed, not
+        # stopped.
         "restart_policy": "always",
         "stop_timeout": one["stop_timeout"],
         "stop_signal": one["stop_signal"] or None,
@@ -123,7 +124,7 @@ def absent(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(one: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """Return the command that judges staged files where the container will see them."""
+    """Return the command that checks staged files at the path that the container uses."""
     if not one["config_check"]:
         return []
     command = ["docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL"]

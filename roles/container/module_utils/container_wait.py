@@ -1,7 +1,7 @@
-"""Wait until a container runs and answers, and tell the reason if it does not.
+"""Wait until a container runs and answers, and return the reason if it does not.
 
-Gives up at once when the container does not stay up, with what it said last. One that the engine
-lets wait for its next start, longer after each, is started again first.
+The wait ends at once, with the container's last message, if the container does not stay up. The
+engine delays restarts more and more; a container in such a delay is started again first.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from ansible.module_utils.engine_socket import EngineError
 from ansible.module_utils.http_probe import ask
 
 PAUSE = 0.5
-#: One that was started again so often while we watched will not stay up.
+#: A container with this many restarts during the wait will not stay up.
 RESTARTS = 3
-#: Characters of a container's last words.
+#: Maximum characters of a container's last message.
 WORDS = 300
 
 
 def short(text: str) -> str:
-    """Return a text as one line; of a long one its end, where the reason stands."""
+    """Return a text as one line; of a long text its end, which has the reason."""
     line = " ".join(text.split())
     return line if len(line) <= WORDS else f"… {line[-WORDS:].partition(' ')[2] or line[-WORDS:]}"
 
 
 class Watch:
-    """A container, since the wait for it began."""
+    """The state of a container since the wait for it began."""
 
     def __init__(self, name: str, *, kicks: bool = True) -> None:
         self.name = name
@@ -50,7 +50,7 @@ class Watch:
             self.kicked = docker("restart", "--time", "0", self.name, timeout=60).returncode == 0
             self.before = 0 if self.kicked else restarts
             return False, "it is started again"
-        # A restart that the engine's count does not know begins it anew.
+        # A restart that the engine's counter omits starts the count again.
         self.before = restarts if self.before < 0 else min(self.before, restarts)
         if restarts - self.before >= RESTARTS:
             return True, f"it does not stay up, restarted {RESTARTS} times"
@@ -61,7 +61,7 @@ class Watch:
         return (False, self.health(state)) if healthy else (False, "")
 
     def health(self, state: dict[str, Any]) -> str:
-        """Return what keeps the engine from calling it healthy."""
+        """Return the reason why the engine does not report it as healthy."""
         checked = state.get("Health") or {}
         if checked.get("Status") == "healthy":
             return ""
@@ -71,7 +71,7 @@ class Watch:
 
 
 def answers(url: str, good: list[int], ca: str) -> str:
-    """Return what is wrong with the answer of a URL, or nothing."""
+    """Return the problem of a URL's answer, or an empty string."""
     answer = ask(url, ca=ca)
     if answer.status in good:
         return ""
@@ -81,9 +81,9 @@ def answers(url: str, good: list[int], ca: str) -> str:
 
 
 def wait(options: dict[str, Any]) -> tuple[str, bool]:
-    """Return (what is wrong after so many seconds, or nothing; whether it was started again).
+    """Return (the problem after the time limit, or an empty string; whether it was restarted).
 
-    With `look` it looks once, and starts nothing.
+    With `look`, check once and start nothing.
     """
     look = options.get("look", False)
     watch = Watch(options["container"], kicks=not look) if options["container"] else None

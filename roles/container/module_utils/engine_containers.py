@@ -1,7 +1,7 @@
-"""One connection to the engine of a host, and the comparing and creating of containers over it.
+"""Compare and create containers over one connection to a host's engine.
 
-The rules of what differs are those of community.docker, so that a container made by its module is
-equal to one made here. They are meant for one container a process; this drives them for many.
+The rules of comparison are those of community.docker, so containers that its module made are equal
+to those made here. Its code handles one container per process; this module uses it for many.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ansible_collections.community.docker.plugins.module_utils.module_container.
     ContainerManager,
 )
 
-#: What the comparing reads besides the options of a container itself.
+#: Parameters that the comparison reads, besides the options of a container itself.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "cleanup": {"type": "bool", "default": False},
     "command_handling": {"type": "str", "default": "correct"},
@@ -48,13 +48,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "restart": {"type": "bool", "default": False},
     "state": {"type": "str", "default": "started"},
 }
-#: On a busy host the engine now and then loses the first words of the process that it starts; the
-#: container is there, and starts when asked again.
+#: On a busy host the engine sometimes loses the first output of a process that it starts. The
+#: container exists then, and starts at the second attempt.
 LOST_WORDS = "read init-p: connection reset by peer"
 
 
 class Client(AnsibleDockerClientBase):  # type: ignore[misc]
-    """The engine behind its socket."""
+    """The client of the engine's socket."""
 
     def __init__(self) -> None:
         self.fail_results: dict[str, Any] = {}
@@ -65,14 +65,14 @@ class Client(AnsibleDockerClientBase):  # type: ignore[misc]
         raise EngineError(str(msg))
 
     def report_warnings(self, *_: Any) -> None:
-        """Say nothing: what the engine warns of, such as a missing limit, preflight looks at."""
+        """Do nothing: preflight checks what the engine warns about, such as missing limits."""
 
     def _get_params(self) -> dict[str, Any]:
         return {}
 
 
 class _Asked:
-    """What the comparing expects of an Ansible module, for one container."""
+    """The part of an Ansible module that the comparison needs, for one container."""
 
     _diff = True
 
@@ -88,13 +88,13 @@ class _Asked:
         raise EngineError(str(msg))
 
     def warn(self, *_: Any) -> None:
-        """Say nothing: what it warns of is wanted."""
+        """Do nothing: the options that it warns about are intended."""
 
     log = warn
 
 
 class Engine:
-    """Compares containers with what is wanted, and brings that about."""
+    """Compares containers with the wanted ones, and applies the differences."""
 
     def __init__(self) -> None:
         self._driver = DockerAPIEngineDriver()
@@ -105,7 +105,7 @@ class Engine:
             self._spec.update(one.argument_spec)
 
     def converge(self, parameters: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
-        """Return C(changed), C(diff) and, of a command that ran, its status and output."""
+        """Return C(changed), C(diff) and, of a one-time command, its status and output."""
         for _ in range(2):
             try:
                 return self._once(parameters, check_mode=check_mode)

@@ -1,4 +1,4 @@
-"""Bring the engine of a host about; copy the release's packages to it only if it needs one."""
+"""Set up a host's engine; copy the release's packages to it only if it needs one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def versions_of(index: str) -> dict[str, str]:
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Run the module on the host, and once more after a plain copy; its package manager hashes."""
+    """Runs the module on the host, and again after copying packages if some are missing."""
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Compare and bring about, or copy first."""

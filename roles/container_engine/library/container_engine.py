@@ -5,11 +5,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: container_engine
-short_description: Bring the container engine of a host about, in one call
+short_description: Install, configure and start a host's container engine in one call
 description:
   - Compares packages, configuration, unit, forwarding, the engine's own firewall rules and the
-    network of the containers with what is wanted, and acts where they differ.
-  - Refuses what would hide the containers of the host.
+    network of the containers with the wanted state, and corrects differences.
+  - Refuses a change that would hide the containers of the host.
   - The action plugin of the same name copies the release's packages if one is missing.
 options:
   host: {description: The host's name in messages., type: str, required: true}
@@ -23,7 +23,7 @@ options:
   systems: {type: list, elements: dict, required: true,
     description: "Operating systems and their packages, as bundle/systems.yml has them."}
   support_packages: &packages
-    description: Packages besides the engine, or of it, where they are not those of the system.
+    description: Packages besides the engine, or of it, if they differ from the system's.
     type: list
     elements: str
   engine_packages: *packages
@@ -76,16 +76,16 @@ from ansible.module_utils.image_identity import CONTAINERD, image_store  # noqa:
 UNIT = "docker.service"
 CONFIGURATION = Path("/etc/docker/daemon.json")
 PIDFILE = Path("/run/docker.pid")
-#: The last one in its folder, so that it overrides the others.
+#: The last file in its folder, so that it overrides the others.
 SYSCTL = Path("/etc/sysctl.d/99-zz-airlift.conf")
 KERNEL = Path("/proc/sys")
 RELEASE = Path("/etc/os-release")
-#: How long a restarted engine may take until its firewall rules are there.
+#: Seconds until a restarted engine must have its firewall rules.
 RULES_SECONDS = 10
 
 
 class Engine:
-    """The engine of this host, and what changed about it, or would."""
+    """The engine of this host, and what changed or would change."""
 
     def __init__(self, module: Any) -> None:
         self.module, self.check = module, module.check_mode
@@ -99,7 +99,7 @@ class Engine:
         self.told = self.ask()
 
     def note(self, change: str, diff: dict[str, Any] | None = None) -> bool:
-        """Note a change; say whether to make it."""
+        """Record a change; return whether to make it."""
         self.changes.append(change)
         self.diffs += [{"before_header": change, "after_header": change, **diff}] if diff else []
         return not self.check
@@ -112,8 +112,8 @@ class Engine:
             return {}
 
     def systemctl(self, verb: str, *, must: bool = True) -> None:
-        """Do something to the engine's unit."""
-        # systemd limits starts, against crash loops: three a minute, which two runs can need.
+        """Call systemctl for the engine's unit."""
+        # systemd limits starts to three per minute, which two runs can need.
         run("systemctl", "reset-failed", UNIT)
         done = run("systemctl", verb, UNIT, seconds=None)
         if done.returncode and must:
@@ -147,7 +147,7 @@ class Engine:
             return
         wanted = str(self.options["settings"]["data-root"])
         store = image_store(self.told)
-        # Without the directory that user namespaces add. It is the real place, if ours is a link.
+        # Omit the directory that user namespaces add. The path is resolved if ours is a link.
         data = re.sub(r"/[0-9]+[.][0-9]+$", "", self.told.get("DockerRootDir", ""))
         if store == self.options["image_store"] and data in (wanted, os.path.realpath(wanted)):
             return
@@ -170,7 +170,7 @@ class Engine:
             raise RefusedError(message)
 
     def lacking(self) -> tuple[str, str, list[str]]:
-        """Return the repository for this host, its format, and the packages that it needs."""
+        """Return the repository for this host, its format, and the missing packages."""
         name, system = offline_packages.system_of(self.options["systems"], RELEASE)
         there = name in self.options["repositories"]
         if not (self.present or there):
@@ -201,7 +201,7 @@ class Engine:
         return name, form, [*missing, *(one for one in self.outdated if one not in missing)]
 
     def configure(self) -> dict[str, Any]:
-        """Merge our keys into the configuration: an engine's first start must already find it."""
+        """Merge our keys into the configuration: the engine must find it at its first start."""
         folder = CONFIGURATION.parent
         if folder.is_dir() and folder.stat().st_mode & 0o777 != 0o755:  # noqa: SIM102
             if self.note(f"{folder}: mode 0755"):
@@ -213,12 +213,12 @@ class Engine:
         return found
 
     def install(self, form: str, missing: list[str]) -> None:
-        """Install what is missing, from the staged repository."""
+        """Install the missing packages from the staged repository."""
         if missing:
             if self.note(f"packages: {', '.join(missing)}"):
                 offline_packages.install(form, missing)
                 self.present = True
-        # Nothing installs at the moment, and it would keep every service of the host from starting.
+        # No installation is running now, and the file would prevent all services from starting.
         elif offline_packages.is_leftover() and self.note(f"{offline_packages.POLICY}: removed"):
             offline_packages.POLICY.unlink()
 
@@ -243,7 +243,7 @@ class Engine:
             self.require()
 
     def forward(self) -> None:
-        """Forward between containers and other hosts; `sysctl -w` undoes what the engine does."""
+        """Enable forwarding for containers; a `sysctl -w` can undo the engine's own setting."""
         wanted = {"path": SYSCTL, "root": KERNEL, "settings": {"net.ipv4.ip_forward": 1}}
         found = kernel_values.run({**wanted, "leave": {}}, check=self.check)
         for warning in found["warnings"]:
@@ -252,12 +252,12 @@ class Engine:
             self.note("forwarding: net.ipv4.ip_forward = 1", found["diff"])
 
     def missing_rules(self) -> list[str]:
-        """Return which of the engine's own firewall rules are missing."""
+        """Return the engine's own firewall rules that are missing."""
         made = engine_rules.makes_rules(CONFIGURATION, PIDFILE)
         return engine_rules.missing(self.options["network"]["name"]) if made else []
 
     def rules(self) -> None:
-        """Restart an engine whose own rules another program removed: it makes them at its start."""
+        """Restart an engine whose rules another program removed: it creates them at its start."""
         gone = self.missing_rules() if self.told else []
         if not gone or not self.note(f"{UNIT}: restarted, because it lost {', '.join(gone)}"):
             return
@@ -275,21 +275,21 @@ class Engine:
         raise RefusedError(message)
 
     def network(self) -> None:
-        """Make the network of the containers."""
+        """Create the containers' network."""
         name, options = self.options["network"]["name"], self.options["network"]["options"]
         if self.present and not self.told:
-            return  # A rehearsal starts no engine to ask it.
+            return  # in check mode, no engine was started that could be queried
         if engine_network.differs(name, options) and self.note(f"network {name}: created"):
             engine_network.create(name, options)
 
     def planned(self) -> dict[str, Any]:
-        """Return how the engine will describe itself, for a rehearsal on an empty host."""
+        """Return what the engine will report of itself, for check mode on an empty host."""
         store = self.options["image_store"]
         status = [["driver-type", CONTAINERD]] if store == "containerd" else None
         return {"ServerVersion": "planned", "Driver": store, "DriverStatus": status}
 
     def bring(self) -> dict[str, Any]:
-        """Bring all of it about; return what a module returns."""
+        """Apply all settings and return the module's result."""
         self.wake()
         self.keep()
         self.require()

@@ -1,4 +1,4 @@
-"""The engine's configuration, merged with what the client has in it.
+"""Merge settings into the engine's configuration without touching the client's own keys.
 
 Puts settings into the file and leaves every other key as it is (dns, proxies,
 insecure-registries). A key that an earlier run put there and that is no longer among the settings
@@ -21,7 +21,7 @@ from typing import Any
 from ansible.module_utils.host_tools import ABSENT, RefusedError, replace, run
 
 LOG_DRIVER, LOG_OPTIONS = "log-driver", "log-opts"
-#: What an engine says whose program cannot judge a configuration yet (before 23).
+#: The error message of engines before 23, which cannot check a configuration.
 UNKNOWN_FLAG = "unknown flag: --validate"
 UNIT = "docker.service"
 #: What an engine reads unless a flag names another file.
@@ -29,7 +29,7 @@ DEFAULT = "/etc/docker/daemon.json"
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one when there is no file, or nothing in it."""
+    """Return the object in a JSON file; an empty one if the file is missing or empty."""
     raw = path.read_bytes() if path.exists() else b""
     try:
         found = json.loads(raw.decode() or "{}")
@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def combined(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
-    """Return both; ours wins, objects are combined key by key."""
+    """Return both, merged key by key; ours takes precedence."""
     result = dict(theirs)
     for key, value in ours.items():
         there = result.get(key)
@@ -55,11 +55,11 @@ def combined(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, An
 def merged(
     current: Mapping[str, Any], last: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what shall be in the file."""
+    """Return the wanted content of the file."""
     theirs = {
         key: value
         for key, value in current.items()
-        # What we put there and want no more; not what the client has changed since.
+        # Remove what we set and no longer want, unless the client changed it since.
         if key in settings or key not in last or last[key] != value
     }
     if theirs.get(LOG_DRIVER, "json-file") != settings.get(LOG_DRIVER, theirs.get(LOG_DRIVER)):
@@ -68,7 +68,7 @@ def merged(
 
 
 def flags(pidfile: Path) -> list[str]:
-    """Return the flags of the engine that runs; none when none does."""
+    """Return the flags of the running engine; empty if none runs."""
     try:
         words = Path(f"/proc/{pidfile.read_text().strip()}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -135,7 +135,7 @@ def without_file(given: Sequence[str], path: Path) -> list[str]:
 
 
 def said_of(content: Mapping[str, Any], given: Sequence[str]) -> str:
-    """Return what the engine's program has against a configuration."""
+    """Return the error message of the engine's program about a configuration, or ''."""
     handle, name = tempfile.mkstemp(prefix="airlift-", suffix=".json")
     try:
         with os.fdopen(handle, "w") as stream:
@@ -154,7 +154,7 @@ def judge(wanted: Mapping[str, Any], current: Mapping[str, Any], path: Path, pid
     """
     given = without_file(unit_flags() or flags(pidfile), path)
     words = said_of(wanted, given)
-    # What it has against the present one as well is not about what we change.
+    # An error that the current configuration has too is not caused by our change.
     if words and words != said_of(current, given):
         message = (
             f"the engine would not start with what Airlift sets: {words}. Its flags are: "
@@ -166,7 +166,7 @@ def judge(wanted: Mapping[str, Any], current: Mapping[str, Any], path: Path, pid
 
 
 def stopped_by_a_restart() -> list[str]:
-    """Return the running containers of an engine that does not leave them running."""
+    """Return the running containers that a restart of the engine would stop."""
     if run("docker", "info", "--format", "{{.LiveRestoreEnabled}}").stdout.strip() != "false":
         return []
     return sorted(run("docker", "ps", "--format", "{{.Names}}").stdout.split())
@@ -184,12 +184,12 @@ def is_unread(path: Path, pidfile: Path) -> bool:
 
 
 def text(content: Mapping[str, Any]) -> str:
-    """Return the text of a file that holds this."""
+    """Return the text of a file with this content."""
     return json.dumps(content, indent=4, sort_keys=True) + "\n"
 
 
 def bring(module: Any, path: Path, pidfile: Path) -> dict[str, Any]:
-    """Bring it about; return what differed."""
+    """Write the configuration and return the differences."""
     settings, record = module.params["settings"], Path(module.params["record"])
     current, last = read(path), read(record)
     wanted = merged(current, last, settings)

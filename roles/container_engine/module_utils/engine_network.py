@@ -10,13 +10,13 @@ from ansible.module_utils.host_tools import RefusedError, run
 
 
 def inspect(kind: str, *names: str) -> list[dict[str, Any]]:
-    """Return what the engine knows of some things; nothing of those that went away meanwhile."""
+    """Return the engine's records of these objects; omit those that were removed meanwhile."""
     found = run("docker", kind, "inspect", *names).stdout if names else ""
     return list(json.loads(found or "[]"))
 
 
 def differs(name: str, options: Mapping[str, str]) -> bool:
-    """Say whether to create it; one with other options must not have containers."""
+    """Return whether to create it; refuse to replace one that has containers."""
     for found in inspect("network", name):
         there = found.get("Options") or {}
         if found["Driver"] == "bridge" and options.items() <= there.items():
@@ -32,7 +32,7 @@ def differs(name: str, options: Mapping[str, str]) -> bool:
 
 
 def create(name: str, options: Mapping[str, str]) -> None:
-    """Create it; one with other options goes first."""
+    """Create it; remove a network with other options first."""
     if inspect("network", name):
         run("docker", "network", "rm", name)
     words = [word for key, value in options.items() for word in ("--opt", f"{key}={value}")]

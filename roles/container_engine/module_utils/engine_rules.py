@@ -1,9 +1,9 @@
-"""Which of the engine's own firewall rules are missing.
+"""Find the engine's own firewall rules that are missing.
 
-The engine makes its rules when it starts, and those of a container when that starts. A flush of
-the ruleset removes them, and nothing restores them; containers then reach no other host, and some
-of what is meant for them does not arrive. Looks only at what the site's own containers and
-network need.
+The engine creates its rules at its start, and those of a container at the container's start. A
+flush of the ruleset removes them, and nothing restores them. Then containers cannot reach other
+hosts, and some of their incoming traffic is lost. Only rules for the site's own containers and
+network are checked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 
 
 def rules() -> dict[str, list[str]] | None:
-    """Return table: lines of iptables, which the engine uses; None when it cannot be asked."""
+    """Return table: lines of iptables, which the engine uses; None if it cannot be queried."""
     found = {}
     for table in ("nat", "filter"):
         done = run("iptables-save", "-t", table)
@@ -36,12 +36,12 @@ def rules() -> dict[str, list[str]] | None:
 
 
 def makes_rules(configuration: Path, pidfile: Path) -> bool:
-    """Tell whether the engine was left to make rules with iptables."""
+    """Return whether the engine is configured to create rules with iptables."""
     try:
         said = json.loads(configuration.read_bytes())
     except (OSError, ValueError, RecursionError):
         said = {}
-    # An engine does not start with another form; then the defaults are what the next start has.
+    # The engine does not start with an invalid file; then the defaults apply.
     said = said if isinstance(said, dict) else {}
     given = flags(pidfile)
     other = said.get("firewall-backend", "iptables") != "iptables"
@@ -50,7 +50,7 @@ def makes_rules(configuration: Path, pidfile: Path) -> bool:
 
 
 def missing_base(found: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return what is gone of the rules under which all others hang."""
+    """Return the missing rules on which all others depend."""
     gone = []
     if not any(re.match(r"-A PREROUTING .*-j DOCKER\b", line) for line in found["nat"]):
         gone.append("the way to published ports")
@@ -60,7 +60,7 @@ def missing_base(found: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def missing_network(nat: Sequence[str], network: Mapping[str, Any]) -> list[str]:
-    """Return what is gone of the rules with which containers reach other hosts."""
+    """Return the missing rules that let containers reach other hosts."""
     options = network.get("Options") or {}
     if network.get("Internal") or options.get(MASQUERADE, "true") == "false":
         return []
@@ -76,7 +76,7 @@ def missing_network(nat: Sequence[str], network: Mapping[str, Any]) -> list[str]
 
 
 def missing_ports(nat: Sequence[str], container: Mapping[str, Any]) -> list[str]:
-    """Return the published ports of a container that lead nowhere."""
+    """Return the published ports of a container that have no rule."""
     settings = container["NetworkSettings"]
     addresses = [one.get("IPAddress") for one in (settings.get("Networks") or {}).values()]
     wanted = [
@@ -97,7 +97,7 @@ def missing_ports(nat: Sequence[str], container: Mapping[str, Any]) -> list[str]
 
 
 def missing(network: str) -> list[str]:
-    """Return what is gone, of all that the site needs."""
+    """Return all missing rules that the site needs."""
     found = rules()
     if found is None:
         return []

@@ -1,8 +1,8 @@
-"""Install packages from a repository that the release carries.
+"""Install packages from a repository in the release.
 
-Works with no network and leaves the host's own package sources alone. Never removes or downgrades
-a package. What comes from the repository is checked by apt or dnf against the repository's index,
-which the release's signed manifest lists.
+No network is needed and the host's own package sources stay unchanged. No package is removed or
+downgraded. apt or dnf checks each file against the repository's index, and the release's signed
+manifest covers that index.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 
 from ansible.module_utils.host_tools import RefusedError, replace, run
 
-# Not /tmp: it is often a small file system in memory.
+# Not /tmp, which is often a small file system in memory.
 STAGE = Path("/var/cache/airlift/packages")
 
-# Services that a package starts would come up before they are configured.
+# Packages must not start services before they are configured.
 POLICY = Path("/usr/sbin/policy-rc.d")
 DENY = "#!/bin/sh\n# Written by airlift while it installs packages.\nexit 101\n"
 
@@ -30,7 +30,7 @@ QUERIES = {
 
 
 def system_of(systems: list[dict[str, Any]], release: Path) -> tuple[str, dict[str, Any]]:
-    """Return the name of this operating system's packages, and what the release knows of it."""
+    """Return the name of this system's packages, and its entry in the release."""
     pairs = dict(line.split("=", 1) for line in release.read_text().splitlines() if "=" in line)
     name, version = (pairs.get(key, "").strip("\"'") for key in ("ID", "VERSION_ID"))
     for system in systems:
@@ -40,8 +40,8 @@ def system_of(systems: list[dict[str, Any]], release: Path) -> tuple[str, dict[s
 
 
 def missing_packages(kind: str, packages: Sequence[str]) -> list[str]:
-    """Return those of the packages that are not installed."""
-    # rpm says `package NAME is not installed`: three words more than what is asked for.
+    """Return the packages that are not installed."""
+    # For a missing package rpm prints `package NAME is not installed`, which does not match.
     output = run(*QUERIES[kind], *packages, LC_ALL="C.UTF-8").stdout if packages else ""
     lines = [line.split() for line in output.splitlines()]
     installed = {line[0] for line in lines if line[1:] == ["installed"]}
@@ -66,7 +66,7 @@ def outdated_packages(kind: str, offered: Mapping[str, str]) -> list[str]:
 
 
 def stage(owner: str) -> None:
-    """Make the directory into which the user who logs in copies a repository."""
+    """Create the directory into which the login user copies a repository."""
     shutil.rmtree(STAGE, ignore_errors=True)
     (STAGE / "repodata").mkdir(parents=True)
     user = pwd.getpwnam(owner)
@@ -81,7 +81,7 @@ def apt_options(repository: Path) -> list[str]:
     for name in ("lists/partial", "archives/partial"):
         (work / name).mkdir(parents=True, exist_ok=True)
     sources = work / "sources.list"
-    # Trusted: each file's hash is in the manifest, whose signature was checked on the jump host.
+    # Trusted: the manifest has each file's hash, and the jump host checked its signature.
     sources.write_text(f"deb [trusted=yes] file:{repository} ./\n")
     settings = {
         "Dir::Etc::sourcelist": sources,
@@ -105,7 +105,7 @@ def dnf_options(repository: Path) -> list[str]:
         "--quiet",
         "--disablerepo=*",
         f"--repofrompath=airlift,file://{repository}",
-        # As with apt: each file's hash is in the manifest, whose signature was checked.
+        # As with apt: the manifest has each file's hash, and its signature was checked.
         "--nogpgcheck",
         f"--setopt=cachedir={repository}/dnf",
         "--setopt=install_weak_deps=False",
@@ -113,7 +113,7 @@ def dnf_options(repository: Path) -> list[str]:
 
 
 def is_leftover() -> bool:
-    """Say whether the policy is ours, left by a run that a power cut ended."""
+    """Return whether the policy file is ours, left by a run that a power cut interrupted."""
     try:
         return POLICY.read_text(encoding="utf-8") == DENY
     except (OSError, ValueError):
@@ -121,9 +121,9 @@ def is_leftover() -> bool:
 
 
 def install(kind: str, packages: Sequence[str]) -> None:
-    """Install packages from the staged repository; fail with the package manager's own words."""
+    """Install packages from the staged repository; fail with the package manager's message."""
     if kind == "rpm":
-        # No service is started by an rpm, and without --allowerasing dnf removes nothing.
+        # rpm starts no services, and without --allowerasing dnf removes nothing.
         commands = [["dnf", *dnf_options(STAGE), "install"]]
     else:
         get = ["apt-get", *apt_options(STAGE)]

@@ -1,4 +1,4 @@
-"""Filters that turn the site's flow table into the rules of one host."""
+"""Filters that convert the site's flow table to the rules of one host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Rule = dict[str, Any]
 
 
 def _networks(addresses: Iterable[str], what: str) -> list[str]:
-    """Return addresses as sorted IPv4 networks without overlaps, which nftables' sets need."""
+    """Return addresses as sorted IPv4 networks without overlaps, as nftables' sets require."""
     parsed = []
     for address in addresses:
         try:
@@ -27,7 +27,7 @@ def _networks(addresses: Iterable[str], what: str) -> list[str]:
 
 
 def _ports(names: Iterable[str], ports: Mapping[str, int], flow: str) -> list[int]:
-    """Return the numbers of named ports."""
+    """Return the numbers of named ports; raise an error that names the flow."""
     unknown = [name for name in names if name not in ports]
     if unknown:
         message = f"flow {flow!r}: {', '.join(unknown)} not in site_ports"
@@ -36,7 +36,7 @@ def _ports(names: Iterable[str], ports: Mapping[str, int], flow: str) -> list[in
 
 
 def _rule(direction: str, name: str, addresses: list[str], ports: list[int], **other: Any) -> Rule:
-    """Return what one host must allow: `addresses` are the other ends."""
+    """Return one rule of a host; `addresses` are the other ends."""
     rule = {"direction": direction, "name": name, "addresses": addresses, "ports": ports}
     return {**rule, "containers": False, "protocol": "tcp", **other}
 
@@ -51,10 +51,10 @@ def firewall_rules(
     mgmt: Sequence[str],
     clients: Sequence[str],
 ) -> list[Rule]:
-    """Return what one host must allow: {direction, name, addresses, containers, ports} each.
+    """Return the rules of one host: {direction, name, addresses, containers, ports} each.
 
-    `addresses` are the other ends. `containers` says that the other end is a container of this
-    host, which happens when both zones are on it.
+    `addresses` are the other ends. `containers` is set if the other end is a container of this
+    host, which happens if both zones are on it.
     """
     rules: list[Rule] = []
     for flow in flows:
@@ -89,7 +89,7 @@ def firewall_rules(
 def firewall_outside_rules(
     flows: Sequence[Mapping[str, Any]], host_zones: Sequence[str]
 ) -> list[Rule]:
-    """Return what one host must allow to and from the client's own services."""
+    """Return the rules of one host for the client's own services."""
     return [
         _rule(
             flow["direction"],

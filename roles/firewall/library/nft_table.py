@@ -7,13 +7,12 @@ DOCUMENTATION = r"""
 module: nft_table
 short_description: Keep one nftables table equal to its file, with automatic restore
 description:
-  - Loads a ruleset file in one transaction. Other tables are not looked at.
-  - Compares not only the file but what the kernel holds, so a rule that somebody took away comes
-    back, and a run that was killed between writing and loading is finished by the next one.
-  - After O(state=loaded) a timer on the host puts the previous table back unless
-    O(state=confirmed) follows in time. A table that locks us out heals itself.
-  - The unit that loads the file at each start of the host follows what is confirmed, never what is
-    only loaded.
+  - Loads a ruleset file in one transaction. Other tables are ignored.
+  - Compares the file and the live table. So a removed rule is restored, and the next run completes
+    one that was killed between writing and loading.
+  - After O(state=loaded) a timer on the host restores the previous table unless
+    O(state=confirmed) follows in time. So a table that locks us out does not stay.
+  - The unit that loads the file at each start of the host only loads a confirmed table.
 options:
   state:
     description:
@@ -23,7 +22,7 @@ options:
     required: true
   host: {description: The host's name in messages., type: str, default: this host}
   allowed:
-    description: Networks, one of which this very connection comes from if it is one of SSH.
+    description: Networks that must contain the address of this SSH connection.
     type: list
     elements: str
     default: []
@@ -75,18 +74,18 @@ UNDO = "airlift-firewall-undo"
 
 
 def covers(networks: Sequence[str], address: str) -> bool:
-    """Say whether an address is in one of the networks."""
+    """Return whether an address is in one of the networks."""
     number = ipaddress.ip_address(address)
     return any(number in ipaddress.ip_network(network, strict=False) for network in networks)
 
 
 def text_of(path: Path) -> str:
-    """Return a file's text; nothing when there is none."""
+    """Return a file's text; empty if there is no file."""
     return path.read_text() if path.exists() else ""
 
 
 class Table:
-    """One table, its file, what was last confirmed, and the unit that loads it."""
+    """One table, its file, its last confirmed state, and the unit that loads it."""
 
     def __init__(self, module: Any) -> None:
         self.module, options = module, module.params
@@ -98,7 +97,7 @@ class Table:
         self.unit = Path(options.get("unit", ""))
 
     def listing(self) -> str:
-        """Return the live table without counters, or nothing when there is none."""
+        """Return the live table without counters; empty if there is none."""
         if not shutil.which("nft"):
             return ""
         code, output, _ = self.module.run_command(
@@ -107,12 +106,12 @@ class Table:
         return str(output) if code == 0 else ""
 
     def fingerprint(self) -> str:
-        """Return what a confirmed table leaves behind: the file's and the kernel's digests."""
+        """Return the record of a confirmed table: the digests of the file and of the live table."""
         texts = (text_of(self.path), self.listing())
         return json.dumps([hashlib.sha256(one.encode()).hexdigest() for one in texts])
 
     def difference(self) -> str:
-        """Say what differs from the wanted state, or nothing."""
+        """Return the difference from the wanted state; empty if there is none."""
         if text_of(self.path) != self.content:
             return "the rules changed"
         if not self.stamp.exists():
@@ -122,7 +121,7 @@ class Table:
         return ""
 
     def guard(self) -> None:
-        """Refuse rules that lock out whoever applies them."""
+        """Refuse rules that would lock out the login that applies them."""
         address, allowed = login_address(), self.module.params["allowed"]
         if address and not covers(allowed, address):
             message = (
@@ -133,7 +132,7 @@ class Table:
             raise RefusedError(message)
 
     def loaded(self) -> dict[str, Any]:
-        """Check the rules, schedule restoring the old ones, load; the unit follows what stays."""
+        """Check the rules, schedule the restore, load; the unit loads only confirmed rules."""
         self.guard()
         reason = self.difference()
         diff = [self.diff(self.path, self.content)] if reason else []
@@ -142,13 +141,13 @@ class Table:
             if not self.module.check_mode:
                 self.load()
         changes = [reason] if reason else []
-        # A table that is not confirmed must not be loaded by the next start of the host.
+        # The next start of the host must not load a table that is not confirmed.
         if not reason or self.module.check_mode:
             changes += self.keep_unit(diff)
         return {"changes": changes, "diff": diff, "unconfirmed": bool(reason)}
 
     def check_rules(self) -> None:
-        """Let nftables judge the rules; a rehearsal on a host that has none cannot."""
+        """Check the rules with nft; in check mode, a host may not have it yet."""
         if shutil.which("nft") or not self.module.check_mode:
             with tempfile.NamedTemporaryFile("w", suffix=".nft") as wanted:
                 wanted.write(self.content)
@@ -156,8 +155,8 @@ class Table:
                 self.run("nft", "--check", "--file", wanted.name)
 
     def load(self) -> None:
-        """Load the rules, with a timer that restores those before."""
-        # Without a previous table, restoring means to remove the new one.
+        """Load the rules, with a timer that restores the previous ones."""
+        # Without a previous table, to restore means to remove the new one.
         was, name = self.listing() and text_of(self.path), " ".join(self.name)
         replace(self.previous, was or f"table {name}\ndelete table {name}\n", 0o600)
         self.stamp.unlink(missing_ok=True)
@@ -172,7 +171,7 @@ class Table:
         self.run("nft", "--file", str(self.path))
 
     def confirmed(self) -> dict[str, Any]:
-        """Keep what was loaded, if it is still there."""
+        """Confirm the loaded table, if it is still there."""
         self.disarm()
         if text_of(self.path) != self.content:
             message = (
@@ -185,7 +184,7 @@ class Table:
         return {"changes": ["the rules are confirmed", *self.keep_unit(diff)], "diff": diff}
 
     def keep_unit(self, diff: list[dict[str, str]]) -> list[str]:
-        """Let the unit load the table at each start of the host; return what that changes."""
+        """Make the unit load the table at each start of the host; return the changes."""
         changes, name, wanted = [], self.unit.name, self.module.params["unit_content"]
         act = not self.module.check_mode
         there = self.unit.exists()
@@ -203,7 +202,7 @@ class Table:
         return changes
 
     def absent(self) -> dict[str, Any]:
-        """Remove the table, now and at the next start, and its files."""
+        """Remove the table, now and for the next start, and its files."""
         files = [self.unit, self.path, self.previous, self.stamp]
         there = [path for path in files if path.exists()]
         if not self.module.check_mode:
@@ -216,20 +215,20 @@ class Table:
         return {"changes": [f"{path}: removed" for path in there]}
 
     def diff(self, path: Path, after: str) -> dict[str, str]:
-        """Return what --diff shows of a file."""
+        """Return the difference of a file for --diff."""
         header = {"before_header": str(path), "after_header": str(path)}
         return {**header, "before": text_of(path), "after": after}
 
     def disarm(self) -> None:
-        """Take the timer away; it is no error when there is none."""
+        """Cancel the timer; ignore if there is none."""
         self.succeeds("systemctl", "stop", f"{UNDO}.timer")
 
     def succeeds(self, *command: str) -> bool:
-        """Run a command; say whether it worked."""
+        """Run a command; return whether it succeeded."""
         return bool(self.module.run_command(list(command))[0] == 0)
 
     def run(self, *command: str) -> None:
-        """Run a command that must work."""
+        """Run a command; fail the module if it fails."""
         code, output, errors = self.module.run_command(list(command))
         if code != 0:
             message = f"{' '.join(command)}: {(errors or output).strip()}"
@@ -237,7 +236,7 @@ class Table:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "state": {"choices": ["loaded", "confirmed", "absent"], "required": True},

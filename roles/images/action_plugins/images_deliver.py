@@ -1,8 +1,8 @@
-"""Deliver the images that a host lacks from the jump host's store to its engine.
+"""Deliver missing images from the jump host's store to a host's engine.
 
-The store is served as a read-only registry on the jump host's loopback by this very process, and
-reaches the host through an SSH session that lives as long as the pull. Where sshd forbids
-forwarding, the images are streamed into `docker load` instead.
+This process serves the store as a read-only registry on the jump host's loopback. The host reaches
+it through an SSH session that lasts as long as the pull. If sshd forbids forwarding, the images are
+streamed into `docker load` instead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-# The release directory: `bundle` and this role are importable from it, whatever the controller has.
+# The release directory, from which `bundle` and this role are imported on the controller.
 RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
@@ -29,17 +29,17 @@ from bundle.jumphost.registry import RegistryServer  # noqa: E402
 from roles.images.delivery import archive, ssh  # noqa: E402
 from roles.site.module_utils.image_identity import identifying, image_ids  # noqa: E402
 
-# Bytes sent to measure a link: few first, then enough that the session's start does not count.
+# Bytes sent to measure a link: first few, then enough to outweigh the start of the session.
 SAMPLES = (1 << 18, 1 << 23)
 SLOW = 1.0
-# What an engine unpacks in a second, in bytes, and what the proof of an image takes: as seen on
-# hosts with two cores. An estimate needs no more.
+# Bytes that an engine unpacks per second, and seconds to test an image, measured on hosts with two
+# cores. They are only used for estimates.
 UNPACK_RATE = 50e6
 PROBE_SECONDS = 1.5
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """The controller's part; the module images_engine is the host's."""
+    """The controller's part; the module images_engine is the host's part."""
 
     _VALID_ARGS = frozenset(("components", "store", "port", "way", "timeout", "known"))
 
@@ -53,7 +53,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._port = int(arguments["port"])
         self._timeout = int(arguments.get("timeout") or 1800)
 
-        # What would be brought can be told of a host without an engine, too.
+        # In check mode, plan the delivery for a host without an engine as well.
         check = bool(self._task.check_mode)
         state = self._known(components, check=check) or self._engine(
             "inspect", components, port=self._port, optional=check
@@ -84,7 +84,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 with readers.reading(self._store):
                     self._complete(absent)
                     way, result, sent = self._deliver(missing, absent, state, str(arguments["way"]))
-            except AirliftError as error:  # a prune is at work
+            except AirliftError as error:  # a prune is in progress
                 raise AnsibleActionFail(str(error)) from error
         if result.get("failed"):
             return result
@@ -104,23 +104,23 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         }
 
     def _known(self, components: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
-        """Return what preflight of this run found of these images, where that is enough.
+        """Return the images that preflight found in this run, if that is enough.
 
-        It is for a question, and where nothing is missing. A delivery looks at the host itself.
+        That is so in check mode, and if nothing is missing. A delivery queries the host itself.
         """
         known: dict[str, Any] = dict(self._task.args.get("known") or {})
         same = known and known["ids"] == image_ids(components, known["store"])
         return known if same and (check or not known["missing"]) else {}
 
     def _seconds(self, size: int) -> float:
-        """Say how long so many bytes will take to travel, by sending a few and looking."""
-        if size < SAMPLES[0]:  # not worth a measurement
+        """Estimate the seconds to transfer so many bytes, by a measurement with a few bytes."""
+        if size < SAMPLES[0]:  # too little to measure
             return 0.0
         rate = 0.0
         for sample in SAMPLES:
-            if sample > size:  # a question never costs more than the answer
+            if sample > size:  # a measurement must not cost more than the transfer
                 break
-            # Not zeros: a session may compress.
+            # Random bytes, because a session may compress.
             data = os.urandom(sample)
             started = time.monotonic()
             try:
@@ -134,12 +134,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 raise AnsibleActionFail(str(error)) from error
             seconds = time.monotonic() - started
             rate = sample / seconds
-            if seconds > SLOW:  # a link on which the larger one would take long
+            if seconds > SLOW:  # a slow link, on which the larger sample would take long
                 break
         return size / rate
 
     def _engine(self, state: str, components: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-        """Run the host's part."""
+        """Run the host's module."""
         result: dict[str, Any] = self._execute_module(
             module_name="images_engine",
             module_args={
@@ -153,7 +153,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return result
 
     def _complete(self, components: Mapping[str, Any]) -> None:
-        """Refuse before the host is touched when the store lacks a blob."""
+        """Refuse a store without all blobs, before the host is changed."""
         lacking = [
             f"{name} ({digest})"
             for name, component in components.items()
@@ -173,7 +173,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         state: Mapping[str, Any],
         way: str,
     ) -> tuple[str, dict[str, Any], int]:
-        """Deliver by the way asked for; `auto` falls back to the stream."""
+        """Deliver in the requested way; `auto` falls back to the stream."""
         if way in ("auto", "registry"):
             if state["port_taken"]:
                 message = (
@@ -195,7 +195,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return self._by_stream(missing, absent, state)
 
     def _by_registry(self, missing: Mapping[str, Any]) -> tuple[str, dict[str, Any], int]:
-        """Let the engine pull through the tunnel: only missing layers travel."""
+        """Let the engine pull through the tunnel, which transfers only missing layers."""
         local = self._connection.transport == "local"
         server = RegistryServer(self._store, port=self._port if local else 0)
         local_port = server.start()
@@ -213,7 +213,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _by_stream(
         self, missing: Mapping[str, Any], absent: Mapping[str, Any], state: Mapping[str, Any]
     ) -> tuple[str, dict[str, Any], int]:
-        """Stream into `docker load`: overlay2 takes new layers only, containerd wants all."""
+        """Stream into `docker load`: overlay2 accepts only new layers, containerd needs all."""
         chains = archive.known_chains(state["layers"]) if state["store"] == "overlay2" else set()
         try:
             sent = ssh.stream_to(

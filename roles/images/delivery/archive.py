@@ -1,7 +1,7 @@
-"""An image archive for `docker load`, written as it is sent: no copy of it exists anywhere.
+"""Write an image archive for `docker load` as a stream, without a temporary copy.
 
-It is both an OCI layout (for engines with the containerd image store) and Docker's own format
-(for the others), over the same blobs.
+The archive is both an OCI layout (for engines with the containerd image store) and Docker's own
+format (for the others), over the same blobs.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Component = Mapping[str, Any]
 
 
 class Sink(Protocol):
-    """Takes bytes, in order."""
+    """Accepts bytes in order."""
 
     def write(self, data: bytes, /) -> int:
-        """Take some."""
+        """Accept some bytes."""
 
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -32,7 +32,7 @@ def blob_path(digest: str) -> str:
 
 
 def lacking_blobs(store: Path, component: Component) -> list[str]:
-    """Return the digests of the blobs that a store has not, or not completely."""
+    """Return the digests of the blobs that a store lacks or has only partly."""
     sizes = dict.fromkeys([component["manifest_digest"], component["config_digest"]])
     sizes |= {layer["digest"]: layer["size"] for layer in component["layers"]}
     paths = {digest: store / blob_path(digest) for digest in sizes}
@@ -44,12 +44,12 @@ def lacking_blobs(store: Path, component: Component) -> list[str]:
 
 
 def known_chains(layers: Iterable[Sequence[str]]) -> set[tuple[str, ...]]:
-    """Return every chain of layers that the host's images make up."""
+    """Return every chain of layers in the host's images."""
     return {tuple(chain[: length + 1]) for chain in layers for length in range(len(chain))}
 
 
 def layers_to_send(component: Component, chains: set[tuple[str, ...]]) -> list[str]:
-    """Return the digests of the layers that lie on no chain that the host has."""
+    """Return the digests of the layers that are on no chain of the host."""
     diff_ids = component["diff_ids"]
     return [
         layer["digest"]
@@ -66,10 +66,10 @@ def bytes_to_send(components: Iterable[Component], chains: set[tuple[str, ...]])
 def disk_needed(
     components: Iterable[Component], chains: set[tuple[str, ...]], *, keeps_packed: bool
 ) -> int:
-    """Return what these layers will take on the host's disk, in bytes, each counted once.
+    """Return the bytes that missing layers will take on the host's disk, each counted once.
 
-    A layer's unpacked size is not known alone, so the image's own ratio stands for it. The
-    containerd store keeps the compressed layers, too.
+    The unpacked size of a single layer is unknown, so it is estimated by the ratio of its image.
+    The containerd store also keeps the compressed layers.
     """
     lacking = _lacking(components, chains).values()
     return sum(unpacked + (size if keeps_packed else 0) for size, unpacked in lacking)
@@ -78,7 +78,7 @@ def disk_needed(
 def _lacking(
     components: Iterable[Component], chains: set[tuple[str, ...]]
 ) -> dict[str, tuple[int, int]]:
-    """Return digest: (size, about what it unpacks to) of the layers that the host lacks."""
+    """Return digest: (size, estimated unpacked size) of the layers that the host lacks."""
     found: dict[str, tuple[int, int]] = {}
     for component in components:
         wanted = set(layers_to_send(component, chains))
@@ -111,7 +111,7 @@ def write_archive(
     components: Sequence[Component],
     chains: set[tuple[str, ...]],
 ) -> None:
-    """Write the images to a stream, without the layers on chains that the host has."""
+    """Write the images to a stream, without layers that the host has."""
     index: dict[str, Any] = {
         "schemaVersion": 2,
         "manifests": [
@@ -119,7 +119,7 @@ def write_archive(
                 "mediaType": MANIFEST_TYPE,
                 "digest": component["manifest_digest"],
                 "size": (store / blob_path(component["manifest_digest"])).stat().st_size,
-                # The containerd image store keeps only images that have a name.
+                # The containerd image store keeps an image only if it has a name.
                 "annotations": {
                     "io.containerd.image.name": f"docker.io/{component['repository']}:incoming",
                     "org.opencontainers.image.ref.name": "incoming",

@@ -1,7 +1,7 @@
-"""Using a task's own SSH connection for more than running modules.
+"""Use a task's own SSH connection for tunnels and streams.
 
-Everything that the inventory says about reaching a host (keys, users, jump hosts, options) stays in
-force, because the connection plugin builds the commands.
+The connection plugin builds the commands, so all settings of the inventory for reaching a host
+(keys, users, jump hosts, options) stay in force.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from typing import IO, Any
 
 from roles.images.delivery.archive import Sink
 
-# Seconds for a tunnel to stand, and for a client to end when it was told to.
+# Seconds to wait for a tunnel, and for a client to end after a signal.
 STANDING = 120.0
 ENDING = 10.0
-# Words of the SSH client when the other side does not forward. OpenSSH's are not translated.
+# Messages of the SSH client if the server does not forward. OpenSSH does not translate them.
 REFUSALS = ("remote port forwarding failed", "administratively prohibited", "forwarding disabled")
 
 
 class StreamError(Exception):
-    """A stream to a host that was not taken, in words for the operator."""
+    """A host did not accept a stream; the message is for the operator."""
 
 
 class ForwardingRefusedError(Exception):
-    """The host's sshd, or something on the way, does not forward ports."""
+    """The host's sshd, or a device in between, does not forward ports."""
 
 
 def client(connection: Any, command: str, *options: str) -> list[str]:
     """Return the command line of an SSH client that runs a command on the connection's host.
 
-    Built as the plugin builds its own clients; there is no public way to ask for one.
+    It is built like the plugin's own clients, for which there is no public interface.
     """
     if connection.get_option("password"):
         message = (
@@ -48,7 +48,7 @@ def client(connection: Any, command: str, *options: str) -> list[str]:
         raise StreamError(message)
     own = [part for option in options for part in ("-o", option)]
     before = connection.get_option("ssh_args")
-    # OpenSSH takes the first value that it reads, so ours stand in front of the inventory's.
+    # OpenSSH uses the first value that it reads, so our options come before the inventory's.
     connection.set_option("ssh_args", " ".join([*own, before or ""]).strip())
     try:
         program = connection.get_option("ssh_executable")
@@ -60,12 +60,12 @@ def client(connection: Any, command: str, *options: str) -> list[str]:
 
 @contextmanager
 def reverse_tunnel(connection: Any, host_port: int, local_port: int) -> Iterator[None]:
-    """Give the host's loopback a port that leads to one of the jump host.
+    """Connect a port of the host's loopback to a port of the jump host.
 
-    The tunnel has an SSH session of its own, whose remote command is `cat` with our pipe as its
-    input: when this process ends, however it ends, the pipe closes and the session with it. So no
-    tunnel outlives a killed controller. The echo of a token says that the tunnel
-    stands: login shells print lines of their own.
+    The tunnel has its own SSH session, whose remote command is `cat` with our pipe as its input. If
+    this process ends in any way, the pipe closes and the session ends, so no tunnel outlives a
+    killed controller. An echoed token shows that the tunnel works; other lines come from login
+    shells.
     """
     arguments = client(
         connection,
@@ -82,7 +82,7 @@ def reverse_tunnel(connection: Any, host_port: int, local_port: int) -> Iterator
             arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
         ) as process,
     ):
-        assert process.stdin is not None  # noqa: S101 - pipes were asked for
+        assert process.stdin is not None  # noqa: S101 - pipes were requested
         assert process.stdout is not None  # noqa: S101
         try:
             token = secrets.token_hex(16).encode()
@@ -97,12 +97,12 @@ def reverse_tunnel(connection: Any, host_port: int, local_port: int) -> Iterator
                 raise _no_tunnel(errors.read(), printed, "the session ended" if ended else silent)
             yield
         finally:
-            # It would wait for idle connections of the engine; everything has been pulled by now.
+            # ssh would wait for idle connections of the engine, but the pull is complete.
             _end(process)
 
 
 def _read_until(token: bytes, source: int) -> tuple[bytes, bool]:
-    """Return what was printed until the token came or the time was over, and whether it ended."""
+    """Return the output up to the token or the time limit, and whether the client ended."""
     printed, deadline = b"", time.monotonic() + STANDING
     while token not in printed:
         left = deadline - time.monotonic()
@@ -126,7 +126,7 @@ def _no_tunnel(errors: bytes, printed: bytes, reason: str) -> Exception:
 
 
 def _end(process: subprocess.Popen[bytes], grace: float = 0) -> None:
-    """End a client, whatever it is waiting for; `grace` is for one that is about to end itself."""
+    """End a client in any state; `grace` is the time in seconds to let it end by itself."""
     if grace:
         with suppress(subprocess.TimeoutExpired):
             process.wait(grace)
@@ -150,7 +150,7 @@ def stream_to(
 ) -> int:
     """Run a command on the host with what `write` produces as its input; return the bytes sent.
 
-    It ends within `limit` seconds, whatever hangs.
+    It ends within `limit` seconds in any case.
     """
     asked = command
     if as_root and connection.become is not None:
@@ -170,14 +170,14 @@ def stream_to(
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # A shell that is killed would leave what it runs, and that our pipe.
+            # Killing only the shell would leave its child, which holds our pipe.
             start_new_session=local,
         ) as process,
         _killed_after(limit, process, group=local) as expired,
     ):
-        assert process.stdin is not None  # noqa: S101 - a pipe was asked for
+        assert process.stdin is not None  # noqa: S101 - a pipe was requested
         counter = _Counter(process.stdin)
-        # When the other end gives up, its own words say more than our broken pipe.
+        # If the other end stops, its error message says more than our broken pipe.
         with suppress(BrokenPipeError):
             write(counter)
         with suppress(BrokenPipeError):
@@ -196,7 +196,7 @@ def stream_to(
 def _killed_after(
     limit: float, process: subprocess.Popen[bytes], *, group: bool
 ) -> Iterator[threading.Event]:
-    """Kill a process when its time is over; tell whether that was done."""
+    """Kill a process after a time limit; report whether that was done."""
     expired = threading.Event()
 
     def kill() -> None:
@@ -217,19 +217,19 @@ def _killed_after(
 
 
 def _words(output: bytes) -> str:
-    """Return what a command said, without the marks of Ansible's own."""
+    """Return a command's output without Ansible's markers."""
     lines = output.decode(errors="replace").splitlines()
     return "\n".join(line for line in lines if not line.startswith("BECOME-SUCCESS-")).strip()
 
 
 class _Counter:
-    """Counts what passes through."""
+    """Counts the bytes that pass through."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self.written = 0
 
     def write(self, data: bytes, /) -> int:
-        """Pass on."""
+        """Pass bytes on and count them."""
         self.written += len(data)
         return self._stream.write(data)

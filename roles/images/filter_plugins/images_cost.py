@@ -1,4 +1,4 @@
-"""Filter that shows what a release will cost each host, before anything is brought."""
+"""Filter that returns the cost of a release for each host before the delivery."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-# The release directory: `bundle` is importable from it, whatever the controller has.
+# The release directory, from which `bundle` is imported on the controller.
 RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
@@ -16,7 +16,7 @@ from bundle.core.text import duration, size, table  # noqa: E402
 
 
 def images_cost(delivered: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the lines of a table, from what images_deliver said of each host in check mode."""
+    """Return the lines of a table, from the results of images_deliver in check mode."""
     rows = [
         (
             host,

@@ -8,15 +8,15 @@ module: images_engine
 short_description: Query, pull, verify and tag the images of a release
 description:
   - The host's part of the action plugin C(images_deliver).
-  - No exit code is believed. An image is what it should be when the engine's id for it, and the
-    digests of its unpacked layers, are those of the manifest; and it works when its program
-    answered in a container. The tag is given last, so an image with its tag has been proven.
+  - Exit codes are not trusted. An image is correct if its id in the engine and the digests of its
+    unpacked layers are those of the manifest. It works if its program answered in a container. The
+    tag is set last, so a tagged image was tested.
 options:
   state:
     description:
-      - C(inspect) tells what is missing.
-      - C(pull) pulls from O(registry), all at once, then settles.
-      - C(settle) proves, tags and flushes to disk what was loaded.
+      - C(inspect) reports missing images.
+      - C(pull) pulls all images from O(registry) concurrently, then does C(settle).
+      - C(settle) tests, tags and flushes loaded images to disk.
       - C(prune) removes the images of O(components) whose id is not in O(kept). An image that a
         container still uses stays.
     type: str
@@ -29,7 +29,7 @@ options:
   optional:
     description:
       - For C(inspect), a host without an engine counts as one that has no image.
-      - For C(settle), an image that is not there is told of and left out.
+      - For C(settle), a missing image is reported and omitted.
     type: bool
     default: false
   timeout: {description: Seconds for one pull., type: int, default: 1800}
@@ -72,23 +72,23 @@ from ansible.module_utils.images_state import (  # noqa: E402
 )
 
 Result = TypeVar("Result")
-# User nobody: a probe prints a version and needs no file of its own.
+# User nobody: a probe prints a version and needs no files of its own.
 PROBE_USER = "65534:65534"
 
 
 def incoming_tag(component: Component) -> str:
-    """Return the name under which a streamed image arrives on the containerd store."""
+    """Return the temporary name of a streamed image on the containerd store."""
     return f"{component['repository']}:incoming"
 
 
 def present(component: Component, store: str) -> bool:
-    """Say whether the image is there, whatever its state."""
+    """Return whether the image exists, in any state."""
     ident = image_id(component, store)
     return ident in inspect(ident)
 
 
 def probe(name: str, component: Component, ident: str) -> None:
-    """Start the image's program once: proof that it was unpacked and runs on this host."""
+    """Start the image's program once, to verify that it was unpacked and runs on this host."""
     command = component["probe"]
     answer = docker(
         *("run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL"),
@@ -102,7 +102,7 @@ def probe(name: str, component: Component, ident: str) -> None:
 
 
 def settle(name: str, component: Component, store: str) -> str:
-    """Prove an image, then give it its tag."""
+    """Test an image, then tag it."""
     ident: str = image_id(component, store)
     wrong = difference(component, inspect(ident).get(ident), ident)
     if wrong:
@@ -126,7 +126,7 @@ def pull(name: str, component: Component, store: str, registry: str, timeout: in
 
 
 def names_of(image: dict[str, Any], repositories: set[str]) -> list[str]:
-    """Return an image's names in these repositories; a registry's address may stand before them."""
+    """Return an image's names in these repositories, with or without a registry's address."""
     names = [*(image.get("RepoTags") or []), *(image.get("RepoDigests") or [])]
     return [
         name
@@ -136,7 +136,7 @@ def names_of(image: dict[str, Any], repositories: set[str]) -> list[str]:
 
 
 def prune(components: dict[str, Component], kept: set[str], *, check: bool) -> dict[str, Any]:
-    """Remove what no release that is kept needs, and no container uses."""
+    """Remove images that no kept release needs and no container uses."""
     repositories = {component["repository"] for component in components.values()}
     every = listed()
     removed = []
@@ -148,7 +148,7 @@ def prune(components: dict[str, Component], kept: set[str], *, check: bool) -> d
         if users.returncode != 0 or users.stdout:
             continue
         for name in names if not check else []:
-            # One name may go with another, so what counts is whether the image is gone.
+            # One command can remove several names, so check whether the image is gone.
             docker("image", "rm", name)
         if check or ident not in inspect(ident):
             removed.append(names[0])
@@ -189,7 +189,7 @@ def run(module: Any) -> dict[str, Any]:
 
 
 def for_each(names: Iterable[str], work: Callable[[str], Result]) -> dict[str, Result]:
-    """Do something with all images at once; raise what went wrong with any, when all are done."""
+    """Process all images at once; after all have ended, raise the first error."""
     wanted = list(names)
     with ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool:
         futures = {name: pool.submit(work, name) for name in wanted}

@@ -1,4 +1,4 @@
-"""What an engine has of a release's images; for C(images_engine) and C(preflight_facts)."""
+"""The state of a release's images on a host; for C(images_engine) and C(preflight_facts)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ansible.module_utils.engine_client import EngineError, docker
 from ansible.module_utils.image_identity import image_ids, image_store
 
 Component = dict[str, Any]
-#: Where an engine keeps its data unless it is told otherwise.
+#: The engine's default data directory.
 DATA = "/var/lib/docker"
-#: The engine does not tell where a containerd of its own keeps images; this is its default.
+#: Default directory of a separate containerd's images, which the engine does not report.
 CONTAINERD_DATA = "/var/lib/containerd"
 USUAL = re.compile(r"no such (image|object)|^warning", re.IGNORECASE)
 
 
 def image_folder(info: Mapping[str, Any]) -> str:
-    """Return the folder where the engine keeps images."""
+    """Return the directory in which the engine keeps images."""
     return CONTAINERD_DATA if image_store(info) == "containerd" else str(info["DockerRootDir"])
 
 
 def free_bytes(folder: str) -> int:
-    """Return what is free for root where a folder is, or will be."""
+    """Return the free bytes for root at a path that may not exist yet."""
     above = [Path(folder), *Path(folder).parents]
     folder = str(next(path for path in above if path.is_dir()))
     there = os.statvfs(folder)
@@ -35,15 +35,15 @@ def free_bytes(folder: str) -> int:
 
 
 def tag(component: Component) -> str:
-    """Return the name that a proven image carries."""
+    """Return the name of a tested image."""
     return f"{component['repository']}:{re.sub(r'[^A-Za-z0-9_.-]', '-', component['version'])}"
 
 
 def inspect(*names: str) -> dict[str, dict[str, Any]]:
-    """Return the engine's view of the images that it has, by every name asked for."""
+    """Return the engine's records of the images that exist, by each requested name."""
     found: dict[str, dict[str, Any]] = {}
     answer = docker("image", "inspect", *names)
-    # It fails when one of many is not there, too; what else it says then is about the engine.
+    # It also fails if one of several is missing. Any other message is an error of the engine.
     for line in answer.stderr.splitlines() if answer.returncode != 0 else []:
         if line.strip() and not USUAL.search(line):
             raise EngineError(line.strip())
@@ -63,7 +63,7 @@ def listed(*options: str) -> list[str]:
 
 
 def difference(component: Component, image: dict[str, Any] | None, image_id: str) -> str | None:
-    """Say how an image differs from the manifest's, or None."""
+    """Return how an image differs from the manifest's, or None."""
     if image is None:
         return f"image {image_id} does not exist"
     if image["Id"] != image_id:
@@ -74,7 +74,7 @@ def difference(component: Component, image: dict[str, Any] | None, image_id: str
 
 
 def look(components: dict[str, Component], info: Mapping[str, Any], port: int) -> dict[str, Any]:
-    """Tell what is missing, and what of it could be spared; without C(info) there is no engine."""
+    """Return missing images and reusable layers; without C(info) there is no engine."""
     store = image_store(info) if info else "none"
     ids = image_ids(components, store)
     names = [*ids.values(), *(tag(component) for component in components.values())]
@@ -101,6 +101,6 @@ def look(components: dict[str, Component], info: Mapping[str, Any], port: int) -
 
 
 def port_taken(port: int) -> bool:
-    """Say whether something listens on the port that the tunnel needs."""
+    """Return whether a process listens on the port that the tunnel needs."""
     with socket.socket() as probe_socket:
         return probe_socket.connect_ex(("127.0.0.1", port)) == 0

@@ -136,7 +136,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
         target = self._key_file(asked)
         if target and not self._task.check_mode:
-            # Before the list has it: a key that works nowhere does no harm.
+            # Save the key before the list has it: a key that is not listed does no harm.
             _write_key(target, key)
         try:
             document = vaultfile.change(path, self._loader._vault, edit)
@@ -163,7 +163,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         meant = dict(listed[keys.find(listed, wanted, last=last)])
 
         def edit(document: vaultfile.Document) -> str:
-            # Its sha256 may be encrypted in the file; its place in the list is the same.
+            # Its sha256 may be encrypted in the file, but its position in the list is the same.
             now = self._listed(asked)
             place = next((at for at, one in enumerate(now) if one == meant), None)
             if place is None or len(now) != len(listedit.entries(document.text, definition.name)):

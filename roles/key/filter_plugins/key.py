@@ -16,11 +16,11 @@ from roles.key.logic import keys  # noqa: E402
 
 
 def key_report(listed: Sequence[Mapping[str, Any]], stored: str, command: str) -> str:
-    """Return the table and the next command; `stored` is empty where no site is installed yet."""
+    """Return the table and the next command; `stored` is empty if no site is installed yet."""
     if not stored:
         rows = [{**row, "state": "not installed yet"} for row in keys.compare(listed, [])]
         return f"{keys.table(rows)}\n\nNext: {command}install.yml"
-    # The service logs on the same stream; the list is one line of it.
+    # The service logs to the same stream; the list is one line of the output.
     lines = [line for line in stored.splitlines() if line.startswith("[")]
     rows = keys.compare(listed, json.loads(lines[-1]))
     strange = [row for row in rows if row["state"] not in keys.DECIDED]

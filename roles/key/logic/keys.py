@@ -22,8 +22,8 @@ DIGITS_OF_ID = 12
 #: The client whose key an upgrade uses to test a release.
 OWN_CLIENT = "airlift-smoke"
 
-#: How a key may differ between inventory and database. The first needs no action; the next two are
-#: decisions of a person, which key_sync keeps; key_sync corrects the rest.
+#: Differences of a key between inventory and database. The first needs no action. The next two are
+#: decisions of a person, which key_sync keeps. key_sync corrects the rest.
 IN_EFFECT = "in effect"
 BY_HAND = "made by hand, not in the inventory"
 REVOKED_BY_HAND = "revoked by hand"
@@ -89,7 +89,7 @@ def check_new(known: Iterable[Mapping[str, Any]], client: str, label: str) -> No
 
 
 def find(known: Sequence[Mapping[str, Any]], wanted: str, *, last: bool = False) -> int:
-    """Return the place of the one key with this client or id."""
+    """Return the index of the only key with this client or id."""
     digits = re.fullmatch(rf"[0-9a-f]{{{DIGITS_OF_ID},64}}", wanted)
     found = [
         place
@@ -117,14 +117,14 @@ def find(known: Sequence[Mapping[str, Any]], wanted: str, *, last: bool = False)
 def compare(
     listed: Iterable[Mapping[str, Any]], stored: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, str]]:
-    """Return a row for each key: what it is, and whether inventory and database agree about it.
+    """Return a row per key: its facts, and whether inventory and database agree about it.
 
-    `stored` is what `python -m app keys list --json` prints.
+    `stored` is the output of `python -m app keys list --json`.
     """
     database = {str(row["id"]): row for row in stored}
     rows = [_row(one, id_of(one), _state(one, database.pop(id_of(one), None))) for one in listed]
     for key_id, row in database.items():
-        # The key of upgrades is made when the database is updated, and is in no inventory.
+        # The key for upgrades is made when the database is updated, and is in no inventory.
         if not row.get("revoked_at") and row.get("client") != OWN_CLIENT:
             rows.append(_row(row, key_id, BY_HAND if row.get("origin") == "command" else OLD))
     return sorted(rows, key=lambda row: (row["client"], row["label"], row["id"]))

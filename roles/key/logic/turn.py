@@ -1,6 +1,7 @@
-"""One `keys.yml` at a time on a jump host: two would start the same container on the app host.
+"""Serialise runs of `keys.yml` on a jump host: two would start the same container on the app host.
 
-The turn lasts for several tasks, so a file names the run that holds it. An ended run holds none.
+A run needs the lock for several tasks, so a file names the run that holds it. The lock of an ended
+run is void.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from roles.site.logic.folder import is_shared
 
 
 def take(path: Path, run: str, is_dead: Callable[[str], bool], *, seconds: float) -> str:
-    """Take the turn within so many seconds; else return the run that holds it."""
+    """Take the lock within so many seconds and return ''; else return the run that holds it."""
     deadline = time.monotonic() + seconds
     while True:
         with _opened(path) as file:
@@ -31,7 +32,7 @@ def take(path: Path, run: str, is_dead: Callable[[str], bool], *, seconds: float
 
 
 def give_back(path: Path, run: str) -> None:
-    """End the turn of this run, if it holds it."""
+    """Release the lock if this run holds it."""
     with _opened(path) as file:
         if file.read().strip() == run:
             _fill(file, "")

@@ -81,7 +81,7 @@ def _sealed(document: Document, text: str, vault: VaultLib) -> bytes:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    # Lock the folder: the file is replaced, and a lock on it would go with it.
+    # Lock the directory: the file is replaced, so a lock on it would be lost.
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:

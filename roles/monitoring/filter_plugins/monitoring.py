@@ -1,4 +1,4 @@
-"""Filter that turns the site's inventory into Prometheus' targets."""
+"""Filter that converts the site's inventory to Prometheus' targets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def monitoring_targets(
     ports: Mapping[str, int],
     colours: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Return one job's targets, one group a host and port, in a stable order.
+    """Return one job's targets in a stable order, one group per host and port.
 
-    Targets are addresses, so that Prometheus looks up nothing; the labels carry the names.
+    Targets are addresses, so that Prometheus needs no name resolution; labels have the names.
     """
     zone = job["zone"]
     hosts = sorted(addresses) if zone == "all" else sorted(zone_hosts.get(zone, []))
@@ -36,7 +36,7 @@ def monitoring_targets(
 
 
 def monitoring_target_files(jobs: Mapping[str, Mapping[str, Any]], *site: Any) -> dict[str, str]:
-    """Return file name: content, one file a job; `site` is what monitoring_targets takes."""
+    """Return file name: content, one file per job; `site` are arguments of monitoring_targets."""
     return {
         f"{name}.json": json.dumps(monitoring_targets(job, *site), indent=1, sort_keys=True) + "\n"
         for name, job in jobs.items()

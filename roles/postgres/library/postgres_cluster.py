@@ -1,17 +1,17 @@
 #!/usr/bin/python
-"""Say whether a host has its cluster of Postgres, and put a new one in its place."""
+"""Report whether a host has its Postgres cluster, or put a new one in place."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgres_cluster
-short_description: A cluster of Postgres that the release may open, or that is due
+short_description: Check a Postgres cluster, or put a new one in place
 description:
   - Makes the home of the cluster, and refuses a cluster that this release must not open.
   - A cluster is made beside its final place and then renamed, so that the final place never holds
-    an incomplete one. A killed run is simply repeated.
-  - The marker goes wherever the cluster goes. It names the image source and the major version that
-    are allowed to open it.
+    an incomplete one. After a killed run, repeat it.
+  - The marker is inside the cluster. It names the image source and the major version that are
+    allowed to open it.
 options:
   home: {description: Folder that holds the cluster., type: path, required: true}
   data: {description: The cluster., type: path, required: true}

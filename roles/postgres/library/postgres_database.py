@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Bring the accounts of a Postgres container about and return what its database holds."""
+"""Set up the accounts of a Postgres container and return the state of its database."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgres_database
-short_description: Accounts, schema and API keys of a Postgres container, in one question
+short_description: Set accounts of a Postgres container; return its schema and API keys
 description:
   - Creates and corrects login roles, their passwords (as SCRAM verifiers), limits and memberships.
   - Creates the database, sets its owner and who may connect to it.
@@ -49,8 +49,8 @@ from ansible.module_utils.host_tools import RefusedError  # noqa: E402
 from ansible.module_utils.postgres_accounts import STATE_SQL, plan  # noqa: E402
 from ansible.module_utils.postgres_keys import held  # noqa: E402
 
-# Where there is a schema, one line of JSON about the database. What a later release adds to a key
-# is read, too: no list of columns leaves it out.
+# With a schema: one line of JSON about the database. Read whole rows of keys, so that columns of
+# later releases are included.
 DATABASE_SQL = r"""
 SELECT count(*) = 1 AS there FROM pg_database WHERE datname = :'database' \gset
 \if :there
@@ -99,7 +99,7 @@ def run(module: Any) -> dict[str, Any]:
         except RefusedError as error:
             if not module.check_mode:
                 raise
-            # The run itself would start the server first.
+            # A real run would start the server first.
             return {**result, "msg": str(error)}
         state = json.loads(lines[0])
         if len(lines) > 1:
@@ -107,8 +107,8 @@ def run(module: Any) -> dict[str, Any]:
             result |= {"schema": found["schema"] or {}, "api_keys": held(found["api_keys"])}
     steps = plan(params, state) if params["roles"] else []
     if steps and not module.check_mode:
-        # One statement a line, no transaction: CREATE DATABASE cannot run in one. Each step is
-        # planned from what is there, so a run that was cut short is finished by the next.
+        # One statement per line, without a transaction: CREATE DATABASE cannot run in one. Each
+        # step is planned from the current state, so the next run completes an interrupted one.
         psql(module, "\n".join(sql for _, sql in steps))
     return {**result, "changed": bool(steps), "changes": [what for what, _ in steps]}
 

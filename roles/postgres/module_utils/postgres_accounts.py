@@ -1,7 +1,7 @@
-"""The roles and the database of a Postgres server: what is there, and the SQL that corrects it.
+"""The roles and the database of a Postgres server: compare the state, and plan the SQL.
 
-A password is compared with the SCRAM verifier that the server holds, so there is SQL only when
-there is something to change. The local stack runs this file as it is: it needs Python only.
+A password is compared with the SCRAM verifier in the server, so there is SQL only for a real
+change. The local stack also runs this file; it needs only Python.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def verifier(password: str, salt: bytes, iterations: int = ITERATIONS) -> str:
 
 
 def matches(password: str, held: str | None) -> bool:
-    """Tell whether a stored verifier was made from this password."""
+    """Return whether a stored verifier was made from this password."""
     if not held or not held.startswith("SCRAM-SHA-256$"):
         return False
     try:
@@ -62,7 +62,7 @@ def identifier(name: str) -> str:
 
 
 def plan_role(wanted: dict[str, Any], held: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """Return (what, SQL) for one role; the SQL may hold a verifier, what never does."""
+    """Return (description, SQL) for a role; the SQL may contain a verifier, the description not."""
     name, quoted = wanted["name"], identifier(wanted["name"])
     steps: list[tuple[str, str]] = []
     attributes = (
@@ -90,7 +90,7 @@ def plan_role(wanted: dict[str, Any], held: dict[str, Any] | None) -> list[tuple
 
 
 def plan(params: dict[str, Any], state: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return every (what, SQL) that brings the server from its state to the wanted one."""
+    """Return all (description, SQL) that change the server's state to the wanted one."""
     steps: list[tuple[str, str]] = []
     for role in params["roles"]:
         steps += plan_role(role, state["roles"].get(role["name"]))

@@ -1,7 +1,8 @@
-"""The API keys that a database holds, told without a key's hash.
+"""Report the API keys of a database without their hashes.
 
-Two keys are equal if their digests are: over everything that `python -m app keys sync` compares,
-and over the hash, which nobody can guess. The roles compare their list with it on the jump host.
+A digest covers everything that `python -m app keys sync` compares, and the hash, which cannot be
+guessed: two keys are equal if their digests are. On the jump host, the roles compare the digests
+with those of their list.
 """
 
 from __future__ import annotations
@@ -11,24 +12,24 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-#: The service's own name of a key: the first digits of its hash.
+#: The service's id of a key: the first digits of its hash.
 DIGITS_OF_ID = 12
-#: Revoked by hand, and so it stays, whatever a list says.
+#: Marks a key that was revoked by hand and stays revoked, whatever a list says.
 REVOKED = "revoked"
-#: What the service compares (app/db/keys.py); a test holds both together.
+#: The fields that the service compares (app/db/keys.py); a test checks that both agree.
 COLUMNS = ("key_hash", "client", "scopes", "rate_limit_per_min", "label")
 
 
 def digest(row: Mapping[str, Any]) -> str:
-    """Return what two equal rows have in common and no others."""
+    """Return a digest that only equal rows share."""
     values = json.dumps([row.get(column) for column in COLUMNS])
     return hashlib.sha256(values.encode()).hexdigest()
 
 
 def held(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return id: digest of the keys that come from a list and are in effect, or REVOKED.
+    """Return id: digest of the valid keys that come from a list, or REVOKED.
 
-    A key that was made by hand is no list's business until it is revoked.
+    A key that was made by hand is omitted until it is revoked.
     """
     keys = {}
     for row in rows:

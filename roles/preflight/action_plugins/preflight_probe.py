@@ -1,4 +1,4 @@
-"""Collect the facts of a host; one that does not answer is a finding and does not end the run."""
+"""Collect the facts of a host; an unreachable host is a finding and does not end the run."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from roles.site.module_utils.image_identity import identifying  # noqa: E402
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Returns C(facts) and C(problem): connection, start, sudo or nothing; C(said) is the reason.
+    """Returns C(facts) and C(problem): connection, start, sudo or ''; C(said) is the reason.
 
-    One call as root collects everything. Where it fails, a second one as the login user finds out
+    One call as root collects everything. If it fails, a second one as the login user finds out
     whether only root was refused.
     """
 
@@ -30,13 +30,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Ask as root, and as the login user where that fails."""
+        """Query as root; if that fails, as the login user."""
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         self._hurry(int(arguments.pop("connect_seconds", 5)))
         arguments["components"] = identifying(arguments.get("components") or {})
         problem, said, facts = self._ask(arguments, task_vars)
-        # A host that cannot be reached would keep all others waiting a second time.
+        # Do not let all other hosts wait a second time for a host that cannot be reached.
         if problem == "start" or "privilege escalation" in said:
             refused = said
             self._connection.set_become_plugin(None)
@@ -50,7 +50,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _ask(
         self, arguments: dict[str, Any], task_vars: dict[str, Any] | None
     ) -> tuple[str, str, dict[str, Any]]:
-        """Run the module and compare the host's clock with ours; or say what kept it from that."""
+        """Run the module and compare the host's clock with ours; on failure return the reason."""
         before = time.time()
         try:
             result = self._execute_module(
@@ -66,8 +66,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             parts = (result.get(key) for key in ("msg", "module_stderr", "module_stdout"))
             return "start", _line(" ".join(str(part or "") for part in parts)), {}
         facts: dict[str, Any] = result["facts"]
-        # The host read its clock within our two readings: an offset that the way there and back
-        # could explain proves nothing.
+        # The host read its clock between our two readings. An offset within that time proves
+        # nothing.
         began, ended = result["clock"]
         offset = (began + ended - before - after) / 2
         way = max(0.0, (after - before) - (ended - began)) / 2
@@ -76,7 +76,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return "", "", facts
 
     def _hurry(self, seconds: int) -> None:
-        """Shorten the wait for a host that is down: it delays all others."""
+        """Limit the wait for a host that is down, because all others wait for it."""
         for name, value in (("timeout", seconds), ("reconnection_retries", 0)):
             if name in self._connection.option_definitions:
                 self._connection.set_option(name, value)

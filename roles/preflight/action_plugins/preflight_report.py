@@ -35,7 +35,7 @@ def report_of(site: str, rows: list[dict[str, Any]], hosts: list[str]) -> dict[s
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Runs once, on the controller."""
+    """Runs once on the controller."""
 
     _VALID_ARGS = frozenset(("rows", "path", "site", "hosts"))
     _requires_connection = False

@@ -22,7 +22,7 @@ if RELEASE not in sys.path:
 from roles.preflight.logic import settings as logic  # noqa: E402
 from roles.site.logic import sources  # noqa: E402
 
-# How Ansible itself reaches hosts: the plugins whose variables an inventory may set.
+# The plugins that Ansible uses to reach hosts; an inventory may set their variables.
 PLUGINS = (
     ("connection", connection_loader, ("ssh", "local")),
     ("become", become_loader, ("sudo", "su")),
@@ -31,13 +31,13 @@ PLUGINS = (
 
 
 def ansible_variables() -> set[str]:
-    """Return the names of variables that Ansible's own plugins read."""
+    """Return the names of the variables that Ansible's own plugins read."""
     names = {"ansible_connection", "ansible_python_interpreter", "ansible_shell_type"}
     for variables in constants.MAGIC_VARIABLE_MAPPING.values():
         names.update(variables)
     for kind, loader, plugins in PLUGINS:
         for plugin in plugins:
-            # Loading a plugin is what makes its settings known.
+            # Loading a plugin registers its settings.
             loader.get(plugin, class_only=True)
             settings = constants.config.get_configuration_definitions(kind, plugin)
             for definition in settings.values():
@@ -76,7 +76,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         roles = Path(arguments["roles"])
         options = logic.known_options(roles)
         hosts = list(self._vars["ansible_play_hosts_all"])
-        # Each look into hostvars puts all variables of that host together anew.
+        # Each access to hostvars computes all variables of that host again.
         hostvars = {host: self._vars["hostvars"][host] for host in hosts}
         found = list(self._settings())
         rows = logic.unknown_settings(

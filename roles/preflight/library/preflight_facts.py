@@ -1,17 +1,17 @@
 #!/usr/bin/python
-"""Collect everything that preflight needs from a host, in one go; see DOCUMENTATION."""
+"""Collect all facts that preflight needs from a host, in one call; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: preflight_facts
-short_description: Collect everything that preflight needs from a host, in one go
+short_description: Collect all facts that preflight needs from a host, in one call
 description:
   - Reads only. Omits facts that need root unless it runs as root.
-  - Needs nothing but Python on the host.
+  - Needs only Python on the host.
 options:
   paths:
-    description: Paths whose free space matters. They need not exist yet.
+    description: Paths whose free space is needed. They need not exist yet.
     type: list
     elements: path
     default: []
@@ -24,7 +24,7 @@ options:
     description: The certificate of the authority that the host trusts, if it has one already.
     type: path
   components:
-    description: Components of the release that the host needs, with what identifies their images.
+    description: Components of the release that the host needs, with the ids of their images.
     type: dict
     default: {}
 """
@@ -72,12 +72,12 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 NETLINK_NETFILTER = 12
 NFT_MSG_GETGEN = (10 << 8) | 16
 NLMSG_ERROR = 2
-#: Seconds for an answer of a program.
+#: Timeout of a program, in seconds.
 TIMEOUT = 20
 
 
 def os_release() -> dict[str, str]:
-    """Return the operating system's name for itself."""
+    """Return the system's os-release fields."""
     text = Path("/etc/os-release").read_text(encoding="utf-8")
     pairs = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     return {
@@ -88,7 +88,7 @@ def os_release() -> dict[str, str]:
 
 
 def memory_mb() -> int:
-    """Return the host's memory."""
+    """Return the host's memory in MB."""
     for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) // 1024
@@ -96,7 +96,7 @@ def memory_mb() -> int:
 
 
 def free_space(path: str) -> dict[str, Any]:
-    """Return the free space where a path is, or will be."""
+    """Return the free space at a path that may not exist yet."""
     place = Path(path)
     while not place.exists():
         place = place.parent
@@ -109,7 +109,7 @@ def free_space(path: str) -> dict[str, Any]:
 
 
 def run(*command: str) -> str:
-    """Return a program's output, or an empty text when it is absent or fails."""
+    """Return a program's output; empty if it is missing or fails."""
     try:
         answer = subprocess.run(
             command, capture_output=True, text=True, timeout=TIMEOUT, check=False
@@ -120,9 +120,9 @@ def run(*command: str) -> str:
 
 
 def login_address() -> str:
-    """Return the address of the SSH client, of which sudo does not tell root."""
+    """Return the address of the SSH client, which sudo does not pass to root."""
     pid = os.getpid()
-    # The environment of some process above is another user's, unless root asks.
+    # The environment of a parent process may belong to another user; only root can read it.
     with contextlib.suppress(OSError, ValueError):
         while pid > 1:
             process = Path(f"/proc/{pid}")
@@ -134,9 +134,9 @@ def login_address() -> str:
 
 
 def engine(components: dict[str, Any]) -> dict[str, Any]:
-    """Return what the engine says of itself, and Airlift's containers and images in it.
+    """Return the engine's information about itself, and Airlift's containers and images.
 
-    `told` is for later tasks of the run, in the form of their own question.
+    `told` has the form of later tasks' own query, for reuse in the same run.
     """
     info: dict[str, Any] = {}
     images: dict[str, Any] = {}
@@ -189,7 +189,7 @@ def taken_ports(ports: set[int], ours: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def forwards() -> bool:
-    """Return whether the kernel forwards packets, as a running engine sets it."""
+    """Return whether the kernel forwards packets, which a running engine enables."""
     place = Path("/proc/sys/net/ipv4/ip_forward")
     return not place.exists() or place.read_text(encoding="ascii").strip() != "0"
 
@@ -204,7 +204,7 @@ def authority(path: str | None) -> str:
 
 
 def has_nf_tables() -> bool:
-    """Return whether the kernel reports an nftables generation: this check needs no program."""
+    """Return whether the kernel supports nftables; this check needs no program."""
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as kernel:
             kernel.settimeout(3)
@@ -221,7 +221,7 @@ def has_nf_tables() -> bool:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the module."""
     began = time.time()
     module = AnsibleModule(
         argument_spec={

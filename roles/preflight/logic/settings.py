@@ -52,7 +52,7 @@ def known_options(roles: Path) -> dict[str, Option]:
     for path in sorted(roles.glob("*/meta/argument_specs.yml")):
         role = path.parents[1].name
         entries = yaml_load(path.read_text(encoding="utf-8"))["argument_specs"]
-        # The main entry last: its description of an option counts.
+        # Read the main entry last: its description of an option takes precedence.
         for entry in sorted(entries, key=lambda name: name == "main"):
             for name, spec in (entries[entry].get("options") or {}).items():
                 description = spec.get("description", "")
@@ -107,7 +107,7 @@ def unknown_settings(
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Return the known name that looks most like this one, or nothing."""
+    """Return the most similar known name, or an empty string."""
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), "")
 
 

@@ -1,4 +1,4 @@
-"""Return the present value of a variable in the inventory's files."""
+"""Return the current value of a variable in the inventory's files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from roles.site.logic.fresh import Fresh  # noqa: E402
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Returns `value`. What no file sets has the default: the value that this run has loaded.
+    """Returns `value`; by default the value that this run loaded.
 
-    So has what cannot be worked out from the inventory alone.
+    The default is used if no file sets the variable, or if the inventory alone cannot evaluate it.
     """
 
     _VALID_ARGS = frozenset(("name", "default"))

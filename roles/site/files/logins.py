@@ -1,8 +1,9 @@
-"""Logs in anew to Postgres and Redis, from inside a container of the service.
+"""Test new logins to Postgres and Redis from inside a container of the service.
 
-With what its process was given, because the connections of a pool outlive a changed password. Only
-libraries, so that it works with the code of any release. Prints a JSON object: why a login is
-refused, or an empty text. A Redis that is away refuses nobody; readiness tells that.
+It uses the credentials of the container's process, because pooled connections outlive a changed
+password. It uses only libraries, so that it works with the code of any release. It prints a JSON
+object with the reason of each refused login, or an empty text. An unavailable Redis is not a
+refused login; readiness reports it.
 """
 
 import json
@@ -16,7 +17,7 @@ SECONDS = 5
 
 
 def secret(name: str) -> str | None:
-    """Return a secret of the container."""
+    """Return a secret of the container, or None."""
     file = pathlib.Path("/run/secrets", name)
     return file.read_text() if file.exists() else None
 

@@ -1,4 +1,4 @@
-"""Filters that compute facts about a site from its inventory and its release."""
+"""Filters that compute facts about a site from its inventory and release."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def site_host_zones(zones: Mapping[str, str], group_names: Sequence[str]) -> lis
 
 
 def _address(hostvars: Mapping[str, Any], host: str) -> str:
-    """Return a host's address as the site sees it: site_address, else what SSH connects to."""
+    """Return a host's address in the site: site_address, else the address of the SSH connection."""
     variables = hostvars[host]
     return str(variables.get("site_address") or variables.get("ansible_host") or host)
 
@@ -63,7 +63,7 @@ def site_components_of(components: Mapping[str, Sequence[str]], zones: Sequence[
 def site_command(inventory: str) -> str:
     """Return the command that runs a playbook of this site, up to the playbook's name.
 
-    With the vault options of this very run, so that it can be copied as it stands.
+    It has the vault options of this run, so that it can be copied unchanged.
     """
     words = ["./venv/bin/ansible-playbook", "-i", inventory, *_vault_options()]
     return f"{shlex.join(words)} playbooks/"
@@ -87,7 +87,7 @@ def site_vault_command(source: str, name: str, target: str) -> str:
 
 
 def site_source_defaults(roles: str) -> dict[str, Any]:
-    """Return the settings of sources as they are where the inventory does not set them."""
+    """Return the default settings of sources."""
     return sources.defaults(Path(roles))
 
 

@@ -1,15 +1,15 @@
 #!/usr/bin/python
-"""Settings of the kernel, now and after each start; see DOCUMENTATION."""
+"""Set kernel parameters, now and after each start; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kernel_settings
-short_description: Settings of the kernel, now and after each start of the host
+short_description: Set kernel parameters, now and after each start of the host
 description:
   - Writes them to O(path) and sets those that differ now.
-  - Where the kernel's settings cannot be written (a container that shares them with its machine),
-    they are in the file, and a warning names what is missing now.
+  - If the kernel's settings cannot be written (a container that shares them with its machine), only
+    the file is written, and a warning names the missing ones.
 options:
   path: {type: path, required: true,
     description: A file below sysctl.d; the last one in alphabetical order wins.}

@@ -1,18 +1,18 @@
 #!/usr/bin/python
-"""Write all files of one service in one go; see DOCUMENTATION."""
+"""Write all files of one service in one call; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: service_files
-short_description: Write all files of one service in one go
+short_description: Write all files of one service in one call
 description:
-  - Makes a directory hold exactly the given files, each replaced atomically and flushed to
-    disk. Files that are not given are removed, so a renamed secret does not stay behind.
+  - Makes a directory contain exactly the given files, each replaced atomically and flushed to
+    disk. Files that are not given are removed, so no renamed secret stays.
   - Returns a fingerprint of the result, keyed with a random value that never leaves the host.
-    It goes on the container as a label, so that a container is replaced when its files changed,
-    even if the run that changed them was killed half way; and nobody who reads the label can
-    test a guess at a secret against it.
+    The container gets it as a label, so that a container is replaced after a change of its files,
+    even if the run that changed them was killed. A reader of the label cannot use it to test a
+    guessed secret.
 options:
   directory: {description: The directory on the host., type: path, required: true}
   owner: {type: str, required: true,
@@ -32,7 +32,7 @@ options:
     type: path
   validate:
     description:
-      - Command that proves the files right before they replace the present ones.
+      - Command that checks the files before they replace the present ones.
       - C(%s) stands for their staged directory.
     type: list
     elements: str

@@ -1,6 +1,6 @@
-"""A variable of the inventory as its files say it now, and the file that says it.
+"""Read a variable's current value from the inventory's files, and the file that sets it.
 
-A run reads the inventory when it starts. What another run wrote since, it would undo.
+A run reads the inventory when it starts. Later changes by another run would be undone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LONGEST_CHAIN = 5
 
 
 class Definition(NamedTuple):
-    """Where a variable gets its value: the name that it finally has there, and the file."""
+    """The definition of a variable: the final name that holds the value, and the file."""
 
     name: str
     path: Path | None
@@ -28,7 +28,7 @@ class Definition(NamedTuple):
 
 
 class Fresh:
-    """The inventory, read again."""
+    """The inventory, read again now."""
 
     def __init__(self, loader: DataLoader, sources: Sequence[str]) -> None:
         self._loader = DataLoader()
@@ -38,16 +38,16 @@ class Fresh:
         self._manager = VariableManager(loader=self._loader, inventory=self._inventory)
 
     def value(self, host: str, name: str, default: Any) -> Any:
-        """Return a variable of a host, worked out; raises Ansible's errors if it cannot be."""
+        """Return the evaluated variable of a host; raise Ansible's errors if that fails."""
         variables = self._variables(host)
         if name not in variables:
             return default
         return Templar(loader=self._loader, variables=variables).template(variables[name])
 
     def definition(self, host: str, name: str) -> Definition:
-        """Return what to edit to change a variable; no path if it is set nowhere, or not in a file.
+        """Return what to edit to change a variable; no path if no file sets it.
 
-        A variable that only repeats another one (`"{{ vault_keys }}"`) is followed to that one.
+        If a variable only refers to another one (`"{{ vault_keys }}"`), return the other one's.
         """
         variables = self._variables(host)
         for _ in range(_LONGEST_CHAIN):

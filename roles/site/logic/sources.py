@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from ansible.module_utils.common.yaml import yaml_load
 
 LISTED = "app_source_clients"
-#: The settings that say it; those that the inventory does not set have the role's defaults. Of the
-#: keys only `clients` is looked at: whose they are.
+#: The settings that decide this; without a value in the inventory, the role's default applies. Of
+#: the keys only `clients` is read.
 SETTINGS = (
     "app_auth_enabled",
     "app_api_keys",
@@ -29,11 +29,11 @@ EVERYBODY = "*"
 
 
 class Sources(NamedTuple):
-    """What the hosts of a site say of their sources.
+    """The access of clients to the sources of a site.
 
-    `access` are the clients of each registered source that is listed, `unlisted` are the others,
-    `setting` is a line for the inventory that lists all of them. Where authentication is off there
-    is nothing to list.
+    `access` maps each listed source to its clients, `unlisted` are the registered sources without
+    an entry, and `setting` is an inventory line that lists all of them. Without authentication
+    there is nothing to list.
     """
 
     access: dict[str, list[str]]
@@ -42,7 +42,7 @@ class Sources(NamedTuple):
 
 
 def defaults(roles: Path) -> dict[str, Any]:
-    """Return the settings as they are where the inventory does not set them."""
+    """Return the default settings."""
     text = (roles / "app" / "defaults" / "main.yml").read_text(encoding="utf-8")
     found = yaml_load(text)
     return {name: found[name] for name in SETTINGS}
@@ -51,7 +51,7 @@ def defaults(roles: Path) -> dict[str, Any]:
 def of_inventory(
     hosts: Iterable[Mapping[str, Any]], unset: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Return the settings of hosts, from their variables and what is so where one is not set."""
+    """Return the settings of hosts, from their variables and the defaults."""
     for variables in hosts:
         host = {name: variables.get(name, unset[name]) for name in SETTINGS}
         host["clients"] = [str(key["client"]) for key in host.pop("app_api_keys")]
@@ -59,7 +59,7 @@ def of_inventory(
 
 
 def of_hosts(hosts: Iterable[Mapping[str, Any]]) -> Sources:
-    """Return what the settings of the application's hosts say together."""
+    """Combine the settings of all app hosts."""
     access: dict[str, list[str]] = {}
     listed: dict[str, list[str]] = {}
     unlisted, clients = set(), set()
@@ -70,12 +70,12 @@ def of_hosts(hosts: Iterable[Mapping[str, Any]]) -> Sources:
         here = {_plain(name): clients_of for name, clients_of in (host[LISTED] or {}).items()}
         listed |= {name: [one] if isinstance(one, str) else one or [] for name, one in here.items()}
         for name in registered(host):
-            # A name where a list is meant is none: the line that is printed puts it right.
+            # A name in place of a list does not count; the printed line corrects it.
             if isinstance(here.get(name), list):
                 access[name] = list(here[name])
             else:
                 unlisted.add(name)
-    # Those that may use a source now, by name: every release reads that the same way.
+    # The clients that can use a source now, by name: all releases read that the same way.
     wanted = {**dict.fromkeys(unlisted, sorted(clients)), **listed}
     return Sources(dict(sorted(access.items())), sorted(unlisted), _line(wanted))
 

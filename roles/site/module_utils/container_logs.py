@@ -1,4 +1,4 @@
-"""What a container's log says is wrong: the service logs JSON objects, all others plain lines."""
+"""Find the error in a container's log: the service logs JSON objects, others plain lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 
 LEVELS = {"error", "critical", "fatal"}
-#: A plain line that tells an error.
+#: A plain line that reports an error.
 TROUBLE = re.compile(
     r"error|fatal|panic|critical|emerg|can'?t|cannot|could not|unable|fail|denied|refused|invalid"
     r"|bad |no such|corrupt|wrong",
@@ -17,10 +17,10 @@ SETTING = re.compile(r"^.*>>> (?P<setting>'.*')\n(?:\d+:\w .* # )?(?P<why>.+)$",
 
 
 def last_error(text: str, *, plain: bool = True) -> str:
-    """Return the reason in the last line that tells an error, else the last line, else nothing.
+    """Return the reason in the last line with an error, else the last line, else ''.
 
-    Without ``plain`` only JSON objects count as errors: in the service's own log, lines of another
-    form are what Python or the engine adds.
+    Without ``plain`` only JSON objects count as errors: other lines in the service's own log come
+    from Python or the engine.
     """
     text = SETTING.sub(r"wrong setting \g<setting>: \g<why>", text) if plain else text
     lines = [line for line in text.splitlines() if line.strip()]
@@ -30,7 +30,7 @@ def last_error(text: str, *, plain: bool = True) -> str:
         except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict):
-            # Whatever a service logs as its level, a list for instance, is compared as text.
+            # Compare the level as text, whatever type a service logs.
             if str(record.get("level")) in LEVELS:
                 said = record.get("reason") or record.get("exception") or record.get("event")
                 return str(said or line)

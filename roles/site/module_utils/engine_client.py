@@ -33,7 +33,7 @@ def about_engine(timeout: float = 300) -> dict[str, Any]:
     if answer.returncode != 0:
         raise EngineError(answer.stderr.strip() or "the engine does not answer")
     info: dict[str, Any] = json.loads(answer.stdout)
-    # Asked of an engine that is down, the client ends well too, with empty answers.
+    # If the engine is down, the client still succeeds, with empty answers.
     if not info.get("ServerVersion"):
         said = info.get("ServerErrors") or ["the engine does not answer"]
         raise EngineError(str(said[0]))

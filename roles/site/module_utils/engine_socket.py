@@ -1,4 +1,4 @@
-"""Questions to the container engine over its socket, which takes a tenth of a client's time."""
+"""Query the container engine over its socket, in a tenth of the time that its client takes."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ class EngineError(RefusedError):  # type: ignore[misc]
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over a socket of this host."""
+    """HTTP over a Unix socket."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
-        """Connect to the path instead of an address."""
+        """Connect to the socket's path instead of an address."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
 def place() -> str:
-    """Return the path of the engine's socket, where the engine's client would look for it."""
+    """Return the path of the engine's socket, found like the engine's client does."""
     host = os.environ.get("DOCKER_HOST", "")
     return host[len("unix://") :] if host.startswith("unix://") else SOCKET
 
 
 def fetch(path: str, timeout: float = 20, **query: Any) -> tuple[int, bytes]:
-    """Return status and body of a GET; filters and the like are turned into JSON."""
+    """Return status and body of a GET; encode filters and other structures as JSON."""
     parts = {
         name: value if isinstance(value, (str, int)) else json.dumps(value)
         for name, value in query.items()
@@ -63,7 +63,7 @@ def fetch(path: str, timeout: float = 20, **query: Any) -> tuple[int, bytes]:
 
 
 def ask(path: str, timeout: float = 20, **query: Any) -> Any:
-    """Return the engine's answer; None where it knows nothing of the kind."""
+    """Return the engine's answer; None if the object does not exist."""
     status, body = fetch(path, timeout, **query)
     try:
         said = json.loads(body)

@@ -1,4 +1,4 @@
-"""What modules on a host share: run a program, replace a file, know who is logged in."""
+"""Functions that modules on a host share: run a program, replace a file, find the login."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROC = Path("/proc")
-#: What a shell returns for a program that is not there.
+#: A shell's exit code for a missing program.
 ABSENT = 127
 
 
 class RefusedError(Exception):
-    """Why something is not done, in words for the operator."""
+    """The reason for a refusal, for the operator."""
 
 
 def run(
     *command: str, seconds: float | None = 60, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program; one that is absent or silent fails like any other."""
-    # A login's PATH may lack sbin; and the engine's program looks for others of its own there.
+    """Run a program; a missing program or one that hangs counts as failed."""
+    # The login's PATH may lack sbin, where the engine's program looks for others.
     places = f"{os.environ.get('PATH', '')}:{PLACES}"
     try:
         return subprocess.run(
@@ -44,7 +44,7 @@ def replace(
 ) -> None:
     """Replace a file atomically and flush it; it never exists with another mode or owner.
 
-    Without an owner it belongs to whoever runs this. Its mode does not depend on the umask.
+    Without an owner, the current user owns it. Its mode does not depend on the umask.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
@@ -81,7 +81,7 @@ def own(path: Path, owner: tuple[int, int], mode: int) -> None:
 
 
 def flush_directory(directory: Path) -> None:
-    """Make renames in a directory survive a power loss."""
+    """Make renames in a directory survive a power cut."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -90,9 +90,9 @@ def flush_directory(directory: Path) -> None:
 
 
 def login_address(pid: int = 0) -> str:
-    """Return the address from which this login comes over SSH; nothing when it does not.
+    """Return the address from which this login came over SSH; empty without SSH.
 
-    sudo tells root nothing of it, but sshd told the login from which this process descends.
+    sudo does not pass it to root, but sshd set it for the login process above this one.
     """
     pid = pid or os.getpid()
     while pid > 1:
@@ -103,7 +103,7 @@ def login_address(pid: int = 0) -> str:
             if one.startswith(b"SSH_CONNECTION="):
                 return one.partition(b"=")[2].split(b" ")[0].decode()
         try:
-            # The name, in parentheses, may have blanks and parentheses of its own.
+            # The name, in parentheses, may contain blanks and parentheses itself.
             pid = int((process / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             return ""

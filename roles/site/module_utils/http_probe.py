@@ -1,9 +1,9 @@
-"""One HTTP request from a host to a service of the site.
+"""Send one HTTP request from a host to a service of the site.
 
-It goes to this very address, past any proxy that the host may have set, and follows no redirect:
-another address says nothing of this service, and a key is not for it. The swap agent does not use
-this: it is one program of the standard library, installed whole, that must work when nothing else
-does; and its probe of replicas counts late answers, many at a time, without a thread for each.
+It bypasses proxies of the host and follows no redirect: another address says nothing about this
+service, and must not get a key. The swap agent does not use this module. It is one self-contained
+program of the standard library, which must work when nothing else does, and its probe sends many
+requests at a time without a thread for each.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-#: Maximal bytes of an answer; a service that sends more is not the expected one.
+#: Maximum bytes of an answer; a service that sends more is not the expected one.
 MOST = 64 << 20
 
 
 class Answer(NamedTuple):
-    """What a service answered; where it did not, the status is 0 and `error` says why."""
+    """A service's answer; without one, the status is 0 and `error` has the reason."""
 
     status: int
     body: bytes
     error: str
 
     def content(self) -> Any:
-        """Return what the body is in JSON; None if it is something else."""
+        """Return the JSON content of the body; None if it is something else."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             return None
 
     def readiness(self) -> dict[str, Any]:
-        """Return a readiness answer of the service; an empty one if it has another form."""
+        """Return the service's readiness answer; empty if it has another form."""
         said = self.content()
         good = isinstance(said, dict) and isinstance(said.get("checks", {}), dict)
         return said if good else {}
@@ -49,7 +49,7 @@ def failed_checks(said: Mapping[str, Any]) -> str:
 
 class _Stay(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """Let the redirect be the answer."""
+        """Do not follow: the redirect is the answer."""
 
 
 def ask(
@@ -62,9 +62,9 @@ def ask(
     verify: bool = True,
     seconds: float = 5.0,
 ) -> Answer:
-    """Send one request, with `send` as JSON, on a connection of its own.
+    """Send one request on a connection of its own, with `send` as JSON.
 
-    `ca` is the authority that the certificate is checked against, if there is one.
+    `ca` is the authority for the certificate, if there is one.
     """
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _Stay()]
     try:
@@ -78,7 +78,7 @@ def ask(
             request.add_header("X-API-Key", key)
         with urllib.request.build_opener(*handlers).open(request, timeout=seconds) as answer:
             body = bytes(answer.read(MOST))
-            # With a limit, an answer that was cut off is no error of its own.
+            # Limit the read, so that a truncated answer does not raise an error of its own.
             missing: int = getattr(answer, "length", None) or 0
             if len(body) < MOST and missing:
                 raise http.client.IncompleteRead(body, missing)
@@ -101,7 +101,7 @@ def _context(ca: str, *, verify: bool) -> ssl.SSLContext:
 
 
 def _rest(answer: Any) -> bytes:
-    """Return the body of an error; of an incomplete one, the part that came."""
+    """Return the body of an error; if it is incomplete, the received part."""
     try:
         return bytes(answer.read(MOST))
     except (OSError, http.client.HTTPException):

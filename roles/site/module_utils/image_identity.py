@@ -1,17 +1,17 @@
-"""What an image is on a host: the one rule, for modules on hosts and filters on the jump host."""
+"""The identity of an image on a host, for modules on hosts and filters on the jump host."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-#: What a host needs of a component's entry in the manifest.
+#: The fields of a component's manifest entry that a host needs.
 FIELDS = ("version", "repository", "manifest_digest", "config_digest", "diff_ids", "probe")
 CONTAINERD = "io.containerd.snapshotter.v1"
 
 
 def image_store(info: Mapping[str, Any]) -> str:
-    """Name the image store that `docker info` describes: containerd or overlay2."""
+    """Return the image store in `docker info`: containerd or overlay2."""
     status = dict(info.get("DriverStatus") or [])
     return "containerd" if status.get("driver-type") == CONTAINERD else str(info["Driver"])
 
@@ -30,5 +30,5 @@ def image_ids(components: Mapping[str, Mapping[str, Any]], store: str) -> dict[s
 
 
 def identifying(components: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return what a host needs of the components to identify their images and to test them."""
+    """Return the component fields that a host needs to identify and test images."""
     return {name: {field: one[field] for field in FIELDS} for name, one in components.items()}

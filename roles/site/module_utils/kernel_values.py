@@ -1,4 +1,4 @@
-"""Settings of the kernel, now and after each start; module kernel_settings says what they mean."""
+"""Set kernel parameters, now and after each start; see the module kernel_settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEAD = "# Managed by Airlift.\n"
 
 
 def value_of(place: Path) -> str:
-    """Return a setting's value now; empty when this kernel has none of that name."""
+    """Return a parameter's current value; empty if this kernel does not have it."""
     try:
         return " ".join(place.read_text().split())
     except OSError:
@@ -19,7 +19,7 @@ def value_of(place: Path) -> str:
 
 
 def run(options: dict[str, Any], *, check: bool) -> dict[str, Any]:
-    """Bring about what is wanted; return what a module returns."""
+    """Apply the wanted values; return the module's result."""
     path, warnings, was = Path(options["path"]), [], {}
     kept = {}
     for name, value in options["settings"].items():

@@ -1,6 +1,6 @@
-"""Files of a service on a host: exact, atomic, flushed, with a fingerprint that tells nothing.
+"""Write a service's files on a host: exact, atomic, flushed, with a keyed fingerprint.
 
-What a caller gives and gets is in the documentation of the module service_files.
+The documentation of the module service_files describes parameters and result.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UNSET: dict[str, Any] = {
 
 
 class Rights:
-    """Owner and modes of everything that is written."""
+    """Owner and modes of all written files."""
 
     def __init__(
         self, owner: str, mode: str, directory_mode: str, modes: dict[str, str] | None = None
@@ -41,7 +41,7 @@ class Rights:
 
 
 def wanted_files(params: dict[str, Any]) -> dict[str, bytes]:
-    """Return relative path: content of everything that the directory shall hold."""
+    """Return relative path: content of the wanted files."""
     wanted: dict[str, bytes] = {}
     for source in ("files", "secrets"):
         for name, content in params[source].items():
@@ -58,7 +58,7 @@ def wanted_files(params: dict[str, Any]) -> dict[str, bytes]:
 
 
 def present_files(directory: Path) -> dict[str, bytes]:
-    """Return relative path: content of what the directory holds now."""
+    """Return relative path: content of the existing files."""
     return {
         str(path.relative_to(directory)): path.read_bytes()
         for path in sorted(directory.rglob("*"))
@@ -79,13 +79,13 @@ def make_directories(top: Path, name: str, rights: Rights) -> None:
 
 
 def write_file(top: Path, name: str, content: bytes, rights: Rights) -> None:
-    """Replace one file atomically; it never exists with the wrong owner or mode."""
+    """Replace one file atomically; it never exists with a wrong owner or mode."""
     make_directories(top, name, rights)
     replace(top / name, content, rights.mode_of(name), rights.owner)
 
 
 def fingerprint_key(path: Path, *, create: bool) -> bytes:
-    """Return the host's random key; a host that has none gets one."""
+    """Return the host's random key; create it if it is missing."""
     if path.exists():
         return path.read_bytes()
     key = random_source.token_bytes(32)

@@ -1,4 +1,4 @@
-"""Ask a host for all that status needs, in one call and for a limited time."""
+"""Collect all facts that status needs from a host, in one call with a time limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from roles.swap_agent.action_plugins.swap_agent import is_answer, judged  # noqa
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Returns the module's C(facts), or C(late), the seconds within which no answer came."""
+    """Returns the module's C(facts); without an answer in time, C(late) has the limit."""
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Run the module; no longer than C(seconds)."""
@@ -33,7 +33,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     module_name="status_facts", module_args=arguments, task_vars=task_vars
                 )
         except TooLateError:
-            # A connection can be open and pass nothing on: a lower MTU on the way, a frozen host.
+            # An open connection may pass nothing on, for example with a lower MTU or a frozen host.
             return {"changed": False, "late": seconds, "msg": f"no answer within {seconds} s"}
         edge = (result.get("facts") or {}).get("edge")
         if edge and "msg" not in edge:

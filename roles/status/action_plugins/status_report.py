@@ -1,4 +1,4 @@
-"""Make the report of what was found, for people and for machines."""
+"""Make the report of the findings, for people and for machines."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def _of_edge(site: Mapping[str, Any]) -> Iterator[Ask]:
 
 
 def _of_app(site: Mapping[str, Any]) -> Iterator[Ask]:
-    """Check what the host itself runs of each colour."""
+    """Check the containers of each colour on the host itself."""
     for colour in site["colours"]:
         for service in ("app", "worker"):
             port = site["ports"][f"{service}_{colour}"]
@@ -35,11 +35,11 @@ def _of_app(site: Mapping[str, Any]) -> Iterator[Ask]:
 
 
 def status_asks(site: Mapping[str, Any]) -> list[Ask]:
-    """Return the checks of one host; `site` is what the role knows of it.
+    """Return the checks of one host; `site` has the role's data.
 
-    Those of a colour are for the host to choose from: it knows which colours it has.
-    The service's own answer tests its connection to the data zone and its logins there; an
-    exporter's metric tests the exporter's login; Prometheus' targets test every scrape.
+    The host selects the checks of its own colours. The service's own answer tests its connection
+    and logins to the data zone; an exporter's metric tests the exporter's login; Prometheus'
+    targets test all scrapes.
     """
     asks: list[Ask] = []
     zones: Sequence[str] = site["zones"]

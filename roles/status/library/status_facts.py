@@ -1,21 +1,21 @@
 #!/usr/bin/python
-"""Collect everything that status needs from a host, in one go; see DOCUMENTATION."""
+"""Collect all facts that status needs from a host, in one call; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: status_facts
-short_description: Collect everything that status needs from a host, in one go
+short_description: Collect all facts that status needs from a host, in one call
 description:
-  - Reads only, and never fails because something is down - reporting that is its purpose.
+  - Reads only. Never fails because a service is down, because it must report that.
   - The answer holds no secret, no hash of a secret and no environment of a container.
 options:
   asks:
     description:
       - The network checks - C(name), C(kind) (C(ready), C(gauge) or C(targets)), C(url), C(ca),
         C(verify), C(gauge), C(within), the container from whose network it is sent, and C(colour).
-      - One with a colour is sent only where that colour serves or stands by. The agent knows that;
-        on other hosts the containers tell.
+      - A check with a colour is sent only if that colour is active or the standby. The agent
+        records that; on other hosts the containers show it.
     type: list
     elements: dict
     default: []
@@ -69,7 +69,7 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
     try:
         facts["engine"] |= status_engine.about()
         facts["containers"], raw = status_engine.containers(time.time())
-        # They take longest, so they go on while the rest is asked.
+        # These take longest, so start them before the other queries.
         tests = status_engine.Logins(facts["containers"], raw, given["logins"])
         facts["images"] = status_engine.images()
         facts["differences"] = status_engine.differences(raw, given["settings"])

@@ -1,4 +1,4 @@
-"""Problems in the answers of replicas, workers, exporters and targets, and in the keys."""
+"""Find problems in the answers of replicas, workers, exporters and targets, and in the keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMOKE = "airlift-smoke"
 
 
 def taken_out(findings: Findings, host: str, colour: str) -> Mapping[str, Any]:
-    """Return what the edge's watcher says of a replica that it took out; empty of any other one."""
+    """Return the edge watcher's record of a replica that it took out; empty for others."""
     edge = model.edge_of(findings)
     for group in (edge.get("replicas"), edge.get("standby_replicas")):
         one = group.get(host) if isinstance(group, Mapping) else None
@@ -26,7 +26,7 @@ def replica(findings: Findings, host: str, colour: str) -> tuple[Mapping[str, An
     name = f"app-{colour}"
     for one in findings["zones"].get("dmz", []):
         answers = model.facts_of(findings, one).get("answers") or {}
-        # The edge refuses connections to one that is out, which hides the cause.
+        # The edge refuses connections to a replica that is out, which hides the cause.
         if f"{name} on {host}" in answers and not taken_out(findings, host, colour):
             return answers[f"{name} on {host}"], True
     own = model.facts_of(findings, host).get("answers") or {}
@@ -122,7 +122,7 @@ def of_exporters(findings: Findings) -> Iterator[Problem]:
 
 
 def service_of(target: Mapping[str, Any]) -> str:
-    """Return the service that a target of Prometheus is."""
+    """Return the service behind a Prometheus target."""
     job = str(target["job"])
     if target["colour"]:
         return f"{job}-{target['colour']}"
@@ -173,7 +173,7 @@ def of_database(findings: Findings) -> Iterator[Problem]:
         before = "remove its entry from app_api_keys"
         yield Problem(Rank.STATE, host, found, limit=False, before=before)
     for client in said.get("unknown", []):
-        # Another jump host has a smoke key of its own.
+        # Another jump host has its own smoke key.
         if client != SMOKE:
             found = f"a key of client {client} is in the database, but not in the vault"
             yield Problem(Rank.STATE, host, found, limit=False)

@@ -1,4 +1,4 @@
-"""What the parts of the report share: lines of the table, what is wrong, what was found."""
+"""The data that all parts of the report share: table rows, problems, findings."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from roles.site.module_utils.image_identity import image_id
 
 Findings = Mapping[str, Any]
 Facts = Mapping[str, Any]
-#: States of a container in which nothing is wrong with it.
+#: States of a healthy container.
 WELL = frozenset({"healthy", "running", "starting"})
 
 
 class Rank(IntEnum):
-    """Order of the problems in a report: causes stand before their effects."""
+    """The order of problems in a report: causes before their effects."""
 
     RUN = 0
     HOST = 1
@@ -30,12 +30,12 @@ class Rank(IntEnum):
     EXPORTER = 6
     EDGE = 7
     STATE = 8
-    #: The active release is well all the same.
+    #: The active release is not affected.
     WARNING = 9
 
 
 class Row(NamedTuple):
-    """One line of the table."""
+    """One row of the table."""
 
     host: str
     service: str
@@ -45,37 +45,37 @@ class Row(NamedTuple):
     health: str
     #: For people: how long it has run, or has been down.
     since: str
-    #: For machines; None for what does not run.
+    #: For machines; None if it does not run.
     uptime_seconds: int | None = None
 
 
 class Problem(NamedTuple):
-    """Something that is not as it should be, and its fix."""
+    """One problem and its fix."""
 
     rank: Rank
     host: str
     found: str
-    #: Last error line of what is not well.
+    #: Last error line of the service.
     said: str = ""
-    #: The playbook that repairs it; empty when none does.
+    #: The playbook that repairs it, or an empty string.
     fix: str = "install.yml"
-    #: Whether the playbook is needed on this host only.
+    #: Whether only this host needs the playbook.
     limit: bool = True
-    #: What a person does first.
+    #: The manual step before it.
     before: str = ""
-    #: The service that is not well; the report omits problems that only follow from it.
+    #: The failed service; problems that only follow from it are omitted.
     service: str = ""
-    #: The release in whose directory the playbook is run; empty for the active release.
+    #: The release from whose directory the playbook runs; empty for the active release.
     release: str = ""
 
     @property
     def text(self) -> str:
-        """Return what is wrong, with its last error line."""
+        """Return the problem with its last error line."""
         return f"{self.found}: {self.said}" if self.said else self.found
 
     @property
     def warning(self) -> bool:
-        """Return whether the active release is well all the same."""
+        """Return whether the active release is not affected."""
         return self.rank is Rank.WARNING
 
 
@@ -85,12 +85,12 @@ def hosts_of(findings: Findings) -> list[str]:
 
 
 def asked(findings: Findings) -> list[str]:
-    """Return the hosts that were asked, in the order of the zones."""
+    """Return the queried hosts, in the order of the zones."""
     return [host for host in hosts_of(findings) if host in findings["asked"]]
 
 
 def answer_of(findings: Findings, host: str) -> Mapping[str, Any]:
-    """Return what Ansible has of a host; empty when it was not asked."""
+    """Return Ansible's result of a host; empty if it was not queried."""
     said = findings["hosts"].get(host)
     return said if isinstance(said, Mapping) else {}
 
@@ -130,13 +130,13 @@ def edge_of(findings: Findings) -> dict[str, Any]:
 
 
 def edge_host(findings: Findings) -> str:
-    """Return the host that knows what the site serves."""
+    """Return the host that records the active release."""
     hosts = findings["zones"].get("dmz") or ["the edge"]
     return str(hosts[0])
 
 
 def active_of(findings: Findings, edge: Mapping[str, Any]) -> str:
-    """Return the colour that serves; without the edge's word, the one whose workers run."""
+    """Return the active colour; without the edge's answer, the one whose workers run."""
     if edge:
         return str(edge["active"])
     found = [
@@ -151,7 +151,7 @@ def active_of(findings: Findings, edge: Mapping[str, Any]) -> str:
 
 
 def manifest_of(findings: Findings, release: str | None) -> dict[str, Any]:
-    """Return the manifest of a release on this jump host; empty when it is not here, or damaged."""
+    """Return a release's manifest on this jump host; empty if it is missing or damaged."""
     path = Path(findings["releases_dir"], str(release), "manifest.json")
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -160,7 +160,7 @@ def manifest_of(findings: Findings, release: str | None) -> dict[str, Any]:
 
 
 def image_of(component: Mapping[str, Any], facts: Facts) -> str:
-    """Return the id of a component's image, as a host's image store counts."""
+    """Return the id of a component's image in a host's image store."""
     return image_id(component, str(facts["engine"].get("store")))
 
 

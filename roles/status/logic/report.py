@@ -1,4 +1,4 @@
-"""The whole report: what was found, the verdict in a sentence, and the next command."""
+"""The complete report: findings, the verdict in one sentence, and the next command."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from roles.status.logic import flows, model, rollback, runs, services
 from roles.status.logic.model import Findings, Problem, Rank, Row
 
 FORMAT = 1
-#: Characters of a reason that a line has room for.
+#: Maximum characters of a reason in a line.
 REASON = 80
 
 
 class Conclusion(NamedTuple):
-    """The end of the report: what is to be done, and how."""
+    """The end of the report: what to do next."""
 
     verdict: str
     sentence: str
     #: One complete command line.
     following: str
-    #: What a person does before it; empty when nothing.
+    #: The manual step before it, or an empty string.
     first: str = ""
     #: The command that cancels an interrupted upgrade instead; empty when there is none.
     cancel: str = ""
@@ -36,7 +36,7 @@ class Conclusion(NamedTuple):
 
 
 def reason_of(entry: object) -> str:
-    """Return why a component is absent, in one line; preflight shows all of it."""
+    """Return why a component is absent, in one line; preflight shows the full text."""
     reason = str(entry.get("reason", "")) if isinstance(entry, Mapping) else str(entry)
     return reason if len(reason) <= REASON else f"{reason[:REASON].rpartition(' ')[0]} …"
 
@@ -47,7 +47,7 @@ def newer(findings: Findings, edge: Mapping[str, Any]) -> bool:
 
 
 def of_edge(findings: Findings, edge: Mapping[str, Any]) -> list[Problem]:
-    """Return what is wrong with the answer of the edge, or that there is none."""
+    """Return the problems in the edge's answer, or that there is no answer."""
     host = model.edge_host(findings)
     if not edge:
         said = findings["edge"] if isinstance(findings["edge"], Mapping) else {}
@@ -92,7 +92,7 @@ def facts_of_site(findings: Findings, edge: Mapping[str, Any]) -> list[str]:
 
 
 def set_aside(findings: Findings) -> list[str]:
-    """Return which damaged files services have set aside by themselves."""
+    """Return the damaged files that services have set aside."""
     return [
         f"redis on {host} had damaged files and started empty; they are in {path}"
         for host in model.asked(findings)
@@ -101,11 +101,11 @@ def set_aside(findings: Findings) -> list[str]:
 
 
 def without_effects(problems: Sequence[Problem]) -> list[Problem]:
-    """Return the problems in order, without what follows from a container that is down."""
+    """Return the problems in order, without the effects of a container that is down."""
     ordered = sorted(dict.fromkeys(problems), key=lambda one: one.rank)
     down = {one.host for one in ordered if one.rank is Rank.HOST}
     broken = {(one.host, one.service) for one in ordered if one.rank in {Rank.DATA, Rank.SERVICE}}
-    # A missing standby is only a warning, but still the cause of what Prometheus misses.
+    # A missing standby is only a warning, but it causes missing Prometheus targets.
     standby = {(one.host, one.service) for one in ordered if one.rank is Rank.WARNING}
     causes = {Rank.REPLICA: broken, Rank.EXPORTER: broken | standby}
     return [
@@ -174,7 +174,7 @@ def conclusion(
 
 
 def as_json(row: Row) -> dict[str, Any]:
-    """Return a line of the table for machines."""
+    """Return a table row for machines."""
     return {name: value for name, value in row._asdict().items() if name != "host"}
 
 

@@ -14,12 +14,12 @@ OF_HOST = ("drain", "bring_back")
 
 
 class Runs(NamedTuple):
-    """Facts about runs, and the work that they left."""
+    """The facts about runs, and unfinished work."""
 
     facts: list[str]
     problems: list[Problem]
     at_work: bool = False
-    #: Whether rollback.yml would clean up the upgrade that was interrupted.
+    #: Whether rollback.yml would clean up the interrupted upgrade.
     give_up: bool = False
 
 
@@ -54,7 +54,7 @@ def runs_of(edge: Mapping[str, Any], host: str) -> Runs:
     facts, problems = failed(edge, host)
     begun = edge.get("unfinished", [])
     verbs = [record for record in begun if record["step"] in VERBS]
-    # Of several that were interrupted, the newest is what the site was on its way to.
+    # Of several interrupted runs, the newest has the site's last target.
     newest = max(verbs, key=lambda record: int(record["seq"]), default=None)
     if newest is None:
         return Runs(facts, problems)
@@ -68,6 +68,6 @@ def runs_of(edge: Mapping[str, Any], host: str) -> Runs:
         line = f"in progress: {what}{where}, by {lease['owner']}, since {newest['time']}"
         return Runs([*facts, line], [], at_work=True)
     found = f"{what} was interrupted{where}; resume with {fix}"
-    # What was interrupted is finished first; a failure before it is history.
+    # Finish the interrupted run first; an earlier failure no longer matters.
     again = Problem(Rank.RUN, host, found, fix=fix, limit=False, release=str(release or ""))
     return Runs(facts, [again], give_up=newest["step"] == "upgrade" and edge["release"] != release)

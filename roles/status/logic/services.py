@@ -1,4 +1,4 @@
-"""Hosts and the containers on them: the table, and what is wrong with them."""
+"""Hosts and their containers: the table, and their problems."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from roles.status.logic import model
 from roles.status.logic.model import Facts, Findings, Problem, Rank, Row
 
 COLUMNS = ("HOST", "SERVICE", "RELEASE", "COLOUR", "IMAGE", "HEALTH", "UPTIME")
-#: A container that was started again so often, and lately, does not stay up.
+#: With this many recent restarts, a container counts as unstable.
 RESTARTS = 3
 LATELY = 120
-#: Share of a disk above which it counts as full: below, Prometheus warns.
+#: A disk counts as full above this percentage; Prometheus warns earlier.
 FULL = 95
-#: Policies that start a container after a reboot.
+#: Restart policies that start a container after a reboot.
 STAYING = frozenset({"unless-stopped", "always"})
 #: States of a container whose process has ended.
 DOWN = frozenset({"exited", "dead", "restarting", "removing"})
@@ -96,7 +96,7 @@ def of_container(host: str, one: Mapping[str, Any], image: str) -> Iterator[Prob
 
 
 def of_host(host: str, facts: Facts) -> Iterator[Problem]:
-    """Return what keeps a host from forwarding packets or storing data, now or soon."""
+    """Return the problems of forwarding and storage on a host, present or soon."""
     for disk in facts["disks"]:
         if disk["percent"] >= FULL:
             found = f"{disk['path']} on {host} is {disk['percent']} % full"
@@ -129,7 +129,7 @@ def of_host(host: str, facts: Facts) -> Iterator[Problem]:
 def host_lines(
     findings: Findings, host: str, active: str, known: Known
 ) -> tuple[list[Row], list[Problem]]:
-    """Return the table's lines of one host, and its problems."""
+    """Return a host's table rows and its problems."""
     said, facts = model.answer_of(findings, host), model.facts_of(findings, host)
     out = host in model.drained_of(findings)
     if out and (not facts or facts["engine"]["error"]):
@@ -177,7 +177,7 @@ def host_lines(
 
 
 def nothing_installed(findings: Findings) -> bool:
-    """Return whether every host answers and none holds anything of a site."""
+    """Return whether all hosts answer and none has a part of a site."""
     anything = any(
         model.answer_of(findings, host).get("unreachable")
         or model.answer_of(findings, host).get("late")

@@ -16,7 +16,7 @@ from ansible.module_utils import http_probe
 from ansible.module_utils.http_probe import Answer
 
 WORDS = 160
-#: Down targets that are checked again; a site where more are down has another cause.
+#: Down targets that are checked again; if more are down, there is a common cause.
 TARGETS = 32
 LABELS = ("job", "host", "instance", "colour")
 Ask = dict[str, Any]
@@ -132,7 +132,7 @@ def within(pid: int, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        # Nothing of the module may run twice: whatever happens, the child ends here.
+        # The child must end here in any case: nothing of the module may run twice.
         try:
             os.close(read)
             enter(pid)

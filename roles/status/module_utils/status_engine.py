@@ -16,11 +16,11 @@ from ansible.module_utils.engine_socket import EngineError
 from ansible.module_utils.image_identity import image_store
 
 SECRETS = "/run/secrets"
-#: The settings that say where a container logs in.
+#: The settings with the addresses of a container's logins.
 URLS = ("DATABASE_URL", "REDIS_URL", "REDIS_CA_FILE")
-#: Seconds for an answer of the engine, or of a program in a container.
+#: Timeout in seconds of the engine, or of a program in a container.
 PATIENCE = 20
-#: Characters of a container's last message; a report has no room for more.
+#: Maximum characters of a container's last message in a report.
 WORDS = 200
 LATEST = """SELECT json_build_object('version', version, 'lowest_compatible', lowest_compatible,
  'keys', (SELECT coalesce(json_agg(json_build_array(encode(key_hash, 'hex'), client,
@@ -35,7 +35,7 @@ def short(text: str) -> str:
 
 
 def about() -> dict[str, Any]:
-    """Return the engine's image store and where it keeps its data."""
+    """Return the engine's image store and data directory."""
     info = engine_socket.ask("/info")
     return {"store": image_store(info), "root": str(info["DockerRootDir"])}
 
@@ -107,7 +107,7 @@ def published(container: dict[str, Any]) -> list[int]:
 
 
 def containers(now: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return Airlift's containers, as described and as the engine has them."""
+    """Return Airlift's containers: as described here, and as the engine records them."""
     listed = engine_socket.ask(
         "/containers/json", all="true", filters={"label": ["airlift.service"]}
     )
@@ -134,7 +134,7 @@ def edge(agent: str) -> dict[str, Any]:
 
 
 def colours(facts: dict[str, Any]) -> set[str]:
-    """Return the colours that serve or stand by, as far as a host knows."""
+    """Return the active and standby colours, as far as a host knows."""
     edge = facts.get("edge") or {}
     if edge.get("installed"):
         return {str(edge[name]) for name in ("active", "standby") if edge.get(name)}
@@ -184,7 +184,7 @@ def _begin(*arguments: str) -> subprocess.Popen[str]:
 
 
 def _credentials(raw: dict[str, Any]) -> tuple[Any, ...]:
-    """Return all that decides over a container's logins: image, addresses, and its secrets now."""
+    """Return everything that affects a container's logins: image, addresses, current secrets."""
     places = [m["Source"] for m in raw.get("Mounts") or [] if m.get("Destination") == SECRETS]
     files = sorted(one for place in places for one in Path(place).glob("*"))
     settings = sorted(one for one in raw["Config"]["Env"] or [] if one.partition("=")[0] in URLS)
@@ -196,10 +196,10 @@ def _credentials(raw: dict[str, Any]) -> tuple[Any, ...]:
 
 
 class Logins:
-    """Tests of logins in the running colours and workers, which go on while others are asked.
+    """Tests of logins in the running colours and workers, in parallel with other queries.
 
-    Where containers would log in alike, with the same image, addresses and secrets, one does it
-    for all: a test takes a second of a processor.
+    Containers with the same image, addresses and secrets share one test, which takes a second of
+    CPU time.
     """
 
     def __init__(
@@ -240,9 +240,9 @@ def images() -> list[str]:
 
 
 def database(container: str, name: str, keys: list[str]) -> dict[str, Any]:
-    """Return the schema, and which of the keys (as SHA-256) the database does not accept.
+    """Return the schema version, and which keys (as SHA-256) the database does not accept.
 
-    Hashes do not leave the host: the answer names keys by their place in the list, or by client.
+    Hashes do not leave the host: the answer has a key's position in the list, or its client.
     """
     done = docker(
         *("exec", "--user=postgres", container, "psql", "--no-psqlrc", "--tuples-only"),

@@ -1,4 +1,4 @@
-"""What a host lets through (forwarding, our table, the engine's rules), and space on its disks."""
+"""Check a host's packet forwarding, our table, the engine's rules, and its disk space."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def forwarding() -> bool:
 
 
 def our_table(family: str, table: str, path: Path) -> str:
-    """Return what is wrong with our table; empty when it is the confirmed one."""
+    """Return the problem of our table; empty if it is the confirmed one."""
     code, listing = run("nft", "--stateless", "list", "table", family, table)
     if code != 0:
         return "missing"
@@ -75,13 +75,13 @@ def engine_rules(ports: list[int]) -> dict[str, Any]:
     there = {int(port) for line in rules for port in re.findall(r"dport (\d+)", line)}
     chain = run("iptables", "-S", "FORWARD")[1]
     dropped = "-P FORWARD DROP" in chain and "-j DOCKER" not in chain
-    # Without it, answers to containers do not reach them.
+    # Without this rule, answers to containers do not arrive.
     unmasked = not re.search(r"masquerade", nat, re.IGNORECASE)
     return {"missing": sorted(set(ports) - there), "blocked": dropped or unmasked}
 
 
 def set_aside(folder: str) -> list[str]:
-    """Return the damaged files that a service has set aside by itself."""
+    """Return the damaged files that a service has set aside."""
     return sorted(str(one) for one in Path(folder).glob("damaged-*")) if folder else []
 
 

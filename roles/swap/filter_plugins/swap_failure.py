@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-#: Characters of a reason that the journal keeps; the terminal showed all of it.
+#: Maximum characters of a reason in the journal; the terminal showed the full text.
 SENTENCE = 300
 
 
@@ -22,7 +22,7 @@ def _reason(host: Mapping[str, Any]) -> str:
     result, task = host["ansible_failed_result"], host.get("ansible_failed_task") or {}
     if result.get("_ansible_no_log") or task.get("no_log") or "censored" in result:
         return f"{task.get('name') or 'a task'} (its message is hidden; see site_no_log)"
-    # A loop reports only that something failed; one of its results says what.
+    # A loop reports only that something failed; one of its results has the reason.
     items = [one for one in result.get("results") or () if one.get("failed")]
     words = str((items or [result])[0].get("msg") or "").strip()
     return words or f"{task.get('name') or 'a task'} failed without a message"

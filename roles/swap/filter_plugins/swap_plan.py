@@ -1,4 +1,4 @@
-"""Filters that make the plan of an upgrade or a rollback, or list what blocks it."""
+"""Filters that make the plan of an upgrade or a rollback, and list what blocks it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# The release directory: `bundle` is importable from it, whatever the controller has.
+# The release directory, from which `bundle` is imported on the controller.
 RELEASE = str(Path(__file__).resolve().parents[3])
 if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
@@ -229,9 +229,9 @@ def rows_of(found: Findings, target: str) -> list[tuple[str, str]]:
 def swap_plan(found: Findings) -> dict[str, Any]:
     """Return the plan of an upgrade.
 
-    Its keys: `active` and `release`, what serves now; `target`, the colour that will serve;
-    `already`, whether this release serves; `images` and `backup`, whether there is something to
-    deliver and to back up; `problems`; and `lines`, the text for the operator.
+    Its keys: `active` and `release`, the active colour and release; `target`, the colour to
+    activate; `already`, whether this release is active; `images` and `backup`, whether there is
+    something to deliver and to back up; `problems`; and `lines`, the text for the operator.
     """
     edge, new = found["edge"], found["new"]
     already = (edge.get("release"), edge.get("serial")) == (new["version"], new["serial"])
@@ -259,15 +259,15 @@ def swap_plan(found: Findings) -> dict[str, Any]:
 
 
 def swap_way_back(found: Findings) -> dict[str, Any]:
-    """Return the plan of a rollback, as swap_plan does.
+    """Return the plan of a rollback, in the form of swap_plan.
 
-    Further keys: `to`, the release that will serve and its serial; `warm`, whether it could serve
-    at once on every app host that answers; `silent`, the app hosts that do not answer; `abandon`,
-    whether an upgrade was interrupted before it switched, so that only cleaning up is left.
+    Further keys: `to`, the previous release and its serial; `warm`, whether it can serve at once on
+    every app host that answers; `silent`, the app hosts that do not answer; `abandon`, whether an
+    upgrade was interrupted before its switch, so that only the clean-up is left.
     """
     edge, database, old = found["edge"], found["database"], found["old"]
     left = [one for one in edge.get("unfinished", []) if one["step"] in ("upgrade", "rollback")]
-    # Of several interrupted runs, the last one is what the site was changing to.
+    # Of several interrupted runs, the last one has the site's target.
     nothing: dict[str, Any] = {"step": "", "data": {}}
     last = max(left, key=lambda one: int(one["seq"]), default=nothing)
     active = edge.get("active", found["colours"][0])
@@ -280,7 +280,7 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
     plan |= {"silent": silent}
     begun = last["data"]
     upgrades = {one["data"].get("release") for one in left if one["step"] == "upgrade"}
-    # Also when cancelling was itself interrupted: then the last is a rollback of that release.
+    # Also if the cancellation was interrupted: then the last run is a rollback of that release.
     if begun and begun.get("release") in upgrades - {edge["release"]}:
         line = (
             f"the upgrade to {begun.get('release')} had not switched: {edge['release']} keeps "
@@ -312,9 +312,9 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
 def swap_unneeded(
     images: Mapping[str, Sequence[str]], folder: str, releases: Sequence[str]
 ) -> list[str]:
-    """Return the images of a host that none of these releases needs, of those that a release has.
+    """Return a host's images that a release has but none of these releases needs.
 
-    `images` is image: its names. Without the manifests of all these releases, nothing is unneeded.
+    `images` is image: its names. If one of the manifests is missing, the result is empty.
     """
     paths = [Path(folder, release, "manifest.json") for release in releases]
     if not all(path.is_file() for path in paths):
@@ -322,7 +322,7 @@ def swap_unneeded(
     kept = [one for path in paths for one in json.loads(path.read_text())["components"].values()]
     digests = {one[name] for one in kept for name in ("manifest_digest", "config_digest")}
     repositories = tuple(re.escape(one["repository"]) for one in kept)
-    # A registry's address may stand before the name, a tag or a digest after it.
+    # The name may follow a registry's address, and a tag or a digest may follow it.
     ours = re.compile(rf"(127\.0\.0\.1:\d+/)?({'|'.join(repositories)})[:@]")
     return [
         image
@@ -332,7 +332,7 @@ def swap_unneeded(
 
 
 def standbys_of(found: Findings) -> tuple[list[str], dict[str, str]]:
-    """Return the app hosts that do not answer, and those whose standby cannot serve, and why."""
+    """Return the app hosts that do not answer, and those whose standby cannot serve with reason."""
     silent, cold = [], {}
     for host, said in found["standbys"].items():
         if not said.get("answered"):

@@ -1,13 +1,13 @@
 #!/usr/bin/python
-"""Return what a plan of an upgrade or a rollback needs to know of a host; see DOCUMENTATION."""
+"""Return the facts of a host for the plan of an upgrade or a rollback; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: swap_facts
-short_description: Return what a plan needs to know of a host, in one question
+short_description: Return the facts of a host for a plan, in one call
 description:
-  - Reads only. Does not fail when the engine is down - the plan decides what that means.
+  - Reads only. Does not fail when the engine is down; the plan decides about that.
 options:
   backups: {type: str, default: "",
     description: Directory of the database's backups; empty on a host without a database.}
@@ -38,7 +38,7 @@ from typing import Any  # noqa: E402
 from ansible.module_utils import engine_socket, swap_standby  # noqa: E402
 from ansible.module_utils.host_module import answer  # noqa: E402
 
-#: What names the image store. The rest of the answer is long, and names the host's networks.
+# The field with the image store. The complete answer is long and contains the host's networks.
 ABOUT = ("ServerVersion", "Driver", "DriverStatus", "DockerRootDir")
 #: Where releases before this one had their temporary folders.
 TEMPORARY = Path("/tmp")  # noqa: S108
@@ -48,7 +48,7 @@ PATIENCE = 5.0
 
 
 def of_engine() -> dict[str, Any]:
-    """Return what the engine runs and holds."""
+    """Return the engine's containers and images."""
     about = engine_socket.ask("/info", PATIENCE)
     containers = engine_socket.ask("/containers/json", PATIENCE, filters={"label": [COMPONENT]})
     images = engine_socket.ask("/images/json", PATIENCE)

@@ -1,16 +1,16 @@
 #!/usr/bin/python
-"""Bring about what the swap agent needs on its host; see DOCUMENTATION."""
+"""Set up the swap agent on its host; see DOCUMENTATION."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: swap_agent_setup
-short_description: Write files of the swap agent, give it commands, and keep its daemon running
+short_description: Write the swap agent's files, run its commands, and keep its daemon running
 description:
-  - Does in one call, and in this order, what it is given of O(trees), O(files), O(commands) and
-    O(unit). Each compares first; what is already so is left alone.
-  - A unit whose file differs from the one that systemd has loaded is restarted, whichever run
-    wrote that file. So a run that was killed in between leaves nothing undone.
+  - Applies O(trees), O(files), O(commands) and O(unit) in this order, in one call. Each step
+    compares first and changes only differences.
+  - Restarts a unit whose file differs from the one that systemd has loaded, whichever run wrote
+    that file. So the next run completes a killed one.
 options:
   trees: {type: list, elements: dict, default: [],
     description: Directories that hold exactly their files; each as for the module service_files.}
@@ -59,10 +59,10 @@ Result = dict[str, Any]
 
 
 def tree(given: dict[str, Any], *, check_mode: bool) -> Result:
-    """Make a directory hold exactly its files."""
+    """Make a directory contain exactly these files."""
     copies = dict(given["copies"])
     if check_mode:
-        # On an empty host, what would be copied is still to be made.
+        # On an empty host, the files to copy do not exist yet.
         copies = {name: path for name, path in copies.items() if Path(path).is_file()}
     done: Result = write_tree({**given, "copies": copies}, check=check_mode)
     late = set(given["copies"]) - set(copies)
@@ -75,7 +75,7 @@ def tree(given: dict[str, Any], *, check_mode: bool) -> Result:
 
 
 def one_file(given: dict[str, Any], *, check_mode: bool) -> Result:
-    """Write one file of root; its directory and all else in there belongs to others."""
+    """Write one file of root, in a directory that also has other files."""
     path, mode = Path(given["path"]), int(given["mode"], 8)
     wanted = given["content"].encode()
     before = path.read_bytes() if path.is_file() else b""
@@ -124,7 +124,7 @@ def keep_running(module: Any, unit: str) -> list[str]:
     found = state_of(module, unit)
     fresh = found["LoadState"] != "loaded" or found["NeedDaemonReload"] == "yes"
     steps = ["daemon-reload"] if fresh else []
-    # A unit that systemd had not loaded has no state yet.
+    # A unit that systemd has not loaded yet has no state.
     if fresh or found["UnitFileState"] != "enabled":
         steps.append("enable")
     if fresh or found["ActiveState"] not in RUNNING:

@@ -1,4 +1,4 @@
-"""Filters that check certificates on the jump host, so that nothing runs when nothing is due."""
+"""Filters that check certificates on the jump host, so that hosts are changed only if needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 
 def _names(certificate: x509.Certificate) -> set[str]:
-    """Return the DNS names and addresses that a certificate is for."""
+    """Return the DNS names and addresses in a certificate."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -25,7 +25,7 @@ def _names(certificate: x509.Certificate) -> set[str]:
 
 
 def _covers(names: set[str], wanted: str) -> bool:
-    """Say whether the names include one, by itself or by a wildcard."""
+    """Return whether the names include one, literally or by a wildcard."""
     wanted = wanted.lower()
     return wanted in names or ("." in wanted and f"*.{wanted.partition('.')[2]}" in names)
 
@@ -38,7 +38,7 @@ def _public(key: Any) -> bytes:
     return encoded
 
 
-#: What the library raises of a certificate that somebody made by hand, when a part is asked for.
+#: The library's errors when a part of a malformed certificate is read.
 _ODD = (
     *(ValueError, TypeError, UnsupportedAlgorithm),
     *(x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion),
@@ -47,7 +47,7 @@ _UNRELATED = (*_ODD, InvalidSignature)
 
 
 def _read(path: str) -> x509.Certificate:
-    """Return a certificate whose names and dates can be read; ValueError in words otherwise."""
+    """Return a certificate with readable names and dates; raise ValueError with the reason."""
     try:
         found = x509.load_pem_x509_certificate(Path(path).read_bytes())
         _names(found)
@@ -67,7 +67,7 @@ def _public_of(certificate: x509.Certificate, path: str) -> bytes:
 
 
 def _load(certificate_path: str, key_path: str, password: str = "") -> x509.Certificate:
-    """Return a certificate whose key is there and fits; ValueError in words otherwise."""
+    """Return a certificate whose key exists and matches; raise ValueError with the reason."""
     for path in (certificate_path, key_path):
         if not Path(path).is_file():
             message = f"{path} is missing"
@@ -89,7 +89,7 @@ def _load(certificate_path: str, key_path: str, password: str = "") -> x509.Cert
 def tls_pair_problem(
     certificate_path: str, key_path: str, names: Sequence[str], days: int = 0, password: str = ""
 ) -> str:
-    """Return why a certificate and its key are not usable for `days` more days; else nothing."""
+    """Return why a certificate and its key are unusable within `days` days; '' if usable."""
     try:
         certificate = _load(certificate_path, key_path, password)
     except ValueError as error:
@@ -107,7 +107,7 @@ def tls_pair_problem(
 def tls_due(
     certificate_path: str, key_path: str, names: Sequence[str], days: int, ca_path: str
 ) -> str:
-    """Return why a certificate of our own authority must be issued, or nothing."""
+    """Return why our own authority must issue a certificate; '' if not needed."""
     problem = tls_pair_problem(certificate_path, key_path, names, days)
     if problem:
         return problem
@@ -145,7 +145,7 @@ def tls_stranger(trusted: str, ca_path: str) -> str:
 
 
 def tls_san(names: Sequence[str]) -> list[str]:
-    """Return names as subject alternative names: an address is an IP entry, the rest are DNS."""
+    """Return names as subject alternative names: IP entries for addresses, else DNS entries."""
     result = []
     for name in names:
         try:

@@ -155,7 +155,7 @@ class Source:
 @pytest.fixture(scope="module")
 def source() -> Iterator[Source]:
     if os.geteuid() != 0:
-        pytest.skip("a throw-away server's folder belongs to the server's user: run this as root")
+        pytest.skip("a temporary server's folder belongs to the server's user: run this as root")
     engine.require()
     server = Source(image_of("postgres"))
     try:
@@ -217,7 +217,7 @@ class Backup:
         return sorted(path.name for path in self.directory.iterdir())
 
     def left(self) -> list[str]:
-        """What must never stay: files that are no backup, sessions, the throw-away server."""
+        """What must never stay: files that are no backup, sessions, the temporary server."""
         found = [name for name in self.files() if not name.endswith(("Z.dump", "Z.json"))]
         found += docker("ps", "--all", "--quiet", "--filter", f"name={self.scratch}").split()
         return found + ["session"] * self.source.sessions()
@@ -395,8 +395,8 @@ def wait_for(backup: Backup, moment: str) -> None:
     scratch = backup.directory / "scratch"
     seen: dict[str, Callable[[], Any]] = {
         "the dump is being written": lambda: list(backup.directory.glob("*.dump.part")),
-        "the throw-away cluster is being made": lambda: any(scratch.glob("*")),
-        "the throw-away server runs": (scratch / "postmaster.pid").exists,
+        "the temporary cluster is being made": lambda: any(scratch.glob("*")),
+        "the temporary server runs": (scratch / "postmaster.pid").exists,
     }
     deadline = time.monotonic() + 30
     while not seen[moment]():
@@ -406,8 +406,8 @@ def wait_for(backup: Backup, moment: str) -> None:
 
 MOMENTS = (
     "the dump is being written",
-    "the throw-away cluster is being made",
-    "the throw-away server runs",
+    "the temporary cluster is being made",
+    "the temporary server runs",
 )
 
 
@@ -485,7 +485,7 @@ def test_the_newest_are_kept_and_halves_go(backup: Backup, source: Source) -> No
     [
         ({"container": "t-backup-absent"}, "No such container: t-backup-absent"),
         ({"database": "absent"}, 'database "absent" does not exist'),
-        ({"image": "sha256:" + 64 * "0"}, "the throw-away server (initdb)"),
+        ({"image": "sha256:" + 64 * "0"}, "the temporary server (initdb)"),
         ({"label": "../up"}, "label takes letters"),
         ({"keep": 0}, "keep and timeout begin at 1"),
     ],

@@ -1,4 +1,4 @@
-"""Jobs, their results, idempotency keys, API keys, items; rights of the service's users."""
+"""Create jobs, results, idempotency keys, API keys, items and the grants of the service's users."""
 
 from alembic import op
 
@@ -100,7 +100,7 @@ CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
 CREATE INDEX idempotency_keys_job ON idempotency_keys (job_id);
 """
 
-# A local stack may have one role only; there, the owner is also the service's user.
+# A local stack may have one role only. There the owner is also the service's user.
 RIGHTS = """
 DO $$
 BEGIN
@@ -132,12 +132,12 @@ $$;
 
 
 def upgrade() -> None:
-    """Create everything; the roles themselves are made where Postgres is installed."""
+    """Create all tables; the installation of Postgres creates the roles."""
     op.execute(TABLES)
     op.execute(RIGHTS)
     op.execute("INSERT INTO schema_version (version, lowest_compatible) VALUES (1, 1)")
 
 
 def downgrade() -> None:
-    """Never: going back is done by restoring a backup."""
+    """Raise: to go back, restore a backup."""
     raise NotImplementedError("a migration is not undone; restore the backup taken before it")

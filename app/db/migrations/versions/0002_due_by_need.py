@@ -1,4 +1,4 @@
-"""An index that finds due jobs by what they need: a claim never reads another host's rows."""
+"""Add an index on due jobs by need, so that a claim never reads another host's rows."""
 
 from alembic import op
 
@@ -9,7 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Build it beside the jobs that come in meanwhile; a try that was cut off left it invalid."""
+    """Build the index while jobs are inserted; drop the invalid one of an interrupted attempt."""
     with op.get_context().autocommit_block():
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS jobs_due_by_need")
         op.execute(
@@ -21,5 +21,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Never: going back is done by restoring a backup."""
+    """Raise: to go back, restore a backup."""
     raise NotImplementedError("a migration is not undone; restore the backup taken before it")

@@ -1,1 +1,1 @@
-"""One file a migration; names are integers, and none is changed once it was released."""
+"""One file per migration. Names are integers; never change a file that was released."""

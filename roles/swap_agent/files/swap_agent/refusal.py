@@ -24,7 +24,7 @@ def ruleset(out: Collection[str]) -> str:
     elements = ", ".join(address.replace(":", " . ") for address in sorted(out))
     if not elements:
         return gone
-    # Before the destination is translated: a published port of this very host is one address too.
+    # Match before the translation of destinations: a port published by this host is an address too.
     return f"""{gone}table inet {TABLE} {{
 	set out {{
 		type ipv4_addr . inet_service
