@@ -28,12 +28,13 @@ CALLS = (
     ("agent", r"\bairlift-swap"),
 )
 #: Where the names of settings are that `-e` sets.
-SETTING = re.compile(r"^ *([a-z]\w+):", re.MULTILINE)
+SETTING = re.compile(r"^ *([a-z]\w+):|\{\{ ([a-z]\w+) \| default\(", re.MULTILINE)
 SETTINGS = {
     name
     for folder in ("playbooks", "roles")
     for path in (ROOT / folder).rglob("*.yml")
-    for name in SETTING.findall(path.read_text(encoding="utf-8"))
+    for names in SETTING.findall(path.read_text(encoding="utf-8"))
+    for name in names
 }
 #: Ansible's own, and a placeholder.
 SETTINGS |= {"ansible_python_interpreter", "NAME"}
