@@ -206,7 +206,9 @@ def test_named_with_host_fact_need_and_fix(bad: Journey, wrong: list[Wrong]) -> 
             stack.enter_context(one.hosts(bad))
         done = preflight(bad)
     assert done.code != 0, last_words(done)
-    rows = json.loads(bad.lab.ssh(f"cat {BAD}/.airlift/preflight.json").output)["errors"]
+    report = bad.lab.ssh(f"cat {BAD}/.airlift/preflight.json", check=False)
+    assert report.code == 0, last_words(done)
+    rows = json.loads(report.output)["errors"]
     # One cause, one finding: nothing else is made to look wrong.
     assert {row["host"] for row in rows} == {one.host for one in wrong}, rows
     for one in wrong:

@@ -14,7 +14,7 @@ from scripts import power
 from scripts.journey import Journey, recap
 from scripts.lab import Done
 from tests.e2e.support import HOSTS
-from tests.e2e.upgrades import NO_PREFLIGHT, offer, rotate, serves, services
+from tests.e2e.upgrades import NO_PREFLIGHT, agent, offer, rotate, serves, services
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -83,7 +83,7 @@ def test_new_passwords_leave_the_standby_able_to_serve(installed: Journey, story
     rollback = story.done["rollback"]
     assert recap(rollback.output).failed == 0
     assert "which is warm" in rollback.output
-    serves(installed, "1.0.0", "blue")
+    serves(installed, "1.0.0", agent(installed, "show")["active"])
 
 
 def test_the_site_works_with_the_new_passwords(installed: Journey, story: Story) -> None:

@@ -26,8 +26,8 @@ class Reload:
         self.path = Path(f"{shape.places(one, settings)[0]}.reload")
         self.held: dict[str, Any] = {}
         # Without it, what is on the host is what the container was started with.
-        with suppress(OSError, ValueError):
-            self.held = json.loads(self.path.read_text(encoding="utf-8"))
+        with suppress(OSError, ValueError, TypeError):
+            self.held = dict(json.loads(self.path.read_text(encoding="utf-8")))
 
     def _known(self, prints: dict[str, str]) -> dict[str, Any]:
         before = {

@@ -8,7 +8,7 @@ name=appendonly.aof
 
 stopping=
 server=
-trap 'stopping=yes; [ -z "$server" ] || kill -TERM "$server"' TERM INT
+trap 'stopping=yes; [ -z "$server" ] || kill -TERM "$server" 2>/dev/null' TERM INT
 
 redis-server "$conf" &
 server=$!
