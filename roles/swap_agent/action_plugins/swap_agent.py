@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 AGENT = "/usr/local/sbin/airlift-swap"
@@ -218,11 +219,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if step := self._task.args.get("begins"):
             first = shlex.join([AGENT, "step", "--run", options["run"], "--name", str(step)])
             words = ["sh", "-c", f"{first} >/dev/null && exec {shlex.join(words)}"]
-        done = self._execute_module(
-            module_name="ansible.legacy.command",
-            module_args={"argv": words},
-            task_vars=self._vars,
-        )
+        try:
+            done = self._execute_module(
+                module_name="ansible.legacy.command",
+                module_args={"argv": words},
+                task_vars=self._vars,
+            )
+        except AnsibleConnectionFailure as error:
+            # In a play in which any error is fatal, an edge that cannot be reached would end it also
+            # where that is ignored; whoever only looks decides.
+            if command != "show":
+                raise
+            return 1, {}, f"the edge cannot be reached: {error}"
         said = str(done.get("stderr") or done.get("msg") or "").strip()
         if done.get("rc") == errno.ENOENT and not done.get("stderr"):
             said = f"there is no {AGENT} on this host"

@@ -72,7 +72,7 @@ def test_a_hint_wakes_a_worker_that_looks_once_a_minute(site: Site) -> None:
     web = site.serve(**patient)
     site.worker(WORKER_POLL_SECONDS="60", **patient)
     # A worker that starts may miss the first hints; from then on it listens.
-    asked = []
+    asked: list[str] = []
 
     def finished(job: str) -> bool:
         return bool(web.http.get(f"/api/v1/jobs/status/{job}").json()["status"] == "succeeded")

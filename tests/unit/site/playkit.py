@@ -88,6 +88,8 @@ class Desk:
         (site / "hosts.yml").write_text(
             yaml.safe_dump({**zones, "all": {"vars": facts}}, sort_keys=False)
         )
+        (site / ".airlift").mkdir()
+        (site / ".airlift/smoke.key").write_text("of the smoke test")
 
     def _agent(self) -> None:
         settings = {

@@ -135,6 +135,17 @@ def test_an_installation_judges_the_release_again_inside_the_lock(desk: Desk) ->
     assert (shown["lease"], shown["last_run"]["event"]) == (None, "failed")
 
 
+@pytest.mark.slow
+def test_a_rollback_without_the_smoke_tests_key_changes_nothing(desk: Desk) -> None:
+    """A key that a second jump host made would be refused, and the rollback undone."""
+    (desk.root / "site/.airlift/smoke.key").unlink()
+    before = json.loads(desk.call("show"))
+    code, said = desk.play(PLAN)
+    assert code == 2, said
+    assert "this jump host does not have the smoke test's key of desk" in " ".join(said.split())
+    assert json.loads(desk.call("show"))["seen"] == before["seen"]
+
+
 def test_whoever_plans_names_its_plan_to_the_lock() -> None:
     """Each is the file that planned; what a retirement needs is read after its lock."""
     named = {}
