@@ -226,8 +226,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 task_vars=self._vars,
             )
         except AnsibleConnectionFailure as error:
-            # In a play in which any error is fatal, an edge that cannot be reached would end it also
-            # where that is ignored; whoever only looks decides.
+            # Where any error is fatal, an edge that cannot be reached ends the play even if that is
+            # ignored; `show` leaves it to its caller.
             if command != "show":
                 raise
             return 1, {}, f"the edge cannot be reached: {error}"
