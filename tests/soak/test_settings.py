@@ -128,7 +128,7 @@ def test_a_setting_with_which_it_does_not_start(upgraded: Journey, record_proper
 
 def test_killed_in_each_step(upgraded: Journey, record_property: Record) -> None:
     before = agent(upgraded, "show")["active"]
-    set_score(upgraded, 0.75)
+    set_score(upgraded, 0.4)
     with upgraded.load(30) as load:
         for step, seconds in (("colour", 1.5), ("preview", 0.0), ("switch", 0.0), ("workers", 1.0)):
             killed, _ = kill_in(upgraded, "install", step, seconds)
@@ -152,7 +152,7 @@ def test_a_rollback_means_the_previous_release(upgraded: Journey, record_propert
     assert serving(upgraded) == "1.0.0"
     environment = "docker exec airlift-app-$1 printenv BASELINE_SCORE"
     active = agent(upgraded, "show")["active"]
-    assert upgraded.lab.console("app-1", environment, active).output.strip() == "0.75"
+    assert upgraded.lab.console("app-1", environment, active).output.strip() == "0.4"
     until_well(upgraded)
     upgraded.play("upgrade")
     until_well(upgraded)
