@@ -63,7 +63,8 @@ class Bringing:
         self.check_mode: bool = module.check_mode
         self.settings: dict[str, Any] = module.params["settings"]
         self.secrets: dict[str, dict[str, str]] = module.params["secrets"]
-        self.diff: list[dict[str, str]] = []
+        #: By what it is about: files that are compared before they are written count once.
+        self.diffs: dict[str, dict[str, str]] = {}
         self.reloads: dict[str, tuple[Reload, dict[str, str]]] = {}
         self._engine: Engine | None = None
 
@@ -74,7 +75,7 @@ class Bringing:
         return self._engine
 
     # ------------------------------------------------------------------ files
-    def directories(self, one: dict[str, Any]) -> bool:
+    def directories(self, one: dict[str, Any], *, check: bool) -> bool:
         """Create the directories that the container writes to; return whether one had to change."""
         wanted = [
             {"path": mount["source"], "owner": one["user"], "mode": mount["create"]}
@@ -88,32 +89,33 @@ class Bringing:
             if path.is_dir() and not rights_differ(path, *rights):
                 continue
             wrong = True
-            if not self.check_mode:
+            if not check:
                 path.mkdir(parents=True, exist_ok=True)
                 own(path, *rights)
         return wrong
 
-    def files(self, **what: Any) -> dict[str, Any]:
+    def files(self, *, check: bool, **what: Any) -> dict[str, Any]:
         """Make a directory hold exactly the files; return the changed ones and the fingerprint."""
         missing = [path for path in what.get("copies", {}).values() if not Path(path).exists()]
-        if missing and self.check_mode:
+        if missing and check:
             # In check mode the output of earlier steps does not exist yet.
             return {"changed": True, "changed_files": sorted(what["copies"])}
         what["fingerprint_key"] = self.settings["fingerprint_key"]
-        done: dict[str, Any] = run(what, check=self.check_mode)
+        done: dict[str, Any] = run(what, check=check)
         if done["changed"] and "diff" in done:
-            self.diff.append({**done["diff"], "before_header": what["directory"]})
+            self.diffs[what["directory"]] = done["diff"]
         return done
 
-    def all_files(self, one: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+    def all_files(self, one: dict[str, Any], *, check: bool) -> tuple[list[str], dict[str, str]]:
         """Put files and secrets in place; return what was not right, and fingerprints of all."""
         configs, secrets = shape.places(one, self.settings)
-        why = ["directories"] if self.directories(one) else []
+        why = ["directories"] if self.directories(one, check=check) else []
         parts = []
         reread = (one["reload"] or {}).get("files", ())
         # Secrets first: the check of the configuration may need them.
         if shape.has_secrets(one):
             done = self.files(
+                check=check,
                 directory=secrets,
                 owner=one["user"],
                 mode="0400",
@@ -128,6 +130,7 @@ class Bringing:
             parts.append(done)
         if one["configs"]:
             done = self.files(
+                check=check,
                 directory=configs,
                 owner="0:0",
                 mode="0444",
@@ -157,7 +160,7 @@ class Bringing:
             elif one["reload"]:
                 self.with_reload(one, told)
             else:
-                told["why"], prints = self.all_files(one)
+                told["why"], prints = self.all_files(one, check=self.check_mode)
                 if one["state"] == "once":
                     self.run_once(one, told)
                 elif one["state"] == "started":
@@ -190,19 +193,15 @@ class Bringing:
         differ = {part for part in (*before, *after) if before.get(part) != after.get(part)}
         differ -= {"labels"} if told["why"] else set()
         told["why"] += sorted("it did not run" if part == "running" else part for part in differ)
-        self.diff.append({"before": before, "after": after, "before_header": shape.name_of(one)})
+        self.diffs[shape.name_of(one)] = {"before": before, "after": after}
 
     def with_reload(self, one: dict[str, Any], told: dict[str, Any]) -> None:
         """Start a container whose process reads some of its files again; `watch` tells it to."""
         memory = Reload(one, self.settings)
-        if not self.check_mode:
-            self.check_mode, diff = True, list(self.diff)
-            try:
-                why, prints = self.all_files(one)
-            finally:
-                self.check_mode, self.diff = False, diff
-            memory.begin([name.removeprefix("secret ") for name in why], prints)
-        told["why"], prints = self.all_files(one)
+        told["why"], prints = self.all_files(one, check=True)
+        if told["why"] and not self.check_mode:
+            memory.begin([name.removeprefix("secret ") for name in told["why"]], prints)
+            _, prints = self.all_files(one, check=False)
         if self.check_mode and memory.held.get("pending"):
             told["why"].append("not read again yet")
         self.start(one, told, memory.label(prints))
@@ -290,7 +289,8 @@ def work(module: Any) -> dict[str, Any]:
     """Bring all about, and tell."""
     bringing = Bringing(module)
     told = bringing.all()
-    diff = {"diff": bringing.diff} if bringing.diff else {}
+    found = [{**diff, "before_header": name} for name, diff in bringing.diffs.items()]
+    diff = {"diff": found} if found else {}
     return {"changed": any(one["changed"] for one in told), "containers": told, **diff}
 
 

@@ -9,12 +9,13 @@ yet to be told: a run that is killed in between is finished by the next.
 from __future__ import annotations
 
 import json
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils import container_shape as shape
+from ansible.module_utils.engine_client import docker
+from ansible.module_utils.engine_socket import EngineError
 from ansible.module_utils.host_tools import flush_directory, replace
 
 
@@ -51,11 +52,10 @@ class Reload:
         """Tell the process, if it has to be told; return why it does not do it, or nothing."""
         if not self.held.get("pending"):
             return ""
-        command = ["docker", "exec", "--user", self.one["user"], shape.name_of(self.one)]
-        command += self.one["reload"]["command"]
+        words = ["exec", "--user", self.one["user"], shape.name_of(self.one)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
+            done = docker(*words, *self.one["reload"]["command"], timeout=60)
+        except (EngineError, OSError) as error:
             return str(error)
         return (done.stderr or done.stdout).strip() if done.returncode else ""
 

@@ -107,11 +107,10 @@ def fingerprint(key: bytes, wanted: dict[str, bytes], rights: Rights) -> str:
     return digest.hexdigest()[:32]
 
 
-def changes(directory: Path, wanted: dict[str, bytes], rights: Rights) -> tuple[set[str], set[str]]:
+def changes(
+    directory: Path, present: dict[str, bytes], wanted: dict[str, bytes], rights: Rights
+) -> tuple[set[str], set[str]]:
     """Return the files to write and the files to remove."""
-    if not directory.is_dir():
-        return set(wanted), set()
-    present = present_files(directory)
     write = {
         name
         for name, content in wanted.items()
@@ -150,19 +149,20 @@ def run(given: dict[str, Any], *, check: bool) -> dict[str, Any]:
     directory = Path(params["directory"])
     rights = Rights(params["owner"], params["mode"], params["directory_mode"], params["modes"])
     wanted = wanted_files(params)
-    write, remove = changes(directory, wanted, rights)
+    before = present_files(directory) if directory.is_dir() else {}
+    write, remove = changes(directory, before, wanted, rights)
     own = rights.owner, rights.directory_mode
     changed = bool(write or remove or (directory.is_dir() and rights_differ(directory, *own)))
     result: dict[str, Any] = {"changed": changed, "changed_files": sorted(write | remove)}
-    before = present_files(directory) if directory.is_dir() else {}
     if params["fingerprint_key"]:
         key = fingerprint_key(Path(params["fingerprint_key"]), create=not check)
         result["fingerprint"] = fingerprint(key, wanted, rights)
-        # Of what was there, and of what a running service does not read again by itself.
-        result["fingerprint_before"] = fingerprint(key, before, rights)
-        for name, files in (("fixed", wanted), ("before_fixed", before)):
-            fixed = {one: files[one] for one in files if one not in params["reread"]}
-            result[f"fingerprint_{name}"] = fingerprint(key, fixed, rights)
+        if params["reread"]:
+            # Of what was there, and of what a running service does not read again by itself.
+            result["fingerprint_before"] = fingerprint(key, before, rights)
+            for name, files in (("fixed", wanted), ("before_fixed", before)):
+                fixed = {one: files[one] for one in files if one not in params["reread"]}
+                result[f"fingerprint_{name}"] = fingerprint(key, fixed, rights)
     if params["files"]:
         # Never what is secret, or copied: a private key may be among it.
         result["diff"] = {

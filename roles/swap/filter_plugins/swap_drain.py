@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+# The release directory: the roles' shared code is importable from it, whatever the controller has.
+RELEASE = str(Path(__file__).resolve().parents[3])
+if RELEASE not in sys.path:
+    sys.path.insert(0, RELEASE)
+
+from roles.swap.filter_plugins.swap_plan import problem_of_edge  # noqa: E402
 
 #: Operations that have to be finished first.
 VERBS = ("install", "upgrade", "rollback", "retire")
@@ -16,11 +25,8 @@ def swap_drain_problems(edge: Mapping[str, Any], here: Mapping[str, Any]) -> lis
     playbook with its options.
     """
     command = here["command"]
-    if not edge.get("installed"):
-        why = str(edge.get("msg") or "no reason given")
-        if edge.get("installed") is False or why.startswith("there is no "):
-            return [f"nothing is installed here yet: run {command}install.yml"]
-        return [f"the swap agent on the edge does not answer: {why}"]
+    if problem := problem_of_edge({"edge": edge, "command": command}):
+        return [problem]
     if (edge["release"], edge["serial"]) != (here["version"], here["serial"]):
         return [
             f"the site runs release {edge['release']} (serial {edge['serial']}); this is release "
