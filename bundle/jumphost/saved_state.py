@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import socket
 import stat
 import tarfile
@@ -19,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from bundle.core.accounts import group_name, user_name
 from bundle.core.failures import doing
 from bundle.core.files import UNFINISHED, read_file
 from bundle.core.text import size
@@ -194,26 +194,10 @@ def read_item(name: str, path: Path) -> Item:
             )
         with doing("read", path):
             data = read_file(path, LARGEST)
-    user, group = _names(status)
     return Item(
         *(name, kind, stat.S_IMODE(status.st_mode), data, link, status.st_uid, status.st_gid),
-        *(user, group, int(status.st_mtime)),
+        *(user_name(status.st_uid), group_name(status.st_gid), int(status.st_mtime)),
     )
-
-
-def _names(status: os.stat_result) -> tuple[str, str]:
-    import grp  # noqa: PLC0415 - here only
-    import pwd  # noqa: PLC0415 - here only
-
-    try:
-        user = pwd.getpwuid(status.st_uid).pw_name
-    except KeyError:
-        user = ""
-    try:
-        group = grp.getgrgid(status.st_gid).gr_name
-    except KeyError:
-        group = ""
-    return user, group
 
 
 def pack(state: State) -> bytes:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-import yaml
 
 from scripts import power
 from scripts.journey import SITE, Journey
@@ -21,7 +21,10 @@ from scripts.lab import Done
 from tests.e2e.support import HOSTS
 from tests.e2e.upgrades import (
     APP_HOSTS,
+    INVENTORY,
     NO_PREFLIGHT,
+    SETTINGS,
+    edit,
     offer,
     rotate,
     serving,
@@ -29,8 +32,6 @@ from tests.e2e.upgrades import (
 )
 
 GONE = "app-2"
-SETTINGS = f"{SITE}/group_vars/all/main.yml"
-INVENTORY = f"{SITE}/hosts.yml"
 #: A host as it comes: no container, no image, nothing of ours.
 BARE = """
 docker ps --all --quiet | xargs --no-run-if-empty docker rm --force
@@ -54,9 +55,10 @@ def installed_again(journey: Journey) -> None:
 
 
 def setting_changed(journey: Journey) -> None:
-    settings = yaml.safe_load(journey.lab.read("jump", SETTINGS))
-    settings["app_baseline_score"] = 0.5 if settings.get("app_baseline_score") != 0.5 else 0.25
-    journey.lab.ssh(f"cat > {SETTINGS}", stdin=yaml.safe_dump(settings, sort_keys=False))
+    def change(settings: dict[str, Any]) -> None:
+        settings["app_baseline_score"] = 0.5 if settings.get("app_baseline_score") != 0.5 else 0.25
+
+    edit(journey, SETTINGS, change)
     play(journey, "install")
 
 
@@ -85,13 +87,11 @@ def images_pruned(journey: Journey) -> None:
 
 
 def host_added(journey: Journey) -> None:
-    inventory = yaml.safe_load(journey.lab.read("jump", INVENTORY))
-    added = inventory["app"]["hosts"].pop(GONE)
-    journey.lab.ssh(f"cat > {INVENTORY}", stdin=yaml.safe_dump(inventory, sort_keys=False))
+    added: dict[str, Any] = {}
+    edit(journey, INVENTORY, lambda found: added.update(found["app"]["hosts"].pop(GONE)))
     play(journey, "install")
     journey.lab.console(GONE, BARE)
-    inventory["app"]["hosts"][GONE] = added
-    journey.lab.ssh(f"cat > {INVENTORY}", stdin=yaml.safe_dump(inventory, sort_keys=False))
+    edit(journey, INVENTORY, lambda found: found["app"]["hosts"].update({GONE: added}))
     play(journey, "install")
 
 

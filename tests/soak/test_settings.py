@@ -13,7 +13,7 @@ import pytest
 
 from scripts.journey import SITE, Journey
 from scripts.lab import Done
-from scripts.uploads import Uploads
+from scripts.uploads import uploads as slow_uploads
 from tests.e2e.upgrades import (
     APP_HOSTS,
     INVENTORY,
@@ -47,14 +47,14 @@ def started(journey: Journey, host: str, *names: str) -> str:
 
 def under_load(journey: Journey, record: Record, *, uploads: float = 100) -> None:
     """Apply the inventory while clients send requests, and uploads of that many seconds."""
-    with Uploads(journey, seconds=uploads) as slow, journey.load(30) as load:
+    with slow_uploads(journey, seconds=uploads) as slow, journey.load(30) as load:
         install(journey)
     record("requests", load.result.sent)
-    record("uploads", len(slow.answers))
-    record("failed", load.result.failed + sum(answer != 200 for answer in slow.answers))
+    record("uploads", len(slow))
+    record("failed", load.result.failed + sum(answer != 200 for answer in slow))
     assert load.result.failed == 0, str(load.result)
-    assert {*slow.answers} == {200}, slow.answers
-    assert len(slow.answers) > 5
+    assert {*slow} == {200}, slow
+    assert len(slow) > 5
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_setting_with_which_it_does_not_start(upgraded: Journey, record_proper
     assert agent(upgraded, "show")["active"] == before
     assert {host: started(upgraded, host, f"app-{before}") for host in APP_HOSTS} == there
     # What it cost is said, and the same command, with a right value, gives it back.
-    assert "was not made again after a change of settings" in " ".join(
+    assert "was not created again after a change of settings" in " ".join(
         upgraded.status().output.split()
     )
     edit(upgraded, SETTINGS, lambda all_: all_.pop("app_settings"))

@@ -48,7 +48,7 @@ def app_absent(parts: Sequence[str], colour: str, stop_timeout: int) -> list[dic
 
 
 def app_standby_colour(edge: Mapping[str, Any], colours: Sequence[str]) -> str:
-    """Return the colour that stands by, or is to stand by again; empty when there is none.
+    """Return the standby colour, also one that is to be created again; empty if there is none.
 
     `edge` is the recorded state of the edge; {} before the first installation.
     """

@@ -5,15 +5,15 @@ It is shared if its group can write to it and new files in it get that group: mo
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from bundle.core.accounts import group_name, user_name
 
 SHARED = stat.S_ISGID | stat.S_IRWXG
 #: As many paths are named.
@@ -106,14 +106,8 @@ def _fix(top: Path, *, shared: bool) -> str:
 
 
 def _user(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
+    return user_name(number) or str(number)
 
 
 def _group(number: int) -> str:
-    try:
-        return grp.getgrgid(number).gr_name
-    except KeyError:
-        return str(number)
+    return group_name(number) or str(number)

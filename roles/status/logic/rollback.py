@@ -92,12 +92,12 @@ def cold(findings: Findings, release: str, component: Mapping[str, Any]) -> Targ
     return none(why, findings, before=f"import the bundle of {release} again")
 
 
-def not_made_again(findings: Findings, edge: Mapping[str, Any]) -> Iterator[Problem]:
-    """Return a warning when a change of settings ended before the standby was made again."""
+def not_created_again(findings: Findings, edge: Mapping[str, Any]) -> Iterator[Problem]:
+    """Return a warning if a change of settings ended before it created the standby again."""
     if edge.get("warm_until") and not edge.get("standby"):
         found = (
-            f"{edge['previous_release']} shall stand by until {edge['warm_until']}, but was not "
-            "made again after a change of settings"
+            f"the standby ({edge['previous_release']}, to be warm until {edge['warm_until']}) was "
+            "not created again after a change of settings"
         )
         yield Problem(Rank.WARNING, model.edge_host(findings), found, limit=False)
 
@@ -112,7 +112,7 @@ def target_of(findings: Findings, edge: Mapping[str, Any]) -> Target:
         waits = f" ({standby}, warm until {edge['warm_until']})" if standby and not faults else ""
         line = "rollback: none (already rolled back); go forward with upgrade.yml"
         line = f"{line} to {release}{waits}"
-        problems = [*problems_of(findings, edge, faults), *not_made_again(findings, edge)]
+        problems = [*problems_of(findings, edge, faults), *not_created_again(findings, edge)]
         return Target(line, False, problems)
     manifest = model.manifest_of(findings, release)
     if not manifest:
@@ -130,7 +130,7 @@ def target_of(findings: Findings, edge: Mapping[str, Any]) -> Target:
     component = manifest["components"]["app"]
     found = cold(findings, release, component)
     if not standby:
-        return Target(found.line, False, [*not_made_again(findings, edge), *found.problems])
+        return Target(found.line, False, [*not_created_again(findings, edge), *found.problems])
     faults = list(faults_of_standby(findings, edge, component))
     if not faults:
         late = " (over; end it with retire.yml)" if edge["warm_until"] < edge["now"] else ""

@@ -1,6 +1,9 @@
 """Roles as data, and their plugins as modules."""
 
 import importlib.util
+import json
+import os
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -46,3 +49,25 @@ def options(role: str) -> dict[str, Any]:
         for entry in entries.values()
         for name, option in (entry.get("options") or {}).items()
     }
+
+
+def run_with_umask(module: str, arguments: dict[str, Any]) -> None:
+    """Run a module of role site on this machine, as sudo with the umask 0077 starts it."""
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible")),
+            *("-i", "localhost,", "localhost", "-c", "local", "-m", module),
+            *("-a", json.dumps(arguments)),
+        ],
+        env=os.environ
+        | {
+            "ANSIBLE_LIBRARY": str(ROLES / "site/library"),
+            "ANSIBLE_MODULE_UTILS": str(ROLES / "site/module_utils"),
+            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+        },
+        umask=0o077,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -13,19 +13,13 @@ from typing import Any
 import pytest
 
 from tests.unit.roles.conftest import plugin
+from tests.unit.roles.enginekit import docker, require_image, settings_in
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 containers = plugin("container/library/containers.py")
 shape = plugin("container/module_utils/container_shape.py")
 action = plugin("container/action_plugins/containers.py")
-#: Any image with a shell does.
-IMAGE = "airlift/redis:debian"
 READ = ["sh", "-c", "cat /etc/airlift/$HOSTNAME/again.conf /run/secrets/key > /tmp/read"]
-
-
-def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 class Host:
@@ -33,18 +27,7 @@ class Host:
 
     def __init__(self, folder: Path) -> None:
         (folder / "key").write_text("key 1")
-        self.settings: dict[str, Any] = {
-            "services": str(folder / "services"),
-            "secrets": str(folder / "secrets"),
-            "fingerprint_key": str(folder / "fingerprint-key"),
-            "network": "none",
-            "address": "127.0.0.1",
-            "log_size": "1m",
-            "log_files": 2,
-            "ports": {},
-            "images": {"redis": docker("image", "inspect", "--format", "{{.Id}}", IMAGE)},
-            "components": {"redis": {"version": "8"}},
-        }
+        self.settings = settings_in(folder)
         self.folder = folder
         self.entry: dict[str, Any] = {
             "name": f"reload-{uuid.uuid4().hex[:8]}",
@@ -90,10 +73,7 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    if subprocess.run(
-        ["docker", "image", "inspect", IMAGE], capture_output=True, check=False
-    ).returncode:
-        pytest.skip(f"no image {IMAGE}; make images")
+    require_image()
     found = Host(tmp_path)
     yield found
     subprocess.run(["docker", "rm", "--force", found.name], check=False, capture_output=True)

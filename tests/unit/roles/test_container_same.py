@@ -14,38 +14,19 @@ from typing import Any
 import pytest
 
 from tests.unit.roles.conftest import plugin
+from tests.unit.roles.enginekit import docker, require_image, settings_in
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 engines = plugin("container/module_utils/engine_containers.py")
 shape = plugin("container/module_utils/container_shape.py")
 action = plugin("container/action_plugins/containers.py")
-#: Any image with a shell does.
-IMAGE = "airlift/redis:debian"
-
-
-def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 @pytest.fixture
 def wanted(tmp_path: Path) -> Iterator[dict[str, Any]]:
     """The parameters of a container with something of everything; it does not exist yet."""
-    if subprocess.run(
-        ["docker", "image", "inspect", IMAGE], capture_output=True, check=False
-    ).returncode:
-        pytest.skip(f"no image {IMAGE}; make images")
-    settings = {
-        "services": str(tmp_path / "services"),
-        "secrets": str(tmp_path / "secrets"),
-        "network": "none",
-        "address": "127.0.0.1",
-        "log_size": "1m",
-        "log_files": 2,
-        "ports": {},
-        "images": {"redis": docker("image", "inspect", "--format", "{{.Id}}", IMAGE)},
-        "components": {"redis": {"version": "8"}},
-    }
+    require_image()
+    settings = settings_in(tmp_path)
     entry = {
         "name": f"same-{uuid.uuid4().hex[:8]}",
         "component": "redis",

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.roles.conftest import ROLES, plugin
+from tests.unit.roles.enginekit import IMAGE, require_image
 
 module = plugin("container_engine/module_utils/engine_rules.py")
-IMAGE = "airlift/redis:debian"
 SHARED = [str(path) for path in sorted(ROLES.glob("*/module_utils"))]
 
 BASE = {
@@ -153,9 +153,7 @@ class Engine:
 def engine(tmp_path: Path) -> Iterator[Engine]:
     if os.geteuid() or not all(map(shutil.which, ("dockerd", "nft", "iptables-save"))):
         pytest.skip("needs root, dockerd, nft and iptables")
-    held = subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False)
-    if held.returncode:
-        pytest.skip(f"no image {IMAGE}; make images")
+    require_image()
     # The path of a socket is short.
     folder = Path(f"/tmp/engine-{os.getpid()}")  # noqa: S108
     folder.mkdir()

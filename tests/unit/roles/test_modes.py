@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import ast
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.unit.roles.conftest import ROLES
+from tests.unit.roles.conftest import ROLES, run_with_umask
 from tests.unit.roles.test_secret_tasks import tasks_of
 
 #: Modules of collections that create files, on hosts or on the jump host.
@@ -115,23 +111,6 @@ def test_a_folder_is_for_all_though_the_caller_is_not(tmp_path: Path) -> None:
     (tmp_path / "sys/x").write_text("0")
     given: dict[str, Any] = {"settings": {"x": 1}, "root": str(tmp_path / "sys")}
     given["path"] = str(tmp_path / "etc/sysctl.d/airlift.conf")
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible")),
-            *("-i", "localhost,", "localhost", "-c", "local", "-m", "kernel_settings"),
-            *("-a", json.dumps(given)),
-        ],
-        env=os.environ
-        | {
-            "ANSIBLE_LIBRARY": str(ROLES / "site/library"),
-            "ANSIBLE_MODULE_UTILS": str(ROLES / "site/module_utils"),
-            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
-        },
-        umask=0o077,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_with_umask("kernel_settings", given)
     paths = ("etc", "etc/sysctl.d", "etc/sysctl.d/airlift.conf")
     assert [(tmp_path / path).stat().st_mode & 0o777 for path in paths] == [0o755, 0o755, 0o644]

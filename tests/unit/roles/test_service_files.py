@@ -1,9 +1,6 @@
 """Files of a service: exact, atomic, with a fingerprint that tells nothing."""
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +8,7 @@ import pytest
 from ansible.module_utils import service_files
 from ansible.module_utils.host_tools import RefusedError
 
-from tests.unit.roles.conftest import ROLES
+from tests.unit.roles.conftest import run_with_umask
 
 OWNER = f"{os.getuid()}:{os.getgid()}"
 
@@ -127,32 +124,6 @@ def test_modes_do_not_come_from_the_callers_umask(tmp_path: Path) -> None:
     """sudo with umask 0077: folders above the directory must let its user through."""
     arguments = {"directory": str(tmp_path / "a/b/c"), "owner": f"{os.getuid()}:{os.getgid()}"}
     arguments |= {"mode": "0400", "directory_mode": "0500"}
-    module_arguments = json.dumps({**arguments, "files": {"d/e": "text"}})
-    program = Path(sys.executable).with_name("ansible")
-    done = subprocess.run(
-        [
-            program,
-            "-i",
-            "localhost,",
-            "localhost",
-            "-c",
-            "local",
-            "-m",
-            "service_files",
-            "-a",
-            module_arguments,
-        ],
-        env=os.environ
-        | {
-            "ANSIBLE_LIBRARY": str(ROLES / "site/library"),
-            "ANSIBLE_MODULE_UTILS": str(ROLES / "site/module_utils"),
-            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
-        },
-        umask=0o077,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_with_umask("service_files", {**arguments, "files": {"d/e": "text"}})
     modes = {path: (tmp_path / path).stat().st_mode & 0o777 for path in ("a", "a/b", "a/b/c")}
     assert modes == {"a": 0o755, "a/b": 0o755, "a/b/c": 0o500}

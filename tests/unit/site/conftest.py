@@ -1,6 +1,7 @@
 """The swap agent at three moments."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from swap_agent import nginx, swap
 from swap_agent.nginx import Edge
 
 from tests.unit.site.swapkit import World
+from tests.unit.site.test_watch import Service
 
 
 @pytest.fixture
@@ -38,3 +40,13 @@ def upgrading(world: World) -> World:
     world.start()
     world.begin()
     return world
+
+
+@pytest.fixture
+def services() -> Iterator[list[Service]]:
+    """The services of three app hosts."""
+    made = [Service(), Service(), Service()]
+    yield made
+    for one in made:
+        one.shutdown()
+        one.server_close()

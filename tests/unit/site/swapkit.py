@@ -94,9 +94,14 @@ class World:
         return swap.switch(self.edge, run=run, to=to, release=release, serial=serial, warm=60)
 
     def begin(
-        self, run: str = "run-1", verb: str = "upgrade", instead_of: str = "", release: str = ""
+        self,
+        run: str = "run-1",
+        verb: str = "upgrade",
+        instead_of: str = "",
+        release: str = "",
+        **more: str,
     ) -> None:
-        data = {"release": release} if release else {}
+        data = {"release": release, **more} if release else more
         runs.begin(
             self.edge,
             run=run,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,6 @@ from swap_agent.swap import journal_of
 
 from tests.unit.site.swapkit import World
 from tests.unit.site.test_watch import Service, refuse, until, watching
-
-
-@pytest.fixture
-def services() -> Iterator[list[Service]]:
-    made = [Service(), Service(), Service()]
-    yield made
-    for one in made:
-        one.shutdown()
-        one.server_close()
 
 
 def want(site: World, services: list[Service], names: list[str]) -> None:
@@ -268,15 +259,7 @@ def test_an_added_host_joins_and_drained_ones_stay_out(
 
 
 def test_the_journal_says_which_host(site: World) -> None:
-    runs.begin(
-        site.edge,
-        run="run-1",
-        owner="ann",
-        verb="drain",
-        seconds=60,
-        instead_of="",
-        data={"release": "1.0.0", "host": "app-2"},
-    )
+    site.begin(verb="drain", release="1.0.0", host="app-2")
     take_out(site, "app-2")
     runs.end(site.edge, run="run-1", why="the disk is full", data={"release": "1.0.0"})
     last = journal_of(site.edge).last_end()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,6 @@ pytestmark = pytest.mark.slow
 problems = plugin("swap/filter_plugins/swap_drain.py").swap_drain_problems
 #: For a host that is switched off: no task can run on it.
 OFF = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
-
-
-@pytest.fixture
-def services() -> Iterator[list[Service]]:
-    made = [Service(), Service(), Service()]
-    yield made
-    for one in made:
-        one.shutdown()
-        one.server_close()
 
 
 @pytest.fixture

@@ -312,7 +312,7 @@ def test_without_a_release_to_go_back_to_nothing_stands_by(serving: World) -> No
     serving.switch(release="1.0.0", serial=1)
     held = serving.held()
     assert (held.active, held.standby, held.previous_release) == ("green", None, None)
-    with pytest.raises(SwapError, match="no release is meant to stand by"):
+    with pytest.raises(SwapError, match="no standby is to be restored"):
         swap.stand_by(serving.edge, run="run-1")
 
 

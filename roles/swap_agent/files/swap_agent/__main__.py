@@ -57,8 +57,10 @@ def parser() -> argparse.ArgumentParser:
     _of_release(one)
     one.add_argument("--warm", type=float, default=86400, help="seconds to keep the standby")
     one = _of_run(commands, "retire", "stop sending requests to the standby")
-    one.add_argument("--returns", action="store_true", help="it will be made again: see stand-by")
-    _of_run(commands, "stand-by", "make the other colour the standby again")
+    one.add_argument(
+        "--returns", action="store_true", help="keep the rollback window, for stand-by"
+    )
+    _of_run(commands, "stand-by", "restore the standby in the other colour")
     one = _of_run(
         commands, "drain", "take app hosts out of service; requests in progress end first"
     )

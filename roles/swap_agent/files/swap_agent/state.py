@@ -135,7 +135,7 @@ class State:
     #: The rollback target, served from the standby or from the pinned images.
     previous_release: str | None = None
     previous_serial: int | None = None
-    #: Until when the standby is meant to stay warm. Without a standby: one is to be made again.
+    #: End of the rollback window. Without a standby: one is to be created again.
     warm_until: str | None = None
 
     @classmethod

@@ -91,8 +91,8 @@ def apply(edge: Edge, release: str, serial: int) -> dict[str, Any]:
 def target(held: State, to: str, release: str, serial: int, warm: float) -> State:
     """Return the state in which `to` serves a release and the active colour is the standby.
 
-    With the release that serves already, the other colour has other settings: the way back stays
-    what it was. The freed colour does not stand by; `stand_by` says when it has been made anew.
+    With the active release, the other colour has other settings: the rollback target stays the
+    same. The freed colour is no standby until `stand_by` makes it one.
     """
     same = (release, serial) == (held.release, held.serial)
     if same and to != held.active:
@@ -142,7 +142,7 @@ def retire(edge: Edge, *, run: str, returns: bool = False) -> dict[str, Any]:
     """Retire the standby: when this returns, no request is sent to it any more.
 
     The record keeps its release, for a rollback from its pinned images. With `returns` it also
-    keeps until when the release is meant to stand by: it will be made again, see `stand_by`.
+    keeps the end of the rollback window: `stand_by` restores the standby.
     """
     lease.check(lease_file(edge), run)
     held = installed(edge)
@@ -151,11 +151,11 @@ def retire(edge: Edge, *, run: str, returns: bool = False) -> dict[str, Any]:
 
 
 def stand_by(edge: Edge, *, run: str) -> dict[str, Any]:
-    """Make the other colour the standby again, after `retire` with `returns`."""
+    """Restore the standby in the other colour, after `retire` with `returns`."""
     lease.check(lease_file(edge), run)
     held = installed(edge)
     if held.standby is None and held.warm_until is None:
-        raise SwapError("no release is meant to stand by; upgrade.yml and rollback.yml leave one")
+        raise SwapError("no standby is to be restored; upgrade.yml and rollback.yml create one")
     other = next(colour for colour in COLOURS if colour != held.active)
     return move(edge, run, held, dataclasses.replace(held, standby=other))
 
