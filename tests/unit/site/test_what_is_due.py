@@ -32,7 +32,6 @@ class Site(Desk):
         shutil.copytree(ROLES / "app", self.roles / "app")
         started = {"name": "Start", "ansible.builtin.debug": {"msg": "STARTED {{ app_once.name }}"}}
         (self.roles / "app/tasks/owner.yml").write_text(yaml.safe_dump([started]))
-        (self.root / "site/.airlift").mkdir()
         (self.root / "site/.airlift/smoke.key").write_text(f"{SMOKE}\n")
         (self.root / "site/group_vars").mkdir()
         self.inventory.write_text(listing(A))
