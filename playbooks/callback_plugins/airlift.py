@@ -5,6 +5,7 @@ With `-v` and above it is Ansible's own output, which has everything.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -213,6 +214,11 @@ class Brief(Default):  # type: ignore[misc]
     # ------------------------------------------------------------------ playbook
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Start the clock; in check mode, say that no host is changed."""
+        # Every task is a forked process for each host. A garbage collection there would copy all
+        # the memory of this process, and a run is too short to need one: with them it took a sixth
+        # longer.
+        gc.disable()
+        gc.freeze()
         self._begun = time.monotonic()
         if context.CLIARGS["check"]:
             self._line("Check mode: no host is changed.")
