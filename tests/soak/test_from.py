@@ -31,7 +31,10 @@ RATE = 12
 CACHE = ROOT / ".cache" / "from"
 #: Container: why this tree's first install after the upgrade recreates it. Whatever is not here
 #: stays, whichever tree installed it.
-RECREATED: dict[str, str] = {"airlift-postgres": "room for four app hosts"}
+RECREATED: dict[str, str] = {
+    "airlift-postgres": "room for four app hosts",
+    "airlift-redis": "an account by which it reads its certificate again",
+}
 CONTAINERS = "docker ps --no-trunc --format '{{.Names}} {{.ID}}'"
 Record = Callable[[str, object], None]
 
