@@ -41,8 +41,8 @@ demo-down: ## remove the demo's site, hosts, networks and keys
 	@if [ -x $(PY) ]; then $(PY) scripts/demo.py --down; else echo "nothing to remove: no demo was run here"; fi
 
 .PHONY: lab-up
-lab-up: setup ## create the lab's empty hosts and networks only
-	@$(VENV)/bin/ansible-playbook -i molecule/lab/inventory.yml molecule/lab/create.yml
+lab-up: setup ## create the lab's empty hosts and networks only (SHAPE=one; molecule/lab/shapes has them)
+	@$(VENV)/bin/ansible-playbook -i molecule/lab/inventory.yml molecule/lab/create.yml $(if $(SHAPE),-e lab_shape=$(SHAPE))
 
 .PHONY: lab-down
 lab-down: ## remove the lab
