@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from scripts import shapes
-from scripts.journey import EDGE, INVENTORY
-from scripts.lab import ROOT
+from scripts.journey import EDGE, INVENTORY, SITE, Journey
+from scripts.lab import ROOT, Done, Lab
 
 LAB = yaml.safe_load((ROOT / "molecule/lab/vars.yml").read_text())
 COUNTS = {"one": 1, "five": 5, "two-edges": 6, "four-apps": 7, "eight": 8}
@@ -106,3 +106,43 @@ def test_a_shape_before_a_host_was_added() -> None:
 def test_an_unknown_shape_is_refused_with_the_known_ones() -> None:
     with pytest.raises(shapes.ShapeError, match=r"no shape 'six'; name one of: .*four-apps, one"):
         shapes.load("six")
+
+
+def placed(monkeypatch: pytest.MonkeyPatch, shape: shapes.Shape) -> dict[str, str]:
+    """Return what a journey puts into the site's folder on the jump host: name: text."""
+    found: dict[str, str] = {}
+
+    def ssh(_lab: Lab, script: str, *, stdin: str = "", **_: object) -> Done:
+        if "dirname" in script:
+            found[script.rpartition(f"{SITE}/")[2]] = stdin
+        return Done(0, "")
+
+    monkeypatch.setattr(Lab, "ssh", ssh)
+    Journey(shape=shape).place_site()
+    return found
+
+
+def test_the_lab_and_the_inventory_of_a_journey_have_its_shape(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shape = shapes.load("two-edges")
+    assert Journey(shape=shape).lab.shape == "two-edges"
+    files = placed(monkeypatch, shape)
+    assert yaml.safe_load(files["hosts.yml"]) == shape.inventory()
+    assert yaml.safe_load(files["group_vars/all/shape.yml"]) == shape.settings
+    shared = (INVENTORY / "group_vars/all/main.yml").read_text()
+    assert files["group_vars/all/main.yml"] == shared
+    # Ansible reads a folder of settings by name: the shape's come later, and win.
+    assert sorted(files)[1:3] == ["group_vars/all/shape.yml", "hosts.yml"]
+
+
+def test_the_default_site_is_the_labs_own_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = placed(monkeypatch, shapes.load())
+    assert sorted(files) == ["group_vars/all/main.yml", "hosts.yml"]
+    assert files["hosts.yml"] == (INVENTORY / "hosts.yml").read_text()
+
+
+def test_a_site_before_its_second_edge_has_the_machines_of_both() -> None:
+    before = Journey(shape=shapes.load("two-edges").without("edge-2"))
+    assert before.lab.shape == "two-edges"
+    assert before.hosts() == shapes.load().hosts
