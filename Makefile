@@ -41,8 +41,8 @@ demo-down: ## remove the demo's site, hosts, networks and keys
 	@if [ -x $(PY) ]; then $(PY) scripts/demo.py --down; else echo "nothing to remove: no demo was run here"; fi
 
 .PHONY: lab-up
-lab-up: setup ## create the lab's empty hosts and networks only
-	@$(VENV)/bin/ansible-playbook -i molecule/lab/inventory.yml molecule/lab/create.yml
+lab-up: setup ## create the lab's empty hosts and networks only (SHAPE=one; molecule/lab/shapes has them)
+	@$(VENV)/bin/ansible-playbook -i molecule/lab/inventory.yml molecule/lab/create.yml $(if $(SHAPE),-e lab_shape=$(SHAPE))
 
 .PHONY: lab-down
 lab-down: ## remove the lab
@@ -191,9 +191,9 @@ soak: setup-tests ## run the long proofs: imports killed at every step, installs
 	@AIRLIFT_SOAK=1 pytest tests/unit/bundle/test_bundle_kill.py tests/unit/bundle/test_bundle_verify.py tests/unit/bundle/test_bundle_bytes.py \
 	  tests/unit/bundle/test_bundle_fuzz.py tests/unit/bundle/test_bundle_repeat.py tests/unit/app/test_app_schemathesis.py tests/unit/app/test_app_kills.py \
 	  tests/unit/scripts/test_locked.py tests/soak
-	@$(MAKE) soak-from
+	@$(MAKE) soak-from soak-shapes
 
-.PHONY: soak-from soak-install soak-power soak-pairs soak-settings soak-sick soak-stopped soak-maintenance soak-next soak-fuzz soak-deploy soak-jump soak-stack
+.PHONY: soak-from soak-install soak-power soak-pairs soak-settings soak-sick soak-stopped soak-maintenance soak-next soak-fuzz soak-deploy soak-jump soak-shapes soak-stack
 soak-from: setup ## run the part of `make soak` that upgrades a site of an older tree to this tree and rolls back, under load (REV=COMMIT)
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_from.py
 soak-install: setup ## run the part of `make soak` that kills an install at many tasks, and ends it with the same command
@@ -214,6 +214,8 @@ soak-maintenance: setup ## run the part of `make soak` that drains, reboots, add
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_maintenance.py
 soak-jump: setup ## run the part of `make soak` in which the jump host loses its state and gets it back (AIRLIFT_PROOFS=1 writes docs/proofs/)
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_jump_host.py
+soak-shapes: setup ## run the part of `make soak` that installs other shapes of a site: one host, four app hosts, a second edge (AIRLIFT_PROOFS=1 writes docs/proofs/)
+	@AIRLIFT_SOAK=1 pytest tests/soak/test_shapes.py
 soak-next: setup ## run the part of `make soak` that types what status prints, in the states that print it
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_next.py
 soak-fuzz: setup-tests ## run the part of `make soak` that fuzzes each parser of foreign bytes, for AIRLIFT_FUZZ_SECONDS in all (an hour)

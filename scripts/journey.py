@@ -29,6 +29,8 @@ from scripts.facts import Facts, JourneyError, documented, ended, recap
 from scripts.lab import ROOT, CommandError, Done, Lab, stream
 from scripts.load import Load, Options
 from scripts.releases import source_tree
+from scripts.shapes import DEFAULT, Shape
+from scripts.shapes import load as load_shape
 
 IDENTITY = "release@airlift.example"
 STICK = "/media/usb"
@@ -54,11 +56,17 @@ class Journey:
     """The journey of one release into the lab's site."""
 
     def __init__(
-        self, *, source: str = "auto", listen: Callable[[str], None] | None = None
+        self,
+        *,
+        source: str = "auto",
+        shape: Shape | None = None,
+        listen: Callable[[str], None] | None = None,
     ) -> None:
         self.source = source
         self.listen = listen or (lambda _line: None)
-        self.lab = Lab(listen=self.listen)
+        #: The hosts of the site; the lab may have more.
+        self.shape = shape or load_shape()
+        self.lab = Lab(shape=self.shape.name, listen=self.listen)
         self.facts = Facts()
         self.cache = ROOT / ".cache" / "demo"
         self.dist = self.cache / "dist"
@@ -200,11 +208,15 @@ class Journey:
 
     def place_site(self) -> None:
         """Copy the site's inventory to the jump host, and make its vault there."""
-        for path in sorted(INVENTORY.rglob("*.yml")):
-            target = f"{SITE}/{path.relative_to(INVENTORY)}"
-            self.lab.ssh(
-                f'mkdir -p "$(dirname {target})" && cat > {target}', stdin=path.read_text()
-            )
+        files = {path.relative_to(INVENTORY): path.read_text() for path in INVENTORY.rglob("*.yml")}
+        if self.shape.name != DEFAULT:
+            files[Path("hosts.yml")] = yaml.safe_dump(self.shape.inventory(), sort_keys=False)
+            # Ansible reads it after main.yml.
+            settings = yaml.safe_dump(dict(self.shape.settings), sort_keys=False)
+            files[Path("group_vars/all/shape.yml")] = settings
+        for name, text in sorted(files.items()):
+            target = f"{SITE}/{name}"
+            self.lab.ssh(f'mkdir -p "$(dirname {target})" && cat > {target}', stdin=text)
         maker = (ROOT / "scripts" / "site_vault.py").read_text()
         self.lab.ssh(f"mkdir -p {SITE}/group_vars/all && chmod 700 {HOME}/sites {SITE}")
         made = self.lab.ssh(
@@ -255,8 +267,7 @@ class Journey:
 
     def hosts(self) -> list[str]:
         """Return the site's hosts, in the inventory's order."""
-        groups = yaml.safe_load((INVENTORY / "hosts.yml").read_text()).values()
-        return list(dict.fromkeys(host for group in groups for host in group.get("hosts", ())))
+        return self.shape.hosts
 
     # ------------------------------------------------------------------ as a client
     def fetch_access(self) -> None:
@@ -296,10 +307,10 @@ class Journey:
         except urllib.error.HTTPError as answer:
             return answer.code, dict(answer.headers), _decode(answer.read())
 
-    def load(self, rate: float, **options: Any) -> Load:
+    def load(self, rate: float, *, url: str = EDGE, **options: Any) -> Load:
         """Return a load of clients near and far, for a ``with`` block."""
         key = (self.cache / "api-key").read_text().strip()
-        return Load(Options(EDGE, ca=self.cache / "ca.pem", key=key, rate=rate, **options))
+        return Load(Options(url, ca=self.cache / "ca.pem", key=key, rate=rate, **options))
 
     def smoke(self) -> None:
         """Send a few requests that need every part of the site."""
@@ -324,7 +335,7 @@ class Journey:
 
     def feed(self) -> None:
         """Put a file into the inbox of the app hosts, as the client's systems do."""
-        for host in (host for host in self.hosts() if host.startswith("app")):
+        for host in self.shape.zones["app"]:
             script = 'cat > "$1.partial" && chmod 644 "$1.partial" && mv "$1.partial" "$1"'
             inbox = "/var/lib/airlift/sources/inbox/demo.csv"
             self.lab.console(host, script, inbox, stdin=REVIEWS)

@@ -2,7 +2,8 @@
 
     python scripts/junit_totals.py FOLDER SECONDS STAGE ...
 
-FOLDER has STAGE.end (exit code and seconds) per stage, and STAGE.xml for stages that ran pytest.
+FOLDER has STAGE.end (exit code and seconds) per stage, and STAGE.xml for stages that ran pytest, or
+STAGE-PART.xml for each of its parts.
 The exit code is 0 if all stages passed.
 """
 
@@ -38,9 +39,11 @@ class Stage:
     @classmethod
     def read(cls, folder: Path, name: str) -> Stage:
         """Read a stage's result and report; without STAGE.end it was killed."""
-        end, report = folder / f"{name}.end", folder / f"{name}.xml"
+        end = folder / f"{name}.end"
+        reports = [folder / f"{name}.xml", *sorted(folder.glob(f"{name}-*.xml"))]
         code, seconds = map(int, end.read_text().split()) if end.exists() else (1, 0)
-        root = ET.parse(report).getroot() if report.exists() else ET.Element("none")  # noqa: S314 - our own file
+        root = ET.Element("all")
+        root.extend(ET.parse(one).getroot() for one in reports if one.exists())  # noqa: S314 - our own files
         total = failed = skipped = 0
         for suite in root.iter("testsuite"):
             total += int(suite.get("tests", "0"))

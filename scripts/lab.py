@@ -87,9 +87,11 @@ def stream(
 
 @dataclass
 class Lab:
-    """One lab: the full one, unless another prefix and other machines are given."""
+    """One lab: the full one, unless another prefix, shape or other machines are given."""
 
     prefix: str = "lab"
+    #: A file of molecule/lab/shapes; "" leaves it to the variables.
+    shape: str = ""
     variables: list[str] = field(default_factory=list)
     listen: Listener = lambda _line: None
 
@@ -232,5 +234,6 @@ class Lab:
 
     def _play(self, playbook: str) -> Done:
         argv = [str(ROOT / ".venv/bin/ansible-playbook"), "-i", "molecule/lab/inventory.yml"]
-        argv += [f"molecule/lab/{playbook}.yml", "-e", f"lab_prefix={self.prefix}", *self.variables]
+        argv += [f"molecule/lab/{playbook}.yml", "-e", f"lab_prefix={self.prefix}"]
+        argv += [*(["-e", f"lab_shape={self.shape}"] if self.shape else []), *self.variables]
         return stream(argv, what=f"molecule/lab/{playbook}.yml", listen=self.listen)

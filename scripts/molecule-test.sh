@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every molecule scenario of the roles, each with its own hosts.
-#   scripts/molecule-test.sh [JUNIT_XML]     also write pytest's report there
+#   scripts/molecule-test.sh [PREFIX]     also write pytest's reports: PREFIX-SCENARIO.xml
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"

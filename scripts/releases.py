@@ -19,12 +19,13 @@ BEFORE = "8e19d669201f"
 _GIT = ("git", "-c", "user.name=Airlift", "-c", "user.email=release@airlift.example")
 
 
-def source_tree(patch: str) -> Path:
+def source_tree(patch: str, place: Path | None = None) -> Path:
     """Make the tree of a release and return it; the same input makes the same commit.
 
-    ``patch`` is the name of a file in tests/releases, without its ending.
+    ``patch`` is the name of a file in tests/releases, without its ending. Whoever runs beside a
+    journey names another place than the journey's.
     """
-    tree = ROOT / ".cache" / "releases" / patch
+    tree = place or ROOT / ".cache" / "releases" / patch
     shutil.rmtree(tree, ignore_errors=True)
     listed = _git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.split("\0")):

@@ -4,9 +4,9 @@
 
 Benchmarks and `make soak-from` also run this file in an older tree. That tree is the current
 directory, so this program uses only scripts that older trees have. CACHE holds keys and bundles.
-HOSTS is `five`, the lab's own site, or a name of LAYOUTS. A COMMAND is a playbook, or `reinstall`,
-which runs `install` again. The last line of output is JSON: for each command its seconds, its
-changes, and the counts of scripts/remote_steps.py.
+HOSTS is `five`, the lab's own site, or in this tree another name of molecule/lab/shapes. A COMMAND
+is a playbook, or `reinstall`, which runs `install` again. The last line of output is JSON: for each
+command its seconds, its changes, and the counts of scripts/remote_steps.py.
 """
 
 from __future__ import annotations
@@ -19,60 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 sys.path.insert(0, str(Path.cwd()))
 
-from scripts.journey import INVENTORY, SITE, Journey, recap
-from scripts.lab import ROOT
+from scripts.journey import Journey, recap
 
 _COUNTER = Path(__file__).with_name("remote_steps.py")
 _FOLDER = "/home/operator/steps"
-#: The lab's machines and networks; each zone has a network with its name.
-_LAB = yaml.safe_load((ROOT / "molecule/lab/vars.yml").read_text())
-_ZONES = ("dmz", "app", "data", "monitor")
-#: Zone: {host: last octet of its address}.
-LAYOUTS: dict[str, dict[str, dict[str, int]]] = {
-    # The lab's clients use this address of the edge.
-    "one": {zone: {"edge-1": 10} for zone in _ZONES},
-    "eight": {
-        "dmz": {"edge-1": 10},
-        "app": {f"app-{number}": 10 + number for number in range(1, 6)},
-        "data": {"data-1": 10},
-        "monitor": {"monitor-1": 10},
-    },
-}
-
-
-def homes(layout: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    """Return the network and the address of each host: those of its first zone."""
-    found: dict[str, dict[str, int]] = {}
-    for zone, hosts in layout.items():
-        for host, octet in hosts.items():
-            found.setdefault(host, {zone: octet})
-    return found
-
-
-def machines(layout: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
-    """Return the lab's machines with a layout's hosts in place of its own."""
-    around = [machine for machine in _LAB["lab_hosts"] if machine["kind"] != "host"]
-    site = [{"name": host, "kind": "host", "addresses": it} for host, it in homes(layout).items()]
-    return [*around, *site]
-
-
-def inventory(layout: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """Return a layout's hosts.yml: the lab's, with other hosts."""
-    places = {
-        host: f"{_LAB['lab_base']}.{_LAB['lab_networks'][network]}.{octet}"
-        for host, home in homes(layout).items()
-        for network, octet in home.items()
-    }
-    made = {
-        zone: {"hosts": {host: {"ansible_host": places[host]} for host in hosts}}
-        for zone, hosts in layout.items()
-    }
-    kept = yaml.safe_load((INVENTORY / "hosts.yml").read_text())
-    return made | {"all": kept["all"]}
 
 
 @dataclass
@@ -80,13 +32,10 @@ class Times:
     """A site in the lab, and the operator's commands on it."""
 
     journey: Journey
-    hosts: str
 
     def raise_site(self) -> None:
         """Build and carry this tree's release; prepare empty hosts and the site's inventory."""
-        journey, layout = self.journey, LAYOUTS.get(self.hosts)
-        if layout is not None:
-            journey.lab.variables = ["-e", json.dumps({"lab_hosts": machines(layout)})]
+        journey = self.journey
         journey.lab.down()
         # One by one: `prepare` is newer than the older trees.
         journey.make_key()
@@ -96,9 +45,6 @@ class Times:
         journey.check_by_hand()
         journey.bootstrap()
         journey.place_site()
-        if layout is not None:
-            text = yaml.safe_dump(inventory(layout), sort_keys=False)
-            journey.lab.ssh(f"cat > {SITE}/hosts.yml", stdin=text)
         journey.lab.ssh(
             f"mkdir -p {_FOLDER} && cat > {_FOLDER}/remote_steps.py", stdin=_COUNTER.read_text()
         )
@@ -135,13 +81,25 @@ def _added(value: str, separator: str, more: str) -> str:
     return separator.join(part for part in (*value.split(separator), more) if part)
 
 
+def _journey(hosts: str) -> Journey:
+    def listen(line: str) -> None:
+        print(line, flush=True)
+
+    if hosts == "five":
+        return Journey(listen=listen)
+    # Older trees have no other shape, nor this module.
+    from scripts.shapes import load  # noqa: PLC0415
+
+    return Journey(shape=load(hosts), listen=listen)
+
+
 def main() -> int:
     """Raise the site and run the commands; print the results last."""
     cache, hosts, *commands = sys.argv[1:]
-    journey = Journey(listen=lambda line: print(line, flush=True))
+    journey = _journey(hosts)
     journey.cache = Path(cache)
     journey.dist = journey.cache / "dist"
-    times = Times(journey, hosts)
+    times = Times(journey)
     times.raise_site()
     print(json.dumps({command: times.run(command) for command in commands}))
     return 0

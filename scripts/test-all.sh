@@ -28,7 +28,7 @@ run_stage() {
     # What an operator and a pipeline call is a stage of its own, so that two lanes take equally long.
     unit) pytest tests/unit -n 1 --ignore=tests/unit/site --ignore=tests/unit/scripts --junitxml="$reports/unit.xml" ;;
     operator) pytest tests/unit/site tests/unit/scripts -n 1 --junitxml="$reports/operator.xml" ;;
-    molecule) scripts/molecule-test.sh "$reports/molecule.xml" ;;
+    molecule) scripts/molecule-test.sh "$reports/molecule" ;;
     stack) pytest tests/stack --junitxml="$reports/stack.xml" ;;
     site) pytest tests/e2e --junitxml="$reports/site.xml" ;;
     *) echo "no such stage: $1 (lint unit operator molecule stack site)" >&2; return 2 ;;

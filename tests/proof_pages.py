@@ -46,6 +46,10 @@ ABOUT = {
         "The set-up script ends each kind of failure with its exit code.",
         "soak-stack",
     ),
+    "shapes": (
+        "Sites of one host, of four app hosts and with two edges: no request fails in an upgrade.",
+        "soak-shapes",
+    ),
     "sick_replica": (
         "With a failing app host, no request fails that was sent later than five seconds after.",
         "soak-sick",

@@ -322,6 +322,22 @@ def _manifest(
 ) -> dict[str, Any]:
     used = {base.version: base for base in left_out.values()}
     return {
+        **described(wanted, collected, zones_of),
+        "bases": [base.as_dict() for base in delta_bases.newest_first(used.values())],
+        "left_out": [
+            {**entry.as_dict(), "base": left_out[entry.path].version}
+            for entry in entries
+            if entry.path in left_out
+        ],
+        "members": [entry.as_dict() for entry in entries if entry.path not in left_out],
+    }
+
+
+def described(
+    wanted: release.Release, collected: Collected, zones_of: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """Return what a manifest says of a release, besides its members: what playbooks read."""
+    return {
         "format": manifest.FORMAT,
         "product": manifest.PRODUCT,
         "version": wanted.version,
@@ -335,18 +351,11 @@ def _manifest(
         "components": collected.components,
         "absent": collected.absent,
         "zones": zones(collected.components, zones_of),
-        "bases": [base.as_dict() for base in delta_bases.newest_first(used.values())],
-        "left_out": [
-            {**entry.as_dict(), "base": left_out[entry.path].version}
-            for entry in entries
-            if entry.path in left_out
-        ],
-        "members": [entry.as_dict() for entry in entries if entry.path not in left_out],
     }
 
 
 def zones(
-    components: dict[str, dict[str, Any]], zones_of: dict[str, tuple[str, ...]]
+    components: dict[str, dict[str, Any]], zones_of: Mapping[str, tuple[str, ...]]
 ) -> dict[str, dict[str, int]]:
     """Return the disk space of each zone's images, with each shared layer once.
 

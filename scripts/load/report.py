@@ -30,6 +30,7 @@ class Record:
         ok: Whether the answer was the right one.
         colour: The colour that the answer named, or "".
         release: The release that the answer named, or "".
+        opened: When its connection was opened, on the same clock; infinite without a connection.
     """
 
     due: float
@@ -40,6 +41,7 @@ class Record:
     ok: bool
     colour: str
     release: str
+    opened: float
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -148,6 +149,7 @@ class Traffic:
             ok=not error,
             colour=str(said.get("colour", "")),
             release=str(said.get("release", "")),
+            opened=math.inf if connection is None else connection.opened,
         )
         failure = error and Failure(
             kind=kind,

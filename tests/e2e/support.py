@@ -22,12 +22,14 @@ from bundle.format.tar import Writer
 from bundle.trust import sshsig
 from scripts.journey import STICK, Journey
 from scripts.lab import ROOT, Done, Lab
+from scripts.shapes import load
 
 SITE_DEFAULTS: dict[str, Any] = yaml.safe_load((ROOT / "roles/site/defaults/main.yml").read_text())
 LAB: dict[str, Any] = yaml.safe_load((ROOT / "molecule/lab/vars.yml").read_text())
+SHAPE = load()
 ZONES: list[str] = list(SITE_DEFAULTS["site_zones"])
 PORTS: dict[str, int] = SITE_DEFAULTS["site_ports"]
-HOSTS = ["edge-1", "app-1", "app-2", "data-1", "monitor-1"]
+HOSTS = SHAPE.hosts
 OUTSIDE = "172.30.9.10"
 FORGED = f"{STICK}/forged.tar"
 
@@ -137,16 +139,12 @@ MARKER = "marker-3f1c9a"
 
 def address(machine: str) -> str:
     """Return a lab machine's main address, from the lab's own definition."""
-    found = next(item for item in LAB["lab_hosts"] if item["name"] == machine)
-    network, octet = next(iter(found["addresses"].items()))
-    return f"{LAB['lab_base']}.{LAB['lab_networks'][network]}.{octet}"
+    return SHAPE.address(machine)
 
 
 def zone_of(host: str) -> str:
     """Return the zone of a site's host: the lab's networks are named after the zones."""
-    return next(
-        str(next(iter(item["addresses"]))) for item in LAB["lab_hosts"] if item["name"] == host
-    )
+    return next(iter(SHAPE.homes[host]))
 
 
 def connect(

@@ -13,7 +13,7 @@ import pytest
 
 from scripts import power
 from scripts.journey import SITE, Journey
-from tests.e2e.support import LAB, kill_at
+from tests.e2e.support import SHAPE, kill_at
 from tests.e2e.upgrades import (
     agent,
     kill_in,
@@ -198,7 +198,7 @@ def edited(journey: Journey, *, added: bool) -> None:
 def test_an_app_host_is_added_and_removed_by_a_line_of_the_inventory(
     installed: Journey, record_property: Record
 ) -> None:
-    hosts = json.dumps({"lab_hosts": [*LAB["lab_hosts"], NEW]})
+    hosts = json.dumps({"lab_hosts": [*SHAPE.machines(), NEW]})
     installed.lab.variables = ["-e", hosts]
     installed.lab.up()
     data = installed.lab.console("data-1", CONTAINERS).output

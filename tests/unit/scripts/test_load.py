@@ -60,6 +60,7 @@ def test_a_wrong_status_is_a_failure_with_its_circumstances() -> None:
     assert (failure.kind, failure.status, failure.request_id) == ("item", 500, "edge-1")
     assert failure.served_before % 3 == 1
     assert failure.connection_age > 0
+    assert all(0 < one.opened <= one.due + one.latency for one in found.records)
     assert "HTTP 500, not 201" in failure.error
     assert failure.error in str(found)
     assert len(found.failures) <= 20

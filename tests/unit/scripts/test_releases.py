@@ -20,6 +20,24 @@ def test_a_patch_fits_this_tree(patch: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("two_commits")
+def test_a_tree_beside_a_journeys_is_the_same_commit(tmp_path: Path) -> None:
+    """Two lanes of `make test` make it at the same time."""
+    patch = "--- a/file\n+++ b/file\n@@ -1 +1 @@\n-newer\n\\ No newline at end of file\n+patched\n"
+    patches = tmp_path / "patches"
+    patches.mkdir()
+    (patches / "next.patch").write_text(patch)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(releases, "PATCHES", patches)
+        own, journeys = (
+            releases.source_tree("next", tmp_path / "own"),
+            releases.source_tree("next"),
+        )
+    assert own == tmp_path / "own"
+    assert (own / "file").read_text() == "patched\n"
+    assert git(own, "rev-parse", "HEAD") == git(journeys, "rev-parse", "HEAD")
+
+
 def git(tree: Path, *words: str) -> str:
     name = ("-c", "user.name=Airlift", "-c", "user.email=release@airlift.example")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The sites that are measured: as large as they say, and every zone has its hosts."""
+"""What is measured of an operator's commands, and how trees are compared."""
 
 from __future__ import annotations
 
@@ -7,33 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from scripts import bench_commands, bench_page, site_times
-from scripts.journey import EDGE
-from scripts.lab import ROOT
-
-LAB = yaml.safe_load((ROOT / "molecule/lab/vars.yml").read_text())
-
-
-@pytest.mark.parametrize(("name", "count"), [("one", 1), ("eight", 8)])
-def test_a_layout_has_its_hosts_with_addresses_of_the_lab(name: str, count: int) -> None:
-    layout = site_times.LAYOUTS[name]
-    machines = [one for one in site_times.machines(layout) if one["kind"] == "host"]
-    assert len(machines) == count
-    made = site_times.inventory(layout)
-    places: dict[str, str] = {}
-    for zone in ("dmz", "app", "data", "monitor"):
-        assert made[zone]["hosts"]
-        places |= {host: it["ansible_host"] for host, it in made[zone]["hosts"].items()}
-    for machine in machines:
-        ((network, octet),) = machine["addresses"].items()
-        third = LAB["lab_networks"][network]
-        assert places[machine["name"]] == f"{LAB['lab_base']}.{third}.{octet}"
-    assert len(set(places.values())) == count
-    # The lab's clients know the edge by it.
-    assert f"https://{places['edge-1']}" == EDGE
-    assert made["all"]["vars"]["ansible_user"] == "airlift-admin"
 
 
 def test_the_counter_stands_beside_the_callbacks_of_a_tree(

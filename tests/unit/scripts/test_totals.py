@@ -61,6 +61,15 @@ def test_stages_come_in_their_order_with_their_time_and_the_tests_share_of_it(
     assert said.splitlines()[-1] == "1 passed, 0 failed, 1 skipped"
 
 
+def test_the_reports_of_a_stages_parts_are_added_up(tmp_path: Path) -> None:
+    stage(tmp_path, "molecule", 1, 400)
+    (tmp_path / "molecule-default.xml").write_text(report({"a": 1, "b": 1}))
+    (tmp_path / "molecule-single.xml").write_text(report({"c": 1}, failures=1))
+    code, said = ended(tmp_path, "molecule")
+    assert code == 1
+    assert said.splitlines()[-1] == "2 passed, 1 failed"
+
+
 def test_the_ten_slowest_tests_of_all_stages_are_named(tmp_path: Path) -> None:
     stage(tmp_path, "unit", 0, 300, report({f"unit{n}": n for n in range(8)}))
     stage(tmp_path, "site", 0, 900, report({f"site{n}": n + 0.4 for n in range(8)}))
