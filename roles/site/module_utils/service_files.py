@@ -1,6 +1,6 @@
 """Write a service's files on a host: exact, atomic, flushed, with a keyed fingerprint.
 
-The documentation of the module service_files describes parameters and result.
+The module service_files describes parameters and result.
 """
 
 from __future__ import annotations
