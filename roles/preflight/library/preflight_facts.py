@@ -26,7 +26,7 @@ from ansible.module_utils import (
     images_state,
 )
 from ansible.module_utils.host_module import answer
-from ansible.module_utils.host_tools import login_address
+from ansible.module_utils.host_tools import existing, login_address
 
 NETLINK_NETFILTER = 12
 NFT_MSG_GETGEN = (10 << 8) | 16
@@ -54,9 +54,7 @@ def memory_mb() -> int:
 
 def free_space(path: str) -> dict[str, Any]:
     """Return the free space at a path that may not exist yet."""
-    place = Path(path)
-    while not place.exists():
-        place = place.parent
+    place = existing(path)
     status = os.statvfs(place)
     return {
         "device": place.stat().st_dev,
