@@ -15,8 +15,8 @@ if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
 from roles.images.delivery.archive import lacking_blobs  # noqa: E402
-from roles.preflight.logic.cut import cut as preflight_cut  # noqa: E402, F401
-from roles.tls.filter_plugins.tls import tls_stranger as preflight_stranger  # noqa: E402, F401
+from roles.preflight.logic.cut import cut  # noqa: E402
+from roles.tls.filter_plugins import tls  # noqa: E402
 
 
 def preflight_findings(checks: Iterable[Mapping[str, Any]], host: str) -> list[dict[str, str]]:
@@ -120,6 +120,11 @@ def preflight_lacking(manifest: Mapping[str, Any], store: str) -> list[str]:
     return [name for name, component in components if lacking_blobs(Path(store), component)]
 
 
+def preflight_stranger(trusted: str, ca_path: str) -> str:
+    """Return whose certificate a host trusts, if it is not this jump host's authority."""
+    return tls.tls_stranger(trusted, ca_path)
+
+
 def preflight_duplicates(addresses: Mapping[str, str]) -> list[str]:
     """Return the addresses that several hosts claim, with their hosts."""
     counted = Counter(addresses.values())
@@ -177,6 +182,13 @@ def preflight_flow_problems(
         if flow["to"] not in known | {"all"}:
             problems.append(f"zone {flow['to']} in flow {flow['name']!r}")
     return problems
+
+
+def preflight_cut(
+    connections: Sequence[Mapping[str, Any]], site: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the checks of connections that the firewall would cut."""
+    return cut(connections, site)
 
 
 def preflight_sudo_fix(said: str, fixes: Iterable[Mapping[str, str]]) -> str:
