@@ -9,7 +9,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -230,6 +229,8 @@ def discard(stream: TextIO) -> None:
 def remove(path: Path) -> None:
     """Remove a directory with its content, or a file or link; never the target of a link."""
     if path.is_dir() and not path.is_symlink():
+        import shutil  # noqa: PLC0415 - not needed to verify
+
         shutil.rmtree(path)
     else:
         path.unlink()

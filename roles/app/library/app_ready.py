@@ -1,37 +1,21 @@
 #!/usr/bin/python
-"""Wait until a container of the service is the expected one, and ready; see DOCUMENTATION."""
+"""Wait until a container of the service is the expected one, and ready: the gate before traffic.
+
+It requests the container's readiness until it is ready C(answers) times in a row, and returns what
+the last answer said of each check. It fails at once for another image, release or colour, and for a
+container that ends by itself, with its last message.
+"""
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: app_ready
-short_description: Gate before traffic - the right image, release and colour, repeatedly ready
-description:
-  - Requests a container's readiness until it is ready O(answers) times in a row.
-  - Fails at once for another image, release or colour, and for a container that ends by itself,
-    with its last message.
-options:
-  container: {description: Name of the container., type: str, required: true}
-  image: {description: Id of the image that it must run., type: str, required: true}
-  url: {description: "Where it answers, without a path.", type: str, required: true}
-  release: {description: The release that must answer., type: str, required: true}
-  colour: {description: The colour that must answer., type: str, required: true}
-  answers: {description: How many good answers in a row count., type: int, default: 3}
-  seconds: {description: How long to wait for them., type: int, default: 90}
-"""
+import json
+import time
+from typing import Any
 
-RETURN = r"""
-checks: {description: What the last answer said of each check., returned: success, type: dict}
-"""
-
-import json  # noqa: E402
-import time  # noqa: E402
-from typing import Any  # noqa: E402
-
-from ansible.module_utils.engine_client import docker, last_words  # noqa: E402
-from ansible.module_utils.host_module import answer  # noqa: E402
-from ansible.module_utils.host_tools import RefusedError  # noqa: E402
-from ansible.module_utils.http_probe import ask, failed_checks  # noqa: E402
+from ansible.module_utils.engine_client import docker, last_words
+from ansible.module_utils.host_module import answer
+from ansible.module_utils.host_tools import RefusedError
+from ansible.module_utils.http_probe import ask, failed_checks
 
 #: The engine restarts a container that ended; after two restarts it counts as unstable. Restarts
 #: from before the wait (database down, machine rebooted) are ignored.
@@ -104,6 +88,7 @@ def run(module: Any) -> dict[str, Any]:
 
 
 OPTIONS = {
+    # The url is where the container answers, without a path.
     **{name: {"required": True} for name in ("container", "image", "url", "release", "colour")},
     "answers": {"type": "int", "default": 3},
     "seconds": {"type": "int", "default": 90},

@@ -1,55 +1,33 @@
 #!/usr/bin/python
-"""Bring any number of containers of a host about in one call; see DOCUMENTATION."""
+"""Bring any number of containers of a host about in one call.
+
+For each container, it writes directories, secrets and configuration, which the image itself checks
+first, and creates the container again if it differs. Then it waits until all are healthy. It ends
+at the first container that cannot be created; the caller evaluates unhealthy ones. In check mode it
+makes the same comparison, changes nothing, and checks the health once.
+
+It returns for each container that was reached its C(name); C(changed); C(why), what differed;
+C(due), whether it differs or is not well; C(replaces), in check mode, whether one that runs now
+would be created again; C(problem), why it does not count as running; C(log), its last lines if so;
+C(status) and C(output) of one that ran to its end. The action plugin of the same name calls it and
+adds the defaults of an entry.
+"""
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: containers
-short_description: Create or update all containers of a host in one call
-description:
-  - For each container, writes directories, secrets and configuration, which the image itself
-    checks first. Creates the container again if it differs. Then waits until all are healthy.
-  - Ends at the first container that cannot be created. The caller evaluates unhealthy ones.
-  - In check mode it makes the same comparison, changes nothing, and checks the health once.
-  - Called through the action plugin of the same name, which adds the defaults of an entry.
-options:
-  wanted: {type: list, elements: dict, required: true,
-    description: The containers; roles/container/meta/argument_specs.yml says what an entry holds.}
-  secrets: {type: dict, default: {},
-    description: For each container the file names and contents of its secrets.}
-  settings:
-    description:
-      - C(services) and C(secrets), the directories on the host; C(fingerprint_key), a file on the
-        host with the key of fingerprints.
-    type: dict
-    required: true
-"""
+import re
+from pathlib import Path
+from typing import Any
 
-RETURN = r"""
-containers:
-  description:
-    - For each container that was reached its C(name); C(changed); C(why), what differed; C(due),
-      whether it differs or is not well; C(replaces), in check mode, whether one that runs now
-      would be created again; C(problem), why it does not count as running; C(log), its last lines
-      if so; C(status) and C(output) of one that ran to its end.
-  returned: always
-  type: list
-  elements: dict
-"""
-
-import re  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
-from ansible.module_utils import container_shape as shape  # noqa: E402
-from ansible.module_utils.common.text.converters import to_text  # noqa: E402
-from ansible.module_utils.container_reload import Reload  # noqa: E402
-from ansible.module_utils.container_wait import wait  # noqa: E402
-from ansible.module_utils.engine_client import docker  # noqa: E402
-from ansible.module_utils.engine_containers import Engine, EngineError  # noqa: E402
-from ansible.module_utils.host_module import answer  # noqa: E402
-from ansible.module_utils.host_tools import RefusedError, ids, own, rights_differ  # noqa: E402
-from ansible.module_utils.service_files import run  # noqa: E402
+from ansible.module_utils import container_shape as shape
+from ansible.module_utils.common.text.converters import to_text
+from ansible.module_utils.container_reload import Reload
+from ansible.module_utils.container_wait import wait
+from ansible.module_utils.engine_client import docker
+from ansible.module_utils.engine_containers import Engine, EngineError
+from ansible.module_utils.host_module import answer
+from ansible.module_utils.host_tools import RefusedError, ids, own, rights_differ
+from ansible.module_utils.service_files import run
 
 #: Number of log lines that are shown with an error.
 LINES = 30
@@ -295,8 +273,11 @@ def work(module: Any) -> dict[str, Any]:
 
 
 OPTIONS = {
+    # roles/container/meta/argument_specs.yml says what an entry holds.
     "wanted": {"type": "list", "elements": "dict", "required": True},
+    # For each container the file names and contents of its secrets.
     "secrets": {"type": "dict", "default": {}, "no_log": True},
+    # Directories on the host (services, secrets), and the file with the key of fingerprints.
     "settings": {"type": "dict", "required": True},
 }
 

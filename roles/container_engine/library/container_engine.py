@@ -1,77 +1,36 @@
 #!/usr/bin/python
-"""Bring the container engine of a host about, in one call; see DOCUMENTATION."""
+"""Install, configure and start a host's container engine in one call.
+
+It compares packages, configuration, unit, forwarding, the engine's own firewall rules and the
+network of the containers with the wanted state, and corrects differences. It refuses a change that
+would hide the containers of the host. It returns what differed, in words, the engine's own answer
+in the form of a command's result, and of its configuration the keys that change (C(changes)), those
+of the client (C(kept)), the containers that stop and start with the engine (C(stops)), and whether
+there was one (C(found)). The action plugin of the same name copies the release's packages if one is
+missing.
+"""
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: container_engine
-short_description: Install, configure and start a host's container engine in one call
-description:
-  - Compares packages, configuration, unit, forwarding, the engine's own firewall rules and the
-    network of the containers with the wanted state, and corrects differences.
-  - Refuses a change that would hide the containers of the host.
-  - The action plugin of the same name copies the release's packages if one is missing.
-options:
-  host: {description: The host's name in messages., type: str, required: true}
-  minimum: {description: Oldest supported engine., type: str, required: true}
-  image_store: {description: How the engine stores images., type: str, required: true}
-  settings: {type: dict, required: true,
-    description: Keys and values of the engine's configuration; other keys in it stay.}
-  record: {description: Which of them an earlier run put there., type: path, required: true}
-  network: {type: dict, required: true,
-    description: Name and options of the network of the containers.}
-  systems: {type: list, elements: dict, required: true,
-    description: "Operating systems and their packages, as bundle/systems.yml has them."}
-  support_packages: &packages
-    description: Packages besides the engine, or of it, if they differ from the system's.
-    type: list
-    elements: str
-  engine_packages: *packages
-  update:
-    description: Install newer packages of the release, too. The engine restarts with them.
-    type: bool
-    default: false
-  packages_dir: {description: The release's repositories; for the action plugin., type: path}
-  repositories: {type: list, elements: str, default: [],
-    description: Internal. What is in that folder.}
-  offered: {type: dict, default: {},
-    description: Internal. For each of them its packages and their versions.}
-  stage_owner: {type: str, default: "",
-    description: Internal. User who copies the repository to the host; empty when it is there.}
-"""
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
 
-RETURN = r"""
-changes: {description: What differed, in words., returned: always, type: list, elements: str}
-outdated: {description: Packages that are updated., returned: always, type: list, elements: str}
-due: {description: Whether there is anything to do., returned: always, type: bool}
-configuration:
-  description: Keys of the configuration that change (C(changes)), those of the client (C(kept)),
-    containers that stop and start with the engine (C(stops)), whether there was one (C(found)).
-  returned: always
-  type: dict
-rc: {description: As the command returns it., returned: always, type: int}
-stdout: {description: Answer to C(docker info); empty if none., returned: always, type: str}
-"""
-
-import json  # noqa: E402
-import os  # noqa: E402
-import re  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
-from ansible.module_utils import (  # noqa: E402
+from ansible.module_utils import (
     engine_configuration,
     engine_network,
     engine_rules,
     kernel_values,
     offline_packages,
 )
-from ansible.module_utils.compat.version import LooseVersion  # noqa: E402
-from ansible.module_utils.engine_client import EngineError, about_engine  # noqa: E402
-from ansible.module_utils.host_module import answer  # noqa: E402
-from ansible.module_utils.host_tools import RefusedError, run  # noqa: E402
-from ansible.module_utils.image_identity import CONTAINERD, image_store  # noqa: E402
+from ansible.module_utils.compat.version import LooseVersion
+from ansible.module_utils.engine_client import EngineError, about_engine
+from ansible.module_utils.host_module import answer
+from ansible.module_utils.host_tools import RefusedError, run
+from ansible.module_utils.image_identity import CONTAINERD, image_store
 
 UNIT = "docker.service"
 CONFIGURATION = Path("/etc/docker/daemon.json")
@@ -321,15 +280,23 @@ class Engine:
 
 TEXTS = {"type": "list", "elements": "str"}
 OPTIONS = {
+    # The host's name in messages, the oldest supported engine, how it stores images, and the file
+    # that says which of the settings an earlier run put there.
     **{name: {"required": True} for name in ("host", "minimum", "image_store", "record")},
+    # The settings of its configuration, whose other keys stay; name and options of the network.
     **{name: {"type": "dict", "required": True} for name in ("settings", "network")},
+    # Operating systems and their packages, as bundle/systems.yml has them.
     "systems": {"type": "list", "elements": "dict", "required": True},
+    # Where they differ from the system's.
     "support_packages": TEXTS,
     "engine_packages": TEXTS,
+    # Install newer packages of the release, too. The engine restarts with them.
+    "update": {"type": "bool", "default": False},
+    # The rest is between the action plugin and this: the release's repositories, what is in that
+    # folder, the versions of each one's packages, and the user who copies one to the host.
     "packages_dir": {"type": "path"},
     "repositories": {**TEXTS, "default": []},
     "offered": {"type": "dict", "default": {}},
-    "update": {"type": "bool", "default": False},
     "stage_owner": {"type": "str", "default": ""},
 }
 

@@ -1,67 +1,34 @@
 #!/usr/bin/python
-"""Query, pull, verify and tag the images of a release on a host; see DOCUMENTATION."""
+"""Query, pull, verify and tag the images of a release on a host.
+
+The host's part of the action plugin images_deliver. Exit codes are not trusted. An image is correct
+if its id in the engine and the digests of its unpacked layers are those of the manifest. It works
+if its program answered in a container. The tag is set last, so a tagged image was tested.
+
+C(inspect) reports missing images, and those of them that are not there at all (C(absent)). C(pull)
+pulls all images concurrently, then does C(settle), which tests, tags and flushes loaded images to
+disk. C(prune) removes the images of the components whose id is not kept, unless a container still
+uses them.
+"""
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: images_engine
-short_description: Query, pull, verify and tag the images of a release
-description:
-  - The host's part of the action plugin C(images_deliver).
-  - Exit codes are not trusted. An image is correct if its id in the engine and the digests of its
-    unpacked layers are those of the manifest. It works if its program answered in a container. The
-    tag is set last, so a tagged image was tested.
-options:
-  state:
-    description:
-      - C(inspect) reports missing images.
-      - C(pull) pulls all images from O(registry) concurrently, then does C(settle).
-      - C(settle) tests, tags and flushes loaded images to disk.
-      - C(prune) removes the images of O(components) whose id is not in O(kept). An image that a
-        container still uses stays.
-    type: str
-    choices: [inspect, pull, settle, prune]
-    required: true
-  components: {description: "Component, and its entry in the manifest.", type: dict, required: true}
-  registry: {description: "Address of the registry, as the host sees it.", type: str, default: ""}
-  kept: {description: Ids of the images that stay., type: list, elements: str, default: []}
-  port: {description: Port that the tunnel will need., type: int, default: 0}
-  optional:
-    description:
-      - For C(inspect), a host without an engine counts as one that has no image.
-      - For C(settle), a missing image is reported and omitted.
-    type: bool
-    default: false
-  timeout: {description: Seconds for one pull., type: int, default: 1800}
-"""
+import re
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
-RETURN = r"""
-missing: {returned: when state is inspect, type: list, elements: str,
-  description: "Components whose image is not there, or not yet proven."}
-free: {returned: when state is inspect, type: int,
-  description: "Bytes that are free where the engine keeps, or will keep, its images."}
-absent: {returned: "when state is inspect, or settle and O(optional)", type: list, elements: str,
-  description: Those of the missing whose image is not there at all.}
-pulled_seconds: {returned: when state is pull or settle, type: float,
-  description: "How long the pulls alone took, without the proofs and the flush."}
-"""
-
-import re  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable, Iterable  # noqa: E402
-from concurrent.futures import ThreadPoolExecutor  # noqa: E402
-from typing import Any, TypeVar  # noqa: E402
-
-from ansible.module_utils import host_tools  # noqa: E402
-from ansible.module_utils.engine_client import (  # noqa: E402
+from ansible.module_utils import host_tools
+from ansible.module_utils.engine_client import (
     EngineError,
     NoEngineError,
     about_engine,
     docker,
 )
-from ansible.module_utils.host_module import answer  # noqa: E402
-from ansible.module_utils.image_identity import image_id, image_store  # noqa: E402
-from ansible.module_utils.images_state import (  # noqa: E402
+from ansible.module_utils.host_module import answer
+from ansible.module_utils.image_identity import image_id, image_store
+from ansible.module_utils.images_state import (
     Component,
     difference,
     image_folder,
@@ -208,11 +175,16 @@ def flush(folder: str) -> None:
 
 OPTIONS = {
     "state": {"choices": ["inspect", "pull", "settle", "prune"], "required": True},
+    # Component, and its entry in the manifest.
     "components": {"type": "dict", "required": True},
+    # The address of the registry, as the host sees it.
     "registry": {"type": "str", "default": ""},
     "kept": {"type": "list", "elements": "str", "default": []},
+    # The port that the tunnel will need.
     "port": {"type": "int", "default": 0},
+    # To inspect: a host without an engine has no image. To settle: a missing image is omitted.
     "optional": {"type": "bool", "default": False},
+    # Seconds for one pull.
     "timeout": {"type": "int", "default": 1800},
 }
 

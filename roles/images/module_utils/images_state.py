@@ -7,10 +7,10 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.engine_client import EngineError, docker
+from ansible.module_utils.host_tools import existing
 from ansible.module_utils.image_identity import image_ids, image_store
 
 Component = dict[str, Any]
@@ -28,9 +28,7 @@ def image_folder(info: Mapping[str, Any]) -> str:
 
 def free_bytes(folder: str) -> int:
     """Return the free bytes for root at a path that may not exist yet."""
-    above = [Path(folder), *Path(folder).parents]
-    folder = str(next(path for path in above if path.is_dir()))
-    there = os.statvfs(folder)
+    there = os.statvfs(existing(folder))
     return there.f_bfree * there.f_frsize
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         rows = [dict(row) for row in arguments["rows"]]
         hosts = list(arguments["hosts"])
         report = report_of(str(arguments["site"]), rows, hosts)
-        self._write(report)
+        path = Path(str(arguments["path"]))
+        folder.write_report(path, report, "preflight_report", self._display.warning)
         errors, warnings = report["errors"], report["warnings"]
         if warnings:
             self._display.display("\nWarnings:\n" + table.render(warnings))
@@ -64,14 +64,3 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "msg": f"Preflight failed: {many} in the table above; no host was changed. "
             f"JSON report: {arguments['path']}",
         }
-
-    def _write(self, report: dict[str, Any]) -> None:
-        """Write the JSON report; warn if that is impossible."""
-        path = Path(str(self._task.args["path"]))
-        try:
-            folder.write(path, json.dumps(report, indent=1, sort_keys=True) + "\n")
-        except OSError as error:
-            self._display.warning(
-                f"the JSON report could not be written: {error}; choose another file with "
-                "-e preflight_report=FILE"
-            )

@@ -1,79 +1,36 @@
 #!/usr/bin/python
-"""Collect all facts that preflight needs from a host, in one call; see DOCUMENTATION."""
+"""Collect all facts that preflight needs from a host, in one call.
+
+It only reads, needs only Python on the host, and omits facts that need root unless it runs as root.
+It returns C(facts), and C(clock), the host's time when it began and when it ended.
+"""
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: preflight_facts
-short_description: Collect all facts that preflight needs from a host, in one call
-description:
-  - Reads only. Omits facts that need root unless it runs as root.
-  - Needs only Python on the host.
-options:
-  paths:
-    description: Paths whose free space is needed. They need not exist yet.
-    type: list
-    elements: path
-    default: []
-  ports:
-    description: Ports that must be free, or ours.
-    type: list
-    elements: int
-    default: []
-  authority:
-    description: The certificate of the authority that the host trusts, if it has one already.
-    type: path
-  components:
-    description: Components of the release that the host needs, with the ids of their images.
-    type: dict
-    default: {}
-"""
+import contextlib
+import errno
+import json
+import os
+import platform
+import re
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import Any
 
-EXAMPLES = r"""
-- name: Facts
-  preflight_facts:
-    paths: [/var/lib/docker]
-    ports: [443]
-"""
-
-RETURN = r"""
-facts:
-  description: What was found.
-  returned: always
-  type: dict
-clock:
-  description: The host's time when the module began and when it ended.
-  returned: always
-  type: list
-  elements: float
-"""
-
-import contextlib  # noqa: E402
-import errno  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import platform  # noqa: E402
-import re  # noqa: E402
-import socket  # noqa: E402
-import struct  # noqa: E402
-import subprocess  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
-from ansible.module_utils import (  # noqa: E402
+from ansible.module_utils import (
     engine_client,
     host_neighbours,
     host_sockets,
     images_state,
 )
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.host_module import answer
+from ansible.module_utils.host_tools import existing, login_address
 
 NETLINK_NETFILTER = 12
 NFT_MSG_GETGEN = (10 << 8) | 16
 NLMSG_ERROR = 2
-#: Timeout of a program, in seconds.
-TIMEOUT = 20
 
 
 def os_release() -> dict[str, str]:
@@ -97,40 +54,13 @@ def memory_mb() -> int:
 
 def free_space(path: str) -> dict[str, Any]:
     """Return the free space at a path that may not exist yet."""
-    place = Path(path)
-    while not place.exists():
-        place = place.parent
+    place = existing(path)
     status = os.statvfs(place)
     return {
         "device": place.stat().st_dev,
         "existing": str(place),
         "free": status.f_bavail * status.f_frsize,
     }
-
-
-def run(*command: str) -> str:
-    """Return a program's output; empty if it is missing or fails."""
-    try:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
-
-
-def login_address() -> str:
-    """Return the address of the SSH client, which sudo does not pass to root."""
-    pid = os.getpid()
-    # The environment of a parent process may belong to another user; only root can read it.
-    with contextlib.suppress(OSError, ValueError):
-        while pid > 1:
-            process = Path(f"/proc/{pid}")
-            for entry in (process / "environ").read_bytes().split(b"\0"):
-                if entry.startswith(b"SSH_CONNECTION="):
-                    return entry.partition(b"=")[2].split(b" ")[0].decode("ascii")
-            pid = int((process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-    return ""
 
 
 def engine(components: dict[str, Any]) -> dict[str, Any]:
@@ -142,9 +72,9 @@ def engine(components: dict[str, Any]) -> dict[str, Any]:
     images: dict[str, Any] = {}
     said = containers = ""
     try:
-        info = engine_client.about_engine(TIMEOUT)
+        info = engine_client.about_engine(host_neighbours.TIMEOUT)
         images = images_state.look(components, info, 0)
-        containers = run(
+        containers = host_neighbours.said(
             *("docker", "ps", "--no-trunc", "--filter", "label=airlift.service"),
             *("--format", "{{.ID}} {{.Ports}}"),
         )
@@ -154,7 +84,7 @@ def engine(components: dict[str, Any]) -> dict[str, Any]:
         said = str(error)
     if not images:
         images = images_state.look(components, {}, 0)
-    version = info.get("ServerVersion") or run("dockerd", "--version")
+    version = info.get("ServerVersion") or host_neighbours.said("dockerd", "--version")
     found = re.search(r"\d+(?:\.\d+)+", version)
     return {
         "version": found.group(0) if found else "",
@@ -220,19 +150,9 @@ def has_nf_tables() -> bool:
     return code not in (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT)
 
 
-def main() -> None:
-    """Run the module."""
-    began = time.time()
-    module = AnsibleModule(
-        argument_spec={
-            "paths": {"type": "list", "elements": "path", "default": []},
-            "ports": {"type": "list", "elements": "int", "default": []},
-            "authority": {"type": "path"},
-            "components": {"type": "dict", "default": {}},
-        },
-        supports_check_mode=True,
-    )
-    params = module.params
+def collect(module: Any) -> dict[str, Any]:
+    """Return the facts of this host."""
+    began, params = time.time(), module.params
     facts = {
         "os": os_release(),
         "python": platform.python_version(),
@@ -252,8 +172,19 @@ def main() -> None:
         sockets = host_sockets.sockets()
         facts["connections"] = host_sockets.connections(sockets) + host_neighbours.needed()
         facts["authority"] = authority(params["authority"])
-    module.exit_json(changed=False, facts=facts, clock=[began, time.time()])
+    return {"facts": facts, "clock": [began, time.time()]}
 
+
+OPTIONS = {
+    # Those whose free space is needed; they need not exist yet.
+    "paths": {"type": "list", "elements": "path", "default": []},
+    # Those that must be free, or ours.
+    "ports": {"type": "list", "elements": "int", "default": []},
+    # The certificate of the authority that the host trusts, if it has one already.
+    "authority": {"type": "path"},
+    # Those of the release that the host needs, with the ids of their images.
+    "components": {"type": "dict", "default": {}},
+}
 
 if __name__ == "__main__":
-    main()
+    answer(collect, OPTIONS)

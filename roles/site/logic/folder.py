@@ -5,10 +5,11 @@ It is shared if its group can write to it and new files in it get that group: mo
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,19 @@ def write(path: Path, text: str) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_report(
+    path: Path, report: Mapping[str, Any], option: str, warn: Callable[[str], None]
+) -> None:
+    """Write a report for machines; warn if that is impossible. `option` names another file."""
+    try:
+        write(path, json.dumps(report, indent=1, sort_keys=True) + "\n")
+    except OSError as error:
+        warn(
+            f"the JSON report could not be written: {error}; choose another file with "
+            f"-e {option}=FILE"
+        )
 
 
 def _unusable(place: Path) -> Iterator[str]:

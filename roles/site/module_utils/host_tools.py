@@ -89,6 +89,14 @@ def flush_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def existing(path: str) -> Path:
+    """Return a path, or the nearest one above it that exists."""
+    place = Path(path)
+    while not place.exists():
+        place = place.parent
+    return place
+
+
 def login_address(pid: int = 0) -> str:
     """Return the address from which this login came over SSH; empty without SSH.
 

@@ -1,6 +1,8 @@
 """Write a service's files on a host: exact, atomic, flushed, with a keyed fingerprint.
 
-The documentation of the module service_files describes parameters and result.
+The container gets the fingerprint as a label, so that a container is replaced after a change of its
+files, even if the run that changed them was killed. It is keyed with a random value that never
+leaves the host: a reader of the label cannot use it to test a guessed secret.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from typing import Any
 from ansible.module_utils import host_tools
 from ansible.module_utils.host_tools import RefusedError, flush_directory, replace, rights_differ
 
-#: What a caller need not give.
+#: What a caller need not give. Without `fingerprint_key`, the file with the key, there is no
+#: fingerprint. `copies` maps file names to paths on the host; `%s` in the command `validate` stands
+#: for the staged directory; a running service reads the files in `reread` again by itself.
 UNSET: dict[str, Any] = {
     **{name: {} for name in ("modes", "files", "secrets", "copies")},
     "fingerprint_key": None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         moment = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         made["report"]["time"] = moment
         path = Path(str(self._task.args["path"]))
-        try:
-            # In check mode as well: the file reports what was checked and changes nothing else.
-            folder.write(path, json.dumps(made["report"], indent=1, sort_keys=True) + "\n")
-        except OSError as error:
-            self._display.warning(
-                f"the JSON report could not be written: {error}; choose another file with "
-                "-e status_report=FILE"
-            )
+        # In check mode as well: the file reports what was checked and changes nothing else.
+        folder.write_report(path, made["report"], "status_report", self._display.warning)
         return {"changed": False, **made}

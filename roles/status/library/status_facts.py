@@ -1,56 +1,22 @@
 #!/usr/bin/python
-"""Collect all facts that status needs from a host, in one call; see DOCUMENTATION."""
+"""Collect all facts that status needs from a host, in one call.
+
+It only reads. It never fails because a service is down, because it must report that. The answer
+holds no secret, no hash of a secret and no environment of a container.
+"""
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: status_facts
-short_description: Collect all facts that status needs from a host, in one call
-description:
-  - Reads only. Never fails because a service is down, because it must report that.
-  - The answer holds no secret, no hash of a secret and no environment of a container.
-options:
-  asks:
-    description:
-      - The network checks - C(name), C(kind) (C(ready), C(gauge) or C(targets)), C(url), C(ca),
-        C(verify), C(gauge), C(within), the container from whose network it is sent, and C(colour).
-      - A check with a colour is sent only if that colour is active or the standby. The agent
-        records that; on other hosts the containers show it.
-    type: list
-    elements: dict
-    default: []
-  paths: {type: list, elements: path, default: [],
-    description: "Places whose file systems must not be full, besides the engine's own."}
-  firewall:
-    description: C(family), C(table), C(path) and C(unit) of our rules; empty when there are none.
-    type: dict
-    default: {}
-  agent: {type: str, default: "",
-    description: "The swap agent, where it is; it knows the active colour and the standby."}
-  settings: {type: list, elements: str, default: [],
-    description: Settings that must be the same in both colours.}
-  aside: {type: str, default: "",
-    description: Folder where a service sets damaged files aside; empty when it has none.}
-  database: {type: dict, default: {},
-    description: "C(container) and C(name) of the database, on the host that has it."}
-  keys: {type: list, elements: str, default: [],
-    description: SHA-256 of each API key that the database should know.}
-"""
+import time
+from pathlib import Path
+from typing import Any
 
-RETURN = r"""
-facts: {description: What was found., returned: always, type: dict}
-"""
-
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
-from ansible.module_utils import (  # noqa: E402
+from ansible.module_utils import (
     status_asks,
     status_engine,
     status_rules,
 )
-from ansible.module_utils.host_module import answer  # noqa: E402
+from ansible.module_utils.host_module import answer
 
 
 def look(given: dict[str, Any]) -> dict[str, Any]:
@@ -103,12 +69,20 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
 
 
 OPTIONS = {
+    # Network checks, as the filter status_asks makes them. One with a colour is sent only if that
+    # colour is active or the standby: the agent records that; elsewhere the containers show it.
     "asks": {"type": "list", "elements": "dict", "default": []},
+    # Places whose file systems must not be full, besides the engine's own.
     "paths": {"type": "list", "elements": "path", "default": []},
+    # Those that must be the same in both colours.
     "settings": {"type": "list", "elements": "str", "default": []},
+    # SHA-256 of each API key that the database should know.
     "keys": {"type": "list", "elements": "str", "default": [], "no_log": True},
+    # Family, table, path and unit of our rules; container and name of the database.
     **{name: {"type": "dict", "default": {}} for name in ("firewall", "database")},
+    # The swap agent, where it is; the folder where a service sets damaged files aside.
     **{name: {"type": "str", "default": ""} for name in ("agent", "aside")},
+    # The program that tests the logins of a container.
     "logins": {"type": "str", "required": True},
 }
 

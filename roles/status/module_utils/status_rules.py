@@ -87,10 +87,7 @@ def set_aside(folder: str) -> list[str]:
 
 def used_percent(path: str) -> int:
     """Return how full the file system of a path is, as `df` counts."""
-    place = Path(path)
-    while not place.exists():
-        place = place.parent
-    found = os.statvfs(place)
+    found = os.statvfs(host_tools.existing(path))
     used = found.f_blocks - found.f_bfree
     return -(-100 * used // max(1, used + found.f_bavail))
 
@@ -99,8 +96,6 @@ def disks(paths: list[str]) -> list[dict[str, Any]]:
     """Return how full each path is; paths of one file system count once."""
     seen: dict[int, dict[str, Any]] = {}
     for path in paths:
-        place = Path(path)
-        while not place.exists():
-            place = place.parent
-        seen.setdefault(place.stat().st_dev, {"path": path, "percent": used_percent(path)})
+        device = host_tools.existing(path).stat().st_dev
+        seen.setdefault(device, {"path": path, "percent": used_percent(path)})
     return list(seen.values())

@@ -1,47 +1,26 @@
 #!/usr/bin/python
-"""Set up the swap agent on its host; see DOCUMENTATION."""
+"""Write the swap agent's files, run its commands, and keep its daemon running.
+
+It applies C(trees), C(files), C(commands) and C(unit) in this order, in one call. Each step
+compares first and changes only differences. It restarts a unit whose file differs from the one that
+systemd has loaded, whichever run wrote that file. So the next run completes a killed one.
+"""
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-module: swap_agent_setup
-short_description: Write the swap agent's files, run its commands, and keep its daemon running
-description:
-  - Applies O(trees), O(files), O(commands) and O(unit) in this order, in one call. Each step
-    compares first and changes only differences.
-  - Restarts a unit whose file differs from the one that systemd has loaded, whichever run wrote
-    that file. So the next run completes a killed one.
-options:
-  trees: {type: list, elements: dict, default: [],
-    description: Directories that hold exactly their files; each as for the module service_files.}
-  files: {type: list, elements: dict, default: [],
-    description: "Single files of root, each with C(path), C(content) and C(mode)."}
-  commands: {type: list, elements: list, default: [],
-    description: The agent with each of its commands; answers are JSON. Not called in check mode.}
-  unit: {type: str, default: "",
-    description: Unit of systemd that has to be enabled and to run as its file says.}
-"""
+import json
+import os
+from pathlib import Path
+from typing import Any
 
-RETURN = r"""
-changed_files: {returned: always, type: list, elements: str,
-  description: Files that were written or removed.}
-agent: {description: The agent's answers., returned: always, type: list, elements: dict}
-unit: {description: What was done with the unit., returned: always, type: list, elements: str}
-"""
-
-import json  # noqa: E402
-import os  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
-from ansible.module_utils.host_module import answer  # noqa: E402
-from ansible.module_utils.host_tools import (  # noqa: E402
+from ansible.module_utils.host_module import answer
+from ansible.module_utils.host_tools import (
     RefusedError,
     flush_directory,
     replace,
     rights_differ,
 )
-from ansible.module_utils.service_files import run as write_tree  # noqa: E402
+from ansible.module_utils.service_files import run as write_tree
 
 _TREE = {
     "directory": {"type": "path", "required": True},
@@ -162,9 +141,13 @@ def run(module: Any) -> Result:
 
 
 OPTIONS = {
+    # Directories that hold exactly their files; each as for the module service_files.
     "trees": {"type": "list", "elements": "dict", "options": _TREE, "default": []},
+    # Single files of root.
     "files": {"type": "list", "elements": "dict", "options": _FILE, "default": []},
+    # The agent with each of its commands; answers are JSON. Not called in check mode.
     "commands": {"type": "list", "elements": "list", "default": []},
+    # Has to be enabled and to run as its file says.
     "unit": {"type": "str", "default": ""},
 }
 

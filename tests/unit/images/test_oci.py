@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import zstandard
 from bundle.builder.images.blobs import BlobCache, DamagedBlobError, Layer
 from bundle.builder.images.layout import export, write_layout
 from bundle.builder.problems import Problem
+from bundle.format.layer_size import Unpacked
 from tests.unit.images.imagekit import (
     StandInEngine,
     TinyImage,
@@ -99,6 +101,23 @@ def test_layers_unpack_to_what_the_engine_has_and_the_config_keeps_every_byte(
         assert (len(packed), len(plain)) == (layer.size, layer.unpacked_size)
     assert blobs.path(image.config_digest).read_bytes() == APP.config
     assert image.unpacked_size == sum(map(len, APP.layers))
+
+
+def test_a_verifier_needs_not_unpack_a_layer_to_know_its_size(tmp_path: Path) -> None:
+    """No block has less of the layer than it may: their maximum is hardly more than its size."""
+    chance = random.Random(3)
+    words = [chance.randbytes(9).hex().encode() for _ in range(200)]
+    # Parts of different kinds, between which an encoder would split a block.
+    parts = [b" ".join(chance.choices(words, k=800)) + chance.randbytes(9_000) for _ in range(120)]
+    plain = b"".join(parts)
+    (tmp_path / "plain").write_bytes(plain)
+    blobs = BlobCache()
+    packed = blobs.path(blobs.compress(tmp_path / "plain", sha256(plain)).digest).read_bytes()
+    counted = Unpacked("blobs/sha256/x", len(plain) + (128 << 10))
+    counted.feed(memoryview(packed))
+    counted.check(lambda *_: pytest.fail("it was unpacked"))
+    assert counted.size >= len(plain)
+    assert zstandard.ZstdDecompressor().decompress(packed) == plain
 
 
 def test_two_builders_make_the_same_bytes(stand_in: StandInEngine, tmp_path: Path) -> None:

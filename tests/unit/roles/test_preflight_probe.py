@@ -185,6 +185,7 @@ def test_without_an_engine_every_image_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("ansible.module_utils.host_tools.PLACES", "")
     found = facts.engine(COMPONENTS)
     assert (found["version"], found["said"], found["told"]) == ("", "", {})
     assert found["images"]["absent"] == ["app"]
