@@ -243,7 +243,7 @@ def test_a_rollback_that_the_schema_forbids_is_refused(trip: Trip) -> None:
 
 
 def test_a_warm_rollback_takes_seconds(trip: Trip) -> None:
-    """No limit in seconds, because a machine may be slow; no container of the service is started."""
+    """No limit in seconds: a machine may be slow. No container of the service is started."""
     output = trip.done["first rollback"].output
     assert "which is warm" in output
     assert "Container of app-blue" not in output
