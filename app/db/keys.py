@@ -81,9 +81,7 @@ def sync(settings: Settings, path: Path) -> dict[str, int]:
     keys = read(path)
     with _table(settings) as connection:
         counts = _apply(connection, keys)
-    log.info(
-        "API keys are as the file says", changed=any(counts.values()), total=len(keys), **counts
-    )
+    log.info("the API keys match the file", changed=any(counts.values()), total=len(keys), **counts)
     if not keys:
         log.warning("the file lists no key: nobody can use a service that has AUTH_ENABLED=true")
     return counts
@@ -149,7 +147,9 @@ def _apply(
     for digest, entry in keys.items():
         row = known.get(digest)
         if row is not None and row["revoked_by"] == "command":
-            log.warning("the file lists a key that was revoked by hand; it stays so", id=row["id"])
+            log.warning(
+                "the file lists a key that was revoked by hand; it stays revoked", id=row["id"]
+            )
             continue
         wanted = {**entry.row(), "origin": "file", "revoked_at": None}
         if row is not None and all(row[name] == value for name, value in wanted.items()):

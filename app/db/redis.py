@@ -65,7 +65,7 @@ class RedisGate:
         if self._client is None:
             raise RedisUnavailableError("REDIS_URL is not set")
         if rest and time.monotonic() < self._resting_until:
-            raise RedisUnavailableError("Redis did not answer a moment ago")
+            raise RedisUnavailableError("Redis did not answer recently; it is tried again soon")
         try:
             answers = await self._send(self._client, commands)
         except UNAVAILABLE as error:

@@ -158,7 +158,7 @@ class RateLimiter:
             return unknown
         if not self._well:
             self._well = True
-            log.info("requests are limited again")
+            log.info("rate limits are on again")
         return [
             Verdict(
                 allowed=numbers[3 * number] == 1,
@@ -185,9 +185,7 @@ class RateLimiter:
         self._resting_until = now + _REST_SECONDS
         if now - self._warned_at >= _SECONDS_BETWEEN_WARNINGS:
             self._warned_at = now
-            log.warning(
-                "requests pass without a limit: Redis does not answer", reason=type(error).__name__
-            )
+            log.warning("rate limits are off: Redis does not answer", reason=type(error).__name__)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -51,7 +51,9 @@ class HintSender:
             await self._gate.run(*hints)
         except RedisUnavailableError as error:
             metrics.HINTS.labels("failed").inc(len(hints))
-            log.warning("hint not sent, a worker will find the job by itself", reason=str(error))
+            log.warning(
+                "wake-up message not sent; a worker finds the job when it polls", reason=str(error)
+            )
             return [False] * len(hints)
         metrics.HINTS.labels("sent").inc(len(hints))
         return [True] * len(hints)
@@ -94,7 +96,10 @@ class HintListener:
             # A Redis that lost its data also lost the group; the next call recreates it.
             self._known = frozenset()
             metrics.DEPENDENCY_UP.labels("redis").set(0)
-            log.warning("no hints from Redis, looking without them", reason=type(error).__name__)
+            log.warning(
+                "no wake-up messages from Redis; polling Postgres without them",
+                reason=type(error).__name__,
+            )
             await asyncio.sleep(min(seconds, 1.0))
             return False
 

@@ -74,11 +74,11 @@ class Runner:
                 with suppress(DatabaseUnavailableError):
                     await asyncio.shield(repository.release(self._database, held))
                 failpoints.reached("release.after")
-                log.warning("job given back, the worker ends before it is done")
+                log.warning("job requeued: the worker stops before the job is done")
                 raise
             except Exception as error:
                 # The sweeper requeues the job for another worker.
-                log.error("job cannot be finished here", exc_info=error)
+                log.error("the outcome of the job cannot be stored", exc_info=error)
             finally:
                 seconds = time.monotonic() - started
                 metrics.JOBS_FINISHED.labels(held.source_type, outcome).inc()
@@ -220,7 +220,7 @@ class Runner:
                 unsure = True
                 if time.monotonic() > deadline:
                     raise
-                log.warning("Postgres is away, the end of the job waits for it")
+                log.warning("Postgres is not available; the outcome of the job is stored later")
                 await asyncio.sleep(0.5)
 
     async def _why_lost(self, held: Claim) -> str:
@@ -228,7 +228,7 @@ class Runner:
         with suppress(DatabaseUnavailableError):
             fate = await repository.fate(self._database, held)
             if fate is not None and fate[0] == "cancelled":
-                log.info("the job was cancelled, the attempt stops")
+                log.info("the job was cancelled; the attempt stops")
                 return "cancelled"
-        log.warning("lease lost, the result is dropped")
+        log.warning("lease lost; the result is discarded")
         return "lost"

@@ -103,7 +103,7 @@ class Sweeper:
         metrics.LEASES_LOST.inc()
         metrics.JOBS_FINISHED.labels(row["source_type"], outcome).inc()
         log.warning(
-            "job taken back from a silent worker",
+            "job requeued: its worker stopped renewing the lease",
             job_id=str(row["id"]),
             request_id=row["request_id"],
             state=row["state"],

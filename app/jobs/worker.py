@@ -164,7 +164,7 @@ class Worker:
             try:
                 waited = await repository.due_seconds(self.database, await self._available())
             except Exception as error:
-                log.debug("the queue's age is not known", reason=repr(error)[:300])
+                log.debug("the age of the queue cannot be read", reason=repr(error)[:300])
                 continue
             if self._concurrency.adapt(waited, len(self._running)):
                 self._room.set()

@@ -169,7 +169,7 @@ class ApiSource:
                     raise TransientSourceError(
                         "connection-failed", f"the source cannot be reached: {type(error).__name__}"
                     ) from error
-        raise PermanentSourceError("too-many-redirects", "the source redirects in circles")
+        raise PermanentSourceError("too-many-redirects", "the source redirects too many times")
 
     def _redirected(self, target: httpx.URL, answer: httpx.Response) -> httpx.URL:
         there = target.join(answer.headers.get("location", ""))
@@ -186,7 +186,10 @@ class ApiSource:
         if not 200 <= status < 300:
             raise PermanentSourceError("source-status", f"the source answered {status}")
         if answer.headers.get("content-encoding", "identity").lower() != "identity":
-            raise RefusedSourceError("compressed", "the source compresses although asked not to")
+            raise RefusedSourceError(
+                "compressed",
+                "the source sends a compressed answer, although the request forbids it",
+            )
         data = bytearray()
         async for chunk in answer.aiter_raw():
             data += chunk

@@ -194,7 +194,7 @@ def _components(path: str) -> list[str]:
         raise PermanentSourceError("path-refused", "must be relative to the root")
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts):
-        raise PermanentSourceError("path-refused", "must not climb out of the root")
+        raise PermanentSourceError("path-refused", "must stay inside the root")
     if any(len(part.encode()) > 255 for part in parts):
         raise PermanentSourceError("path-refused", "a part of the path is too long")
     return parts

@@ -1,8 +1,8 @@
-"""The journey as fixtures, one a stage; a test asks for the stage that it looks at.
+"""Fixtures for the stages of the journey; a test requests the stage that it checks.
 
-The files are named in the order of the journey, because a stage cannot be taken back. The lab is
-raised anew and taken away at the end. While working on the later tests, AIRLIFT_E2E_KEEP=1 uses the
-lab, and the site, that stand, and leaves them.
+The files are named in the order of the journey, because a stage cannot be undone. The lab is
+created at the start and removed at the end. AIRLIFT_E2E_KEEP=1 uses an existing lab and site, and
+keeps them: useful while working on the later tests.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def journey() -> Iterator[Journey]:
-    """The journey, not begun; all that its commands print is in LOG."""
+    """The journey before its first stage; LOG holds all output of its commands."""
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with LOG.open("w") as file:
 
@@ -50,7 +50,7 @@ def journey() -> Iterator[Journey]:
 
 @pytest.fixture(scope="session")
 def raised(journey: Journey) -> Journey:
-    """The client's machines are up, empty."""
+    """The client's machines run and are empty."""
     with journey.timed("lab"):
         journey.raise_lab()
     return journey
@@ -58,12 +58,12 @@ def raised(journey: Journey) -> Journey:
 
 @pytest.fixture(scope="session")
 def carried(raised: Journey) -> Journey:
-    """The bundle is built, and on the stick in the jump host."""
+    """The bundle is built and is on the USB drive of the jump host."""
     if stands(raised):
         pytest.skip("the site stands already (AIRLIFT_E2E_KEEP)")
     raised.make_key()
     with raised.timed("build"):
-        # One above the tree's own serial, so that an older one can be made and refused.
+        # One above the tree's own serial, so that a test can make an older bundle.
         raised.build(serial=raised.release()["serial"] + 1)
     raised.carry()
     return raised
@@ -85,7 +85,7 @@ def placed(imported: Journey) -> Journey:
 
 
 def stands(journey: Journey) -> bool:
-    """Say whether a site that is to be kept serves already."""
+    """Return whether a site that is kept from an earlier run serves already."""
     return KEEP and "airlift-edge" in journey.lab.console("edge-1", "docker ps || :").output
 
 
@@ -97,7 +97,7 @@ def lab(raised: Journey) -> Lab:
 
 @pytest.fixture(scope="session")
 def installed(request: pytest.FixtureRequest, raised: Journey) -> Journey:
-    """The site is installed: by a run that is killed half way, and by the same command again."""
+    """The site is installed by a run that is killed half way, then by the same command."""
     if stands(raised):
         manifest = raised.lab.ssh("cat /opt/airlift/current/manifest.json").output
         raised.facts.manifest = json.loads(manifest)
@@ -113,11 +113,11 @@ def installed(request: pytest.FixtureRequest, raised: Journey) -> Journey:
 def install(placed: Journey) -> None:
     """Check, begin, be killed, and finish."""
     placed.preflight()
-    # As talkative as it can be, and with differences shown: a test reads LOG.
+    # With the highest verbosity and with differences: a test reads LOG.
     talkative = ["-vvv", "--diff"]
     with placed.timed("killed install"):
         killed = kill_at(placed, "install", "TASK [container : redis", options=talkative)
-    # It was killed, and had not failed or finished before: then ssh would tell Ansible's own code.
+    # It was killed before it failed or finished; otherwise ssh would return Ansible's exit code.
     assert killed.code == 255, killed.output[-2000:]
     assert not ended(killed.output)
     with placed.timed("install"):

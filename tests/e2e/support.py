@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: probes that run on the lab's machines, and forged bundles."""
+"""Helpers of the end-to-end tests: probes on the lab's machines, and forged bundles."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ print("listening", flush=True)
 sys.stdin.read()
 """
 
-#: Runs on a machine: notes every argument list and environment it sees, until its input ends.
+#: Runs on a machine: records every process's arguments and environment until its input ends.
 _WATCH = """
 import os, sys, threading, time
 seen, known, born, over = set(), set(), {}, threading.Event()
@@ -84,7 +84,7 @@ def watch():
         for name in os.listdir("/proc"):
             if not name.isdigit() or name == me:
                 continue
-            # A young process may become another program any moment, an old one is asked less often.
+            # A young process may soon execute another program; an old one is read less often.
             if now - born.setdefault(name, now) > 3 and turn % 20:
                 continue
             try:
@@ -133,7 +133,7 @@ API_URL = "http://172.30.2.254:8088"
 #: Every line that the journey's commands printed.
 LOG = ROOT / ".cache" / "reports" / "e2e.log"
 WATCHED = "/run/airlift-watched"
-#: An argument that every watch must have seen, or it proves nothing.
+#: An argument that every watch must have seen; otherwise its result proves nothing.
 MARKER = "marker-3f1c9a"
 
 
@@ -166,13 +166,13 @@ def connect_all(lab: Lab, wanted: dict[str, list[str]]) -> dict[str, dict[str, s
 
 
 def listening(lab: Lab, machine: str, ports: list[int]) -> AbstractContextManager[None]:
-    """Keep every free port of a list answering on a machine, so that only a filter can close it."""
+    """Listen on every free port of a list on a machine, so that only a filter can close it."""
     return lab.running(machine, _LISTEN, *map(str, ports))
 
 
 @contextmanager
 def watching(lab: Lab, machines: list[str]) -> Iterator[None]:
-    """Note what processes are given on machines, in WATCHED there; MARKER is among it."""
+    """Record processes' arguments and environments in WATCHED on machines, MARKER among them."""
     with ExitStack() as stack:
         for machine in machines:
             stack.enter_context(lab.running(machine, _WATCH, WATCHED))
@@ -182,7 +182,7 @@ def watching(lab: Lab, machines: list[str]) -> Iterator[None]:
 
 @contextmanager
 def no_air_gap(lab: Lab) -> Iterator[None]:
-    """Take the router's rule away for a moment: the negative control of every `no way out`."""
+    """Remove the router's rule for a moment: the negative control of each "no way out" test."""
     lab.console("router", "nft flush chain ip lab forward")
     try:
         yield
@@ -192,7 +192,7 @@ def no_air_gap(lab: Lab) -> Iterator[None]:
 
 @contextmanager
 def without_lab_rule(lab: Lab) -> Iterator[None]:
-    """Take the machine's own rule away for a moment: the one that keeps the lab from it."""
+    """Remove for a moment the machine's own rule that keeps the lab away from it."""
     rule = ["INPUT", "-i", f"{lab.prefix}-+", "-m", "conntrack", "--ctstate", "NEW,INVALID"]
     rule += ["-m", "comment", "--comment", f"airlift lab {lab.prefix}", "-j", "DROP"]
     iptables = [*([] if os.geteuid() == 0 else ["sudo"]), "iptables", "-w", "10"]
@@ -206,7 +206,7 @@ def without_lab_rule(lab: Lab) -> Iterator[None]:
 def snapshot(journey: Journey) -> str:
     """Return every file below Airlift's home on the jump host, with size and time of change.
 
-    Without the lock: it says who held it last.
+    The lock is omitted, because it names its last holder.
     """
     script = "find /opt/airlift ! -type d ! -path '*/store/lock' -printf '%p %s %T@\\n' | sort"
     return journey.lab.console("jump", script).output
@@ -215,7 +215,7 @@ def snapshot(journey: Journey) -> str:
 def forge(
     journey: Journey, change: dict[str, Any] | None, *, key: Path | None, tail: str = ""
 ) -> str:
-    """Lay a forged copy of the stick's bundle beside it and return its path there.
+    """Put a forged copy of the bundle beside it on the USB drive; return its path there.
 
     Its manifest is changed and signed with ``key`` (None: not signed). The members are copied on
     the jump host; ``tail`` is a shell command that then spoils the file ``$1``.
@@ -250,7 +250,7 @@ def _original(bundle: Path) -> tuple[bytes, int]:
 
 
 def last_words(done: Done) -> str:
-    """Return what a command printed, both ways."""
+    """Return what a command printed on both outputs."""
     return f"{done.output}\n{done.error}"
 
 
@@ -270,7 +270,7 @@ def kill_at(
     def watch(text: str) -> None:
         listen(text)
         if text.startswith(line) and next(seen) == nth:
-            # A task is announced when the first host has done it: this is in the one after it.
+            # Ansible announces a task when the first host has finished it: this kills the next.
             time.sleep(1)
             kill_playbook(journey)
 

@@ -1,4 +1,4 @@
-"""The lab before Airlift: empty hosts behind an air gap that is real."""
+"""The lab before Airlift: empty hosts, and an air gap that is verified."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.e2e.support import (
 )
 
 MACHINES = ["jump", *HOSTS]
-# What an installer would call home on.
+# Addresses that an installer would use to reach the internet.
 TELLTALE = [22, 53, 80, 443, 5000, 8080]
 BRIDGES = [f"{LAB['lab_base']}.{number}.1" for number in LAB["lab_networks"].values()]
 
@@ -65,7 +65,7 @@ def test_an_unknown_host_key_is_refused(lab: Lab) -> None:
 
 
 def test_no_way_out(lab: Lab) -> None:
-    """Neither to our host outside, nor to the machine under the lab."""
+    """Reach neither the host outside nor the machine that runs the lab."""
     targets = [f"{OUTSIDE}:{port}" for port in TELLTALE]
     targets += [f"{bridge}:{port}" for bridge in BRIDGES for port in (22, 53, 2375, 8080)]
     for machine, answers in connect_all(lab, dict.fromkeys(MACHINES, targets)).items():
@@ -74,13 +74,13 @@ def test_no_way_out(lab: Lab) -> None:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_no_name_is_answered(lab: Lab, machine: str) -> None:
-    """The engine's resolver would ask the machine's: names are a way out too."""
+    """The engine's resolver would ask the machine's resolver, so DNS is a way out too."""
     script = "for name in lab-outside lab-outside.example; do ! getent hosts $name || exit 1; done"
     assert lab.console(machine, script).output == ""
 
 
 def test_negative_control_without_the_routers_rule_all_get_out(lab: Lab) -> None:
-    """The listener outside is real: only the router's rule keeps the hosts from it."""
+    """Negative control: without the router's rule, hosts reach the listener outside."""
     wanted = {machine: [f"{OUTSIDE}:{port}" for port in TELLTALE] for machine in MACHINES}
     with no_air_gap(lab):
         for machine, answers in connect_all(lab, wanted).items():
@@ -90,7 +90,7 @@ def test_negative_control_without_the_routers_rule_all_get_out(lab: Lab) -> None
 
 
 def test_negative_control_the_machine_answers_without_its_rule(lab: Lab) -> None:
-    """An internal network alone does not keep hosts from the machine's bridge address."""
+    """Negative control: an internal network alone lets hosts reach the machine's bridge address."""
     bridge = BRIDGES[1]
     with socket.create_server((bridge, 0)) as server:
         target = f"{bridge}:{server.getsockname()[1]}"

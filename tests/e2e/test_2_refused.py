@@ -1,4 +1,4 @@
-"""Bundles that must not be believed are refused on the jump host before anything is unpacked."""
+"""The jump host refuses untrusted bundles before anything is unpacked."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ with open(sys.argv[1], "r+b") as file:
 
 @pytest.fixture(scope="module")
 def key(carried: Journey) -> Path:
-    """The vendor's key, as the demo has it."""
+    """The vendor's key of the demo."""
     return carried.cache / "signing_key"
 
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Somebody else's key."""
+    """A key of another person, who is not an allowed signer."""
     key = tmp_path_factory.mktemp("stranger") / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     return key
@@ -40,7 +40,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _untouched(carried: Journey) -> Iterator[None]:
-    """Whatever a test tries, nothing appears under Airlift's home, and the forgery goes."""
+    """Check that a test leaves nothing in Airlift's home; remove its forgery."""
     carried.lab.ssh(
         "test -e ~/verify.pyz || tar -xOf /media/usb/airlift-*.tar verify.pyz > ~/verify.pyz"
     )
@@ -53,7 +53,7 @@ def _untouched(carried: Journey) -> Iterator[None]:
 def refusal(journey: Journey, kind: Kind, *, says: str) -> None:
     """The verifier refuses the forgery with the documented exit code and a sentence.
 
-    An import verifies first; that `verify` alone says the same, tests/unit/bundle shows.
+    An import verifies first; tests/unit/bundle shows that `verify` alone gives the same result.
     """
     command, options = IMPORT.split(" ", 1)
     done = journey.lab.ssh(f"python3 -I ~/verify.pyz {command} {FORGED} {options}", check=False)
@@ -85,7 +85,7 @@ def test_signed_by_a_stranger(carried: Journey, stranger: Path) -> None:
 
 
 def test_manifest_of_another_signature(carried: Journey, key: Path) -> None:
-    """The signature of one manifest before another one."""
+    """Put the signature of one manifest before another manifest."""
     forge(carried, {"version": "6.6.6"}, key=key)
     script = """
 import re, sys
@@ -113,7 +113,7 @@ def test_a_path_that_climbs_out_even_when_signed(carried: Journey, key: Path) ->
 
 
 def test_the_documented_checks_by_hand_stop_at_an_altered_manifest(carried: Journey) -> None:
-    """With the OS's own tools: ssh-keygen says no, and nothing of the bundle is run."""
+    """Use only tools of the OS: ssh-keygen refuses, and no program of the bundle is run."""
     forge(carried, {"created": "2001-01-01T00:00:00Z"}, key=None)
     checks = documented("by hand")
     settings = carried.settings().replace(f"/media/usb/{carried.facts.bundle.name}", FORGED)
@@ -128,7 +128,7 @@ def test_the_documented_checks_by_hand_stop_at_an_altered_manifest(carried: Jour
 
 
 def test_the_documented_checks_by_hand_stop_at_an_altered_verifier(carried: Journey) -> None:
-    """The signature is good; sha256sum says that the verifier is not the one that was signed."""
+    """The signature is valid; sha256sum finds that the verifier was changed after signing."""
     checks = documented("by hand").replace(
         "> verify.pyz &&", "> verify.pyz && printf x >> verify.pyz &&"
     )

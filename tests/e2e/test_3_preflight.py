@@ -1,4 +1,4 @@
-"""What is wrong with a site is named by preflight: host, fact, need and fix; nothing is touched."""
+"""Preflight names each problem of a site (host, fact, need, fix) and changes nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def powered_off(journey: Journey) -> Iterator[None]:
 
 
 def port_taken(journey: Journey) -> AbstractContextManager[None]:
-    """Somebody else's server on the edge's port."""
+    """A server that is not Airlift's on the edge's port."""
     return journey.lab.running("edge-1", _TAKE)
 
 
@@ -43,7 +43,7 @@ def port_taken(journey: Journey) -> AbstractContextManager[None]:
 def clock_off(journey: Journey) -> Iterator[None]:
     """A host whose clock is five minutes ahead, for every program on it.
 
-    Containers share the machine's clock, so libfaketime is put before each program on that host.
+    Containers share the machine's clock, so each program on that host runs with libfaketime.
     """
     lab = journey.lab
     library = "/usr/local/lib/libfaketime.so.1"
@@ -57,7 +57,7 @@ def clock_off(journey: Journey) -> Iterator[None]:
 
 @contextmanager
 def no_sudo(journey: Journey) -> Iterator[None]:
-    """A host on which the login user may not become root."""
+    """A host on which the login user is not allowed to become root."""
     file = "/etc/sudoers.d/airlift-admin"
     journey.lab.console("monitor-1", f"mv {file} /root/sudo-rule")
     try:
@@ -83,11 +83,11 @@ def sudo_that(host: str, rule: str) -> Callable[[Journey], AbstractContextManage
 
 @contextmanager
 def key_changed(journey: Journey) -> Iterator[None]:
-    """A host that shows another key than the one that is known."""
+    """A host whose SSH key differs from the known one."""
     lab, key = journey.lab, "/etc/ssh/ssh_host_ed25519_key"
     lab.console("edge-1", f"mv {key} /root/key; ssh-keygen -q -t ed25519 -N '' -f {key}")
     lab.console("edge-1", "systemctl restart ssh")
-    # Connections that are kept open would hide it.
+    # Persistent connections would hide it.
     lab.console("jump", "pkill -u operator -f 'ssh: .*\\[mux\\]' || :")
     try:
         yield
@@ -102,7 +102,7 @@ def untouched(_journey: Journey) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Wrong:
-    """Something that is wrong, and what preflight has to say of it."""
+    """A fault, and what preflight must report about it."""
 
     host: str
     check: str
@@ -116,7 +116,7 @@ def add(line: str) -> str:
     return f"printf '%s\\n' '{line}' >> {SETTINGS}"
 
 
-#: What is wrong at once, a run of preflight each: on a host, one thing.
+#: Faults that are present in one run of preflight each, one fault per host.
 WRONG = {
     "the inventory": [
         Wrong(
@@ -192,7 +192,7 @@ def preflight(journey: Journey, verb: str = "preflight") -> Done:
 
 @pytest.fixture
 def bad(placed: Journey) -> Iterator[Journey]:
-    """A copy of the site, to be spoilt."""
+    """A copy of the site that tests may damage."""
     placed.lab.ssh(f"rm -rf {BAD} && cp -r {SITE} {BAD} && rm -rf {BAD}/.airlift")
     yield placed
     placed.lab.ssh(f"rm -rf {BAD}")
@@ -209,7 +209,7 @@ def test_named_with_host_fact_need_and_fix(bad: Journey, wrong: list[Wrong]) -> 
     report = bad.lab.ssh(f"cat {BAD}/.airlift/preflight.json", check=False)
     assert report.code == 0, last_words(done)
     rows = json.loads(report.output)["errors"]
-    # One cause, one finding: nothing else is made to look wrong.
+    # One cause gives one finding: preflight reports no consequence of it.
     assert {row["host"] for row in rows} == {one.host for one in wrong}, rows
     for one in wrong:
         found = [row for row in rows if row["host"] == one.host and one.check in row["check"]]

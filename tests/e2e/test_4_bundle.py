@@ -23,14 +23,14 @@ def tool(journey: Journey, command: str, *, check: bool = True) -> Done:
 
 
 def answer(journey: Journey, command: str) -> dict[str, Any]:
-    """Run it with `--json`; return what it says, good or refused."""
+    """Run it with `--json`; return its report, whether it accepts or refuses."""
     found: dict[str, Any] = json.loads(tool(journey, f"{command} --json", check=False).output)
     return found
 
 
 @pytest.fixture(scope="module")
 def desk(installed: Journey) -> Iterator[Journey]:
-    """A directory of the operator's own on the jump host; the bundle is on the stick."""
+    """The operator's own directory on the jump host; the bundle is on the USB drive."""
     installed.lab.ssh(f"rm -rf {DESK} && mkdir {DESK}")
     yield installed
     installed.lab.ssh(f"rm -rf {DESK}")
@@ -38,7 +38,7 @@ def desk(installed: Journey) -> Iterator[Journey]:
 
 @pytest.fixture(scope="module")
 def index(desk: Journey) -> str:
-    """The bundle of the release in service, in parts."""
+    """The bundle of the active release, in parts."""
     name = f"airlift-{desk.facts.manifest['version']}-amd64.tar"
     tool(desk, f"split {STICK}/{name} --size 100M -o {DESK}/parts")
     return f"{DESK}/parts/{name}.parts"

@@ -1,4 +1,4 @@
-"""The installed site: everything is there, healthy, and exactly what the manifest says."""
+"""The installed site: each part exists, is healthy, and is what the manifest names."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ print(json.dumps(found))
 
 
 def containers(lab: Lab, host: str) -> list[dict[str, Any]]:
-    """Return what the host's engine says of its containers."""
+    """Return what the host's engine reports about its containers."""
     script = "docker ps --all --quiet | xargs --no-run-if-empty docker inspect"
     found: list[dict[str, Any]] = json.loads(lab.console(host, script).output or "[]")
     return found
@@ -81,7 +81,7 @@ def test_everything_is_healthy(installed: Journey, host: str) -> None:
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_images_are_the_manifests(installed: Journey, host: str) -> None:
-    """By the rule of the image store: the id of every container's image is in the manifest."""
+    """The manifest lists the image id of every container, in the form of the host's image store."""
     info = json.loads(installed.lab.console(host, "docker info --format '{{json .}}'").output)
     status = dict(info["DriverStatus"])
     containerd = status.get("driver-type") == "io.containerd.snapshotter.v1"
@@ -147,14 +147,14 @@ print(json.dumps({"jobs": sorted({t["labels"]["job"] for t in targets}), "down":
 
 @pytest.fixture(scope="module")
 def said(installed: Journey) -> str:
-    """What status says of a site on which nothing is wrong."""
+    """Status reports a site without problems."""
     return installed.status().output
 
 
 def test_what_is_absent_is_said(installed: Journey, said: str) -> None:
-    """Grafana has no Debian package: the manifest says so, and so does status.
+    """Grafana has no Debian package: manifest and status both report that.
 
-    Packages of operating systems that no host here has are no business of this site's status.
+    Status does not mention packages of operating systems that no host here has.
     """
     for name in installed.facts.manifest["absent"]:
         assert (f"absent: {name}" in said) is not name.startswith("packages-")
@@ -170,7 +170,7 @@ def test_status_finds_nothing_wrong(installed: Journey, said: str) -> None:
 
 
 def secrets_of(journey: Journey) -> dict[str, str]:
-    """Return the vault's values; they never leave the tests."""
+    """Return the vault's values; tests must never print them."""
     command = "cd /opt/airlift/current && ./venv/bin/ansible-vault view"
     vault = journey.lab.ssh(
         f"{command} --vault-id lab@{VAULT_PASSWORD} {SITE}/group_vars/all/vault.yml"
@@ -188,7 +188,7 @@ def secrets_of(journey: Journey) -> dict[str, str]:
 
 @pytest.mark.parametrize("host", ["jump", *HOSTS])
 def test_no_secret_shows(installed: Journey, host: str) -> None:
-    """Not in arguments, environments, logs, the journal, what the engine tells, or /tmp."""
+    """No secret is in arguments, environments, logs, the journal, the engine's reports or /tmp."""
     folders = ["/var/log", "/tmp", "/etc/systemd", "/home"]  # noqa: S108 - of the lab's hosts
     program = f"import io, sys\nsys.argv = ['', *{folders!r}]\n{_SECRETS}"
     done = installed.lab.console(
@@ -201,7 +201,7 @@ def test_no_secret_shows(installed: Journey, host: str) -> None:
 def test_no_process_was_given_a_secret_while_it_was_installed(
     installed: Journey, host: str
 ) -> None:
-    """Neither as an argument nor in its environment, however short it lived."""
+    """No process, however short, gets a secret as an argument or in its environment."""
     if installed.lab.console(host, f"test -e {WATCHED}", check=False).code != 0:
         pytest.skip("the site was installed by another run (AIRLIFT_E2E_KEEP)")
     seen = installed.lab.read(host, WATCHED)
@@ -211,7 +211,7 @@ def test_no_process_was_given_a_secret_while_it_was_installed(
 
 
 def test_no_secret_in_what_ansible_prints(installed: Journey) -> None:
-    """Not even while it installs, as talkative as it can be, and with differences shown."""
+    """The output has no secret, even with the highest verbosity and with differences."""
     text = LOG.read_text()
     if "ESTABLISH SSH CONNECTION" not in text:
         pytest.skip("the site was installed by another run (AIRLIFT_E2E_KEEP)")
@@ -241,7 +241,7 @@ def test_the_operator_never_needed_root_on_the_jump_host(installed: Journey) -> 
 
 
 def test_one_host_is_repaired_alone(installed: Journey) -> None:
-    """What is missing on one host comes back with ``--limit``; no other host is touched."""
+    """A run with ``--limit`` restores what one host lacks and changes no other host."""
     lab = installed.lab
 
     def started(host: str) -> dict[str, str]:

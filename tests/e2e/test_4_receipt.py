@@ -1,6 +1,6 @@
-"""The way round: a site's receipt goes to the vendor, and a bundle made for it comes back.
+"""A site's receipt goes to the vendor, who builds a bundle for that site.
 
-It is imported into a copy of the jump host's store, so that the site's own release stays.
+The test imports it into a copy of the jump host's store, so the site's own release stays.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NEXT = "1.0.1"
 
 @pytest.fixture(scope="module")
 def receipt(installed: Journey, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the site says it has, as the courier brings it to the vendor."""
+    """The site's receipt, as the courier brings it to the vendor."""
     folder = tmp_path_factory.mktemp("receipt")
     installed.lab.ssh(
         f"rm -rf {DESK} && mkdir {DESK} && ssh-keygen -q -t ed25519 -N '' -f {DESK}/key"
@@ -32,7 +32,7 @@ def receipt(installed: Journey, tmp_path_factory: pytest.TempPathFactory) -> Pat
     assert told["ok"], told
     for name in ("site.json", "site.json.sig"):
         (folder / name).write_text(installed.lab.ssh(f"cat {DESK}/{name}").output)
-    # It reaches the vendor another way than the receipt.
+    # It reaches the vendor through a separate channel.
     (folder / "signers").write_text(f"{told['allowed_signers']}\n")
     return folder / "site.json"
 
@@ -71,7 +71,7 @@ def test_it_is_imported_where_its_base_is(installed: Journey, made_for_it: Path)
     told = answer(installed, f"import {DESK}/{made_for_it.name} --home {home}")
     assert told["ok"], told
     assert answer(installed, f"verify {home}/releases/{NEXT} --home {home}")["version"] == NEXT
-    # The site's own home is as it was.
+    # The site's own home is unchanged.
     assert installed.lab.ssh(f"readlink {HOME}/current").output.strip() == "releases/1.0.0"
 
 

@@ -1,4 +1,4 @@
-"""Every behaviour of the contract, seen through Nginx on the installed site."""
+"""Each behaviour of the contract, tested through Nginx on the installed site."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ APP_HOSTS = ("app-1", "app-2")
 
 
 def b1(site: Journey) -> None:
-    """A key with a limit of its own is refused after it, on whichever host; others are not."""
+    """A key with its own limit is refused above that limit on every host; other keys are not."""
     headers = {"X-API-Key": site.limited_key()}
     seen: list[int] = []
     for _ in range(12):
@@ -28,7 +28,7 @@ def b1(site: Journey) -> None:
         seen.append(status)
         got = {name.lower(): value for name, value in got.items()}
         assert got["ratelimit-limit"] == "5"
-    # An earlier run may have used some of it up.
+    # An earlier run may have used a part of the limit.
     assert 429 in seen[:6]
     assert set(seen[seen.index(429) :]) == {429}, answer
     assert 1 <= int(got["retry-after"]) <= 65
@@ -38,7 +38,7 @@ def b1(site: Journey) -> None:
 
 
 def b1_address(site: Journey) -> None:
-    """The service knows the client's address from Nginx, and from nobody else."""
+    """The service takes the client's address from Nginx only."""
     request_id = f"e2e-{uuid.uuid4()}"
     forged = {"X-Request-ID": request_id, "X-Forwarded-For": "203.0.113.9"}
     assert site.request("GET", "/predict", headers=forged)[0] == 200
@@ -53,17 +53,17 @@ def b1_address(site: Journey) -> None:
 
 
 def scope_of_a_key(site: Journey) -> None:
-    """A key is good for what its entry says; this one may be used up, which is said first."""
+    """A key is valid for its scopes only; a used-up limit is reported before a missing scope."""
     headers = {"X-API-Key": site.limited_key()}
     status, _, answer = site.request("GET", "/items", key=False, headers=headers)
     assert (status, answer.get("scope")) in ((403, "items"), (429, None))
 
 
 def b2(site: Journey) -> None:
-    """The same text again comes from a cache, in whichever process, and is the same answer."""
+    """A repeated text is answered from the cache of each process, with the same answer."""
     body = {"text": f"a splendid day {uuid.uuid4()}"}
     answers, seen = [], []
-    # Two hosts with two processes each: the fifth request at the latest meets a cached answer.
+    # Two hosts have two processes each, so the fifth request gets a cached answer at the latest.
     for _ in range(5):
         status, headers, answer = site.request("POST", "/predict", body)
         assert status == 200
@@ -75,7 +75,7 @@ def b2(site: Journey) -> None:
 
 
 def b4(site: Journey) -> None:
-    """One JSON object a line; never a body, a key or a secret."""
+    """Logs have one JSON object per line, and never a body, a key or a secret."""
     marker = f"marker-{uuid.uuid4()}"
     request_id = f"e2e-{uuid.uuid4()}"
     body = {"text": marker}
@@ -98,7 +98,7 @@ def b4(site: Journey) -> None:
 
 
 def b5(site: Journey) -> None:
-    """Each request is counted once, whichever process and host answered."""
+    """Each request is counted once, by whichever process and host answered it."""
     before = counted(site)
     for _ in range(40):
         ok(site, "GET", "/predict")
@@ -122,7 +122,7 @@ def b6(site: Journey) -> None:
 
 
 def b7(site: Journey) -> None:
-    """Both workers are killed while they run jobs: each job still ends, once."""
+    """Both workers are killed while they run jobs; each job still ends exactly once."""
     with site.lab.running("router", API, "2"):
         job = {"source_type": "api", "config": {"url": f"{API_URL}/reviews"}}
         accepted = [ok(site, "POST", "/api/v1/jobs/trigger", job, 202)["job_id"] for _ in range(12)]
@@ -140,7 +140,7 @@ def b7(site: Journey) -> None:
 
 
 def b8_database(site: Journey) -> None:
-    """The site's own Postgres as a source: reading works, writing makes the job dead."""
+    """The site's own Postgres as a source: reading works, and a job that writes is dead."""
     ok(site, "POST", "/items", {"name": "splendid"}, 201)
     query = "SELECT id, name FROM items ORDER BY id DESC LIMIT 5"
     config = {"source": "own", "query": query, "text_field": "name"}
@@ -158,7 +158,7 @@ def b8_database(site: Journey) -> None:
 
 
 def b8_blocked(site: Journey) -> None:
-    """No job may reach the site's own machines."""
+    """No job can reach the site's own machines."""
     for url in (
         "http://127.0.0.1/",
         "http://169.254.169.254/",
@@ -187,7 +187,7 @@ def b9(site: Journey) -> None:
 
 
 def b12(site: Journey) -> None:
-    """While jobs wait for long a worker runs more at once; when none waits, as few as before."""
+    """A worker runs more jobs at once while the queue is old, and fewer again when it is empty."""
     with site.lab.running("router", API, "3"):
         job = {"source_type": "api", "config": {"url": f"{API_URL}/reviews"}}
         accepted = [ok(site, "POST", "/api/v1/jobs/trigger", job, 202)["job_id"] for _ in range(30)]
@@ -198,7 +198,7 @@ def b12(site: Journey) -> None:
 
 
 def reaches(site: Journey, wanted: Callable[[list[float]], bool]) -> bool:
-    """Whether the numbers of jobs that the workers run at once become as they should, in time."""
+    """Return whether the workers' concurrency reaches the expected value in time."""
     pattern = re.compile(r"^app_worker_concurrency(?:{.*})? (\S+)$", re.MULTILINE)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -243,13 +243,13 @@ def client(installed: Journey) -> Iterator[httpx.Client]:
 
 
 def refused(answer: httpx.Response, field: str = "") -> None:
-    """A 4xx in the service's own form, whoever of Nginx and the service gives it."""
+    """A 4xx answer has the service's form, whether Nginx or the service gives it."""
     assert answer.status_code in (400, 413, 422), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
     assert body["status"] == answer.status_code
     assert body["request_id"]
-    # A field of this name is known only as what the client sent.
+    # Answers show this field only to repeat what the client sent.
     assert field == MARK or MARK not in answer.text
 
 

@@ -34,7 +34,7 @@ def a4(site: Journey) -> None:
 
 
 def a5(site: Journey) -> None:
-    """Clients may not read metrics; the monitor zone may."""
+    """Clients are not allowed to read metrics; the monitor zone is."""
     assert site.request("GET", "/metrics", key=True)[0] == 403
     text = metrics_of(site, "app-1")
     for name in ("app_requests_total", "app_request_latency_seconds_bucket", "app_errors_total"):
@@ -49,7 +49,7 @@ def a6(site: Journey) -> None:
 
 
 def a7(site: Journey) -> None:
-    """A file job and an api job; a repeated key gets the same job."""
+    """Run a file job and an api job; a repeated idempotency key returns the same job."""
     site.feed()
     key = str(uuid.uuid4())
     job = {"source_type": "file", "config": {"root": "inbox", "path": "demo.csv"}}
@@ -87,7 +87,7 @@ def a8(site: Journey) -> None:
 
 
 def a9(site: Journey) -> None:
-    """A job that cannot succeed says so; an unknown one is a 404."""
+    """A job that cannot succeed reports the reason; an unknown job is a 404."""
     job = {"source_type": "file", "config": {"root": "inbox", "path": "not-there.csv"}}
     accepted = ok(site, "POST", "/api/v1/jobs/trigger", job, 202)
     status, answer = site.result_of(accepted["job_id"], seconds=120)
@@ -97,7 +97,7 @@ def a9(site: Journey) -> None:
 
 
 def a11(site: Journey) -> None:
-    """The report in each form; a format that is none is named."""
+    """Get the report in each form; an unknown format is refused by name."""
     site.feed()
     job = {"source_type": "file", "config": {"root": "inbox", "path": "demo.csv"}}
     accepted = ok(site, "POST", "/api/v1/jobs/trigger", job, 202)
@@ -120,7 +120,7 @@ def a11(site: Journey) -> None:
 
 
 def a10(site: Journey) -> None:
-    """A job whose source is away is cancelled between its attempts; it is in the list."""
+    """A job whose source does not answer is cancelled between attempts, and stays in the list."""
     job = {"source_type": "api", "config": {"url": f"{API_URL}/away"}}
     identity = ok(site, "POST", "/api/v1/jobs/trigger", job, 202)["job_id"]
     for _ in range(2):
@@ -151,7 +151,7 @@ def a13(site: Journey) -> None:
 
 
 def a14(site: Journey) -> None:
-    """One answer an item, in order, the same as alone; one wrong item refuses all of them."""
+    """Each item of a batch gets its answer, in order; one wrong item refuses the whole batch."""
     items = [{"text": "I love it."}, {"data": [5.1, 3.5, 1.4, 0.2]}, {"text": "I hate it."}]
     answer = ok(site, "POST", "/predict/batch", {"items": items})
     assert answer["count"] == len(items)
@@ -186,7 +186,7 @@ def a17(site: Journey) -> None:
 
 
 def a18(site: Journey) -> None:
-    """The documentation needs nothing but this site."""
+    """The API's documentation page loads nothing from outside this site."""
     status, _, document = site.request("GET", "/openapi.json", key=False)
     assert status == 200
     assert {"/predict", "/items", "/api/v1/jobs/trigger"} <= set(document["paths"])

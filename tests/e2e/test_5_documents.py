@@ -1,4 +1,4 @@
-"""Commands of the documents that only look: typed on the installed site, they answer as written."""
+"""Read-only commands of the documents, run on the installed site, print what the page shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client gets a key, uses it through Nginx and loses it, and no install is run for it."""
+"""A client gets a key, uses it through Nginx and loses it, without an installation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_key_is_made_used_and_revoked_without_an_install(installed: Journey) -
 
         assert status("/predict") == 200
         assert status("/items") == 403
-        # As a restore would: the database is from before the key.
+        # Like a restore: the database is older than the key.
         sql(installed, "DELETE FROM api_keys WHERE client = 'e2e'")
         listed = installed.play("keys").output
         assert re.search(r"e2e +- +predict +600 +[0-9a-f]{12} +not in the database", listed)
@@ -43,7 +43,7 @@ def test_a_key_is_made_used_and_revoked_without_an_install(installed: Journey) -
         installed.play("keys", "-e", "key_revoke=e2e")
         deadline = time.monotonic() + 30
         while status("/predict") != 401:
-            assert time.monotonic() < deadline, "a revoked key is still taken"
+            assert time.monotonic() < deadline, "a revoked key is still accepted"
             time.sleep(0.5)
         assert ok(installed, "GET", "/predict")
     finally:

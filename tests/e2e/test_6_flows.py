@@ -1,8 +1,8 @@
-"""The flow table holds: what it allows is open, everything else is closed, on every host.
+"""On every host, each flow of the table is open and everything else is closed.
 
-All pairs of zone and port are worked out from ``site_flows``. On every port that nothing uses a
-listener answers, so that a closed port is one that a filter closed. And each denied connection is
-made once without the hosts' tables, so that a closed port is not one that nobody could reach.
+The test derives all pairs of zone and port from ``site_flows``. A listener answers on each unused
+port, so only a filter can close a port. Each denied connection is also made once without the
+hosts' tables, to show that the port can be reached when no table closes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.e2e.support import (
     zone_of,
 )
 
-# Who tries: a host of each zone, a container on it, the jump host, and a client beyond the site.
+# Sources: a host of each zone, a container on it, the jump host, and a client outside the site.
 HOST_OF = {zone_of(host): host for host in reversed(HOSTS)}
 SOURCES = [*(f"{kind} in {zone}" for zone in ZONES for kind in ("host", "container"))]
 SOURCES += ["jump host", "client"]
@@ -49,12 +49,12 @@ def machine_of(source: str) -> str:
 
 
 def allowed(source: str, host: str, port: str) -> bool:
-    """Say what the flow table says of one connection."""
+    """Return whether the flow table allows one connection."""
     senders = {"jump host": {"mgmt", "any"}, "client": {"any"}}.get(source)
     if senders is None:
         senders = {source.rpartition(" ")[2]}
         if machine_of(source) == host:
-            # A container that asks its own host; clients may come from any address.
+            # A container may connect to its own host; clients may come from any address.
             senders |= {"self", "any"}
     return any(
         flow["from"] in senders and flow["to"] in (zone_of(host), "all") and port in flow["ports"]
@@ -86,7 +86,7 @@ def ask_all(lab: Lab) -> dict[str, dict[tuple[str, str], str]]:
 
 @dataclass
 class Answers:
-    """What was open with the hosts' tables, without them, and with them again."""
+    """Results with the hosts' tables, without them, and with them again."""
 
     guarded: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
     bare: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Answers:
 
 @contextmanager
 def no_tables(lab: Lab) -> Iterator[None]:
-    """Take Airlift's table away on every host for a moment."""
+    """Remove Airlift's table on every host for a moment."""
     for host in HOSTS:
         lab.console(host, f"systemctl stop {UNIT}")
     try:
@@ -128,7 +128,7 @@ def test_flow(answers: Answers, source: str, zone: str, port: str) -> None:
         got = answers.guarded[source][host, port]
         assert (got == "open") is wanted, f"{source} to {host}:{PORTS[port]} is {got}"
         assert (answers.again[source][host, port] == "open") is wanted
-        # Shown to be reachable once the rules are gone: the denial above is the table's doing.
+        # The port is reachable without the rules, so the table caused the denial above.
         assert answers.bare[source][host, port] == "open"
 
 

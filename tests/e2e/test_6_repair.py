@@ -1,4 +1,4 @@
-"""What goes wrong on a site that stands is told in a sentence, or mends itself."""
+"""A fault of an installed site is reported in one sentence, or repairs itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def redis(installed: Journey) -> Iterator[Journey]:
 
 
 def test_damaged_redis_mends_itself_and_says_so(redis: Journey) -> None:
-    # Its file is to hold something.
+    # Redis's file needs content that can be damaged.
     for _ in range(20):
         ok(redis, "GET", "/predict")
     redis.lab.console("data-1", _DAMAGE)
@@ -49,7 +49,7 @@ def test_damaged_redis_mends_itself_and_says_so(redis: Journey) -> None:
 
 @pytest.fixture
 def broken(installed: Journey) -> Iterator[Journey]:
-    """The site after an installation that could not start Redis; afterwards as before."""
+    """The site after an installation that could not start Redis; restored after the test."""
     yield installed
     installed.play("install", "--limit", "data-1", "--tags", "redis")
     said = installed.status().output
@@ -58,7 +58,7 @@ def broken(installed: Journey) -> Iterator[Journey]:
 
 
 def test_a_failed_install_is_told_with_its_reason(broken: Journey) -> None:
-    """Redis ends at once for a setting that it does not know; nobody waits five minutes for it."""
+    """Redis ends at once for an unknown setting; the run fails without waiting five minutes."""
     wrong = "-e", '\'{"redis_settings": {"no-such-setting": "1"}}\''
     done = broken.play("install", "--limit", "data-1", "--tags", "redis", *wrong, check=False)
     assert done.code == 2

@@ -1,4 +1,4 @@
-"""A changed setting of a site that serves comes up in the other colour, and nobody notices."""
+"""A changed setting of a serving site takes effect through the other colour; no request fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_a_setting_there_and_back_under_load(installed: Journey) -> None:
         assert "keeps serving until the switch" in done.output
         changed = agent(installed, "show")["active"]
         assert changed != before
-        # The first release has none before it that could stand by.
+        # The first release has no previous release that could be the standby.
         for host in APP_HOSTS:
             there = {name for name in services(installed, host) if name.startswith(("app", "work"))}
             assert there == {f"app-{changed}", f"worker-{changed}"}

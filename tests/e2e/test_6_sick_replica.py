@@ -1,4 +1,4 @@
-"""An app host freezes under load: soon nothing is sent to it, and it returns by itself."""
+"""An app host freezes under load: the edge sends it no requests, and it returns by itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_frozen_app_host_is_taken_out_and_returns(installed: Journey) -> None:
     assert found.shown["watcher"]["alive"]
     others = [one for name, one in found.shown["replicas"].items() if name != sick.HOST]
     assert [one["state"] for one in others] == ["in"]
-    # Neither its end nor its return is a new generation, or an event of a run.
+    # Removing and returning the replica makes no new generation and no event of a run.
     after = sick.show(installed.lab)
     same = ("generation", "live_generation", "served_generation", "since", "last_run")
     assert [after[key] for key in same] == [before[key] for key in same]

@@ -1,6 +1,6 @@
-"""Status names the host and the cause of what it used to call well, and nothing on a site that is.
+"""Status names host and cause of each fault, and reports nothing on a healthy site.
 
-Each fault is made on one app host, behind Ansible's back, and taken away again.
+Each fault is made on one app host by hand, without Ansible, and removed again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REPORT = f"{SITE}/.airlift/status.json"
 
 
 def said_by(site: Journey, *options: str) -> tuple[str, dict[str, Any]]:
-    """Return what status says, in one line, and the report that it wrote."""
+    """Return the output of status in one line, and the report that it wrote."""
     output = site.play("status", *options).output
     report: dict[str, Any] = json.loads(site.lab.read("jump", REPORT))
     return " ".join(output.split()), report

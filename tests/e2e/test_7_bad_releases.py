@@ -1,4 +1,4 @@
-"""Releases that must not serve: each is stopped by the gate meant for it, and nobody notices."""
+"""Each bad release is stopped by its gate before it serves, and no request fails."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BAD = [
         4,
         "colour",
         ("airlift-app-green is not ready after 25 s: models: not loaded",),
-        # It answers after a few.
+        # Readiness answers after a few requests.
         ("-e", "app_ready_seconds=25"),
     ),
     Bad("bad-smoke", "1.0.4", 6, "preview", ("POST /items answered 500 instead of 201",)),
@@ -67,7 +67,7 @@ def last_sentence(done: Done) -> str:
 
 @pytest.fixture(scope="module")
 def load(installed: Journey) -> Iterator[Load]:
-    """Clients that go on all the while; the last test looks at what became of them."""
+    """Clients that send requests during all tests; the last test checks their results."""
     with installed.load(12) as load:
         yield load
     assert load.result.failed == 0, str(load.result)
@@ -80,11 +80,11 @@ def stopped(request: pytest.FixtureRequest, installed: Journey, load: Load) -> t
 
 
 def upgrade(site: Journey, load: Load, bad: Bad) -> Done:
-    """Bring a bad release, and ask the site to upgrade to it."""
+    """Import a bad release, and run the upgrade to it."""
     load.phase(bad.patch)
     with site.timed(bad.patch):
         site.bring(patch=bad.patch, version=bad.version, serial=bad.serial)
-        # The one that comes furthest also shows that no key is ever in an argument.
+        # The release that passes most gates also shows that no key is ever in an argument.
         watched = watching(site.lab, ["jump", *HOSTS]) if bad.step == "preview" else None
         options = () if watched else NO_PREFLIGHT
         with watched or nullcontext():
@@ -133,7 +133,7 @@ def test_status_says_why(installed: Journey, stopped: tuple[Bad, Done]) -> None:
         "Site lab runs release 1.0.0: what serves is as it should be, but the last upgrade, "
         f"to {bad.version}, failed: " in said
     )
-    # From the directory of the release that serves; it confirms that one.
+    # From the directory of the active release, whose state it confirms.
     assert "Next: cd /opt/airlift/releases/1.0.0 && ./venv/bin/ansible-playbook" in said
 
 
@@ -152,7 +152,7 @@ def test_no_process_was_given_a_secret(
 # ---------------------------------------------------------------- a good release at a bad moment
 @pytest.fixture(scope="module")
 def offered(installed: Journey, load: Load) -> Journey:
-    """Release 1.1.0 is on the jump host, carried as what changed only."""
+    """Release 1.1.0 is on the jump host, imported from a delta."""
     load.phase("offered")
     offer(installed)
     return installed

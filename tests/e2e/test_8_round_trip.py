@@ -46,26 +46,26 @@ pytestmark = pytest.mark.timeout(3600)
 class Trip:
     """What happened."""
 
-    #: Verb, step meant, how it ended, step in which the journal says it was, what status says.
+    #: Operation, intended step, how it ended, step in the journal, output of status.
     killed: list[tuple[str, str, Done, str, str]] = field(default_factory=list)
     done: dict[str, Done] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     statuses: dict[str, str] = field(default_factory=dict)
-    #: What the agent and the engines said after each part.
+    #: What the agent and the engines reported after each part.
     refused: Done | None = None
     result: Result | None = None
 
 
 def status(journey: Journey) -> str:
-    """Return what status says, in one line."""
+    """Return the output of status in one line."""
     return " ".join(journey.status().output.split())
 
 
 def kill_in_each(journey: Journey, trip: Trip, verb: str, kills: list[tuple[str, float]]) -> None:
-    """Start a playbook again and again, and kill it in one step after the other."""
+    """Start a playbook repeatedly; kill each run in the next step."""
     for step, seconds in kills:
         killed, where = kill_in(journey, verb, step, seconds)
-        # Each status is a few seconds; the ones that differ most are enough.
+        # Each run of status takes seconds, so only the most different states are checked.
         said = status(journey) if step in {"backup", "colour", "workers"} else ""
         trip.killed.append((verb, step, killed, where, said))
 
@@ -83,7 +83,7 @@ def trip(installed: Journey) -> Trip:
     journey, trip = installed, Trip()
     offer(journey)
     for host in APP_HOSTS:
-        # A refused upgrade to this release may have delivered it; the step is tested here.
+        # An earlier, refused upgrade may have delivered this release; the step is tested here.
         journey.lab.console(host, "docker image rm --force airlift/app:1.1.0", check=False)
     journey.feed()
     with journey.load(30) as load:
@@ -96,7 +96,7 @@ def trip(installed: Journey) -> Trip:
         serves(journey, "1.1.0", "green")
         nothing_is_left_over(journey)
         trip.statuses["upgraded"] = status(journey)
-        # An operator cleans up; what stands by is running, so nothing of the way back goes.
+        # An operator cleans up; the standby's containers run, so the rollback images stay.
         for host in APP_HOSTS:
             journey.lab.console(host, "docker container prune --force")
         load.phase("rollback")
@@ -122,7 +122,7 @@ def trip(installed: Journey) -> Trip:
         kill_in_each(journey, trip, "rollback", BACK_KILLS)
         play(journey, trip, "second rollback", "rollback")
         load.phase("steady")
-        # However quick the trip was: so many requests that one in ten thousand is seen.
+        # Enough requests to see one failure in ten thousand, however short the round trip was.
         time.sleep(max(5, 350 - (time.monotonic() - begun)))
     trip.result = load.result
     print(load.result)
@@ -179,7 +179,7 @@ def test_the_controller_was_killed_in_every_step(trip: Trip) -> None:
     for _, step, killed, _, _ in trip.killed:
         assert killed.code == 255, f"{step}: {killed.output[-2000:]}"
         assert not ended(killed.output), step
-    # The agent finishes its switch, whoever is killed on the jump host.
+    # The agent finishes its switch, whichever process is killed on the jump host.
     seen = {where for _, _, _, where, _ in trip.killed}
     assert seen >= {"images", "backup", "schema", "colour", "workers", "finish"}
 
@@ -191,7 +191,7 @@ def test_status_told_the_truth_in_between(trip: Trip) -> None:
         release = "1.1.0" if verb == "upgrade" else "1.0.0"
         place = f" in step {where}" if where else ""
         assert f"{verb} to {release} was interrupted{place}; resume with {verb}.yml" in said, step
-        # The command is complete: it can be copied as it stands.
+        # The printed command is complete and can be copied.
         following = said.rpartition("Next: ")[2]
         assert f"--vault-id=lab@/opt/airlift/sites/lab.vault-password playbooks/{verb}" in following
         assert "in progress" not in said
@@ -206,7 +206,7 @@ def test_the_same_command_finished_the_work(trip: Trip) -> None:
 
 
 def test_an_upgraded_site_is_what_install_would_make(trip: Trip) -> None:
-    """So an installation that is done again changes nothing, either."""
+    """A repeated installation changes nothing either."""
     output = trip.done["install"].output
     assert [line for line in output.splitlines() if line.startswith("changed:")] == []
     assert recap(output).changed == 0
@@ -243,7 +243,7 @@ def test_a_rollback_that_the_schema_forbids_is_refused(trip: Trip) -> None:
 
 
 def test_a_warm_rollback_takes_seconds(trip: Trip) -> None:
-    """No limit in seconds here: a machine may be slow. It starts no container of the service."""
+    """No limit in seconds: a machine may be slow. No container of the service is started."""
     output = trip.done["first rollback"].output
     assert "which is warm" in output
     assert "Container of app-blue" not in output
@@ -258,7 +258,7 @@ def test_the_site_is_as_a_rollback_leaves_it(installed: Journey, trip: Trip) -> 
 
 
 def test_current_and_previous_images_are_kept_and_no_other(installed: Journey, trip: Trip) -> None:
-    """Not one of the bad releases, which all came to these hosts."""
+    """None of the bad releases' images, which all came to these hosts, is left."""
     assert trip
     kept = set()
     for release in ("1.0.0", "1.1.0"):
@@ -274,7 +274,7 @@ def test_current_and_previous_images_are_kept_and_no_other(installed: Journey, t
 
 
 def test_every_backup_is_from_before_the_migrations(installed: Journey, trip: Trip) -> None:
-    """Runs that came later made none: it would push out the one that is needed."""
+    """Later runs made no backup, because it would displace the one that is needed."""
     assert trip
     utc = "to_char(applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
     migrated = sql(installed, f"SELECT {utc} FROM schema_version WHERE version = 3")[0]

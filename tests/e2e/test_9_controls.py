@@ -1,7 +1,7 @@
-"""Negative controls: what the swap avoids does fail, and the same load sees it.
+"""Negative controls: without the swap's rules requests fail, and the same load reports it.
 
-Without these, "0 failed" could mean that nobody looked. Each breaks one rule of the swap on the
-real edge, with the clients and the release of the tests before.
+Without these, "0 failed" could mean that the load cannot see failures. Each breaks one rule of
+the swap on the real edge, with the clients and the release of earlier tests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RULE = "keepalive_min_timeout"
 
 @pytest.fixture(scope="module", autouse=True)
 def locked(installed: Journey) -> Iterator[Journey]:
-    """Both colours run the release that serves, and this run may switch between them."""
+    """Both colours run the active release, and this run may switch between them."""
     said = agent(installed, "show")
     for host in APP_HOSTS:
         there = services(installed, host)
@@ -37,14 +37,14 @@ def locked(installed: Journey) -> Iterator[Journey]:
 
 
 def switch(journey: Journey, colour: str) -> None:
-    """Let a colour serve, with the release that its containers run."""
+    """Make a colour active, with the release that its containers run."""
     release, serial = ("1.0.0", "2") if colour == "blue" else ("1.1.0", "10")
     words = ["--run", RUN, "--to", colour, "--release", release, "--serial", serial]
     agent(journey, "switch", *words)
 
 
 def back_and_forth(journey: Journey, times: int) -> Result:
-    """Switch under clients of whom many are far away, which is where a race is lost."""
+    """Switch while many clients have a long delay, which makes the race likely."""
     with journey.load(50, far=0.8, delay=0.025, slow_every=0) as load:
         time.sleep(4)
         for _ in range(times):

@@ -1,6 +1,6 @@
-"""After an upgrade: a power cut of every machine, then new passwords and the way back.
+"""After an upgrade: a power cut of every machine, then new passwords and a rollback.
 
-Nobody is there: no playbook is run between the cut and the moment when the site serves again.
+No playbook runs between the cut and the moment when the site serves again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(1800)
 
 @dataclass
 class Story:
-    """What was seen."""
+    """What the test observed."""
 
     before: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
     after: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
@@ -37,7 +37,7 @@ def everything(journey: Journey) -> dict[str, dict[str, tuple[str, str]]]:
 
 
 def settled(journey: Journey, seconds: float = 120) -> str:
-    """Return what status says once nothing is starting any more, in one line."""
+    """Return the output of status in one line, after all containers have started."""
     deadline = time.monotonic() + seconds
     while True:
         said = " ".join(journey.status().output.split())
@@ -77,7 +77,7 @@ def test_status_is_clean_after_it(story: Story) -> None:
 
 
 def test_new_passwords_leave_the_standby_able_to_serve(installed: Journey, story: Story) -> None:
-    """It was made again with them, as the release before; so the way back is the quick one."""
+    """The standby was recreated with the new passwords, so the rollback is a warm one."""
     assert recap(story.done["install"].output).failed == 0
     assert "no longer warm" not in story.done["install"].output
     rollback = story.done["rollback"]

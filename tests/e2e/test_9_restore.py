@@ -1,6 +1,6 @@
-"""The last resort, as docs/OPERATIONS.md has it: the database as it was when the dump was made.
+"""Restore a backup as docs/OPERATIONS.md describes: the database equals the dump.
 
-After everything else: it takes away what the tests before have written.
+This file is last, because a restore removes what earlier tests have written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def test_a_backup_is_restored_by_the_documented_commands(installed: Journey) -> 
     record = json.loads(installed.lab.read("data-1", done.output.strip()))
     assert agent(installed, "show")["release"] == "1.0.0"
     installed.play("retire")
-    # Of a time after the dump.
+    # Written after the dump.
     sql(installed, "INSERT INTO schema_version VALUES (9, 1)")
     words = documented("restore", "OPERATIONS.md")
     words, count = re.subn(r"DUMP=\S+", f"DUMP={FOLDER}/{record['dump']}", words)

@@ -1,4 +1,4 @@
-"""What the tests of upgrades share: the agent, the database, and what a site should look like."""
+"""Helpers of the upgrade tests: the agent, the database, and the expected state of a site."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scripts.journey import HOME, SITE, VAULT_PASSWORD, Journey
 from scripts.lab import Done
 from tests.e2e.support import HOSTS, kill_playbook
 
-#: For a play on a site that preflight has judged a moment ago.
+#: Options for a play on a site that preflight has just checked.
 NO_PREFLIGHT = ("--skip-tags", "preflight")
 SETTINGS = f"{SITE}/group_vars/all/main.yml"
 INVENTORY = f"{SITE}/hosts.yml"
@@ -34,7 +34,7 @@ def agent(journey: Journey, *words: str) -> dict[str, Any]:
 
 
 def serving(journey: Journey) -> str:
-    """Return the release that serves."""
+    """Return the active release."""
     return str(agent(journey, "show")["release"])
 
 
@@ -51,7 +51,7 @@ def until_well(journey: Journey, seconds: float = 180) -> None:
 
 
 def offer(journey: Journey) -> None:
-    """Have release 1.1.0 on the jump host, carried as what changed only."""
+    """Import release 1.1.0 on the jump host from a delta."""
     if journey.lab.ssh("test -d /opt/airlift/releases/1.1.0", check=False).code != 0:
         with journey.timed("bring 1.1.0"):
             journey.bring(patch="1.1.0")
@@ -123,7 +123,7 @@ def kill_in(
         watcher = threading.Thread(target=watch, args=[reader.stdout])
         watcher.start()
         try:
-            # What preflight finds does not change from one kill to the next.
+            # Preflight's result does not change between two kills.
             done = journey.play(verb, *NO_PREFLIGHT, *options, check=False)
         finally:
             assert reader.stdin is not None
@@ -149,7 +149,7 @@ def services(journey: Journey, host: str) -> dict[str, tuple[str, str]]:
 
 
 def serves(journey: Journey, release: str, colour: str) -> dict[str, Any]:
-    """See that a release serves with a colour, that nobody is at work and nothing was cut off."""
+    """Check that a release serves with a colour, and that no run is in progress or interrupted."""
     said = agent(journey, "show")
     assert (said["release"], said["active"]) == (release, colour)
     assert said["served_generation"] == said["live_generation"] == said["generation"]
@@ -158,13 +158,13 @@ def serves(journey: Journey, release: str, colour: str) -> dict[str, Any]:
         there = services(journey, host)
         assert there[f"app-{colour}"] == ("running", release)
         assert there[f"worker-{colour}"] == ("running", release)
-        # What must not run does not exist: a stopped container could come back.
+        # A container that must not run must not exist, because a stopped one could start again.
         assert {state for state, _ in there.values()} == {"running"}, there
         assert [name for name in there if "worker" in name] == [f"worker-{colour}"]
     return said
 
 
-#: Runs on the jump host: takes names out of the site's vault, so that they are made up again.
+#: Runs on the jump host: removes names from the site's vault, so that they are generated again.
 _FORGET = """
 import subprocess, sys, yaml
 vault, password, *names = sys.argv[1:]
@@ -195,7 +195,7 @@ def edit(journey: Journey, path: str, change: Callable[[dict[str, Any]], object]
 
 
 def set_score(journey: Journey, score: float | None) -> None:
-    """Set the service's score of a text without evidence; None takes the setting away."""
+    """Set the service's score of a text without evidence; None removes the setting."""
 
     def change(settings: dict[str, Any]) -> None:
         settings.pop("app_baseline_score", None)
@@ -206,7 +206,7 @@ def set_score(journey: Journey, score: float | None) -> None:
 
 
 def nothing_is_left_over(journey: Journey) -> None:
-    """No container, lock, half file or port of a run that is over."""
+    """Check that an ended run leaves no container, lock, partial file or open port."""
     edge, data = journey.lab.console, journey.lab.console
     assert (
         edge("edge-1", "find /etc/airlift/edge -name '*.staged' -o -name 'live.new'").output == ""

@@ -1,6 +1,6 @@
-"""`python -m tests.kill`: kill everything, many times, and count what was lost.
+"""`python -m tests.kill`: kill each process many times, and count lost jobs.
 
-Exit codes: 0 nothing lost, doubled or wrong; 1 something was; 2 the command line is wrong.
+Exit codes: 0 no job lost, duplicated or wrong; 1 at least one; 2 the command line is wrong.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The service with one safety taken out, to see that the oracle notices."""
+"""The service without one of its safeguards: negative controls of the oracle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service's real processes, and who kills them."""
+"""The service's real processes, and the code that kills them."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class Fleet:
         self.site.redis.up()
 
     def flush_redis(self) -> None:
-        """FLUSHALL: streams and groups are gone under those who read them."""
+        """FLUSHALL: streams and groups disappear while workers read them."""
         assert self.site.redis.command("FLUSHALL")
         self.count("redis flushall")
 
@@ -212,7 +212,7 @@ class Slot(threading.Thread):
         self.failure: BaseException | None = None
 
     def run(self) -> None:
-        """Work the plan off; then leave a healthy worker behind."""
+        """Carry out the plan; then leave a healthy worker running."""
         try:
             for item in self._plan:
                 if self._once(item) or self._once(item):

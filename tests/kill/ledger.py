@@ -1,4 +1,4 @@
-"""What the clients know: each job they asked for, and what they were answered."""
+"""Record of the clients: each job that they requested, and the answers that they got."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Entry:
     key: str = field(default_factory=lambda: str(uuid.uuid4()))
     #: Every id that a 202 gave for this key: more than one is a duplicate.
     ids: set[str] = field(default_factory=set)
-    #: The answer to its cancellation: 200 or 409, or 404 if the 202 was a lie.
+    #: The answer to its cancellation: 200 or 409, or 404 if the accepted job was lost.
     cancelled: int | None = None
 
     def body(self, address: str) -> dict[str, Any]:

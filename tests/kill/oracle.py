@@ -37,7 +37,7 @@ CREATE TRIGGER kill_update AFTER UPDATE ON jobs FOR EACH ROW
 
 @dataclass
 class Verdict:
-    """The outcome of a run; each fault is told in words."""
+    """The outcome of a run, with a message for each fault."""
 
     accepted: int = 0
     lost: int = 0

@@ -1,4 +1,4 @@
-"""One run: a calm beginning, a storm of kills under load, a calm end, a verdict."""
+"""One run: jobs without kills, jobs with many kills under load, a quiet end, and the verdict."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BACKLOG = 150
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of everything."""
+    """Sizes and durations of a run."""
 
     jobs: int
     seed: int = 1
@@ -66,7 +66,7 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Nothing lost, doubled or wrong, and every place was killed at."""
+        """Whether no job is lost, duplicated or wrong, and each failpoint killed a process."""
         return not self.verdict.faults and not self.missed
 
 
@@ -201,7 +201,7 @@ class _Run:
         self.references["changing"] = oracle.comparable(result)
 
     def _killed_with_nothing_to_do(self, point: str) -> bool:
-        """A worker that waits for hints gets one and dies before it looks."""
+        """A worker gets a wake-up message and is killed before it claims the job."""
         self.fleet.rearm(point)
         worker = self.fleet.worker("idle", AIRLIFT_FAILPOINTS=f"{point}=kill")
         for _ in range(20):
@@ -212,7 +212,7 @@ class _Run:
         return False
 
     def _killed_giving_back(self, point: str) -> bool:
-        """A worker that must end before its job is done dies while it gives the job back."""
+        """A worker that stops before its job is done is killed while it requeues the job."""
         self.fleet.rearm(point)
         worker = self.fleet.worker(
             "drained", AIRLIFT_FAILPOINTS=f"{point}=kill", WORKER_DRAIN_SECONDS="0.05"
@@ -281,7 +281,7 @@ class _Run:
                 self.fleet.rearm(point)
 
     def _service_kills(self) -> None:
-        """Kill everything that is not a job worker, in an order of chance."""
+        """Kill every process that is not a job worker, in random order."""
         fleet = self.fleet
         ways: list[Callable[[], None]] = [
             lambda: fleet.kill_api_worker(self.chance),

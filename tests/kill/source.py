@@ -43,7 +43,7 @@ class Source:
             request_queue_size = 128
 
             def handle_error(self, *_arguments: Any) -> None:
-                """A killed worker breaks its connections; that is the point."""
+                """Ignore broken connections: killed workers leave them."""
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.address = f"127.0.0.1:{self.server.server_address[1]}"

@@ -1,4 +1,4 @@
-"""The journey's fixtures, for the long proofs on the lab; and what they found, for docs/proofs."""
+"""The journey's fixtures for the long tests on the lab, and their pages in docs/proofs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A deployment as a runner on the jump host does it: the same `make` targets and settings.
+"""Deploy as a runner on the jump host does, with the same `make` targets and settings.
 
-One named part of `make soak`: `make soak-deploy`. The lab's jump host has no `make`: what a target
-would run there is asked of `make -n` here.
+One named part of `make soak`: `make soak-deploy`. The lab's jump host has no `make`, so the
+test gets the commands of a target from `make -n` here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BAD = ("bad-late", "1.0.6", 8)
 
 @dataclass(frozen=True)
 class Result:
-    """How a target ended, and what the pipeline was told."""
+    """How a target ended, and what it reported to the pipeline."""
 
     code: int
     output: str
@@ -46,7 +46,7 @@ class Runner:
     bundle: str = ""
 
     def check_out(self) -> None:
-        """Lay there what the deployment needs of the tree, as `actions/checkout` does."""
+        """Copy the part of the tree that the deployment needs, as `actions/checkout` does."""
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
             for path in [ROOT / "scripts" / "__init__.py", *(ROOT / "scripts/deploy").glob("*.py")]:
@@ -78,7 +78,7 @@ class Runner:
         return Result(done.code, done.output, values, summary)
 
     def good(self, target: str, **settings: str) -> Result:
-        """Run a target that has to end well."""
+        """Run a target that must succeed."""
         done = self.run(target, **settings)
         assert done.code == 0, done.output[-4000:]
         return done
@@ -166,7 +166,7 @@ def test_a_rollback_by_hand_leaves_the_release_that_is_meant_and_no_other(runner
 
 
 def test_a_job_that_is_cancelled_is_finished_by_the_same_job(runner: Runner) -> None:
-    """Like a cancelled job, or a runner that is stopped: a signal in the middle of the upgrade."""
+    """A signal in the middle of the upgrade, as for a cancelled job or a stopped runner."""
     journey = runner.journey
     with journey.load(12) as load:
         stop = "timeout --preserve-status --signal=TERM 45"

@@ -50,7 +50,7 @@ class Site:
     def under_load(self, verb: str, record: Record, *, release: str = "") -> int:
         """Run a playbook while clients send requests; return how much it changed."""
         with self.journey.load(RATE) as load:
-            # So talkative that each task tells what it changed.
+            # With enough verbosity that each task reports what it changed.
             done = self.journey.play(verb, "-v", release=release)
         found, changed = load.result, recap(done.output).changed
         record("requests", found.sent)
@@ -62,7 +62,7 @@ class Site:
         return changed
 
     def serves(self, release: str) -> None:
-        """See that a release serves, that nothing is left over, and that status is clean."""
+        """Check that a release serves, that no remains exist, and that status finds no problem."""
         serves(self.journey, release, agent(self.journey, "show")["active"])
         nothing_is_left_over(self.journey)
         self.journey.smoke()
@@ -112,7 +112,7 @@ def site(request: pytest.FixtureRequest) -> Site:
     of_old = yaml.safe_load((older / "bundle/release.yml").read_text())
     first = journey.dist / f"airlift-{of_old['version']}-amd64.tar"
     version, serial = version_above(of_old, journey.release())
-    # A delta: it also shows that this tree's bundle stands on the older one's.
+    # A delta, to test that this tree's bundle can be based on the older tree's.
     journey.build(version=version, serial=serial, since=first)
     journey.carry()
     journey.bootstrap()
@@ -129,7 +129,7 @@ def test_it_upgrades_to_this_tree_under_load(site: Site, record_property: Record
 def test_install_recreates_no_container_that_the_older_tree_made(
     site: Site, record_property: Record
 ) -> None:
-    """The first one brings what an upgrade leaves alone; the page says what."""
+    """The first installation changes what an upgrade does not; the page lists it."""
     before = site.containers()
     site.under_load("install", record_property, release=site.new)
     after = site.containers()

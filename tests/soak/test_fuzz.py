@@ -1,4 +1,4 @@
-"""Each parser of foreign bytes is tried for long: it takes an input or refuses it in words.
+"""Fuzz each parser of foreign bytes for long: it accepts an input or refuses it with a message.
 
 One named part of `make soak`: `make soak-fuzz`, for AIRLIFT_FUZZ_SECONDS in all (an hour). What was
 found lies below .cache/fuzz/, with the inputs that reached something new.

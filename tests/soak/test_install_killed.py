@@ -8,7 +8,7 @@ from scripts.journey import Journey, recap
 from scripts.lab import Done
 from tests.e2e.support import kill_at
 
-#: Every so many tasks a run is killed; the next one starts from what it left.
+#: A run is killed after this many tasks; the next run starts from its remains.
 EVERY = 12
 
 

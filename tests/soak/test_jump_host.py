@@ -1,4 +1,4 @@
-"""The jump host dies: a second one rolls back, and the saved state comes back as it was.
+"""The jump host is lost: a second one rolls the site back, and the saved state is restored.
 
 The tests are steps of one story. One named part of `make soak`: `make soak-jump`.
 """
@@ -47,7 +47,7 @@ def certificates(journey: Journey) -> list[str]:
 
 @pytest.fixture(scope="module")
 def before() -> dict[str, object]:
-    """What was there before the jump host died."""
+    """The state before the jump host was lost."""
     return {}
 
 
@@ -67,7 +67,7 @@ def saved(installed: Journey, before: dict[str, object]) -> Iterator[Journey]:
 
 
 def test_a_second_jump_host_with_inventory_and_vault_rolls_back(saved: Journey) -> None:
-    """It has neither the authority nor the records, and makes no new ones in silence."""
+    """It has neither the authority nor the records, and refuses to make new ones unasked."""
     journey = saved
     journey.lab.console(
         "jump",
@@ -97,7 +97,7 @@ def test_the_state_comes_back_and_nothing_changes(
     saved: Journey, before: dict[str, object]
 ) -> None:
     journey = saved
-    # Killed on its way, it leaves nothing half done.
+    # A killed restore leaves no partial state.
     python = f"{HOME}/current/venv/bin/python"
     command = f"{python} -m bundle state restore {STATE} --passphrase-file {PASSPHRASE}"
     journey.lab.ssh(f"timeout --signal KILL 0.6 {command} || :")

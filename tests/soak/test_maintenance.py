@@ -38,7 +38,7 @@ Record = Callable[[str, object], None]
 
 @contextmanager
 def nobody_notices(journey: Journey, record: Record) -> Iterator[None]:
-    """Send requests all the while; none may fail."""
+    """Send requests during the block; none may fail."""
     with journey.load(RATE) as load:
         yield
     found = load.result
@@ -57,7 +57,7 @@ def maintain(journey: Journey, what: str, host: str = HOST, *, check: bool = Tru
 
 
 def drained(journey: Journey) -> list[str]:
-    """Return the hosts that are out; the edge has no line for them."""
+    """Return the drained hosts, for which the edge has no line."""
     shown = agent(journey, "show")
     out = sorted(shown["drained"])
     assert not set(out) & set(shown["app_hosts"])
@@ -66,7 +66,7 @@ def drained(journey: Journey) -> list[str]:
 
 
 def is_told(journey: Journey, host: str = HOST) -> None:
-    """See that status warns of a drained host and finds nothing else."""
+    """Check that status warns of a drained host and reports nothing else."""
     journey.play("status", release=serving(journey))
     report = json.loads(journey.lab.read("jump", f"{SITE}/.airlift/status.json"))
     assert [one["level"] for one in report["problems"]] == ["warning"], report["problems"]
@@ -89,7 +89,7 @@ def test_a_host_is_drained_rebooted_and_brought_back(
         assert f"{HOST} is drained: it gets no requests and no jobs" in said
         assert "worker-blue" not in services(installed, HOST)
         reboot(installed, HOST)
-        # What was removed does not come back with its engine, and neither does the host.
+        # After its engine restarts, the host is still drained and its removed containers stay away.
         assert "worker-blue" not in services(installed, HOST)
         assert drained(installed) == [HOST]
         is_told(installed)
@@ -122,7 +122,7 @@ def test_the_last_app_host_is_refused(installed: Journey, record_property: Recor
         said = maintain(installed, "drain", "app-1", check=False)
         assert "app-1 would leave no app host that serves" in said
         assert f"{HOST} is drained by operator@jump since" in said
-        # A refusal is no failed run.
+        # A refusal is not recorded as a failed run.
         is_told(installed)
         maintain(installed, "bring_back")
     until_well(installed)
@@ -182,7 +182,7 @@ def test_an_upgrade_and_a_rollback_go_on_without_a_host_that_is_off(
         installed.lab.docker("start", installed.lab.name(HOST))
         reboot(installed, HOST)
         maintain(installed, "bring_back")
-    # In line: the release and its standby, which it had missed.
+    # The returned host has the release and the standby that it had missed.
     serves(installed, "1.1.0", agent(installed, "show")["active"])
     until_well(installed)
     installed.play("rollback", release="1.1.0")
@@ -208,7 +208,7 @@ def test_an_app_host_is_added_and_removed_by_a_line_of_the_inventory(
         installed.play("install", release=release)
         shown = agent(installed, "show")
         assert set(shown["app_hosts"]) == {"app-1", "app-2", "app-3"}
-        # Neither Postgres nor Redis was replaced for it.
+        # Adding the host replaced neither Postgres nor Redis.
         assert installed.lab.console("data-1", CONTAINERS).output == data
         assert services(installed, "app-3")[f"app-{shown['active']}"] == ("running", release)
         until_well(installed)

@@ -34,7 +34,7 @@ def on(host: str, script: str) -> Callable[[Journey], object]:
 
 
 def forgotten_key(journey: Journey) -> None:
-    """As after a restore."""
+    """Make the state that a restore leaves."""
     sql(journey, "DELETE FROM api_keys WHERE client = 'limited'")
 
 
@@ -62,7 +62,7 @@ def test_what_is_printed_mends_it(upgraded: Journey, fault: str) -> None:
     journey = upgraded
     breaking, named = FAULTS[fault]
     breaking(journey)
-    # The watch's silence is told after ten seconds.
+    # Status reports a silent watch after ten seconds.
     time.sleep(12)
     found = report(journey)
     assert found["verdict"] != "ok"

@@ -1,4 +1,4 @@
-"""Whatever happens to an upgraded site, it can go back, forward again, and be installed.
+"""After each change to an upgraded site, rollback, upgrade and installation still work.
 
 Each change is made before each of three operations: rollback, upgrade, install. After each of them
 status finds nothing wrong, and a client is served. One named part of `make soak`:
@@ -32,7 +32,7 @@ from tests.e2e.upgrades import (
 )
 
 GONE = "app-2"
-#: A host as it comes: no container, no image, nothing of ours.
+#: An empty host: no container, no image, nothing of Airlift.
 BARE = """
 docker ps --all --quiet | xargs --no-run-if-empty docker rm --force
 docker system prune --all --force
@@ -77,7 +77,7 @@ def containers_pruned(journey: Journey) -> None:
     for host in APP_HOSTS:
         journey.lab.console(host, "docker container prune --force")
     shown = json.loads(journey.lab.console("edge-1", "airlift-swap show").output)
-    # What a rash hand takes as well.
+    # A careless clean-up removes this too.
     journey.lab.console("app-1", 'docker rm --force "$1"', f"airlift-app-{shown['standby']}")
 
 
@@ -149,7 +149,7 @@ def test_it_goes_back_forward_and_is_installed(
         if change is host_gone:
             journey.lab.docker("unpause", journey.lab.name(GONE))
             if operation == "rollback":
-                # It goes without the host, and says what is left to do.
+                # The run continues without the host, and reports what remains to do.
                 assert done.code == 0, done.output[-3000:]
                 assert f"{GONE} did not answer and was not changed" in done.output
                 play(journey, "install")

@@ -36,14 +36,14 @@ def retired(journey: Journey) -> None:
 
 
 def half_upgraded(journey: Journey) -> None:
-    """The new colour runs and serves, the workers are being changed; then the operator is gone."""
+    """Interrupt an upgrade after the switch, while the workers are being changed."""
     rollback(journey)
     killed, where = kill_in(journey, "upgrade", "workers", 1.0)
     assert killed.code == 255
     assert where in {"workers", "finish"}
 
 
-#: In this order: each state is made from the one before.
+#: The order matters, because each state is made from the previous one.
 STATES: dict[str, Callable[[Journey], object]] = {
     "installed": lambda _: None,
     "upgraded": upgrade,
@@ -97,7 +97,7 @@ def problems(journey: Journey) -> set[str]:
 
 
 def until_as(journey: Journey, before: set[str]) -> None:
-    """Wait until status finds nothing but what it found before the cut."""
+    """Wait until status reports the same problems as before the power cut."""
     deadline = time.monotonic() + 180
     while new := problems(journey) - before:
         assert time.monotonic() < deadline, new

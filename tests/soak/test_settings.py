@@ -1,4 +1,4 @@
-"""Settings of a site that serves change by the other colour: nobody notices, uploads included.
+"""Settings change through the other colour, and no request or upload fails.
 
 One named part of `make soak`:
 
@@ -36,12 +36,12 @@ pytestmark = pytest.mark.timeout(4 * 3600)
 
 
 def install(journey: Journey, *, check: bool = True) -> Done:
-    """Apply the inventory from the directory of the release that serves."""
+    """Apply the inventory from the directory of the active release."""
     return journey.play("install", release=serving(journey), check=check)
 
 
 def started(journey: Journey, host: str, *names: str) -> str:
-    """Return which containers these are, and since when they run."""
+    """Return the identity and the start time of containers."""
     return journey.lab.console(host, STARTED, *(f"airlift-{name}" for name in names)).output
 
 
@@ -59,14 +59,14 @@ def under_load(journey: Journey, record: Record, *, uploads: float = 100) -> Non
 
 @pytest.fixture(scope="module")
 def upgraded(installed: Journey) -> Journey:
-    """The site serves 1.1.0, and 1.0.0 stands by."""
+    """The site serves 1.1.0, with 1.0.0 as its standby."""
     offer(installed)
     installed.play("upgrade")
     return installed
 
 
 def is_exchanged(journey: Journey, before: str) -> None:
-    """The other colour serves the release, and the previous one stands by, warm."""
+    """The other colour serves the release, and the previous release is a warm standby."""
     said = agent(journey, "show")
     assert (said["active"], said["standby"]) != (before, before)
     assert (said["standby"], said["previous_release"]) == (before, "1.0.0")
@@ -114,7 +114,7 @@ def test_a_setting_with_which_it_does_not_start(upgraded: Journey, record_proper
     assert "still serves 1.1.0" in done.output
     assert agent(upgraded, "show")["active"] == before
     assert {host: started(upgraded, host, f"app-{before}") for host in APP_HOSTS} == there
-    # What it cost is said, and the same command, with a right value, gives it back.
+    # The run reports the lost standby; the same command with a correct value restores it.
     assert "was not created again after a change of settings" in " ".join(
         upgraded.status().output.split()
     )

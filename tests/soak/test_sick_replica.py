@@ -1,4 +1,4 @@
-"""Every way in which an app host may be sick: no request fails that was sent after five seconds."""
+"""For each kind of sick app host: no request that is sent after five seconds fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scripts.journey import Journey
 @pytest.mark.timeout(2 * 3600)
 @pytest.mark.parametrize("sickness", sick.SICKNESSES)
 def test_nobody_notices_after_five_seconds(installed: Journey, sickness: str) -> None:
-    # A narrow pipe is for few requests: what does not fit into it is late, and not lost.
+    # A slow link carries few requests: an excess of them would be late instead of lost.
     found = sick.measure(installed, sickness, seconds=40, rate=8 if sickness == "slowed" else 40)
     assert found.failed == 0, str(found.result)
     if sickness != "slowed":

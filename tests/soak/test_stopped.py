@@ -1,4 +1,4 @@
-"""More releases that must not serve, under load: what tests/e2e shows with one for each gate."""
+"""More bad releases under load; tests/e2e has one for each gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One stack for all tests of this folder, and nothing of it afterwards."""
+"""One stack for all tests of this folder, removed afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = ("airlift-stack-env", "198.19.244")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to `make soak-stack` what takes minutes, or rarely breaks alone."""
+    """Skip tests that take minutes or rarely fail alone; `make soak-stack` runs them."""
     if not LONG:
         for item in items:
             if item.get_closest_marker("long"):
@@ -49,7 +49,7 @@ def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         API_SOURCES_ALLOWED='["api-source:8088", "api-away:8088"]',
         API_SOURCES_NETWORKS=f'["{network}.64/26"]',
     )
-    # Of a run that was killed.
+    # Remains of a run that was killed.
     if made.left():
         made.compose("--profile", "*", "down", "--volumes", "--timeout", "5")
     try:
@@ -92,7 +92,7 @@ def tree(images: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
-    # Images are built from what git knows; the core does not come that far.
+    # Images are built from the files that git tracks; the core tests never build one.
     who = ("-c", "user.name=Tests", "-c", "user.email=tests@airlift.example")
     for words in (("init", "-q"), ("add", "-A"), (*who, "commit", "-q", "-m", "A copy")):
         if LONG:

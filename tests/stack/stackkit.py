@@ -1,4 +1,4 @@
-"""A local stack of the tests' own: other names, ports and networks than anybody's."""
+"""A local stack for the tests, with names, ports and networks of its own."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Stack:
     def compose(
         self, *arguments: str, check: bool = True, **env: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run Compose on this stack, as a person does."""
+        """Run Compose on this stack, as a user does."""
         done = subprocess.run(
             [str(ROOT / "scripts/compose.sh"), *arguments],
             env={**self.env, **env},
@@ -134,7 +134,7 @@ class Stack:
         return found
 
     def value(self, expression: str) -> float:
-        """Return the one number that an expression has, 0 if it has none."""
+        """Return the single value of an expression, or 0 without one."""
         found = self.query(expression)
         return float(found[0]["value"][1]) if found else 0.0
 
@@ -170,7 +170,7 @@ class Stack:
             docker("rm", "--force", container)
 
     def reach(self, network: str, *targets: str) -> dict[str, str]:
-        """Return target: open, or why not, as seen by whoever is on that network only."""
+        """Return target: open, or the reason, as seen from a container on that network only."""
         done = docker(
             *("run", "--rm", "--name", f"{self.name}-{uuid.uuid4().hex[:8]}"),
             *("--network", f"{self.name}_{network}", "airlift/app:local"),
@@ -180,7 +180,7 @@ class Stack:
         return found
 
     def left(self) -> list[str]:
-        """Return what of this stack the engine still has."""
+        """Return the parts of this stack that the engine still has."""
         names = docker("ps", "--all", "--format", "{{.Names}}").split()
         names += docker("volume", "ls", "--quiet").split()
         names += docker("network", "ls", "--format", "{{.Name}}").split()

@@ -1,4 +1,4 @@
-"""scripts/setup-environment.sh: one exit code for each thing that can be wrong, and each is met."""
+"""scripts/setup-environment.sh has one exit code per fault, and each fault is tested."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_3_an_engine_that_is_too_old(shared: Clone, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_3_compose_cannot_be_fetched(clone: Clone, tmp_path: Path) -> None:
-    """Found out before anything is built."""
+    """The fault is found before anything is built."""
     shutil.rmtree(clone.root / ".cache/compose")
     if "fetched on the first use" not in clone.setup("--check").stdout:
         pytest.skip("this machine has one installed")
@@ -98,7 +98,7 @@ cp -a "$2" "$1/airlift"
 dd if=/dev/zero of="$1/fill" bs=1M 2> /dev/null || true
 exec "$1/airlift/scripts/setup-environment.sh"
 """
-    # What is large, and not needed to get that far.
+    # Large files that the script does not need up to this step.
     for name in ("app/models", ".git", ".cache"):
         shutil.rmtree(clone.root / name)
     done = subprocess.run(
@@ -232,7 +232,7 @@ def test_a_check_changes_nothing(clone: Clone) -> None:
     def files() -> set[Path]:
         return {path for path in clone.root.rglob("*") if ".venv" not in path.parts}
 
-    # Neither is Compose fetched, where the machine has none.
+    # The script does not download Compose either, on a machine without it.
     shutil.rmtree(clone.root / ".cache")
     before = files()
     assert clone.setup("--check").returncode == 0
@@ -314,7 +314,7 @@ def test_13_prometheus_is_healthy_and_does_not_answer_here(clone: Clone) -> None
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_half_way_the_same_command_finishes(clone: Clone, number: int) -> None:
-    # Whoever runs the tests in the background has SIGINT ignored, and so would the script.
+    # Tests that run in the background ignore SIGINT, and the script would inherit that.
     command = ["env", "--default-signal=INT", str(clone.root / "scripts/setup-environment.sh")]
     with subprocess.Popen(
         command, env=clone.env, stdout=subprocess.DEVNULL, start_new_session=True

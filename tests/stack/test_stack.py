@@ -1,4 +1,4 @@
-"""The local stack, raised for real: the contract's rows, isolation, restarts, and no remains."""
+"""The running local stack: the contract's rows, isolation, restarts, and no remains."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def door(stack: Stack, request: pytest.FixtureRequest) -> Any:
     return Door(stack, request.param)
 
 
-#: What each script is for, as Prometheus tells it.
+#: Each script's effect, as Prometheus shows it.
 TRAFFIC = {
     "01_request_rate.sh": 'sum(rate(app_requests_total{endpoint="/openapi.json"}[1m])) > 0',
     "02_5xx_error_rate.sh": 'sum(rate(app_requests_total{http_status="503"}[1m])) > 0',
@@ -166,7 +166,7 @@ def test_networks_keep_apart_what_does_not_belong_together(stack: Stack) -> None
         answers = dict(
             zip(asked, pool.map(lambda one: stack.reach(one, *asked[one]), asked), strict=True)
         )
-    # What is allowed is, or the rest would prove nothing; what is not listed is not.
+    # Listed flows are open, otherwise the rest would prove nothing; unlisted ones are closed.
     opened = {
         network: {target for target, how in seen.items() if how == "open"}
         for network, seen in answers.items()
@@ -182,7 +182,7 @@ def test_networks_keep_apart_what_does_not_belong_together(stack: Stack) -> None
     for name in ("postgres", "redis"):
         with pytest.raises(Problem, match=r"docker exec"):
             docker("exec", ids[name], "timeout", "3", "bash", "-c", way)
-    # The engine lets nothing of the data out, and only two are in front.
+    # The engine publishes no port of the data services; only two services have ports.
     inspect = ("network", "inspect", "--format")
     form = "{{.Internal}} {{range .Containers}}{{.Name}} {{end}}"
     networks = docker(*inspect, form, f"{stack.name}_data", f"{stack.name}_front").splitlines()
@@ -261,7 +261,7 @@ def expressions() -> list[str]:
 
 
 def test_every_query_of_the_dashboards_has_an_answer(stack: Stack) -> None:
-    """Two tell of what should not be: targets that are down, and a release that came just now."""
+    """Two queries find nothing on a healthy stack: targets that are down, and a recent release."""
     quiet = {one for one in expressions() if one == "up == 0" or " unless " in one}
     assert len(quiet) == 2
     assert len(expressions()) > 25

@@ -1,4 +1,4 @@
-"""What takes minutes, or rarely breaks: restarts, replicas, alerts under traffic, kept data."""
+"""Long tests of the stack: restarts, replicas, alerts under traffic, kept data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [
 
 
 def alerts(stack: Stack, **labels: str) -> list[dict[str, Any]]:
-    """Return what Alertmanager holds, which is what an on-call person would be told."""
+    """Return the alerts of Alertmanager, which an on-call person would receive."""
     with urllib.request.urlopen(  # noqa: S310
         stack.url("ALERTMANAGER_PORT", "/api/v2/alerts"), timeout=10
     ) as answer:

@@ -1,4 +1,4 @@
-"""The last of this folder: the stack goes, and nothing of it stays."""
+"""Last test of this folder: removing the stack leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def test_b1_without_redis_requests_pass_and_cost_nothing(site: Site) -> None:
         site.redis.up()
     # A Redis that was restarted knows neither the script nor the counts.
     eventually(lambda: 429 in statuses(web, 5), what="limited again")
-    assert web.logged("requests are limited again")
+    assert web.logged("rate limits are on again")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A verifier by a stranger: written from docs/BUNDLE.md alone, with nothing of `bundle` in it.
+"""An independent verifier, written from docs/BUNDLE.md alone, without code of `bundle`.
 
 Use: python stranger.py BUNDLE ALLOWED_SIGNERS IDENTITY
 """

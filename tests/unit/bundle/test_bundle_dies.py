@@ -1,4 +1,4 @@
-"""What dies while it checks, fails closed: a bundle is good when all of it was hashed."""
+"""A check that is killed fails closed: a bundle is valid only when all of it was hashed."""
 
 from __future__ import annotations
 

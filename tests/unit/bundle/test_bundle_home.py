@@ -47,7 +47,7 @@ def test_a_disk_on_which_nothing_may_run(typed: Typed, small: Path, disk: Path) 
 def test_programs_of_a_release_do_not_run_there(
     full: build.Built, keys: Keys, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Why it is refused: an import without the check is good, and its programs are not."""
+    """Negative control: without the check the import succeeds, but its programs cannot run."""
     home = Home(disk / "airlift")
     monkeypatch.setattr(Home, "check_can_run", lambda _: None)
     assert main(arguments("import", full.path, keys, home)) == 0

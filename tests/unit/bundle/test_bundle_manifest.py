@@ -1,4 +1,4 @@
-"""A manifest that is signed can still be wrong: its maker may have erred, or lost his key."""
+"""A signed manifest can still be wrong: the vendor made an error, or lost the key."""
 
 from __future__ import annotations
 

@@ -282,7 +282,7 @@ def test_an_existing_file_is_not_replaced(stick: Path, bundle: Path, tmp_path: P
     assert (tmp_path / NAME).read_text() == "mine"
     error = failed(lambda: split(bundle, stick.parent))
     assert error.kind is Kind.OUTPUT
-    # What it says helps.
+    # The printed fix works.
     subprocess.run(["sh", "-c", error.fix.split("or: ")[1].split(";")[0]], check=True)
     split(bundle, stick.parent, size=500_000)
     assert sorted(everything(stick.parent)) == [

@@ -1,4 +1,4 @@
-"""Receipts: a site says what it has, and only who is trusted makes a bundle smaller."""
+"""A receipt lists what a site has; only a trusted receipt makes a bundle smaller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may import whom in `bundle/`: the directions as data, compared with the imports."""
+"""Allowed imports between packages of `bundle/`, compared with the real imports."""
 
 from __future__ import annotations
 

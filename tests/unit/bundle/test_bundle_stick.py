@@ -1,4 +1,4 @@
-"""Real sticks: a FAT32 image, and one that is pulled while it is read."""
+"""USB drives: a FAT32 image, and a drive that is removed while it is read."""
 
 from __future__ import annotations
 

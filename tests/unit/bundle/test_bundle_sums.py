@@ -1,4 +1,4 @@
-"""SHA256SUMS: a signer vouches for what he saw, and for nothing that merely lies there."""
+"""SHA256SUMS lists files that its signer verified, and no other file of the folder."""
 
 from __future__ import annotations
 

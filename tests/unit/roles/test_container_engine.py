@@ -1,4 +1,4 @@
-"""The engine of a host, with programs on paper: what is compared, brought about and refused."""
+"""The engine of a host, with fake programs: what the module compares, changes and refuses."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PROGRAMS = {
 
 
 class Host:
-    """A host on paper, with nothing to do."""
+    """A fake host on which nothing is to do."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

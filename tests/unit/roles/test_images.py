@@ -234,7 +234,7 @@ else:
 
 
 class Engine:
-    """A host's engine, on paper."""
+    """A fake engine of a host."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

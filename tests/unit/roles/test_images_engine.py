@@ -1,4 +1,4 @@
-"""An engine that does not answer is not one without images; and what is absent is only told."""
+"""An engine that does not answer is not taken for one without images."""
 
 import json
 import os
@@ -21,7 +21,7 @@ IMAGE = {"Id": "sha256:c1", "RootFS": {"Layers": ["sha256:d"]}, "RepoTags": []}
 
 
 class Docker:
-    """The engine's client, on paper: what it answers to a verb."""
+    """A fake client of the engine: answers by subcommand."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

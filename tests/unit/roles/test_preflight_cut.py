@@ -1,4 +1,4 @@
-"""What a host does now and the firewall would end, is told before; so are other firewalls."""
+"""Preflight reports connections that the firewall would end, and other firewalls."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_an_ipv4_peer_of_an_ipv6_socket_is_one() -> None:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A host on paper: programs in a folder, two files."""
+    """A fake host: programs in a folder, and two files."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(plugin("site/module_utils/host_tools.py"), "PLACES", str(tmp_path))
     monkeypatch.setattr(sys.modules["ansible.module_utils.host_tools"], "PLACES", str(tmp_path))

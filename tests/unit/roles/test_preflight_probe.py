@@ -1,4 +1,4 @@
-"""One call a host tells all that preflight, the images and the engine's tasks need of it."""
+"""One call per host returns all facts for preflight, the images and the engine's tasks."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_slow_answer_hides_no_wrong_clock(ahead: float, monkeypatch: pytest.Mo
 # ---------------------------------------------------------------- the host's part
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An engine's client on paper: a file for each answer, and a line for each call."""
+    """A fake client of the engine: a file for each answer, and a line for each call."""
     (tmp_path / "info").write_text(json.dumps(UP))
     (tmp_path / "image").write_text(json.dumps([IMAGE]))
     (tmp_path / "ps").write_text("abc 0.0.0.0:443->443/tcp")

@@ -1,4 +1,4 @@
-"""A task that handles a secret tells what is wrong and where, and never the secret."""
+"""A task that handles a secret reports what is wrong and where, but never the secret."""
 
 from __future__ import annotations
 

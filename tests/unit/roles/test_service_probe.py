@@ -1,4 +1,4 @@
-"""The probe of a service: it waits, it does not fail, and it says what it saw last."""
+"""The probe of a service waits, does not fail, and reports its last answer."""
 
 from __future__ import annotations
 

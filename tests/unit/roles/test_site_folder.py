@@ -1,4 +1,4 @@
-"""The site's folder: what a second operator cannot use, and the command that mends it."""
+"""The site's folder: files that a second operator cannot use, and the command that repairs them."""
 
 from __future__ import annotations
 

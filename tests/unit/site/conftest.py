@@ -1,4 +1,4 @@
-"""The swap agent at three moments."""
+"""Fixtures: the swap agent in three states of a site."""
 
 import time
 from collections.abc import Iterator

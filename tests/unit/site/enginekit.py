@@ -1,4 +1,4 @@
-"""An engine of paper behind a real socket."""
+"""A fake container engine behind a real socket."""
 
 from __future__ import annotations
 

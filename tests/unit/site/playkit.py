@@ -1,4 +1,4 @@
-"""A site on one machine: real Ansible, real roles, a real agent; the engine is of paper."""
+"""A site on one machine: real Ansible, roles and agent, with a fake engine."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from swap_agent.state import State
 
 from tests.unit.roles.conftest import ROLES, ROOT
 
-#: However busy this machine is, its hosts are there.
+#: A long timeout, because this machine may be busy.
 PATIENT = json.dumps({"swap_ask_seconds": 120, "swap_glance_seconds": 120})
 SCHEMA = {"version": 1, "lowest_compatible": 1, "bytes": 1000}
 #: In a run that came between, as in release 1.0.0's own name.
@@ -118,12 +118,12 @@ echo '{says}'
         program(self.root / "bin/docker", text)
 
     def make_agent_old(self) -> None:
-        """Have the agent of release 1.0.0, which knows less."""
+        """Install the agent of release 1.0.0, which has fewer commands."""
         real = self.agent.rename(self.root / "airlift-swap.real")
         program(self.agent, f"#!{sys.executable}\nREAL = {str(real)!r}\n{OLD_AGENT}")
 
     def serve(self, release: str, generation: int, active: str = "blue") -> None:
-        """Have a release in service, as an upgrade or a rollback leaves it."""
+        """Make a release active, as an upgrade or a rollback does."""
         other = {"blue": "green", "green": "blue"}[active]
         before = ("1.0.0", 1) if release == "1.1.0" else ("1.1.0", 2)
         State(

@@ -1,4 +1,4 @@
-"""A site in which all is well, as the hosts describe it; tests break what they look at."""
+"""Reports of the hosts of a healthy site; each test breaks the part that it checks."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ sys.exit(code)
 
 
 class Programs:
-    """Programs of a host, on paper: what they answer to arguments that begin so."""
+    """Fake programs of a host: answers by the first arguments."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -235,7 +235,7 @@ def report(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def problems(found: dict[str, Any]) -> list[str]:
-    """Return what is wrong, in the order in which it is told."""
+    """Return the problems, in the order of the report."""
     return [str(one["found"]) for one in report(found)["problems"]]
 
 

@@ -1,4 +1,4 @@
-"""A host for the swap agent, with an engine and an Nginx of paper."""
+"""A host for the swap agent, with a fake engine and a fake Nginx."""
 
 import json
 import subprocess

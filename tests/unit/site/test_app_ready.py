@@ -1,4 +1,4 @@
-"""The gate before traffic: a real server that gets ready or not, and an engine of paper."""
+"""The readiness gate: a real server that becomes ready or not, and a fake engine."""
 
 import http.server
 import json
@@ -44,7 +44,7 @@ class Colour(http.server.ThreadingHTTPServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
-        #: One after the other; the last one for ever.
+        #: Answers in order; the last one is repeated.
         self.answers = [answer()]
         self.asked = 0
         self.then: Callable[[], None] = lambda: None
@@ -335,7 +335,7 @@ def test_the_colour_is_asked_and_no_proxy(wait: Wait, monkeypatch: pytest.Monkey
 
 
 def test_a_redirect_is_no_answer_of_the_colour(green: Colour, wait: Wait) -> None:
-    """Whoever it leads to, that is not the container which would serve."""
+    """A redirect is refused, because its target is not the container that would serve."""
     green.answers = [(302, f"{green.url}/health/ready".encode()), answer()]
     assert wait(answers=1)["msg"].endswith("is not ready after 0 s: it answers 302")
     assert green.asked == 1

@@ -1,4 +1,4 @@
-"""The site's authority: made once, shared by operators, never replaced in silence. Real Ansible."""
+"""The site's authority: made once, shared by operators, never replaced unasked (real Ansible)."""
 
 from __future__ import annotations
 

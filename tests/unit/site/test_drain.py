@@ -1,4 +1,4 @@
-"""An app host leaves for maintenance and comes back: a real tree, real replicas, Nginx of paper."""
+"""Drain an app host and bring it back: real files and replicas, and a fake Nginx."""
 
 from __future__ import annotations
 

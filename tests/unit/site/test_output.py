@@ -1,4 +1,4 @@
-"""What a person sees of a playbook: real Ansible, with the callback that ansible.cfg names."""
+"""Output of a playbook on the terminal: real Ansible with the callback of ansible.cfg."""
 
 from __future__ import annotations
 

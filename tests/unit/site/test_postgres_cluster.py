@@ -1,4 +1,4 @@
-"""A cluster is complete or not there, and only the images that made it may open it."""
+"""A cluster is complete or absent, and only images of the source that made it can open it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One question to a database tells what is due: never a container too few, none too many.
+"""One query of the database decides which containers must run: none missing, none unneeded.
 
 A real server, set up as on a site; the service's own migrations and its own `keys sync`, which
 decides what a difference is.

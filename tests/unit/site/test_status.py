@@ -1,4 +1,4 @@
-"""The status report: one table, one sentence, one command, whatever is down."""
+"""The status report has one table, one verdict and one command, whatever is down."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the agent needs on its host, in one call: real files, a systemd and an agent of paper."""
+"""Setup of the agent on its host in one call: real files, fake systemd and agent."""
 
 from __future__ import annotations
 

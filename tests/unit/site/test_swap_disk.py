@@ -1,4 +1,4 @@
-"""Disks of the edge that are full or not for writing: real file systems, and an engine of paper."""
+"""Full and read-only disks of the edge: real file systems, and a fake engine."""
 
 import contextlib
 import dataclasses

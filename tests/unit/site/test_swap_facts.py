@@ -1,4 +1,4 @@
-"""What a plan learns of a host in one question: an engine of paper behind a real socket."""
+"""Facts that a plan gets from a host in one call: a fake engine behind a real socket."""
 
 from __future__ import annotations
 

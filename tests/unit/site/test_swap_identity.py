@@ -1,4 +1,4 @@
-"""Which run is dead is told by real processes; what is theirs is taken over from a real agent."""
+"""Detect runs that have ended by real processes, and take over their locks from a real agent."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""When a lease holds: by the time since boot, by signs of life, and after release 1.0.0."""
+"""When a lease is valid: time since boot, heartbeats, and leases of release 1.0.0."""
 
 import dataclasses
 import json

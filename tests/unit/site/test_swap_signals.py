@@ -1,4 +1,4 @@
-"""How the agent signals Nginx: the process, never through the engine."""
+"""The agent signals the process of Nginx directly, never through the engine."""
 
 from __future__ import annotations
 

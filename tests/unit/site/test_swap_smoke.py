@@ -1,4 +1,4 @@
-"""The smoke test believes only answers: from real servers, right and wrong ones."""
+"""The smoke test accepts correct answers only: real servers with right and wrong answers."""
 
 import contextlib
 import http.server

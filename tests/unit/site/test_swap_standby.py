@@ -1,4 +1,4 @@
-"""What a standby is believed of: a real server, an engine of paper, real files."""
+"""Checks of a standby: a real server, a fake engine, real files."""
 
 from __future__ import annotations
 

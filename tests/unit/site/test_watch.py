@@ -1,4 +1,4 @@
-"""The watch on a real tree, with real replicas over HTTP and an Nginx of paper."""
+"""The watch on real files, with real replicas over HTTP and a fake Nginx."""
 
 from __future__ import annotations
 
