@@ -14,7 +14,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from swap_agent.nginx import GENERATION_FILE, Edge
 from swap_agent.refusal import Refusal
 from swap_agent.replicas import Replica, blocked, downs, judge, marked, servers, urgent
 from swap_agent.state import COLOURS, BusyError, SwapError, exclusive, now, parsed
+
+Comparing = Callable[[], Coroutine[Any, Any, None]]
 
 INTERVAL = 1.0
 #: Seconds between two reloads of Nginx.
@@ -257,9 +259,9 @@ class Watch:
             last = found
 
 
-async def _daemon(edge: Edge, settings: Path) -> None:
+async def _daemon(edge: Edge, settings: Path, comparing: Comparing) -> None:
     watch = Watch(edge)
-    work = {asyncio.ensure_future(part) for part in (watch.seeing(), watch.acting())}
+    work = {asyncio.ensure_future(part) for part in (watch.seeing(), watch.acting(), comparing())}
     work.add(asyncio.ensure_future(watch.outdated((Path(__file__).parent, settings))))
     done, others = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
     for task in others:
@@ -269,9 +271,12 @@ async def _daemon(edge: Edge, settings: Path) -> None:
     _log("the agent's files have changed; restarting")
 
 
-def run(edge: Edge, settings: Path) -> None:
-    """Work until the agent's files change; the unit then starts the new ones."""
-    asyncio.run(_daemon(edge, settings))
+def run(edge: Edge, settings: Path, comparing: Comparing) -> None:
+    """Work until the agent's files change; the unit then starts the new ones.
+
+    `comparing` is the work that other edges of the site need.
+    """
+    asyncio.run(_daemon(edge, settings, comparing))
 
 
 def shown(directory: Path) -> dict[str, Any]:
