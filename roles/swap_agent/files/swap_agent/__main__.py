@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     wanted = commands.add_parser("apply", help="activate the wanted configuration")
     _of_release(wanted)
     _together(wanted)
+    wanted.add_argument("--run", default="", help="name of the run")
     commands.add_parser("verify", help="verify that Nginx serves the live configuration")
     commands.add_parser("show", help="show what is recorded, what is served, which run is active")
     commands.add_parser("watch", help="the daemon: keep requests from replicas that are not ready")
