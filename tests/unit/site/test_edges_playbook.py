@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -145,3 +146,25 @@ def test_a_gate_that_fails_after_the_switch_undoes_it_on_both(desk: Edges) -> No
     lead, peer = desk.both()
     assert lead == peer
     assert (peer.active, peer.generation) == ("blue", 7), "6 was the switch"
+
+
+@pytest.mark.slow
+def test_a_new_edge_serves_what_the_site_serves(desk: Edges) -> None:
+    """Green serves 1.1.0, blue stands by: a first installation of its own would serve blue."""
+    lead = State("green", "blue", "1.1.0", 2, 9, "2026-01-01T00:00:00Z", "1.0.0", 1, "2027")
+    desk.call_as("", "adopt", "--record", json.dumps({"state": vars(lead), "drained": {}}))
+    shutil.rmtree(desk.root / "data-2")
+    shutil.rmtree(desk.root / "edge-2/trees")
+    (desk.root / "edge-2/live").unlink()
+    new = role("peers")
+    none = {"ansible.builtin.assert": {"that": "swap_peers == [] and swap_silent_peers == []"}}
+    code, said = desk.play(new, {"name": "New", **none}, role("edges_apply"))
+    assert code == 0, said
+    assert desk.both() == (lead, lead), "no new number: nothing differs on the lead"
+    # A second run changes nothing. Where an edge has another configuration, all get a new number.
+    code, said = desk.play(role("edges_apply"))
+    assert (code, desk.both()) == (0, (lead, lead)), said
+    (desk.root / "edge-2/desired/upstreams/green-blue.conf").write_text("# changed\n")
+    code, said = desk.play(role("edges_apply"))
+    assert code == 0, said
+    assert [one.generation for one in desk.both()] == [10, 10]
