@@ -87,8 +87,8 @@ def of_nginx(host: str, said: Mapping[str, Any]) -> Iterator[Problem]:
     """Return whether Nginx of an edge that follows serves something else, and its watch."""
     if said["served_generation"] != said["live_generation"]:
         found = (
-            f"Nginx on {host} serves generation {said['served_generation']}, the disk holds "
-            f"{said['live_generation']}"
+            f"Nginx serves generation {said['served_generation']}, "
+            f"the disk holds {said['live_generation']}"
         )
         yield Problem(Rank.STATE, host, found)
     watcher = said.get("watcher")

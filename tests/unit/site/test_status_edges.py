@@ -87,7 +87,7 @@ def test_a_new_edge_is_installed_next(found: dict[str, Any]) -> None:
 def test_nginx_and_watch_of_the_second_edge(found: dict[str, Any]) -> None:
     second(found, served_generation=6, watcher={"alive": False})
     assert sorted(problems(found)) == [
-        "Nginx on edge-2 serves generation 6, the disk holds 7",
+        "Nginx serves generation 6, the disk holds 7",
         "the watcher on edge-2 does not run, so a failing replica would get requests",
     ]
 
