@@ -104,6 +104,10 @@ def problem_of_edge(found: Findings) -> str:
         return f"nothing is installed here yet: run {found['command']}install.yml"
     if "installed" not in edge:
         return f"the swap agent on the edge does not answer: {why}{without_lead(found)}"
+    unfit = str((edge.get("edges") or {}).get("unfit") or "")
+    # Its record is older than what another edge serves: nothing may be built on it.
+    if "airlift-swap adopt --from" in unfit:
+        return f"{found['edges'][0]}: {unfit}" if found.get("edges") else unfit
     return ""
 
 

@@ -16,6 +16,7 @@ import yaml
 from swap_agent.state import State
 
 from tests.unit.site.playkit import OTHER, Desk, program, role
+from tests.unit.site.test_watch import Service
 
 TO = json.dumps({"release": "1.1.0"})
 PLANNED = {"active": "blue", "release": "1.0.0", "target": "green", "already": False, "warm": True}
@@ -168,3 +169,25 @@ def test_a_new_edge_serves_what_the_site_serves(desk: Edges) -> None:
     code, said = desk.play(role("edges_apply"))
     assert code == 0, said
     assert [one.generation for one in desk.both()] == [10, 10]
+
+
+@pytest.mark.slow
+def test_a_drained_host_gets_no_requests_from_any_edge(
+    desk: Edges, services: list[Service]
+) -> None:
+    port = services[0].server_address[1]
+    lines = f"    server 127.0.0.1:{port}; # app-1\n    server 127.0.0.1:9; # app-2\n"
+    block = f"upstream app {{\n{lines}}}\n"
+    for number, host in (("", ""), ("-2", "edge-2")):
+        (desk.root / f"edge{number}/desired/upstreams/blue.conf").write_text(block)
+        state = State("blue", None, "1.1.0", 2, 6, "2026-01-01T00:00:00Z")
+        desk.call_as(host, "adopt", "--record", json.dumps({"state": vars(state), "drained": {}}))
+    drain = role("drain_out", swap_drain="app-2")
+    lock = role("lock", swap_verb="drain", swap_run_data={"host": "app-2"})
+    code, said = desk.play(role("look"), lock, drain, role("unlock"))
+    assert code == 0, said
+    for data, number in (("data", ""), ("data-2", "-2")):
+        assert list(json.loads((desk.root / data / "swap/drained.json").read_text())) == ["app-2"]
+        live = (desk.root / f"edge{number}/live/upstream.conf").read_text()
+        assert "# drained: server 127.0.0.1:9; # app-2" in live
+    assert [one.generation for one in desk.both()] == [7, 7]

@@ -76,6 +76,15 @@ def test_without_the_lead_nothing_is_changed(back: dict[str, Any]) -> None:
     )
 
 
+def test_a_lead_with_an_older_record_is_named_before_anything_is_done(back: dict[str, Any]) -> None:
+    why = "edge-2 serves generation 9; run here: sudo airlift-swap adopt --from edge-2"
+    back["edge"]["edges"] = {"unfit": why}
+    assert plans.way_back(back | {"edges": EDGES})["problems"] == [f"edge-1: {why}"]
+    # Anything else does not concern the lead's record.
+    back["edge"]["edges"] = {"unfit": "it serves nothing yet; run install.yml"}
+    assert plans.way_back(back | {"edges": EDGES})["problems"] == []
+
+
 def test_an_upgrade_needs_every_edge(found: dict[str, Any]) -> None:
     found["hosts"]["edge-2"] = {"answered": False, "said": "timed out", "result": {}}
     assert plans.problem(found | {"edges": EDGES}) == (
