@@ -97,8 +97,13 @@ def write(edge: Edge) -> None:
     except OSError:
         pass
     path.parent.mkdir(mode=0o755, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(body)
+    put(path, body)
+
+
+def put(path: Path, text: str) -> None:
+    """Replace a file in one step; it need not survive a power cut."""
+    fresh = path.with_suffix(f"{path.suffix}.new")
+    fresh.write_text(text)
     fresh.chmod(0o644)
     fresh.replace(path)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from swap_agent import drained, edges
@@ -16,6 +17,7 @@ from swap_agent.swap import put_in_place, rehearse, told
 
 #: Seconds that an edge may be behind while a run changes the edges one after the other.
 GRACE = 180.0
+METRICS = "edges.prom"
 #: Seconds until an edge tries again what failed.
 RETRY = 15.0
 
@@ -214,15 +216,18 @@ class Follower:
             self._said = unfit
         folder = self.edge.settings.watch_dir
         told = {"clock": self.clock(), "checked": now(), "unfit": unfit, "edges": seen}
-        path = folder / edges.FILE
         try:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            fresh = path.with_suffix(".json.new")
-            fresh.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
-            fresh.chmod(0o644)
-            fresh.replace(path)
+            edges.put(folder / edges.FILE, json.dumps(told, indent=1, sort_keys=True) + "\n")
+            edges.put(folder / METRICS, "\n".join(_metrics(unfit)) + "\n")
         except OSError as error:
-            _log(f"cannot write {path}: {error.strerror}")
+            _log(f"cannot write to {folder}: {error.strerror}")
+
+
+def _metrics(unfit: str) -> Iterable[str]:
+    """Return the metrics for Prometheus' node exporter."""
+    yield "# TYPE airlift_edge_fit gauge"
+    yield f"airlift_edge_fit {int(not unfit)}"
 
 
 def _log(text: str) -> None:

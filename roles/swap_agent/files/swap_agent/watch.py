@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from swap_agent import probe
+from swap_agent.edges import put
 from swap_agent.nginx import GENERATION_FILE, Edge
 from swap_agent.refusal import Refusal
 from swap_agent.replicas import Replica, blocked, downs, judge, marked, servers, urgent
@@ -169,8 +170,8 @@ class Watch:
         directory = self.edge.settings.watch_dir
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            _put(directory / STATE, json.dumps(self._seen(), indent=1, sort_keys=True) + "\n")
-            _put(directory / METRICS, "\n".join(self._metrics()) + "\n")
+            put(directory / STATE, json.dumps(self._seen(), indent=1, sort_keys=True) + "\n")
+            put(directory / METRICS, "\n".join(self._metrics()) + "\n")
         except OSError as error:
             # The watch continues; an alert reports that the results are old.
             self._note("telling", f"cannot write to {directory}: {error.strerror}")
@@ -302,14 +303,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not all(isinstance(one, int) for one in inner):
         return {}
     return found if "clock" in found and all(isinstance(one, str) for one in named) else {}
-
-
-def _put(path: Path, text: str) -> None:
-    """Replace a file in one step; it need not survive a power cut."""
-    fresh = path.with_suffix(f"{path.suffix}.new")
-    fresh.write_text(text)
-    fresh.chmod(0o644)
-    fresh.replace(path)
 
 
 def _stamp(paths: tuple[Path, ...]) -> list[tuple[str, int, int]]:
