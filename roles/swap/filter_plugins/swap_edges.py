@@ -33,6 +33,14 @@ def swap_generation(
     return highest + 1 if new else highest
 
 
+def swap_together(
+    tested: Mapping[str, Any], staged: Sequence[Mapping[str, Any]], lead: str
+) -> dict[str, Any]:
+    """Return the options with which the lead's command changes it together with the others."""
+    number = swap_generation(tested, staged, lead)
+    return {"later": None, **({"generation": number} if number else {})}
+
+
 def swap_edges_ready(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the edges that answer and are set up; `found` is edge: what the play found there."""
     return [name for name, one in found.items() if _stat(one).get("exists")]
@@ -57,5 +65,5 @@ class FilterModule:
         return {
             "swap_edges_ready": swap_edges_ready,
             "swap_edges_silent": swap_edges_silent,
-            "swap_generation": swap_generation,
+            "swap_together": swap_together,
         }

@@ -38,12 +38,13 @@ def says(generation: int, *, differs: bool = False) -> dict[str, Any]:
 def test_a_number_stands_for_one_configuration(
     lead: dict[str, Any], peers: list[dict[str, Any]], number: int | None
 ) -> None:
-    assert filters.swap_generation(lead, peers, "edge-1") == number
+    options = {"later": None, **({"generation": number} if number else {})}
+    assert filters.swap_together(lead, peers, "edge-1") == options
 
 
 def test_a_lead_with_an_older_record_changes_nothing() -> None:
     with pytest.raises(AnsibleFilterError, match="run on edge-1: sudo airlift-swap adopt"):
-        filters.swap_generation(says(5), [says(7)], "edge-1")
+        filters.swap_together(says(5), [says(7)], "edge-1")
 
 
 def test_which_edges_take_part() -> None:
