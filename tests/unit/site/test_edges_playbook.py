@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from swap_agent.state import State
+from swap_agent.state import Settings, State
 
 from tests.unit.site.playkit import OTHER, Desk, program, role
 from tests.unit.site.test_watch import Service
@@ -191,3 +191,44 @@ def test_a_drained_host_gets_no_requests_from_any_edge(
         live = (desk.root / f"edge{number}/live/upstream.conf").read_text()
         assert "# drained: server 127.0.0.1:9; # app-2" in live
     assert [one.generation for one in desk.both()] == [7, 7]
+
+
+@pytest.mark.slow
+def test_what_the_role_writes_for_each_edge(desk: Edges) -> None:
+    """The agents' settings name the others; both offer what they serve to the same addresses."""
+    of_edge = {"ansible.builtin.import_role": {"name": "edge", "tasks_from": "state"}}
+    path = "site_release_dir ~ '/roles/edge/templates/status.conf.j2'"
+    status = f"{{{{ lookup('ansible.builtin.template', {path}) }}}}"
+    texts = {"settings.json": "{{ edge_agent_settings.content }}", "status.conf": status}
+    writes = [
+        {
+            "name": name,
+            "ansible.builtin.copy": {
+                "content": text,
+                "dest": f"{desk.root}/{{{{ inventory_hostname }}}}-{name}",
+                "mode": "0644",
+            },
+            "vars": {"site_images": {"nginx": "sha256:n"}},
+        }
+        for name, text in texts.items()
+    ]
+    address = json.dumps({"site_address": "10.0.0.{{ inventory_hostname[-1] }}"})
+    code, said = desk.play({"name": "Edge", **of_edge}, *writes, options=["-e", address])
+    assert code == 0, said
+    first, second = (
+        Settings.load(desk.root / f"{host}-settings.json") for host in ("edge-1", "edge-2")
+    )
+    assert (first.name, first.lead, first.edges) == (
+        "edge-1",
+        "edge-1",
+        {"edge-2": "10.0.0.2:8080"},
+    )
+    assert (second.name, second.lead, second.edges) == (
+        "edge-2", "edge-1", {"edge-1": "10.0.0.1:8080"},
+    )  # fmt: skip
+    one, two = ((desk.root / f"{host}-status.conf").read_text() for host in ("edge-1", "edge-2"))
+    assert one == two, "edges compare their configurations"
+    offered = one.partition("location = /_swap/edge {")[2].partition("}")[0]
+    assert [line.strip() for line in offered.splitlines() if "allow" in line or "deny" in line] == [
+        "allow 10.0.0.1;", "allow 10.0.0.2;", "deny all;",
+    ]  # fmt: skip
