@@ -41,6 +41,26 @@ def swap_together(
     return {"later": None, **({"generation": number} if number else {})}
 
 
+def without_lead(found: Mapping[str, Any]) -> str:
+    """Return what follows on a site with several edges; empty with one."""
+    lead, *others = found.get("edges") or [""]
+    if not others:
+        return ""
+    return (
+        f". {lead} holds the record of the site, so nothing is changed without it; what "
+        f"{', '.join(others)} serves goes on. Bring {lead} back, or remove it from hosts.yml and "
+        f"run {found['command']}install.yml"
+    )
+
+
+def older_record(found: Mapping[str, Any]) -> str:
+    """Return that the lead's record is older than what another edge serves; empty when not."""
+    unfit = str((found["edge"].get("edges") or {}).get("unfit") or "")
+    if "airlift-swap adopt --from" not in unfit:
+        return ""
+    return f"{found['edges'][0]}: {unfit}" if found.get("edges") else unfit
+
+
 def swap_edges_ready(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the edges that answer and are set up; `found` is edge: what the play found there."""
     return [name for name, one in found.items() if _stat(one).get("exists")]

@@ -16,6 +16,7 @@ if RELEASE not in sys.path:
 
 from bundle.core.text import facts, size  # noqa: E402
 from bundle.format.versions import order  # noqa: E402
+from roles.swap.filter_plugins.swap_edges import older_record, without_lead  # noqa: E402
 
 Findings = Mapping[str, Any]
 
@@ -104,23 +105,7 @@ def problem_of_edge(found: Findings) -> str:
         return f"nothing is installed here yet: run {found['command']}install.yml"
     if "installed" not in edge:
         return f"the swap agent on the edge does not answer: {why}{without_lead(found)}"
-    unfit = str((edge.get("edges") or {}).get("unfit") or "")
-    # Its record is older than what another edge serves: nothing may be built on it.
-    if "airlift-swap adopt --from" in unfit:
-        return f"{found['edges'][0]}: {unfit}" if found.get("edges") else unfit
-    return ""
-
-
-def without_lead(found: Findings) -> str:
-    """Return what follows on a site with several edges; empty with one."""
-    lead, *others = found.get("edges") or [""]
-    if not others:
-        return ""
-    return (
-        f". {lead} holds the record of the site, so nothing is changed without it; what "
-        f"{', '.join(others)} serves goes on. Bring {lead} back, or remove it from hosts.yml and "
-        f"run {found['command']}install.yml"
-    )
+    return older_record(found)
 
 
 def problems_of_hosts(found: Findings) -> list[str]:
