@@ -74,6 +74,21 @@ def of_edges(findings: Findings, edge: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(Rank.EDGE, host, found, limit=False)
         if host != lead and said:
             yield from of_nginx(host, said)
+            yield from of_ways(findings, host, str(edge["active"]))
+
+
+def of_ways(findings: Findings, host: str, active: str) -> Iterator[Problem]:
+    """Return the replicas that the lead reaches and this edge does not."""
+    ways, leads = (
+        model.facts_of(findings, one).get("answers") or {}
+        for one in (host, model.edge_host(findings))
+    )
+    for app in model.app_hosts(findings):
+        name = f"app-{active} on {app}"
+        mine, other = ways.get(name), leads.get(name)
+        if mine and mine["error"] and not (other and other["error"]):
+            found = f"{host} cannot reach {name}"
+            yield Problem(Rank.REPLICA, app, found, str(mine["error"]), service=f"app-{active}")
 
 
 def different(said: Mapping[str, Any], edge: Mapping[str, Any]) -> bool:

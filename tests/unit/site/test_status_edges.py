@@ -92,6 +92,14 @@ def test_nginx_and_watch_of_the_second_edge(found: dict[str, Any]) -> None:
     ]
 
 
+def test_a_replica_that_only_one_edge_reaches(found: dict[str, Any]) -> None:
+    of(found, "edge-2")["answers"]["app-blue on app-1"] |= {"error": "timed out"}
+    assert problems(found) == ["edge-2 cannot reach app-blue on app-1"]
+    # A replica that nobody reaches is one problem.
+    of(found, "edge-1")["answers"]["app-blue on app-1"] |= {"error": "timed out"}
+    assert problems(found) == ["the edge cannot reach app-blue on app-1"]
+
+
 def test_the_service_through_the_second_edge(found: dict[str, Any]) -> None:
     of(found, "edge-2")["answers"]["edge"] |= {"error": "timed out"}
     assert "the edge edge-2 does not answer" in problems(found)
