@@ -27,7 +27,7 @@ from scripts.page_parts import between, rewrite  # noqa: E402 - after the path
 DOCUMENT = ROOT / "docs" / "MONITORING.md"
 WORDS = Path(__file__).with_suffix(".yml")
 SERVICE = ROOT / "app" / "observability" / "metrics.py"
-WATCH = ROOT / "roles" / "swap_agent" / "files" / "swap_agent" / "watch.py"
+AGENT = ROOT / "roles" / "swap_agent" / "files" / "swap_agent"
 MONITORING = ROOT / "roles" / "monitoring"
 SITE = ROOT / "roles" / "site" / "defaults" / "main.yml"
 
@@ -58,6 +58,11 @@ def of_service(source: str) -> list[Metric]:
             name, meaning, *labels = [ast.literal_eval(one) for one in call.args]
             found.append(Metric(name, kind.lower(), labels[0] if labels else [], meaning))
     return found
+
+
+def watch_source() -> str:
+    """Return the source of what writes metrics on the edge."""
+    return "".join((AGENT / name).read_text() for name in ("watch.py", "follow.py"))
 
 
 def of_watch(source: str) -> dict[str, str]:
@@ -191,7 +196,7 @@ def service(words: dict[str, str], used: dict[str, list[str]]) -> str:
 
 def watch(words: dict[str, list[str]], used: dict[str, list[str]]) -> str:
     """Return the table of the metrics of the watch on the edge."""
-    kinds = of_watch(WATCH.read_text())
+    kinds = of_watch(watch_source())
     _same(words, set(kinds), "watch")
     rows = [
         (f"`{name}`", kinds[name], labels, meaning, _used(name, used))
@@ -211,7 +216,7 @@ def recorded(words: dict[str, str], used: dict[str, list[str]]) -> str:
 def others(words: dict[str, list[str]], used: dict[str, list[str]]) -> str:
     """Return the table of metrics of other programs that rules and panels read."""
     own = {one.name for one in of_service(SERVICE.read_text())}
-    own |= {*of_watch(WATCH.read_text())} | {one["record"] for one in rules() if "record" in one}
+    own |= {*of_watch(watch_source())} | {one["record"] for one in rules() if "record" in one}
     _same(words, set(used) - own, "others")
     rows = [
         (f"`{name}`", source, kind, meaning, _used(name, used))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 from types import SimpleNamespace
 from typing import Any
 
-from swap_agent import drained, lease, nginx, probe, replicas, runs, swap, watch
-from swap_agent.state import SwapError
+from swap_agent import drained, edges, follow, lease, nginx, probe, replicas, runs, swap, watch
+from swap_agent.state import COLOURS, State, SwapError
 
 from tests.fuzz.mutate import SEAM, Files, Json, Lines
 from tests.fuzz.parser import Case, Kit, fuzzed
@@ -112,6 +113,33 @@ def of_lease(kit: Kit) -> Case:
             assert found.run in str(lease.HeldError(found))
 
     return Case([seed], check)
+
+
+@fuzzed(
+    "offer of another edge",
+    "swap_agent.edges.read, follow.record_of, edges.judge",
+    *(f"{AGENT}/{name}.py" for name in ("edges", "follow")),
+    form=Json(words=(b'"state"', b'"drained"', b'"generation"', b'"blue"', b'"run"')),
+    refusals=(ValueError,),
+)
+def of_offer(kit: Kit) -> Case:
+    """What is accepted can be compared and put in place: its colours are colours."""
+    state = State("blue", "green", "1.1.0", 2, 7, "2026-01-01T00:00:00Z", "1.0.0", 1)
+    out = {"app-2": {"by": "ann@jump", "since": "2026-01-01T00:00:00Z"}}
+    mine = edges.Offer("edge-1", state, out, "hash", run=False)
+
+    def check(data: bytes) -> None:
+        text = data.decode("utf-8", "replace")
+        with contextlib.suppress(SwapError):
+            assert follow.record_of(text)[0].active in COLOURS
+        found = edges.read(text)
+        assert {found.state.active, found.state.standby} <= {*COLOURS, None}
+        for lead in ("edge-1", "edge-2"):
+            for joined in (True, False):
+                said = edges.judge(mine, [found], lead, joined=joined)
+                assert said.adopt is None or said.adopt.state.generation > 7
+
+    return Case([json.dumps(dataclasses.asdict(mine)).encode()], check)
 
 
 UPSTREAM = b"""# Requests go to blue and, only when no blue answers, to green.

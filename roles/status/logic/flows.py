@@ -181,16 +181,24 @@ def of_database(findings: Findings) -> Iterator[Problem]:
 
 def through_the_edge(findings: Findings) -> tuple[str, str]:
     """Return (the service's answer through the edge, the problem in it)."""
+    found = []
     for host in findings["zones"].get("dmz", []):
         answer = (model.facts_of(findings, host).get("answers") or {}).get("edge")
-        if not answer:
-            continue
-        if answer["error"]:
-            return f"no answer ({answer['error']})", "the edge does not answer"
-        if answer["status"] != 200:
-            return f"HTTP {answer['status']}", "the service is not ready through the edge"
-        checks = ", ".join(f"{name} {value}" for name, value in answer["checks"].items())
-        ready = answer["ready"] or "ready"
-        wrong = "" if ready == "ready" else "the service is degraded"
-        return f"{ready} ({checks})" if checks else ready, wrong
-    return "not asked", ""
+        if answer:
+            found.append(_through(answer, host if len(findings["zones"]["dmz"]) > 1 else ""))
+    # Of several edges, the one with a problem.
+    wrong = [one for one in found if one[1]]
+    return (wrong or found or [("not asked", "")])[0]
+
+
+def _through(answer: Mapping[str, Any], host: str) -> tuple[str, str]:
+    """Return the answer of one edge and its problem; of several, with the edge's name."""
+    edge = f"the edge {host}" if host else "the edge"
+    if answer["error"]:
+        return f"no answer ({answer['error']})", f"{edge} does not answer"
+    if answer["status"] != 200:
+        return f"HTTP {answer['status']}", f"the service is not ready through {edge}"
+    checks = ", ".join(f"{name} {value}" for name, value in answer["checks"].items())
+    ready = answer["ready"] or "ready"
+    wrong = "" if ready == "ready" else "the service is degraded"
+    return f"{ready} ({checks})" if checks else ready, wrong

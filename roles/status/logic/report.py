@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from roles.status.logic import flows, model, rollback, runs, services
+from roles.status.logic import edges, flows, model, rollback, runs, services
 from roles.status.logic.model import Findings, Problem, Rank, Row
 
 FORMAT = 1
@@ -199,6 +199,7 @@ def make(findings: Findings) -> dict[str, Any]:
     problems += flows.of_replicas(findings, edge, active)
     problems += flows.of_logins(findings, active)
     problems += flows.of_watcher(findings, edge)
+    problems += edges.of_edges(findings, edge)
     problems += flows.of_exporters(findings)
     problems += flows.of_targets(findings, active, str(edge.get("standby") or ""))
     problems += flows.of_database(findings)
@@ -209,6 +210,7 @@ def make(findings: Findings) -> dict[str, Any]:
     if edge:
         done, target = runs.runs_of(edge, host), rollback.target_of(findings, edge)
         facts[2:2] = [target.line]
+        facts += edges.facts_of(findings, edge)
         facts += done.facts
         problems += [*done.problems, *target.problems]
     # What is missing on a host in maintenance is no fault of the site.
@@ -247,6 +249,7 @@ def make(findings: Findings) -> dict[str, Any]:
         "active": edge.get("active"),
         "standby": edge.get("standby"),
         "drained": model.drained_of(findings),
+        "edges": edges.rows(findings, edge),
         "this_directory": findings["release"],
         "asked": asked,
         "not_asked": left_out,

@@ -16,6 +16,7 @@ if RELEASE not in sys.path:
 
 from bundle.core.text import facts, size  # noqa: E402
 from bundle.format.versions import order  # noqa: E402
+from roles.swap.filter_plugins.swap_edges import older_record, without_lead  # noqa: E402
 
 Findings = Mapping[str, Any]
 
@@ -103,8 +104,8 @@ def problem_of_edge(found: Findings) -> str:
     if edge.get("installed") is False or why.startswith("there is no "):
         return f"nothing is installed here yet: run {found['command']}install.yml"
     if "installed" not in edge:
-        return f"the swap agent on the edge does not answer: {why}"
-    return ""
+        return f"the swap agent on the edge does not answer: {why}{without_lead(found)}"
+    return older_record(found)
 
 
 def problems_of_hosts(found: Findings) -> list[str]:
@@ -262,8 +263,8 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
     """Return the plan of a rollback, in the form of swap_plan.
 
     Further keys: `to`, the previous release and its serial; `warm`, whether it can serve at once on
-    every app host that answers; `silent`, the app hosts that do not answer; `abandon`, whether an
-    upgrade was interrupted before its switch, so that only the clean-up is left.
+    every app host that answers; `silent`, the app hosts and edges that do not answer; `abandon`,
+    whether an upgrade was interrupted before its switch, so that only the clean-up is left.
     """
     edge, database, old = found["edge"], found["database"], found["old"]
     left = [one for one in edge.get("unfinished", []) if one["step"] in ("upgrade", "rollback")]
@@ -277,7 +278,8 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
     if problem := problem_of_edge(found):
         return plan | {"target": other, "to": {}, "problems": [problem], "lines": []}
     silent, cold = standbys_of(found)
-    plan |= {"silent": silent}
+    gone = [name for name in found.get("silent_edges") or [] if name not in silent]
+    plan |= {"silent": [*silent, *gone]}
     begun = last["data"]
     upgrades = {one["data"].get("release") for one in left if one["step"] == "upgrade"}
     # Also if the cancellation was interrupted: then the last run is a rollback of that release.
@@ -305,6 +307,11 @@ def swap_way_back(found: Findings) -> dict[str, Any]:
         f"({other}), {how}",
         *(f"{host}: {why}" for host, why in cold.items() if edge["standby"] == other),
         *(f"{host} does not answer and is not changed" for host in silent),
+        *(
+            f"{host} does not answer and is not changed: it takes over what {found['edges'][0]} "
+            "serves when it is back"
+            for host in gone
+        ),
     ]
     return plan
 

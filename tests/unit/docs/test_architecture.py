@@ -29,7 +29,7 @@ OPTIONS = {
 MEASURED = json.loads((ROOT / "docs" / "benchmarks" / "results.json").read_text())
 ALERTS = {one["alert"] for one in metrics_doc.rules() if "alert" in one}
 METRICS = {one.name for one in metrics_doc.of_service(metrics_doc.SERVICE.read_text())}
-METRICS |= set(metrics_doc.of_watch(metrics_doc.WATCH.read_text())) | set(metrics_doc.uses())
+METRICS |= set(metrics_doc.of_watch(metrics_doc.watch_source())) | set(metrics_doc.uses())
 SCENARIOS = {
     section.partition("\n")[0]: section
     for section in FAILURES.split("\n## ")[1:]

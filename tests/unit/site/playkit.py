@@ -37,6 +37,9 @@ sys.exit(done.returncode)
 class Desk:
     """A jump host whose hosts are itself: an app host that comes first, and one for the rest."""
 
+    #: The hosts of a play.
+    hosts = "all"
+
     def __init__(self, root: Path, every: float = 30.0) -> None:
         self.root = root
         self.agent = root / "airlift-swap"
@@ -140,7 +143,12 @@ echo '{says}'
 
     def run(self, *tasks: dict[str, Any], options: Sequence[str] = ()) -> subprocess.Popen[str]:
         """Start a playbook of release 1.1.0 with these tasks."""
-        play = {"hosts": "all", "gather_facts": False, "any_errors_fatal": True, "tasks": tasks}
+        play = {
+            "hosts": self.hosts,
+            "gather_facts": False,
+            "any_errors_fatal": True,
+            "tasks": tasks,
+        }
         path = self.root / "releases/1.1.0/playbooks/play.yml"
         path.write_text(yaml.safe_dump([{"name": "Play", **play}], sort_keys=False))
         environment = {

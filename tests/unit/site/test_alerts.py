@@ -87,6 +87,7 @@ CASES: dict[str, list[Case]] = {
             ended=60,
         ),
     ],
+    "EdgeUnfit": [level('airlift_edge_fit{host="edge-2"}', "0", "1", waits=4)],
     "EdgeDown": [
         level('nginx_up{host="edge-1"}', "0", "1"),
         level('up{job="nginx",host="edge-1"}', "0", "1"),

@@ -14,7 +14,8 @@ so that one rename replaces all of it and a reboot finds either the old or the n
     /var/lib/airlift/swap/journal      steps that began and ended, one JSON object per line
     /var/lib/airlift/swap/drained.json   hosts that an operator has taken out of service
     /var/lib/airlift/swap/lease.json   which run may change the site now, and until when
-    /run/airlift/                      last results of the watch (replicas.json, replicas.prom)
+    /run/airlift/                      last results of the watch (replicas.json, edges.json, *.prom)
+    /etc/airlift/edge/offer/           what this edge serves, for the other edges of the site
 
 One command is a daemon: `watch` checks each replica every second and keeps requests from those that
 are not ready. It marks them in the live tree, without a new generation.

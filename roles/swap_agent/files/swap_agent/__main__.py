@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import swap_agent
-from swap_agent import drain, reserve, runs, swap, watch
+from swap_agent import drain, fit, follow, reserve, runs, swap, watch
 from swap_agent.journal import VERBS
 from swap_agent.lease import SECONDS, HeldError
 from swap_agent.nginx import Edge
@@ -38,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
     commands = found.add_subparsers(dest="command", required=True)
     wanted = commands.add_parser("apply", help="activate the wanted configuration")
     _of_release(wanted)
+    _together(wanted)
+    wanted.add_argument("--run", default="", help="name of the run")
     commands.add_parser("verify", help="verify that Nginx serves the live configuration")
     commands.add_parser("show", help="show what is recorded, what is served, which run is active")
     commands.add_parser("watch", help="the daemon: keep requests from replicas that are not ready")
@@ -56,22 +58,30 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--to", required=True, choices=COLOURS, help="colour that will serve")
     _of_release(one)
     one.add_argument("--warm", type=float, default=86400, help="seconds to keep the standby")
+    _together(one)
     one = _of_run(commands, "retire", "stop sending requests to the standby")
     one.add_argument(
         "--returns", action="store_true", help="keep the rollback window, for stand-by"
     )
-    _of_run(commands, "stand-by", "restore the standby in the other colour")
+    _together(one)
+    _together(_of_run(commands, "stand-by", "restore the standby in the other colour"))
     one = _of_run(
         commands, "drain", "take app hosts out of service; requests in progress end first"
     )
     one.add_argument("--host", required=True, action="append", help="host of the inventory")
     one.add_argument("--look", action="store_true", help="only say whether that is refused")
     one.add_argument("--gone", action="store_true", help="the hosts have left the inventory")
+    _together(one)
     one = _of_run(commands, "bring-back", "put a drained app host back that is ready")
     one.add_argument("--host", required=True, help="host of the inventory")
-    _of_run(commands, "undo", "restore what served before an unfinished run switched")
+    _together(one)
+    one = _of_run(commands, "undo", "restore what served before an unfinished run switched")
+    _together(one)
     one = _of_run(commands, "unlock", "end a run and release the lock")
     one.add_argument("--failed", default="", metavar="WHY", help="record that it failed, and why")
+    _of_followers(commands)
+    one = commands.add_parser("fit", help="whether this edge may take traffic: code 0 or 1")
+    one.add_argument("--json", action="store_true", help="as one JSON object")
     one = commands.add_parser("journal", help="show the journal, one record per line")
     one.add_argument("--json", action="store_true", help="as one JSON object")
     return found
@@ -80,6 +90,26 @@ def parser() -> argparse.ArgumentParser:
 def _of_release(command: argparse.ArgumentParser) -> None:
     command.add_argument("--release", required=True, help="release that will serve")
     command.add_argument("--serial", required=True, type=int, help="its serial")
+
+
+def _together(command: argparse.ArgumentParser) -> None:
+    """Add the options for a site with several edges."""
+    command.add_argument("--test", action="store_true", help="only test what would serve")
+    command.add_argument("--generation", type=int, help="number of the new generation")
+    command.add_argument("--later", action="store_true", help="do not wait for old workers")
+
+
+def _of_followers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands of an edge that follows another one."""
+    one = commands.add_parser("stage", help="test what the lead will serve; change nothing")
+    two = commands.add_parser("adopt", help="serve what another edge of the site serves")
+    two.add_argument("--from", dest="source", default="", metavar="EDGE", help="ask that edge")
+    two.add_argument("--later", action="store_true", help="do not wait for old workers")
+    for each in (one, two):
+        each.add_argument("--record", default="", help="JSON: what the lead serves, as it answers")
+    three = commands.add_parser("settle", help="wait until no old worker of Nginx serves")
+    for each in (one, two, three):
+        each.add_argument("--run", default="", help="name of the run")
 
 
 def _of_run(
@@ -94,16 +124,41 @@ def _of_run(
 
 def answer(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
     """Run a command; return its answer."""
-    if given.command == "apply":
-        said = swap.apply(edge, given.release, given.serial)
-        drain.forget(edge)
-        return said
-    if given.command == "drain":
-        return drain.drain(edge, run=given.run, hosts=given.host, look=given.look, gone=given.gone)
-    if given.command == "bring-back":
-        return drain.bring_back(edge, run=given.run, host=given.host)
+    if given.command in ("lock", "step", "unlock"):
+        return of_run(edge, given)
+    if given.command in ("stage", "adopt"):
+        return of_follower(edge, given)
     if given.command == "verify":
         return swap.verify(edge)
+    how = swap.Together(given.test, given.generation, given.later)
+    if given.command == "apply":
+        said = swap.apply(edge, given.release, given.serial, how)
+        if not how.test:
+            drain.forget(edge)
+        return said
+    if given.command == "drain":
+        about = {"hosts": given.host, "look": given.look, "gone": given.gone}
+        return drain.drain(edge, run=given.run, how=how, **about)
+    if given.command == "bring-back":
+        return drain.bring_back(edge, run=given.run, host=given.host, how=how)
+    if given.command == "switch":
+        return swap.switch(
+            edge,
+            run=given.run,
+            to=given.to,
+            release=given.release,
+            serial=given.serial,
+            warm=given.warm,
+            how=how,
+        )
+    if given.command == "retire":
+        return swap.retire(edge, run=given.run, returns=given.returns, how=how)
+    act = swap.undo if given.command == "undo" else swap.stand_by
+    return act(edge, run=given.run, how=how)
+
+
+def of_run(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
+    """Run a command that begins, marks or ends a run."""
     if given.command == "lock":
         return runs.begin(
             edge,
@@ -116,26 +171,22 @@ def answer(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
         )
     if given.command == "step":
         return runs.step(edge, run=given.run, name=given.name)
-    if given.command == "switch":
-        return swap.switch(
-            edge,
-            run=given.run,
-            to=given.to,
-            release=given.release,
-            serial=given.serial,
-            warm=given.warm,
-        )
-    if given.command == "retire":
-        return swap.retire(edge, run=given.run, returns=given.returns)
-    if given.command in ("stand-by", "undo"):
-        act = swap.undo if given.command == "undo" else swap.stand_by
-        return act(edge, run=given.run)
     return runs.end(edge, run=given.run, why=given.failed, data=given.data)
+
+
+def of_follower(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
+    """Run a command of an edge that follows another one."""
+    if given.command == "adopt" and given.source:
+        return follow.take_over(edge, given.source)
+    state, out = follow.record_of(given.record)
+    if given.command == "stage":
+        return follow.stage(edge, state, out)
+    return follow.adopt(edge, state, out, later=given.later)
 
 
 def obey(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
     """Run a command; on a full disk, restoring a release uses the reserve."""
-    back = given.command == "undo" or (given.command == "unlock" and given.failed)
+    back = given.command in ("undo", "adopt") or (given.command == "unlock" and given.failed)
     with exclusive(edge.settings):
         try:
             with in_words():
@@ -145,7 +196,7 @@ def obey(edge: Edge, given: argparse.Namespace) -> dict[str, Any]:
                 raise
             with in_words():
                 return answer(edge, given)
-        if given.command in ("apply", "lock", "step"):
+        if given.command in ("apply", "adopt", "lock", "step"):
             reserve.keep(edge)
         return said
 
@@ -170,6 +221,9 @@ def respond(edge: Edge, given: argparse.Namespace) -> dict[str, Any] | str:
         return {"records": records} if given.json else "\n".join(map(line, records))
     if given.command == "beat":
         return runs.beat(edge, run=given.run, seconds=given.seconds)
+    if given.command == "settle":
+        # Without the lock: meanwhile the watch may mark replicas.
+        return follow.settle(edge)
     return obey(edge, given)
 
 
@@ -178,11 +232,13 @@ def main() -> None:
     # Modes are set here, not inherited: Nginx is another user and has to enter.
     os.umask(0o022)
     given = parser().parse_args()
+    if given.command == "fit":
+        sys.exit(fit.main(["--json"] if given.json else [], str(given.settings)))
     try:
         with in_words():
             edge = Edge(Settings.load(given.settings))
             if given.command == "watch":
-                watch.run(edge, given.settings)
+                watch.run(edge, given.settings, follow.Follower(edge).comparing)
                 return
             said = respond(edge, given)
     except HeldError as error:

@@ -10,7 +10,7 @@ from swap_agent import drained, lease, probe, watch
 from swap_agent.nginx import UPSTREAM_FILE, Edge
 from swap_agent.replicas import SUCCESSES, Server, servers
 from swap_agent.state import SwapError, now
-from swap_agent.swap import installed, lease_file, move
+from swap_agent.swap import ALONE, Together, installed, lease_file, move, rehearse
 
 #: Checks of a host before it counts as failing, and seconds between two checks.
 CHECKS = 10
@@ -81,7 +81,15 @@ def _why(known: dict[str, Any], name: str) -> str:
     return str(one.get("why") or "no answer") if isinstance(one, dict) else "no answer"
 
 
-def drain(edge: Edge, *, run: str, hosts: Sequence[str], look: bool, gone: bool) -> dict[str, Any]:
+def drain(
+    edge: Edge,
+    *,
+    run: str,
+    hosts: Sequence[str],
+    look: bool,
+    gone: bool,
+    how: Together = ALONE,
+) -> dict[str, Any]:
     """Take hosts out; return when the requests that were sent to them have ended.
 
     With `look`, only refuse what the command would refuse. `gone` is for hosts that left the
@@ -102,10 +110,12 @@ def drain(edge: Edge, *, run: str, hosts: Sequence[str], look: bool, gone: bool)
         return {"changed": False, "why": "", "drained": before}
     holder = lease.check(lease_file(edge), run)
     fresh = {one: {"by": holder.owner, "since": now()} for one in serving if one not in before}
+    if how.test:
+        return rehearse(edge, held, {**before, **fresh})
     if fresh:
         drained.save(edge.settings, {**before, **fresh})
     try:
-        done = move(edge, run, held, held)
+        done = move(edge, run, held, held, how=how)
     except SwapError:
         # Where it did not come into effect, nothing was drained.
         if set(fresh) & set(drained.names(edge.upstream())):
@@ -120,7 +130,7 @@ def _answers(edge: Edge, hosts: Collection[str]) -> bool:
     return "" in asyncio.run(_all(addresses))
 
 
-def bring_back(edge: Edge, *, run: str, host: str) -> dict[str, Any]:
+def bring_back(edge: Edge, *, run: str, host: str, how: Together = ALONE) -> dict[str, Any]:
     """Put a host back that answers well, several times in a row."""
     lease.check(lease_file(edge), run)
     held = installed(edge)
@@ -133,9 +143,12 @@ def bring_back(edge: Edge, *, run: str, host: str) -> dict[str, Any]:
             raise SwapError(unknown(edge, host))
         if why := asyncio.run(_checked(address[0], SUCCESSES)):
             raise SwapError(f"{host} stays drained, because it is not ready for the edge: {why}")
-        drained.save(edge.settings, {name: one for name, one in before.items() if name != host})
+        left = {name: one for name, one in before.items() if name != host}
+        if how.test:
+            return rehearse(edge, held, left)
+        drained.save(edge.settings, left)
     try:
-        done = move(edge, run, held, held)
+        done = move(edge, run, held, held, how=how)
     except SwapError:
         if host in before and host not in drained.names(edge.upstream()):
             drained.save(edge.settings, before)

@@ -78,8 +78,12 @@ class Edge:
         except (OSError, ValueError):
             return 0
 
-    def stage(self, generation: int, state: State) -> Path:
-        """Write the complete tree of one generation under a temporary name."""
+    def stage(self, generation: int, state: State, out: Collection[str] | None = None) -> Path:
+        """Write the complete tree of one generation under a temporary name.
+
+        `out` names the hosts to leave out; by default those that are recorded as drained.
+        """
+        hosts = self.drained() if out is None else out
         staged = self.trees / f"{generation:06d}.staged"
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True, mode=0o755)
@@ -90,7 +94,7 @@ class Edge:
             body = source.read_bytes()
             if name == UPSTREAM_FILE:
                 # A replica that is out stays out: the mark is the watch's, not the generation's.
-                text = drained.without(body.decode(), self.drained())
+                text = drained.without(body.decode(), hosts)
                 body = marked(text, self.out()).encode()
             write_synced(target, body, facts.st_mode & 0o777)
             os.chown(target, facts.st_uid, facts.st_gid)
@@ -292,17 +296,18 @@ def content(tree: Path) -> dict[str, Path]:
     return found
 
 
-def fingerprint(files: dict[str, Path], out: Collection[str] = ()) -> str:
+def fingerprint(files: dict[str, Path], out: Collection[str] = (), *, rights: bool = True) -> str:
     """Return one hash over names, modes, owners and contents, without the marks of replicas.
 
-    `out` names the hosts that are drained, for a wanted configuration: it has all hosts.
+    `out` names the hosts that are drained, for a wanted configuration: it has all hosts. Without
+    `rights` only over names and contents.
     """
     total = hashlib.sha256()
     for name in sorted(files):
         facts = files[name].stat()
-        head = f"{name}\0{facts.st_mode & 0o777:o}\0{facts.st_uid}\0".encode()
+        head = f"{name}\0{facts.st_mode & 0o777:o}\0{facts.st_uid}\0" if rights else f"{name}\0"
         body = files[name].read_bytes()
         if name == UPSTREAM_FILE:
             body = marked(drained.without(body.decode(), out), ()).encode()
-        total.update(head + hashlib.sha256(body).digest())
+        total.update(head.encode() + hashlib.sha256(body).digest())
     return total.hexdigest()

@@ -108,6 +108,11 @@ class Settings:
     keep_trees: int = 3
     #: The last results of the watch, for others to read; a reboot removes them.
     watch_dir: Path = Path("/run/airlift")
+    #: On a site with several edges: this one's name, the one that holds the site's record, and the
+    #: others as name: address and port of their status listener.
+    name: str = ""
+    lead: str = ""
+    edges: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Settings:

@@ -8,17 +8,37 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from swap_agent import drained, lease, watch
+from swap_agent import drained, edges, lease, watch
 from swap_agent.journal import Journal
 from swap_agent.nginx import Edge, engine, fingerprint
 from swap_agent.state import COLOURS, NoRoomError, State, SwapError, in_words, now, sync_directory
 
 
-def put_in_place(edge: Edge, state: State) -> State:
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """How a command changes an edge of a site that has several."""
+
+    #: Only test what would serve: the other edges test it, too, before the first one changes.
+    test: bool = False
+    #: The number of the new generation, on all edges; by default the next one of this edge.
+    generation: int | None = None
+    #: Return while old workers of Nginx still serve; `settle` waits for them.
+    later: bool = False
+
+
+ALONE = Together()
+
+
+def put_in_place(edge: Edge, state: State, number: int | None = None) -> State:
     """Make the wanted configuration the live tree and let Nginx serve it; undo both on failure."""
     previous = edge.live.resolve() if edge.live.is_symlink() else None
     before = edge.live_generation()
-    generation = max(before, state.generation) + 1
+    generation = number or max(before, state.generation) + 1
+    if generation <= before:
+        raise SwapError(
+            f"this edge serves generation {before}; {generation} is not newer: run the same "
+            "command again"
+        )
     tree = edge.trees / f"{generation:06d}"
     try:
         staged = edge.stage(generation, state)
@@ -58,13 +78,29 @@ def judge(edge: Edge, staged: Path) -> None:
             raise
 
 
-def converge(edge: Edge, state: State) -> tuple[State, bool, str]:
+def rehearse(edge: Edge, state: State, out: drained.Drained) -> dict[str, Any]:
+    """Test what this edge would serve, and change nothing."""
+    differs = fingerprint(edge.wanted(state), out) != fingerprint(edge.served())
+    if differs:
+        staged = edge.stage(0, state, out)
+        try:
+            judge(edge, staged)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    record = {"state": dataclasses.asdict(state), "drained": out}
+    live = edge.live_generation()
+    return {"changed": False, "differs": differs, "live_generation": live, "record": record}
+
+
+def converge(edge: Edge, state: State, number: int | None = None) -> tuple[State, bool, str]:
     """Make Nginx serve a state; return the resulting state, whether it changed, and why."""
     held = State.load(edge.settings.state_file)
     live = edge.live_generation()
     wanted = fingerprint(edge.wanted(state), edge.drained())
     if not live or wanted != fingerprint(edge.served()):
-        return put_in_place(edge, state), True, "the configuration differs"
+        return put_in_place(edge, state, number), True, "the configuration differs"
+    if number and number > live:
+        return put_in_place(edge, state, number), True, "the number of the other edges"
     # An earlier run may have ended between the rename and the reload.
     late = edge.running() and edge.answered() not in {None, live}
     if late:
@@ -75,7 +111,7 @@ def converge(edge: Edge, state: State) -> tuple[State, bool, str]:
     return state, late, "the live tree was not active yet" if late else "nothing to do"
 
 
-def apply(edge: Edge, release: str, serial: int) -> dict[str, Any]:
+def apply(edge: Edge, release: str, serial: int, how: Together = ALONE) -> dict[str, Any]:
     """Activate the wanted configuration; the active colour stays the same."""
     held = State.load(edge.settings.state_file)
     if held and (held.release, held.serial) != (release, serial):
@@ -84,8 +120,17 @@ def apply(edge: Edge, release: str, serial: int) -> dict[str, Any]:
             f"{release} (serial {serial}): a release changes by upgrade or "
             "rollback, never by install"
         )
-    state, changed, why = converge(edge, held or State(COLOURS[0], None, release, serial, 0, now()))
-    return {"changed": changed, "why": why, **dataclasses.asdict(state)}
+    wanted = held or State(COLOURS[0], None, release, serial, 0, now())
+    if how.test:
+        return rehearse(edge, wanted, drained.load(edge.settings))
+    state, changed, why = converge(edge, wanted, how.generation)
+    return {"changed": changed, "why": why, **told(edge, state)}
+
+
+def told(edge: Edge, state: State) -> dict[str, Any]:
+    """Return a state as a part of an answer, and as a record for the other edges."""
+    record = {"state": dataclasses.asdict(state), "drained": drained.load(edge.settings)}
+    return {**dataclasses.asdict(state), "record": record}
 
 
 def target(held: State, to: str, release: str, serial: int, warm: float) -> State:
@@ -126,7 +171,14 @@ def installed(edge: Edge) -> State:
 
 
 def switch(
-    edge: Edge, *, run: str, to: str, release: str, serial: int, warm: float
+    edge: Edge,
+    *,
+    run: str,
+    to: str,
+    release: str,
+    serial: int,
+    warm: float,
+    how: Together = ALONE,
 ) -> dict[str, Any]:
     """Make the other colour active; the colour that served before stays warm as the standby.
 
@@ -135,10 +187,10 @@ def switch(
     """
     lease.check(lease_file(edge), run)
     held = installed(edge)
-    return move(edge, run, held, target(held, to, release, serial, warm))
+    return move(edge, run, held, target(held, to, release, serial, warm), how=how)
 
 
-def retire(edge: Edge, *, run: str, returns: bool = False) -> dict[str, Any]:
+def retire(edge: Edge, *, run: str, returns: bool = False, how: Together = ALONE) -> dict[str, Any]:
     """Retire the standby: when this returns, no request is sent to it any more.
 
     The record keeps its release, for a rollback from its pinned images. With `returns` it also
@@ -147,20 +199,21 @@ def retire(edge: Edge, *, run: str, returns: bool = False) -> dict[str, Any]:
     lease.check(lease_file(edge), run)
     held = installed(edge)
     until = held.warm_until if returns else None
-    return move(edge, run, held, dataclasses.replace(held, standby=None, warm_until=until))
+    wanted = dataclasses.replace(held, standby=None, warm_until=until)
+    return move(edge, run, held, wanted, how=how)
 
 
-def stand_by(edge: Edge, *, run: str) -> dict[str, Any]:
+def stand_by(edge: Edge, *, run: str, how: Together = ALONE) -> dict[str, Any]:
     """Restore the standby in the other colour, after `retire` with `returns`."""
     lease.check(lease_file(edge), run)
     held = installed(edge)
     if held.standby is None and held.warm_until is None:
         raise SwapError("no standby is to be restored; upgrade.yml and rollback.yml create one")
     other = next(colour for colour in COLOURS if colour != held.active)
-    return move(edge, run, held, dataclasses.replace(held, standby=other))
+    return move(edge, run, held, dataclasses.replace(held, standby=other), how=how)
 
 
-def undo(edge: Edge, *, run: str) -> dict[str, Any]:
+def undo(edge: Edge, *, run: str, how: Together = ALONE) -> dict[str, Any]:
     """Restore what served before an unfinished run switched, if it came that far."""
     lease.check(lease_file(edge), run)
     held = installed(edge)
@@ -174,7 +227,7 @@ def undo(edge: Edge, *, run: str) -> dict[str, Any]:
             if after.active != before.active:
                 wanted = before if held.active == after.active else held
     # Also when there is nothing to restore: Nginx may have reloaded before that was recorded.
-    return move(edge, run, held, wanted, step="undo")
+    return move(edge, run, held, wanted, step="undo", how=how)
 
 
 def _noted(edge: Edge, record: dict[str, Any], side: str) -> State:
@@ -187,9 +240,17 @@ def _noted(edge: Edge, record: dict[str, Any], side: str) -> State:
 
 
 def move(
-    edge: Edge, run: str, held: State, wanted: State, *, step: str = "switch"
+    edge: Edge,
+    run: str,
+    held: State,
+    wanted: State,
+    *,
+    step: str = "switch",
+    how: Together = ALONE,
 ) -> dict[str, Any]:
     """Go from one state to another; record intent and result in the journal."""
+    if how.test:
+        return rehearse(edge, wanted, drained.load(edge.settings))
     journal = journal_of(edge)
     open_steps = {record["step"] for record in journal.open_steps()}
     before = edge.workers() if edge.running() else set()
@@ -199,8 +260,9 @@ def move(
         open_steps.add(step)
     try:
         with in_words():
-            state, changed, why = converge(edge, wanted)
-        edge.wait_until_gone(before if changed else edge.workers(retiring=True))
+            state, changed, why = converge(edge, wanted, how.generation)
+        if not how.later:
+            edge.wait_until_gone(before if changed else edge.workers(retiring=True))
     except SwapError as error:
         if step in open_steps:
             # On a full disk this fails, too; the first failure is the one to report.
@@ -209,7 +271,7 @@ def move(
         raise
     for name in open_steps & {"switch", step}:
         journal.append(run, name, "done", {"generation": state.generation})
-    return {"changed": changed or held != wanted, "why": why, **dataclasses.asdict(state)}
+    return {"changed": changed or held != wanted, "why": why, **told(edge, state)}
 
 
 def lease_file(edge: Edge) -> Path:
@@ -251,7 +313,7 @@ def show(edge: Edge) -> dict[str, Any]:
     last = dataclasses.asdict(holder) if holder and not holder.given_back() else None
     return {
         "installed": state is not None,
-        **(dataclasses.asdict(state) if state else {}),
+        **(told(edge, state) if state else {}),
         "live_generation": edge.live_generation(),
         "served_generation": edge.answered(),
         "lease": last if holder and holder.left() > 0 else None,
@@ -261,6 +323,7 @@ def show(edge: Edge) -> dict[str, Any]:
         "last_run": journal_of(edge).last_end(),
         "seen": before,
         **watch.shown(edge.settings.watch_dir),
+        "edges": edges.shown(edge.settings),
         "drained": drained.load(edge.settings),
         "app_hosts": drained.names(edge.upstream()),
         "now": now(),

@@ -14,15 +14,18 @@ import json
 import re
 import sys
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
 from swap_agent import probe
+from swap_agent.edges import put
 from swap_agent.nginx import GENERATION_FILE, Edge
 from swap_agent.refusal import Refusal
 from swap_agent.replicas import Replica, blocked, downs, judge, marked, servers, urgent
 from swap_agent.state import COLOURS, BusyError, SwapError, exclusive, now, parsed
+
+Comparing = Callable[[], Coroutine[Any, Any, None]]
 
 INTERVAL = 1.0
 #: Seconds between two reloads of Nginx.
@@ -167,8 +170,8 @@ class Watch:
         directory = self.edge.settings.watch_dir
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            _put(directory / STATE, json.dumps(self._seen(), indent=1, sort_keys=True) + "\n")
-            _put(directory / METRICS, "\n".join(self._metrics()) + "\n")
+            put(directory / STATE, json.dumps(self._seen(), indent=1, sort_keys=True) + "\n")
+            put(directory / METRICS, "\n".join(self._metrics()) + "\n")
         except OSError as error:
             # The watch continues; an alert reports that the results are old.
             self._note("telling", f"cannot write to {directory}: {error.strerror}")
@@ -257,9 +260,9 @@ class Watch:
             last = found
 
 
-async def _daemon(edge: Edge, settings: Path) -> None:
+async def _daemon(edge: Edge, settings: Path, comparing: Comparing) -> None:
     watch = Watch(edge)
-    work = {asyncio.ensure_future(part) for part in (watch.seeing(), watch.acting())}
+    work = {asyncio.ensure_future(part) for part in (watch.seeing(), watch.acting(), comparing())}
     work.add(asyncio.ensure_future(watch.outdated((Path(__file__).parent, settings))))
     done, others = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
     for task in others:
@@ -269,9 +272,12 @@ async def _daemon(edge: Edge, settings: Path) -> None:
     _log("the agent's files have changed; restarting")
 
 
-def run(edge: Edge, settings: Path) -> None:
-    """Work until the agent's files change; the unit then starts the new ones."""
-    asyncio.run(_daemon(edge, settings))
+def run(edge: Edge, settings: Path, comparing: Comparing) -> None:
+    """Work until the agent's files change; the unit then starts the new ones.
+
+    `comparing` is the work that other edges of the site need.
+    """
+    asyncio.run(_daemon(edge, settings, comparing))
 
 
 def shown(directory: Path) -> dict[str, Any]:
@@ -297,14 +303,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not all(isinstance(one, int) for one in inner):
         return {}
     return found if "clock" in found and all(isinstance(one, str) for one in named) else {}
-
-
-def _put(path: Path, text: str) -> None:
-    """Replace a file in one step; it need not survive a power cut."""
-    fresh = path.with_suffix(f"{path.suffix}.new")
-    fresh.write_text(text)
-    fresh.chmod(0o644)
-    fresh.replace(path)
 
 
 def _stamp(paths: tuple[Path, ...]) -> list[tuple[str, int, int]]:
