@@ -27,6 +27,11 @@ options:
     type: list
     elements: str
   engine_packages: *packages
+  also:
+    description: Further kinds of packages that this host needs, as bundle/systems.yml names them.
+    type: list
+    elements: str
+    default: []
   update:
     description: Install newer packages of the release, too. The engine restarts with them.
     type: bool
@@ -186,6 +191,7 @@ class Engine:
         for kind in ("support", *(() if self.present else ("engine",))):
             given = self.options[f"{kind}_packages"]
             wanted += system.get(kind, []) if given is None else given
+        wanted += [one for kind in self.options["also"] for one in system.get(kind, [])]
         form = system.get("format", "deb")
         missing = offline_packages.missing_packages(form, wanted)
         if self.options["update"] and self.present:
@@ -326,6 +332,7 @@ OPTIONS = {
     "systems": {"type": "list", "elements": "dict", "required": True},
     "support_packages": TEXTS,
     "engine_packages": TEXTS,
+    "also": {**TEXTS, "default": []},
     "packages_dir": {"type": "path"},
     "repositories": {**TEXTS, "default": []},
     "offered": {"type": "dict", "default": {}},

@@ -23,6 +23,10 @@ options:
   authority:
     description: The certificate of the authority that the host trusts, if it has one already.
     type: path
+  shared:
+    description: The settings of the shared address, on a host that is to have one.
+    type: dict
+    default: {}
   components:
     description: Components of the release that the host needs, with the ids of their images.
     type: dict
@@ -64,6 +68,7 @@ from typing import Any  # noqa: E402
 from ansible.module_utils import (  # noqa: E402
     engine_client,
     host_neighbours,
+    host_shared,
     host_sockets,
     images_state,
 )
@@ -228,6 +233,7 @@ def main() -> None:
             "paths": {"type": "list", "elements": "path", "default": []},
             "ports": {"type": "list", "elements": "int", "default": []},
             "authority": {"type": "path"},
+            "shared": {"type": "dict", "default": {}},
             "components": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
@@ -252,6 +258,7 @@ def main() -> None:
         sockets = host_sockets.sockets()
         facts["connections"] = host_sockets.connections(sockets) + host_neighbours.needed()
         facts["authority"] = authority(params["authority"])
+        facts["shared_address"] = host_shared.look(params["shared"])
     module.exit_json(changed=False, facts=facts, clock=[began, time.time()])
 
 

@@ -14,6 +14,7 @@ options:
     description:
       - The network checks - C(name), C(kind) (C(ready), C(gauge) or C(targets)), C(url), C(ca),
         C(verify), C(gauge), C(within), the container from whose network it is sent, and C(colour).
+      - A check with C(held) is sent only while the host holds the shared address.
       - A check with a colour is sent only if that colour is active or the standby. The agent
         records that; on other hosts the containers show it.
     type: list
@@ -27,6 +28,8 @@ options:
     default: {}
   agent: {type: str, default: "",
     description: "The swap agent, where it is; it knows the active colour and the standby."}
+  shared: {type: dict, default: {},
+    description: "C(address), C(unit) and C(agent) of the shared address, on a host that has one."}
   settings: {type: list, elements: str, default: [],
     description: Settings that must be the same in both colours.}
   aside: {type: str, default: "",
@@ -49,6 +52,7 @@ from ansible.module_utils import (  # noqa: E402
     status_asks,
     status_engine,
     status_rules,
+    status_shared,
 )
 from ansible.module_utils.host_module import answer  # noqa: E402
 
@@ -81,7 +85,13 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
         facts["engine"]["error"] = status_engine.short(str(error))
     pids = {one["name"]: one.pop("pid") for one in facts["containers"]}
     colours = status_engine.colours(facts)
-    asks = [ask for ask in given["asks"] if ask.get("colour", "") in {"", *colours}]
+    facts["shared_address"] = status_shared.look(given["shared"])
+    held = facts["shared_address"].get("held")
+    asks = [
+        ask
+        for ask in given["asks"]
+        if ask.get("colour", "") in {"", *colours} and (held or not ask.get("held"))
+    ]
     facts["answers"] = status_asks.answers(asks, pids)
     facts["logins"] = tests.results() if tests else {}
     ports = sorted({port for one in facts["containers"] for port in one.pop("ports")})
@@ -107,7 +117,7 @@ OPTIONS = {
     "paths": {"type": "list", "elements": "path", "default": []},
     "settings": {"type": "list", "elements": "str", "default": []},
     "keys": {"type": "list", "elements": "str", "default": [], "no_log": True},
-    **{name: {"type": "dict", "default": {}} for name in ("firewall", "database")},
+    **{name: {"type": "dict", "default": {}} for name in ("firewall", "database", "shared")},
     **{name: {"type": "str", "default": ""} for name in ("agent", "aside")},
     "logins": {"type": "str", "required": True},
 }
