@@ -46,6 +46,10 @@ ABOUT = {
         "The set-up script ends each kind of failure with its exit code.",
         "soak-stack",
     ),
+    "shared_address": (
+        "The shared address leaves an edge that cannot serve, and stays when that returns.",
+        "soak-address",
+    ),
     "sick_replica": (
         "With a failing app host, no request fails that was sent later than five seconds after.",
         "soak-sick",
