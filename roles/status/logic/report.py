@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from roles.status.logic import flows, model, rollback, runs, services
-from roles.status.logic import shared as address
 from roles.status.logic.model import Findings, Problem, Rank, Row
+from roles.status.logic.shared import held_address, of_shared, shared_line
 
 FORMAT = 1
 #: Maximum characters of a reason in a line.
@@ -203,7 +203,7 @@ def make(findings: Findings) -> dict[str, Any]:
     problems += flows.of_exporters(findings)
     problems += flows.of_targets(findings, active, str(edge.get("standby") or ""))
     problems += flows.of_database(findings)
-    problems += address.of_shared(findings)
+    problems += of_shared(findings)
     if wrong_edge:
         problems.append(Problem(Rank.EDGE, host, wrong_edge, limit=False))
     facts = [f"/health/ready through the edge: {answer}", *facts_of_site(findings, edge)]
@@ -217,7 +217,7 @@ def make(findings: Findings) -> dict[str, Any]:
     out = model.drained_of(findings)
     problems = [one for one in problems if one.host not in out]
     problems += flows.of_drained(findings, active)
-    facts += [*address.line(findings), *set_aside(findings)]
+    facts += [*shared_line(findings), *set_aside(findings)]
     facts += [f"absent: {name}: {reason_of(entry)}" for name, entry in findings["absent"].items()]
     problems = without_effects(problems)
     end = conclusion(findings, edge, problems, done)
@@ -252,10 +252,7 @@ def make(findings: Findings) -> dict[str, Any]:
         "this_directory": findings["release"],
         "asked": asked,
         "not_asked": left_out,
-        "shared_address": {
-            "address": (findings.get("shared") or {}).get("address") or None,
-            "held_by": address.holders(findings),
-        },
+        "shared_address": held_address(findings),
         "facts": facts,
         "rollback": {
             "warm": target.warm,

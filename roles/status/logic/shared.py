@@ -23,7 +23,7 @@ def holders(findings: Findings) -> list[str]:
     return [host for host, one in _said(findings).items() if one["held"]]
 
 
-def line(findings: Findings) -> list[str]:
+def shared_line(findings: Findings) -> list[str]:
     """Return the line of the report; none on a site without a shared address."""
     shared = findings.get("shared") or {}
     if not shared.get("address"):
@@ -33,6 +33,12 @@ def line(findings: Findings) -> list[str]:
     if silent and not there:
         words += f" that was asked; no answer of {', '.join(silent)}"
     return [f"shared address {shared['address']} {words}"]
+
+
+def held_address(findings: Findings) -> dict[str, Any]:
+    """Return the address and who holds it, for machines."""
+    shared = findings.get("shared") or {}
+    return {"address": shared.get("address") or None, "held_by": holders(findings)}
 
 
 def _silent(findings: Findings) -> list[str]:
