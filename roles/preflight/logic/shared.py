@@ -84,8 +84,8 @@ def of_host(site: Mapping[str, Any], said: Mapping[str, Any]) -> list[Check]:
     """Return what is wrong on an edge.
 
     `site` is as above. `said` has the edge's facts, the folder of the release's packages for it,
-    its system (of bundle/systems.yml), and the hardware addresses of all edges; empty for one that
-    was not asked.
+    its system (of bundle/systems.yml), whether it is the first edge, and the hardware addresses of
+    all edges; empty for one that was not asked.
     """
     return list(_host(site, said)) if site["shared"] else []
 
@@ -112,7 +112,7 @@ def _host(site: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[Check]:
             "keepalived, on the host or in the release",
             "install it from the client's own packages, or ask the vendor for a bundle with it",
         )
-    if not facts["configured"]:
+    if said["first"] and not facts["configured"]:
         yield _check(
             f"site_shared_router_id is {site['router_id']}",
             "a number that no other group of VRRP in this network segment has",

@@ -314,7 +314,13 @@ def test_a_setting_that_cannot_work_is_a_row(change: dict[str, Any], level: str,
 
 def test_good_settings_and_no_shared_address_are_no_row() -> None:
     assert shared.of_settings(SITE) == []
-    said = {"facts": FACTS, "packages": "/none", "system": {}, "hardware": ["m1", "m2"]}
+    said = {
+        "facts": FACTS,
+        "packages": "/none",
+        "system": {},
+        "hardware": ["m1", "m2"],
+        "first": True,
+    }
     assert shared.of_host(SITE, said) == []
     none = {**SITE, "shared": "", "router_id": 0, "published": {}}
     assert shared.of_settings(none) == []
@@ -322,7 +328,7 @@ def test_good_settings_and_no_shared_address_are_no_row() -> None:
 
 
 def test_another_machine_with_the_address_is_a_row_and_another_edge_is_none() -> None:
-    said = {"packages": "/none", "system": {}, "hardware": ["m1", "m2"]}
+    said = {"packages": "/none", "system": {}, "hardware": ["m1", "m2"], "first": True}
     facts = {**FACTS, "answered": ["m2", "m9"]}
     found = rows(shared.of_host(SITE, {**said, "facts": facts}))
     assert found == [("error", "m9 answers for 10.0.1.100 on ens192")]
@@ -333,7 +339,7 @@ def test_another_machine_with_the_address_is_a_row_and_another_edge_is_none() ->
 
 
 def test_a_release_without_the_package_is_a_row(tmp_path: Path) -> None:
-    said: dict[str, Any] = {"packages": str(tmp_path), "hardware": ["m1"]}
+    said: dict[str, Any] = {"packages": str(tmp_path), "hardware": ["m1"], "first": True}
     said |= {"system": {"shared_address": ["keepalived"]}, "facts": {**FACTS, "installed": False}}
     ((level, fact),) = rows(shared.of_host(SITE, said))
     assert (level, fact) == ("error", "no keepalived, and the release has no package keepalived "
@@ -343,11 +349,12 @@ def test_a_release_without_the_package_is_a_row(tmp_path: Path) -> None:
 
 
 def test_the_first_time_the_number_is_told() -> None:
-    said: dict[str, Any] = {"packages": "/none", "system": {}, "hardware": ["m1"]}
+    said: dict[str, Any] = {"packages": "/none", "system": {}, "hardware": ["m1"], "first": True}
     facts = {**FACTS, "configured": False, "problem": "x is wrong: correct site_shared_address"}
     found = shared.of_host(SITE, {**said, "facts": facts})
     assert rows(found) == [("error", "x is wrong"), ("info", "site_shared_router_id is 51")]
     assert found[0]["fix"] == "correct site_shared_address"
+    assert len(shared.of_host(SITE, {**said, "facts": facts, "first": False})) == 1, "once"
 
 
 def test_where_it_is_published_by_default() -> None:
