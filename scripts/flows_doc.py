@@ -80,7 +80,7 @@ def system(site: dict[str, Any], expected: dict[str, list[str]]) -> str:
     for flow in site["site_flows"]:
         if "protocol" in flow:
             program, word = PORTLESS[flow["protocol"]]
-            arrows.setdefault((f"{flow['from']}_zone", program), []).append(word)
+            lines.append(f'  {flow["from"]}_zone -- "{word}" --> {program}')
         for port in flow["ports"]:
             for source in _names(flow["from"]):
                 begins = SELF[port] if source == "self" else [source]

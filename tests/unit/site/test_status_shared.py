@@ -24,6 +24,8 @@ def found(tmp_path: Path) -> dict[str, Any]:
     made["asked"] = [*made["asked"], "edge-2"]
     services = [one["service"] for one in of(made, "edge-1")["containers"]]
     made["hosts"]["edge-2"] = {"facts": statuskit.facts(services)}
+    # What the second edge serves is what the first one serves.
+    of(made, "edge-2")["edge"] = dict(statuskit.EDGE)
     made["shared"] = {
         "address": "10.0.1.100",
         "unit": "airlift-address.service",
