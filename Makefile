@@ -193,9 +193,11 @@ soak: setup-tests ## run the long proofs: imports killed at every step, installs
 	  tests/unit/scripts/test_locked.py tests/soak
 	@$(MAKE) soak-from soak-shapes
 
-.PHONY: soak-from soak-install soak-power soak-pairs soak-settings soak-sick soak-stopped soak-maintenance soak-next soak-fuzz soak-deploy soak-jump soak-shapes soak-stack
+.PHONY: soak-from soak-address soak-install soak-power soak-pairs soak-settings soak-sick soak-stopped soak-maintenance soak-next soak-fuzz soak-deploy soak-jump soak-shapes soak-stack
 soak-from: setup ## run the part of `make soak` that upgrades a site of an older tree to this tree and rolls back, under load (REV=COMMIT)
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_from.py
+soak-address: setup ## run the part of `make soak` in which two edges share an address by keepalived, without a lab
+	@AIRLIFT_SOAK=1 pytest tests/soak/test_shared_address.py
 soak-install: setup ## run the part of `make soak` that kills an install at many tasks, and ends it with the same command
 	@AIRLIFT_SOAK=1 pytest tests/soak/test_install_killed.py
 soak-stack: setup-tests ## run `make test-stack` with its long part: restarts, replicas, alerts under traffic, a killed set-up, every failure of it (AIRLIFT_PROOFS=1 writes docs/proofs/)

@@ -29,6 +29,8 @@ COLOURS = yaml.safe_load((ROOT / "roles/site/vars/main.yml").read_text())["site_
 OUTSIDE = {"any": "API clients", "mgmt": "jump host"}
 #: Ports that Nginx publishes, though they do not bear its container's name.
 EDGE_PORTS = ("http", "https", "edge_preview", "edge_status")
+#: Who speaks a protocol without ports, and what the documents call it.
+PORTLESS = {"vrrp": ("edge", "VRRP")}
 #: Of a flow from a host to itself: the port, and the containers that use it.
 SELF = {
     "postgres": ["postgres-exporter"],
@@ -76,6 +78,9 @@ def system(site: dict[str, Any], expected: dict[str, list[str]]) -> str:
         lines.append("  end")
     arrows: dict[tuple[str, str], list[str]] = {}
     for flow in site["site_flows"]:
+        if "protocol" in flow:
+            program, word = PORTLESS[flow["protocol"]]
+            lines.append(f'  {flow["from"]}_zone -- "{word}" --> {program}')
         for port in flow["ports"]:
             for source in _names(flow["from"]):
                 begins = SELF[port] if source == "self" else [source]
@@ -95,6 +100,8 @@ def table(site: dict[str, Any]) -> str:
     rows = ["| flow | from | to | TCP ports |", "|---|---|---|---|"]
     for flow in site["site_flows"]:
         names = ", ".join(f"{name} {ports[name]}" for name in flow["ports"])
+        if "protocol" in flow:
+            names = f"none: {PORTLESS[flow['protocol']][1]}, with site_shared_address"
         sources, targets = _names(flow["from"]), _names(flow["to"])
         rows.append(f"| {flow['name']} | {', '.join(sources)} | {', '.join(targets)} | {names} |")
     return "\n".join(rows)

@@ -50,6 +50,10 @@ ABOUT = {
         "Sites of one host, of four app hosts and with two edges: no request fails in an upgrade.",
         "soak-shapes",
     ),
+    "shared_address": (
+        "The shared address leaves an edge that cannot serve, and stays when that returns.",
+        "soak-address",
+    ),
     "sick_replica": (
         "With a failing app host, no request fails that was sent later than five seconds after.",
         "soak-sick",

@@ -202,7 +202,8 @@ def _systems(tree: Path, documents: Mapping[str, Any]) -> dict[str, tuple[str, s
         for key, value in _walk(document):
             for one in value if key == "site_systems" and isinstance(value, list) else ():
                 if one.get("engine"):
-                    wanted = {*one["engine"], *one.get("support", ())}
+                    kinds = ("engine", "support", "shared_address")
+                    wanted = {name for kind in kinds for name in one.get(kind, ())}
                     found[f"{one['id']}-{one['version']}"] = (name, wanted)
     return found
 

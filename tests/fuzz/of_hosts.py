@@ -5,13 +5,14 @@ from __future__ import annotations
 import email.message
 import io
 import json
+import socket
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from tests.fuzz.mutate import Json, Lines
+from tests.fuzz.mutate import Bytes, Json, Lines
 from tests.fuzz.of_edge import READY
 from tests.fuzz.parser import Case, Kit, fuzzed
 from tests.unit.roles.conftest import plugin
@@ -212,3 +213,28 @@ def of_daemon(kit: Kit) -> Case:
         json.dumps(wanted)
 
     return Case([json.dumps(DAEMON).encode(), b"{}", b""], check)
+
+
+@fuzzed(
+    "answers of neighbours for an address",
+    "host_shared.answer_in",
+    "roles/preflight/module_utils/host_shared.py",
+    form=Bytes(words=(b"\x08\x06", b"\x00\x02", socket.inet_aton("10.0.1.100"))),
+    refusals=(),
+)
+def of_arp(_kit: Kit) -> Case:
+    """Whatever a machine of the segment sends, it is a hardware address or nothing."""
+    module = plugin("preflight/module_utils/host_shared.py")
+    mac, own, wanted = bytes.fromhex("005056000001"), "10.0.1.10", "10.0.1.100"
+    question = module.request(mac, wanted, own)
+    answer = question[:20] + b"\x00\x02" + question[22:]
+
+    def check(data: bytes) -> None:
+        found = module.answer_in(data, wanted)
+        assert found == "" or len(bytes.fromhex(found.replace(":", ""))) == 6
+        if data == answer:
+            assert found == "00:50:56:00:00:01"
+        if found:
+            assert socket.inet_aton(wanted) in data
+
+    return Case([question, answer + bytes(18)], check)

@@ -64,6 +64,8 @@ class System:
     base: Base
     engine: tuple[str, ...]
     support: tuple[str, ...]
+    # Of some hosts only: those that share an address.
+    shared_address: tuple[str, ...] = ()
     repository: Repository | None = None
 
     @property
@@ -79,7 +81,7 @@ class System:
     @property
     def packages(self) -> tuple[str, ...]:
         """Return all packages that a host may install."""
-        return (*self.engine, *self.support)
+        return (*self.engine, *self.support, *self.shared_address)
 
 
 def load(path: Path = FILE) -> tuple[System, ...]:
@@ -104,7 +106,7 @@ def load(path: Path = FILE) -> tuple[System, ...]:
 def _system(table: Table) -> System:
     table.only(
         *("id", "version", "name", "tested", "required", "format", "distro"),
-        *("base", "repository", "engine", "support"),
+        *("base", "repository", "engine", "support", "shared_address"),
     )
     form = table.get("format", str)
     if form not in FORMATS:
@@ -120,6 +122,7 @@ def _system(table: Table) -> System:
         base=_base(table.table("base")),
         engine=_packages(table, "engine"),
         support=_packages(table, "support"),
+        shared_address=_packages(table, "shared_address") if table.has("shared_address") else (),
         repository=_repository(table, form),
     )
 

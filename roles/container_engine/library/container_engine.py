@@ -145,6 +145,7 @@ class Engine:
         for kind in ("support", *(() if self.present else ("engine",))):
             given = self.options[f"{kind}_packages"]
             wanted += system.get(kind, []) if given is None else given
+        wanted += [one for kind in self.options["also"] for one in system.get(kind, [])]
         form = system.get("format", "deb")
         missing = offline_packages.missing_packages(form, wanted)
         if self.options["update"] and self.present:
@@ -290,6 +291,8 @@ OPTIONS = {
     # Where they differ from the system's.
     "support_packages": TEXTS,
     "engine_packages": TEXTS,
+    # Further kinds of packages that this host needs, as bundle/systems.yml names them.
+    "also": {**TEXTS, "default": []},
     # Install newer packages of the release, too. The engine restarts with them.
     "update": {"type": "bool", "default": False},
     # The rest is between the action plugin and this: the release's repositories, what is in that

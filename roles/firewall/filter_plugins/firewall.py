@@ -9,6 +9,9 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 Rule = dict[str, Any]
+#: Protocols without ports, which only hosts speak, never containers; and their numbers. A host need
+#: not have /etc/protocols, from which nft knows the names.
+PORTLESS = {"vrrp": 112}
 
 
 def _networks(addresses: Iterable[str], what: str) -> list[str]:
@@ -24,6 +27,20 @@ def _networks(addresses: Iterable[str], what: str) -> list[str]:
             )
             raise AnsibleFilterError(message) from None
     return [str(network) for network in sorted(ipaddress.collapse_addresses(parsed))]
+
+
+def _numbers(flow: Mapping[str, Any], ports: Mapping[str, int]) -> list[int]:
+    """Return the ports of a flow; none for a protocol without ports."""
+    protocol, names = flow.get("protocol", "tcp"), flow["ports"]
+    if protocol not in ("tcp", *PORTLESS):
+        message = f"flow {flow['name']!r}: protocol {protocol} is not known"
+        raise AnsibleFilterError(message)
+    if bool(names) == (protocol in PORTLESS):
+        message = (
+            f"flow {flow['name']!r}: needs {'no ports' if names else 'a port'} with {protocol}"
+        )
+        raise AnsibleFilterError(message)
+    return _ports(names, ports, str(flow["name"]))
 
 
 def _ports(names: Iterable[str], ports: Mapping[str, int], flow: str) -> list[int]:
@@ -51,15 +68,16 @@ def firewall_rules(
     mgmt: Sequence[str],
     clients: Sequence[str],
 ) -> list[Rule]:
-    """Return the rules of one host: {direction, name, addresses, containers, ports} each.
+    """Return the rules of one host: {direction, name, addresses, containers, protocol, ports} each.
 
     `addresses` are the other ends. `containers` is set if the other end is a container of this
-    host, which happens if both zones are on it.
+    host, which happens if both zones are on it. A protocol without ports is a number.
     """
     rules: list[Rule] = []
     for flow in flows:
         name, source, target = str(flow["name"]), flow["from"], flow["to"]
-        numbers = _ports(flow["ports"], ports, name)
+        numbers = _numbers(flow, ports)
+        kind = {"protocol": PORTLESS.get(flow.get("protocol", ""), "tcp")}
         targets = list(zone_addresses) if target == "all" else [target]
         for zone in [*targets, *([] if source in ("mgmt", "any", "self") else [source])]:
             if zone not in zone_addresses:
@@ -76,13 +94,14 @@ def firewall_rules(
                 others = set(zone_addresses[source]) - {address}
             addresses = _networks(others, f"flow {name!r}")
             containers = source == "self" or source in host_zones
+            containers &= kind["protocol"] == "tcp"
             if addresses or containers:
-                rules.append(_rule("in", name, addresses, numbers, containers=containers))
+                rules.append(_rule("in", name, addresses, numbers, containers=containers, **kind))
         if source in host_zones:
             there = {one for zone in targets for one in zone_addresses[zone]} - {address}
             if there:
                 addresses = _networks(there, f"flow {name!r}")
-                rules.append(_rule("out", name, addresses, numbers))
+                rules.append(_rule("out", name, addresses, numbers, **kind))
     return rules
 
 

@@ -24,7 +24,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     whether only root was refused.
     """
 
-    _VALID_ARGS = frozenset(("paths", "ports", "components", "authority", "connect_seconds"))
+    _VALID_ARGS = frozenset(
+        ("paths", "ports", "components", "authority", "shared", "connect_seconds")
+    )
     _supports_check_mode = True
 
     def run(

@@ -15,6 +15,7 @@ if RELEASE not in sys.path:
     sys.path.insert(0, RELEASE)
 
 from roles.images.delivery.archive import lacking_blobs  # noqa: E402
+from roles.preflight.logic import shared  # noqa: E402
 from roles.preflight.logic.cut import cut  # noqa: E402
 from roles.tls.filter_plugins import tls  # noqa: E402
 
@@ -177,6 +178,8 @@ def preflight_flow_problems(
         problems += [
             f"port {name} in flow {flow['name']!r}" for name in flow["ports"] if name not in ports
         ]
+        if bool(flow["ports"]) == ("protocol" in flow):
+            problems.append(f"ports in flow {flow['name']!r}, which needs some or a protocol")
         if flow["from"] not in known | {"mgmt", "any", "self"}:
             problems.append(f"zone {flow['from']} in flow {flow['name']!r}")
         if flow["to"] not in known | {"all"}:
@@ -189,6 +192,24 @@ def preflight_cut(
 ) -> list[dict[str, Any]]:
     """Return the checks of connections that the firewall would cut."""
     return cut(connections, site)
+
+
+def preflight_published(edges: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return for each edge the address of its own on which containers publish their ports."""
+    return {
+        str(one["inventory_hostname"]): str(one.get("container_publish_address", shared.ANYWHERE))
+        for one in edges
+    }
+
+
+def preflight_shared_settings(site: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the checks of the shared address's settings that do not hold."""
+    return shared.of_settings(site)
+
+
+def preflight_shared_host(site: Mapping[str, Any], said: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the checks of the shared address that do not hold on an edge."""
+    return shared.of_host(site, said)
 
 
 def preflight_sudo_fix(said: str, fixes: Iterable[Mapping[str, str]]) -> str:

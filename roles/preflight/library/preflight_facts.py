@@ -22,6 +22,7 @@ from typing import Any
 from ansible.module_utils import (
     engine_client,
     host_neighbours,
+    host_shared,
     host_sockets,
     images_state,
 )
@@ -172,6 +173,7 @@ def collect(module: Any) -> dict[str, Any]:
         sockets = host_sockets.sockets()
         facts["connections"] = host_sockets.connections(sockets) + host_neighbours.needed()
         facts["authority"] = authority(params["authority"])
+        facts["shared_address"] = host_shared.look(params["shared"])
     return {"facts": facts, "clock": [began, time.time()]}
 
 
@@ -182,6 +184,8 @@ OPTIONS = {
     "ports": {"type": "list", "elements": "int", "default": []},
     # The certificate of the authority that the host trusts, if it has one already.
     "authority": {"type": "path"},
+    # The settings of the shared address, on a host that is to have one.
+    "shared": {"type": "dict", "default": {}},
     # Those of the release that the host needs, with the ids of their images.
     "components": {"type": "dict", "default": {}},
 }

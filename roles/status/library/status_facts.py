@@ -15,6 +15,7 @@ from ansible.module_utils import (
     status_asks,
     status_engine,
     status_rules,
+    status_shared,
 )
 from ansible.module_utils.host_module import answer
 
@@ -47,7 +48,13 @@ def look(given: dict[str, Any]) -> dict[str, Any]:
         facts["engine"]["error"] = status_engine.short(str(error))
     pids = {one["name"]: one.pop("pid") for one in facts["containers"]}
     colours = status_engine.colours(facts)
-    asks = [ask for ask in given["asks"] if ask.get("colour", "") in {"", *colours}]
+    facts["shared_address"] = status_shared.look(given["shared"])
+    held = facts["shared_address"].get("held")
+    asks = [
+        ask
+        for ask in given["asks"]
+        if ask.get("colour", "") in {"", *colours} and (held or not ask.get("held"))
+    ]
     facts["answers"] = status_asks.answers(asks, pids)
     facts["logins"] = tests.results() if tests else {}
     ports = sorted({port for one in facts["containers"] for port in one.pop("ports")})
@@ -78,8 +85,9 @@ OPTIONS = {
     "settings": {"type": "list", "elements": "str", "default": []},
     # SHA-256 of each API key that the database should know.
     "keys": {"type": "list", "elements": "str", "default": [], "no_log": True},
-    # Family, table, path and unit of our rules; container and name of the database.
-    **{name: {"type": "dict", "default": {}} for name in ("firewall", "database")},
+    # Family, table, path and unit of our rules; container and name of the database; address, unit
+    # and agent of the shared address, on a host that has one.
+    **{name: {"type": "dict", "default": {}} for name in ("firewall", "database", "shared")},
     # The swap agent, where it is; the folder where a service sets damaged files aside.
     **{name: {"type": "str", "default": ""} for name in ("agent", "aside")},
     # The program that tests the logins of a container.

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from roles.status.logic import edges, flows, model, rollback, runs, services
 from roles.status.logic.model import Findings, Problem, Rank, Row
+from roles.status.logic.shared import held_address, of_shared, shared_line
 
 FORMAT = 1
 #: Maximum characters of a reason in a line.
@@ -203,6 +204,7 @@ def make(findings: Findings) -> dict[str, Any]:
     problems += flows.of_exporters(findings)
     problems += flows.of_targets(findings, active, str(edge.get("standby") or ""))
     problems += flows.of_database(findings)
+    problems += of_shared(findings)
     if wrong_edge:
         problems.append(Problem(Rank.EDGE, host, wrong_edge, limit=False))
     facts = [f"/health/ready through the edge: {answer}", *facts_of_site(findings, edge)]
@@ -217,7 +219,7 @@ def make(findings: Findings) -> dict[str, Any]:
     out = model.drained_of(findings)
     problems = [one for one in problems if one.host not in out]
     problems += flows.of_drained(findings, active)
-    facts += set_aside(findings)
+    facts += [*shared_line(findings), *set_aside(findings)]
     facts += [f"absent: {name}: {reason_of(entry)}" for name, entry in findings["absent"].items()]
     problems = without_effects(problems)
     end = conclusion(findings, edge, problems, done)
@@ -253,6 +255,7 @@ def make(findings: Findings) -> dict[str, Any]:
         "this_directory": findings["release"],
         "asked": asked,
         "not_asked": left_out,
+        "shared_address": held_address(findings),
         "facts": facts,
         "rollback": {
             "warm": target.warm,

@@ -91,6 +91,7 @@ def test_the_systems_that_the_product_names() -> None:
         ("format: rpm", "format: apk", "systems[3].format: apk is not known; known: deb, rpm"),
         ("{suite: trixie}", "{suit: trixie}", "systems[0].base.suit: not a known key"),
         ("support: [nftables, ", "support: [nft ables, ", "systems[0].support: 'nft ables' is not"),
+        ("[keepalived]", "[keep alived]", "systems[0].shared_address: 'keep alived' is not"),
         ("9DC858229FC7DD38854AE2D88D81803C0EBFCD88", "8D81803C0EBFCD88", "repository.fingerprint:"),
         ("url: https://", "url: ftp://", "systems[1].repository.url: 'ftp://"),
         ('version: "12"', 'version: "13"', "systems[1].version: debian-13 is listed twice"),

@@ -47,6 +47,16 @@ def test_every_arrow_is_a_flow_and_every_flow_an_arrow() -> None:
     assert drawn == allowed - {("self", SITE["site_ports"]["grafana"], "monitor")}
 
 
+def test_a_protocol_without_ports_is_drawn_and_listed() -> None:
+    document = flows_doc.DOCUMENT.read_text()
+    assert '  dmz_zone -- "VRRP" --> edge\n' in document
+    row = "| edges that share an address | dmz | dmz | none: VRRP, with site_shared_address |"
+    assert row in document
+    without = copy.deepcopy(SITE)
+    without["site_flows"] = [one for one in SITE["site_flows"] if "protocol" not in one]
+    assert "VRRP" not in flows_doc.system(without, EXPECTED) + flows_doc.table(without)
+
+
 def test_the_picture_has_every_container_that_status_expects() -> None:
     picture = flows_doc.DOCUMENT.read_text().partition(flows_doc.SYSTEM)[2]
     for zone, services in flows_doc.containers(EXPECTED).items():

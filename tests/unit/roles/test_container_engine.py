@@ -100,7 +100,7 @@ class Host:
         given |= {"settings": SETTINGS, "record": str(self.record), "systems": [SYSTEM]}
         given |= {"network": {"name": "airlift", "options": {"icc": "false"}}}
         given |= {"support_packages": None, "engine_packages": None, "stage_owner": "root"}
-        given |= {"update": False, "offered": {}}
+        given |= {"update": False, "offered": {}, "also": []}
         found: dict[str, Any] = module.Engine(
             SimpleNamespace(
                 params={**given, "repositories": ["debian-13"], **options},
@@ -333,6 +333,17 @@ def test_a_release_without_packages_for_the_host_is_refused(absent: bool, host: 
     words = "has no engine, and this release has no packages for Debian 13"
     with pytest.raises(module.RefusedError, match=words if absent else "nftables: not installed"):
         host.bring(DOWN if absent else RUNNING, repositories=[])
+
+
+def test_packages_that_only_some_hosts_need_are_installed_there_only(host: Host) -> None:
+    systems = [{**SYSTEM, "shared_address": ["keepalived"]}]
+    assert host.bring(systems=systems, check=True)["changes"] == []
+    found = host.bring(systems=systems, also=["shared_address"], check=True)
+    assert found["changes"] == ["packages: keepalived"]
+    # A system that says nothing of it needs none.
+    assert host.bring(also=["shared_address"], check=True)["changes"] == []
+    with pytest.raises(module.RefusedError, match="keepalived: not installed on app-1"):
+        host.bring(systems=systems, also=["shared_address"], repositories=[])
 
 
 def test_packages_of_the_inventory_go_first(host: Host) -> None:

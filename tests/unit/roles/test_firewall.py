@@ -89,6 +89,61 @@ def test_all_zones_on_one_host() -> None:
     assert brief(found, "in")["database"] == ([], [5432], True)
 
 
+VRRP = {"name": "vrrp", "from": "dmz", "to": "dmz", "protocol": "vrrp", "ports": []}
+TWO_EDGES = {**ZONES, "dmz": ["10.0.1.1", "10.0.1.2"]}
+
+
+def with_vrrp(zones: list[str], address: str, edges: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """Return the rules about the shared address alone."""
+    found = firewall.firewall_rules(
+        [*FLOWS, VRRP],
+        host_zones=zones,
+        address=address,
+        zone_addresses=edges,
+        ports=PORTS,
+        mgmt=["10.0.0.5/32"],
+        clients=["0.0.0.0/0"],
+    )
+    return [rule for rule in found if rule["name"] == "vrrp"]
+
+
+def test_edges_hear_each_other_by_a_protocol_without_ports() -> None:
+    both = with_vrrp(["dmz"], "10.0.1.1", TWO_EDGES)
+    assert [(rule["direction"], rule["addresses"]) for rule in both] == [
+        ("in", ["10.0.1.2/32"]),
+        ("out", ["10.0.1.2/32"]),
+    ]
+    for rule in both:
+        # As a number: nft knows the name only where the host has /etc/protocols.
+        assert (rule["protocol"], rule["ports"], rule["containers"]) == (112, [], False)
+
+
+def test_nobody_else_speaks_it_and_one_edge_has_nobody_to_speak_to() -> None:
+    assert with_vrrp(["app"], "10.0.2.1", TWO_EDGES) == []
+    assert with_vrrp(["dmz"], "10.0.1.1", ZONES) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"protocol": "gre"}, "protocol gre is not known"),
+        ({"ports": ["ssh"]}, "no ports with vrrp"),
+        ({"protocol": "tcp"}, "a port with tcp"),
+    ],
+)
+def test_a_protocol_that_does_not_fit_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=words):
+        firewall.firewall_rules(
+            [{**VRRP, **change}],
+            host_zones=["dmz"],
+            address="10.0.1.1",
+            zone_addresses=TWO_EDGES,
+            ports=PORTS,
+            mgmt=[],
+            clients=[],
+        )
+
+
 def test_adjacent_addresses_become_one_network_without_overlap() -> None:
     assert firewall._networks(["10.0.0.1", "10.0.0.0", "10.0.0.0/31"], "x") == ["10.0.0.0/31"]
 

@@ -20,7 +20,7 @@ site = plugin("site/filter_plugins/site.py")
 def test_flow_names_known_zones_and_ports(flow: dict[str, Any]) -> None:
     assert flow["from"] in {*SITE["site_zones"], "mgmt", "any", "self"}
     assert flow["to"] in {*SITE["site_zones"], "all"}
-    assert flow["ports"]
+    assert bool(flow["ports"]) != ("protocol" in flow)
     assert set(flow["ports"]) <= set(SITE["site_ports"])
 
 

@@ -32,6 +32,7 @@ PARTS = {
     "redis": ["main", "kernel"],
     "app": ["main", "database", "sources", "remove"],
     "edge": ["main", "prove", "served"],
+    "shared_address": ["main"],
     "monitoring": ["main", "targets"],
 }
 #: All containers are due, so that every part of the playbook has something to do.

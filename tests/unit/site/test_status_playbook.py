@@ -105,12 +105,21 @@ def test_what_is_asked_is_in_the_flow_table() -> None:
         "colours": ["green", "blue"],
         "ca": "/ca.pem",
         "verify": True,
+        "shared": "",
         "exporters": load("status", "vars/main.yml")["status_exporters"],
     }
     make = plugin("status/filter_plugins/status.py").status_asks
     asked = {zone: make({**site, "zones": [zone]}) for zone in defaults["site_zones"]}
     names = {zone: [one["name"] for one in asks] for zone, asks in asked.items()}
     assert names["dmz"] == ["edge", "app-green on app-1", "app-blue on app-1", "nginx-exporter"]
+    (shared,) = [
+        one
+        for one in make({**site, "zones": ["dmz"], "shared": "192.0.2.100"})
+        if one["name"] == "shared address"
+    ]
+    # The flow table lets no edge ask another one: only the one that has the address asks.
+    assert shared["held"]
+    assert shared["url"] == f"https://192.0.2.100:{ports['https']}/health/ready"
     assert names["app"] == ["app-green", "worker-green", "app-blue", "worker-blue"]
     for one in (ask for asks in (asked["dmz"][1:3], asked["app"]) for ask in asks):
         assert f"-{one['colour']}" in one["name"]
