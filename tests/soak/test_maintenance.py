@@ -167,7 +167,7 @@ def test_an_install_that_is_killed_leaves_it_out(
     until_well(installed)
 
 
-def test_an_upgrade_and_a_rollback_go_on_without_a_host_that_is_off(
+def test_an_upgrade_and_a_rollback_omit_a_host_that_is_off(
     installed: Journey, record_property: Record
 ) -> None:
     offer(installed)
