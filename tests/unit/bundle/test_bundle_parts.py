@@ -382,10 +382,11 @@ def test_the_verifier_from_the_first_part_imports_the_parts(
         ["tar", "--occurrence=1", "-xOf", first, "verify.pyz"], capture_output=True, check=True
     )
     pyz.write_bytes(taken.stdout)
-    # Without --occurrence=1, tar reads on to the end of the part, complains, and gave all of it.
+    # Without --occurrence=1, tar reads to the end of the part. It complains, unless a member of the
+    # bundle ends exactly there; it has extracted the whole file either way.
     plain = subprocess.run(["tar", "-xOf", first, "verify.pyz"], capture_output=True, check=False)
-    assert (plain.returncode, plain.stdout) == (2, taken.stdout)
-    assert b"Unexpected EOF" in plain.stderr
+    assert plain.returncode == 0 or b"Unexpected EOF" in plain.stderr
+    assert plain.stdout == taken.stdout
     command = [sys.executable, "-I", str(pyz), *arguments("verify", stick, keys, Home(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, "VALID" in done.stdout) == (0, True), done.stderr
