@@ -140,12 +140,12 @@ WRONG = {
             settings=f"sed -i '/^app_source_clients:/d' {SETTINGS}",
         ),
     ],
-    "a second edge": [
+    "a second data host": [
         Wrong(
             "site",
             "zones",
-            ("dmz has edge-1, monitor-1",),
-            settings=f"echo 'dmz: {{hosts: {{monitor-1: }}}}' > {BAD}/second.yml",
+            ("data has data-1, monitor-1",),
+            settings=f"echo 'data: {{hosts: {{monitor-1: }}}}' > {BAD}/second.yml",
         ),
     ],
     "the hosts": [
