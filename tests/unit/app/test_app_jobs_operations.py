@@ -221,7 +221,7 @@ def test_b5_a_killed_workers_attempt_is_counted_by_the_sweeper(site: Site, gate:
     assert status["error"]["code"] == "worker-lost"
     eventually(lambda: sample(other, "app_job_leases_lost_total") == 1)
     assert sample(other, 'app_jobs_finished_total{outcome="dead"') == 1
-    (line,) = other.logged("taken back")
+    (line,) = other.logged("its worker stopped renewing the lease")
     assert line["request_id"] == "follow-me-0003"
 
 
