@@ -81,9 +81,14 @@ with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as p
 _REACHED = """
 import json, os, sys, threading, time
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-journal = open("/var/lib/airlift/swap/journal")
-journal.seek(0, 2)
+path = "/var/lib/airlift/swap/journal"
+# A site that was never upgraded has none yet.
+end = os.path.getsize(path) if os.path.exists(path) else 0
 print("ready", flush=True)
+while not os.path.exists(path):
+    time.sleep(0.05)
+journal = open(path)
+journal.seek(end)
 line = ""
 while True:
     line += journal.readline()
