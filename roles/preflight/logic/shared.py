@@ -112,6 +112,17 @@ def _host(site: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[Check]:
             "keepalived, on the host or in the release",
             "install it from the client's own packages, or ask the vendor for a bundle with it",
         )
+    edges = {str(site["addresses"].get(host)) for host in site["published"]}
+    for gone in sorted(set(facts["peers"]) - edges):
+        # From then on its adverts are refused: it hears nobody, and would take the address, too.
+        if said["first"]:
+            yield _check(
+                f"{gone} shares {str(site['shared']).partition('/')[0]}, and is no edge any more",
+                "an address that only edges of the inventory take",
+                f"log in to {gone} and type: sudo systemctl disable --now airlift-address; if it "
+                "is lost, never start it again with its old disk",
+                "warning",
+            )
     if said["first"] and not facts["configured"]:
         yield _check(
             f"site_shared_router_id is {site['router_id']}",

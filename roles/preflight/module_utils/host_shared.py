@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import socket
 import struct
@@ -63,10 +64,22 @@ def who_has(place: host_addresses.Place, wanted: str) -> list[str]:
     return sorted(found - {"", place.mac})
 
 
+def peers_of(path: Path) -> list[str]:
+    """Return the addresses with which keepalived shares by now, without this host itself."""
+    try:
+        found = re.search(r"unicast_peer \{([^}]*)\}", path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    lines = found[1].splitlines() if found else []
+    return [line.split()[0] for line in lines if line.strip() and "127.0.0.1" not in line]
+
+
 def look(given: dict[str, Any]) -> dict[str, Any]:
     """Return the facts; `given` has the settings and the path of our configuration."""
+    path = Path(given.get("path") or "/nonexistent")
     facts: dict[str, Any] = {
-        "configured": Path(given.get("path") or "/nonexistent").exists(),
+        "configured": path.exists(),
+        "peers": peers_of(path),
         "installed": bool(shutil.which("keepalived", path=PLACES)),
         **dict.fromkeys(("problem", "interface", "mac", "held"), ""),
         "answered": [],

@@ -26,6 +26,7 @@ FACTS: dict[str, Any] = {
     "held": "",
     "answered": [],
     "configured": True,
+    "peers": ["10.0.1.11"],
     "installed": True,
 }
 
@@ -107,6 +108,17 @@ def test_the_first_time_the_number_is_told() -> None:
     assert rows(found) == [("error", "x is wrong"), ("info", "site_shared_router_id is 51")]
     assert found[0]["fix"] == "correct site_shared_address"
     assert len(shared.of_host(SITE, {**said, "facts": facts, "first": False})) == 1, "once"
+
+
+def test_an_edge_that_leaves_the_inventory_is_told_to_let_the_address_go() -> None:
+    said: dict[str, Any] = {"packages": "/none", "system": {}, "hardware": ["m1"], "first": True}
+    said["facts"] = {**FACTS, "peers": ["10.0.1.11", "10.0.1.12"]}
+    found = shared.of_host(SITE, said)
+    assert rows(found) == [("warning", "10.0.1.12 shares 10.0.1.100, and is no edge any more")]
+    assert "10.0.1.12 and type: sudo systemctl disable --now airlift-address;" in found[0]["fix"]
+    assert shared.of_host(SITE, {**said, "first": False}) == [], "once"
+    moved = {**SITE, "published": {"edge-1": shared.ANYWHERE}, "addresses": SITE["addresses"]}
+    assert len(shared.of_host(moved, said)) == 2, "as a host of another group it still shares"
 
 
 def test_where_it_is_published_by_default() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -186,7 +187,8 @@ def test_a_configuration_that_keepalived_refuses_is_never_put_in_place(host: Hos
 
 
 def test_a_rehearsal_tells_and_changes_nothing(host: Host) -> None:
-    (host.folder / "keepalived").unlink()
+    # Not only removed: this machine may have one of its own.
+    host.program("keepalived", "exit 127")
     assert host.bring(check=True)[-1] == "airlift-address.service: started"
     assert not host.path.exists()
     assert host.calls() == []
@@ -250,8 +252,13 @@ def test_what_an_edge_says_before_an_installation(
     assert (found["interface"], found["mac"]) == ("ens192", "00:50:56:00:00:01")
     assert found["answered"] == ["seen from ens192"]
     assert not found["configured"]
+    assert found["peers"] == []
     host.path.touch()
     assert arp.look({**given, "shared": ""})["configured"], "left behind by an emptied setting"
+    host.path.write_text("  unicast_peer {\n    10.0.1.11 min_ttl 255\n    10.0.1.12\n  }\n")
+    assert arp.look(given)["peers"] == ["10.0.1.11", "10.0.1.12"]
+    host.path.write_text("    unicast_peer {\n        127.0.0.1 min_ttl 255\n    }\n")
+    assert arp.look(given)["peers"] == [], "an edge alone speaks to itself"
     assert "correct site_shared_address" in arp.look({**given, "shared": "10.0.2.1/24"})["problem"]
     assert arp.look({**given, "shared": "nonsense"})["problem"]
     host.links([{**LINKS[1], "addr_info": [*LINKS[1]["addr_info"], HELD]}])
@@ -305,19 +312,55 @@ def test_only_edges_that_share_an_address_have_its_flow_and_they_name_each_other
         site_shared_address=SHARED,
         site_shared_router_id=77,
     )
-    for name, own, other, priority in (("edge-1", 10, 11, 200), ("edge-2", 11, 10, 199)):
+    for name, own, other in (("edge-1", 10, 11), ("edge-2", 11, 10)):
         table, conf = two[name]["firewall"], two[name]["keepalived"]
         assert f"ip saddr {{ 10.0.1.{other}/32 }} meta l4proto 112 accept" in table
         assert f"ip daddr {{ 10.0.1.{other}/32 }} meta l4proto 112 accept" in table
         assert table.count("112") == 2, "not through the chain of containers"
         assert f"unicast_src_ip 10.0.1.{own}\n" in conf
         assert f"        10.0.1.{other} min_ttl 255 max_ttl 255\n    }}" in conf
-        assert f"priority {priority}\n" in conf
+        (tmp_path / "conf").write_text(conf)
+        assert arp.peers_of(tmp_path / "conf") == [f"10.0.1.{other}"]
         assert "virtual_router_id 77\n" in conf
         assert "auth" not in conf
-        assert conf.count("nopreempt") == 1
     one = rendered(tmp_path, {"edge-1": "10.0.1.10"}, site_shared_address=SHARED)["edge-1"]
     assert "        127.0.0.1 min_ttl" in one["keepalived"], "without a peer it would multicast"
     assert "112" not in one["firewall"]
     none = rendered(tmp_path, {"edge-1": "10.0.1.10", "edge-2": "10.0.1.11"})
     assert "112" not in none["edge-1"]["firewall"]
+
+
+def priority(conf: str, *, fit: bool, holds: bool) -> int:
+    """Return the priority of an edge, as keepalived adds it up."""
+    found = re.search(r"^ +priority (\d+)$", conf, re.MULTILINE)
+    assert found
+    tracked = re.search(r"track_script \{(.*?)\}", conf, re.DOTALL)
+    assert tracked
+    weights = dict(re.findall(r"^vrrp_script (\w+) \{.*?weight (\d+)$.*?^\}", conf, re.M | re.S))
+    assert set(weights) == set(tracked[1].split()), "one without a weight would be a fault"
+    assert 0 not in map(int, weights.values()), "that is a fault, too"
+    there = {"fit": fit, "holds": holds}
+    return int(found[1]) + sum(int(one) for name, one in weights.items() if there[name])
+
+
+@pytest.mark.slow
+def test_who_gets_the_address_follows_from_the_priorities(tmp_path: Path) -> None:
+    """keepalived takes it from a lower priority only, and from an equal one never."""
+    names = {f"edge-{one}": f"10.0.1.{10 + one}" for one in range(1, 5)}
+    files = rendered(tmp_path, names, site_shared_address=SHARED)
+    confs = [files[name]["keepalived"] for name in names]
+    for first, one in enumerate(confs):
+        # A flag of its own would keep the address at an edge that runs and cannot serve.
+        assert not re.search("^ *nopreempt", one, re.MULTILINE)
+        assert priority(one, fit=True, holds=True) < 255, "255 is another protocol"
+        for second, other in enumerate(confs):
+            if first == second:
+                continue
+            held = {fit: priority(one, fit=fit, holds=True) for fit in (True, False)}
+            wants = {fit: priority(other, fit=fit, holds=False) for fit in (True, False)}
+            assert wants[True] > held[False], "a fit edge takes it from one that is not"
+            assert wants[True] <= held[True], "an edge that returns leaves it where it is"
+            assert wants[False] <= held[False], "also while none is fit, and one still has it"
+            # One that was frozen and continues: two hold it, both as far as they know fit.
+            if first < second:
+                assert held[True] > priority(other, fit=True, holds=True), "the lead keeps it"

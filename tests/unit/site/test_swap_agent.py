@@ -293,6 +293,17 @@ def test_other_settings_go_to_the_other_colour_and_the_way_back_stays(serving: W
     assert not swap.stand_by(serving.edge, run="run-1")["changed"]
 
 
+def test_a_standby_returns_without_waiting_for_old_workers(serving: World) -> None:
+    """They serve the active colour, which stays; what stops one waits for them."""
+    serving.switch()
+    swap.retire(serving.edge, run="run-1", returns=True)
+    serving.slow = True
+    assert swap.stand_by(serving.edge, run="run-1")["changed"]
+    assert serving.retiring, "they still serve"
+    with pytest.raises(SwapError, match="nothing may stop before they end"):
+        swap.retire(serving.edge, run="run-1")
+
+
 def test_other_settings_that_fail_are_undone(serving: World) -> None:
     serving.switch()
     serving.end()

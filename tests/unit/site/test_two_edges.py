@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from swap_agent import drained, edges, follow, swap
 from swap_agent.edges import Offer, judge
+from swap_agent.nginx import Edge
 from swap_agent.state import State, SwapError
 from swap_agent.swap import Together
 
@@ -151,6 +153,74 @@ def test_the_number_of_all_edges_is_imposed(serving: World) -> None:
         swap.put_in_place(serving.edge, serving.held(), 12)
 
 
+class Peer:
+    """The watch of edge-2 in a world of paper, and a lead that says what it is told."""
+
+    def __init__(self, world: World, patch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        self.settings = dataclasses.replace(
+            world.settings, name="edge-2", lead="edge-1", edges={"edge-1": "10.0.0.1:8080"}
+        )
+        self.edge = Edge(self.settings)
+        self.follower = follow.Follower(self.edge)
+        self.follower.clock = lambda: self.now
+        self.held = world.held()
+        self.lead(1)
+        patch.setattr(edges, "ask", lambda *_: self.said)
+
+    def lead(self, generation: int, *, run: bool = False) -> None:
+        state = dataclasses.replace(self.held, generation=generation)
+        self.said = Offer("edge-1", state, {}, edges.shared(self.edge.served(), {}), run=run)
+
+    def unfit(self) -> str:
+        self.follower.compare()
+        return str(edges.shown(self.settings)["unfit"])
+
+
+@pytest.fixture
+def peer(serving: World, monkeypatch: pytest.MonkeyPatch) -> Peer:
+    return Peer(serving, monkeypatch)
+
+
+def test_a_run_that_was_seen_to_begin_excuses_an_edge_for_half_a_minute(peer: Peer) -> None:
+    assert peer.unfit() == ""
+    peer.lead(1, run=True)
+    assert peer.unfit() == ""
+    peer.lead(2, run=True)
+    assert peer.unfit() == "", "the run changes it next"
+    peer.now += 29
+    assert peer.unfit() == ""
+    peer.now += 2
+    assert peer.unfit() == ("edge-1 serves generation 2, this edge 1; a run is in progress"), (
+        "the run may have been killed between the edges"
+    )
+
+
+def test_an_edge_that_thaws_during_a_run_is_not_excused(peer: Peer) -> None:
+    """It missed a whole run before; its clock did not go on, and its watch had not ended."""
+    assert peer.unfit() == ""
+    peer.lead(2, run=True)
+    assert peer.unfit().endswith("; a run is in progress")
+    assert peer.edge.live_generation() == 1
+
+
+def test_no_traffic_until_it_has_adopted(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a run it follows at once; while it does, keepalived hears that it is unfit."""
+    assert peer.unfit() == ""
+    meanwhile: list[str] = []
+    adopt = follow.adopt
+
+    def slow(*words: Any, **options: Any) -> dict[str, Any]:
+        meanwhile.append(edges.shown(peer.settings)["unfit"])
+        return adopt(*words, **options)
+
+    monkeypatch.setattr(follow, "adopt", slow)
+    peer.lead(2)
+    assert peer.unfit() == ""
+    assert meanwhile == ["edge-1 serves generation 2, this edge 1"]
+    assert peer.edge.live_generation() == 2
+
+
 def switch(lead: One, number: int, *, test: bool = False) -> dict[str, object]:
     how = Together(test=test, generation=number, later=True)
     return swap.switch(
@@ -180,8 +250,10 @@ def test_an_edge_that_returns_serves_what_the_other_serves(tmp_path: Path) -> No
         assert peer.state() == lead.state()
         assert (peer.out(), lead.out()) == ({"app-2"}, {"app-2"})
 
-        # One that was there all the time serves on until the run comes to it.
+        # One that has seen the run begin serves on until the run comes to it.
         lead.lock()
+        lead.compare()
+        assert peer.compare() == ""
         how = Together(generation=3)
         swap.retire(lead.edge, run="run-1", how=how)
         lead.compare()

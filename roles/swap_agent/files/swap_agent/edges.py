@@ -24,7 +24,8 @@ from swap_agent.state import COLOURS, Settings, State, SwapError, parsed
 
 #: Seconds for the answer of another edge, and between two questions.
 PATIENCE = 1.0
-PAUSE = 3.0
+#: An edge that was frozen serves what it has until it has asked once: so this is short.
+PAUSE = 1.0
 #: Seconds after which an offer is too old: the watch that writes it has ended.
 OLD = 20.0
 #: Seconds after which an unchanged offer is written again.
@@ -188,8 +189,8 @@ class Verdict:
 def judge(mine: Offer, others: list[Offer], lead: str, *, joined: bool) -> Verdict:
     """Compare this edge with those that answer.
 
-    `joined` says that it was not behind when the run began that is in progress: the run then
-    changes this edge soon, one after the other.
+    `joined` says that this edge saw the run begin and was not behind: the run then changes it soon,
+    one after the other.
     """
     newest = max(others, key=lambda one: one.state.generation, default=None)
     if newest is None or newest.state.generation < mine.state.generation:

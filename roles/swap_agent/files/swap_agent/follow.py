@@ -15,8 +15,9 @@ from swap_agent.nginx import Edge, fingerprint
 from swap_agent.state import BusyError, State, SwapError, exclusive, now, parsed
 from swap_agent.swap import put_in_place, rehearse, told
 
-#: Seconds that an edge may be behind while a run changes the edges one after the other.
-GRACE = 180.0
+#: Seconds that an edge may be behind while a run changes the edges one after the other. Until all
+#: are changed, no run stops what the last one serves. Without this, each run would move an address.
+GRACE = 30.0
 METRICS = "edges.prom"
 #: Seconds until an edge tries again what failed.
 RETRY = 15.0
@@ -152,7 +153,7 @@ class Follower:
             if mine is None:
                 unfit = "it serves nothing yet; run install.yml"
             else:
-                unfit = self._decide(mine, found)
+                unfit = self._decide(mine, found, seen)
         except (SwapError, OSError) as error:
             unfit = str(error)
         self._tell(unfit, seen)
@@ -170,18 +171,21 @@ class Follower:
             seen[name] = {"generation": one.state.generation, "active": one.state.active, "why": ""}
         return found, seen
 
-    def _decide(self, mine: Offer, found: list[Offer]) -> str:
+    def _decide(self, mine: Offer, found: list[Offer], seen: dict[str, Any]) -> str:
         """Return why this edge is unfit; first put in place what it may."""
         verdict = self._judged(mine, found)
         if verdict.adopt is not None:
             if self.clock() < self._again:
                 return self._failed
+            # Until that is in place, no traffic: it takes seconds, and may wait for a slow engine.
+            self._tell(verdict.unfit, seen)
             self._failed = self._follow(verdict.adopt)
             self._again = self.clock() + (RETRY if self._failed else 0.0)
             if self._failed:
                 return self._failed
             edges.write(self.edge)
-            self._joined, self._behind_since = True, None
+            # The next comparison sees whether a run has begun meanwhile.
+            self._joined, self._behind_since = False, None
             return ""
         return verdict.unfit
 
@@ -191,8 +195,9 @@ class Follower:
         lead = self.edge.settings.lead
         verdict = edges.judge(mine, found, lead, joined=self._joined and not late)
         if not verdict.behind:
-            # Alone it is as new as can be known.
-            self._joined, self._behind_since = True, None
+            # Alone it is as new as can be known. But only a run that was seen to begin excuses what
+            # follows: an edge that was frozen or cut off may have missed others before it.
+            self._joined, self._behind_since = any(one.run for one in found), None
         elif self._behind_since is None:
             self._behind_since = clock
         return verdict

@@ -204,12 +204,17 @@ def retire(edge: Edge, *, run: str, returns: bool = False, how: Together = ALONE
 
 
 def stand_by(edge: Edge, *, run: str, how: Together = ALONE) -> dict[str, Any]:
-    """Restore the standby in the other colour, after `retire` with `returns`."""
+    """Restore the standby in the other colour, after `retire` with `returns`.
+
+    Does not wait for old workers: they send requests to the active colour, which stays. Whatever
+    stops a colour later waits for all workers that began before it.
+    """
     lease.check(lease_file(edge), run)
     held = installed(edge)
     if held.standby is None and held.warm_until is None:
         raise SwapError("no standby is to be restored; upgrade.yml and rollback.yml create one")
     other = next(colour for colour in COLOURS if colour != held.active)
+    how = dataclasses.replace(how, later=True)
     return move(edge, run, held, dataclasses.replace(held, standby=other), how=how)
 
 
