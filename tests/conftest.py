@@ -1,7 +1,7 @@
-"""Property-based tests try the same examples each time; a soak tries new ones.
+"""Property-based tests try the same examples in each run; a soak tries new ones.
 
-Python keeps its bytecode, as it does by default: the tests start hundreds of processes, and where a
-machine's settings forbid that, each compiles the project and all that it imports once more.
+Python writes its bytecode here, whatever the machine's settings: the tests start hundreds of
+processes, and each would otherwise compile the project and all its imports again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bodies that the service must refuse, asked of it alone and through Nginx on a site."""
+"""Bodies that the service must refuse, sent to the service alone and through a site's Nginx."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 MARK = "private-words-of-a-client"
 FILE = {"root": "inbox", "path": "reviews.csv"}
 
-# Bodies that no endpoint takes: status, and the field that the answer names.
+# Bodies that no endpoint accepts: status, and the field that the answer names.
 FOR_EVERYBODY: dict[str, tuple[bytes, int, str]] = {
     "nothing": (b"", 422, "body"),
     "null": (b"null", 422, "body"),
@@ -16,7 +16,7 @@ FOR_EVERYBODY: dict[str, tuple[bytes, int, str]] = {
     "half": (b'{"text": "' + MARK.encode(), 422, "body"),
     "bad-utf-8": (b'{"text": "\xc3\x28' + MARK.encode() + b'"}', 400, "body"),
     "bytes": (bytes(range(256)), 400, "body"),
-    # Where it is read as a number the field is named, elsewhere the body.
+    # An endpoint that parses the number names its field, any other one the body.
     "5000-digits": (b'{"data": [' + b"9" * 5000 + b"]}", 400, "?"),
     "deep-arrays": (b"[" * 100_000, 400, "body"),
     "deep-arrays-closed": (b"[" * 100_000 + b"]" * 100_000, 400, "body"),
@@ -24,7 +24,7 @@ FOR_EVERYBODY: dict[str, tuple[bytes, int, str]] = {
     "just-too-deep": (b'{"text":' + b"[" * 32 + b"]" * 32 + b"}", 400, "body"),
     "large": (b" " * 1_048_577, 413, "body"),
 }
-# Bodies for one endpoint each, as Python values or as raw JSON.
+# Bodies that one endpoint refuses, as Python values or as raw JSON.
 FOR_ONE: list[tuple[str, Any, str]] = [
     ("/predict", {}, "body"),
     ("/predict", {"text": "", "other": MARK}, "text"),

@@ -1,11 +1,11 @@
-"""The pages of docs/proofs: what a long test tried, on which tree, and the outcome of each case."""
+"""Pages of docs/proofs: what a long test verifies, on which tree, and the outcome of each case."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 
-#: Test file without `test_`: what it shows, and the `make` target that runs it.
+#: Test file without `test_`: what it verifies, and the `make` target that runs it.
 ABOUT = {
     "compose_up": ("`docker compose up --build` starts the local stack.", "soak-stack"),
     "deploy": ("A pipeline deploys as a runner on the jump host does.", "soak-deploy"),
@@ -72,7 +72,7 @@ def name_of(path: str) -> str:
 
 
 def head(name: str) -> list[str]:
-    """Return the title and the table that a page begins with, and what the test shows."""
+    """Return the title, the table and the summary at the top of a page."""
     about, target = ABOUT[name]
     return [
         f"# {name.replace('_', ' ').capitalize()}",
@@ -90,7 +90,7 @@ def head(name: str) -> list[str]:
 
 
 def page(path: str, rows: Sequence[str], columns: Sequence[str], tree: str, target: str) -> str:
-    """Return a page as it is written after a run with AIRLIFT_PROOFS=1."""
+    """Return a page as a run with AIRLIFT_PROOFS=1 writes it."""
     made = [
         f"{tree}, one machine with {os.cpu_count()} cores.",
         f"`AIRLIFT_PROOFS=1 make {target}` writes this page, from `{path}`.",

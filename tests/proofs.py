@@ -1,4 +1,4 @@
-"""What the long proofs found, as pages and JSON in docs/proofs: AIRLIFT_PROOFS=1 writes them."""
+"""Results of the long tests as pages and JSON in docs/proofs, written if AIRLIFT_PROOFS=1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROOFS = ROOT / "docs" / "proofs"
 
 
 def _tree() -> str:
-    """Return the tree that was tried; the pages that are written here do not make it another."""
+    """Return the tested tree; changed pages in docs/proofs do not make it dirty."""
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -28,14 +28,14 @@ def _tree() -> str:
     return git("describe", "--always", "--abbrev=12") + ("-dirty" if changed else "")
 
 
-#: Of the beginning: the tests take hours, and somebody may work on.
+#: Read at the start: the tests take hours, and files may change meanwhile.
 TREE = _tree() if os.environ.get("AIRLIFT_PROOFS") == "1" else ""
 
 
 def write_pages(reporter: pytest.TerminalReporter, target: str, *, only: str = "") -> None:
-    """Write a page and JSON per file of tests: what was tried, on which tree, what came of it.
+    """Write a page and JSON per test file: what was tested, on which tree, and the outcome.
 
-    `only` names a mark: the others of the same files are no long proofs.
+    `only` names a mark: tests without it are no long proofs.
     """
     if not TREE:
         return
@@ -50,7 +50,7 @@ def write_pages(reporter: pytest.TerminalReporter, target: str, *, only: str = "
                 path, _, name = report.nodeid.partition("::")
                 if not only:
                     name = name.partition("[")[2].rstrip("]") or name
-                # What a test recorded of itself has columns of its own.
+                # A property that a test recorded gets a column of its own.
                 more[path] |= dict(report.user_properties)
                 values = "".join(f" {value} |" for _, value in report.user_properties)
                 what = name.removeprefix("test_").replace("_", " ")
@@ -61,7 +61,7 @@ def write_pages(reporter: pytest.TerminalReporter, target: str, *, only: str = "
     PROOFS.mkdir(exist_ok=True)
     for path, rows in found.items():
         if name_of(path) not in ABOUT:
-            # `make soak` runs long unit tests, too, which have no page.
+            # `make soak` also runs long unit tests, which have no page.
             continue
         date = time.strftime("%Y-%m-%d", time.gmtime())
         made = page(path, rows, list(more[path]), f"Tree {TREE}, {date}", target)

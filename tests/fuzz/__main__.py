@@ -1,10 +1,10 @@
-"""Try one parser for long, guided by what of its code each input reaches (atheris, libFuzzer).
+"""Fuzz one parser, guided by the code that each input reaches (atheris, libFuzzer).
 
-    python -m tests.fuzz NAME --seconds 60 --folder DIR    what was found stands in DIR
+    python -m tests.fuzz NAME --seconds 60 --folder DIR    write what is found to DIR
     python -m tests.fuzz NAME FILE...                      try these inputs again
     python -m tests.fuzz                                   list the parsers
 
-Inputs that reached something new are kept in DIR: the next run begins with them.
+DIR keeps inputs that reached new code: the next run starts with them.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Whose code guides. What is a plugin of a role is loaded by its path, under a name of its own.
+#: Packages whose coverage guides. A role's plugin is loaded by path, under a name of its own.
 GUIDED = ["app", "bundle", "swap_agent", "roles"]
 PLUGIN = "role_"
-#: Bounds of one input, in seconds of a machine that has other work, and of the whole process.
+#: Limits: seconds per input on a busy machine, memory in MB, address space in bytes.
 SECONDS, MEGABYTES = 300, 2048
 ADDRESSES = 8 << 30
-#: Files that are written a million times are written there.
+#: Use memory for files that are written a million times.
 MEMORY = Path("/dev/shm")  # noqa: S108
 
 
@@ -44,7 +44,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _instrument(atheris: Any, module: ModuleType) -> None:
-    """Let the functions of a module that is there already guide, too."""
+    """Let the functions of an imported module guide, too."""
     for name, value in vars(module).items():
         if inspect.isfunction(value) and value.__module__ == module.__name__:
             setattr(module, name, atheris.instrument_func(value))
@@ -55,7 +55,7 @@ def _instrument(atheris: Any, module: ModuleType) -> None:
 
 
 def main() -> None:
-    """Run it; what is found ends the process."""
+    """Fuzz the given parser; a finding ends the process."""
     given = _arguments()
     sys.path.insert(0, str(ROOT / "roles" / "swap_agent" / "files"))
     if given.name is None or given.files:
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def _ignore(_: object) -> None:
-    """Whether an input was accepted says nothing to the fuzzer."""
+    """Discard the result: the fuzzer does not use it."""
 
 
 def _case(parser: Any, folder: Path) -> Any:
@@ -109,7 +109,7 @@ def _case(parser: Any, folder: Path) -> Any:
 
 
 def _again(given: argparse.Namespace) -> None:
-    """Try inputs that were found earlier, without a guide."""
+    """Try earlier inputs once, without guidance, or list the parsers."""
     table = importlib.import_module("tests.fuzz.table")
     if given.name is None:
         for parser in table.PARSERS.values():

@@ -1,7 +1,7 @@
-"""Mutations that know the form of what they change: a tar stays a tar, JSON stays JSON.
+"""Mutations that keep the format of an input: a tar stays a tar, JSON stays JSON.
 
-Random bytes end at the first check of a parser. These start from what the product itself wrote and
-change a little: lengths, types, order, ends. Each is made from a seed, so each can be made again.
+A parser's first check rejects random bytes. These mutations start from what the product wrote
+and change a little: lengths, types, order, ends. The same seed gives the same input again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from bundle.trust import sshsig
 from tests.unit.bundle.bundlekit import Record, join, records
 
-#: Numbers at which lengths and counters break.
+#: Numbers at the limits of lengths and counters.
 NUMBERS: tuple[int, ...] = (
     0,
     1,
@@ -39,7 +39,7 @@ NUMBERS: tuple[int, ...] = (
     65536,
 )
 NUMBERS += (2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1, 2**64)
-#: Texts at which readers of text break.
+#: Texts that break readers of text.
 TEXTS: tuple[str, ...] = (
     "",
     "\0",
@@ -55,20 +55,20 @@ TEXTS: tuple[str, ...] = (
 )
 TEXTS += ("😀", "..", "/", "a/../b", "-", "NaN", "1e999", "9" * 5000, "x" * 70_000, "%s", "{}")
 DEPTHS = (30, 65, 900, 3000)
-#: Longer lists are not made many times longer: it would be all that a run does.
+#: Longer lists are not multiplied: one such input would take the whole run.
 MOST_ITEMS = 40
 
 
 class Form(Protocol):
-    """A way of changing an input."""
+    """A way to change an input."""
 
     def __call__(self, data: bytes, others: Sequence[bytes], random: Random) -> bytes:
-        """Return a changed input; `others` are inputs to take parts of."""
+        """Return a changed input; `others` are inputs to copy parts from."""
 
 
 @dataclass(frozen=True)
 class Bytes:
-    """Any bytes: flipped, cut, put twice, spliced, with lengths that lie."""
+    """Any bytes: flipped, cut, duplicated, spliced, with wrong lengths."""
 
     words: Sequence[bytes] = ()
 
@@ -110,7 +110,7 @@ class Bytes:
 
     @staticmethod
     def _number(data: bytes, random: Random) -> bytes:
-        """Put another number in place of one that is written in digits."""
+        """Replace a number that is written in digits."""
         found = list(re.finditer(rb"\d+", data))
         if not found:
             return data + b"0"
@@ -125,7 +125,7 @@ def _encode(value: Any) -> bytes:
 
 
 def places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a JSON value, the whole included."""
+    """Return every place in a JSON value, the whole value included."""
     found, left = [], [(here, value)]
     while left:
         place, item = left.pop()
@@ -157,7 +157,7 @@ def anything(random: Random, levels: int = 2) -> Any:
 
 @dataclass(frozen=True)
 class Json:
-    """A JSON document: another value, key or type at any place, written as the product does."""
+    """A JSON document with another value, key or type at any place, encoded as the product does."""
 
     encode: Callable[[Any], bytes] = _encode
     words: Sequence[bytes] = ()
@@ -225,7 +225,7 @@ def _text(text: str, random: Random) -> str:
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines of words, or of another form."""
+    """Lines of words, or of an inner format."""
 
     words: Sequence[bytes] = ()
     inner: Form | None = None
@@ -262,7 +262,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Tar:
-    """An archive: members moved, renamed, resized, put twice, with checksums that fit."""
+    """An archive: members moved, renamed, resized, duplicated, with valid checksums."""
 
     def __call__(self, data: bytes, others: Sequence[bytes], random: Random) -> bytes:
         """Change one member, or sometimes the bytes."""
@@ -301,10 +301,10 @@ class Tar:
 
 @dataclass(frozen=True)
 class Armour:
-    """An OpenSSH signature: its binary fields, in base64 again."""
+    """An OpenSSH signature whose binary fields change inside valid armour."""
 
     def __call__(self, data: bytes, others: Sequence[bytes], random: Random) -> bytes:
-        """Change the body, or sometimes the text round it."""
+        """Change the body, or sometimes the text around it."""
         if random.random() < 0.8:
             try:
                 body = base64.b64decode(b"".join(data.splitlines()[1:-1]))
@@ -316,12 +316,12 @@ class Armour:
 
 @dataclass(frozen=True)
 class Gzip:
-    """What is inside of a gzip stream, packed again."""
+    """A gzip stream whose content changes and is compressed again."""
 
     inner: Form
 
     def __call__(self, data: bytes, others: Sequence[bytes], random: Random) -> bytes:
-        """Change what is inside, or sometimes the stream."""
+        """Change the content, or sometimes the stream."""
         try:
             plain = gzip.decompress(data) if random.random() < 0.6 else None
         except (OSError, EOFError, ValueError, zlib.error):
@@ -331,18 +331,18 @@ class Gzip:
         return gzip.compress(self.inner(plain, (), random), 1, mtime=0)
 
 
-#: Between the files of an input that is several.
+#: The separator of files in an input that holds several.
 SEAM = b"\n--8<--\n"
 
 
 @dataclass(frozen=True)
 class Files:
-    """Several files in one input, each with a form of its own."""
+    """Several files in one input, each with its own form."""
 
     forms: Sequence[Form]
 
     def __call__(self, data: bytes, others: Sequence[bytes], random: Random) -> bytes:
-        """Change one of the files, or exchange two."""
+        """Change one of the files, or replace it with another one."""
         files = data.split(SEAM)
         number = random.randrange(len(files))
         if random.random() < 0.1:
@@ -354,7 +354,7 @@ class Files:
 
 
 def mutated(form: Form, data: bytes, others: Sequence[bytes], random: Random) -> bytes:
-    """Change an input in one place or in a few."""
+    """Change an input in one to four places."""
     for _ in range(random.choice((1, 1, 1, 2, 4))):
         data = form(data, others, random)
     return data

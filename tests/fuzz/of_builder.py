@@ -1,4 +1,4 @@
-"""What the build reads of others: images' layers, package databases, wheels, lists of faults."""
+"""Fuzz rows for what the build reads: layers, package databases, wheels, vulnerability lists."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ def _layer() -> bytes:
     kinds=(Kind.BUILD_INPUT,),
 )
 def of_layer(kit: Kit) -> Case:
-    """Its files are found inside of the image, or it is said that it cannot be read."""
+    """Each path stays inside the image, or the layer is refused as unreadable."""
     plain = _layer()
     seeds = [gzip.compress(plain, 1, mtime=0), plain, zstandard.ZstdCompressor().compress(plain)]
 
-    # It warns of each relation that it cannot read.
+    # Silence the parser, which warns about each relation that it cannot read.
     kit.patch.setattr(logging.getLogger("debian.deb822"), "disabled", True)
 
     def check(data: bytes) -> None:
@@ -115,8 +115,8 @@ def of_layer(kit: Kit) -> Case:
     refusals=(ValueError,),
 )
 def of_packages(kit: Kit) -> Case:
-    """Every package has a name and a version, or the database is refused."""
-    # It warns of each relation that it cannot read.
+    """Each package has a name and a version, or the database is refused."""
+    # Silence the parser, which warns about each relation that it cannot read.
     kit.patch.setattr(logging.getLogger("debian.deb822"), "disabled", True)
     debkit.repository(kit.folder / "debian-13")
     index = (kit.folder / "debian-13" / "Packages").read_bytes()
@@ -137,7 +137,7 @@ def of_packages(kit: Kit) -> Case:
             json.dumps(deb_apk.of_index(text))
         except ValueError as error:
             refusals.append(error)
-        # What is one kind of database is none of the other kind.
+        # Raise only if all three readers refuse: a valid database is valid for one of them only.
         if len(refusals) == 3:
             raise refusals[0]
 
@@ -145,7 +145,7 @@ def of_packages(kit: Kit) -> Case:
 
 
 def deb(mode: Literal["w:gz", "w:xz"] = "w:gz") -> bytes:
-    """Return a package of Debian with a copyright file, its data packed in one way."""
+    """Return a Debian package with a copyright file, its data compressed by `mode`."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode=mode) as archive:
         member = tarfile.TarInfo("./usr/share/doc/libc6/copyright")
@@ -168,7 +168,7 @@ def deb(mode: Literal["w:gz", "w:xz"] = "w:gz") -> bytes:
     refusals=(),
 )
 def of_deb(kit: Kit) -> Case:
-    """A package says its licence, or it is said why that is not known."""
+    """The licence of a package is found, or the reason why it is unknown."""
     kit.patch.setattr(cache, "read_json", lambda _: None)
     kit.patch.setattr(cache, "write_json", lambda *_: None)
 
@@ -189,7 +189,7 @@ def of_deb(kit: Kit) -> Case:
     kinds=(Kind.BUILD_INPUT,),
 )
 def of_wheel(kit: Kit) -> Case:
-    """A wheel says its name and version, or cannot be read."""
+    """A wheel yields its name and version, or is refused as unreadable."""
     seed = wheel("tiny", "1.0", {"tiny.py": b"A = 1\n"}, ("License: MIT", "Requires-Dist: x"))[1]
 
     def check(data: bytes) -> None:
@@ -208,7 +208,7 @@ def of_wheel(kit: Kit) -> Case:
     kinds=(Kind.BUILD_INPUT,),
 )
 def of_tracker(kit: Kit) -> Case:
-    """What is accepted can be matched with packages."""
+    """An accepted list can be matched with packages."""
     issue = {"releases": {"bookworm": {"status": "resolved", "fixed_version": "2.36-10"}}}
     other = {"releases": {"bookworm": {"status": "open", "urgency": "low"}}}
     seed = json.dumps({"glibc": {"CVE-2026-1": issue, "CVE-2026-2": other}}).encode()
@@ -234,7 +234,7 @@ def of_tracker(kit: Kit) -> Case:
     kinds=(Kind.BUILD_INPUT,),
 )
 def of_registry(kit: Kit) -> Case:
-    """What a tag means is found out, or the registry's answer is refused."""
+    """A tag is resolved, or the registry's answer is refused."""
     digest = "sha256:" + "0" * 64
     platform = {"os": "linux", "architecture": "amd64"}
     index = {"manifests": [{"digest": digest, "platform": platform}]}

@@ -1,4 +1,4 @@
-"""What `bundle/` reads of a vendor: bundles, their parts and layers."""
+"""Fuzz rows for what `bundle/` reads from a vendor: bundles, their parts and layers."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ UNTRUSTED = (Kind.UNSIGNED, Kind.UNKNOWN_SIGNER, Kind.BAD_SIGNATURE)
 
 
 def quiet(*_: object) -> None:
-    """Take what is told about progress."""
+    """Discard progress messages."""
 
 
 def small(kit: Kit, **options: Any) -> Path:
-    """Return a bundle in which everything is small, so that most of it is what gets parsed."""
+    """Return a small bundle, so that most of its bytes are structure."""
     recipe = Recipe(**{"files": {"verify.pyz": b"v"}, "app_layer": b"a" * 700, **options})
     return recipe.make(kit.folder / "airlift-1.0.0-amd64.tar", kit.keys)
 
@@ -59,7 +59,7 @@ def raw(path: Path) -> bytes:
     kinds=(Kind.MANIFEST,),
 )
 def of_manifest(kit: Kit) -> Case:
-    """What is accepted is canonical, and all that is asked of a manifest has an answer."""
+    """An accepted manifest is canonical, and each of its members can be extracted safely."""
     seeds = [raw(small(kit)), raw(delta(kit))]
 
     def check(data: bytes) -> None:
@@ -83,7 +83,7 @@ def of_manifest(kit: Kit) -> Case:
     kinds=(*TORN, Kind.MANIFEST, Kind.UNSIGNED),
 )
 def of_archive(kit: Kit) -> Case:
-    """What is accepted is, byte for byte, what the product's writer makes of it again."""
+    """The product's writer reproduces an accepted archive byte for byte."""
     seeds = [small(kit).read_bytes(), delta(kit).read_bytes()]
     again = kit.folder / "again.tar"
 
@@ -111,14 +111,14 @@ def of_archive(kit: Kit) -> Case:
     slow=True,
 )
 def of_bundle(kit: Kit) -> Case:
-    """No altered bundle is good."""
+    """No altered bundle is accepted."""
     seeds = [small(kit).read_bytes(), small(kit, keys=("release", "second")).read_bytes()]
     trust = kit.keys.trust(kit.keys.line(), kit.keys.line("second", "second@airlift.example"))
 
     def check(data: bytes) -> None:
         with checks.opened(kit.file("bundle.tar", data), trust=trust, home=None) as opened:
             checks.check_members(opened)
-        # A signature may be left out or come twice: nobody can sign another manifest or member.
+        # Signatures may be omitted or repeated: that changes neither the manifest nor a member.
         good = _without_signatures(data)
         assert any(_without_signatures(seed) == good for seed in seeds)
 
@@ -151,7 +151,7 @@ def _split(kit: Kit) -> parts.Index:
     kinds=(Kind.PART,),
 )
 def of_index(kit: Kit) -> Case:
-    """What is accepted is written as `split` writes it, and its parts make the bundle."""
+    """An accepted index has the form that `split` writes, and its parts cover the bundle."""
 
     def check(data: bytes) -> None:
         found = parts.read_index(kit.file("x.tar.parts", data))
@@ -170,7 +170,7 @@ def of_index(kit: Kit) -> Case:
     slow=True,
 )
 def of_parts(kit: Kit) -> Case:
-    """What is joined has the hash of its index; with the index as it was, it is the bundle."""
+    """Joined parts have the hash of their index; with the original index, they are the bundle."""
     index = _split(kit)
     folder = kit.folder / "parts"
     whole = small(kit).read_bytes()
@@ -197,7 +197,7 @@ def store_sha(path: Path) -> str:
 
 
 def _frames(data: bytes) -> list[bytes]:
-    """Return what encoders make of some bytes, whole and streamed."""
+    """Return the bytes as encoders write them, whole and streamed."""
     streamed = zstandard.ZstdCompressor(write_checksum=True).compressobj()
     whole = zstandard.ZstdCompressor(level=3)
     skippable = b"\x50\x2a\x4d\x18\x03\0\0\0abc"
@@ -212,7 +212,7 @@ def _frames(data: bytes) -> list[bytes]:
 
 
 def _unpacked(data: bytes, limit: int) -> int | None:
-    """Return what a layer really unpacks to; None where no decoder takes it."""
+    """Return the unpacked size of a layer, or None if no decoder accepts it."""
     try:
         if data.startswith(b"\x1f\x8b"):
             return _gunzipped(data, limit)
@@ -246,7 +246,7 @@ def _gunzipped(data: bytes, limit: int) -> int:
     kinds=(Kind.MANIFEST,),
 )
 def of_layer(kit: Kit) -> Case:
-    """However its bytes come the verdict is one, and no decoder gets more out than was counted."""
+    """The verdict is the same for any chunk size, and no decoder unpacks more than was counted."""
     text = b"".join(b"%d lines of a layer\n" % number for number in range(3000))
     seeds = [frame for data in (text, bytes(5000), b"x" * 800_000) for frame in _frames(data)]
     limit = 1 << 20
@@ -260,7 +260,7 @@ def of_layer(kit: Kit) -> Case:
 
     def check(data: bytes) -> None:
         whole, pieces = counted(data, len(data) or 1), counted(data, 1 + len(data) % 97)
-        # Where a layer can be read again, the check asks for that.
+        # Where the check can read a layer twice, it takes a function to read it.
         asks = len(inspect.signature(whole.check).parameters)
         again = [lambda at, size: data[at : at + size]] * asks
         verdicts = []
@@ -276,7 +276,7 @@ def of_layer(kit: Kit) -> Case:
             raise refusal
         assert whole.size == pieces.size
         really = _unpacked(data, limit) if whole._kind in ("gzip", "zstd") else None
-        # Else a block of a zstd frame that hides its size counts for a quarter of the most.
+        # Otherwise, a zstd block of unknown size counts for a quarter of the maximum.
         most = whole.size * (4 if whole._kind == "zstd" and not again else 1)
         assert really is None or really <= most, (really, whole.size)
 

@@ -1,4 +1,4 @@
-"""What is read of a client's own files: inventories, vaults, certificates."""
+"""Fuzz rows for a client's own files: inventories, vaults, certificates."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ INVENTORIES = (
     refusals=(listedit.EditError,),
 )
 def of_inventory(kit: Kit) -> Case:
-    """Only the list changes; what cannot be changed safely is refused in words."""
+    """An edit changes only the list; a file that cannot be edited safely is refused in words."""
     entry = {"client": "new", "key_sha256": "1" * 64, "scopes": ["predict"]}
 
     def check(data: bytes) -> None:
@@ -62,7 +62,7 @@ def of_inventory(kit: Kit) -> Case:
     refusals=(vaultfile.FileError,),
 )
 def of_vault(kit: Kit) -> Case:
-    """A file is read, or it is said why not; what was altered is never opened."""
+    """A file is read or refused with a reason; an altered vault is never opened."""
     text = f"# secrets\n{NAME}: []\npassword: s3cret\n"
     vault = VaultLib([(one, VaultSecret(b"right")) for one in ("acme", "default")])
     seeds = [
@@ -111,7 +111,7 @@ def certificate(kit: Kit) -> tuple[bytes, Path]:
     refusals=(),
 )
 def of_certificate(kit: Kit) -> Case:
-    """A client's certificate is good or it is said what is wrong with it."""
+    """A client's certificate is accepted, or the answer names the problem."""
     tls = plugin("tls/filter_plugins/tls.py")
     der, key = certificate(kit)
 

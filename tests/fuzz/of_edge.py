@@ -1,4 +1,4 @@
-"""What the edge reads, its agent and whoever asks that: records, upstreams, answers of replicas."""
+"""Fuzz rows for the edge and its agent: records, upstream files, answers of replicas and agents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AGENT = "roles/swap_agent/files/swap_agent"
 
 
 def _world(kit: Kit) -> World:
-    """Return an edge on which an upgrade began, with an engine of paper."""
+    """Return an edge with an upgrade in progress and a fake engine."""
     world = World(kit.folder)
     kit.patch.setattr(nginx, "engine", world.engine)
     kit.patch.setattr(swap, "engine", world.engine)
@@ -47,8 +47,8 @@ def _world(kit: Kit) -> World:
     slow=True,
 )
 def of_records(kit: Kit) -> Case:
-    """Whatever is in its files, the agent answers or says in words which file is damaged."""
-    # Nothing here has to outlive a power cut.
+    """The agent answers, or names the damaged file, whatever its files contain."""
+    # Skip fsync: nothing here has to survive a power cut.
     kit.patch.setattr(os, "fsync", lambda _: None)
     world = _world(kit)
     folder = world.settings.state_file.parent
@@ -97,7 +97,7 @@ def of_records(kit: Kit) -> Case:
     refusals=(SwapError,),
 )
 def of_lease(kit: Kit) -> Case:
-    """What is read can be shown, compared and given back."""
+    """A lease that is read can be shown, compared and given back."""
     path = kit.folder / "lease.json"
     lease.acquire(path, run="run-1", owner="ann", verb="upgrade", seconds=60)
     pulse = path.with_suffix(".pulse")
@@ -123,7 +123,7 @@ def of_lease(kit: Kit) -> Case:
     refusals=(ValueError,),
 )
 def of_offer(kit: Kit) -> Case:
-    """What is accepted can be compared and put in place: its colours are colours."""
+    """An accepted offer has valid colours and can be compared and adopted."""
     state = State("blue", "green", "1.1.0", 2, 7, "2026-01-01T00:00:00Z", "1.0.0", 1)
     out = {"app-2": {"by": "ann@jump", "since": "2026-01-01T00:00:00Z"}}
     mine = edges.Offer("edge-1", state, out, "hash", run=False)
@@ -167,7 +167,7 @@ upstream preview {
     refusals=(),
 )
 def of_upstream(kit: Kit) -> Case:
-    """Only the mark comes and goes, and marking twice is marking once."""
+    """Marking changes only the mark, and marking twice equals marking once."""
 
     def check(data: bytes) -> None:
         text = data.decode("utf-8", "replace")
@@ -199,13 +199,13 @@ ANSWER = (
 
 
 class _Writer:
-    """Takes the question."""
+    """A connection's writer that discards the request."""
 
     def write(self, data: bytes) -> None:
-        """Take it."""
+        """Discard the data."""
 
     def close(self) -> None:
-        """End."""
+        """Do nothing."""
 
 
 @fuzzed(
@@ -216,7 +216,7 @@ class _Writer:
     refusals=(),
 )
 def of_probe(kit: Kit) -> Case:
-    """Whatever a replica answers, it is ready or there is a reason in few printable words."""
+    """Any answer means ready, or gives a reason in at most 200 printable characters."""
     current = [b""]
 
     async def connect(*_: object) -> tuple[asyncio.StreamReader, _Writer]:
@@ -248,7 +248,7 @@ def of_probe(kit: Kit) -> Case:
     refusals=(),
 )
 def of_agent(kit: Kit) -> Case:
-    """Whatever the edge answers, the task has a result or fails in words."""
+    """Any answer of the agent gives the task a result or an error message."""
     module = plugin("swap_agent/action_plugins/swap_agent.py")
     setup = plugin("swap_agent/library/swap_agent_setup.py")
     world = _world(kit)

@@ -1,4 +1,4 @@
-"""What hosts read of services and engines: answers, logs, configuration."""
+"""Fuzz rows for what hosts read from services and engines: answers, logs, configuration."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.unit.roles.conftest import plugin
 
 
 class _Answer(io.BytesIO):
-    """An answer of a service, as urllib gives it."""
+    """An answer as urllib returns it."""
 
     status = 200
 
 
 def _answering(kit: Kit) -> list[Any]:
-    """Let urllib answer everybody what is in the list: a status and a body."""
+    """Return a list of status and body that urllib then answers every request with."""
     current: list[Any] = [200, b""]
 
     def answer(_: Any, request: Any, *__: Any, **___: Any) -> _Answer:
@@ -61,7 +61,7 @@ METRICS = b'# TYPE pg_up gauge\npg_up 1\nredis_up{a="b"} 0\npg_up 1.5e3\n'
     refusals=(),
 )
 def of_asks(kit: Kit) -> Case:
-    """Whatever a service answers, status has a finding that its report can print."""
+    """Any answer of a service becomes a finding that the status report can print."""
     asks = plugin("status/module_utils/status_asks.py")
     model = __import__("roles.status.logic.model", fromlist=["model"])
     current = _answering(kit)
@@ -90,7 +90,7 @@ def of_asks(kit: Kit) -> Case:
     refusals=(),
 )
 def of_gates(kit: Kit) -> Case:
-    """Whatever answers, it is the release that was meant or a gate says why not."""
+    """A gate passes only the intended release; for any other answer it gives a reason."""
     ready = plugin("app/library/app_ready.py")
     standby = plugin("swap/module_utils/swap_standby.py")
     smoke = plugin("swap/library/swap_smoke.py")
@@ -121,7 +121,7 @@ def of_gates(kit: Kit) -> Case:
                     why = caught
                 good = why is None
                 assert good or str(why)
-                # Nobody who does not say that it is this release gets through a gate.
+                # A gate never passes an answer without this release.
                 assert not good or (status == 200 and json.loads(data)["release"] == "1.1.0")
 
     return Case(seeds, check)
@@ -144,7 +144,7 @@ plain words
     refusals=(),
 )
 def of_logs(kit: Kit) -> Case:
-    """The last words of a container are one line, whatever it wrote."""
+    """The last words of a container are one line, whatever its log contains."""
     engine = plugin("status/module_utils/status_engine.py")
     probes = plugin("container/module_utils/container_wait.py")
     client = plugin("site/module_utils/engine_client.py")
@@ -187,7 +187,7 @@ DAEMON = {"dns": ["192.0.2.1"], "log-driver": "local", "live-restore": True, "ip
     refusals=(),
 )
 def of_daemon(kit: Kit) -> Case:
-    """A client's file is read or refused in words, and keeps every key of theirs."""
+    """A client's file is refused with its path, or keeps every key when merged."""
     module = plugin("container_engine/module_utils/engine_configuration.py")
     rules = plugin("container_engine/module_utils/engine_rules.py")
     status = plugin("status/module_utils/status_rules.py")
@@ -223,7 +223,7 @@ def of_daemon(kit: Kit) -> Case:
     refusals=(),
 )
 def of_arp(_kit: Kit) -> Case:
-    """Whatever a machine of the segment sends, it is a hardware address or nothing."""
+    """Any frame yields a hardware address or nothing."""
     module = plugin("preflight/module_utils/host_shared.py")
     mac, own, wanted = bytes.fromhex("005056000001"), "10.0.1.10", "10.0.1.100"
     question = module.request(mac, wanted, own)

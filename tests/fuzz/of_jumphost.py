@@ -1,4 +1,4 @@
-"""What `bundle/` reads on a jump host: records, requests, documents, programs."""
+"""Fuzz rows for what `bundle/` reads on a jump host: records, requests, documents, programs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.fuzz.parser import Case, Kit, fuzzed
     kinds=(Kind.HOME,),
 )
 def of_acceptance(kit: Kit) -> Case:
-    """What is read is what would be written, and says when it was."""
+    """A record that is read can be written again, and has a usable time."""
     home = store.Home(kit.folder / "home")
     home.create()
     record = store.Acceptance(3, "1.0.0", store.now(), "0" * 64, "1" * 64, (SIGNER,))
@@ -66,7 +66,7 @@ HTTP += [
     slow=True,
 )
 def of_registry(kit: Kit) -> Case:
-    """Every answer is whole, and nothing but blobs of the store is ever sent."""
+    """Each answer is complete, and the server sends nothing but blobs of the store."""
     home = store.Home(kit.folder / "home")
     home.create()
     blob = bytes(range(256)) * 8
@@ -80,7 +80,7 @@ def of_registry(kit: Kit) -> Case:
     wrong: list[BaseException] = []
 
     def noted(*_: object) -> None:
-        """Keep what the server takes for a client that went away."""
+        """Keep errors that the server would log as a lost client."""
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, ConnectionError):
             wrong.append(error)
@@ -145,12 +145,12 @@ ABOUT: dict[str, Any] = {
     kinds=(Kind.MANIFEST, Kind.BUILD_INPUT, Kind.UNREADABLE),
 )
 def of_documents(kit: Kit) -> Case:
-    """Two releases are compared and told of, or it is said why one of the documents is not."""
+    """Two releases are compared and rendered, or the comparison says which document is wrong."""
     paths = {name: document.path for name, document in documents.DOCUMENTS.items()}
     home = store.Home(kit.folder / "home")
 
     def side(version: str, serial: int, words: str) -> diff.Side:
-        """Return a release that says something else in each document."""
+        """Return a release with other content in each document."""
         files = {path: json.dumps({**ABOUT[n], "x": words}).encode() for n, path in paths.items()}
         path = small(kit, version=version, serial=serial, files={"verify.pyz": b"v", **files})
         return diff.load(path, trust=None, home=home)
@@ -187,7 +187,7 @@ if __name__ == '__main__':
     kinds=(Kind.RELEASE_ALTERED,),
 )
 def of_program(kit: Kit) -> Case:
-    """Only what pip writes is accepted, whatever Python makes of the rest."""
+    """Only the program that pip writes is accepted, even if Python would run another one."""
     seed = PROGRAM.format(folder=kit.folder).encode()
     whole = _tokens(seed)
 
@@ -200,6 +200,6 @@ def of_program(kit: Kit) -> Case:
 
 
 def _tokens(data: bytes) -> Any:
-    """Return what Python runs of a program."""
+    """Return the code that Python would run."""
     code = compile(data.partition(b"\n")[2], "tool", "exec")
     return (code.co_code, code.co_names, [c for c in code.co_consts if c is not None])

@@ -1,4 +1,4 @@
-"""What the service reads of its clients: connections, bodies, queries, and the jobs they start."""
+"""Fuzz rows for client input to the service: connections, bodies, queries and jobs to start."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _app(kit: Kit) -> Any:
 
 
 class _Transport(asyncio.Transport):
-    """The other end of a connection: keeps what is written."""
+    """The client's end of a connection, which keeps what the service writes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,16 +68,16 @@ class _Transport(asyncio.Transport):
         self.closed = True
 
     def write_eof(self) -> None:
-        """Nothing more is written."""
+        """Ignore the call: the client keeps reading."""
 
     def pause_reading(self) -> None:
-        """All is here already."""
+        """Ignore the call: the whole input is in memory."""
 
     def resume_reading(self) -> None:
-        """All is here already."""
+        """Ignore the call: the whole input is in memory."""
 
     def set_protocol(self, protocol: Any) -> None:
-        """There is one."""
+        """Ignore the call: the protocol is fixed."""
 
 
 WORDS = [b"GET / HTTP/1.1", b"POST /predict HTTP/1.1", b"host: x", b"content-length: 5", b"0", b"5"]
@@ -112,7 +112,7 @@ REQUESTS = (
     refusals=(),
 )
 def of_connection(kit: Kit) -> Case:
-    """Nothing a client sends is our error; the head has its bounds; trailers are no headers."""
+    """No input causes a 500, a head stays within its limit, and trailers are not headers."""
     app = _app(kit)
     seen: list[Any] = []
 
@@ -128,7 +128,7 @@ def of_connection(kit: Kit) -> Case:
         state = ServerState()
         transport = _Transport()
         protocol = Protocol(config=config, server_state=state, app_state={}, _loop=loop)
-        # The environment's settings are read by it: what is tried has a small head.
+        # Protocol takes the limit from the environment, so set the small one here.
         protocol._most = HEAD
         protocol.connection_made(transport)
         for start in range(0, len(data), step):
@@ -181,7 +181,7 @@ BODIES: dict[bytes, tuple[Any, ...]] = {
 def _call(
     app: Any, method: str, target: bytes, body: bytes, headers: list[tuple[bytes, bytes]]
 ) -> Coroutine[Any, Any, tuple[int, bytes]]:
-    """Ask the application in this process."""
+    """Return the call of the application in this process."""
     path, _, query = target.partition(b"?")
     scope = {
         "type": "http",
@@ -225,7 +225,7 @@ def _call(
     refusals=(),
 )
 def of_body(kit: Kit) -> Case:
-    """Each body is answered, in JSON, and never as an error of ours."""
+    """Each body gets a JSON answer and never a 500."""
     app = _app(kit)
     loop = kit.loop()
     headers = [(b"host", b"x"), (b"content-type", b"application/json")]
@@ -242,7 +242,7 @@ def of_body(kit: Kit) -> Case:
         status, answer = loop.run_until_complete(
             _call(app, "POST", target, body, [*headers, length])
         )
-        # Without a database what is stored cannot be.
+        # Endpoints that store need the database, which is absent here.
         assert status in {200, 400, 404, 413, 422, 503}, (status, answer)
         assert (status == 503) <= (target not in (b"/predict", b"/predict/batch")), answer
         found = json.loads(answer, parse_constant=_no_constant)
@@ -266,7 +266,7 @@ def _no_constant(name: str) -> Any:
     refusals=(),
 )
 def of_query(kit: Kit) -> Case:
-    """Each path and query is answered, in JSON, and never as an error of ours."""
+    """Each path and query gets a JSON answer and never a 500."""
     app = _app(kit)
     loop = kit.loop()
     job = b"6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
@@ -281,7 +281,7 @@ def of_query(kit: Kit) -> Case:
     ]
 
     def check(data: bytes) -> None:
-        # What is no path never comes this far: the parser of the connection refuses it.
+        # Keep a valid target: the connection's parser refuses any other.
         target = b"/" + data.lstrip(b"/").split(b"\n")[0].split(b" ")[0]
         status, answer = loop.run_until_complete(_call(app, "GET", target, b"", [(b"host", b"x")]))
         assert status not in {0, 500, 504}, (status, answer)
@@ -292,7 +292,7 @@ def of_query(kit: Kit) -> Case:
 
 
 def _deep(value: Any) -> int:
-    """Return how many arrays and objects are around the innermost value."""
+    """Return how many arrays and objects enclose the innermost value."""
     level, deepest = [value], 0
     while level := [one for one in level if isinstance(one, dict | list)]:
         deepest += 1
@@ -308,14 +308,14 @@ def _deep(value: Any) -> int:
     refusals=(),
 )
 def of_depth(kit: Kit) -> Case:
-    """It agrees with what a parser of JSON finds."""
+    """The depth check agrees with a JSON parser."""
     seeds = [json.dumps(body).encode() for all_of in BODIES.values() for body in all_of]
     seeds.append(b'{"a": [[["]\\"}", {"b": {}}]]], "c": "[[["}')
 
     def check(data: bytes) -> None:
         found = too_deep(data, 4)
         try:
-            # Twice the same key: what the first one held is gone from the value, but was parsed.
+            # Keep both values of a repeated key: a dict would drop the first, which was parsed too.
             value = json.loads(data, object_pairs_hook=lambda pairs: [one for _, one in pairs])
         except (ValueError, RecursionError):
             return
@@ -333,7 +333,7 @@ def of_depth(kit: Kit) -> Case:
     refusals=(ValidationError,),
 )
 def of_trigger(kit: Kit) -> Case:
-    """What is accepted is stored and read again as it was, and its source says yes or why not."""
+    """An accepted job survives storing unchanged, and its source accepts it or names the field."""
     adapter: TypeAdapter[Any] = TypeAdapter(Trigger)
     settings = _settings(kit).model_copy(update={"database_sources": {}})
     sources = registry.build(settings)
@@ -365,7 +365,7 @@ def of_trigger(kit: Kit) -> Case:
     refusals=(ValueError,),
 )
 def of_cursor(kit: Kit) -> Case:
-    """What is accepted is what the service gives for that place."""
+    """An accepted cursor has the one form that the service writes for its position."""
     moments = ("AA" + "A" * 30, "AAABBBBB" + "c" * 24)
     seeds = [Cursor.of(one).text().encode() for one in moments]
 
@@ -385,7 +385,7 @@ def of_cursor(kit: Kit) -> Case:
     refusals=(keys.KeysError,),
 )
 def of_keys(kit: Kit) -> Case:
-    """Every entry that is read can be a row, and one digest is one key."""
+    """Each entry can be stored as a row under a digest of 32 bytes."""
     entry = {"client": "crm", "key_sha256": "a" * 64, "scopes": ["predict"], "label": "night"}
     seed = json.dumps([entry, {"client": "b", "key_sha256": "b" * 64}]).encode()
 
@@ -409,7 +409,7 @@ def of_keys(kit: Kit) -> Case:
     refusals=(),
 )
 def of_address(kit: Kit) -> Case:
-    """Whatever the system's own functions would connect to inside, is blocked."""
+    """An address that the system would connect to internally is blocked in every notation."""
     seeds = [b"127.0.0.1", b"::1", b"8.8.8.8", b"10.1.2.3", b"2001:db8::1", b"::ffff:10.0.0.1"]
 
     def check(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What jobs read of their sources, and the reports that are made of it."""
+"""Fuzz rows for what jobs read from their sources, and for the reports made of it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ RECORDS: list[dict[str, Any]] = [
 
 
 def _worked(kit: Kit, form: Format) -> Callable[[bytes], None]:
-    """Return a check: a source is parsed, classified, summed up and reported."""
+    """Return a check that parses, classifies, summarises and reports a source."""
     models = _models()
     selection = Selection()
     loop = kit.loop()
@@ -81,7 +81,7 @@ def _worked(kit: Kit, form: Format) -> Callable[[bytes], None]:
 
 
 async def _reported(report: document.Report, rows: list[Any]) -> None:
-    """Write the report in the forms for programs, and read it again."""
+    """Write the report as CSV and JSON and read both again."""
 
     async def parts() -> Any:
         yield rows[:40]
@@ -116,7 +116,7 @@ ENCODED = (b"\xff\xfe", b"\xef\xbb\xbf", b"\xfe\xff", b"\xe4", b"\xed\xa0\x80", 
     refusals=(SourceError,),
 )
 def of_csv(kit: Kit) -> Case:
-    """Every entry is a row of the report, whose forms for programs can be read again."""
+    """Each entry becomes one row, and the CSV and JSON reports can be read again."""
     text = _csv()
     seeds = [text.encode(), _csv(";").encode("utf-8-sig"), text.encode("utf-16")]
     seeds.append(codecs.BOM_UTF16_BE + text.encode("utf-16-be"))
@@ -131,7 +131,7 @@ def of_csv(kit: Kit) -> Case:
     refusals=(SourceError,),
 )
 def of_jsonl(kit: Kit) -> Case:
-    """Every entry is a row of the report, whose forms for programs can be read again."""
+    """Each entry becomes one row, and the CSV and JSON reports can be read again."""
     lines = "".join(json.dumps(one) + "\n" for one in [*RECORDS, "only a text"])
     return Case([lines.encode(), lines.encode("utf-16")], _worked(kit, "jsonl"))
 
@@ -144,7 +144,7 @@ def of_jsonl(kit: Kit) -> Case:
     refusals=(SourceError,),
 )
 def of_json(kit: Kit) -> Case:
-    """Every entry is a row of the report, whose forms for programs can be read again."""
+    """Each entry becomes one row, and the CSV and JSON reports can be read again."""
     documents: list[Any] = [RECORDS, {"a": {"b": [1]}, "records": RECORDS, "z": "]"}]
     seeds = [json.dumps(one).encode() for one in documents]
     seeds.append(json.dumps(RECORDS, indent=1, ensure_ascii=False).encode("utf-16"))
@@ -152,7 +152,7 @@ def of_json(kit: Kit) -> Case:
 
 
 class _Slowly(io.StringIO):
-    """Gives a few characters at a time, whatever is asked for."""
+    """A text that returns a few characters per read, whatever size is requested."""
 
     step = 7
 
@@ -168,7 +168,7 @@ class _Slowly(io.StringIO):
     refusals=(ValueError,),
 )
 def of_list(kit: Kit) -> Case:
-    """Whatever pieces it comes in, it is one list; and the one that `json` reads."""
+    """A list has the same entries in any chunk size, and the same as `json` reads."""
     values: list[Any] = [RECORDS, [1, -2.5, None, True, 'a\\"b', [], {}, [[{"a": "]"}]]], []]
     seeds = [json.dumps(one).encode() for one in values]
 
@@ -214,7 +214,7 @@ ANSWERED += [b"HTTP/1.1 200 OK", b"HTTP/1.1 204", b"HTTP/1.1 100 Continue", b"\x
     slow=True,
 )
 def of_answer(kit: Kit) -> Case:
-    """Whatever a source answers, it is records or a reason."""
+    """Any answer yields records or a reason, and no secret of the address."""
     listener = socket.create_server(("127.0.0.1", 0))
     kit.later.callback(listener.close)
     port = listener.getsockname()[1]
@@ -223,7 +223,7 @@ def of_answer(kit: Kit) -> Case:
     )
     config = ApiConfig(url=f"http://127.0.0.1:{port}/reviews?token=secret")
     loop = kit.loop()
-    # Reading the system's authorities anew is most of the time, and nothing of it is a source's.
+    # Load the system's authorities once: loading them for each input takes most of the time.
     context = ssl.create_default_context()
     kit.patch.setattr(ssl, "create_default_context", lambda **_: context)
     body = json.dumps(RECORDS).encode()
@@ -274,7 +274,7 @@ def of_answer(kit: Kit) -> Case:
     slow=True,
 )
 def of_report(kit: Kit) -> Case:
-    """Names and reasons that came from a source are text in HTML and PDF, and nothing else."""
+    """Names and reasons from a source appear only as text in HTML and PDF."""
     models = _models()
     origin = {"type": "file", "root": "inbox", "path": "x", "format": "json"}
     seeds = [json.dumps([{**one, "<script>": "x"} for one in RECORDS]).encode()]

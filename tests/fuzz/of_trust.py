@@ -1,4 +1,4 @@
-"""What `bundle/` reads of who signed: lists, signatures, custody logs, receipts."""
+"""Fuzz rows for what `bundle/` reads about signers: lists, signatures, custody logs, receipts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TOKENS += [b'valid-after="20260101"', b"valid-before=x", b"AAAA", b"\t", b"\\", 
     kinds=(Kind.SIGNERS_FILE,),
 )
 def of_signers(kit: Kit) -> Case:
-    """Whoever is accepted is named, is no pattern, and has a key."""
+    """An accepted signer has a name, which is no pattern, and a key."""
     dates = f'namespaces="{sshsig.NAMESPACE}",valid-after="20260101",valid-before="20271231"'
     text = f"# signers\n{kit.keys.line()}{kit.keys.line('second', 'a@x,b@x', dates)}\n"
     seeds = [text.encode(), kit.keys.line().encode()]
@@ -65,7 +65,7 @@ def of_signers(kit: Kit) -> Case:
     kinds=(Kind.SIGNERS_FILE,),
 )
 def of_revoked(kit: Kit) -> Case:
-    """A plain list says the same to ssh-keygen as to this reader."""
+    """A plain list of revoked keys means the same to ssh-keygen as to this reader."""
     line = " ".join(sshsig.public_key(kit.keys.key()).split()) + "\n"
     krl = b"SSHKRL\n\0" + bytes(28) + b"\0\0\0\0" * 2 + b"\1\0\0\0\4\0\0\0\0"
     seeds = [f"# gone\n{line}".encode(), line.encode(), krl]
@@ -88,7 +88,7 @@ def of_revoked(kit: Kit) -> Case:
     kinds=(Kind.UNSIGNED,),
 )
 def of_signature(kit: Kit) -> Case:
-    """What is accepted is armoured as ssh-keygen does it, and can be printed."""
+    """An accepted signature is armoured exactly as ssh-keygen does it, and can be printed."""
     seeds = [sshsig.sign(b"message", kit.keys.key(), namespace=name) for name in ("a", "airlift")]
 
     def check(data: bytes) -> None:
@@ -129,7 +129,7 @@ def _log(kit: Kit) -> bytes:
     refusals=(),
 )
 def of_custody(kit: Kit) -> Case:
-    """Nothing is a crash; what is wrong is said in few short lines; a sound log is whole."""
+    """No input crashes; problems are few short lines; a valid log is returned whole."""
     log = _log(kit)
 
     def check(data: bytes) -> None:
@@ -157,7 +157,7 @@ def of_custody(kit: Kit) -> Case:
     kinds=(Kind.BUILD_INPUT,),
 )
 def of_receipt(kit: Kit) -> Case:
-    """Whatever a known site signs, its receipt is read or refused."""
+    """A signed receipt with any content is read or refused."""
     rows = manifest.parse(raw(small(kit))).contents
     release = {
         "version": "1.0.0",
@@ -171,7 +171,7 @@ def of_receipt(kit: Kit) -> Case:
     seed = manifest.encode({**data, "hashed": True, "releases": [release]})
     path = kit.folder / "site.receipt"
     current = [seed]
-    # Signing each input would be all of the time; the signature has a row of its own.
+    # Skip signing: it would take most of the time, and signatures have a row of their own.
     kit.patch.setattr(receipt, "_authenticate", lambda *_: (current[0], SIGNER))
 
     def check(data: bytes) -> None:

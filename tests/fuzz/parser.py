@@ -1,4 +1,4 @@
-"""A parser of bytes that somebody else wrote: where it is, what may come of it, what must hold."""
+"""Rows of the fuzz table: a parser of foreign bytes, its allowed refusals and its rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.bundle.bundlekit import Keys
 
 
 class Case(NamedTuple):
-    """What is tried: inputs that the product's own writers made, and the parser with its rules.
+    """Seed inputs, made by the product's own writers, and the check of one input.
 
     `check` gives an input to the parser. It raises the parser's refusal, or AssertionError when an
     accepted input breaks a rule.
@@ -31,28 +31,28 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Kit:
-    """What a case is made with: a folder for files that parsers open, and keys to sign with."""
+    """What a case is built with: a folder for files that parsers open, and signing keys."""
 
     folder: Path
-    #: For what must not outlive the case.
+    #: Patches and clean-up that end with the case.
     patch: pytest.MonkeyPatch
     later: ExitStack = field(default_factory=ExitStack)
 
     @cached_property
     def keys(self) -> Keys:
-        """Keys, made when something has to be signed."""
+        """Return keys, generated at first use."""
         folder = self.folder / "keys"
         folder.mkdir(exist_ok=True)
         return Keys(folder)
 
     def loop(self) -> asyncio.AbstractEventLoop:
-        """Return an event loop for the case."""
+        """Return an event loop that is closed with the case."""
         made = asyncio.new_event_loop()
         self.later.callback(made.close)
         return made
 
     def file(self, name: str, data: bytes) -> Path:
-        """Write a file, in place: a rename for each of a million inputs is what takes the time."""
+        """Write a file in place: a rename for each of a million inputs would take too long."""
         path = self.folder / name
         path.write_bytes(data)
         return path
@@ -63,21 +63,21 @@ class Parser:
     """One row of the table."""
 
     name: str
-    #: The function that is called.
+    #: The function under test.
     entry: str
-    #: Source files that read foreign bytes, which this row tries.
+    #: Source files that read foreign bytes and are covered by this row.
     modules: tuple[str, ...]
     form: Form
-    #: The only exceptions that may come of it.
+    #: The only exceptions that the parser may raise.
     refusals: tuple[type[BaseException], ...]
-    #: Of Airlift's own errors, the kinds.
+    #: The kinds of Airlift's own errors that it may raise.
     kinds: tuple[Kind, ...]
     make: Callable[[Kit], Case]
-    #: Whether each input costs programs or sockets: fewer are tried in the unit tests.
+    #: Whether each input starts programs or opens sockets: the unit tests then try fewer.
     slow: bool = False
 
 
-#: Every row, by its name; `tests.fuzz.table` fills it.
+#: All rows by name; `tests.fuzz.table` fills it.
 PARSERS: dict[str, Parser] = {}
 
 
@@ -90,7 +90,7 @@ def fuzzed(
     kinds: Sequence[Kind] = (),
     slow: bool = False,
 ) -> Callable[[Callable[[Kit], Case]], Callable[[Kit], Case]]:
-    """Put a parser into the table."""
+    """Return a decorator that adds a parser to the table."""
 
     def add(make: Callable[[Kit], Case]) -> Callable[[Kit], Case]:
         assert name not in PARSERS, name
@@ -103,7 +103,7 @@ def fuzzed(
 
 
 def accepted(parser: Parser, check: Callable[[bytes], None], data: bytes) -> bool:
-    """Whether the parser takes an input; anything but that or a refusal in words is raised."""
+    """Return whether the parser accepts an input; raise on anything but a refusal in words."""
     error: BaseException | None = None
     try:
         check(data)
@@ -115,7 +115,7 @@ def accepted(parser: Parser, check: Callable[[bytes], None], data: bytes) -> boo
 
 
 def assert_in_words(error: AirliftError, kinds: Sequence[Kind]) -> None:
-    """A refusal is of these kinds, in one line of printable words, and says what to do."""
+    """Check a refusal: an allowed kind, one line of printable text, and a fix."""
     assert error.kind in kinds, error
     assert error.what.isprintable(), error.what
     assert error.fix

@@ -1,4 +1,4 @@
-"""Every parser of foreign bytes: importing this fills the table."""
+"""The table of all parsers of foreign bytes, filled by importing this module."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WRITES = "writes the format, reads none"
 _ENGINE = "asks the container engine of its own host, whose root it could be"
 _DATABASE = "reads what its own statement makes of the site's database"
 
-#: Modules that have to do with a format, but read no bytes of others; with the reason.
+#: Modules that handle a format but read no foreign bytes, with the reason.
 EXEMPT: dict[str, str] = {
     "app/reports/renderer.py": _DATABASE,
     "bundle/builder/about/inventory.py": "reads collections that the lock's hashes brought",

@@ -1,4 +1,4 @@
-"""What the service's tests share: a client, real datastores, real processes."""
+"""Shared parts of the service's tests: a client, real datastores, real processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ JSON = {"content-type": "application/json"}
 
 
 class Client:
-    """Calls the application in this process, without its lifespan."""
+    """Client that calls the application in this process, without its lifespan."""
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
@@ -51,7 +51,7 @@ class Client:
 
 
 def eventually(check: Callable[[], Any], *, seconds: float = 20, what: str = "") -> Any:
-    """Wait until `check` gives something true; returns it."""
+    """Wait until `check` returns a true value; return it."""
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(httpx.TransportError, OSError):
@@ -71,7 +71,7 @@ def free_port() -> int:
 
 @functools.cache
 def image_of(component: str) -> str:
-    """The product's own image of a component, built from its recipe if the engine lacks it."""
+    """Return the product's own image of a component; build it if the engine lacks it."""
     from bundle.builder.images import lockfile, recipes  # noqa: PLC0415
 
     lock = lockfile.load(ROOT / "bundle" / "images.lock.yml")
@@ -82,7 +82,7 @@ def image_of(component: str) -> str:
 
 @contextlib.contextmanager
 def one_builder() -> Iterator[None]:
-    """Several test processes at a time must not build the same image side by side."""
+    """Hold a lock, so that parallel test processes do not build the same image at once."""
     from bundle.builder import cache  # noqa: PLC0415
 
     with (cache.root() / "unit-tests.lock").open("w") as turn:
@@ -97,7 +97,7 @@ def _recipe(lock: Any, component: str) -> Any:
 
 
 def _quiet(_message: str) -> None:
-    """Builds are not what these tests are about."""
+    """Discard progress messages of builds."""
 
 
 def _docker(*arguments: str) -> str:
@@ -108,7 +108,7 @@ def _docker(*arguments: str) -> str:
 
 @dataclass
 class Server:
-    """One datastore in a container, on a loopback port that stays the same when it is restarted."""
+    """One datastore in a container, on a loopback port that a restart keeps."""
 
     container: str
     port: int
@@ -150,12 +150,12 @@ class Server:
         self.wait()
 
     def kill(self) -> None:
-        """kill -9 of all that runs in the container; `up` starts it again on what it left."""
+        """Kill every process in the container; `up` starts it again with the data that is left."""
         _docker("kill", "--signal", "KILL", self.container)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Hold all its processes: connections stay open and nothing answers."""
+        """Pause all its processes: connections stay open and nothing answers."""
         _docker("pause", self.container)
         try:
             yield
@@ -206,7 +206,7 @@ class Postgres(Server):
 
 
 class Redis(Server):
-    """Redis that keeps nothing over a restart."""
+    """Redis without persistence over a restart."""
 
     def recipe(self) -> tuple[str, int, str]:
         return (
@@ -219,7 +219,7 @@ class Redis(Server):
         eventually(lambda: self.command("PING"), what="Redis")
 
     def command(self, command: str) -> bool:
-        """Send one command; whether it was answered without an error."""
+        """Send one command; return whether the answer was no error."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
             connection.sendall(f"AUTH {PASSWORD}\r\n{command}\r\n".encode())
             answer = b""
@@ -230,7 +230,7 @@ class Redis(Server):
 
 @dataclass
 class Process:
-    """A process of the service and what it logged."""
+    """A process of the service and its log."""
 
     popen: subprocess.Popen[bytes] | warm.Started
     log: Path
@@ -240,14 +240,14 @@ class Process:
         self.http = httpx.Client(base_url=self.url, timeout=15)
 
     def lines(self) -> list[dict[str, Any]]:
-        """Everything it wrote; a line that is no JSON fails the test."""
+        """Return the whole log as JSON lines; any other line fails the test."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.lines() if event in line["event"]]
 
     def kill(self) -> None:
-        """Kill it with everything it started, as a container's end or a power cut would."""
+        """Kill it with its children, as the end of a container or a power cut would."""
         os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait(10)
 
@@ -259,7 +259,7 @@ class Process:
 
 @dataclass
 class Site:
-    """One database and the processes that work on it."""
+    """One database and the processes that use it."""
 
     postgres: Postgres
     redis: Redis
@@ -271,7 +271,7 @@ class Site:
     def create(
         cls, postgres: Postgres, redis: Redis, folder: Path, template: str = "template1"
     ) -> Self:
-        """Make a database, named after the folder, as a copy of another."""
+        """Create a database, named after the folder, as a copy of another."""
         name = f"{folder.name}-db"
         with postgres.connect() as connection:
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
@@ -294,10 +294,10 @@ class Site:
             "DATABASE_URL": f"postgresql://airlift_owner@127.0.0.1:{self.postgres.port}/{self.database}",
             "REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
             "FILE_ROOTS": json.dumps({"inbox": str(self.inbox)}),
-            # Some tests turn authentication on, and would find it closed.
+            # Some tests turn authentication on, which would close the source.
             "OPEN_SOURCES": '["root:inbox"]',
             "COLOUR": "blue",
-            # Tests ask more often than clients may; those of the limit set their own.
+            # Tests send more requests than clients may; the tests of the limit set their own.
             "RATE_LIMIT_PER_MIN": "1000000",
             "JOB_BACKOFF_BASE_SECONDS": "0.1",
             "JOB_BACKOFF_CAP_SECONDS": "0.2",
@@ -313,7 +313,7 @@ class Site:
         return row[0] if row is not None and len(row) == 1 else row
 
     def command(self, *arguments: str, fails: int = 0, **environment: str) -> list[dict[str, Any]]:
-        """Run one command of the image; returns what it logged."""
+        """Run one command of the image; return its log."""
         done = warm.run("app", arguments, env={**self.environment, **environment}, cwd=self.folder)
         assert done.returncode == fails, done.stdout + done.stderr
         assert done.stderr == ""
@@ -336,7 +336,7 @@ class Site:
         return process
 
     def serve(self, **environment: str) -> Process:
-        """gunicorn with two workers, as in the image."""
+        """Start gunicorn with two workers, as in the image."""
         port = free_port()
         environment = {
             "PORT": str(port),
@@ -362,7 +362,7 @@ class Site:
                 process.kill()
 
     def trigger(self, process: Process, path: str = "reviews.csv", **headers: str) -> str:
-        """Start a job on a file of the inbox; returns its id."""
+        """Start a job on a file of the inbox; return its id."""
         answer = process.http.post(
             "/api/v1/jobs/trigger",
             json={"source_type": "file", "config": {"root": "inbox", "path": path}},
@@ -373,7 +373,7 @@ class Site:
         return job
 
     def wait_for(self, process: Process, job: str, state: str, seconds: float = 20) -> Any:
-        """Wait for a job to reach a state; returns its status."""
+        """Wait for a job to reach a state; return its status."""
 
         def reached() -> Any:
             body = process.http.get(f"/api/v1/jobs/status/{job}").json()
@@ -383,7 +383,7 @@ class Site:
 
 
 def sample(process: Process, series: str) -> float:
-    """The sum of the samples whose name and labels start with `series`."""
+    """Return the sum of the samples whose name and labels start with `series`."""
     text = process.http.get("/metrics").text
     values = [
         float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(series)

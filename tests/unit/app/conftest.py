@@ -1,4 +1,4 @@
-"""The service's tests: in this process where that is enough, else real processes and datastores."""
+"""Fixtures of the service's tests, in this process or with real processes and datastores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.app.gate import Gate
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The settings of the machine that runs the tests must not reach them."""
+    """Remove the settings of the machine that runs the tests."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path / "no-secrets"))
@@ -25,7 +25,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A service with nothing around it, as in a plain `docker run`."""
+    """Return the settings of a service without dependencies, as in a plain `docker run`."""
     folder = tmp_path_factory.mktemp("service")
     return Settings(drain_file=folder / "drain", file_roots={"inbox": folder})
 
@@ -54,7 +54,7 @@ def redis() -> Iterator[Redis]:
 
 @pytest.fixture(scope="session")
 def template(postgres: Postgres, redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A migrated database that the others are copied from."""
+    """Return the name of a migrated database that the others are copied from."""
     folder = tmp_path_factory.mktemp("template")
     Site.create(postgres, redis, folder).command("migrate")
     return f"{folder.name}-db"
@@ -71,14 +71,14 @@ def _site(postgres: Postgres, redis: Redis, folder: Path, template: str) -> Iter
 
 @pytest.fixture
 def site(postgres: Postgres, redis: Redis, tmp_path: Path, template: str) -> Iterator[Site]:
-    """A database of its own, migrated, and room to start processes on it."""
+    """Provide a migrated database of its own, and start processes on it."""
     with _site(postgres, redis, tmp_path, template) as site:
         yield site
 
 
 @pytest.fixture
 def empty_site(postgres: Postgres, redis: Redis, tmp_path: Path) -> Iterator[Site]:
-    """A database without a schema."""
+    """Provide a database without a schema."""
     with _site(postgres, redis, tmp_path, "template1") as site:
         yield site
 
@@ -87,14 +87,14 @@ def empty_site(postgres: Postgres, redis: Redis, tmp_path: Path) -> Iterator[Sit
 def shared(
     postgres: Postgres, redis: Redis, tmp_path_factory: pytest.TempPathFactory, template: str
 ) -> Iterator[Site]:
-    """One site for the tests of a module that do not disturb each other."""
+    """Provide one site for those tests of a module that do not disturb each other."""
     with _site(postgres, redis, tmp_path_factory.mktemp("shared"), template) as site:
         yield site
 
 
 @pytest.fixture(scope="module")
 def gates() -> Iterator[Gate]:
-    """Keeps one address for all gates of a module, which the service allows."""
+    """Keep one address for all gates of a module, which the service allows."""
     with Gate.start() as gate:
         yield gate
 

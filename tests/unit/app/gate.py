@@ -1,4 +1,4 @@
-"""A source that answers when the test says so: what runs against it is a job in flight."""
+"""A source that answers when the test allows it, so that a job stays in progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Self
 
 @contextmanager
 def serving(server: ThreadingHTTPServer) -> Iterator[None]:
-    """Let a server answer until the block ends."""
+    """Run a server until the block ends."""
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield
@@ -22,7 +22,7 @@ def serving(server: ThreadingHTTPServer) -> Iterator[None]:
 
 
 class Gate:
-    """`/hold` answers once the gate is open, `/fail` answers 500."""
+    """Server whose `/hold` answers once the gate is open, and whose `/fail` answers 500."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -61,21 +61,21 @@ class Gate:
                 gate.opened.set()
 
     def close(self) -> None:
-        """Hold again, and forget who waited."""
+        """Hold requests again, and forget earlier waiters."""
         self.opened.set()
         self.opened = threading.Event()
         while self.waiting.acquire(blocking=False):
             pass
 
     def trigger(self, path: str = "/hold") -> dict[str, Any]:
-        """The body of a request for a job on this source."""
+        """Return the body of a request for a job on this source."""
         return {"source_type": "api", "config": {"url": f"http://{self.address}{path}"}}
 
     def wait_for_request(self) -> None:
-        """Wait until a worker is in the middle of a job."""
+        """Wait until a worker has started to read this source."""
         assert self.waiting.acquire(timeout=20), "no worker took the job"
 
 
 def allow(gate: Gate) -> dict[str, str]:
-    """The setting with which a process of the service may ask a gate."""
+    """Return the setting that lets the service use a gate."""
     return {"API_SOURCES_ALLOWED": json.dumps([gate.address])}

@@ -1,4 +1,4 @@
-"""docs/API.md and the OpenAPI document tell the truth: each example is sent as it is written."""
+"""docs/API.md and the OpenAPI document are correct: each example is sent exactly as written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scripts import api_doc
 from tests.unit.app.appkit import Process, Site, eventually
 
 SENT = [(method, path, example) for (method, path), all_ in EXAMPLES.items() for example in all_]
-# Different in each run, or on each site: their type is compared, not their value.
+# Values that differ between runs or sites: only their type is compared.
 VARIES = {
     *("job_id", "status_url", "result_url", "id", "next_cursor"),
     *("created_at", "started_at", "finished_at"),
@@ -26,7 +26,7 @@ VARIES = {
 
 
 def like(example: Any, got: Any, name: str = "") -> None:
-    """The answer has the example's form, and its values where they are the same for everybody."""
+    """Check that the answer has the example's form and its fixed values."""
     assert isinstance(got, type(example)) or {type(got), type(example)} <= {int, float}, name
     if isinstance(example, dict):
         assert set(got) == set(example), name
@@ -50,7 +50,7 @@ def test_a18_every_endpoint_has_an_example(app: FastAPI) -> None:
     operations = {
         (method, path) for path in document["paths"] for method in document["paths"][path]
     }
-    assert set(EXAMPLES) == operations, "app/http/examples.py lacks or has too much"
+    assert set(EXAMPLES) == operations, "app/http/examples.py lacks operations or has extra ones"
     for found in (document["paths"][path][method] for method, path in operations):
         assert any(
             "examples" in content
@@ -88,7 +88,7 @@ def test_a18_examples_are_valid(app: FastAPI, method: str, path: str, example: E
 
 
 def _validate(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
-    # Its grammars take seconds to compile: not in each process that only collects the tests.
+    # Importing it takes seconds to compile grammars: only processes that run this test do.
     import jsonschema  # type: ignore[import-untyped]  # noqa: PLC0415
 
     jsonschema.validate(value, {**schema, "components": document["components"]})
@@ -109,13 +109,13 @@ def web(shared: Site) -> Process:
 
 @pytest.fixture(scope="module")
 def variables(shared: Site, web: Process, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What the reader is asked to set; curl also says the status, on a line of its own."""
+    """Return the variables that the reader sets; curl also prints the status on its own line."""
     from tests.unit.app.test_app_keys import add  # noqa: PLC0415
 
     key = add(shared, "reader")[1]
     folder = tmp_path_factory.mktemp("curl")
     (folder / ".curlrc").write_text('write-out = "\\n%{http_code}"\n')
-    # Two, so that a page of one has a next one.
+    # Create two jobs, so that a page of one has a next page.
     jobs = [shared.trigger(web, **{"x-api-key": key}) for _ in range(2)]
 
     def done() -> bool:

@@ -73,7 +73,7 @@ def test_every_endpoint_but_the_public_ones_is_guarded(web: Process) -> None:
 
 @pytest.mark.docker
 def test_what_a_sites_smoke_test_asks_is_answered_as_it_expects(web: Process) -> None:
-    """A pipeline rolls back when it is not: a list that the service outgrew would do that."""
+    """A refused request would fail the smoke test, and the pipeline would then roll back."""
     asked = load("swap", "defaults/main.yml")
     ask = plugin("swap/library/swap_smoke.py").ask
     options = {"url": web.url, "ca_file": "", "timeout": 20, "key": "first-key-of-one"}
@@ -224,12 +224,12 @@ def test_without_a_database_nobody_gets_in() -> None:
 
 
 def scope(value: str) -> dict[str, Any]:
-    """A request with this key, as a layer sees it."""
+    """Return a request with this key, as a middleware receives it."""
     return {"type": "http", "headers": [(b"x-api-key", value.encode())]}
 
 
 class Counted(Database):
-    """The real database; counts what it is asked."""
+    """The real database, which counts its queries."""
 
     asked = 0
 
@@ -253,7 +253,7 @@ def test_requests_that_wait_for_the_same_key_ask_once(shared: Site) -> None:
             wanted = ["first-key-of-one"] * 30 + ["the-key-of-two"] * 30 + ["unknown"] * 30
             tasks = [asyncio.create_task(keys.authenticate(scope(value))) for value in wanted]
             await asyncio.sleep(0)
-            # One that gives up takes nothing from the others.
+            # A cancelled request must not affect the others.
             tasks[0].cancel()
             found = await asyncio.gather(*tasks, return_exceptions=True)
             asked = database.asked
@@ -278,7 +278,7 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.mark.docker
 def test_guessed_keys_are_limited_before_postgres_is_asked(shared: Site) -> None:
-    """400 keys of one address with a limit of 20; a client beside them is not held up."""
+    """Send 400 keys from one address with a limit of 20; a known client must not be delayed."""
     shared.command("keys", "sync", write_keys(shared.folder / "keys.json", KEYS))
     settings = Settings(
         database_url=shared.environment["DATABASE_URL"],
@@ -286,7 +286,7 @@ def test_guessed_keys_are_limited_before_postgres_is_asked(shared: Site) -> None
         redis_url=f"redis://127.0.0.1:{shared.redis.port}/14",
         redis_password=SecretStr(PASSWORD),
         rate_limit_per_min=20,
-        # A machine with other work is slow: this is about the limit, not about its absence.
+        # A busy machine is slow, and a limiter that times out lets requests pass.
         redis_timeout_seconds=10,
     )
 
@@ -312,14 +312,14 @@ def test_guessed_keys_are_limited_before_postgres_is_asked(shared: Site) -> None
                     keys = [f"guess-{together}-{number}" for number in range(together)]
                     answers = await asyncio.gather(*(ask(value) for value in keys))
                     assert set(answers) <= {401, 429}
-                # Each of the first 20 may have been asked about while another gave back.
+                # A slot can be freed and taken again while the first 20 keys are looked up.
                 assert 20 <= database.asked <= 45
-                # A key that was good here is asked about again, whoever shares its address.
+                # A key that was valid before is looked up again, whoever shares its address.
                 await asyncio.sleep(0.1)
                 asked = database.asked
                 assert await ask("first-key-of-one") == 200
                 assert database.asked == asked + 1
-                # Another one has to wait.
+                # A key that was not seen before must wait.
                 answer = await client.get("/predict", headers=key("the-key-of-two"))
                 assert answer.status_code == 429
                 assert answer.headers["ratelimit-limit"] == "20"
@@ -333,7 +333,7 @@ def test_guessed_keys_are_limited_before_postgres_is_asked(shared: Site) -> None
 
 @pytest.mark.docker
 def test_guesses_push_no_good_key_out(shared: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    # More guesses than either cache has room for, with less room.
+    # Send more guesses than either cache can hold, with smaller caches.
     monkeypatch.setattr(auth, "_CACHED_KEYS", 200)
     monkeypatch.setattr(auth, "_CACHED_MISSES", 100)
     shared.command("keys", "sync", write_keys(shared.folder / "keys.json", KEYS))
@@ -353,7 +353,7 @@ def test_guesses_push_no_good_key_out(shared: Site, monkeypatch: pytest.MonkeyPa
             asked = database.asked
             await keys.authenticate(scope("first-key-of-one"))
             assert database.asked == asked
-            # What was wrong a moment ago is remembered, too.
+            # A recent miss is cached, too.
             with pytest.raises(Problem):
                 await keys.authenticate(scope("guess-249"))
             assert database.asked == asked

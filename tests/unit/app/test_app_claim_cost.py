@@ -1,4 +1,4 @@
-"""What a claim reads does not grow with jobs that wait for another host or another release."""
+"""The cost of a claim does not grow with jobs that wait for another host or release."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ROWS = """INSERT INTO jobs (id, client, source_type, payload_version, config, ne
     SELECT gen_random_uuid(), 'x', 'file', {version}, '{{}}', {needs}, 5,
         now() - make_interval(hours => 2) + make_interval(secs => n::float8 / 1000)
     FROM generate_series(1, {count}) AS n"""
-# A page or a few for each level of an index; the rows in the way fill thousands.
+# An index needs a few pages per level; the other jobs' rows fill thousands.
 FEW = 600
 
 
 def buffers(site: Site, statement: str, parameters: tuple[Any, ...]) -> int:
-    """How many pages a statement touched; what it wrote is undone."""
+    """Return how many pages a statement reads; its changes are rolled back."""
     with site.connect() as connection, connection.transaction(force_rollback=True):
         found = connection.execute(
             f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters
@@ -77,7 +77,7 @@ def test_the_job_that_is_due_longest_comes_first_whatever_it_needs(site: Site) -
 
 
 def test_workers_that_claim_at_one_moment_each_get_a_job(site: Site) -> None:
-    """A job that another worker just locked is passed over, not taken for the last one."""
+    """A job that another worker has just locked must be skipped, not end the search."""
     with site.connect() as connection:
         connection.execute(ROWS.format(count=2, needs="NULL", version=1))
     parameters = repository.claim_parameters("me", 30, [])

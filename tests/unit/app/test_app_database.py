@@ -63,7 +63,7 @@ def test_two_migrations_at_a_time_take_turns(empty_site: Site) -> None:
 
 @pytest.mark.docker
 def test_a_schema_of_a_later_release_is_left_alone(empty_site: Site) -> None:
-    """The state after a rollback: an installation must not trip over migrations it cannot know."""
+    """After a rollback, an installation meets a schema of a later release."""
     empty_site.command("migrate")
     with empty_site.connect() as connection:
         connection.execute("INSERT INTO schema_version VALUES (9, 1)")

@@ -1,4 +1,4 @@
-"""Endpoints that fail on purpose: in the local stack, and by no means on a site."""
+"""Endpoints that fail on purpose exist in the local stack and never on a site."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATHS = ("/faults/error", "/faults/exception", "/faults/slow")
 
 @pytest.fixture
 def armed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Client:
-    """The service with the module mounted, as docker-compose.yml does it."""
+    """Return the service with the module mounted, as docker-compose.yml does it."""
     (tmp_path / "airlift_faults.py").write_text((ROOT / "stack/faults.py").read_text())
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "airlift_faults", raising=False)
@@ -50,7 +50,7 @@ def test_the_api_does_not_tell_of_them(armed: Client) -> None:
 
 
 def test_the_image_does_not_have_them() -> None:
-    """The setting alone makes the service end: no image brings the code."""
+    """No image contains the code, so the setting alone makes the service stop with an error."""
     sent = (ROOT / ".dockerignore").read_text().split()
     assert [word for word in sent if word.startswith("!")] == ["!app", "!wheels"]
     assert not list((ROOT / "app").rglob("*fault*"))

@@ -1,4 +1,4 @@
-"""The head of a request on the service's own port: bounded in size and time, and no trailers."""
+"""The head of a request on the service's own port: limits of size and time, no trailers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BODY = b'10\r\n{"text": "good"}\r\n'
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """gunicorn with one worker and nothing around it."""
+    """Run gunicorn with one worker and no dependencies."""
     folder = tmp_path_factory.mktemp("head")
     port = free_port()
     log = folder / "log"
@@ -61,7 +61,7 @@ def connect(web: Process) -> socket.socket:
 
 
 def rest(connection: socket.socket) -> bytes:
-    """All that comes until the server closes."""
+    """Return everything that the server sends until it closes the connection."""
     answer = b""
     while part := connection.recv(65536):
         answer += part
@@ -69,7 +69,7 @@ def rest(connection: socket.socket) -> bytes:
 
 
 def one(connection: socket.socket) -> bytes:
-    """One answer with a length, of a connection that stays open."""
+    """Return one answer with a length, from a connection that stays open."""
     answer = b""
     while b"\r\n\r\n" not in answer:
         answer += connection.recv(65536)
@@ -93,7 +93,7 @@ def refused(answer: bytes, status: int, slug: str) -> None:
 
 
 def memory(web: Process) -> int:
-    """The resident bytes of the only worker."""
+    """Return the resident memory of the only worker, in bytes."""
     (worker,) = subprocess.run(
         ["ps", "-o", "rss=", "--ppid", str(web.popen.pid)],
         capture_output=True,
@@ -104,7 +104,7 @@ def memory(web: Process) -> int:
 
 
 def flood(web: Process, begin: bytes, part: bytes, count: int) -> tuple[bytes, int]:
-    """Send `begin` and many parts, as long as anybody takes them; the answer and what was sent."""
+    """Send `begin` and `count` parts until the server closes; return its answer and the bytes."""
     sent = 0
     with connect(web) as connection:
         connection.sendall(begin)
@@ -177,11 +177,11 @@ def test_the_size_of_a_head_is_exact(web: Process, size: int, status: int, form:
         headers = b"a: " + b"x" * 95 + b"\r\n"
         headers *= size // len(headers) + (status != 200)
     with connect(web) as connection:
-        # One read, and then one head after another on a connection that is kept.
+        # Below the limit, send two heads on one kept-alive connection.
         for _ in range(2 if status == 200 else 1):
             connection.sendall(b"GET " + line + b" HTTP/1.1\r\nhost: x\r\n" + headers + b"\r\n")
             answer = one(connection)
-            # What the query holds is judged by the application, not here.
+            # The application may still refuse the query.
             assert answer.startswith(b"HTTP/1.1 %d " % status) or (
                 form == "line" and status == 200 and answer.startswith(b"HTTP/1.1 422 ")
             )
@@ -196,7 +196,7 @@ def test_a_head_that_stays_half_sent_is_a_408(web: Process, begin: bytes) -> Non
 
 
 def dribble(connection: socket.socket, data: bytes) -> bytes:
-    """Send one byte after another until the server has enough; what it answered."""
+    """Send byte by byte until the server answers or closes; return the answer."""
     connection.settimeout(0.1)
     answer = b""
     for byte in data:
@@ -236,10 +236,10 @@ def test_a_connection_that_asks_nothing_is_closed(web: Process) -> None:
 
 def test_a_body_that_dribbles_after_its_answer_is_cut_off(web: Process) -> None:
     with connect(web) as connection:
-        # Probes read no body, so the answer is there before it.
+        # Probes read no body, so the answer arrives before it.
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
         assert one(connection).startswith(b"HTTP/1.1 200 ")
-        with contextlib.suppress(OSError):  # closed while it was sending
+        with contextlib.suppress(OSError):  # the server closed it during the write
             assert dribble(connection, b"x" * 100) == b""
 
 
@@ -274,7 +274,7 @@ def test_what_is_refused_is_counted(web: Process) -> None:
 
 
 def test_a_refusal_is_never_a_part_of_another_answer(web: Process) -> None:
-    """A head that is too large behind a request that is being answered."""
+    """The second head is too large and arrives while the first request is being answered."""
     with connect(web) as connection:
         connection.sendall(GET + b"\r\n" + GET + b"a: " + b"x" * 2 * MOST + b"\r\n\r\n")
         answer = rest(connection)

@@ -1,4 +1,4 @@
-"""Nobody's input gives a 500, a hang, a leak or a loss: a running service, through real sockets."""
+"""No input causes a 500, a hang, a leak or lost data in a running service with real sockets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BODIES = sorted({path for path, _, _ in FOR_ONE})
 
 @pytest.fixture(scope="module")
 def web(shared: Site) -> Iterator[Process]:
-    """One process, so that the one that answered last is the one that was attacked."""
+    """Return a service with one process, so that the checks at the end reach the attacked one."""
     web = shared.serve(WEB_CONCURRENCY="1", AUTH_ENABLED="true")
     web.http.headers["x-api-key"] = add(shared, "attacker")[1]
     before = _counts(shared)
@@ -50,7 +50,7 @@ def refused(answer: httpx.Response, statuses: set[int], field: str) -> None:
     body = answer.json()
     assert body["status"] == answer.status_code
     fields = [error["field"] for error in body["errors"]]
-    # A field of this name is known only as what the client sent.
+    # A field named MARK can appear only because the client sent it.
     assert field == "?" or field in fields, body
     assert field == MARK or MARK not in answer.text
 
@@ -162,7 +162,7 @@ def test_what_is_sent_cannot_write_a_line_of_the_log(web: Process) -> None:
     for path in (f"/{quote(forged)}", f"/items?limit={quote(forged)}"):
         web.http.get(path, headers={"x-request-id": "a" * 8 + quote(forged)})
     web.http.post("/items", content=json.dumps({"name": 5, forged: 1}), headers=JSON)
-    # Each line is JSON, or `lines` fails; none is the client's.
+    # `lines` fails unless each line is JSON; no line is the client's.
     assert not [line for line in web.lines() if "forged" in json.dumps(line)]
 
 

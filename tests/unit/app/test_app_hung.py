@@ -1,4 +1,4 @@
-"""What hangs (a network mount, a slow query, a name server) holds up nothing else."""
+"""A hung dependency (a network mount, a slow query, a name server) blocks nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIMITS = Limits(max_bytes=1000, max_records=10, timeout_seconds=0.2)
 
 @pytest.fixture
 def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Every look at a folder named `hung` waits in the kernel: it reads a pipe nobody writes to."""
+    """Make each check of a folder named `hung` block in the kernel, on a pipe without a writer."""
     server = threading.Event()
     reading, writing = os.pipe()
     original = Path.is_dir
@@ -62,7 +62,7 @@ def test_a_hung_root_stops_neither_the_loop_nor_the_other_roots(
         threads = threading.active_count()
         for _ in range(5):
             assert await source.available() == ["root:inbox"]
-        assert threading.active_count() <= threads, "each look at a hung mount costs a thread"
+        assert threading.active_count() <= threads, "each check of a hung mount starts a thread"
         beats.cancel()
         return during
 
@@ -81,7 +81,7 @@ def test_a_root_is_there_again_once_its_mount_answers(
     async def main() -> None:
         assert await source.available() == []
         answers.set()
-        # The look that hung still counts; the next one is a new one.
+        # The hung check may still report once; the next one is a new check.
         while not await source.available():
             pass
 
@@ -91,7 +91,7 @@ def test_a_root_is_there_again_once_its_mount_answers(
 def test_a_file_of_a_hung_mount_is_tried_again_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A named pipe opened the blocking way: the open itself never comes back, as on a hung mount.
+    # Open a named pipe in blocking mode: the call never returns, as on a hung mount.
     os.mkfifo(tmp_path / "pipe")
 
     def stuck(*_arguments: object) -> int:

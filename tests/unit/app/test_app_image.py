@@ -1,4 +1,4 @@
-"""The image, run as a plain `docker run` would and as a site does: read-only, without rights."""
+"""The image, run as a plain `docker run` and as on a site: read-only, without privileges."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_dockerfile_and_the_example_pin_what_the_lock_pins() -> None:
     )
     assert example["PROMETHEUS_IMAGE"] == str(LOCK.images["prometheus"].upstream)
     assert example["GRAFANA_IMAGE"] == str(LOCK.images["grafana"].upstream)
-    # Of all passwords only Grafana's is in .env; nobody takes the example's for a secret.
+    # Grafana's is the only password in .env, and its value is obviously an example.
     assert {
         name: value for name, value in example.items() if "password" in name.lower() and value
     } == {"GF_SECURITY_ADMIN_PASSWORD": "admin"}

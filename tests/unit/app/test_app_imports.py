@@ -1,4 +1,4 @@
-"""Which parts of the service may import which: arrows go down, and none goes in a circle."""
+"""The parts of the service import only parts below them, and no import is circular."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 APP = Path(__file__).resolve().parents[3] / "app"
-#: From the top: a part imports those below it. What is in no folder is a part of its own.
+#: From the top: a part imports those below it. A module outside of a folder is a part of its own.
 LAYERS = (
     {"items", "reports"},
     {"jobs"},
@@ -19,14 +19,14 @@ LAYERS = (
     {"observability"},
     {"settings", "flight", "failpoints", "threads"},
 )
-# The form of a database that a site registers is a setting and a schema of sources alike.
+# The model of a registered database belongs to the settings and to the sources' schemas.
 ALLOWED = {("app.settings", "app.sources.schemas")}
-# The programs, which start whatever there is, and Alembic's files.
+# Programs may import everything; Alembic's files are ignored.
 PROGRAMS = {"__init__", "__main__", "keys", "key_commands", "gunicorn_conf", "serving", "main"}
 
 
 def imported(path: Path) -> set[str]:
-    """The modules of the service that a file imports, types and late imports included."""
+    """Return the service's modules that a file imports, type-only and late imports included."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "app":
@@ -58,7 +58,7 @@ def files() -> dict[str, Path]:
 def test_a_part_of_the_service_imports_nothing_above_it(name: str) -> None:
     here = part(name)
     if here in PROGRAMS or name == "app.jobs.worker":
-        return  # they bring everything together
+        return  # entry points import everything
     level = {one: number for number, layer in enumerate(LAYERS) for one in layer}
     above = {
         other

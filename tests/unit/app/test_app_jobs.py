@@ -1,4 +1,4 @@
-"""Jobs on real processes: accepted, run, and never lost."""
+"""Jobs on real processes are accepted, run, and never lost."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def test_a_file_is_collected_classified_and_summed_up(
 
 
 def test_a_hint_wakes_a_worker_that_looks_once_a_minute(site: Site) -> None:
-    # On a busy machine Redis may need a while; a hint that was given up wakes nobody.
+    # Redis can be slow on a busy machine, and a wake-up message that timed out wakes nobody.
     patient = {"REDIS_TIMEOUT_SECONDS": "10"}
     web = site.serve(**patient)
     site.worker(WORKER_POLL_SECONDS="60", **patient)
-    # A worker that starts may miss the first hints; from then on it listens.
+    # A starting worker may miss the first messages, so trigger jobs until one arrives.
     asked: list[str] = []
 
     def finished(job: str) -> bool:

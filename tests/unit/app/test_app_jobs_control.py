@@ -1,4 +1,4 @@
-"""A10 and what operators do: jobs cancelled, listed, put back, and deleted when they are old."""
+"""A10 and operations: jobs are cancelled, listed, requeued and, when old, deleted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.docker
 
 @pytest.fixture(scope="module")
 def web(shared: Site, gates: Gate) -> Process:
-    """The service alone: what it accepts stays queued until a test starts a worker."""
+    """Return the service without a worker: jobs stay queued until a test starts one."""
     return shared.serve(**allow(gates), JOB_MAX_ATTEMPTS="2")
 
 
@@ -72,7 +72,7 @@ def test_a10_a_running_job_stops_and_stores_nothing(shared: Site, web: Process, 
     job = start(web, gate)
     gate.wait_for_request()
     assert cancel(web, job).json()["status"] == "cancelled"
-    # The gate stays closed: the worker has room again only because it noticed.
+    # The gate stays closed: the worker has room only because it noticed the cancellation.
     shared.wait_for(web, shared.trigger(web), "succeeded")
     (ended,) = [line for line in worker.logged("attempt ended") if line["job_id"] == job]
     assert ended["outcome"] == "cancelled"
@@ -127,7 +127,7 @@ def test_a10_cancel_and_finish_race_and_one_of_them_wins(shared: Site, web: Proc
 
 
 def pages(web: Process, **query: Any) -> Iterator[dict[str, Any]]:
-    """Walk through the list."""
+    """Return all pages of the list."""
     while True:
         answer = web.http.get("/api/v1/jobs", params=query)
         assert answer.status_code == 200, answer.text
@@ -144,7 +144,7 @@ def ids(web: Process, **query: Any) -> list[str]:
 
 def test_a10_the_list_is_newest_first_and_stable_under_inserts(shared: Site, web: Process) -> None:
     with shared.connect() as connection:
-        # Same time for all: only the id tells them apart.
+        # All jobs have the same time: only the id tells them apart.
         connection.execute(
             """INSERT INTO jobs (id, client, source_type, payload_version, config, max_attempts,
                    created_at)
@@ -262,7 +262,7 @@ def test_dead_jobs_are_listed_and_put_back(shared: Site, web: Process, gate: Gat
     assert shared.command("jobs", "requeue", "--all")[-1]["count"] == 2
     last = shared.command("jobs", "requeue", "--all")[-1]
     assert (last["count"], last["changed"]) == (0, False)
-    # They have all their attempts again.
+    # A requeued job has all its attempts again.
     shared.worker(**allow(gate))
     for job in dead:
         assert shared.wait_for(web, job, "dead")["attempts"] == 2
@@ -285,13 +285,13 @@ def test_old_jobs_are_deleted_in_batches(shared: Site, web: Process) -> None:
                    SELECT 'old', id::text, '', id, now() - interval '23 hours' FROM made""",
                 (age, count),
             )
-        # A key that is too old goes, its job stays.
+        # An old key is deleted, but its job stays.
         connection.execute(
             """UPDATE idempotency_keys SET created_at = now() - interval '25 hours'
                WHERE job_id = (SELECT min(id::text)::uuid FROM jobs
                                WHERE finished_at > now() - interval '30 days')"""
         )
-        # Waiting since ever, but not finished.
+        # A very old job that never finished stays.
         connection.execute(
             """INSERT INTO jobs (id, client, source_type, payload_version, config, max_attempts,
                    created_at) VALUES (gen_random_uuid(), 'old', 'file', 99, '{}', 5,

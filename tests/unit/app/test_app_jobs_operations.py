@@ -1,4 +1,4 @@
-"""B12 and operations: concurrency that follows the queue, backlog, logs that follow a job."""
+"""B12 and operations: concurrency follows the queue, backlog, and request ids in the log."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_b12_a_worker_takes_more_at_once_while_jobs_wait(site: Site, gate: Gate)
         WORKER_QUEUE_AGE_SECONDS="0.3",
     )
     assert sample(worker, "app_worker_concurrency") == 1
-    # A job that this worker cannot run is no reason to run more.
+    # A job that this worker cannot run must not raise its concurrency.
     with site.connect() as connection:
         connection.execute(
             """INSERT INTO jobs (id, client, source_type, payload_version, config, max_attempts,
@@ -110,7 +110,7 @@ def test_a4_an_old_backlog_degrades_readiness_but_does_not_end_it(site: Site) ->
         answer = process.http.get("/health/ready")
         assert answer.status_code == 200
         body = answer.json()
-        # Another check may fail for a moment on a busy machine; that, too, is degraded.
+        # Another check may fail briefly on a busy machine, which also means degraded.
         old = "has been due for" in body["checks"]["queue"]
         assert body["status"] == "degraded" or not old
         return old
@@ -178,7 +178,9 @@ def test_b4_a_requests_id_follows_its_job_into_the_workers_log(site: Site) -> No
     for line in lines:
         assert line["request_id"] == expected[line["job_id"]]
     others = [line for line in worker.lines() if "job_id" not in line]
-    assert not [line for line in others if "request_id" in line], "one job's id sticks to others"
+    assert not [line for line in others if "request_id" in line], (
+        "a line without a job has a request id"
+    )
 
 
 @pytest.mark.docker

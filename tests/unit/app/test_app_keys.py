@@ -1,4 +1,4 @@
-"""Keys made, listed and revoked by hand, beside those of a site's file; their scopes."""
+"""Keys created, listed and revoked by hand, beside those of a site's file; their scopes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.docker
 
 
 def keys(site: Site, *arguments: str, fails: int = 0) -> tuple[str, str]:
-    """Run `python -m app.keys`; returns what it printed on both outputs."""
+    """Run `python -m app.keys`; return its stdout and stderr."""
     done = warm.run("app.keys", arguments, env=site.environment, cwd=site.folder)
     assert done.returncode == fails, done.stdout + done.stderr
     return done.stdout, done.stderr
 
 
 def add(site: Site, client: str, *options: str) -> tuple[str, str]:
-    """Make a key; returns its id and the key."""
+    """Create a key; return its id and the key."""
     key = keys(site, "add", client, *options)[0].strip()
     return hashlib.sha256(key.encode()).hexdigest()[:12], key
 
@@ -76,7 +76,7 @@ def test_a_key_is_revoked_without_a_restart_and_stays_so(shared: Site, web: Proc
     assert "leaver" in err
     eventually(lambda: status(web, "/predict", key) == 401)
     keys(shared, "revoke", key_id)
-    # The file still lists it: what was revoked by hand does not come back with the next install.
+    # The file still lists the key: the next install must not restore one revoked by hand.
     lines = shared.command("keys", "sync", write(shared.folder / "keys.json", entry))
     assert lines[0]["level"] == "warning"
     assert lines[0]["id"] == key_id
@@ -182,7 +182,7 @@ def test_the_services_own_user_can_only_read_keys(postgres: Postgres, empty_site
 
 @pytest.mark.slow
 def test_sync_undoes_what_a_restore_took_back(shared: Site) -> None:
-    """A database from before: one key is missing, one that was revoked since is back."""
+    """After a restore, one key is missing and a key revoked later is valid again."""
     lost, back, kept = (hashlib.sha256(word).hexdigest() for word in (b"lost", b"back", b"kept"))
     path = shared.folder / "keys.json"
     entries = {

@@ -1,4 +1,4 @@
-"""B7: no accepted job is lost or done twice, whatever is killed. `make kills` is the long form."""
+"""B7: no kill loses an accepted job or runs one twice. `make kills` is the long form."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.app.appkit import ROOT, Postgres, Redis
 def test_b7_nothing_is_lost_whatever_is_killed(postgres: Postgres, redis: Redis) -> None:
     outcome = run(Plan(jobs=300, warm=True), postgres, redis, print)
     assert outcome.verdict.faults == []
-    assert outcome.missed == [], "never killed there"
+    assert outcome.missed == [], "no kill at these points"
     assert outcome.verdict.accepted >= 300
     assert set(outcome.kills) >= {"api master", "api worker", "postgres", "redis"}
     assert sum(
@@ -49,7 +49,7 @@ def test_nothing_in_the_service_arms_a_failpoint() -> None:
     for path in (ROOT / "app").rglob("*.py"):
         assert "failpoints.install" not in path.read_text(), path
     done = _python("import app.failpoints as f; f.reached('claim.after'); print('alive')")
-    assert done.stdout == "alive\n", "the variable alone must not arm"
+    assert done.stdout == "alive\n", "the variable alone must not arm a failpoint"
 
 
 def test_the_kill_tests_arm_it_from_outside(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_kill_tests_arm_it_from_outside(tmp_path: Path) -> None:
     done = _python(code, PYTHONPATH=path, AIRLIFT_FAILPOINTS_FIRED=str(tmp_path))
     assert (done.returncode, done.stdout) == (-9, "")
     again = _python(code, PYTHONPATH=path, AIRLIFT_FAILPOINTS_FIRED=str(tmp_path))
-    assert again.stdout == "alive\n", "a place fires once"
+    assert again.stdout == "alive\n", "a failpoint fires once"
 
 
 def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

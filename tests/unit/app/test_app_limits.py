@@ -1,4 +1,4 @@
-"""Limits of the HTTP edge: requests a minute, time, what runs at once, the depth of a body."""
+"""Limits of the HTTP edge: requests per minute, time, concurrency, depth of a body."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from tests.unit.app.appkit import JSON, PASSWORD, Client, Process, Redis, Site, 
 from tests.unit.app.test_app_keys import add
 
 _DATABASES = itertools.count(1)
-#: One for all: each has the certificates of all authorities read.
+#: Share one client: each new one reads the certificates of all authorities.
 CLIENT = httpx.Client()
 
 
 def of_its_own(site: Site) -> dict[str, str]:
-    """A Redis database that no other test counts in, with time to answer on a busy machine."""
+    """Return a Redis database of the test's own, with a long timeout for a busy machine."""
     return {"REDIS_URL": _url(site.redis), "REDIS_TIMEOUT_SECONDS": "5"}
 
 
 def limited_by(redis: Redis) -> Settings:
-    """Settings of a limiter in this process, with such a database."""
+    """Return the settings of a limiter in this process, with a database of its own."""
     return Settings(redis_url=_url(redis), redis_password=SecretStr(PASSWORD))
 
 
@@ -75,7 +75,7 @@ def test_b1_a_key_is_limited_over_processes_and_hosts_and_has_an_override(shared
     assert 1 <= int(refused.headers["retry-after"]) <= 65
     assert refused.headers["ratelimit-reset"] == refused.headers["retry-after"]
     assert refused.headers["ratelimit-remaining"] == "0"
-    # Without a key it is the address that counts, and what needs no key is never counted.
+    # Without a key the address is limited; public endpoints are never limited.
     assert statuses(hosts[0], 12) == [401] * 10 + [429] * 2
     for path in ("/health", "/health/ready", "/metrics", "/docs", "/openapi.json"):
         answer = hosts[0].http.get(path)
@@ -94,7 +94,7 @@ def test_b1_the_address_is_believed_from_the_proxy_only(shared: Site) -> None:
     behind = shared.serve(**env, TRUSTED_PROXIES='["127.0.0.0/8"]')
     for address in ("203.0.113.1", "203.0.113.2"):
         assert statuses(behind, 4, **{"x-forwarded-for": address}) == [200, 200, 200, 429]
-    # What the client itself put before the proxy's entry counts for nothing.
+    # An entry that the client put before the proxy's is ignored.
     forged = {"x-forwarded-for": "198.51.100.7, 203.0.113.1"}
     assert statuses(behind, 1, **forged) == [429]
     alone = shared.serve(**env)
@@ -107,7 +107,7 @@ def test_b1_the_address_is_believed_from_the_proxy_only(shared: Site) -> None:
 
 @pytest.mark.docker
 def test_b1_the_minute_slides_by_redis_own_clock(redis: Redis) -> None:
-    """Slots that are written as if time had passed: nothing waits for a minute here."""
+    """Write counts of earlier slots instead of waiting for a minute."""
     settings = limited_by(redis)
 
     async def run() -> None:
@@ -117,7 +117,7 @@ def test_b1_the_minute_slides_by_redis_own_clock(redis: Redis) -> None:
         try:
             now, _ = await client.time()
             slot = now // 5
-            # Two of 40 s ago, three of 70 s ago, which do not count any more.
+            # Two requests of 40 s ago count, three of 70 s ago no longer count.
             await client.hset("who", mapping={str(slot - 8): 2, str(slot - 14): 3})
             first = await limiter.take("who", 4)
             assert first is not None
@@ -160,7 +160,7 @@ def test_b1_many_at_once_share_round_trips(redis: Redis) -> None:
 @pytest.mark.docker
 def test_b1_without_redis_requests_pass_and_cost_nothing(site: Site) -> None:
     web = site.serve(RATE_LIMIT_PER_MIN="2", WEB_CONCURRENCY="1", REDIS_TIMEOUT_SECONDS="0.3")
-    # Of another test, a moment ago, from this same address.
+    # Another test may have sent requests from this address a moment ago.
     assert site.redis.command("FLUSHALL")
     assert statuses(web, 3) == [200, 200, 429]
     site.redis.down()
@@ -170,14 +170,14 @@ def test_b1_without_redis_requests_pass_and_cost_nothing(site: Site) -> None:
         assert len(web.logged("rate limits are off")) == 1
     finally:
         site.redis.up()
-    # A Redis that was restarted knows neither the script nor the counts.
+    # A restarted Redis has neither the script nor the counts.
     eventually(lambda: 429 in statuses(web, 5), what="limited again")
     assert web.logged("rate limits are on again")
 
 
 @pytest.fixture
 def mute() -> Iterator[int]:
-    """A port that takes connections and never says a word, as a Redis that hangs."""
+    """Return a port that accepts connections and never answers, like a hung Redis."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         kept: list[socket.socket] = []
 
@@ -205,7 +205,7 @@ def test_b1_a_redis_that_hangs_delays_one_batch_at_a_time(mute: int) -> None:
             probe = asyncio.create_task(limiter.take("a", 1))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            # While it asks, others do not even wait for the loop: the coroutine ends at once.
+            # During this query others do not even yield to the loop: the coroutine returns at once.
             with pytest.raises(StopIteration) as ended:
                 limiter.take("b", 1).send(None)
             assert ended.value.value is None
@@ -235,7 +235,7 @@ def test_b1_addresses_of_one_customer_are_one(one: str, other: str, same: bool) 
 
 
 def slow(settings: Settings, **update: Any) -> tuple[FastAPI, asyncio.Event]:
-    """An application of which one endpoint answers when the event is set."""
+    """Return an application with one endpoint that answers when the event is set."""
     app = create_app(settings.model_copy(update=update))
     gate = asyncio.Event()
 
@@ -256,7 +256,7 @@ def test_b3_what_takes_too_long_is_a_504(settings: Settings) -> None:
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
-def test_b3_who_finds_no_place_waits_a_moment_and_is_told_so(settings: Settings) -> None:
+def test_b3_a_request_above_the_limit_waits_a_moment_and_gets_503(settings: Settings) -> None:
     app, gate = slow(settings, max_concurrent_requests=2, concurrency_wait_seconds=0.05)
 
     async def run() -> None:
@@ -270,7 +270,7 @@ def test_b3_who_finds_no_place_waits_a_moment_and_is_told_so(settings: Settings)
             assert refused.json()["type"].endswith(":busy")
             for path in ("/health", "/metrics"):
                 assert (await client.get(path)).status_code == 200
-            # As many as there are places may wait; the next one is told at once.
+            # Two requests may wait, as many as may run; the third is refused at once.
             waiting = [asyncio.create_task(client.get("/predict")) for _ in range(3)]
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             assert [task.result().status_code for task in done] == [503]
@@ -327,7 +327,7 @@ def test_b3_a_slow_upload_is_cut_off_and_counts_as_a_running_request(shared: Sit
             assert answer.startswith(b"HTTP/1.1 408 ")
             assert b"application/problem+json" in answer
         assert web.http.get("/predict").status_code == 200
-    # Nobody reads the rest: the connection was closed, which is how recv came to an end.
+    # Each upload reached its timeout: the closed connection ended the loop above.
     assert sample(web, 'app_requests_refused_total{limit="upload-timeout"}') == 2
 
 
@@ -354,7 +354,7 @@ def test_b3_no_more_bodies_are_held_than_requests_may_run(settings: Settings) ->
             ]
             for refused in itertools.islice(asyncio.as_completed(sending), 17):
                 assert (await refused).status_code == 503
-            # Those that were refused did not even begin.
+            # A refused request did not start to send its body.
             assert begun == 3
             end.set()
             answers = [(await task).status_code for task in sending]
@@ -391,7 +391,7 @@ def test_b3_depth_is_counted_as_a_parser_would(value: Any, most: int) -> None:
     assert too_deep(json.dumps(value).encode(), most) is (depth(value) > most)
 
 
-# Linear ways end in milliseconds; a quadratic one would be ended by this.
+# Linear code ends in milliseconds; quadratic code would exceed this timeout.
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("body", "deep"),

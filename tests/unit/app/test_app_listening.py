@@ -1,4 +1,4 @@
-"""Which of its own addresses a process answers on."""
+"""Which addresses of its host a process listens on."""
 
 from __future__ import annotations
 

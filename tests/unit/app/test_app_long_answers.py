@@ -1,4 +1,4 @@
-"""A long answer has its time for each piece, not for all of it."""
+"""The time limit of an answer applies to each piece, not to the whole."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIMIT = 0.2
 
 
 def run(pieces: int, pause: float) -> list[Message]:
-    """What is sent by an application that pauses before each piece."""
+    """Return the messages of an application that pauses before each piece."""
     sent: list[Message] = []
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Migrations expand; one that breaks older releases says so, for plans trust its word."""
+"""Migrations only add; one that breaks older releases must record it, because plans rely on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.app.appkit import Site
 ROOT = Path(__file__).resolve().parents[3]
 VERSIONS = ROOT / "app" / "db" / "migrations" / "versions"
 
-#: What code of the previous release may trip over: it reads, writes or expects what changes here.
+#: Statements that can break the previous release, which reads, writes or expects these objects.
 BREAKS = (
     r"\bDROP\s+(TABLE|COLUMN|VIEW|FUNCTION|TYPE|SCHEMA|SEQUENCE)\b",
     r"\bRENAME\b",
@@ -36,7 +36,7 @@ RECORD = re.compile(
 
 
 def statements(source: str) -> str:
-    """Return what a migration sends to the database: its texts, without its docstrings."""
+    """Return the string constants of a migration without its docstrings: the SQL that it sends."""
     tree = ast.parse(source)
     prose = {
         node.body[0].value
@@ -54,13 +54,13 @@ def statements(source: str) -> str:
 
 
 def breaking(source: str) -> list[str]:
-    """Return the statements that only a migration that contracts may have."""
+    """Return the statements that only a contracting migration may contain."""
     said = statements(source)
     return [found[0] for rule in BREAKS if (found := re.search(rule, said, re.IGNORECASE))]
 
 
 def records() -> dict[int, int]:
-    """Return each schema and the lowest that still works with it, as its migration writes them."""
+    """Return the lowest compatible schema by schema, as the migrations record it."""
     found = {}
     for path in sorted(VERSIONS.glob("[0-9]*.py")):
         (pair,) = RECORD.findall(statements(path.read_text()))
@@ -98,7 +98,7 @@ def test_what_breaks_the_previous_release_is_recognised(sql: str) -> None:
         "DROP INDEX CONCURRENTLY IF EXISTS jobs_due_by_need",
     ],
 )
-def test_what_only_adds_is_not(sql: str) -> None:
+def test_what_only_adds_is_not_reported(sql: str) -> None:
     assert (
         breaking(f'"""Say DROP TABLE."""\ndef upgrade():\n    """RENAME it."""\n    op({sql!r})\n')
         == []
@@ -115,7 +115,7 @@ def test_a_migration_that_contracts_ends_older_releases() -> None:
 
 
 def test_compatibility_never_returns_and_leaves_the_previous_release_in() -> None:
-    """Otherwise the plan of every site refuses the release: the old colour has to run on it."""
+    """The old colour must run on the new schema, or each site's plan refuses the release."""
     lowest = records()
     assert sorted(lowest) == list(range(1, schema.HEAD + 1))
     for version in range(2, schema.HEAD + 1):
@@ -133,7 +133,7 @@ def test_the_bundle_says_of_the_schema_what_the_code_says() -> None:
 
 # ------------------------------------------------------- the page's example of three releases
 PAGE = (ROOT / "docs" / "DEPLOYMENT_STRATEGY.md").read_text()
-#: What the code of a release does, by the schema that it was written for.
+#: What the code of a release runs, by the schema that it was written for.
 CODE = {
     2: ("INSERT INTO items (client, name) VALUES ('a', 'old')", "SELECT name FROM items"),
     3: ("INSERT INTO items (client, name) VALUES ('a', 'old')", "SELECT name FROM items"),
@@ -143,14 +143,14 @@ CODE = {
 
 
 def example(step: str) -> str:
-    """Return the statements of a step, as the page has them."""
+    """Return the SQL of a step as the page shows it."""
     found = re.search(rf"<!-- {step} -->\n( *)```sql\n(.*?)\1```\n", PAGE, re.DOTALL)
     assert found is not None, step
     return textwrap.dedent(found[2])
 
 
 def runs(connection: psycopg.Connection, head: int, rows: int) -> None:
-    """Do what the code of a release does, and see every row that any release wrote."""
+    """Run the code of a release; it must see all rows that any release wrote."""
     write, read = CODE[head]
     connection.execute(write)
     said = [row[0] for row in connection.execute(read).fetchall()]
@@ -165,7 +165,7 @@ def test_the_example_of_three_releases_keeps_the_previous_one_running(empty_site
         runs(connection, 2, 1)
         for rows, (step, head) in enumerate((("expand", 3), ("move", 4), ("contract", 5)), 1):
             connection.execute(example(step))
-            # The previous release on the new schema, then its own, then the previous one again.
+            # On the new schema: the previous release, the new one, the previous one again.
             runs(connection, head - 1, rows * 3 - 1)
             runs(connection, head, rows * 3)
             runs(connection, head - 1, rows * 3 + 1)
@@ -199,7 +199,7 @@ def test_the_example_records_what_its_table_says_and_each_plan_allows() -> None:
             "database": {"version": before, "lowest_compatible": 1},
         }
         assert swap_plan.problems_of_schema(found, edge) == []
-    # From 1.1.0 straight to 1.3.0: its code would not run on the schema.
+    # A jump from 1.1.0 to 1.3.0 is refused: the code of 1.1.0 would not run on the schema.
     found["old"] = {"schema": {"head": 3}}
     assert "would break release 1.1.0" in swap_plan.problems_of_schema(found, edge)[0]
 

@@ -65,7 +65,7 @@ def test_sentiment_equals_scikit_learn_on_thousands_of_texts() -> None:
         "😀",
     ]
     texts = [" ".join(draw.choices(words, k=draw.randrange(60))) for _ in range(3000)]
-    # Any code point but half of a pair: what a request may hold.
+    # Use any code point except surrogates: a request can hold no others.
     points = [*range(0xD800), *range(0xE000, 0x110000)]
     texts += ["".join(map(chr, draw.choices(points, k=draw.randrange(80)))) for _ in range(2000)]
     expected = SENTIMENT.predict_proba(texts)
@@ -134,7 +134,7 @@ def test_the_card_says_what_training_measured() -> None:
     assert info["metrics"]["accuracy_two_classes"] == found["model"]["two_classes"]["mean"]
     assert LOADED.tabular.info["metrics"]["accuracy"] == results["iris"]["accuracy"]["mean"]
     assert info["data"]["sha256"] in card
-    # Better than the plain way by more than both spreads: else it is not worth its code.
+    # The model must beat the baseline by more than both deviations, or its code is not worth it.
     for kind in ("three_classes", "two_classes"):
         ours, plain = found["model"][kind], found["baseline"][kind]
         assert ours["mean"] - ours["sd"] > plain["mean"] + plain["sd"]

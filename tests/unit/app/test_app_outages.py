@@ -1,4 +1,4 @@
-"""What the service does while something it needs is away."""
+"""How the service behaves while a dependency is down."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_jobs_are_taken_and_run_while_redis_is_down(site: Site) -> None:
         assert sample(web, 'app_job_hints_total{outcome="failed"}') == 1
     finally:
         site.redis.up()
-    # Redis came back without its streams; hints must work again all the same.
+    # Redis restarts without its streams; wake-up messages must work again all the same.
     eventually(lambda: ready(web)[1] == "ready" and ready(worker)[1] == "ready")
     eventually(lambda: _seconds(site, web) < 0.5, what="a job found by its hint")
 
@@ -61,7 +61,7 @@ def test_without_postgres_the_answer_is_503_and_it_heals(site: Site) -> None:
             ("GET", "/items", None),
             ("POST", "/items", {"name": "demo"}),
         ]
-        # At once, because each waits for Postgres; the client of each gives up after 15 s.
+        # Send them at once: each waits for Postgres, and each client gives up after 15 s.
         with ThreadPoolExecutor(len(asked)) as pool:
             answers = list(pool.map(lambda one: web.http.request(*one[:2], json=one[2]), asked))
         for answer in answers:
@@ -82,4 +82,4 @@ def test_without_postgres_the_answer_is_503_and_it_heals(site: Site) -> None:
     assert web.popen.poll() is None
     assert worker.popen.poll() is None
     errors = [line for line in web.lines() + worker.lines() if line["level"] == "error"]
-    assert errors == [], "an outage is no error of the service"
+    assert errors == [], "an outage must not be logged as an error of the service"

@@ -1,4 +1,4 @@
-"""Rows A12 to A16 and B2, and what is wrong with an input."""
+"""Rows A12 to A16 and B2, and errors of the input."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def lookups(outcome: str) -> float:
 
 @pytest.fixture
 def fresh(settings: Settings) -> Client:
-    """A service whose cache is empty."""
+    """Return a service whose cache is empty."""
     return Client(create_app(settings))
 
 
@@ -81,7 +81,9 @@ def test_coverage_is_the_share_of_words_that_the_model_knows(client: Client) -> 
     assert "coverage" not in client.post("/predict", json={"data": [1, 2, 3, 4]}).json()
 
 
-def test_composed_and_decomposed_texts_get_one_answer_at_both_doors(client: Client) -> None:
+def test_composed_and_decomposed_texts_get_one_answer_from_requests_and_jobs(
+    client: Client,
+) -> None:
     models = load_models(FOLDER)
     for text in ("A naïve fiancée, not good", "H\u0331 İ good, résumé bad", "Å great cliché"):
         forms = [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]

@@ -1,4 +1,4 @@
-"""What a job makes of records: checked, classified, summed up, each accounted for."""
+"""How a job processes records: it checks, classifies, sums up and counts each of them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_what_the_model_knows_of_the_texts_is_summed_up_and_reported() -> None:
 
 
 def _older(report: Report) -> Report:
-    """The report of a job that a release ran which knew nothing of coverage."""
+    """Return a report as a release without coverage made it."""
     known = report.result["sentiment"].items()
     sentiment = {name: value for name, value in known if name not in COVERAGE}
     return Report(report.job, {**report.result, "sentiment": sentiment})
@@ -166,7 +166,7 @@ def test_rows_are_put_by_in_parts() -> None:
 
 # ---------------------------------------------------------------- another encoding
 def job(folder: Path, name: str, data: bytes, **selection: Any) -> dict[str, Any]:
-    """The result of a job that reads a file."""
+    """Return the result of a job that reads a file."""
     (folder / name).write_bytes(data)
     limits = Limits(max_bytes=2_000_000, max_records=100_000, timeout_seconds=5)
     config = FileConfig(root="inbox", path=name, **selection)
@@ -218,8 +218,8 @@ def test_fields_that_nobody_classifies_may_be_in_any_encoding(tmp_path: Path) ->
     assert found["sentiment"]["classified"] == 1
 
 
-def test_one_record_that_only_says_so_does_not_fail_a_job(tmp_path: Path) -> None:
-    """Half a surrogate pair that is written as an escape is no byte of the source."""
+def test_an_escaped_half_surrogate_does_not_fail_a_job(tmp_path: Path) -> None:
+    """An escaped half of a surrogate pair is no invalid byte of the source."""
     found = job(tmp_path, "a.jsonl", b'{"text": "\\udcf6"}\n{"text": "fine"}\n')
     assert found["records"]["skipped"] == {NOT_UTF8: 1}
 

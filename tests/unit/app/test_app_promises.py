@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of a value is what the service takes: no more and no less."""
+"""The service accepts exactly the values that the OpenAPI document describes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_name_of_an_item_is_taken_as_the_document_says(
     client: Client, app: FastAPI, name: str
 ) -> None:
     schema = app.openapi()["components"]["schemas"]["NewItem"]
-    # Without Postgres what is good cannot be stored.
+    # Without Postgres, a valid name gives 503.
     status = client.post("/items", json={"name": name}).status_code
     assert status == (503 if fits(schema, {"name": name}) else 422)
 
@@ -70,7 +70,7 @@ def test_an_idempotency_key_is_taken_as_the_document_says(
     body = {"source_type": "file", "config": {"root": "inbox", "path": "a.csv"}}
     headers = {"idempotency-key": key}
     if key != key.strip(" \t") or any(one in key for one in "\x00\r\n"):
-        return  # no header can hold it
+        return  # a header cannot hold it
     status = client.post(TRIGGER, json=body, headers=headers).status_code
     assert status == (503 if fits(parameter["schema"], key) else 422)
 
@@ -125,7 +125,7 @@ def test_limits_that_a_site_sets_are_in_its_document(settings: Settings) -> None
 
 
 def _longest(schema: Any) -> int:
-    """The one `maxLength` in a schema."""
+    """Return the one `maxLength` in a schema."""
     if isinstance(schema, dict):
         return schema.get("maxLength") or max(map(_longest, schema.values()), default=0)
     return max(map(_longest, schema), default=0) if isinstance(schema, list) else 0

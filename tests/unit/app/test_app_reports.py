@@ -1,4 +1,4 @@
-"""The report of a finished job in each form, and what a hostile source may not do with it."""
+"""The report of a finished job in each format, and its safety against hostile sources."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run(shared: Site, web: Process, name: str, **config: Any) -> str:
 
 @pytest.fixture(scope="module")
 def job(shared: Site, web: Process) -> str:
-    """A job on records that nobody would want to meet, run by a real worker."""
+    """Run a job on hostile records with a real worker; return its id."""
     lines = [{"id": name, "text": "I love it"} for name in NASTY + WORDS]
     text = "\n".join(json.dumps(line) for line in lines)
     text += "\n{broken\n" + '{"id": 1, "text": "a \\u0000 b"}\n'
@@ -192,7 +192,7 @@ def test_a11_a_job_that_is_not_finished_or_failed(shared: Site, web: Process, jo
 def test_a_line_break_in_a_name_makes_no_line_of_the_log(
     shared: Site, web: Process, job: str
 ) -> None:
-    """Nor a header: names of files come from clients and end up in errors."""
+    """The name must not add a header either: clients choose file names, which appear in errors."""
     failed = run(shared, web, 'x.csv\r\n{"event": "forged"}\r\nset-cookie: a=b', format="csv")
     shared.wait_for(web, failed, "failed")
     answer = web.http.get(f"/api/v1/jobs/{failed}/report")
@@ -228,7 +228,7 @@ def test_a11_a_hundred_thousand_rows_are_streamed_in_bounded_memory(
 
 
 def peak(pid: int) -> int:
-    """The most memory a process ever had, in KiB."""
+    """Return the peak memory of a process, in KiB."""
     found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1])

@@ -1,4 +1,4 @@
-"""What a request may be, whatever endpoint it is for: its method, its query, its encodings."""
+"""Rules for all endpoints: the method, the query and the encoding of a request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def web(shared: Site) -> Process:
 
 
 def operations(app: FastAPI, *methods: str) -> list[tuple[str, str]]:
-    """The document's operations with one of some methods, as they are sent."""
+    """Return the document's operations with one of these methods, with a job id filled in."""
     return [
         (method.upper(), path.replace("{job_id}", JOB))
         for path, found in app.openapi()["paths"].items()
@@ -38,7 +38,7 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- HEAD
-#: Different each time.
+#: Headers that differ in each answer.
 _OF_ITS_OWN = {"x-request-id", "date", "ratelimit-remaining", "ratelimit-reset"}
 
 
@@ -46,7 +46,7 @@ def same_head(got: httpx.Response, head: httpx.Response) -> None:
     assert head.content == b""
     assert head.status_code == got.status_code
     kept = [{k: v for k, v in one.headers.items() if k not in _OF_ITS_OWN} for one in (got, head)]
-    # The metrics grow by each request, and what is made piece by piece has no length yet.
+    # Each request changes the metrics, and a streamed answer has no known length.
     if "/metrics" in str(got.url) or "transfer-encoding" in got.headers:
         sizes = ("content-length", "transfer-encoding")
         kept = [{k: v for k, v in one.items() if k not in sizes} for one in kept]
@@ -65,7 +65,7 @@ def test_head_is_answered_as_get_is_and_without_a_body(
     paths += ["/nowhere", "/items?limit=0", f"/api/v1/jobs/status/{JOB}", "/api/v1/jobs/trigger"]
     for path in paths:
         same_head(web.http.get(path), web.http.head(path))
-    # The connection is good for more: nothing was sent that belongs to no answer.
+    # The connection stays usable: HEAD sent no body.
     assert web.http.get("/health").json()["status"] == "ok"
 
 
@@ -136,7 +136,7 @@ def test_each_name_that_is_not_known_is_named(
     if fields:
         assert [error["field"] for error in problem(answer, 422)["errors"]] == fields
     else:
-        problem(answer, 503)  # there is no Postgres here
+        problem(answer, 503)  # Postgres is missing
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/docs/oauth2-redirect", "/static-offline-docs/x"])
@@ -199,7 +199,7 @@ def test_json_in_utf8_is_read_however_it_is_declared(
 ) -> None:
     for path, body, status in (
         ("/predict", b'{"text": "good"}', 200),
-        ("/items", b'{"name": "demo"}', 503),  # there is no Postgres here
+        ("/items", b'{"name": "demo"}', 503),  # Postgres is missing
     ):
         assert client.post(path, content=body, headers=headers).status_code == status
 

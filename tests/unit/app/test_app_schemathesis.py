@@ -1,4 +1,4 @@
-"""The OpenAPI document against a running service: Schemathesis tries what it allows and forbids."""
+"""The running service matches its OpenAPI document, tested by Schemathesis."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def web(shared: Site) -> Process:
     return shared.serve(AUTH_ENABLED="true")
 
 
-# Without a seed the same requests each time; with one, others.
+# Without a seed each run sends the same requests; other seeds send others.
 SEEDS = ["", "1", "2", "3", "4"] if SOAK else [""]
 
 
@@ -39,7 +39,7 @@ def test_a18_the_service_keeps_what_its_document_promises(
             *("schemathesis", "--config-file", str(CONFIG), "run", f"{web.url}/openapi.json"),
             *("--header", f"X-API-Key: {key}", "--checks", "all", *chosen),
             *("--no-color", "--continue-on-failure", *examples),
-            # How quickly examples are made is a matter of this machine, not of the service.
+            # The time to generate examples depends on this machine, not on the service.
             "--suppress-health-check=too_slow",
         ],
         cwd=shared.folder,

@@ -1,4 +1,4 @@
-"""Whatever goes wrong behind it, no door tells a client the words of an exception."""
+"""No answer contains the text of an exception, whatever fails behind the endpoint."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def raising(kind: type[Exception]) -> Callable[..., Any]:
 
 
 def doors(app: FastAPI) -> list[tuple[str, httpx.Response]]:
-    """What each operation of the document answers."""
+    """Return the answer of each operation in the OpenAPI document."""
     client = Client(app)
     return [
         (

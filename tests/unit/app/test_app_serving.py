@@ -56,7 +56,7 @@ def test_counters_add_up_over_workers_and_survive_one(site: Site) -> None:
     web = site.serve()
     series = 'app_requests_total{endpoint="/predict",http_status="200",method="GET"}'
     for _ in range(40):
-        # A new connection each: the kernel spreads them over the workers.
+        # Open a new connection each time: the kernel spreads connections over the workers.
         assert web.http.get("/predict", headers={"connection": "close"}).status_code == 200
     assert {sample(web, series) for _ in range(10)} == {40}
     text = web.http.get("/metrics").text

@@ -1,4 +1,4 @@
-"""Work that requests share, and what is kept: each shows a change to who asks after it."""
+"""Shared and cached work: each request that starts after a change sees the change."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_one_flight_for_all_who_ask_meanwhile_and_a_new_one_after_it() -> None:
         askers = [asyncio.create_task(flight.run("a", work)) for _ in range(20)]
         other = asyncio.create_task(flight.run("b", work))
         await asyncio.sleep(0.01)
-        # The one who came first gives up; the others still get what it began.
+        # The first caller is cancelled; the others still get the result.
         askers[0].cancel()
         gate.set()
         assert set(await asyncio.gather(*askers[1:])) == {2}
@@ -74,7 +74,7 @@ def test_a_flight_that_fails_fails_for_its_askers_only() -> None:
     asyncio.run(run())
 
 
-def test_who_waits_at_the_same_time_is_asked_for_together() -> None:
+def test_simultaneous_questions_share_a_batch() -> None:
     async def run() -> None:
         batches: list[list[int]] = []
         gate = asyncio.Event()
@@ -87,7 +87,7 @@ def test_who_waits_at_the_same_time_is_asked_for_together() -> None:
         together = Together[int, int](ask, most=4)
         first = [asyncio.create_task(together.ask(n)) for n in range(3)]
         await asyncio.sleep(0.01)
-        # These came while the first batch was under way, and one of them gives up.
+        # These arrive during the first batch, and one of them is cancelled.
         second = [asyncio.create_task(together.ask(n)) for n in range(3, 8)]
         await asyncio.sleep(0)
         second[0].cancel()
@@ -198,7 +198,7 @@ def test_a18_the_document_is_encoded_once_and_304_for_who_has_it(
     assert client.get("/openapi.json", headers={"if-none-match": '"other"'}).content
     head = client.request("HEAD", "/openapi.json")
     assert (head.status_code, head.headers["etag"]) == (200, tag)
-    # An answer that is sent again and again must not gather headers.
+    # An answer that is sent repeatedly must not collect headers.
     assert len(client.get("/openapi.json").headers) == len(answer.headers)
 
 
@@ -268,7 +268,7 @@ def test_a_connection_that_postgres_ended_is_found_before_it_is_used(site: Site)
                 async with database.connection() as connection:
                     socket, pid = connection.fileno(), connection.info.backend_pid
                 site.one("SELECT pg_terminate_backend(%s)", pid)
-                # It is said to this end some time after.
+                # This end learns about it a moment later.
                 assert await asyncio.to_thread(select.select, [socket], [], [], 20) != ([], [], [])
                 found = await database.fetch_one("SELECT pg_backend_pid() AS pid")
                 assert found is not None
@@ -288,7 +288,7 @@ def test_a11_a_kept_report_goes_with_its_result_and_its_job(shared: Site, form: 
     path = f"/api/v1/jobs/{job}/report?format={form}"
     whole = web.http.get(path)
     assert whole.status_code == 200
-    # Its rows are gone, so this can only be what was kept.
+    # The rows are deleted, so this answer comes from the cache.
     with shared.connect() as connection:
         connection.execute("DELETE FROM job_rows WHERE job_id = %s", (job,))
     assert web.http.get(path).content == whole.content
@@ -329,7 +329,7 @@ def test_a_report_in_pieces_is_kept_if_it_is_small(
     async def read() -> None:
         half = renderer.keeping("csv", row, written())
         await anext(half)
-        # Somebody who went away before the end.
+        # A reader that stops before the end leaves nothing in the cache.
         assert renderer.kept("csv", row) is None
         found = [piece async for piece in renderer.keeping("csv", row, written())]
         assert found == list(pieces)

@@ -1,4 +1,4 @@
-"""Which clients may use which source."""
+"""Permissions: which clients may use which source."""
 
 from __future__ import annotations
 

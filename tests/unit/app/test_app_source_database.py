@@ -34,7 +34,7 @@ READER = "crm_reader"
 
 @pytest.fixture(scope="module")
 def crm(shared: Site) -> Iterator[str]:
-    """A client's database: reviews that the reader may see, and a table that it may not."""
+    """Create a client's database: one table that the reader may read, and one that it may not."""
     with shared.connect() as connection:
         connection.execute(f"CREATE ROLE {READER} LOGIN PASSWORD '{PASSWORD}'")
         connection.execute("CREATE TABLE reviews (id int, comment text, made date)")
@@ -124,7 +124,7 @@ def test_b8_what_does_more_than_read_is_refused(
     with pytest.raises(PermanentSourceError) as caught:
         rows(source, query)
     assert caught.value.code == code
-    # Whose words these are: the server's would repeat what it read.
+    # The message is the service's own: the server's would repeat the data.
     assert "love" not in str(caught.value)
     assert caught.value.__context__ is None or caught.value.__suppress_context__
     assert shared.one("SELECT count(*) FROM reviews") == 3
@@ -156,11 +156,11 @@ def test_b8_long_wide_and_slow_results_are_bounded(
     with pytest.raises(kind) as caught:
         rows(source, query)
     assert caught.value.code == code
-    assert time.monotonic() - started < 30, "it was not cancelled"
+    assert time.monotonic() - started < 30, "the query was not cancelled"
 
 
 def test_b8_a_value_that_is_too_long_does_not_travel(shared: Site, crm: str) -> None:
-    """Given the time that a machine with other work needs to make it."""
+    """The query needs time to build the value on a busy machine, so allow 60 s."""
     registered = {"crm": RegisteredDatabase(url=crm)}
     limits = dataclasses.replace(LIMITS, timeout_seconds=60)
     source = DatabaseSource(registered, limits, shared.folder / "secrets")

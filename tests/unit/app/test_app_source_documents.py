@@ -1,4 +1,4 @@
-"""Files and documents that are broken, change while they are read, or explode."""
+"""Files and documents that are broken, change during reading, or expand in memory."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ ODD_LINES: list[tuple[str, str | None]] = [
 
 @pytest.mark.parametrize(
     ("form", "line", "reason"),
-    # In one document, what never closes spoils the rest.
+    # In a single JSON document, an unclosed value makes the rest unreadable.
     [("jsonl", *odd) for odd in ODD_LINES] + [("json", *odd) for odd in ODD_LINES if odd != OPEN],
 )
 def test_b8_an_odd_record_is_counted_and_spoils_no_other(
@@ -139,7 +139,7 @@ JSON = st.recursive(
 
 
 class _Drops(io.StringIO):
-    """Gives one or a few characters at a time, whatever is asked for."""
+    """A text that returns at most three characters per read."""
 
     def read(self, _size: int | None = -1, /) -> str:
         return super().read(3)
@@ -167,7 +167,7 @@ def test_no_text_hangs_or_breaks_the_reader(text: str) -> None:
 
 
 def test_b8_memory_stays_bounded_whatever_the_document_is(root: Path) -> None:
-    """A document of 20 MB that `json` would make hundreds of megabytes of."""
+    """`json` would need hundreds of MB for each of these documents of about 20 MB."""
     (root / "wide.json").write_text("[" + "[[]," * 4_000_000 + "1" + "]" * 4_000_001)
     (root / "large.json").write_text("[[" + "[]," * 1_000_000 + "1]]")
     (root / "many.json").write_text("[" + "{}," * 6_000_000 + "{}]")

@@ -163,7 +163,7 @@ def test_only_hosts_that_have_a_root_run_its_jobs(root: Path) -> None:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers by the path."""
+    """Handler that answers by path."""
 
     def do_GET(self) -> None:
         answers: dict[str, Callable[[], None]] = {
@@ -293,7 +293,7 @@ def test_addresses_that_are_not_on_the_list_are_refused(server: str, url: str) -
 
 
 def test_a_name_that_leads_to_this_machine_is_refused(server: str) -> None:
-    """The list may name a host that an attacker's name server sends to the loopback."""
+    """An attacker's name server can point an allowed name to the loopback."""
     name = f"localhost:{server.rpartition(':')[2]}"
     source = ApiSource([name], LIMITS)
     with pytest.raises(PermanentSourceError) as caught:

@@ -1,4 +1,4 @@
-"""HTTP sources that mean harm: where they may not lead, and what they may not cost."""
+"""Hostile HTTP sources: addresses they must not reach, and limits they must not exceed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from app.sources.schemas import ApiConfig
 from tests.unit.app.appkit import Client
 
 LIMITS = Limits(max_bytes=3_000_000, max_records=50_000, timeout_seconds=1)
-# What the lab allows: one service of the client's, in a private network.
+# The lab allows one service of the client's, in a private network.
 ALLOWED = ["172.30.2.254:8088", "data.client.example:8443"]
 NETWORKS = [ipaddress.ip_network("172.30.2.0/24")]
 
@@ -118,7 +118,7 @@ def test_what_is_no_address_is_named(client: Client, url: str) -> None:
 def test_b8_a_name_may_not_lead_to_what_is_blocked(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names are the client's own to answer for, so each answer is judged when it is used."""
+    """The client controls the name, so each resolved address is checked when it is used."""
 
     def answer(*_arguments: Any, **_named: Any) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 8443))]
@@ -158,7 +158,7 @@ def test_b8_an_allowed_host_belongs_to_its_clients() -> None:
 
 @contextmanager
 def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server that answers each connection with whatever bytes it likes."""
+    """Run a server that answers each connection with arbitrary bytes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:

@@ -1,4 +1,4 @@
-"""Training gives the same bytes again; here on a small archive of the real one's form."""
+"""Training is reproducible to the byte, shown with a small archive in the real one's format."""
 
 from __future__ import annotations
 

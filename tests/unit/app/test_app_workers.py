@@ -1,4 +1,4 @@
-"""Workers that are killed, frozen, paused and told to stop: no job is lost or done twice."""
+"""Killed, frozen, paused and stopped workers lose no job and run none twice."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_paused_worker_takes_nothing_in(shared: Site, web: Process) -> None:
     worker = shared.worker(DRAIN_FILE=str(shared.folder / "pause"))
     shared.command("drain", DRAIN_FILE=str(shared.folder / "pause"))
     eventually(lambda: worker.http.get("/health/ready").status_code == 503)
-    time.sleep(1.2)  # one wait for a hint may have been under way
+    time.sleep(1.2)  # one wait for a message may still be in progress
     job = shared.trigger(web)
     time.sleep(1)
     assert web.http.get(f"/api/v1/jobs/status/{job}").json()["status"] == "queued"

@@ -1,9 +1,9 @@
-"""Start `python -m app` from a process that has the service's libraries imported already.
+"""Start `python -m app` as a fork of a process that has already imported the libraries.
 
 The tests start the service a hundred times, and most of a start is the import of its libraries.
-So they are imported once, and each start is a fork, as it is for gunicorn's workers. What is the
-service's own is imported in each process anew, with that process's environment. The programs as
-they are typed are started in test_app_serving.py, test_app_head.py, `make kills` and by the image.
+Here they are imported once, and each start is a fork, as with gunicorn's workers. Each process
+imports the service's own modules again, with its own environment. The real commands are started
+in test_app_serving.py, test_app_head.py, `make kills` and by the image.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
-#: What brings all libraries along.
+#: Modules whose import loads all libraries.
 PROGRAMS = ("app.main", "app.jobs.worker", "app.db.migrate", "app.key_commands")
 LATE = ("gunicorn.app.wsgiapp", "alembic.command", "sqlalchemy.dialects.postgresql.psycopg")
-#: It picks its kind of value by the environment when it is imported.
+#: Modules that read the environment at import, so each process imports them itself.
 BY_ENVIRONMENT = ("app", "prometheus_client")
 
 
 class Started:
-    """A started process, with what the tests use of a Popen."""
+    """A started process, with the part of Popen's interface that the tests use."""
 
     def __init__(self, report: int) -> None:
         self._report = os.fdopen(report, "rb", buffering=0)
@@ -46,14 +46,14 @@ class Started:
         return self._report.readline()
 
     def poll(self) -> int | None:
-        """How it ended, or None while it runs."""
+        """Return the exit code, or None while it runs."""
         if self.returncode is None and select.select([self._report], [], [], 0)[0]:
             self.returncode = int(self._line())
             self._report.close()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end."""
+        """Wait for its end and return the exit code."""
         if self.returncode is None:
             if not select.select([self._report], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("app", timeout or 0)
@@ -62,16 +62,16 @@ class Started:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal if it still runs."""
+        """Send it a signal if it is still running."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
@@ -106,7 +106,7 @@ def run(
 
 @functools.cache
 def _parent() -> socket.socket:
-    """The connection to the process that forks; it ends when this one does."""
+    """Return the connection to the forking process, which ends with this process."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with there:
         subprocess.Popen(
@@ -119,7 +119,7 @@ def _parent() -> socket.socket:
 
 
 def _libraries() -> list[str]:
-    """The names of all modules that the service imports and that are not its own."""
+    """Return the names of all imported modules except the service's own."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -138,7 +138,7 @@ def _libraries() -> list[str]:
 
 
 def _next_call(calls: socket.socket) -> dict[str, Any]:
-    """Fork for each call and report each end; returns in the children only."""
+    """Fork for each call and report each exit code; return the call in the child."""
     running: dict[int, tuple[int, int]] = {}
     waiting = select.poll()
     waiting.register(calls, select.POLLIN)

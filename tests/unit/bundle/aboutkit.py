@@ -1,4 +1,4 @@
-"""Images with real layers: Debian's, Alpine's and Python's package databases in real tar files."""
+"""Images with real layers: package databases of Debian, Alpine and Python in real tar files."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Link:
     hard: bool = False
 
 
-# Path: text, a link, or None for a directory.
+# Content by path: a text, a link, or None for a directory.
 Tree = Mapping[str, "str | bytes | Link | None"]
 Changeable = dict[str, "str | bytes | Link | None"]
 
 
 def layer(tree: Tree, compression: str = "zstd") -> bytes:
-    """One layer as a registry or the builder has it."""
+    """Return one layer, packed as a registry or the builder stores it."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path, what in tree.items():
@@ -72,7 +72,7 @@ def layer(tree: Tree, compression: str = "zstd") -> bytes:
 
 
 def status(*packages: str) -> str:
-    """A dpkg database: `name version` each, and further fields after a newline."""
+    """Return a dpkg database from lines `name version`, with further fields after a newline."""
     found = []
     for package in packages:
         first, _, rest = package.partition("\n")
@@ -89,7 +89,7 @@ def metadata(name: str, version: str, *lines: str) -> str:
 
 
 def debian(*packages: str) -> Changeable:
-    """A base layer with these packages, each with its copyright file."""
+    """Return a base layer with these packages, each with its copyright file."""
     tree: Changeable = {
         "usr/lib/os-release": OS_RELEASE,
         "etc/os-release": Link("../usr/lib/os-release"),
@@ -103,7 +103,7 @@ def debian(*packages: str) -> Changeable:
 
 @dataclass
 class Images(FakeSuppliers):
-    """Suppliers whose images are what the test says: layers by component, lowest first."""
+    """Suppliers with the test's images: layers by component, lowest first."""
 
     layers: dict[str, list[bytes]] = field(default_factory=dict)
     absent: Mapping[str, dict[str, str]] = field(default_factory=dict)
@@ -124,7 +124,7 @@ def lay_out(layout: Path, layers: dict[str, list[bytes]]) -> dict[str, dict[str,
     components = {}
     for name, each in layers.items():
         components[name], blobs = image(name, each)
-        # These layers are compressed; none of them is larger than that.
+        # These layers are compressed, and none is larger than this.
         components[name]["unpacked_size"] = 1 << 20
         for digest, data in blobs.items():
             (folder / digest).write_bytes(data)
@@ -153,7 +153,7 @@ DEFAULT = {
 def subject(
     folder: Path, tree: Path, layers: dict[str, list[bytes]] | None = None, **asked: Any
 ) -> Subject:
-    """What `build` gives to the parts of `about/`."""
+    """Return the input that `build` gives to the writers of `about/`."""
     suppliers = FakeSuppliers()
     suppliers.wheels(tree / "requirements" / "controller.txt", folder / "wheels", print)
     suppliers.packages(folder / "packages", print)
@@ -180,7 +180,7 @@ def subject(
 
 
 def written(folder: Path, one: Subject) -> dict[str, bytes]:
-    """Let every part write; path below `about/`: bytes."""
+    """Run every writer of `about/`; return the files' bytes by path."""
     files = documents.write(one, folder / f"about-{sha(str(one).encode())[:8]}")
     return {path.removeprefix("about/"): file.read_bytes() for path, file in files.items()}
 

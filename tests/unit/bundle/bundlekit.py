@@ -1,4 +1,4 @@
-"""Small real bundles for the tests: real keys, real ssh-keygen, tiny content."""
+"""Small real bundles for the tests: real keys, the real ssh-keygen, little content."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from bundle.verify import checks
 from tests.unit.bundle import debkit
 
 TREE = Path(__file__).resolve().parents[3]
-#: `make soak`: every step instead of every fifth, twenty times as many examples.
+#: `make soak` kills at every step, not every fifth, and tries twenty times as many examples.
 SOAK = os.environ.get("AIRLIFT_SOAK") == "1"
 VERIFIER = verifier_pyz.make(TREE / "bundle")
 IDENTITY = "release@airlift.example"
@@ -47,7 +47,7 @@ def sha(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Keys:
-    """A signing key, its list line, and a second signer."""
+    """A signing key, its line of the list, and a second signer."""
 
     folder: Path
 
@@ -75,7 +75,7 @@ class Keys:
 
 
 def image(name: str, layers: Collection[bytes]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """A component of the manifest and its blobs; layers are stored as they are."""
+    """Return a component of the manifest and its blobs; layers are stored uncompressed."""
     blobs = {sha(layer): layer for layer in layers}
     diff_ids = [f"sha256:{digest}" for digest in blobs]
     config = json.dumps({"rootfs": {"type": "layers", "diff_ids": diff_ids}, "name": name})
@@ -132,7 +132,7 @@ def default_components(
 
 @dataclass
 class Recipe:
-    """What to put into a crafted bundle; change any of it before `make`."""
+    """The content of a crafted bundle; change any field before `make`."""
 
     version: str = "1.0.0"
     serial: int = 1
@@ -144,9 +144,9 @@ class Recipe:
     keys: tuple[str, ...] = ("release",)
     # The app's own layer, if it is not the default one.
     app_layer: bytes = b""
-    # Components that are not in it.
+    # Components to omit.
     without: tuple[str, ...] = ()
-    # Makes a delta, without the blobs of this one.
+    # Make a delta that omits what this recipe's bundle has.
     since: Recipe | None = None
 
     def make(self, path: Path, keys: Keys) -> Path:
@@ -202,7 +202,7 @@ class Recipe:
         }
 
     def _leave_out(self, files: dict[str, bytes]) -> tuple[list[Any], list[Any]]:
-        """Take out what the base has; what the manifest says of that."""
+        """Remove the members that the base has, and adapt the manifest."""
         if self.since is None:
             return [], []
         base, found = self.since, []
@@ -227,7 +227,7 @@ class Record:
         return f"{prefix}/{name}" if prefix else name
 
     def changed(self, start: int, value: bytes) -> Record:
-        """The same with other header bytes and a checksum that fits."""
+        """Return a copy with other header bytes and a valid checksum."""
         head = bytearray(self.header)
         head[start : start + len(value)] = value
         head[148:156] = b" " * 8
@@ -236,7 +236,7 @@ class Record:
 
 
 def records(raw: bytes) -> list[Record]:
-    """Take a well-formed tar apart."""
+    """Split a well-formed tar into its members."""
     found, offset = [], 0
     while any(raw[offset : offset + 512]):
         size = int(raw[offset + 124 : offset + 135], 8)
@@ -253,7 +253,7 @@ def join(parts: Iterable[Record], end: bytes = bytes(1024)) -> bytes:
 def wheel(
     name: str, version: str, files: dict[str, bytes], about: tuple[str, ...] = ()
 ) -> tuple[str, bytes]:
-    """A pure Python wheel, and its file name; `about`: more metadata (`Requires-Dist: x`)."""
+    """Return a pure Python wheel's file name and bytes; `about`: more metadata lines."""
     info = f"{name}-{version}.dist-info"
     lines = ("Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *about)
     body = {
@@ -271,7 +271,7 @@ def wheel(
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for path, data in body.items():
-            # A date of its own would give the same wheel another hash every two seconds.
+            # Use a fixed date: the current one would change the wheel's hash every two seconds.
             entry = zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, data)
@@ -280,9 +280,9 @@ def wheel(
 
 @functools.cache
 def wheelhouse() -> tuple[dict[str, bytes], bytes]:
-    """A wheelhouse with this environment's pip and one small package, and its requirements.
+    """Return a wheelhouse with this environment's pip and one small package, and its requirements.
 
-    Packed once a process; nobody may change what this returns.
+    It is packed once per process; callers must not change it.
     """
     pip = importlib.metadata.distribution("pip")
     root = Path(str(pip.locate_file("")))
@@ -293,13 +293,13 @@ def wheelhouse() -> tuple[dict[str, bytes], bytes]:
     }
     tool = wheel("pip", pip.version, files)
     name, data = wheel("airlifttiny", "1.0", {"airlifttiny.py": b"ANSWER = 42\n"})
-    # pip is not installed into the environment here: that would be most of a test's time.
+    # Omit pip from the requirements: its installation would take most of a test's time.
     requirements = f"airlifttiny==1.0 --hash=sha256:{sha(data)}\n".encode()
     return {name: data, tool[0]: tool[1]}, requirements
 
 
 class FakeSuppliers:
-    """Stands for registries, Debian and the package index."""
+    """Stand-ins for registries, Debian and the package index."""
 
     absent: Mapping[str, dict[str, str]] = {"grafana": {"reason": "not in Debian"}}
 
@@ -321,7 +321,7 @@ class FakeSuppliers:
         folder.mkdir(parents=True)
         for digest, data in blobs.items():
             (folder / digest).write_bytes(data)
-        # A blob that no image needs stays behind.
+        # Leave a blob that no image needs.
         (folder / sha(b"stray")).write_bytes(b"stray")
         (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
         (layout / "index.json").write_text("{}")
@@ -340,7 +340,7 @@ class FakeSuppliers:
         return {"app": ("app",), "redis": ("data",), "grafana": ("monitor",)}
 
 
-#: One that every build has, and one that may be absent.
+#: One system that each build has, and one that may be absent.
 SYSTEMS = """format: 1
 systems:
   - {id: debian, version: "13", name: Debian 13, tested: true, required: true, format: deb,
@@ -350,12 +350,12 @@ systems:
 """
 
 
-#: What the stand-ins cannot supply.
+#: Components that the stand-ins cannot supply.
 ABSENT = "allow_absent: [grafana, packages-debian-12]"
 
 
 def make_tree(folder: Path, requirements: bytes) -> Path:
-    """A checkout in small: the real bundle package and a little of everything else."""
+    """Create a small checkout: the real bundle package and minimal content of everything else."""
     ignore = shutil.ignore_patterns("__pycache__", "recipes")
     shutil.copytree(TREE / "bundle", folder / "bundle", ignore=ignore)
     for name, text in {
@@ -399,7 +399,7 @@ def refused(path: Path, trust: Trust, home: Home | None = None) -> AirliftError:
 
 
 def fake_venv(release: Path, manifest_sha256: str) -> None:
-    """Stands for the seconds that a real virtual environment takes."""
+    """Stand in for a real virtual environment, which takes seconds."""
     (release / "venv" / "bin").mkdir(parents=True, exist_ok=True)
     python = release / "venv" / "bin" / "python"
     python.unlink(missing_ok=True)
@@ -423,7 +423,7 @@ def everything(root: Path) -> dict[str, bytes]:
 
 
 def assert_finished(home: Home, path: Path, trust: Trust, base: Path | None = None) -> None:
-    """Everything is in its place and nothing else is; of a delta's base, too."""
+    """Check that an import left exactly its files, a delta's base included."""
     releases, blobs = set(), set()
     for one in (path, base) if base else (path,):
         with checks.opened(one, trust=trust, home=None) as bundle:
@@ -448,7 +448,7 @@ def arguments(command: str, path: Path, keys: Keys, home: Home) -> list[str]:
 
 @contextmanager
 def disk_of(folder: Path, options: str) -> Iterator[Path]:
-    """Have a real file system of its own at a new folder, such as one of `size=120m`."""
+    """Mount a real file system on a new folder, such as one of `size=120m`."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", options, "airlift-test", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Fixtures: keys and bundles are made once a session, each test has a home of its own."""
+"""Fixtures: keys and bundles are made once per session; each test has its own home."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.bundle.printed import Typed
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What tests find out about made-up images is not left in the builder's cache."""
+    """Keep results about made-up images out of the builder's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRLIFT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -32,13 +32,13 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Path:
-    """The smallest bundle that a verifier accepts."""
+    """Return the smallest bundle that a verifier accepts."""
     return Recipe().make(tmp_path_factory.mktemp("small") / "airlift-1.0.0-amd64.tar", keys)
 
 
 @pytest.fixture
 def craft(tmp_path: Path, keys: Keys) -> Callable[[Recipe], Path]:
-    """Make a bundle by a recipe."""
+    """Return a function that makes a bundle from a recipe."""
 
     def make(recipe: Recipe) -> Path:
         return recipe.make(tmp_path / f"airlift-{recipe.version}-{recipe.serial}.tar", keys)
@@ -60,7 +60,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, suppliers: FakeSuppliers) -> 
 def full(
     tmp_path_factory: pytest.TempPathFactory, keys: Keys, tree: Path, suppliers: FakeSuppliers
 ) -> build.Built:
-    """A bundle made by `build`, with a wheelhouse from which a jump host can be set up."""
+    """Return a bundle made by `build`, with a wheelhouse that can set up a jump host."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(content, "COLLECTIONS", ())
         patch.setenv("SOURCE_DATE_EPOCH", "1767225600")
@@ -75,7 +75,7 @@ def full(
 
 @pytest.fixture(scope="session")
 def dist(tmp_path_factory: pytest.TempPathFactory, tree: Path, keys: Keys) -> Dist:
-    """Release 1.0.0, and release 1.1.0 in full and as a delta."""
+    """Return release 1.0.0, and release 1.1.0 in full and as a delta."""
     return make_dist(tmp_path_factory.mktemp("dist"), tree, keys)
 
 
@@ -86,7 +86,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def typed(keys: Keys, home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Typed:
-    """Somebody who does what the command line prints."""
+    """Return an operator who types the commands that Airlift prints."""
     desk = tmp_path / "desk"
     desk.mkdir()
     return Typed(keys, home, capsys, desk)
@@ -99,14 +99,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def big(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Path:
-    """A bundle with one large blob, enough for eleven parts and more."""
+    """Return a bundle with one large blob, enough for at least eleven parts."""
     recipe = Recipe(app_layer=random.Random(3).randbytes(3_000_000))
     return recipe.make(tmp_path_factory.mktemp("vendor") / "airlift-1.0.0-amd64.tar", keys)
 
 
 @pytest.fixture
 def stick(big: Path, tmp_path: Path, keys: Keys) -> Path:
-    """Its parts on a stick; the index."""
+    """Return the index of its parts on a USB drive."""
     out = tmp_path / "usb"
     key = keys.key()
     split.split(big, size=400_000, out=out, key=key, log=lambda _: None, progress=lambda _: None)

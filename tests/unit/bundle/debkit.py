@@ -1,4 +1,4 @@
-"""A flat apt repository in small: what bundles carry for the container engine."""
+"""A small flat apt repository, as bundles carry it for the container engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def package(folder: Path, name: str, compression: str) -> Path:
     copyright_file = tree / "usr" / "share" / "doc" / name / "copyright"
     copyright_file.parent.mkdir(parents=True)
     copyright_file.write_text(COPYRIGHT)
-    # More than a reader takes at once, before it and behind it.
+    # Put more data before and behind it than a reader buffers.
     for place in ("bin", "var"):
         (tree / place).mkdir()
         (tree / place / "noise").write_bytes(random.Random(place).randbytes(1 << 20))
@@ -40,7 +40,7 @@ def package(folder: Path, name: str, compression: str) -> Path:
 
 
 def repository(dest: Path) -> None:
-    """Fill a folder with packages that are none, and their true index."""
+    """Fill a folder with invalid packages and their valid index."""
     dest.mkdir(parents=True)
     index = ""
     for file, data in PACKAGES.items():

@@ -1,4 +1,4 @@
-"""Releases to make deltas of, and what a refused import must leave as it was."""
+"""Releases to make deltas of, and the check that a refused import changes nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEW_LAYER = b"the new layer of app " * 100
 
 
 class Suppliers(FakeSuppliers):
-    """Images that are most of a bundle, as real ones are."""
+    """Suppliers whose images are most of a bundle, like real ones."""
 
     def __init__(self, app_layer: bytes = b"") -> None:
         super().__init__(app_layer)
@@ -31,7 +31,7 @@ class Suppliers(FakeSuppliers):
 
 @dataclasses.dataclass(frozen=True)
 class Dist:
-    """One folder with release 1.0.0, and release 1.1.0 in full and as a delta."""
+    """A folder with release 1.0.0, and release 1.1.0 in full and as a delta."""
 
     base: Path
     full: Path
@@ -66,7 +66,7 @@ def manifest_of(path: Path, keys: Keys) -> Manifest:
 
 
 def refused_unchanged(path: Path, keys: Keys, home: Home) -> AirliftError:
-    """Refused, and nothing changed, not even a time or an empty directory."""
+    """Check that an import is refused and changes nothing, not even a time or a directory."""
     before = snapshot(home.root.parent)
     with pytest.raises(AirliftError) as caught:
         run_import(path, keys.trust(), home)

@@ -1,7 +1,7 @@
-"""Replays attacks that are kept as recipes in `corpus/*.json`, on whatever bundle is at hand.
+"""Apply attack recipes from `corpus/*.json` to any bundle.
 
-A recipe is {name, steps, kind, words}; a step is [operation, arguments...]. Bytes stand in JSON as
-latin-1 texts. A member is named by its path, by the beginning of it, or by its number.
+A recipe is {name, steps, kind, words}; a step is [operation, arguments...]. Bytes are written in
+JSON as latin-1 texts. A member is named by its path, the beginning of its path, or its number.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ CORPUS = Path(__file__).parent / "corpus"
 
 
 def load(name: str) -> dict[str, dict[str, Any]]:
-    """Recipes of a file, by their names."""
+    """Return the recipes of a file by name."""
     found = json.loads((CORPUS / f"{name}.json").read_text(encoding="ascii"))
     return {recipe["name"]: recipe for recipe in found}
 
 
 class Attack:
-    """A bundle under change: members, end mark, and what is done to the file as a whole."""
+    """A bundle under change: members, end mark, and changes to the file as a whole."""
 
     def __init__(self, raw: bytes, keys: Keys) -> None:
         self.parts = records(raw)
@@ -44,21 +44,21 @@ class Attack:
             return range(len(self.parts))[member]
         return next(i for i, part in enumerate(self.parts) if part.name.startswith(member))
 
-    # What follows are the operations, as recipes name them.
+    # The methods below are the operations that recipes name.
     def header(self, member: str | int, offset: int, text: str) -> None:
-        """Other header bytes, with a checksum that fits."""
+        """Replace header bytes and correct the checksum."""
         at = self.index(member)
         self.parts[at] = self.parts[at].changed(offset, text.encode("latin-1"))
 
     def header_only(self, member: str | int, offset: int, text: str) -> None:
-        """Other header bytes, and the old checksum."""
+        """Replace header bytes and keep the old checksum."""
         at, new = self.index(member), text.encode("latin-1")
         head = self.parts[at].header
         head = head[:offset] + new + head[offset + len(new) :]
         self.parts[at] = Record(head, self.parts[at].data)
 
     def data(self, member: str | int, offset: int, text: str) -> None:
-        """Other bytes in the data or, at the end, in the gap after them."""
+        """Replace bytes in the data or, at the end, in the gap behind it."""
         at, new = self.index(member), text.encode("latin-1")
         data = bytearray(self.parts[at].data)
         start = range(len(data))[offset]
@@ -67,7 +67,7 @@ class Attack:
         self.parts[at] = Record(self.parts[at].header, bytes(data))
 
     def content(self, member: str | int, text: str, times: int = 1) -> None:
-        """Another content, in full: header and padding fit."""
+        """Replace the content, with matching header and padding."""
         at, new = self.index(member), text.encode("latin-1") * times
         padded = new + bytes(tar.padding(len(new)))
         self.parts[at] = Record(tar.header(self.parts[at].name, len(new)), padded)
@@ -97,11 +97,11 @@ class Attack:
         self.last.append(lambda raw: text.encode("latin-1") * times + raw)
 
     def cut(self, length: int) -> None:
-        """Keep so many bytes, or leave so many away."""
+        """Keep the first bytes, or with a negative length remove the last ones."""
         self.last.append(lambda raw: raw[:length])
 
     def manifest(self, old: str, *new: str | list[Any]) -> None:
-        """Another text in the manifest, which the right key signs; [text, 9] is nine times it."""
+        """Replace a text in the manifest and sign it with the right key; [text, 9] repeats text."""
         at = self.index("manifest.json")
         size = int(self.parts[at].header[124:135], 8)
         before = self.parts[at].data[:size].decode("latin-1")
@@ -109,12 +109,12 @@ class Attack:
         self.manifest_text(before.replace(old, _joined(new), 1))
 
     def manifest_text(self, *text: str | list[Any]) -> None:
-        """Another manifest, which the right key signs."""
+        """Replace the manifest and sign it with the right key."""
         self.content("manifest.json", _joined(text))
         self.sign("release")
 
     def sign(self, key: str, namespace: str = sshsig.NAMESPACE, number: int = 1) -> None:
-        """A signature by another key or for another purpose, in place of or beside the first."""
+        """Replace the signature, or add one, by another key or for another purpose."""
         at = self.index("manifest.json")
         size = int(self.parts[at].header[124:135], 8)
         raw = sshsig.sign(
@@ -126,7 +126,7 @@ class Attack:
             self.insert(number, f"manifest.sig.{number}", raw)
 
     def sign_other(self, text: str) -> None:
-        """A good signature by the right key over something else."""
+        """Replace the signature by a valid one of the right key over other text."""
         raw = sshsig.sign(text.encode("latin-1"), self.keys.key())
         self.content("manifest.sig", raw.decode())
 
@@ -136,7 +136,7 @@ def _joined(texts: tuple[str | list[Any], ...]) -> str:
 
 
 def apply(recipe: dict[str, Any], raw: bytes, keys: Keys) -> bytes:
-    """The bundle after a recipe's steps."""
+    """Return the bundle after a recipe's steps."""
     attack = Attack(raw, keys)
     for operation, *arguments in recipe["steps"]:
         getattr(attack, operation)(*arguments)

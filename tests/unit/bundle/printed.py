@@ -1,7 +1,7 @@
-"""Collects every fix and next command that `bundle/` can print, from its source, as templates.
+"""Collect all fixes and next commands that `bundle/` can print, from its source, as templates.
 
-A template is the text as it stands in the source, with `{}` where a value comes in. What the
-builder prints is of a machine with a network and an engine, and is run by the builder's own tests.
+A template is the text in the source with `{}` for each value. The builder's texts are excluded:
+they need a network and an engine, and the builder's own tests run them.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import TREE, Keys
 
 ROOMS = ("carry", "cli", "core", "format", "jumphost", "review", "trust", "verify")
-#: What makes a text more than advice: an option, a program, a playbook, a file to write.
+#: Signs of a command: an option, a program, a playbook, a file to write.
 COMMAND = re.compile(
     r"(?<![\w-])--?[a-z]|`|\.yml|docs/|=\"|\bpackage\b|"
     r"\b(python3?|ssh-keygen|ssh-add|sudo|cp|rm|mkdir|cd|export|eval|tar|make setup|import)\b"
 )
-#: What a fix says before a command that is wholly made of values.
+#: What a fix says before a command that consists only of values.
 _VALUE = re.compile(r": \{\}")
-#: Keywords of calls that explain a command before it is run, and functions that print nothing.
+#: Keywords of calls with help texts, and functions that print nothing.
 _HELP = {"help", "about", "examples", "metavar", "description", "default", "dest"}
 _QUIET = {"register", "format_help", "add_trust", "add_home", "add_custody"}
 
 
 @functools.cache
 def templates() -> dict[str, str]:
-    """Map each template that holds a command to the place of its source."""
+    """Return the place in the source of each template that holds a command."""
     found: dict[str, str] = {}
     for room in ROOMS:
         for path in sorted((TREE / "bundle" / room).glob("*.py")):
@@ -58,23 +58,23 @@ def templates() -> dict[str, str]:
 
 
 def pattern(template: str) -> re.Pattern[str]:
-    """What a printed text must have in it to be of this template."""
+    """Return a pattern for printed texts that come from this template."""
     return re.compile(".*".join(re.escape(part) for part in template.split("{}")), re.DOTALL)
 
 
-#: What the states of all modules run.
+#: Templates that the states of all modules run.
 RUN: set[str] = set()
 
 
 def runs(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Say of a test that it runs what these templates print; it must have seen them all."""
+    """Return a decorator: the test runs these templates, and fails unless it saw all of them."""
     RUN.update(wanted)
 
     def wrap(test: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(test)
         def inner(**fixtures: Any) -> None:
             test(**fixtures)
-            # Of a test with parameters, each is of one template.
+            # A parametrised test is about one template each time.
             here = {fixtures["template"]} if "template" in fixtures else set(wanted)
             missing = here - fixtures["typed"].seen
             assert not missing, missing
@@ -86,7 +86,7 @@ def runs(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 @dataclasses.dataclass
 class Typed:
-    """Somebody at a command line, who does what is printed."""
+    """An operator at a command line who runs what is printed."""
 
     keys: Keys
     home: Home
@@ -96,16 +96,16 @@ class Typed:
 
     @property
     def trusting(self) -> list[str]:
-        """The options of somebody who was given a list of signers."""
+        """Return the options of an operator who has a list of signers."""
         return ["--allowed-signers", str(self.keys.signers()), "--home", str(self.home.root)]
 
     @property
     def at_home(self) -> list[str]:
-        """The option of every command on this jump host."""
+        """Return the option for all commands on this jump host."""
         return ["--home", str(self.home.root)]
 
     def does(self, command: str, *more: object) -> str:
-        """Run a printed command of Airlift, with the options of the one before it, if any."""
+        """Run a printed command of Airlift with further options."""
         words = shlex.split(command)
         if words[:3] == ["python3", "-I", "verify.pyz"]:
             return self.works(*words[3:], *more)
@@ -114,14 +114,14 @@ class Typed:
         return self.works(*words[3:], *more)
 
     def works(self, *words: object) -> str:
-        """Run a command; return its answer."""
+        """Run a command that succeeds; return its output."""
         code, out, err = self._run(words)
         assert code == 0, err
         self.note(out)
         return out
 
     def fails(self, *words: object) -> str:
-        """Run a command that is refused; return the fix that it prints."""
+        """Run a command that fails; return the fix that it prints."""
         code, out, err = self._run(words)
         fix = err.partition("  fix:   ")[2].rstrip("\n")
         assert code
@@ -135,11 +135,11 @@ class Typed:
         return code, *self.capsys.readouterr()
 
     def note(self, text: str) -> None:
-        """Remember of which templates a text is."""
+        """Record the templates that a text comes from."""
         self.seen |= {one for one in templates() if pattern(one).search(text)}
 
     def shell(self, command: str, **variables: str) -> str:
-        """Run a printed command in a shell whose Python has Airlift."""
+        """Run a printed command in a shell whose Python finds Airlift."""
         tools = self.desk / "bin"
         tools.mkdir(exist_ok=True)
         for name in ("python", "python3"):
@@ -159,7 +159,7 @@ class Typed:
 
 
 class _Reader:
-    """Reads one module: texts of fixes, and of a command's answer."""
+    """Reader of one module's fixes and answers."""
 
     def __init__(self, tree: ast.Module, name: str, *, answers: bool) -> None:
         self._tree = tree
@@ -172,7 +172,7 @@ class _Reader:
         return importlib.import_module(self._name)
 
     def printed(self) -> Iterator[tuple[str, int]]:
-        """Yield (template, line) of everything."""
+        """Yield (template, line) of all texts."""
         for function in self._functions.values():
             for value in self._fixes(function):
                 for text in self._texts(value, function):
@@ -183,7 +183,7 @@ class _Reader:
 
     @staticmethod
     def _fixes(function: ast.FunctionDef) -> Iterator[ast.expr]:
-        """Yield what is given as a fix, kept as one, or is one where nothing else is given."""
+        """Yield the expressions that become a fix: keywords, assignments and defaults."""
         names = {"fix", "restore"}
         known = function.args
         pairs = zip(known.args[::-1], known.defaults[::-1], strict=False)
@@ -197,7 +197,7 @@ class _Reader:
                 yield node.value
 
     def _of_answers(self, function: ast.FunctionDef) -> Iterator[tuple[str, int]]:
-        """Yield a function's other texts, if they are no fix, no help and no docstring."""
+        """Yield a function's other texts, except fixes, help and docstrings."""
         skipped: set[int] = set()
         for node in ast.walk(function):
             if isinstance(node, ast.keyword) and node.arg in {*_HELP, "fix", "where"}:
@@ -205,20 +205,20 @@ class _Reader:
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 skipped.add(id(node.value))
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "AirliftError":
-                # What is wrong is no command; its fix is read elsewhere.
+                # The problem's text holds no command, and its fix is read elsewhere.
                 skipped |= {id(inner) for argument in node.args for inner in ast.walk(argument)}
         for node in ast.walk(function):
             if id(node) in skipped or not isinstance(node, ast.Constant | ast.JoinedStr):
                 continue
             skipped |= {id(inner) for inner in ast.walk(node)}
             for text in self._texts(node, function):
-                # A single word is an argument of something, or a file's name.
+                # A single word is an argument or a file's name.
                 for row in text.split("\n"):
                     if " " in row.strip() and COMMAND.search(row):
                         yield row, node.lineno
 
     def _texts(self, node: ast.expr, function: ast.FunctionDef) -> list[str]:
-        """All texts that an expression can be; `{}` for what only a run knows."""
+        """Return all texts that an expression can have, with `{}` for values of a run."""
         match node:
             case ast.Constant(value=str(text)):
                 return [text]

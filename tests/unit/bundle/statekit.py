@@ -1,4 +1,4 @@
-"""A jump host with all that no bundle brings again."""
+"""A jump host with all the state that no bundle can restore."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write(top: Path, files: dict[str, tuple[bytes, int]]) -> None:
 
 
 def jump_host(root: Path, keys: Keys) -> Home:
-    """A jump host in use for a while: two releases, a revoked key, a site, a custody log."""
+    """Return a used jump host: two releases, a revoked key, a site, a custody log."""
     home = Home(root)
     home.create()
     for version, serial in (("1.0.0", 1), ("1.1.0", 10)):
@@ -64,7 +64,7 @@ def public(keys: Keys, name: str) -> str:
 
 
 def new_host(root: Path, keys: Keys) -> Home:
-    """A jump host on which the newest release was imported, and nothing else was done."""
+    """Return a jump host on which only the newest release was imported."""
     home = Home(root)
     home.create()
     home.accept(record("1.1.0", 10))
@@ -75,7 +75,7 @@ def new_host(root: Path, keys: Keys) -> Home:
 
 
 def shape(top: Path) -> dict[str, tuple[str, bytes]]:
-    """Every path below a directory, with its mode and content; of reports and locks, nothing."""
+    """Return mode and content by path below a directory, without reports and locks."""
     found = {}
     for path in sorted(top.rglob("*")):
         name = path.relative_to(top).as_posix()

@@ -1,6 +1,6 @@
 """An independent verifier, written from docs/BUNDLE.md alone, without code of `bundle`.
 
-Use: python stranger.py BUNDLE ALLOWED_SIGNERS IDENTITY
+Usage: python stranger.py BUNDLE ALLOWED_SIGNERS IDENTITY
 """
 
 import base64
@@ -44,7 +44,7 @@ TAKEN = (
 
 
 class RefusedError(Exception):
-    """Not a bundle that this signer made."""
+    """The file is not a bundle made by this signer."""
 
 
 def need(good: object, what: str) -> None:
@@ -83,7 +83,7 @@ def fits(value: Any, shape: Any) -> bool:
 
 
 def small(file: BinaryIO, path: str, most: int) -> bytes | None:
-    """The member of this name, if it is the next one."""
+    """Return the next member if it has this name."""
     start = file.tell()
     block = file.read(512)
     size = int(block[124:135], 8) if re.fullmatch(rb"[0-7]{11}", block[124:135]) else -1
@@ -96,7 +96,7 @@ def small(file: BinaryIO, path: str, most: int) -> bytes | None:
 
 
 def signed(manifest: bytes, signature: bytes, signers: str, identity: str) -> bool:
-    """Whether it is a good signature by the identity; one by a stranger is not."""
+    """Return whether the signature is valid and made by the identity."""
     lines = signature.decode("ascii").split("\n")
     body = base64.b64decode("".join(lines[1:-2]), validate=True)
     text = base64.b64encode(body).decode()

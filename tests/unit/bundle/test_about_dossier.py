@@ -1,4 +1,4 @@
-"""The dossier and single members: what a security officer sees is what was signed."""
+"""The dossier and single members show a security officer exactly what was signed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ EVIL = "<script>alert(1)</script>"
 
 
 class Page(HTMLParser):
-    """What a browser would load, run and show."""
+    """A page as a browser sees it: what it loads, runs and shows."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ NEW = DEFAULT | {
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory, tree: Path, keys: Keys) -> Dist:
-    """Releases 1.0.0 and 1.1.0, scanned with different data, and a delta between them."""
+    """Return releases 1.0.0 and 1.1.0, scanned with different data, and the delta between them."""
     folder = tmp_path_factory.mktemp("dist")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(content, "COLLECTIONS", ())
@@ -117,7 +117,7 @@ def trusted(keys: Keys) -> list[str]:
 
 
 def told(path: Path, keys: Keys) -> dict[str, str]:
-    """What the release says of itself; a delta leaves out what its base says, too."""
+    """Return what a release describes; a delta omits what its base describes, too."""
     with checks.opened(path, trust=keys.trust(), home=None) as bundle:
         return {m.path: m.sha256 for m in bundle.manifest.contents if m.path.startswith("about/")}
 
@@ -214,7 +214,7 @@ def test_hostile_names_are_text(tmp_path: Path, tree: Path) -> None:
     page = Page(written(tmp_path, one)["dossier.html"].decode())
     assert "script" not in [tag for tag, _ in page.tags]
     assert page.shown.count(EVIL) >= 5
-    # In the plain page the same name would be a program: the parser does see those.
+    # Control: in a plain page the parser does see the name as a tag.
     assert "script" in [tag for tag, _ in Page(f"<p>{EVIL}</p>").tags]
 
 
@@ -237,7 +237,7 @@ def test_the_command_says_who_really_signed_and_what_changed(
     assert {one["id"] for one in found["new"]} == {"CVE-2026-0002"}
     shown = Page(out.read_text()).shown
     assert "Signature verified when this page was made, at 20" in shown
-    # It says which bundle it is of, and what was not looked at.
+    # The page names its bundle, and what was not checked.
     assert answer["manifest_sha256"] in shown
     assert "Images and all other members were not hashed" in shown
     assert "always, by the list" in shown
@@ -304,7 +304,7 @@ def test_signed_nonsense_is_refused(
 
 
 def altered(source: Path, target: Path, name: str) -> Path:
-    """The same bundle with one bit of a member's last byte changed."""
+    """Return the same bundle with one bit of a member's last byte changed."""
     parts = records(source.read_bytes())
     part = next(part for part in parts if part.name == name)
     data = bytearray(part.data)
@@ -335,7 +335,7 @@ def test_nothing_of_a_bad_member_is_written(dist: Dist, keys: Keys, tmp_path: Pa
     bad = altered(dist.new, tmp_path / "bad.tar", member)
     done = cat(bad, member, keys)
     assert (done.returncode, done.stdout) == (Kind.ALTERED.exit_code, b"")
-    # Another member's damage is `verify`'s business.
+    # Damage of other members is reported by `verify` only.
     assert cat(bad, "about/packages.json", keys).returncode == 0
     out = tmp_path / "page.html"
     command = [sys.executable, "-m", "bundle", "dossier", str(bad), "-o", str(out)]
@@ -409,7 +409,7 @@ def test_the_document_names_every_member(dist: Dist, keys: Keys) -> None:
 
 
 def test_the_page_is_made_with_what_a_jump_host_has(dist: Dist, keys: Keys, tmp_path: Path) -> None:
-    """Ansible's own dependencies: nothing that only a builder has."""
+    """The page needs Ansible's own dependencies, nothing that only a builder has."""
     block = "import sys\nfor name in ('cyclonedx', 'debian', 'packageurl', 'zstandard', 'yaml'):\n"
     block += "    sys.modules[name] = None\nfrom bundle.cli.main import main\nsys.exit(main())\n"
     out = tmp_path / "page.html"
@@ -426,7 +426,7 @@ def test_what_a_delta_leaves_out_is_said_where_it_is(dist: Dist, keys: Keys) -> 
 
 @pytest.fixture(scope="module")
 def imported(dist: Dist, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Release 1.1.0 on a jump host, where it came as a delta."""
+    """Return a jump host on which release 1.1.0 was imported as a delta."""
     home = Home(tmp_path_factory.mktemp("home"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(venv, "make", lambda *_: None)

@@ -1,4 +1,4 @@
-"""Which packages a component has: from dpkg's, apk's and Python's own words."""
+"""The packages of a component, from the databases of dpkg, apk and Python."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_debian_packages(tmp_path: Path) -> None:
 
 
 def test_an_image_tells_what_its_packages_files_hashed_to(tmp_path: Path) -> None:
-    """By name, version and architecture: an entry of another version counts for nothing."""
+    """Hashes count by name, version and architecture: those of another version are ignored."""
     lines = (
         f"{sha(b'libc')}  libc6_2.41-12_amd64\n{sha(b'old')}  zlib1g_1:1.2-1_amd64\n"
         f"no hash  mawk_1.3_amd64\n"
@@ -169,7 +169,7 @@ def test_wheels(tmp_path: Path) -> None:
 
 
 def test_an_apt_repository_with_a_real_package(tmp_path: Path) -> None:
-    """The licence is read from inside of the .deb, which carries its texts itself."""
+    """The licence is read from inside the .deb, which carries its texts."""
     root = tmp_path / "root"
     copyright_file = debian("tool 1.0")["usr/share/doc/tool/copyright"]
     assert isinstance(copyright_file, str)

@@ -1,4 +1,4 @@
-"""What an image holds after all of its layers: overwritten, removed, linked, in every packing."""
+"""The files of an image over all its layers: overwritten, removed, linked, in every compression."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_whiteouts_remove_files_and_folders_of_lower_layers_only(tmp_path: Path)
         tmp_path,
         {f"{DOC}/{name}/copyright": name for name in ("a", "b", "c")} | {STATUS: "x"},
         {
-            # The same layer puts another file in the place of what it removes.
+            # The same layer replaces the file that it removes.
             f"{DOC}/.wh.a": "",
             f"{DOC}/b/.wh.copyright": "",
             f"{DOC}/b2/copyright": "b2",

@@ -1,4 +1,4 @@
-"""Licences and provenance: what is stated is said, what is not known is said to be so."""
+"""Licences and provenance: stated values are reported, and unknown ones are reported as unknown."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_table(files: dict[str, bytes]) -> None:
     assert row(files, "app", "tiny")["licence"] == "MIT"
     assert row(files, "jump-host", "airlifttiny")["stated_in"] == "not stated in METADATA"
     assert "cannot be read" in row(files, "engine/debian-13", "docker.io")["stated_in"]
-    # One package a line, for people with grep.
+    # The file has one package per line, so that grep works.
     assert re.search(rb'^{"component": "app".*"libc6".*}', files["licences.json"], re.MULTILINE)
 
 
@@ -79,7 +79,7 @@ def test_the_texts_travel_once_and_the_notices_name_them(files: dict[str, bytes]
 
 
 def test_the_products_own_licence(files: dict[str, bytes], tmp_path: Path, tree: Path) -> None:
-    # This tree's LICENSE and pyproject.toml, the small tree's LICENSE alone.
+    # This tree has LICENSE and pyproject.toml, the small tree only LICENSE.
     assert parsed(files, "licences.json")["product"]["licence"] == "see file"
     one = subject(tmp_path, tree, {})
     licences.write(tmp_path, TREE, one.inventory)
@@ -148,7 +148,7 @@ def test_the_packages_of_each_component(files: dict[str, bytes]) -> None:
 def test_the_licence_of_a_package_is_read_however_it_is_compressed(
     compression: str, tmp_path: Path
 ) -> None:
-    """Ubuntu's packages are zstd, Debian's xz."""
+    """Ubuntu compresses packages with zstd, Debian with xz."""
     file = debkit.package(tmp_path, "tool", compression)
     members = ArFile(str(file)).getnames()
     ending = {"zstd": ".zst", "xz": ".xz", "gzip": ".gz", "none": ""}[compression]

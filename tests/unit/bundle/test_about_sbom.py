@@ -1,4 +1,4 @@
-"""Bills of materials: strictly valid, complete, the same bytes each time."""
+"""Bills of materials are strictly valid, complete, and the same bytes each time."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def needs(document: Document, ref: str) -> list[str]:
 
 
 def faults(text: str) -> object:
-    """What the strict schema says against a document, or None."""
-    # Its grammars take seconds to compile: not in each process that only collects the tests.
+    """Return the errors of a document by the strict schema, or None."""
+    # Importing it takes seconds to compile grammars: only processes that run this test do.
     from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415
 
     return JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
@@ -63,7 +63,7 @@ def test_every_one_is_valid_by_the_strict_schema(files: dict[str, bytes]) -> Non
         known = {*refs, document["metadata"]["component"]["bom-ref"]}
         for entry in document["dependencies"]:
             assert {entry["ref"], *entry.get("dependsOn", [])} <= known
-    # The validator does refuse: else the above says nothing.
+    # Control: the validator refuses an invalid document.
     broken = parsed(files, found[0]) | {"unknown": 1}
     assert faults(json.dumps(broken)) is not None
 
@@ -124,7 +124,7 @@ def test_same_release_same_bytes_other_release_other_identity(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Once more from nothing: what the cache gives is what the library gives.
+    # Write again without a cache: the library gives the same as the cache.
     monkeypatch.setenv("AIRLIFT_CACHE", str(tmp_path / "empty"))
     again = dataclasses.replace(one)
     assert written(tmp_path / "again", again) == files

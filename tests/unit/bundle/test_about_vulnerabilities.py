@@ -1,4 +1,4 @@
-"""Known vulnerabilities: matched as Debian means it, and never a green answer that nobody gave."""
+"""Known vulnerabilities match as Debian defines it; a missing scan is never reported as clean."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bundle.errors import AirliftError, Kind
 from tests.unit.bundle.aboutkit import debian, layer, parsed, subject, written
 from tests.unit.bundle.bundlekit import FakeSuppliers, Keys
 
-# A small file of the shape that the tracker publishes.
+# A small file in the tracker's format.
 TRACKER = {
     "openssl": {
         "CVE-2026-0001": {
@@ -100,12 +100,12 @@ def found(data: Path, version: str, distro: str = "trixie", **fields: Any) -> di
     [
         ("3.5.1-1", True),
         ("3.5.1-1+deb13u1", True),
-        # `~` sorts before everything: this one comes before the fix.
+        # `~` sorts before everything, so this version comes before the fix.
         ("3.5.1-1+deb13u2~bpo1", True),
         ("3.5.1-1+deb13u2", False),
         ("3.5.1-1+deb13u10", False),
         ("3.10.0-1", False),
-        # An epoch wins over every version without one.
+        # A version with an epoch is newer than any without one.
         ("1:1.0-1", False),
     ],
 )
@@ -230,7 +230,7 @@ def test_what_pip_audit_said_is_in_the_report(tmp_path: Path, tree: Path) -> Non
 
 @pytest.fixture
 def silent_proxy() -> Iterator[str]:
-    """Takes connections and never answers, as a firewall that drops packets does."""
+    """Return a port that accepts connections and never answers, like a dropping firewall."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(16)
@@ -241,7 +241,7 @@ LOCK = "airlifttiny==1.0 --hash=sha256:" + "0" * 64 + "\n"
 
 
 def test_a_service_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real pip-audit; its way out is a port where nobody listens."""
+    """Run the real pip-audit against a port where nobody listens."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     answer = pip_audit.run({"app": LOCK}, ["unreachable"])
     assert answer.reason is not None
@@ -262,7 +262,7 @@ def test_a_service_that_never_answers_is_given_up(
 
 
 def program(folder: Path, body: str) -> None:
-    """Stands in pip-audit's place: the service's answers cannot be had in a test."""
+    """Write a stand-in for pip-audit: a test cannot control the service's answers."""
     (folder / "pip_audit").mkdir()
     (folder / "pip_audit" / "__init__.py").touch()
     (folder / "pip_audit" / "__main__.py").write_text(body)
@@ -319,7 +319,7 @@ def test_what_pip_audit_finds_and_what_it_does_not_know(
     report = vulnerabilities.assess({}, None, answer)
     assert report["scanned"] is True
     assert "Python packages unknown to the service: odd" in report["reason"]
-    # A release is asked once: its delta must say the same as its full bundle.
+    # A release is queried once: its delta must say the same as its full bundle.
     asked = count.read_text()
     assert pip_audit.run(locks, ["found"]) == answer
     assert count.read_text() == asked
@@ -330,7 +330,7 @@ def test_what_pip_audit_finds_and_what_it_does_not_know(
 def test_unknown_packages_alone_are_not_a_green_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """pip-audit says "No known vulnerabilities found", with exit code 0, when it knows nothing."""
+    """pip-audit reports "No known vulnerabilities found" and exits with 0 in this case."""
     only = {"dependencies": [{"name": "odd", "skip_reason": "Dependency not found"}]}
     program(tmp_path, f"print({json.dumps(only)!r})\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

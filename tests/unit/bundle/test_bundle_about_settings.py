@@ -1,4 +1,4 @@
-"""What a release says of its settings and migrations."""
+"""The description of a release's settings and migrations."""
 
 from __future__ import annotations
 

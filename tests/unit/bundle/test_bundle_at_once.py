@@ -1,4 +1,4 @@
-"""Two builds at once on one machine: one cache, one folder of results."""
+"""Two builds at the same time on one machine share a cache and a folder of results."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ countersign.add(bundle, key=key, signature=None)
 
 
 def started(code: str, *given: object) -> subprocess.Popen[str]:
-    """A piece of Python in a process of its own, which stops at the line BEGIN."""
+    """Start Python code in its own process, which stops at the line BEGIN."""
     stop = "print('ready', flush=True); sys.stdin.readline()\n"
     return subprocess.Popen(
         [sys.executable, "-c", code.replace("BEGIN\n", stop), *map(str, given)],
@@ -68,7 +68,7 @@ def started(code: str, *given: object) -> subprocess.Popen[str]:
 
 
 def at_once(processes: list[subprocess.Popen[str]]) -> list[str]:
-    """Let all begin together; what each printed at the end."""
+    """Let all processes begin together; return the output of each."""
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", process.communicate()[1]
@@ -98,7 +98,7 @@ def test_builds_that_need_the_same_files_make_them_once_and_copy_all(tmp_path: P
 def test_a_build_does_not_take_a_folder_away_under_the_copy_of_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other one finds it damaged, in the middle of this one's copy."""
+    """The other build finds the folder damaged while this one copies it."""
     first, second = tmp_path / "first", tmp_path / "second"
     other: list[subprocess.Popen[str]] = []
 
@@ -108,7 +108,7 @@ def test_a_build_does_not_take_a_folder_away_under_the_copy_of_another(
 
     def copy(source: str, dest: str) -> str:
         if not other:
-            # What the list beside it does not describe is damaged.
+            # A folder whose list does not match it counts as damaged.
             (cache.root() / "wheels" / "damaged.json").write_text("{}")
             code = TAKE.replace("BEGIN\n", "")
             other.append(started(code, "damaged", tmp_path / "made", second))
@@ -131,7 +131,7 @@ def test_what_a_killed_build_left_half_made_goes_with_the_next(tmp_path: Path) -
     other.mkdir()
     cache.take("wheels", "left", lambda folder: (folder / "one").touch(), tmp_path / "copy")
     assert not half.exists()
-    assert other.exists(), "it may be at work"
+    assert other.exists(), "another build may be using it"
 
 
 def test_builds_of_several_releases_into_one_folder_are_all_listed_and_signed(
@@ -182,11 +182,11 @@ def test_nothing_is_tidied_while_a_build_runs_anywhere() -> None:
     with cache.in_use():
         cache.when_unused(lambda: done.append("while both run"))
         assert not done
-    assert not done, "the other one runs"
+    assert not done, "another build is running"
     assert other.communicate("\n")[1] == ""
     with cache.in_use():
         cache.when_unused(lambda: done.append("at the end"))
         with cache.in_use():
             pass
-        assert not done, "this one runs"
+        assert not done, "this build is running"
     assert done == ["at the end"]

@@ -1,4 +1,4 @@
-"""Building: the same input gives the same bytes, and a flaw is named before work is wasted."""
+"""Builds are reproducible, and errors of the input are reported before long work."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(wanted: build.Options, suppliers: build.Suppliers) -> build.Built:
 def test_the_same_input_gives_the_same_bundle(
     full: build.Built, tree: Path, tmp_path: Path, keys: Keys, suppliers: FakeSuppliers
 ) -> None:
-    """Ed25519 signs alike each time; with other kinds only the signatures differ."""
+    """Ed25519 signatures are deterministic; with other key types only the signatures differ."""
     wanted = replace(options(tree, tmp_path, keys.key()), identity=IDENTITY)
     again = run(wanted, suppliers)
     assert again.path.read_bytes() == full.path.read_bytes()
@@ -59,7 +59,7 @@ def test_what_is_in_it(full: build.Built, keys: Keys) -> None:
     assert "content/roles/site/defaults/main.yml" in paths
     assert "packages/debian-13/iptables_1%3a1.8.11_amd64.deb" in paths
     assert not [path for path in paths if "pycache" in path]
-    # Two images of two layers share one; the stray blob stayed behind.
+    # Two images of two layers share one layer; the stray blob is omitted.
     assert len([path for path in paths if path.startswith("blobs/")]) == 3 + 2 + 2
     assert data["created"] == "2026-01-01T00:00:00Z"
     assert set(data["zones"]) == {"app", "data"}
@@ -108,7 +108,7 @@ def _refused(wanted: build.Options, suppliers: build.Suppliers) -> AirliftError:
 
 
 class Never(FakeSuppliers):
-    """Fails when work begins that a missing key or file makes useless."""
+    """Suppliers that fail when work begins although a missing key or file makes it useless."""
 
     def __init__(self) -> None:
         pass
@@ -249,7 +249,7 @@ def test_release_file_agrees_with_the_project() -> None:
 
 
 def test_a_release_has_every_image_and_its_source_is_written_down() -> None:
-    """What `build` without options takes: never what happens to answer on the day."""
+    """Without options, `build` uses the recorded source, never the one that answers today."""
     parsed = make_parser().parse_args(["build", "--key", "x"])
     assert (parsed.source, parsed.allow_absent) == (None, [])
     wanted = release.load(TREE, version=None, serial=None)
@@ -324,7 +324,7 @@ def test_the_verifier_needs_the_standard_library_only(tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     assert not [name for name in names if name.startswith("bundle/builder/")]
-    # -S leaves site-packages away.
+    # -S excludes site-packages.
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(path), "--help"],
         capture_output=True,
@@ -357,7 +357,7 @@ def test_inspect(full: build.Built, keys: Keys, capsys: pytest.CaptureFixture[st
 def test_what_git_does_not_know_is_not_signed(
     tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen: a secret of a client that lay in the tree."""
+    """A client's secret once lay untracked in the tree."""
     monkeypatch.setattr(content, "COLLECTIONS", ())
     suppliers = FakeSuppliers()
     tree = make_tree(tmp_path / "tree", suppliers.wheelhouse[1])

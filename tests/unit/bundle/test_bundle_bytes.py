@@ -1,4 +1,4 @@
-"""Every field, member, gap and boundary of a bundle: no byte can be changed, no cut goes unseen."""
+"""No byte of a bundle can be changed and no cut goes unseen, in any field, member or gap."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bundle.trust.sshsig import Trust, Verdict
 from tests.unit.bundle.bundlekit import SOAK, Keys, Recipe, check, records, refused
 
 PLACES = 20_000 if SOAK else 1_000
-# Each field of a ustar header, by its first and last byte.
+# The first and last byte of each field in a ustar header.
 FIELDS = [0, 99, 100, 107, 108, 115, 116, 123, 124, 134, 135, 136, 147, 148, 153, 154, 155]
 FIELDS += [156, 157, 256, 257, 262, 263, 264, 265, 296, 297, 328, 329, 336, 337, 344, 345, 499, 511]
 
@@ -30,7 +30,7 @@ def noise(name: str, size: int) -> bytes:
 
 @pytest.fixture(scope="session")
 def medium(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Path:
-    """5 MB in 25 members, blobs among them, and sizes around a block's."""
+    """Return 5 MB in 25 members, with blobs and with sizes near a block's."""
     files = {f"content/sizes/{size}": noise("s", size) for size in (0, 1, 511, 512, 513, 1024)}
     files["content/" + "long/" * 20 + "name" * 24] = b"split between prefix and name"
     files["packages/debian-13/engine.deb"] = noise("deb", 1 << 20)
@@ -41,7 +41,7 @@ def medium(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Path:
 
 @pytest.fixture(scope="session", params=["medium", *(["full"] if SOAK else [])])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy that can be spoilt and mended; `make soak` takes a built one with a wheelhouse too."""
+    """Return a copy to damage and restore; `make soak` also uses a built one with a wheelhouse."""
     found: Path | build.Built = request.getfixturevalue(request.param)
     path = tmp_path_factory.mktemp("bytes") / "airlift-1.0.0-amd64.tar"
     path.write_bytes((found.path if isinstance(found, build.Built) else found).read_bytes())
@@ -50,7 +50,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real ssh-keygen judges every manifest and signature that it has not seen yet."""
+    """Run the real ssh-keygen once for each new manifest and signature."""
     real = sshsig.verify
 
     @cache
@@ -65,7 +65,7 @@ def digest(path: Path) -> str:
 
 
 class Spoilt:
-    """Changes bytes in place, and puts them back."""
+    """Context manager that changes a byte in place and restores it."""
 
     def __init__(self, path: Path, offset: int, mask: int = 1) -> None:
         self.path, self.offset, self.mask = path, offset, mask
@@ -85,7 +85,7 @@ class Spoilt:
 
 @dataclass(frozen=True)
 class Region:
-    """Some bytes of the file, and what may be said when one of them is another."""
+    """A range of the file, with the errors that a change in it may cause."""
 
     name: str
     start: int
@@ -108,11 +108,11 @@ def regions(raw: bytes) -> Iterator[Region]:
 
 
 def _header(name: str) -> tuple[tuple[Kind, ...], tuple[str, ...]]:
-    """A checksum that no longer fits; or it still does, because only its padding is another."""
+    """Return errors of a changed header: the checksum fails, or only its padding differs."""
     form = "has a mode, owner, date or form that a bundle's member cannot have"
     if name == "manifest.json":
         return (Kind.UNREADABLE, Kind.STRUCTURE), ("does not begin with manifest.json", form)
-    # The first member's place could also be a further signature's.
+    # The place of the first member could also hold another signature.
     words = (f"the header of {name}", f"or {name}", form)
     return (Kind.ALTERED, Kind.STRUCTURE), words
 
@@ -127,7 +127,7 @@ def _data(name: str) -> tuple[tuple[Kind, ...], tuple[str, ...]]:
 
 
 def trust_of(keys: Keys, path: Path) -> Trust:
-    """All who signed must have signed: so no byte of a signature is without a meaning."""
+    """Require all signers, so that each byte of a signature matters."""
     signed = sum(part.name.startswith("manifest.sig") for part in records(path.read_bytes()))
     lines = keys.line(), keys.line("second", identity="security@airlift.example")
     return keys.trust(*lines, required=signed)
@@ -160,7 +160,7 @@ def test_a_byte_of_every_field_member_and_gap(bundle: Path, keys: Keys) -> None:
 @pytest.mark.usefixtures("asked_once")
 @pytest.mark.slow
 def test_bytes_at_many_places(bundle: Path, keys: Keys) -> None:
-    """Half of them anywhere, half of them spread evenly over the regions, small ones too."""
+    """Half of the places are random; half are spread evenly over the regions, small ones too."""
     dice, trust = random.Random(1), trust_of(keys, bundle)
     known = [region for region in regions(bundle.read_bytes()) if region.length]
     size = bundle.stat().st_size
@@ -193,7 +193,7 @@ def test_cuts_at_every_boundary_and_inside(bundle: Path, keys: Keys) -> None:
 
 @pytest.mark.usefixtures("asked_once")
 def test_a_good_bundle_is_good_among_all_these(bundle: Path, keys: Keys) -> None:
-    """The negative control: what spoils and mends does no harm."""
+    """Negative control: damaging and restoring leaves the bundle valid."""
     assert refused(bundle, keys.trust(required=3)).kind is Kind.TOO_FEW_SIGNERS
     with Spoilt(bundle, 0), Spoilt(bundle, 0):
         assert len(check(bundle, trust_of(keys, bundle)).manifest.members) > 15

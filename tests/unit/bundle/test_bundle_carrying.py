@@ -1,4 +1,4 @@
-"""docs/CARRYING.md and what docs/TRUST.md says of parts: the commands run as they are written."""
+"""The commands of docs/CARRYING.md, and of docs/TRUST.md about parts, run as written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def block(title: str, text: str = CARRYING) -> str:
 
 @pytest.fixture
 def desk(tmp_path: Path, full: build.Built, keys: Keys) -> Path:
-    """A folder with a checkout's `dist/`, an empty USB drive, and lists from a separate channel."""
+    """Return a folder with a checkout's `dist/`, an empty USB drive, and separate lists."""
     shutil.copytree(full.path.parent, tmp_path / "work" / "dist")
     (tmp_path / "usb").mkdir()
     line = keys.line("bob", "bob@airlift.example", f'namespaces="{custody.NAMESPACE}"')
@@ -65,7 +65,7 @@ def settings(desk: Path, keys: Keys) -> dict[str, str]:
 
 
 def shell(script: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    # Small parts: the bundle of the tests is not so large.
+    # Use small parts, because the test's bundle is small.
     script = script.replace("--size 3900M", "--size 600k")
     return subprocess.run(
         ["bash", "-c", script], env=env, cwd=cwd, capture_output=True, text=True, check=False
@@ -95,9 +95,9 @@ def test_the_settings_are_those_that_the_tests_replace(settings: dict[str, str])
 def test_the_way_of_a_bundle(
     settings: dict[str, str], desk: Path, full: build.Built, keys: Keys
 ) -> None:
-    """Split, check, import from the parts without any Airlift there, keep the log, join both ways.
+    """Split, check, import from the parts without Airlift, keep the log, join in both ways.
 
-    The verifier comes from part 1, and runs only when it is known whose it is.
+    The verifier comes from part 1, and runs only after its signer is known.
     """
     assert "index signed" in good("split", settings, desk)
     parts = sorted((desk.parent / "usb").glob("*.part-*"))
@@ -137,7 +137,7 @@ def test_by_hand_a_bad_part_is_seen(settings: dict[str, str], desk: Path) -> Non
 def test_by_hand_an_altered_first_part_runs_nothing(
     where: int, settings: dict[str, str], desk: Path
 ) -> None:
-    """In the manifest, or in the verifier."""
+    """The alteration is in the manifest, or in the verifier."""
     good("split", settings, desk)
     first = Path(settings["FIRST"])
     raw = bytearray(first.read_bytes())
@@ -160,7 +160,7 @@ def test_an_index_that_somebody_else_signed(
 
 
 def test_a_build_begins_the_log(full: build.Built, tmp_path: Path) -> None:
-    """What `build --who` does once the bundle is there: entry 1, beside it."""
+    """`build --who` writes entry 1 beside the finished bundle."""
     path = Path(shutil.copy(full.path, tmp_path / NAME))
     arguments = argparse.Namespace(
         command="build", who="Ann", custody=None, note="", sign=None, output=tmp_path
@@ -174,7 +174,7 @@ def test_a_build_begins_the_log(full: build.Built, tmp_path: Path) -> None:
 
 
 def test_the_readers_shell_stays_where_it_was(settings: dict[str, str], desk: Path) -> None:
-    """Whoever copies one block after the other names files as before, such as dist/NAME."""
+    """A reader who copies one block after another names files as before, such as dist/NAME."""
     good("split", settings, desk)
     for title, text in (
         ("check by hand", CARRYING),

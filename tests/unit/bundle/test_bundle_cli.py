@@ -43,7 +43,7 @@ def run(
 
 
 def on_a_terminal(*words: str, **env: str) -> str:
-    """What a person sees who has a terminal of 80 columns."""
+    """Return the output on a terminal of 80 columns."""
     master, slave = pty.openpty()
     os.set_inheritable(slave, True)
     variables = {**os.environ, "TERM": "xterm", "COLUMNS": "80", **env}
@@ -94,7 +94,7 @@ def test_every_option_says_what_it_is_and_what_a_default_is_for(command: str) ->
 
 @pytest.mark.parametrize("command", ["verify", "inspect", "import", "build", "sign", "completion"])
 def test_examples_are_commands_that_exist(command: str) -> None:
-    """Each example is understood: only its files are not there."""
+    """Each example parses: only its files are missing."""
     text = run(command, "--help").stdout.replace(" \\\n    ", " ").split("examples:\n")[1]
     lines = re.findall(r"^  python -m bundle (.*)$", text, re.MULTILINE)
     assert lines
@@ -139,7 +139,7 @@ def test_wrong_arguments_show_the_usage_of_the_command_that_was_typed(words: lis
 def test_only_what_was_handed_in_is_refused(
     small: Path, keys: Keys, home: Home, tmp_path: Path
 ) -> None:
-    """A missing list or file is not a bundle that was rejected."""
+    """A missing list or file is no rejected bundle."""
     bad = ["verify", str(small), "--allowed-signers", str(keys.signers(keys.line("stranger")))]
     at_home = ["--home", str(home.root)]
     assert "bundle verify: REFUSED: " in run(*bad, *at_home, code=21).stderr
@@ -176,7 +176,7 @@ def test_a_table_aligns_numbers_and_folds_its_last_column() -> None:
 
 
 def loaded(*words: str) -> set[str]:
-    """The modules that a command has loaded when it ends."""
+    """Return the modules that a command has loaded at its end."""
     code = "import atexit, sys\nfrom bundle.cli.main import main\n"
     code += "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\nmain(sys.argv[1:])"
     command = [sys.executable, "-c", code, *words]
@@ -185,7 +185,7 @@ def loaded(*words: str) -> set[str]:
 
 
 def test_a_command_loads_what_it_needs(small: Path, keys: Keys, home: Home) -> None:
-    """What a verification loads is a good part of the time that it takes."""
+    """Loading modules takes a good part of a verification's time."""
     needed = {"bundle.cli", "bundle.core", "bundle.errors", "bundle.core.text"}
     needed |= {f"bundle.cli.{name}" for name in ("answer", "catalog", "main", "parser", "terminal")}
     page = loaded("--help")
@@ -207,12 +207,12 @@ def test_a_command_loads_what_it_needs(small: Path, keys: Keys, home: Home) -> N
         needed |= {f"bundle.{folder}", *(f"bundle.{folder}.{name}" for name in names)}
     checked = loaded(*arguments("verify", small, keys, home))
     assert {name for name in checked if name.startswith("bundle.")} == needed
-    # Ten times as long as named tuples, and `inspect` with it.
+    # It takes ten times as long as named tuples, and loads `inspect`.
     assert "dataclasses" not in page | checked
 
 
 def test_a_reader_that_closes_its_pipe(small: Path) -> None:
-    """The exit code stays that of the command: it is what scripts believe."""
+    """The command's own exit code stays, because scripts rely on it."""
     for words, code in (
         (f"inspect {small} --json", 0),
         ("--help", 0),
@@ -226,7 +226,7 @@ def test_a_reader_that_closes_its_pipe(small: Path) -> None:
 
 
 def test_an_answer_that_cannot_be_written(small: Path) -> None:
-    """It would be taken for a good one by whoever reads the exit code only."""
+    """Otherwise a caller that reads only the exit code would take it for success."""
     for option in ([], ["--json"]):
         with Path("/dev/full").open("w") as full:
             done = subprocess.run(
@@ -247,7 +247,7 @@ def test_an_answer_that_cannot_be_written(small: Path) -> None:
     "closed", [">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full", "--json >/dev/full"]
 )
 def test_streams_that_are_closed_or_full(closed: str, small: Path, keys: Keys, home: Home) -> None:
-    """The exit code says it, and no file of Airlift's takes the place of a stream."""
+    """The exit code reports it, and no other file takes the stream's descriptor."""
     good = " ".join(arguments("verify", small, keys, home))
     bad = f"verify {small} --allowed-signers {keys.signers(keys.line('stranger'))}"
     full = Kind.OUTPUT.exit_code if closed.startswith("--json") else 0
@@ -265,7 +265,7 @@ def test_a_signal_ends_an_import_cleanly(
     number: signal.Signals, full: build.Built, keys: Keys, home: Home
 ) -> None:
     words = [*arguments("import", full.path, keys, home), "--json"]
-    # Tests that run in the background of a shell, or under nohup, ignore some of the signals.
+    # Tests in a shell's background, or under nohup, ignore some signals.
     command = ["env", "--default-signal", *BUNDLE, *words]
     with subprocess.Popen(
         command, cwd=TREE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -361,7 +361,7 @@ def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("seconds", "lines"), [(5, 0), (60, 5), (600, 10), (3600, 59)])
 def test_a_log_gets_few_lines(seconds: int, lines: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of a quick run, ten lines of a usual one, and life signs of a very slow one."""
+    """A quick run logs nothing, a usual one ten lines, a very slow one further signs of life."""
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     log = io.StringIO()
@@ -385,6 +385,6 @@ def test_a_refusal_takes_the_place_of_a_progress(
 
 
 def test_main_returns_for_usage_errors_too(capsys: pytest.CaptureFixture[str]) -> None:
-    """Callers in the same process get a code, not an exit."""
+    """A caller in the same process gets an exit code, not SystemExit."""
     assert main(["verify"]) == 2
     assert "this is missing" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Completion in the shells themselves."""
+"""Completion, tested in the real shells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.unit.bundle.bundlekit import TREE
 
-# What is typed, and the word that a tab must make of it.
+# Typed text, and the word that a tab completes it to.
 TYPED = [
     ("ver", "verify"),
     ("verify --allow", "--allowed-signers"),
@@ -25,7 +25,7 @@ TYPED = [
 
 
 def script(shell: str, target: Path) -> Path:
-    """Write the completion script for a shell."""
+    """Write the completion script of a shell."""
     command = [sys.executable, "-m", "bundle", "completion", shell]
     target.write_bytes(subprocess.run(command, cwd=TREE, capture_output=True, check=True).stdout)
     return target
@@ -49,7 +49,7 @@ def test_bash(tmp_path: Path) -> None:
     assert offered("ver") == ["verify"]
     assert offered("verify", "--allow") == ["--allowed-signers"]
     assert offered("build", "--source", "de") == ["debian"]
-    # The command that it completes is there, and works from anywhere.
+    # The completed command exists and works from any directory.
     done = subprocess.run(
         ["bash", "-c", f"source {made}; cd /; airlift-bundle exit-codes"],
         capture_output=True,
@@ -71,13 +71,13 @@ def test_fish(tmp_path: Path) -> None:
 
 
 class Terminal:
-    """A shell that believes a person types."""
+    """A shell on a terminal."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
 
     def types(self, text: str, until: str) -> None:
-        """Type, and read until something is seen."""
+        """Type a text and read until the expected output."""
         os.write(self._handle, text.encode())
         seen, deadline = "", time.monotonic() + 30
         while until not in seen:
@@ -108,5 +108,5 @@ def test_zsh(tmp_path: Path, way: str) -> None:
     start = f"{start}; source {made}" if way == "sourced" else f"fpath=({tmp_path} $fpath); {start}"
     with zsh(start) as terminal:
         for typed, wanted in TYPED:
-            # Ctrl-U takes the line before away.
+            # Ctrl-U removes the line before.
             terminal.types(f"\x15airlift-bundle {typed}\t", wanted)

@@ -1,6 +1,6 @@
-"""Attacks of every kind, kept in `corpus/`: each is refused in one sentence, and changes nothing.
+"""Each attack in `corpus/` is refused in one sentence, and changes nothing.
 
-Whoever finds another one adds a line there; the stranger's verifier gets it too.
+Add new attacks as lines there; the independent verifier must refuse them, too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Home:
-    """A jump host that has an older release, and is given one bad bundle after the other."""
+    """Return a jump host with an older release, which then gets one bad bundle after another."""
     folder = tmp_path_factory.mktemp("site")
     home = Home(folder / "airlift")
     older = Recipe("0.9.0", 1).make(folder / "older.tar", keys)
@@ -47,7 +47,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Home:
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> bytes:
-    # The recipes for manifests change this serial.
+    # The recipes for manifests replace this serial.
     return Recipe(serial=7).make(tmp_path_factory.mktemp("good") / "good.tar", keys).read_bytes()
 
 
@@ -77,7 +77,7 @@ def test_an_attack_is_refused_by_verify_and_import(
     assert caught.value.what == error.what
     assert _state(site) == before
     assert list(site.incoming.iterdir()) == []
-    # Others may know less: theirs must refuse, too.
+    # The independent verifier must refuse it, too.
     with pytest.raises(stranger.RefusedError):
         stranger.verify(str(scratch), str(keys.signers()), IDENTITY)
 
@@ -88,7 +88,7 @@ def test_after_all_that_the_old_release_is_whole(site: Home, keys: Keys) -> None
 
 
 def test_the_recipes_alone_do_no_harm(good: bytes, scratch: Path, keys: Keys) -> None:
-    """The negative control: taking apart, changing nothing, signing again."""
+    """Negative control: splitting and joining without a change leaves the bundle valid."""
     steps = [["manifest", '"serial": 7,', '"serial": 8,'], ["sign", "release", "file", 2]]
     scratch.write_bytes(mutations.apply({"steps": []}, good, keys))
     assert scratch.read_bytes() == good
@@ -104,7 +104,7 @@ def test_the_recipes_alone_do_no_harm(good: bytes, scratch: Path, keys: Keys) ->
 def test_a_refusal_in_json_is_one_sentence(
     good: bytes, scratch: Path, keys: Keys, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Names from a hostile archive reach the terminal only with their control characters shown."""
+    """Control characters in a hostile archive's names reach the terminal only escaped."""
     recipe = RECIPES["archive: inserted: name of an escape sequence"]
     scratch.write_bytes(mutations.apply(recipe, good, keys))
     trust = ["--allowed-signers", str(keys.signers()), "--home", "/nonexistent"]
@@ -117,14 +117,14 @@ def test_a_refusal_in_json_is_one_sentence(
 def test_good_over_another_bundles_manifest(
     scratch: Path, good: bytes, tmp_path: Path, keys: Keys
 ) -> None:
-    """Manifest and signature of one release, everything else of another."""
+    """Manifest and signature of one release, all other members of another."""
     other = Recipe("1.1.0", 2, app_layer=b"other").make(tmp_path / "other.tar", keys)
     attack, donor = (mutations.Attack(raw, keys) for raw in (good, other.read_bytes()))
     attack.parts[:2] = donor.parts[:2]
     scratch.write_bytes(attack.made())
     error = refused(scratch, keys.trust())
     assert error.kind.label == "structure"
-    # Its signature alone does not fit.
+    # Its signature alone does not match.
     attack = mutations.Attack(good, keys)
     attack.parts[1] = donor.parts[1]
     scratch.write_bytes(attack.made())

@@ -1,4 +1,4 @@
-"""The custody log: who had a bundle when; whatever is changed in it afterwards is named."""
+"""The custody log records who had a bundle when; each later change of it is named."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def facts(number: int) -> dict[str, Any]:
 
 
 def lines_of(tmp_path: Path, keys: Keys | None = None) -> list[bytes]:
-    """A log of five entries, each signed by its person if there are keys."""
+    """Return a log of five entries, each signed by its person if there are keys."""
     log = tmp_path / f"log-{keys is not None}"
     for number in range(1, 6):
         key = keys.key(PEOPLE[number - 1]) if keys else None
@@ -79,7 +79,7 @@ def problems(lines: list[bytes]) -> str:
 
 
 def changed(line: bytes, **values: Any) -> bytes:
-    """An entry with other content and a hash of its own that fits, as a forger would make it."""
+    """Return an entry with other content and a matching hash, as a forger would make it."""
     return Entry({**json.loads(line), **values}).sealed().line()
 
 
@@ -138,7 +138,7 @@ def test_entries_in_another_order_are_named(plain: list[bytes], order: list[int]
 @EXAMPLES
 @given(place=st.integers(0, 4), of=st.integers(1, 5), forged=st.booleans())
 def test_inserted_entries_are_named(plain: list[bytes], place: int, of: int, forged: bool) -> None:
-    """A copy of another entry, or one that was made to fit the entry before it."""
+    """Insert a copy of another entry, or one made to follow the entry before it."""
     new = plain[of - 1]
     number = of
     if forged:
@@ -161,9 +161,9 @@ def test_a_torn_log_is_named(plain: list[bytes], data: st.DataObject) -> None:
     )
 
 
-# ---------------------------------------------------------------- what a chain does not prove
+# ---------------------------------------------------------------- limits of a chain
 def rewritten(lines: list[bytes], number: int, **values: Any) -> list[bytes]:
-    """Everything from an entry on written anew, as whoever holds the stick can do it."""
+    """Return the log with all entries from one on rewritten, as a holder of the drive could."""
     out = lines[: number - 1]
     for line in lines[number - 1 :]:
         who = {"who": "mallory@example.org"} if len(out) == number - 1 else {}
@@ -179,16 +179,16 @@ def test_an_unsigned_chain_can_be_written_anew_and_a_signed_one_cannot(
     forged = custody.parse(b"".join(rewritten(signed, 2)))
     assert forged.problems == ()
     bad = custody.check_signatures(forged, persons)
-    # The changed entry, and all that follow: they had fixed what came before them.
+    # The changed entry fails, and so do all that follow: their signatures cover it.
     assert sorted(bad) == [2, 3, 4, 5]
-    # Without the signatures it is sound, and shows that nobody vouches for it.
+    # Without signatures the chain is valid, but shows that nobody signed it.
     stripped = custody.parse(b"".join(rewritten(signed, 1, signature=None)))
     assert stripped.problems == ()
     assert all(entry.data["signature"] is None for entry in stripped.entries)
 
 
 def test_entries_that_are_missing_at_the_end_are_not_seen(signed: list[bytes]) -> None:
-    """The document says so: somebody must know the head, or how many entries there were."""
+    """The document says so: only the head or the number of entries reveals it."""
     whole, short = custody.parse(b"".join(signed)), custody.parse(b"".join(signed[:3]))
     assert short.problems == ()
     assert short.head != whole.head
@@ -200,23 +200,23 @@ def test_a_signature_counts_for_the_person_whom_the_entry_names(
 ) -> None:
     chain = custody.parse(b"".join(signed))
     namespace = f'namespaces="{custody.NAMESPACE}"'
-    # The key is another person's.
+    # The list assigns the key to another person.
     other = Trust(keys.signers(keys.line("ann", "bob@example.org", namespace)))
     found = custody.check_signatures(chain, other)
     assert "signed by bob@example.org" in found[1]
     assert "not in the list" in found[2]
-    # It may sign bundles, not entries.
+    # The key may sign bundles, not entries.
     vendor = Trust(keys.signers(keys.line("ann", "ann@example.org")))
     assert "not for airlift-custody" in custody.check_signatures(chain, vendor)[1]
-    # It had ended when the entry says that it was made.
+    # The key had expired at the entry's time.
     ended = f'{namespace},valid-before="20260228"'
     old = Trust(keys.signers(keys.line("ann", "ann@example.org", ended)))
     assert "has expired" in custody.check_signatures(chain, old)[1]
-    # It has ended since: what was signed before stays good.
+    # The key expired later: what it signed before stays valid.
     since = f'{namespace},valid-before="20260302"'
     kept = Trust(keys.signers(keys.line("ann", "ann@example.org", since)))
     assert 1 not in custody.check_signatures(chain, kept)
-    # It was stolen.
+    # The key is revoked as stolen.
     krl = tmp_path / "krl"
     command = ["ssh-keygen", "-q", "-k", "-f", str(krl), f"{keys.key('ann')}.pub"]
     subprocess.run(command, check=True)

@@ -1,4 +1,4 @@
-"""Logs, keys and places that somebody means ill with, or that are named by mistake."""
+"""Hostile custody logs, keys and places, or ones named by mistake."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_place_that_is_not_there_is_refused_before_the_work(
     assert "VALID" not in shown.out
     assert "its directory does not exist" in shown.err
     assert f"mkdir -p '{log.parent}'" in shown.err
-    # `split` makes the directory itself.
+    # `split` creates the directory itself.
     split = ["split", str(bundle), "--size", "400k", "-o", str(log.parent), "--who", "Bob"]
     assert main([*split, "--custody", str(log)]) == 0
     assert len(custody.parse(log.read_bytes()).entries) == 1
@@ -105,7 +105,7 @@ def test_an_entry_that_cannot_be_written_after_the_work(  # noqa: PLR0917 - fixt
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The work is done, and is not to be done again."""
+    """The work is done and must not be repeated."""
     place = tmp_path / "gone"
     place.mkdir()
     check = checks.check_members
@@ -126,7 +126,7 @@ def test_an_entry_that_cannot_be_written_after_the_work(  # noqa: PLR0917 - fixt
 def test_the_key_that_signed_is_named(
     bundle: Path, keys: Keys, home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A name and a key that do not belong together are seen at once, not at the next check."""
+    """A name that does not match its key is reported at once, not at the next check."""
     words = [*arguments("verify", bundle, keys, home), "--who", "ann@example.org"]
     assert main([*words, "--sign", str(keys.key("bob")), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["custody"]

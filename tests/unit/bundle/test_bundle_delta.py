@@ -1,4 +1,4 @@
-"""Deltas: smaller, as well signed, and refused wherever something would be missing."""
+"""Deltas are smaller, signed alike, and refused if anything would be missing."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ Craft = Callable[[Recipe], Path]
 
 @pytest.fixture(autouse=True)
 def _quick(quick: None) -> None:
-    """No virtual environments."""
+    """Skip virtual environments."""
 
 
 def _left_out_blob(dist: Dist, keys: Keys, home: Home) -> Path:
-    """The largest blob that the delta expects in the store."""
+    """Return the largest blob that the delta expects in the store."""
     return home.blob(max(manifest_of(dist.delta, keys).left_out, key=lambda b: b.size).sha256)
 
 
@@ -56,14 +56,14 @@ def test_a_delta_is_small_and_describes_the_whole_release(dist: Dist, keys: Keys
     base, full, delta = (manifest_of(p, keys) for p in (dist.base, dist.full, dist.delta))
     assert delta.data["components"] == full.data["components"]
     assert {m.path for m in delta.contents} == {m.path for m in full.members}
-    # Carried: the app's new layer, and its configuration and image manifest.
+    # The delta carries the app's new layer, configuration and image manifest.
     assert sum(1 for m in delta.members if m.is_blob) == 3
     assert {m.sha256 for m in delta.left_out} < {m.sha256 for m in base.members}
     assert delta.data["bases"] == [
         {"version": "1.0.0", "serial": 1, "release_sha256": base.release_sha256}
     ]
     assert delta.release_sha256 == full.release_sha256 != base.release_sha256
-    # A full bundle's manifest is what is hashed.
+    # The release's hash is that of the full bundle's manifest.
     assert full.release_sha256 == check(dist.full, keys.trust()).sha256
     assert (full.data["bases"], full.data["left_out"]) == ([], [])
 
@@ -111,14 +111,14 @@ def test_a_delta_on_its_base_gives_what_the_full_bundle_gives(
         assert_finished(home, dist.named(kind), keys.trust(), dist.base)
     found = [everything(home.release("1.1.0")) for home in homes.values()]
     for one in found:
-        # The manifests say how they came; the environment notes the manifest.
+        # Manifests differ by the kind of bundle, and the environment records its manifest.
         for name in ("manifest.json", "manifest.sig", f"venv/{venv.MARKER}"):
             one.pop(name)
     assert found[0] == found[1]
     assert everything(homes["full"].blobs) == everything(homes["delta"].blobs)
     home = homes["delta"]
     assert run_import(dist.delta, keys.trust(), home).already is True
-    # An imported delta is checked as a whole: it needs nothing more.
+    # An imported delta is checked as a whole, without further files.
     assert main([*arguments("verify", home.current, keys, home), "--json"]) == 0
     members = len(manifest_of(dist.full, keys).members)
     assert json.loads(capsys.readouterr().out)["members"] == members
@@ -134,7 +134,7 @@ def test_without_the_base_nothing_is_changed(dist: Dist, keys: Keys, home: Home)
     assert "release 1.0.0 (serial 1)" in error.what
     assert "import airlift-1.0.0-amd64.tar && this command again" in error.fix
     assert not home.root.exists()
-    # The message is right: this helps.
+    # The fix in the message works.
     run_import(dist.base, keys.trust(), home)
     run_import(dist.delta, keys.trust(), home)
     assert_finished(home, dist.delta, keys.trust(), dist.base)
@@ -172,7 +172,7 @@ def test_a_blob_that_was_damaged_on_disk_is_not_relied_upon(
     assert "remove it" in error.fix
     assert dist.base.name in error.fix
     assert dist.full.name in error.fix
-    # What the message says helps, either way.
+    # Both fixes in the message work.
     blob.unlink()
     run_import(dist.named(repair), keys.trust(), home)
     run_import(dist.delta, keys.trust(), home)
@@ -213,7 +213,7 @@ def test_a_blob_lost_later_is_missed_and_the_full_bundle_brings_it(
     said = capsys.readouterr().err
     assert blob.name in said
     assert dist.full.name in said
-    # The base is older than what is accepted here, so it is not what the message asks for.
+    # The base is older than the accepted release, so the message does not ask for it.
     error = refused_unchanged(dist.delta, keys, home)
     assert error.kind is Kind.NEEDS_BASE
     assert dist.full.name in error.fix
@@ -238,7 +238,7 @@ def test_the_guard_against_older_and_other_releases_stays(
 def test_a_release_that_came_as_a_delta_is_repaired_by_its_full_bundle(
     dist: Dist, craft: Craft, keys: Keys, home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The one that `verify` names, though a newer release was accepted since."""
+    """`verify` names this release, although a newer one was accepted since."""
     run_import(dist.base, keys.trust(), home)
     run_import(dist.delta, keys.trust(), home)
     newest = craft(Recipe("2.0.0", 5))
@@ -262,14 +262,14 @@ def test_a_delta_of_a_delta_and_of_several_bases(
         wanted = options(tree, tmp_path / "out", keys, version="1.2.0", serial=3, since=since)
         return run_build(wanted, Suppliers(NEW_LAYER))
 
-    # A site that took the delta has what its base has: all blobs stay behind.
+    # A site with the delta has all that its base has, so all blobs are omitted.
     built = make(dist.delta)
     assert built.path.name == "airlift-1.2.0-since-1.1.0-amd64.tar"
     assert [m for m in built.manifest.members if m.is_blob] == []
     assert len([m for m in built.manifest.left_out if m.is_blob]) == 7
-    # The order on the command line means nothing; what a newer base has is not asked of an older.
+    # The order of bases is irrelevant, and a blob comes from the newest base that has it.
     assert make(dist.base, dist.delta).sha256 == make(dist.delta, dist.base).sha256 == built.sha256
-    # Chained on one jump host.
+    # Import the chain on one jump host.
     for path in (dist.base, dist.delta, built.path):
         run_import(path, keys.trust(), home)
     assert str(home.current.readlink()) == "releases/1.2.0"
@@ -281,7 +281,7 @@ def test_a_delta_of_a_delta_and_of_several_bases(
 def test_two_bases_are_both_named(
     dist: Dist, tree: Path, tmp_path: Path, keys: Keys, home: Home
 ) -> None:
-    """Going back to an older layer: the app's blobs are in the first base only."""
+    """The release returns to an older layer, so the app's blobs are only in the first base."""
     since = (dist.base, dist.full)
     wanted = options(tree, tmp_path / "out", keys, version="1.2.0", serial=3, since=since)
     built = run_build(wanted, Suppliers())
@@ -291,7 +291,7 @@ def test_two_bases_are_both_named(
     error = refused_unchanged(built.path, keys, home)
     assert "release 1.1.0 (serial 2) and 1.0.0 (serial 1)" in error.what
     assert re.search(r"import airlift-1\.0\.0\S+ && .* import airlift-1\.1\.0", error.fix)
-    # With one of them, only the rest is asked for; what it came with does not matter.
+    # With one base imported, in any form, only the rest is required.
     run_import(dist.full, keys.trust(), home)
     error = refused_unchanged(built.path, keys, home)
     assert "and 3 of the " in error.what

@@ -1,4 +1,4 @@
-"""What a delta leaves out beside blobs: wheels, packages and about/, from the base's directory."""
+"""Deltas also omit wheels, packages and about/ that are in the base's directory."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_unchanged_wheels_and_packages_stay_behind(dist: Dist, keys: Keys) -> No
     assert {path.partition("/")[0] for path in left_out} <= {"about", "wheels", "packages"}
     carried = {m.path.partition("/")[0] for m in delta.members}
     assert {"verify.pyz", "content", "oci"} <= carried
-    # One value for the release, however much of it a delta carries.
+    # The release has one hash, however much of it a delta carries.
     assert delta.release_sha256 == full.release_sha256
 
 
@@ -74,7 +74,7 @@ def test_they_come_from_the_bases_directory_and_cost_no_disk(
         old, new = (home.release(v) / member.path for v in ("1.0.0", "1.1.0"))
         assert old.samefile(new)
     assert_finished(home, dist.delta, keys.trust(), dist.base)
-    # The new release stands on its own.
+    # The new release does not need the old one's directory.
     shutil.rmtree(home.release("1.0.0"))
     installed.check(home.current, trust=keys.trust(), home=home)
     assert run_import(dist.delta, keys.trust(), home).already is True
@@ -90,7 +90,7 @@ def test_the_directory_of_the_base_is_gone(dist: Dist, keys: Keys, home: Home) -
     assert "1.0.0 (serial 1) was imported here, but its directory was pruned" in error.what
     assert dist.base.name in error.fix
     assert dist.full.name in error.fix
-    # The negative control.
+    # Negative control.
     shutil.move(saved, home.release("1.0.0"))
     run_import(dist.delta, keys.trust(), home)
     assert_finished(home, dist.delta, keys.trust(), dist.base)
@@ -119,7 +119,7 @@ def test_a_file_of_the_base_is_not_relied_upon_unseen(
     assert error.kind is (Kind.RELEASE_ALTERED if hashed else Kind.NEEDS_BASE)
     assert error.where == str(path)
     assert dist.base.name in error.fix
-    # What the message says helps.
+    # The fix in the message works.
     path.unlink(missing_ok=True)
     run_import(dist.base, keys.trust(), home)
     run_import(dist.delta, keys.trust(), home)
@@ -145,7 +145,7 @@ def test_a_wheel_lost_later_is_missed_and_the_full_bundle_brings_it(
     new.unlink()
     run_import(dist.full, keys.trust(), home)
     installed.check(home.current, trust=keys.trust(), home=home)
-    # They shared the damage, not the repair.
+    # The files shared the damage, but not the repair.
     assert old.read_bytes() == b"x" * member.size
     assert not old.samefile(new)
 
@@ -154,7 +154,7 @@ def test_a_wheel_lost_later_is_missed_and_the_full_bundle_brings_it(
 def test_the_disk_that_a_delta_needs(
     dist: Dist, keys: Keys, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is linked costs nothing; unpacking wheels costs, however they came."""
+    """Linked files cost nothing; unpacked wheels cost space in any case."""
     run_import(dist.base, keys.trust(), home)
     delta = manifest_of(dist.delta, keys)
     here = {path.name for path in home.blobs.iterdir()}
@@ -176,7 +176,7 @@ def test_a_python_for_which_the_bases_wheels_are_not(
     tree: Path, tmp_path: Path, keys: Keys, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wheels that decide it are not in the delta."""
-    # No build of today makes such a wheelhouse.
+    # Current builds refuse such a wheelhouse.
     monkeypatch.setattr(completeness, "check", lambda *_: None)
     suppliers = Suppliers()
     suppliers.wheelhouse = (
@@ -199,7 +199,7 @@ def test_a_python_for_which_the_bases_wheels_are_not(
 def test_by_hand_a_delta_makes_a_working_environment(
     full: build.Built, tree: Path, tmp_path: Path, keys: Keys
 ) -> None:
-    """The documented commands, on a base's wheels: pip's own is not in the tar either."""
+    """The documented commands use a base's wheels; pip's own wheel is not in the tar either."""
     wanted = options(tree, tmp_path / "stick", keys, version="1.1.0", since=(full.path,))
     built = run_build(wanted, FakeSuppliers(NEW_LAYER))
     assert not [m for m in built.manifest.members if m.path.startswith("wheels/")]
@@ -229,7 +229,7 @@ def test_by_hand_a_delta_makes_a_working_environment(
     assert answer.stdout == "42\n"
     verify = [str(python), "-m", "bundle", *arguments("verify", home.current, keys, home)]
     assert subprocess.run(verify, capture_output=True, check=False).returncode == 0
-    # The commands about carrying need nothing but what the release brings.
+    # Commands for carrying need only what the release contains.
     receipt = [str(python), "-m", "bundle", "receipt", "--home", str(home.root)]
     receipt += ["-o", str(tmp_path / "r.json"), "--key", str(keys.key("jump"))]
     for command in (
@@ -239,7 +239,7 @@ def test_by_hand_a_delta_makes_a_working_environment(
     ):
         done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    # The environment is the new release's own.
+    # The environment belongs to the new release alone.
     shutil.rmtree(home.release("1.0.0"))
     assert subprocess.run([python, "-c", code], check=False).returncode == 0
 

@@ -1,4 +1,4 @@
-"""A check that is killed fails closed: a bundle is valid only when all of it was hashed."""
+"""Interrupted checks fail: a bundle is valid only if all its members were hashed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ LARGE = random.Random(3).randbytes(3 * checks.BUFFER)
 
 @pytest.fixture
 def bundle(craft: Craft) -> Path:
-    """A bundle with a member of several buffers, and with small ones."""
+    """Return a bundle with one member of several buffers and small ones."""
     return craft(Recipe(files={"packages/debian-13/a.deb": LARGE}))
 
 
 @pytest.fixture
 def altered(bundle: Path) -> Path:
-    """The same; a bit of the large member is another."""
+    """Return the same bundle with one bit of the large member changed."""
     raw = bundle.read_bytes()
     place = raw.index(LARGE) + len(LARGE) // 2
     bundle.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
@@ -72,7 +72,7 @@ def test_memory_that_ends_in_the_middle_passes_nothing(
 def test_a_thread_that_is_gone_without_a_word_passes_nothing(
     altered: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    """As if the kernel had ended it: it takes its work along."""
+    """The thread ends as if killed by the kernel, and loses its work."""
     real = checks._Pool._check_run
     runs: list[object] = []
 

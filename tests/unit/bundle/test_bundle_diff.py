@@ -1,4 +1,4 @@
-"""Diff: what would be carried, and what an operator has to know before he upgrades."""
+"""Diff: what would be carried, and what operators must know before an upgrade."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _role(tree: Path, specs: dict[str, Any], defaults: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Pair:
-    """Two releases that differ in everything that is compared."""
+    """Return two releases that differ in everything that is compared."""
     folder = tmp_path_factory.mktemp("pair")
     old, new = (make_tree(folder / name, b"") for name in ("old", "new"))
     for tree in (old, new):
@@ -153,7 +153,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Pair:
 
 
 class Newer(Suppliers):
-    """Another wheel, another package, another layer of the app."""
+    """Suppliers of another wheel, another package, and another layer of the app."""
 
     def __init__(self) -> None:
         super().__init__(NEW_LAYER)
@@ -177,7 +177,7 @@ def test_settings(pair: Pair) -> None:
     found = _diff(pair.old, pair.new)["settings"]
     assert list(found["added"]) == ["site_may", "site_must"]
     assert found["removed"] == ["site_gone"]
-    # A rename of what A never had is none.
+    # A renamed setting that A never had is not listed.
     assert found["renamed"] == {"site_was": "site_now"}
     assert found["changed"] == {
         "site_port": {
@@ -244,7 +244,7 @@ def test_bill_of_materials_and_vulnerabilities(pair: Pair) -> None:
     }
     flaws = found["vulnerabilities"]
     assert [f["id"] for f in flaws["fixed"]] == ["CVE-2026-0001"]
-    # That its package moved does not make the second one new.
+    # Another version of the package does not make the second finding new.
     assert [f["id"] for f in flaws["new"]] == ["CVE-2026-0003"]
     assert flaws["open"] == 2
 
@@ -262,7 +262,7 @@ def test_the_bytes_to_carry_are_those_of_the_bundles(pair: Pair) -> None:
     assert carry["full_bytes"] == pair.new.stat().st_size
     assert carry["delta_bytes"] == pair.delta.stat().st_size
     assert carry == _diff(pair.old, pair.delta)["carry"]
-    # Backwards there is no delta.
+    # No delta leads to an older release.
     assert _diff(pair.new, pair.old)["carry"]["delta_bytes"] is None
 
 
@@ -299,7 +299,7 @@ def test_the_same_release_has_no_difference(pair: Pair) -> None:
 def test_what_a_delta_leaves_out_of_about(
     pair: Pair, tree: Path, tmp_path: Path, keys: Keys
 ) -> None:
-    """Where A has it too, nothing is lacking; where it does not, the answer says so."""
+    """Where A has the member too, nothing is missing; otherwise the answer reports it."""
     wanted = options(tree, tmp_path, keys, version="1.2.0", serial=3)
     full = run_build(wanted, Suppliers()).path
     wanted = options(tree, tmp_path, keys, version="1.3.0", serial=4, since=(full,))
@@ -363,7 +363,7 @@ def test_the_command(pair: Pair, keys: Keys, capsys: pytest.CaptureFixture[str])
         k: v for k, v in found.items() if k not in ("ok", "command", "format", "from", "to")
     } == {k: v for k, v in _diff(pair.old, pair.new).items() if k not in ("from", "to")}
     assert snapshot(pair.old.parent) == before
-    # Somebody else's key is a refusal, as everywhere.
+    # Another signer's key is refused, as by all commands.
     stranger = ["--allowed-signers", str(keys.signers(keys.line("stranger")))]
     command = ["diff", str(pair.old), str(pair.new), "--home", "/nonexistent", *stranger]
     assert main(command) == Kind.UNKNOWN_SIGNER.exit_code

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only: known before the work starts, or one clear sentence."""
+"""Full or read-only disks are detected before work starts, or reported in one sentence."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SIZE = 400_000
 
 
 def nothing(_: object) -> None:
-    """Neither log nor progress."""
+    """Discard log and progress messages."""
 
 
 def fill(folder: Path) -> None:
-    """Take all that is free."""
+    """Fill the remaining space."""
     filler = folder / "filler"
     if not filler.exists():
         filler.touch()
@@ -79,7 +79,7 @@ def test_a_disk_that_fills_up_meanwhile(big: Path, stick: Path, keys: Keys, tmp_
             (small / "filler").unlink()
             action(nothing)
         assert (small / NAME).read_bytes() == big.read_bytes()
-        # All of them, and their index.
+        # All parts and their index.
         assert len(list((small / "parts").iterdir())) == -(-big.stat().st_size // SIZE) + 1
         assert_finished(home, big, keys.trust())
 

@@ -1,4 +1,4 @@
-"""docs/TRUST.md is true: its commands run as they are written, its table is the code's."""
+"""docs/TRUST.md: its commands run as written, and its table matches the code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def block(title: str) -> str:
 
 @pytest.fixture
 def stick(full: build.Built, tmp_path: Path, keys: Keys) -> dict[str, str]:
-    """A stick, a list that came another way, and the settings that the document leaves open."""
+    """Return a USB drive, a separately received list, and the document's open settings."""
     folder = tmp_path / "media" / "usb"
     shutil.copytree(full.path.parent, folder)
     return {
@@ -43,7 +43,7 @@ def stick(full: build.Built, tmp_path: Path, keys: Keys) -> dict[str, str]:
 
 
 def shell(script: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    # As a person at a terminal has it: no `set -e`.
+    # A person's shell has no `set -e`.
     return subprocess.run(
         ["bash", "-c", script], env=env, cwd=cwd, capture_output=True, text=True, check=False
     )
@@ -68,7 +68,7 @@ def test_by_hand_then_by_the_installed_verifier(stick: dict[str, str], desk: Pat
     assert 'Good "airlift-bundle" signature for release@airlift.example' in done.stdout
     assert "verify.pyz: OK" in done.stdout
     home = Home(Path(stick["AIRLIFT_HOME"]))
-    # What operators read that they will see.
+    # INSTALL.md shows operators this output.
     seen = blocks(page("INSTALL.md"), "text")["output of the import"]
     assert is_shown(seen.replace("/opt/airlift", stick["AIRLIFT_HOME"]), done.stdout), done.stdout
     assert home.current.is_symlink()
@@ -95,7 +95,7 @@ def test_the_plain_way(stick: dict[str, str], desk: Path) -> None:
 def test_the_plain_way_asks_for_this_bundle_only(
     stick: dict[str, str], desk: Path, keys: Keys
 ) -> None:
-    """The vendor's folder had more bundles than the stick: a full one, and deltas."""
+    """The vendor's folder had more bundles than the drive: a full one and deltas."""
     folder = Path(stick["BUNDLE"]).parent
     other = folder / "airlift-1.1.0-since-1.0.0-amd64.tar"
     other.write_bytes(b"x")
@@ -104,7 +104,7 @@ def test_the_plain_way_asks_for_this_bundle_only(
     done = shell(block("the plain way, for the tar as a whole"), stick, desk)
     assert done.returncode == 0, done.stderr
     assert "airlift-1.0.0-amd64.tar: OK" in done.stdout
-    # What is not listed is not good.
+    # An unlisted file is not accepted.
     unlisted = Path(stick["BUNDLE"]).rename(folder / "airlift-9.9.9-amd64.tar")
     done = shell(
         block("the plain way, for the tar as a whole"), stick | {"BUNDLE": str(unlisted)}, desk
@@ -133,7 +133,7 @@ def test_by_hand_an_altered_bundle_runs_nothing(
 def test_by_hand_a_second_manifest_or_verifier_changes_nothing(
     stick: dict[str, str], desk: Path
 ) -> None:
-    """tar -xO prints every member of that name: the sum or the signature no longer fits."""
+    """tar -xO prints every member of this name, so the sum or the signature fails."""
     path = Path(stick["BUNDLE"])
     raw = path.read_bytes()
     parts = records(raw)

@@ -1,4 +1,4 @@
-"""Files that never end are refused, wherever somebody can put one: each is read with a limit."""
+"""Endless files are refused wherever others can place one: each read has a limit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def device(path: Path) -> None:
 
 
 def large(path: Path) -> None:
-    """A file with a hole: it costs nothing to make, and all memory to read."""
+    """Return a sparse file: it costs nothing to make, and all memory to read."""
     path.unlink(missing_ok=True)
     with path.open("wb") as out:
         out.truncate(1 << 40)

@@ -1,4 +1,4 @@
-"""`verify DIR` looks at what really runs: the environment's files, and every compiled one."""
+"""`verify DIR` checks what really runs: the environment's files, compiled ones included."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EVIL = "raise SystemExit('planted code ran')\n"
 
 @pytest.fixture(scope="module")
 def made(full: build.Built, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A jump host with a real environment; tests work on copies in its place."""
+    """Return a jump host with a real environment; tests work on copies in its place."""
     home = Home(tmp_path_factory.mktemp("made") / "airlift")
     importer.run(
         full.path, trust=keys.trust(), home=home, log=lambda _: None, progress=lambda _: None
@@ -41,7 +41,7 @@ def made(full: build.Built, keys: Keys, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def home(made: Home) -> Home:
-    """The same, as it was after the import: a path in an environment is part of it."""
+    """Return it as after the import, at the same path, because an environment contains its path."""
     shutil.rmtree(made.root)
     shutil.copytree(made.root.with_name("copy"), made.root, symlinks=True)
     return made
@@ -66,16 +66,16 @@ def test_a_release_as_it_was_imported_is_good(
 
 
 def test_what_newer_pythons_put_into_an_environment_is_good(home: Home) -> None:
-    """3.13 writes a file for git."""
+    """Python 3.13 writes a file for git."""
     (home.current / "venv" / ".gitignore").write_text("# Created by venv\n*\n")
     assert verify(home) == 0
 
 
 def test_compiled_files_of_use_are_good(home: Home) -> None:
-    """What the release's own programs leave when they run."""
+    """The release's own programs leave these files when they run."""
     python = home.current / "venv" / "bin" / "python"
     words = ["-m", "bundle", "verify", str(home.current), "--home", str(home.root)]
-    # From a directory without a `bundle` of its own: that one would run.
+    # Run elsewhere: a `bundle` in the current directory would take precedence.
     subprocess.run([python, *words], capture_output=True, check=True, cwd=home.root)
     subprocess.run([python, "-O", *words], capture_output=True, check=True, cwd=home.root)
     assert list((home.current / "bundle/__pycache__").glob("*.opt-1.pyc"))
@@ -83,7 +83,7 @@ def test_compiled_files_of_use_are_good(home: Home) -> None:
 
 
 def planted_compiled(home: Home) -> Path:
-    """The attack: same source, time and size, other code."""
+    """Plant a compiled file with the source's time and size, but other code."""
     source = home.current / "bundle" / "__init__.py"
     compiled = Path(importlib.util.cache_from_source(str(source)))
     raw = compiled.read_bytes()
@@ -166,7 +166,7 @@ def link_for_a_package(home: Home) -> Path:
 
 
 def as_it_was_made(release: Path, _: str) -> None:
-    """Bring back what pip made at the same path."""
+    """Restore what pip made at the same path."""
     saved = release.parents[1].with_name("copy") / "releases" / release.name / "venv"
     shutil.copytree(saved, release / "venv", symlinks=True)
 
@@ -209,7 +209,7 @@ def test_an_altered_environment_is_named_and_what_is_printed_helps(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each is repaired by the same import; pip makes the environment in the first only."""
+    """The same import repairs each case; pip makes the environment only in the first."""
     if alter is not ALTERED[0]:
         monkeypatch.setattr(venv, "make", as_it_was_made)
     path = alter(home)
@@ -246,7 +246,7 @@ def test_files_of_another_python_are_said_not_to_be_checked(
 
 
 def damaged(home: Home, what: str) -> Path:
-    """Take a file away that the release needs, and return it."""
+    """Remove a file that the release needs, and return its path."""
     if what == "blob":
         path = next(iter(sorted(home.blobs.iterdir())))
     else:
@@ -259,7 +259,7 @@ def damaged(home: Home, what: str) -> Path:
 def test_a_release_repairs_itself(
     home: Home, full: build.Built, what: str, keys: Keys, tmp_path: Path
 ) -> None:
-    """By the command that is printed, which the release's own Python runs."""
+    """The printed command works with the release's own Python."""
     lost = damaged(home, what)
     marker = home.current / "venv" / ".airlift-complete"
     before = marker.stat().st_mtime_ns
@@ -271,5 +271,5 @@ def test_a_release_repairs_itself(
     assert done.returncode == 0, done.stderr
     assert lost.is_file()
     assert verify(home) == 0
-    # What was whole is left alone: it may be at work.
+    # An intact environment is left alone: it may be in use.
     assert (marker.stat().st_mtime_ns == before) is (what == "blob")

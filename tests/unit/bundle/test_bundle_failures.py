@@ -1,4 +1,4 @@
-"""What the operating system refuses: the sentence says what failed, and the remedy fits."""
+"""Errors of the operating system: the message names what failed and a matching fix."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _onto_a_folder(folder: Path) -> None:
     files.write_atomic(folder / "there", b"x")
 
 
-#: What is done, what it is called, and a word of the remedy.
+#: The operation, its error message, and a word of the fix.
 REAL: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "read": (lambda d: files.sha256(d / "none"), "cannot read {}/none: No such file", "mounted"),
     "open": (lambda d: (d / "none").open(), "cannot open {}/none: No such file", "check the path"),

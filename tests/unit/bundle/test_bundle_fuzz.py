@@ -1,6 +1,7 @@
-"""Whatever stands in a file, its reader accepts it or refuses it in one sentence: never a crash.
+"""Each reader accepts any content or refuses it in one sentence, and never crashes.
 
-Grammars of what people write; `tests/fuzz` changes what the product wrote, guided by coverage.
+These grammars imitate people's files; `tests/fuzz` changes what the product wrote, guided by
+coverage.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ JSON = st.recursive(
 
 
 def judged(read: Callable[[], object], *kinds: Kind) -> bool:
-    """Whether it was accepted; a refusal is of these kinds, in one line of printable words."""
+    """Return whether the input is accepted; check a refusal's kind, and that it is one line."""
     error = None
     try:
         read()
@@ -57,7 +58,7 @@ def test_a_manifest_with_anything_anywhere(data: st.DataObject, small: Path) -> 
         target = target[key]
     before, target[place[-1]] = target[place[-1]], data.draw(JSON)
     good = judged(lambda: manifest.parse(manifest.encode(found)), Kind.MANIFEST)
-    # What is accepted has kept its type; these two may be null.
+    # An accepted value has its old type; only these two may be null.
     nullable = {"drift", "pinned"} & set(place)
     assert not good or type(target[place[-1]]) is type(before) or nullable
 
@@ -83,7 +84,7 @@ def test_any_bytes_as_a_signature(body: bytes, armoured: bool) -> None:
 @given(data=st.data())
 @pytest.mark.slow
 def test_a_signature_with_a_changed_body(data: st.DataObject, keys: Keys) -> None:
-    """It may still look like one; then ssh-keygen has the last word, not our reading of it."""
+    """The body may still look valid; then ssh-keygen decides, not our reader."""
     lines = sshsig.sign(b"message", keys.key()).decode().splitlines()[1:-1]
     body = bytearray(base64.b64decode("".join(lines)))
     body[data.draw(st.integers(0, len(body) - 1))] ^= data.draw(st.integers(1, 255))

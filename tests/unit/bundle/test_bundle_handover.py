@@ -1,4 +1,4 @@
-"""What the commands write into a custody log, and when they refuse to."""
+"""Entries that commands write into a custody log, and when they refuse to write."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stick(keys: Keys, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def plain(tmp_path: Path) -> bytes:
-    """A log of five entries."""
+    """Return an unsigned log of five entries."""
     for number in range(1, 6):
         custody.append(tmp_path / "plain", facts(number), key=None)
     return (tmp_path / "plain").read_bytes()
@@ -103,7 +103,7 @@ def test_split_and_join_take_the_log_along(stick: Path, log: Path, tmp_path: Pat
     parts = chain.entries[1].data["bundle"]["parts"]
     assert parts == [sha(path.read_bytes()) for path in sorted(usb.glob("*.part-*"))]
     assert chain.entries[1].data["bundle"]["sha256"] == sha(stick.read_bytes())
-    # A part that cannot be read is null, and so is the whole.
+    # A part that cannot be read is null, and so is the whole bundle.
     sorted(usb.glob("*.part-*"))[1].unlink()
     assert main(["join", str(index), "-o", str(usb), "--who", "Cy"]) == Kind.PART.exit_code
     last = custody.parse((usb / log.name).read_bytes()).entries[-1].data
@@ -121,7 +121,7 @@ def test_a_log_that_is_not_sound_is_not_continued(  # noqa: PLR0917 - fixtures
     home: Home,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Found before the work begins, and nothing is dropped."""
+    """It is detected before the work begins, and the log is unchanged."""
     raw = plain
     bad = {
         "torn": raw[:-10],
@@ -137,7 +137,7 @@ def test_a_log_that_is_not_sound_is_not_continued(  # noqa: PLR0917 - fixtures
     assert damage in captured.err
     assert "cy@example.org" in captured.err
     assert log.read_bytes() == bad
-    # The message says how the bundle goes on.
+    # The message says how to continue with the bundle.
     other = log.with_name("other.custody")
     assert main([*command, "--custody", str(other)]) == 0
     assert other.exists()

@@ -1,4 +1,4 @@
-"""A directory from which a release could not be run is refused before anything is accepted."""
+"""A directory from which a release could not run is refused before anything is accepted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.bundle.printed import Typed, runs
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system on which nothing may be run."""
+    """Mount a real file system without permission to run programs."""
     with disk_of(tmp_path / "disk", "size=200m,noexec") as path:
         yield path
 
@@ -47,7 +47,7 @@ def test_a_disk_on_which_nothing_may_run(typed: Typed, small: Path, disk: Path) 
 def test_programs_of_a_release_do_not_run_there(
     full: build.Built, keys: Keys, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Negative control: without the check the import succeeds, but its programs cannot run."""
+    """Negative control: without the check, the import succeeds but its programs cannot run."""
     home = Home(disk / "airlift")
     monkeypatch.setattr(Home, "check_can_run", lambda _: None)
     assert main(arguments("import", full.path, keys, home)) == 0
@@ -70,7 +70,7 @@ def test_a_path_that_programs_would_cut(
     command = "import", small, *typed.trusting[:2], "--home"
     typed.fails(*command, place)
     assert not place.parent.exists()
-    # A link does not hide it: Ansible looks where it leads.
+    # A link does not help: Ansible resolves it.
     place.mkdir(parents=True)
     link = tmp_path / "link"
     link.symlink_to(place)

@@ -1,4 +1,4 @@
-"""Import: nothing is used before it is trusted, and a kill at any point is finished by a rerun."""
+"""Import uses nothing before it is trusted, and a rerun completes it after a kill at any point."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_jump_host_is_set_up_from_the_bundle_alone(  # noqa: PLR0917 - fixture
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """verify.pyz, taken out as a client would, makes a working release without any network."""
+    """verify.pyz, extracted as a client would, makes a working release without a network."""
     pyz = tmp_path / "verify.pyz"
     with pyz.open("wb") as out:
         subprocess.run(["tar", "-xOf", str(full.path), "verify.pyz"], stdout=out, check=True)
@@ -76,7 +76,7 @@ def test_a_jump_host_is_set_up_from_the_bundle_alone(  # noqa: PLR0917 - fixture
     assert answer == ["42", str(home.release("1.0.0") / "bundle" / "__init__.py")]
     assert list((home.current / "bundle" / "__pycache__").glob("*.pyc"))
 
-    # From now on its own verifier does it, and knows whom to trust.
+    # From now on the installed verifier works, with the kept list of signers.
     again = subprocess.run(
         [python, "-m", "bundle", "import", full.path, "--home", home.root, "--json"],
         cwd=home.current,
@@ -87,7 +87,7 @@ def test_a_jump_host_is_set_up_from_the_bundle_alone(  # noqa: PLR0917 - fixture
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["already_imported"] is True
 
-    # A newer release, imported by the older one's Python.
+    # The older release's Python imports a newer one.
     monkeypatch.setattr(content, "COLLECTIONS", ())
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225601")
     options = build.Options(
@@ -104,10 +104,10 @@ def test_a_jump_host_is_set_up_from_the_bundle_alone(  # noqa: PLR0917 - fixture
     assert done.returncode == 0, done.stderr
     assert str(home.current.readlink()) == "releases/1.1.0"
     assert home.release("1.0.0").is_dir()
-    # The new environment stands on the system's Python, not on the old release.
+    # The new environment uses the system's Python, not the old release's.
     config = (home.current / "venv" / "pyvenv.cfg").read_text()
     assert str(home.root) not in config.split("command")[0]
-    # The older one may be repaired, and never becomes current.
+    # The older release may be repaired, but never becomes current.
     assert run_import(full.path, keys.trust(), home).restored
     assert str(home.current.readlink()) == "releases/1.1.0"
 
@@ -185,11 +185,11 @@ def test_records_and_lists_are_kept(craft: Craft, keys: Keys, home: Home, tmp_pa
     assert record["accepted"].endswith("Z")
     assert (home.trust / "allowed_signers").read_text() == "".join(lines)
     assert required_signers(home) == 2
-    # A later bundle with one signature is refused, without any option.
+    # A later bundle with one signature is refused without an option.
     single = craft(Recipe("1.1.0", 2))
     command = ["import", str(single), "--home", str(home.root)]
     assert main(command) == Kind.TOO_FEW_SIGNERS.exit_code
-    # A new list replaces the old one, which stays beside it.
+    # A new list replaces the old one, which is kept beside it.
     new = (*lines, "# rotated\n")
     run_import(
         craft(Recipe("1.1.0", 2, keys=("release", "second"))), keys.trust(*new, required=2), home

@@ -1,4 +1,4 @@
-"""A jump host that is not as it should be, and whoever prepares one: nothing is believed unseen."""
+"""A damaged or hostile jump host: no file on it is trusted without a check."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Craft = Callable[[Recipe], Path]
 
 @pytest.fixture(autouse=True)
 def _quick(quick: None) -> None:
-    """Environments are not what is tested here."""
+    """Skip environments, which are not tested here."""
 
 
 def failed(action: Callable[[], object]) -> AirliftError:
@@ -40,7 +40,7 @@ def failed(action: Callable[[], object]) -> AirliftError:
     return caught.value
 
 
-# ------------------------------------------------------------------ what lies on a stick
+# ------------------------------------------------------------------ files on a USB drive
 def test_no_file_is_written_through_a_link(
     small: Path, keys: Keys, home: Home, tmp_path: Path
 ) -> None:
@@ -88,10 +88,10 @@ def test_a_writer_removes_what_a_killed_one_left_and_nothing_of_a_running_one(
         (half,) = set(tmp_path.iterdir()) - {page}
         write_atomic(page, b"new")
         assert page.read_bytes() == b"new"
-        assert half.exists(), "its writer is running"
+        assert half.exists(), "its writer is still running"
         other.kill()
     write_atomic(tmp_path / "pages", b"x")
-    assert half.exists(), "it is of another file"
+    assert half.exists(), "it belongs to another file"
     write_atomic(page, b"newer")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page", "pages"]
     assert page.stat().st_mode == (tmp_path / "pages").stat().st_mode
@@ -151,11 +151,11 @@ def test_what_a_stranger_signs_for_something_else_counts_for_nothing(
         assert len(bundle.verdict.ignored) == 1
 
 
-# ------------------------------------------------------------------ whom it trusts
+# ------------------------------------------------------------------ trusted lists
 def test_what_another_import_asks_for_meanwhile_counts(
     craft: Craft, keys: Keys, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Authenticated by the old list and number; before it has the lock, both are others."""
+    """Both change after the bundle is authenticated and before the import has the lock."""
     lists = keys.line(), keys.line("second", identity="security@airlift.example")
     stricter = craft(Recipe("1.1.0", 2, keys=("release", "second")))
     late = craft(Recipe("1.2.0", 3))
@@ -175,7 +175,7 @@ def test_what_another_import_asks_for_meanwhile_counts(
 
 
 def test_what_is_asked_for_again_is_kept(craft: Craft, keys: Keys, home: Home) -> None:
-    """Though the bundle itself is here already."""
+    """The bundle itself was imported before."""
     lists = keys.line(), keys.line("second", identity="security@airlift.example")
     both = craft(Recipe(keys=("release", "second")))
     run_import(both, keys.trust(*lists), home)
@@ -221,11 +221,11 @@ def test_keys_are_judged_at_the_right_hour_in_summer_too(
         time.tzset()
 
 
-# ------------------------------------------------------------------ what lies in its directory
+# ------------------------------------------------------------------ files in its directory
 def test_the_release_to_go_back_to_can_be_repaired(
     craft: Craft, keys: Keys, home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It was accepted, so its bundle restores it; one that was not stays refused as older."""
+    """Its accepted bundle restores it; one that was never accepted stays refused as older."""
     old = craft(Recipe(app_layer=b"its own"))
     run_import(old, keys.trust(), home)
     run_import(craft(Recipe("1.1.0", 3)), keys.trust(), home)
@@ -262,7 +262,7 @@ def test_a_blob_that_is_a_link_is_brought_again(
 def test_a_release_that_was_moved_away_only_comes_back(
     craft: Craft, keys: Keys, home: Home
 ) -> None:
-    """An import was killed between its two renames, and a newer one came."""
+    """An import was killed between its two renames, and a newer one followed."""
     run_import(craft(Recipe()), keys.trust(), home)
     home.release("1.0.0").rename(home.releases / ".replaced-1.0.0")
     run_import(craft(Recipe("1.1.0", 2)), keys.trust(), home)
@@ -308,7 +308,7 @@ def test_releases_on_another_disk_are_refused_before_anything_is_accepted(
 
 
 def test_a_blob_that_no_image_needs(craft: Craft, keys: Keys) -> None:
-    """Nobody would have measured what becomes of it on a host."""
+    """Nothing has measured how large this blob becomes on a host."""
     stray = b"stray"
     bundle = craft(Recipe(files={f"blobs/sha256/{sha(stray)}": stray}))
     error = refused(bundle, keys.trust())

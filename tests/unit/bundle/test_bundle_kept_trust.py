@@ -1,4 +1,4 @@
-"""Trust only grows: a revoked or removed key stays so, whatever list is named later."""
+"""A revoked or removed key stays so, whatever list is named later."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 class Desk:
-    """The commands of an operator on a jump host, with the lists that somebody hands in."""
+    """An operator's commands on a jump host, with lists from others."""
 
     def __init__(self, keys: Keys, home: Home, folder: Path) -> None:
         self.keys = keys
@@ -34,20 +34,20 @@ class Desk:
         self.folder = folder
 
     def plain(self, *names: str) -> Path:
-        """A plain list of revoked keys."""
+        """Return a plain list of revoked keys."""
         path = self.folder / f"revoked-{'-'.join(names)}"
         path.write_text("".join(f"{sshsig.public_key(self.keys.key(n))}\n" for n in names))
         return path
 
     def krl(self, *names: str) -> Path:
-        """The same as ssh-keygen makes it."""
+        """Return the same list as ssh-keygen's binary KRL."""
         path = self.folder / f"krl-{'-'.join(names)}"
         public = [f"{self.keys.key(name)}.pub" for name in names]
         subprocess.run(["ssh-keygen", "-q", "-k", "-f", str(path), *public], check=True)
         return path
 
     def signers(self, *names: str) -> Path:
-        """A list of these signers; each key has a person of its own."""
+        """Return a list of these signers, with one identity per key."""
         lines = [self.keys.line(n, f"{n}@airlift.example") for n in names]
         return self.keys.signers(*lines)
 
@@ -119,7 +119,7 @@ def test_a_list_that_brings_back_a_removed_key_is_refused_unless_said_so(
     assert desk.run(command, former, *words) == Kind.SIGNERS_FILE.exit_code
     said = capsys.readouterr().err
     assert "which was removed from the list of this jump host" in said
-    # A newcomer's key beside it does not let it in.
+    # A new key in the same list does not admit the removed one.
     more = desk.signers("release", "former", "new")
     assert desk.run(command, former, "--allowed-signers", more) == Kind.SIGNERS_FILE.exit_code
     capsys.readouterr()
@@ -169,13 +169,13 @@ def test_a_revoked_key_that_comes_back_counts_for_nothing(
     assert "which is revoked on this jump host" in capsys.readouterr().err
     restore = ("--restore-signer", of(keys, "bad"))
     assert desk.run("verify", bundle, *words, *restore) == Kind.REVOKED.exit_code
-    # The list itself is taken, for the others in it.
+    # The list itself is accepted for its other keys.
     assert desk.run("import", craft(Recipe("1.2.0", 3)), *words, *restore) == 0
     assert desk.run("verify", bundle) == Kind.REVOKED.exit_code
 
 
 def test_the_kept_list_may_be_named_again(desk: Desk, craft: Craft) -> None:
-    """Though a key of it was revoked since."""
+    """A key in it was revoked since."""
     words = ("--allowed-signers", desk.signers("release", "stolen"))
     bundle = craft(Recipe())
     assert desk.run("import", bundle, *words) == 0

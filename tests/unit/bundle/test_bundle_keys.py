@@ -1,4 +1,4 @@
-"""Keys end, are stolen, have passphrases, and meet older programs: each is said in one sentence."""
+"""Keys that expire, are stolen, have passphrases or meet old programs: one sentence each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_plain_list_of_revoked_keys(small: Path, tmp_path: Path, keys: Keys) -
 
 
 def test_ssh_keygen_agrees_with_our_reading_of_a_plain_list(tmp_path: Path, keys: Keys) -> None:
-    """What is handed to it revokes the same keys, should ours ever be passed by."""
+    """The file for ssh-keygen revokes the same keys, in case our own check is bypassed."""
     plain = tmp_path / "revoked"
     plain.write_text(f"# x\r\n{sshsig.public_key(keys.key())}\tcomment\r\n")
     (tmp_path / "m").write_bytes(b"x")
@@ -104,7 +104,7 @@ def test_a_signer_comes_with_the_dates_of_his_key(small: Path, keys: Keys) -> No
 
 
 def test_find_principals_does_not_look_at_the_message(small: Path, keys: Keys) -> None:
-    """So it is never asked: it names a person for a signature over anything."""
+    """So it is never used: it names a person for a signature over any message."""
     signature = keys.folder / "of-something-else.sig"
     signature.write_bytes(sshsig.sign(b"something else", keys.key()))
     command = ["ssh-keygen", "-Y", "find-principals", "-f", str(keys.signers())]
@@ -118,7 +118,7 @@ def test_find_principals_does_not_look_at_the_message(small: Path, keys: Keys) -
     assert caught.value.kind is Kind.BAD_SIGNATURE
 
 
-# As the real programs of these releases answered.
+# Answers of the real programs of these releases.
 OLD_SSH_KEYGEN = {
     "8.4, list with dates": ("{list}:1: bad options: unknown key option", "dates in the list"),
     "8.0, no signatures": ("unknown option -- Y\nusage: ssh-keygen [-q]", "cannot sign files (-Y)"),
@@ -143,7 +143,7 @@ def test_an_ssh_keygen_that_is_too_old(
 def test_verification_needs_no_room_for_files(
     small: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The place for them may be full or read-only: what ssh-keygen reads is in memory."""
+    """The temporary directory may be full or read-only: ssh-keygen reads from memory."""
     monkeypatch.setenv("TMPDIR", "/proc")
     monkeypatch.setattr("tempfile.tempdir", "/proc")
     assert verdict(small, keys.trust(revoked=_krl(keys.folder, keys, "other"))).signers
@@ -160,7 +160,7 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _locked(keys: Keys, folder: Path) -> Path:
-    """A key with a passphrase."""
+    """Return a key with a passphrase."""
     path = folder / "locked"
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(path)]
     subprocess.run(command, check=True)
@@ -185,7 +185,7 @@ def test_the_agent_signs_for_a_key_with_a_passphrase(
     suffix: str, craft: Craft, tmp_path: Path, keys: Keys
 ) -> None:
     key, path = _locked(keys, tmp_path), craft(Recipe())
-    # What ssh-add asks, this program answers.
+    # This program answers the question of ssh-add.
     (tmp_path / "ask").write_text("#!/bin/sh\necho secret\n")
     (tmp_path / "ask").chmod(0o755)
     asked = {"SSH_ASKPASS": str(tmp_path / "ask"), "SSH_ASKPASS_REQUIRE": "force"}
@@ -200,7 +200,7 @@ def test_the_public_half_needs_no_passphrase(tmp_path: Path, keys: Keys) -> None
     listed = " ".join(Path(f"{key}.pub").read_text().split()[:2])
     assert sshsig.public_key(key) == listed
     assert sshsig.public_key(Path(f"{key}.pub")) == listed
-    # An older form of key file, which ssh-keygen reads for us.
+    # ssh-keygen reads this older key format for us.
     pem = tmp_path / "pem"
     command = ["ssh-keygen", "-q", "-t", "ecdsa", "-m", "PEM", "-N", "", "-f", str(pem)]
     subprocess.run(command, check=True)

@@ -1,4 +1,4 @@
-"""`kill -9` at any point of an import: the same command finishes the work."""
+"""`kill -9` at any point of an import: the same command completes the work."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.unit.bundle.bundlekit import (
 Craft = Callable[[Recipe], Path]
 
 
-# What changes the disk: an import can die before each of these calls.
+# Calls that change the disk; an import can be killed before each.
 STEPS: list[tuple[Any, str]] = [
     *((os, name) for name in ("fsync", "mkdir", "rename", "replace", "write", "symlink")),
     *((os, name) for name in ("unlink", "rmdir", "close", "link")),
@@ -47,7 +47,7 @@ STEPS: list[tuple[Any, str]] = [
 
 
 class Dying:
-    """Calls a function, or kills the process when its turn has come."""
+    """A function's stand-in that calls it, or kills the process at its turn."""
 
     left = 0
 
@@ -69,7 +69,7 @@ def in_dying_child(
     steps: Sequence[tuple[Any, str]],
     prepare: Callable[[], None],
 ) -> int | None:
-    """Act in a child that dies at its n-th step; None, or the steps left if it came through."""
+    """Run in a child killed at its n-th step; return None, or the steps left if it survived."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -96,11 +96,11 @@ def in_dying_child(
 
 
 def killed_at(step: int, path: Path, trust: Trust, home: Home) -> int | None:
-    """Import in such a child."""
+    """Import in a child that is killed at this step."""
 
     def prepare() -> None:
         venv.make = fake_venv
-        # ssh-keygen's pipes and temporary files would be most of the steps.
+        # Skip ssh-keygen: its pipes and temporary files would be most of the steps.
         with checks.opened(path, trust=trust, home=None) as bundle:
             known = bundle.verdict
         sshsig.verify = lambda *_: known  # type: ignore[assignment]
@@ -119,11 +119,11 @@ def test_killed_anywhere_the_same_command_finishes(small: Path, keys: Keys, tmp_
     seen = set()
     for step in sorted({*range(1, steps, 1 if SOAK else 5), steps - 1, steps}):
         home = Home(tmp_path / f"home-{step}")
-        # The order of two threads' steps varies a little; near the end it may come through.
+        # The order of two threads' steps varies a little, so a late step may never come.
         assert killed_at(step, small, trust, home) is None or step > steps - 5
         seen.add((home.current.exists(), bool(everything(home.root) if home.root.exists() else 0)))
         if home.current.is_symlink():
-            # Whatever is current is complete.
+            # A current release is always complete.
             installed.check(home.current, trust=trust, home=home)
             assert (home.current / "venv" / venv.MARKER).is_file()
         elif home.accepted.exists() and not list(home.accepted.iterdir()):
@@ -131,16 +131,16 @@ def test_killed_anywhere_the_same_command_finishes(small: Path, keys: Keys, tmp_
         run_import(small, trust, home)
         assert_finished(home, small, trust)
         shutil.rmtree(home.root)
-    # Deaths before anything was written, on the way, and after the last rename were all seen.
+    # Kills came before the first write, on the way, and after the last rename.
     assert {(False, False), (False, True), (True, True)} <= seen
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.slow
 def test_a_killed_delta_is_finished_too(craft: Craft, keys: Keys, tmp_path: Path) -> None:
-    """Its base stays whole and current until the delta is."""
+    """Its base stays complete and current until the delta is."""
     trust = keys.trust()
-    # Left out beside blobs: linked from the base's directory.
+    # These omitted files are linked from the base's directory.
     files = {"wheels/a.whl": b"a", "packages/b.deb": b"b"}
     first = Recipe(files=files)
     base = craft(first)
@@ -184,7 +184,7 @@ def test_a_rerun_does_not_write_what_is_staged(small: Path, keys: Keys, tmp_path
 
 
 def test_a_killed_import_takes_its_pip_along(tmp_path: Path) -> None:
-    """Else the orphan would write into the environment that the next import makes."""
+    """Otherwise pip would write into the environment that the next import makes."""
     note = tmp_path / "pid"
     child = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     code = (
@@ -203,7 +203,7 @@ def test_a_killed_import_takes_its_pip_along(tmp_path: Path) -> None:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether it lives: an orphan in a container without an init stays as a zombie."""
+    """Return whether it runs: without an init, an orphan stays as a zombie."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Lists of signers and of revoked keys that look whole, and keys that are none."""
+"""Damaged lists of signers and revoked keys that look complete, and invalid keys."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_what_is_signed_is_no_member(
 def test_looking_judges_keys_as_of_the_acceptance(
     tmp_path: Path, keys: Keys, home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As `verify` does; and a bundle that is older than what is here may be looked at."""
+    """`verify` does the same; older bundles may be inspected, too."""
     text = "packages/debian-13/a.deb"
     path = Recipe(files={text: b"one"}).make(tmp_path / "airlift-1.0.0-amd64.tar", keys)
     ended = keys.signers(keys.line(options='valid-before="20260601"'))

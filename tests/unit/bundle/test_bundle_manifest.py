@@ -1,4 +1,4 @@
-"""A signed manifest can still be wrong: the vendor made an error, or lost the key."""
+"""Signed manifests with errors, by the vendor's mistake or with a stolen key."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ BAD_DELTAS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 
 def test_a_good_delta_is_accepted(craft: Callable[[Recipe], Path], keys: Keys) -> None:
-    """The negative control of the table below."""
+    """Negative control for the table below."""
     delta = check(craft(_delta()), keys.trust()).manifest
     assert len(delta.left_out) == 4
 

@@ -1,4 +1,4 @@
-"""What an import prints as the next command fits what is on the jump host."""
+"""The next command that an import prints fits the state of the jump host."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_installed_site_is_upgraded_and_a_new_one_installed(
     small: Path, keys: Keys, home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new, old = site(home, "new"), installed(site(home, "acme"))
-    # Beside sites lie other things.
+    # The folder of sites also contains other files.
     (home.sites / "acme.vault-password").write_text("x")
     assert printed(small, keys, home, capsys) == [
         command(old, "acme@prompt", "upgrade.yml --check"),

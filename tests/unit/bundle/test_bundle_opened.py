@@ -1,4 +1,4 @@
-"""One function opens what somebody else may have put there: the source is read for any other."""
+"""One function opens files that others may have placed; the source is searched for other ways."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from tests.unit.bundle.test_bundle_registry import Client
 
 pytestmark = pytest.mark.timeout(60)
 
-# ------------------------------------------------------------------ what the source says
+# ------------------------------------------------------------------ the source
 ROOMS = ("carry", "cli", "core", "format", "jumphost", "review", "trust", "verify")
-#: Ways to open a file, as functions of their own, as methods, and by modules that open for one.
+#: Ways to open a file: functions, methods, and modules that open one.
 _NAMES = {"open"}
 _METHODS = {"open", "fdopen", "read_bytes", "read_text"}
 _OPENERS = {"ZipFile", "copy", "copy2", "copyfile", "copytree", "fileinput", "mmap", "TarFile"}
-#: The one place, and what is no file that anybody could put anywhere.
+#: The one function, and files that nobody else can place.
 ALLOWED = {
     ("core/files.py", "open"),
     ("core/files.py", "fdopen"),
-    # The kernel's own list of mounts; /dev/null.
+    # The kernel's list of mounts; /dev/null.
     ("core/output.py", "read_text"),
     # The terminal; a tar in memory.
     ("cli/passphrase.py", "open"),
@@ -48,7 +48,7 @@ def opened(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """Yield each other way to open a file, with its line."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            # Python that runs in another process is source, too.
+            # Python code for another process is source, too.
             if "import " in node.value and re.search(
                 r"(?<![\w.])open\(|\.read_bytes\(", node.value
             ):
@@ -93,7 +93,7 @@ def test_the_reader_of_the_source_sees_each_way(text: str) -> None:
 
 
 def test_whoever_opens_says_how_much_and_whether_links_count() -> None:
-    """A limit is a word of each call, so that nobody forgets it."""
+    """Each call states the limit, so that it cannot be forgotten."""
     for path in (TREE / "bundle").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {
@@ -103,7 +103,7 @@ def test_whoever_opens_says_how_much_and_whether_links_count() -> None:
                 assert len(node.args) == 2, f"{path}:{node.lineno}"
 
 
-# ------------------------------------------------------------------ what it does
+# ------------------------------------------------------------------ behaviour of the function
 def test_a_link_is_followed_only_where_a_person_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     link = tmp_path / "link"
@@ -165,7 +165,7 @@ def test_a_new_file_goes_through_no_link_and_waits_for_no_pipe(tmp_path: Path) -
     assert victim.read_text() == "precious"
 
 
-# ------------------------------------------------------------------ where it was not so
+# ------------------------------------------------------------------ former gaps
 def record(home: Home) -> Path:
     return next(home.accepted.iterdir())
 
@@ -216,7 +216,7 @@ def test_a_release_that_is_not_whole_is_imported_again(
 
 @pytest.mark.usefixtures("quick")
 def test_a_pipe_for_a_compiled_file_is_foreign(small: Path, keys: Keys, home: Home) -> None:
-    """Python would wait for ever, and so did the check."""
+    """Python would wait for ever on it, and an earlier check did."""
     run_import(small, keys.trust(), home)
     folder = home.release("1.0.0") / "bundle" / "__pycache__"
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""docs/BUNDLE.md is true: a verifier made from it alone knows good bundles and every attack."""
+"""docs/BUNDLE.md: a verifier written from it alone accepts valid bundles and refuses attacks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Craft = Callable[[Recipe], Path]
 
 
 def rows(before: str, after: str) -> list[list[str]]:
-    """The cells of a table between two marks."""
+    """Return the cells of a table between two marks."""
     text = PAGE.split(before)[1].split(after)[0]
     lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line] for line in lines[2:]]
@@ -36,7 +36,7 @@ def names(cell: str) -> list[str]:
 
 
 def test_the_keys_are_those_of_a_manifest(full: build.Built) -> None:
-    """`manifest.parse` refuses unknown and missing keys, so these are all that there can be."""
+    """`manifest.parse` refuses unknown and missing keys, so no others can exist."""
     data = full.manifest.data
     found = [names(row[0])[0] for row in rows("<!-- manifest keys -->", "<!-- component keys -->")]
     assert sorted(found) == sorted(data)
@@ -89,7 +89,7 @@ def test_the_strangers_verifier_has_nothing_of_ours() -> None:
     ]
     assert "tarfile" not in imported
     assert all(str(name).partition(".")[0] in sys.stdlib_module_names for name in imported)
-    # What is worth writing again fits on a few screens.
+    # An independent verifier must stay short enough to be written again.
     assert len([line for line in text.splitlines() if line.strip()]) < 180
 
 

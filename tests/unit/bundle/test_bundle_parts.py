@@ -1,4 +1,4 @@
-"""Parts: split, joined, read as one bundle; each one that is missing or bad is named."""
+"""Parts: split, joined, read as one bundle; each missing or bad part is named."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SIZE = 400_000
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Path:
-    """A bundle of five parts, most of it in one blob."""
+    """Return a bundle of five parts, most of it in one blob."""
     recipe = Recipe(
         app_layer=random.Random(1).randbytes(1_300_000),
         files={"packages/debian-13/a.deb": random.Random(2).randbytes(200_000)},
@@ -82,7 +82,7 @@ def flip(path: Path, offset: int = 5000) -> None:
 
 @pytest.fixture
 def stick(bundle: Path, tmp_path: Path, keys: Keys) -> Path:
-    """Parts on a stick; the index."""
+    """Return the index of the parts on a USB drive."""
     split(bundle, tmp_path / "usb", keys.key())
     return tmp_path / "usb" / f"{NAME}.parts"
 
@@ -98,7 +98,7 @@ def test_split_and_join_give_the_same_bytes(
     assert done.path.read_bytes() == bundle.read_bytes()
     assert done.verdict is not None
     assert done.verdict.signers[0].identity == "release@airlift.example"
-    # The parts themselves can be named as well; a second join changes nothing.
+    # The parts themselves can be named, too; a second join changes nothing.
     assert join(*stick.parent.glob("*.part-*"), out=tmp_path / "desk").kept_parts == 5
     assert [path.name for path in done.path.parent.iterdir()] == [NAME]
     assert everything(stick.parent) == before
@@ -118,7 +118,7 @@ def test_each_bad_part_is_named(
 ) -> None:
     path = stick.with_name(f"{NAME}.part-0{number}")
     if damage == "flip":
-        # In the first part that is the manifest: its signature does not fit.
+        # The first part holds the manifest, whose signature then fails.
         flip(path, 700 if number == 1 else 5000)
     elif damage == "cut":
         os.truncate(path, 1000)
@@ -153,7 +153,7 @@ def test_a_bundle_that_was_bad_before_it_was_split_is_not_blamed_on_a_part(
     flip(Path(bad), 900_000)
     assert failed(lambda: split(Path(bad), tmp_path / "usb")).kind is Kind.ALTERED
     assert not list((tmp_path / "usb").iterdir())
-    # Split with other means, with an index that fits it.
+    # Split by other means, with a matching index.
     index = split(bundle, tmp_path / "usb")
     part = tmp_path / "usb" / f"{NAME}.part-04"
     flip(part, 5000)
@@ -169,7 +169,7 @@ def test_a_bundle_that_was_bad_before_it_was_split_is_not_blamed_on_a_part(
 
 
 def test_parts_on_several_sticks(stick: Path, bundle: Path, tmp_path: Path) -> None:
-    """Also one after the other: what was joined stays joined."""
+    """The drives can also come one after the other: joined parts are kept."""
     other = tmp_path / "usb2"
     other.mkdir()
     for number in (4, 5):
@@ -206,7 +206,7 @@ def test_a_whole_copy_on_another_stick_is_found(
 
 
 def test_what_was_joined_is_checked_again(stick: Path, bundle: Path, tmp_path: Path) -> None:
-    """A partial file that was damaged since is good up to the damage only."""
+    """A partial file that was damaged since is valid only up to the damage."""
     flip(stick.with_name(f"{NAME}.part-05"))
     failed(lambda: join(stick, out=tmp_path))
     partial = tmp_path / f"{NAME}.partial"
@@ -219,7 +219,7 @@ def test_what_was_joined_is_checked_again(stick: Path, bundle: Path, tmp_path: P
 
 
 def killed_at(step: int, action: Callable[[], object]) -> bool:
-    """Run in a child that is killed before its n-th change of the disk; whether it was."""
+    """Run in a child killed before its n-th change of the disk; return whether it was."""
     child = os.fork()
     if child == 0:
         left = step
@@ -248,7 +248,7 @@ def killed_at(step: int, action: Callable[[], object]) -> bool:
 def test_killed_anywhere_the_same_command_finishes(
     command: str, stick: Path, bundle: Path, tmp_path: Path
 ) -> None:
-    """What looks finished is, at any time."""
+    """A result with its final name is always complete."""
     index = split(bundle, tmp_path / "whole")
     wanted = everything(tmp_path / "whole")
     last = f"{NAME}.parts"
@@ -263,7 +263,7 @@ def test_killed_anywhere_the_same_command_finishes(
 
         if not killed_at(step, action):
             break
-        # A finished split is not done again, a join may be.
+        # A completed split is not repeated, but a join may be.
         if command == "join" or not (out / last).exists():
             result = action()
             assert result == index or isinstance(result, Joined)
@@ -271,7 +271,7 @@ def test_killed_anywhere_the_same_command_finishes(
         assert everything(out) == wanted
         shutil.rmtree(out)
         step += 1
-    # After each part, before its first byte and after its last rename.
+    # Kills came after each part, before its first byte and after its last rename.
     assert step > len(index.parts) + 2
     assert kept == ({0, 1, 2, 3, 4, 5} if command == "join" else {0})
 
@@ -329,14 +329,14 @@ def test_an_altered_index_is_refused(
 
 
 def test_the_signature_of_the_index(stick: Path, tmp_path: Path, keys: Keys) -> None:
-    """It is asked where a list of signers is at hand; a stranger's index is refused."""
+    """A list of signers makes it checked; a stranger's index is refused."""
     stranger = keys.trust(keys.line("stranger"))
     with pytest.raises(AirliftError) as caught:
         joining.join(
             [stick], out=tmp_path, trust=stranger, log=lambda _: None, progress=lambda _: None
         )
     assert caught.value.kind is Kind.UNKNOWN_SIGNER
-    # Another index with a good form, as somebody could make it.
+    # Another well-formed index, as anybody could make it.
     text = stick.read_text()
     digest = text.split('"sha256": "')[-1][:64]
     stick.write_text(text.replace(digest, "0" * 64))
@@ -347,7 +347,7 @@ def test_the_signature_of_the_index(stick: Path, tmp_path: Path, keys: Keys) -> 
 def test_join_asks_the_bundle_who_signed_it(
     stick: Path, tmp_path: Path, keys: Keys, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not the index only: whoever takes its signature away takes no check away."""
+    """Removing the index's signature does not skip the check of the bundle."""
     stick.with_name(stick.name + ".sig").unlink(missing_ok=True)
     command = ["join", str(stick), "-o", str(tmp_path), "--json"]
 
@@ -375,7 +375,7 @@ def test_two_joins_at_once(stick: Path, tmp_path: Path) -> None:
 def test_the_verifier_from_the_first_part_imports_the_parts(
     stick: Path, keys: Keys, tmp_path: Path
 ) -> None:
-    """verify.pyz alone, taken from part 1; no second copy of the bundle is written."""
+    """verify.pyz from part 1 is enough; no second copy of the bundle is written."""
     pyz = tmp_path / "verify.pyz"
     first = str(stick.with_name(f"{NAME}.part-01"))
     taken = subprocess.run(

@@ -1,4 +1,4 @@
-"""Each fix and next command that `bundle/` can print has a state in which a test runs it."""
+"""A test runs each fix and next command that `bundle/` can print."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ assert test_bundle_printed_carry
 assert test_bundle_printed_site
 assert test_bundle_unpacked
 
-#: Run by tests of their own.
+#: Templates that other tests run.
 ELSEWHERE = {
     "make setup, then .venv/bin/python -m bundle completion {}": "test_bundle_completion.py",
     "PYTHONPATH={} {} -m bundle": "test_bundle_completion.py",
@@ -39,7 +39,7 @@ ELSEWHERE = {
         "test_bundle_state.py",
     ),
 }
-#: Names of commands in a sentence, for somebody else or for another day: nothing to type now.
+#: Commands named in sentences for other people or later: nothing to run now.
 SENTENCES = {
     "done; for import also: it was imported before",
     "make one with `openssl rand -hex 16`, and keep it in the client's safe",

@@ -1,4 +1,4 @@
-"""Runs what the command line prints around the stick: parts, custody, signatures, lists."""
+"""Run the printed commands about carrying: parts, custody, signatures, lists."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Craft = Callable[[Recipe], Path]
 
 
 def option(fix: str, name: str) -> list[str]:
-    """An option and its value as a fix prints them."""
+    """Return an option and its value as a fix prints them."""
     return shlex.split(re.search(rf"{name}[ =]\S+", fix)[0])  # type: ignore[index]
 
 
 def before(text: str, end: str) -> str:
-    """The command with which a text begins."""
+    """Return the command at the beginning of a text."""
     found, _, rest = text.partition(end)
     assert rest or text.endswith(end)
     return found
@@ -186,7 +186,7 @@ def test_a_custody_log_that_is_not_sound(typed: Typed, small: Path) -> None:
     typed.works("verify", bundle, *typed.trusting, "--who", "Ann", "--custody", typed.desk / "new")
 
 
-# ------------------------------------------------------------------ what is in a bundle
+# ------------------------------------------------------------------ contents of a bundle
 @runs(
     "to write it: {}",
     "name a member such as: {}",
@@ -220,7 +220,7 @@ def test_a_manifest_of_a_newer_format(typed: Typed, craft: Craft) -> None:
     assert "verify.pyz" in (TREE / "docs" / "TRUST.md").read_text()
 
 
-# ------------------------------------------------------------------ who signed
+# ------------------------------------------------------------------ signers
 @runs(
     "add --allowed-signers FILE (ask the vendor)",
     "name the vendor's list with --allowed-signers; get it separately from the bundle",

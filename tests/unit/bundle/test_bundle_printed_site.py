@@ -1,4 +1,4 @@
-"""Runs what the command line prints on a jump host: imports, releases, sites, receipts."""
+"""Run the printed commands of a jump host: imports, releases, sites, receipts."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 
 def made(recipe: Recipe, folder: Path, keys: Keys, name: str = "") -> Path:
-    """A bundle under the name that fixes give it."""
+    """Return a bundle with the name that fixes give it."""
     return recipe.make(folder / (name or f"airlift-{recipe.version}-amd64.tar"), keys)
 
 
-# ------------------------------------------------------------------ what comes after an import
+# ------------------------------------------------------------------ after an import
 @runs(
     "cd {}",
     "mkdir -p {} && cp -r inventories/example {}",
@@ -46,7 +46,7 @@ def made(recipe: Recipe, folder: Path, keys: Keys, name: str = "") -> Path:
 )
 @pytest.mark.slow
 def test_the_next_commands_of_an_import(typed: Typed, small: Path) -> None:
-    """In this tree, whose playbooks a real release has; nothing is asked of a host."""
+    """Use this tree's playbooks, as in a real release; no host is contacted."""
     password = typed.desk / "password"
     password.write_text("x\n")
     answer = typed.works("import", small, *typed.trusting)
@@ -67,7 +67,7 @@ def test_the_next_commands_of_an_import(typed: Typed, small: Path) -> None:
 
 
 def _in_tree(typed: Typed, answer: str, password: Path, tried: set[str]) -> None:
-    """Do what is printed; a playbook's command once, however often it is printed."""
+    """Run a printed command; a playbook's command only once."""
     for line in answer.partition("Next:\n")[2].splitlines():
         words = shlex.split(line.strip(), comments=True)
         if words[:1] == ["cd"]:
@@ -99,7 +99,7 @@ def test_a_release_that_was_repaired(typed: Typed, craft: Craft) -> None:
     assert (TREE / "playbooks" / "rollback.yml").is_file()
 
 
-# ------------------------------------------------------------------ imports that are refused
+# ------------------------------------------------------------------ refused imports
 def _trusts_by_two_names(keys: Keys) -> tuple[str, str]:
     return keys.line(), keys.line("second", identity="security@airlift.example")
 
@@ -226,7 +226,7 @@ NEEDS_BASE = [
 def test_a_delta_without_its_base(
     typed: Typed, template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a newer release was accepted, the base cannot be imported any more."""
+    """A newer release was accepted, so the base can no longer be imported."""
     monkeypatch.chdir(typed.desk)
     files = {"wheels/a.whl": b"x"}
     base, newer = Recipe("1.3.0", 4, files=files), Recipe("1.4.0", 5, app_layer=b"x" * 999)
@@ -376,7 +376,7 @@ def test_receipts(typed: Typed, small: Path, monkeypatch: pytest.MonkeyPatch) ->
     signers = typed.desk / "receipt-signers"
     signers.write_text(f"{line}\n")
     receipt.read(path, signers)
-    # Signed, but nothing that `receipt` writes.
+    # Signed, but not in the format of `receipt`.
     key = Path("~/.ssh/airlift_receipt").expanduser()
     path.write_bytes(b"{}")
     receipt.signature_of(path).write_bytes(sshsig.sign(b"{}", key, namespace=receipt.NAMESPACE))

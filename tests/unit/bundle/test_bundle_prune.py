@@ -1,4 +1,4 @@
-"""Prune: only what nobody needs goes, and a kill leaves a store that is whole."""
+"""Prune removes only what no release needs, and a kill leaves a valid store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WHEEL = "wheels/a.whl"
 
 @pytest.fixture(autouse=True)
 def _quick(quick: None) -> None:
-    """No virtual environments."""
+    """Skip virtual environments."""
 
 
 def _recipe(number: int, *, since: Recipe | None = None) -> Recipe:
@@ -39,7 +39,7 @@ def _recipe(number: int, *, since: Recipe | None = None) -> Recipe:
 
 @pytest.fixture
 def site(craft: Craft, keys: Keys, home: Home) -> dict[str, Path]:
-    """A jump host with releases 1.0.0 to 1.3.0; the last is a delta since 1.2.0."""
+    """Return a jump host with releases 1.0.0 to 1.3.0; the last is a delta based on 1.2.0."""
     bundles = [craft(_recipe(n)) for n in range(3)]
     bundles.append(craft(_recipe(3, since=_recipe(2))))
     for path in bundles:
@@ -79,9 +79,9 @@ def test_dry_it_changes_nothing_and_says_what_would_go(
     kept = _blobs(site["1.2.0"], keys) | _blobs(site["1.3.0"], keys)
     gone = (_blobs(site["1.0.0"], keys) | _blobs(site["1.1.0"], keys)) - kept
     assert {path.name for path in found.blobs} == gone
-    # The app's layer, configuration and image manifest, twice.
+    # The app's layer, configuration and image manifest, of two releases.
     assert len(gone) == 6
-    # Negative control: blobs that are shared with kept releases are among the pruned ones'.
+    # Control: the pruned releases also have blobs that kept ones share.
     assert _blobs(site["1.0.0"], keys) & kept
 
 
@@ -90,13 +90,13 @@ def test_what_it_says_is_what_it_frees(site: dict[str, Path], home: Home, keys: 
     planned = prune.plan(home)
     done = prune.apply(home)
     assert done == planned
-    # `releases` itself may shrink: a directory's blocks are not promised.
+    # The directory `releases` itself may shrink by a block.
     assert abs(used - _used(home) - planned.freed) <= 4096
     assert planned.freed > 2 * 16_000
     assert _versions(home) == ["1.2.0", "1.3.0"]
     _whole(home, keys, "1.2.0", "1.3.0")
     assert not any(path.exists() for path in done.blobs)
-    # The records stay, and with them the guard against old bundles.
+    # Records stay, and with them the protection against old bundles.
     assert everything(home.accepted) == records
     assert run_import(site["1.0.0"], keys.trust(), home).restored
     assert str(home.current.readlink()) == "releases/1.3.0"
@@ -124,7 +124,7 @@ def test_a_file_that_a_kept_release_shares_frees_nothing(
 def test_what_a_kept_delta_left_out_stays(
     site: dict[str, Path], craft: Craft, home: Home, keys: Keys
 ) -> None:
-    """Its app is the pruned base's, blob by blob."""
+    """The delta's app is entirely the pruned base's."""
     same = _recipe(4, since=_recipe(3))
     same.app_layer = _recipe(3).app_layer
     for recipe in (same, _recipe(5)):
@@ -140,7 +140,7 @@ def test_never_fewer_than_two(keep: int, expected: int, site: dict[str, Path], h
 
 
 def test_current_and_the_one_before_it_stay(site: dict[str, Path], home: Home, keys: Keys) -> None:
-    """An import that was killed before its last step leaves `current` on an older release."""
+    """An import killed before its last step leaves `current` on an older release."""
     home.current.unlink()
     home.current.symlink_to("releases/1.1.0")
     assert [r.version for r in prune.apply(home).kept] == ["1.0.0", "1.1.0", "1.2.0", "1.3.0"]
@@ -159,10 +159,10 @@ def test_a_delta_on_a_pruned_base_is_refused_with_the_reason(
     error = refused_unchanged(late, keys, home)
     assert error.kind is Kind.NEEDS_BASE
     assert "1.0.0 (serial 1) was imported here, but its directory was pruned" in error.what
-    # The base is older than what is accepted, so it is not what the message asks for.
+    # The base is older than the accepted release, so the message does not ask for it.
     assert "import airlift-1.4.0-amd64.tar, which carries everything" in error.fix
     assert "airlift-1.0.0-amd64.tar" not in error.fix
-    # Of a kept one it goes.
+    # A delta on a kept base is accepted.
     run_import(craft(_recipe(4, since=_recipe(3))), keys.trust(), home)
     _whole(home, keys, "1.4.0")
 
@@ -200,7 +200,7 @@ def test_nothing_goes_if_a_kept_release_is_unclear(
     with pytest.raises(AirliftError) as caught:
         prune.apply(home)
     assert caught.value.kind is Kind.RELEASE_ALTERED
-    # It is not the newest, so no import brings it back.
+    # It is not the newest release, so no import restores it.
     assert "restore this directory" in caught.value.fix
     after = everything(home.root)
     assert {k: v for k, v in before.items() if k != "store/lock"} == {
@@ -211,7 +211,7 @@ def test_nothing_goes_if_a_kept_release_is_unclear(
 def test_an_unfinished_import_is_finished_first(
     site: dict[str, Path], home: Home, keys: Keys
 ) -> None:
-    """Accepted, and killed before its directory was in place."""
+    """The import was killed after acceptance, before its directory was in place."""
     shutil.rmtree(home.release("1.3.0"))
     home.current.unlink()
     home.current.symlink_to("releases/1.2.0")
@@ -226,7 +226,7 @@ def test_an_unfinished_import_is_finished_first(
 def test_a_record_without_a_release_counts_for_nothing(
     site: dict[str, Path], home: Home, keys: Keys
 ) -> None:
-    """Pruned, or an import that another one overtook."""
+    """The release was pruned, or another import overtook this one."""
     shutil.rmtree(home.release("1.2.0"))
     with pytest.raises(AirliftError) as caught:
         prune.plan(home, also=["1.2.0"])
@@ -252,7 +252,7 @@ def test_what_a_killed_import_left_goes(site: dict[str, Path], home: Home, keys:
     assert not staged.exists()
     assert not replaced.exists()
     assert abs(before - _used(home) - found.freed) <= 4096
-    # Where the whole one did not get into place, it is the only copy.
+    # If the complete directory is not in place, this is the only copy.
     assert found.unknown == (only,)
     assert only.is_dir()
     _whole(home, keys, "1.2.0", "1.3.0")
@@ -275,7 +275,7 @@ def test_not_while_an_import_runs(site: dict[str, Path], home: Home) -> None:
 
 
 def _killed_at(step: int, home: Home) -> bool:
-    """Prune in a child that dies at its n-th step; whether it died."""
+    """Prune in a child killed at its n-th step; return whether it was killed."""
     child = os.fork()
     if child == 0:
         Dying.left = step
@@ -304,7 +304,7 @@ def test_killed_anywhere_the_store_is_valid(
         shutil.copytree(home.root, copy.root, symlinks=True)
         died = _killed_at(step, copy)
         deaths += died
-        # What is there is complete; what is current serves.
+        # Each release that is present is complete, and the current one is usable.
         _whole(copy, keys, *(v for v in _versions(copy) if not v.startswith(".")))
         assert copy.current.resolve().name == "1.3.0"
         seen.add((len(_versions(copy)), len(list(copy.blobs.iterdir()))))
@@ -318,7 +318,7 @@ def test_killed_anywhere_the_store_is_valid(
             break
         step += 1 if SOAK else 3
     assert deaths > 12
-    # Deaths with all releases there, with some, and half-way through the blobs.
+    # Kills came with all releases present, with some, and during the removal of blobs.
     assert len(seen) > 4
 
 

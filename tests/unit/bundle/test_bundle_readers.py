@@ -1,4 +1,4 @@
-"""A prune and a registry that serves the store keep out of each other's way: real processes."""
+"""Prune and a serving registry do not run at the same time, tested with real processes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import TREE, Keys, Recipe, run_import, sha
 from tests.unit.bundle.deltakit import snapshot
 
-#: More than the sockets' buffers hold, so that an answer stays open.
+#: Larger than the sockets' buffers, so that an answer stays open.
 LAYER = random.Random(5).randbytes(24 << 20)
 
 
 @pytest.fixture
 def old(craft: Callable[[Recipe], Path], keys: Keys, home: Home, quick: None) -> Callable[[], bool]:
-    """Releases 1.0.0 to 1.2.0, of which the first may go; whether its layer is there."""
+    """Import releases 1.0.0 to 1.2.0; return a check that the oldest one's layer is there."""
     for number, layer in enumerate((LAYER, b"one", b"two")):
         recipe = Recipe(f"1.{number}.0", number + 1, app_layer=layer * 9 if number else layer)
         run_import(craft(recipe), keys.trust(), home)
@@ -38,9 +38,9 @@ def old(craft: Callable[[Recipe], Path], keys: Keys, home: Home, quick: None) ->
 
 @contextmanager
 def stream(port: int) -> Iterator[http.client.HTTPResponse]:
-    """An answer of which the first bytes were read."""
+    """Open an answer and read its first bytes."""
     with closing(http.client.HTTPConnection("127.0.0.1", port)) as client:
-        # Set before it connects, or the kernel takes more.
+        # Set the buffer before connecting, or the kernel uses a larger one.
         client._create_connection = _small  # type: ignore[attr-defined]
         client.request("GET", f"/v2/airlift/app/blobs/sha256:{sha(LAYER)}")
         answer = client.getresponse()
@@ -85,7 +85,7 @@ def test_a_prune_is_refused_while_a_registry_streams_and_names_it(
         assert "stop `bundle serve`" in said
         lock = str(home.store / "lock")
         assert {**snapshot(home.root), lock: 0} == {**before, lock: 0}
-        assert main(["prune", "--home", str(home.root)]) == 0, "it may say what would go"
+        assert main(["prune", "--home", str(home.root)]) == 0, "a dry run is allowed"
         assert len(answer.read()) == len(LAYER) - 1000
     assert main(["prune", "--apply", "--home", str(home.root)]) == 0
     assert not old()
@@ -108,7 +108,7 @@ def test_an_answer_that_outlives_its_server_keeps_the_blobs(
 
 
 def _until_free(home: Home) -> None:
-    """The server's thread notices on its own that the client has it all."""
+    """Wait until the server's thread notices that the client is done."""
     while True:
         try:
             with readers.nobody(home.store):
@@ -144,7 +144,7 @@ def test_no_registry_begins_while_a_prune_removes_blobs(home: Home) -> None:
         with started(home) as refused:
             assert refused.stdout is not None
             assert refused.stderr is not None
-            # Its port, if it serves.
+            # A registry that serves prints its port here.
             assert refused.stdout.readline() == ""
             said = refused.stderr.read()
         assert refused.returncode == Kind.LOCKED.exit_code

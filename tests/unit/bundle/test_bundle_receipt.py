@@ -1,4 +1,4 @@
-"""A receipt lists what a site has; only a trusted receipt makes a bundle smaller."""
+"""A receipt lists a site's files; only a trusted receipt makes a bundle smaller."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WANTED = Release("1.1.0", 2, {}, {}, "", "", ())
 
 @pytest.fixture(autouse=True)
 def _quick(quick: None) -> None:
-    """No virtual environments."""
+    """Skip virtual environments."""
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def make(tree: Path, tmp_path: Path, keys: Keys, signers: Path) -> Make:
 
 @pytest.fixture(scope="module")
 def taken(dist: Dist, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a site says that has release 1.0.0."""
+    """Return the receipt of a site with release 1.0.0."""
     home = Home(tmp_path_factory.mktemp("site"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(venv, "make", fake_venv)
@@ -88,7 +88,7 @@ def test_a_delta_by_receipt_is_the_delta_by_bundle(  # noqa: PLR0917 - fixtures
     before = snapshot(home.root)
     assert _write(home, path, keys, contents=True) == []
     assert snapshot(home.root) == before
-    # The tools of the OS read it as well.
+    # The system's ssh-keygen accepts it, too.
     command = ["ssh-keygen", "-Y", "verify", "-f", str(signers), "-I", "jump@acme"]
     command += ["-n", "airlift-receipt", "-s", f"{path}.sig"]
     subprocess.run(command, input=path.read_bytes(), check=True, capture_output=True)
@@ -112,7 +112,7 @@ def test_what_the_site_lost_travels_again(
     (home.release("1.0.0") / wheel.path).write_bytes(b"short")
     elsewhere = home.release("1.0.0") / debs[0].path
     elsewhere.unlink()
-    # Of the right length, and yet no file.
+    # The right length, but not a file.
     elsewhere.symlink_to("x" * debs[0].size)
     (home.release("1.0.0") / debs[1].path).write_bytes(b"x" * debs[1].size)
     notes = _write(home, tmp_path / "quick.json", keys)
@@ -121,7 +121,7 @@ def test_what_the_site_lost_travels_again(
     lost = {blob.path, wheel.path, debs[0].path}
     built = make(tmp_path / "quick.json")
     assert {m.path for m in left_out} - {m.path for m in built.manifest.left_out} == lost
-    # What has its length is only found by reading it.
+    # A file of the right length is only detected by hashing it.
     notes = _write(home, tmp_path / "hashed.json", keys, contents=True)
     assert any("was altered" in note and debs[1].path in note for note in notes)
     built = make(tmp_path / "hashed.json")
@@ -225,7 +225,7 @@ def test_receipts_of_nobody_who_is_trusted(
     assert Path(f"{path}.sig").read_bytes() == signature
     line = keys.line("jump", "jump@acme")
     refused(Kind.UNKNOWN_SIGNER, "not for airlift-receipt", receipt_signers=keys.signers(line))
-    # And a receipt's signature is nothing on a bundle.
+    # A receipt's signature is not valid for a bundle.
     with pytest.raises(AirliftError) as caught:
         sshsig.verify(good, [("x", signature)], keys.trust(signers.read_text()))
     assert caught.value.kind is Kind.BAD_SIGNATURE
@@ -253,9 +253,9 @@ NEW = _base("y", "1.1.0", blobs_a="blobs/a", blobs_b="blobs/b", wheels_a="wheels
 @pytest.mark.parametrize(
     ("receipts", "bundles", "expected"),
     [
-        # One site: the union of its releases, the newest named.
+        # One site: the union of its releases, with the newest named.
         ([(OLD, NEW)], (), {"blobs/a": "1.1.0", "blobs/b": "1.1.0", "wheels/a": "1.1.0"}),
-        # Several: what all have. A file must be in one release that all have; a blob need not.
+        # Several sites: what all have. A file must be in one common release, a blob need not.
         ([(OLD, NEW), (OLD,)], (), {"blobs/a": "1.0.0", "wheels/a": "1.0.0"}),
         ([(NEW,), (OLD,)], (), {"blobs/a": "1.1.0"}),
         # Bundles: every site has all of them.
@@ -282,7 +282,7 @@ def test_another_content_under_the_same_path_is_not_left_out() -> None:
 
 
 def test_one_delta_for_two_sites(dist: Dist, keys: Keys, tmp_path: Path, make: Make) -> None:
-    """One site began with 1.0.0, the other with 1.1.0: they share blobs, and no release."""
+    """One site began with 1.0.0, the other with 1.1.0: they share blobs, but no release."""
     homes = [Home(tmp_path / name) for name in ("first", "second")]
     paths = [tmp_path / f"{home.root.name}.json" for home in homes]
     for home, bundle, path in zip(homes, (dist.base, dist.full), paths, strict=True):
@@ -293,7 +293,7 @@ def test_one_delta_for_two_sites(dist: Dist, keys: Keys, tmp_path: Path, make: M
     assert len(built.manifest.left_out) == 4
     for home in homes:
         run_import(built.path, keys.trust(), home)
-    # With the bundle of one, which the other lacks, it is a delta for the first site alone.
+    # With a bundle that the second site lacks, the delta fits only the first site.
     built = make(*paths, dist.base, version="1.2.0", serial=3)
     assert any(m.path.startswith("wheels/") for m in built.manifest.left_out)
     other = Home(tmp_path / "third")
@@ -309,7 +309,7 @@ def test_two_releases_under_one_name_are_refused(  # noqa: PLR0917 - fixtures
     receipt.write(taken, tmp_path / "r.json", keys.key("jump"))
     with pytest.raises(AirliftError, match="the same version or serial"):
         make(tmp_path / "r.json", craft(Recipe("1.0.0", 1)))
-    # The same release, by both: nothing to refuse.
+    # Receipt and bundle of the same release do not conflict.
     make(tmp_path / "r.json", dist.base)
 
 
@@ -340,7 +340,7 @@ def test_the_command(  # noqa: PLR0917 - fixtures
     assert found["releases"][0]["version"] == "1.0.0"
     assert encode(json.loads(out.read_bytes())) == out.read_bytes()
     assert sorted(p.name for p in tmp_path.glob("site*")) == ["site.json", "site.json.sig"]
-    # What is no receipt is not replaced by one.
+    # A file that is no receipt is not overwritten.
     for other in (dist.base, home.current / "manifest.json"):
         before = other.read_bytes()
         assert main([*command[:-1], str(other)]) == Kind.OUTPUT.exit_code

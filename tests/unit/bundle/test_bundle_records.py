@@ -1,4 +1,4 @@
-"""Acceptance records: one per manifest, kept for ever; whoever counts releases counts each once."""
+"""Acceptance records: one per manifest, kept for ever; each release counts once."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ EARLY, LATE = "2020-01-01T00:00:00Z", "2020-02-01T00:00:00Z"
 
 
 def rewrite(home: Home, record: Acceptance, accepted: str) -> None:
-    """Let a record be of another time."""
+    """Change the time of a record."""
     home.accept(record._replace(accepted=accepted))
 
 
 def also_by_another_bundle(home: Home, version: str) -> None:
-    """As a repair leaves it: the same release, accepted once more with another manifest."""
+    """Accept the same release once more with another manifest, as a repair does."""
     record = next(one for one in home.acceptances() if one.version == version)
     home.accept(record._replace(manifest_sha256="f" * 64, accepted=LATE))
 
@@ -42,7 +42,7 @@ def test_a_full_bundle_leaves_the_record_of_its_delta(dist: Dist, keys: Keys, ho
 def test_each_bundle_of_a_release_is_judged_as_of_its_own_acceptance(
     dist: Dist, keys: Keys, home: Home
 ) -> None:
-    """A key that ended between the two counts for the one that came in time."""
+    """A key that expired in between is valid for the earlier acceptance."""
     for path in (dist.base, dist.delta, dist.full):
         run_import(path, keys.trust(), home)
     full = check(dist.full, keys.trust()).sha256

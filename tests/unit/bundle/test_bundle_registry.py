@@ -1,4 +1,4 @@
-"""The loopback registry: what engines ask, and what strangers ask."""
+"""The loopback registry: requests of engines and of strangers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def image(store: Path) -> str:
-    """The digest of an image with one layer of one file."""
+    """Return the digest of an image with one layer of one file."""
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
         body = os.urandom(100_000)
@@ -145,7 +145,7 @@ def test_ranges_that_cannot_be_met(client: Client, image: str) -> None:
     assert (answer.status, answer.headers["Content-Range"]) == (416, f"bytes */{size}")
     assert client(path, Range="bytes=9-3")[0].status == 200
     assert client(path, Range="lines=1-2")[0].status == 200
-    # More digits than Python makes a number of.
+    # Python refuses to parse so many digits.
     assert client(path, Range=f"bytes={'9' * 5000}-")[0].status == 200
     assert client(path, Range=f"bytes={'9' * 19}-")[0].status == 416
 
@@ -195,7 +195,7 @@ def test_it_is_read_only(method: str, server: RegistryServer, image: str, store:
 
 
 def test_a_tls_hello_gets_an_http_answer(server: RegistryServer) -> None:
-    """Engines go on in plain HTTP only when the refusal begins with HTTP/1."""
+    """Engines fall back to plain HTTP only if the refusal begins with HTTP/1."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
     with pytest.raises(ssl.SSLWantReadError):

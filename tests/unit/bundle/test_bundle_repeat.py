@@ -1,4 +1,4 @@
-"""Building again gives the same bytes, wherever and by whom; building killed leaves nothing."""
+"""Builds are reproducible on any machine, and a killed build leaves nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LINE = b"airlifttiny==1.0\n"
 
 
 class Light(FakeSuppliers):
-    """A wheelhouse of one small wheel: what is built is not set up here."""
+    """A wheelhouse of one small wheel: the result is not installed here."""
 
     def __init__(self, *, backwards: bool = False) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Light(FakeSuppliers):
         self.wheelhouse = dict(sorted(many.items(), reverse=backwards)), LINE
 
 
-# Runs in a process of its own: umask, time zone, language and hash seed are a process's.
+# Umask, time zone, language and hash seed belong to a process, so use one of its own.
 BUILD = """
 import os, sys
 from pathlib import Path
@@ -53,7 +53,7 @@ print(build.build(wanted, Light(backwards=backwards == "1"), log=print).path)
 
 
 def _other_order(tree: Path, copy: Path) -> Path:
-    """The same files with other dates and modes, made in another order."""
+    """Copy the files in another order, with other dates and modes."""
     files = sorted(path for path in tree.rglob("*") if path.is_file())
     random.Random(7).shuffle(files)
     for file in files:
@@ -68,7 +68,7 @@ def _other_order(tree: Path, copy: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
 def test_two_builds_are_equal(kind: str, tmp_path: Path) -> None:
-    """In other folders, by another umask, time zone, language, hash seed and directory order."""
+    """They differ in folder, umask, time zone, language, hash seed and directory order."""
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(key)], check=True)
     here = make_tree(tmp_path / "here", LINE)
@@ -92,13 +92,13 @@ def test_two_builds_are_equal(kind: str, tmp_path: Path) -> None:
     one, other = (records(raw) for raw in found)
     assert [part.name for part in one] == [part.name for part in other]
     different = [a.name for a, b in zip(one, other, strict=True) if a != b]
-    # Only ECDSA signs with new random numbers each time.
+    # Only ECDSA uses random numbers for each signature.
     assert different == ([] if kind == "ed25519" else ["manifest.sig"])
     assert (found[0] == found[1]) is (kind == "ed25519")
 
 
 def killed_at(step: int, wanted: build.Options) -> int | None:
-    """Build in a child that dies at its n-th step; None, or the steps left if it came through."""
+    """Build in a child killed at its n-th step; return None, or the steps left if it survived."""
     return in_dying_child(
         step,
         lambda: build.build(wanted, Light(), log=lambda _: None),
@@ -134,7 +134,7 @@ def test_a_build_killed_anywhere_is_done_by_the_same_command(
         path = out / "airlift-1.0.0-amd64.tar"
         seen.add((path.exists(), bool(list(out.glob(".build-*"))) if out.exists() else False))
         if path.exists():
-            # What has its name is whole.
+            # A file with its final name is complete.
             with checks.opened(path, trust=keys.trust(), home=None) as bundle:
                 checks.check_members(bundle)
         build.build(options(out), Light(), log=lambda _: None)
@@ -146,7 +146,7 @@ def test_a_build_killed_anywhere_is_done_by_the_same_command(
 def test_a_build_leaves_that_of_another_process_alone(
     tmp_path: Path, options: Callable[[Path], build.Options]
 ) -> None:
-    """Two versions may be built into one folder at once."""
+    """Two versions may be built into one folder at the same time."""
     out = tmp_path / "out"
     out.mkdir()
     code = "import sys; from pathlib import Path; from bundle.builder.workspace import workspace\n"

@@ -13,7 +13,7 @@ from bundle.builder import verifier_pyz
 from bundle.cli import catalog
 from tests.unit.bundle.bundlekit import TREE
 
-#: From the ground up: a room imports from the lines above its own, and from itself.
+#: From the bottom: a package imports from itself and from the lines above its own.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("bundle.errors",),
     ("bundle.core",),
@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bundle.verify",),
     ("bundle.jumphost", "bundle.carry"),
     ("bundle.review",),
-    # What all parts of a builder stand on.
+    # Shared by all parts of a builder.
     ("bundle.builder.collected", "bundle.builder.problems"),
     ("bundle.builder.cache", "bundle.builder.machine", "bundle.builder.yaml_table"),
     ("bundle.builder.content", "bundle.builder.release", "bundle.builder.wheels"),
@@ -32,11 +32,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bundle.cli",),
     ("bundle.__main__",),
 )
-#: What travels, and needs nothing but the standard library.
+#: Packages that bundles carry; they need only the standard library.
 TRAVELS = LAYERS[:5]
-#: Runs in a release's environment only: it encrypts with that release's Ansible Vault.
+#: Runs only in a release's environment: it encrypts with that release's Ansible Vault.
 INSTALLED = "bundle.jumphost.sealed"
-#: Whatever a release says of itself follows from files: never from an engine or a registry.
+#: A release's description comes from files alone, never from an engine or a registry.
 MAKERS = ("app", "collect", "engine", "layout", "probes", "recipes", "relock", "upstream")
 
 Imports = Mapping[str, set[str]]
@@ -48,7 +48,7 @@ def _module(root: Path, file: Path) -> str:
 
 
 def _named(tree: ast.AST, known: Mapping[str, Path]) -> Iterator[str]:
-    """Every module that a file imports, wherever in it that stands."""
+    """Yield every module that a file imports, at any place."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -60,13 +60,13 @@ def _named(tree: ast.AST, known: Mapping[str, Path]) -> Iterator[str]:
 
 
 def imports(root: Path) -> dict[str, set[str]]:
-    """What each module of `bundle/` imports."""
+    """Return the imports of each module of `bundle/`."""
     known = {_module(root, file): file for file in sorted((root / "bundle").rglob("*.py"))}
     return {name: set(_named(ast.parse(file.read_bytes()), known)) for name, file in known.items()}
 
 
 def room(module: str) -> tuple[int, str]:
-    """The line of a module's room, and its name: of those that fit the longest."""
+    """Return line and name of a module's package: the longest that matches."""
     fits = [
         (len(name), line, name)
         for line, names in enumerate(LAYERS)
@@ -78,7 +78,7 @@ def room(module: str) -> tuple[int, str]:
 
 
 def wrong_arrows(found: Imports) -> list[str]:
-    """The imports that point up, or to a room beside."""
+    """Return imports from a higher package, or from another one on the same line."""
     return [
         f"{module} imports {other}"
         for module, others in sorted(found.items())
@@ -89,14 +89,14 @@ def wrong_arrows(found: Imports) -> list[str]:
 
 
 def foreign(found: Imports) -> list[str]:
-    """The modules that travel, and what they import beside the standard library."""
+    """Return carried modules and their imports outside the standard library."""
     rooms = {name for names in TRAVELS for name in names}
     mine = (m for m in found if m not in {"bundle", INSTALLED} and room(m)[1] in rooms)
     return libraries(found, mine)
 
 
 def libraries(found: Imports, modules: Iterable[str]) -> list[str]:
-    """What modules import that is neither here nor in the standard library."""
+    """Return imports that are neither ours nor the standard library's."""
     return [
         f"{module} imports {other}"
         for module in sorted(modules)
@@ -106,13 +106,13 @@ def libraries(found: Imports, modules: Iterable[str]) -> list[str]:
 
 
 def circles(found: Imports) -> list[str]:
-    """Modules that import each other, by whatever way round."""
+    """Return modules that import each other, directly or not."""
     reached = {module: reach(found, module) for module in found}
     return sorted(module for module, others in reached.items() if module in others)
 
 
 def reach(found: Imports, start: str) -> set[str]:
-    """All that a module imports, and what that imports."""
+    """Return all modules that a module imports, directly or not."""
     seen: set[str] = set()
     todo = [start]
     while todo:

@@ -1,4 +1,4 @@
-"""Who may sign: real keys, real ssh-keygen, real agent, real revocation lists."""
+"""Allowed signers, with real keys, ssh-keygen, agent and revocation lists."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_revoked_keys(small: Path, tmp_path: Path, keys: Keys) -> None:
 
     error = refused(small, keys.trust(revoked=krl("release")))
     assert error.kind is Kind.REVOKED
-    # It holds at any time, also for what was accepted before the theft was known.
+    # A revocation applies at any time, also to bundles accepted before.
     assert refused(small, keys.trust(revoked=krl("release"), at=1e9)).kind is Kind.REVOKED
     assert verdict(small, keys.trust(revoked=krl("stranger"))).signers
     assert refused(small, keys.trust(revoked=tmp_path / "none")).kind is Kind.SIGNERS_FILE
@@ -227,7 +227,7 @@ def test_countersigning(craft: Craft, tmp_path: Path, keys: Keys) -> None:
     path = craft(Recipe())
     lines = keys.line(), keys.line("second", identity="security@airlift.example")
     assert refused(path, keys.trust(*lines, required=2)).kind is Kind.TOO_FEW_SIGNERS
-    # The second signer works on his own machine, with nothing but OpenSSH.
+    # The second signer uses their own machine, with only OpenSSH.
     with checks.opened(path, trust=None, home=None) as bundle:
         (tmp_path / "manifest.json").write_bytes(bundle.raw_manifest)
     command = ["ssh-keygen", "-q", "-Y", "sign", "-n", "airlift-bundle"]

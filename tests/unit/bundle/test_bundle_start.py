@@ -1,4 +1,4 @@
-"""A release's programs work from any directory, in any locale, in a home with a long name."""
+"""A release's programs work in any directory and locale, and in a home with a long name."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bundle.jumphost.store import Home
 from tests.unit.bundle.bundlekit import Keys
 
 ROOT = Path(__file__).resolve().parents[3]
-#: Of no encoding, of a system that lacks it, of a language, and one that works.
+#: Without an encoding, with one that the system lacks, with an unknown language, and a valid one.
 LOCALES = [{"LC_ALL": "C"}, {"LC_ALL": "de_DE.UTF-8"}, {"LANG": "xx_YY.UTF-8"}, {"LC_ALL": "POSIX"}]
-#: As `airlift.pth` does before anything else runs.
+#: The code that `airlift.pth` runs before anything else.
 PREPARED = "import bundle.jumphost.start as start; start.prepare();"
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return an operator's environment without what Ansible would heed, with a locale of theirs."""
+    """Return an operator's environment with this locale, without Ansible's variables."""
     keep = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
     return {**keep, "PYTHONPATH": str(ROOT), **more}
 
@@ -33,7 +33,7 @@ def environment(**more: str) -> dict[str, str]:
 def test_a_playbook_is_called_by_its_full_path_in_any_locale(
     given: dict[str, str], tmp_path: Path
 ) -> None:
-    """By Ansible itself; without the preparation it ends at once."""
+    """Ansible itself would end at once without this preparation."""
     run = "from ansible.cli.playbook import main; main()"
     words = ["-i", "localhost,", "--syntax-check", str(ROOT / "playbooks/status.yml")]
 
@@ -51,7 +51,7 @@ def test_a_playbook_is_called_by_its_full_path_in_any_locale(
 
 
 def prepared(**given: str) -> list[str]:
-    """Return the settings and the locale that a program then has."""
+    """Return the settings and the locale of a prepared program."""
     show = "import os; print(os.environ['ANSIBLE_CONFIG'], os.environ.get('LC_ALL', 'none'))"
     done = subprocess.run(
         [sys.executable, "-c", PREPARED + show],
@@ -81,7 +81,7 @@ def test_a_release_without_playbooks_has_no_settings(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a home with blanks", "h" * 70])
 def test_a_home_of_any_name_works(name: str, full: build.Built, keys: Keys, tmp_path: Path) -> None:
-    """Its Python knows the release from `airlift.pth`. Blanks are refused: test_bundle_home.py."""
+    """Its Python finds the release by `airlift.pth`. For blanks see test_bundle_home.py."""
     home = Home(tmp_path / ("h" * 70) / "airlift")
     home.root.parent.mkdir()
     importer.run(

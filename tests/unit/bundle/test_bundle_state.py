@@ -1,4 +1,4 @@
-"""The state of a jump host: saved, shown, restored on another; refused in one sentence."""
+"""A jump host's state: saved, shown, restored on another host, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ AS_ROOT = os.geteuid() == 0
 
 
 class Desk:
-    """Two jump hosts, a drive, and a person who types."""
+    """Two jump hosts, a drive, and an operator."""
 
     def __init__(self, folder: Path, keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
         self.keys = keys
@@ -74,7 +74,7 @@ def state_of(home: Home) -> saved_state.State:
     return saved_state.collect(home, inventories=True)
 
 
-# ---------------------------------------------------------------- there and back
+# ---------------------------------------------------------------- save and restore
 def test_a_new_jump_host_gets_everything_back(desk: Desk) -> None:
     desk.type("save", desk.old)
     assert desk.file.stat().st_mode & 0o777 == 0o600
@@ -88,7 +88,7 @@ def test_a_new_jump_host_gets_everything_back(desk: Desk) -> None:
     assert done["to_import"] == [{"version": "1.0.0", "serial": 1}]
     assert done["kept"] == done["owners_missed"] == []
     assert not list(desk.new.root.rglob(".restoring"))
-    # Typed again, it changes nothing.
+    # A second restore changes nothing.
     again = desk.type("restore", desk.new)
     assert again["parts"]["site acme"] == "was here already"
     assert again["parts"]["accepted"] == "0 of 2 records added"
@@ -128,7 +128,7 @@ def test_what_is_in_it_is_shown_without_its_secrets(
 
 
 def test_the_file_is_opened_by_hand(desk: Desk, tmp_path: Path) -> None:
-    """With Ansible's own tool and tar, if no release is at hand."""
+    """Without a release, Ansible's own tool and tar are enough."""
     desk.type("save", desk.old)
     tool = [str(Path(sys.executable).with_name("ansible-vault")), "decrypt", str(desk.file)]
     tool += ["--vault-id", f"airlift-state@{desk.secret}", "--output", "-"]
@@ -144,7 +144,7 @@ def test_without_inventories_it_joins_one_from_elsewhere(desk: Desk) -> None:
     inventory = {name: one for name, one in SITE.items() if not name.startswith(".airlift")}
     other = {**inventory, "hosts.yml": (b"all: {hosts: {}}\n", 0o600)}
     write(desk.new.sites / "acme", other)
-    # A run before the restore left a report: it is nothing to lose.
+    # A report from before the restore may be overwritten.
     write(desk.new.sites / "acme", {".airlift/preflight.json": (b"{}", 0o644)})
     assert desk.type("restore", desk.new)["parts"]["site acme"] == ".airlift restored"
     here, there = shape(desk.new.sites / "acme"), shape(desk.old.sites / "acme")
@@ -190,7 +190,7 @@ def test_an_altered_file_is_refused_wherever_it_was_altered(desk: Desk) -> None:
                 assert "altered" in what or "not a saved state" in what
     for short in (good[: len(good) // 2], good[:-1], good[: len(sealed.HEAD)], b""):
         desk.file.write_bytes(short)
-        # The last byte is the end of a line.
+        # The last byte is only the end of a line.
         if short != good[:-1]:
             desk.refused("restore", desk.new)
     assert shape(desk.new.root) == before
@@ -245,7 +245,7 @@ def test_records_that_contradict_are_refused_even_if_told(desk: Desk) -> None:
 
 
 def test_trust_only_grows_stricter(desk: Desk) -> None:
-    """What is revoked on either jump host is revoked afterwards, whatever list is taken."""
+    """A key revoked on either jump host is revoked afterwards, whatever list is used."""
     desk.type("save", desk.old)
     (desk.new.trust / "allowed_signers").write_text(desk.keys.line() + desk.keys.line("second"))
     (desk.new.trust / "revoked").write_text(public(desk.keys, "lost"))
@@ -288,7 +288,7 @@ def test_another_file_is_not_overwritten(desk: Desk) -> None:
     desk.refused("save", desk.old, kind=Kind.OUTPUT)
     assert desk.file.read_text() == "a letter"
     desk.file.unlink()
-    for _ in range(2):  # an older state is
+    for _ in range(2):  # overwriting an older state is allowed
         desk.type("save", desk.old)
 
 
@@ -320,7 +320,7 @@ def test_owners_are_kept_and_unknown_ones_are_named(desk: Desk) -> None:
 
 # ---------------------------------------------------------------- the passphrase
 def test_the_passphrase_is_typed_twice_on_the_terminal(desk: Desk) -> None:
-    """And is in no argument, no variable, and nothing that is printed."""
+    """It appears in no argument, variable or output."""
     words = [sys.executable, "-m", "bundle", "state", "save", str(desk.file)]
     child, terminal = pty.fork()
     if child == 0:
@@ -361,7 +361,7 @@ def test_without_a_terminal_it_says_how_to_give_the_passphrase(desk: Desk) -> No
     assert done.returncode == 0, done.stderr
 
 
-# ---------------------------------------------------------------- killed, full
+# ---------------------------------------------------------------- kills and full disks
 STATE_STEPS = [*STEPS, (os, "chown"), (os, "utime"), (restore_state, "exchange")]
 
 
@@ -387,7 +387,7 @@ def test_killed_at_any_step_the_same_command_finishes(
             return restore_state.restore(home, state, replace=replace)
 
         left = in_dying_child(step, act, steps=STATE_STEPS, prepare=lambda: None)
-        # Either what was there before or what was saved; never a part of it.
+        # The site is as before or as saved, never partly restored.
         there = shape(home.sites / "acme") if (home.sites / "acme").exists() else {}
         assert there in (before, wanted), step
         assert len(home.acceptances()) in (1, 2)

@@ -1,4 +1,4 @@
-"""USB drives: a FAT32 image, and a drive that is removed while it is read."""
+"""USB drives: a FAT32 image, and a drive that is removed during reading."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
 def nothing(_: object) -> None:
-    """Neither log nor progress."""
+    """Discard log and progress messages."""
 
 
 # ---------------------------------------------------------------- FAT32
@@ -55,7 +55,7 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture
 def fat(tmp_path: Path) -> Path:
-    """A stick's file system without the kernel: FAT32 in a file, reached by mtools."""
+    """Return a FAT32 file system in a file, reached by mtools without the kernel."""
     for tool in ("mkfs.vfat", "fsck.vfat", "mcopy"):
         if shutil.which(tool, path=PATH) is None:
             pytest.fail(f"{tool} is not here: apt-get install dosfstools mtools")
@@ -79,7 +79,7 @@ def get(image: Path, folder: Path) -> Path:
 def test_a_fat_stick_carries_every_file_that_is_written_to_one(
     fat: Path, full: build.Built, keys: Keys, home: Home, tmp_path: Path
 ) -> None:
-    """Bundle, sums, parts, index, signatures and custody log: names and bytes come back."""
+    """Bundle, sums, parts, index, signatures and custody log keep their names and bytes."""
     vendor = tmp_path / "vendor"
     shutil.copytree(full.path.parent, vendor)
     command = ["split", str(vendor / full.path.name), "--size", "1M", "--key", str(keys.key())]
@@ -136,7 +136,7 @@ def test_a_name_that_a_stick_cannot_hold_is_refused(name: str, big: Path, tmp_pa
 def test_no_part_is_larger_than_fat_allows(
     big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel here may know no FAT: the table of mounts is one that has it."""
+    """The kernel here may not support FAT, so use a table of mounts that lists it."""
     device = tmp_path.stat().st_dev
     line = f"36 35 {os.major(device)}:{os.minor(device)} / /media/usb rw - vfat /dev/sda1 rw\n"
     (tmp_path / "mountinfo").write_text(line)
@@ -157,10 +157,10 @@ def test_no_part_is_larger_than_fat_allows(
     assert (caught.value.kind, caught.value.fix) == (Kind.USAGE, "use --size 3900M")
 
 
-# ---------------------------------------------------------------- a pulled stick
+# ---------------------------------------------------------------- a removed drive
 @pytest.fixture
 def one_core() -> Iterator[None]:
-    """Members are read one after the other, the largest first."""
+    """Read members one after the other, the largest first."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     yield
@@ -170,7 +170,7 @@ def one_core() -> Iterator[None]:
 def pulled_while(
     action: Callable[[Callable[[int], None]], object], part: Path, after: int
 ) -> AirliftError:
-    """Take a part's bytes away while they are being read; they are there again afterwards."""
+    """Remove a part's bytes during reading, then restore them."""
     data, seen = part.read_bytes(), [0]
 
     def progress(count: int) -> None:
@@ -191,12 +191,12 @@ def pulled_while(
 def test_an_import_goes_on_after_the_stick_was_pulled(
     big: Path, stick: Path, keys: Keys, home: Home
 ) -> None:
-    """What is stored stays, and is not read from the stick again: it may even be damaged there."""
+    """Stored members stay and are not read again: the drive's copy may even be damaged."""
 
     def action(progress: Callable[[int], None]) -> object:
         return importer.run(stick, trust=keys.trust(), home=home, log=nothing, progress=progress)
 
-    # The last part holds what is read after the large blob.
+    # The last part holds the members after the large blob.
     last = sorted(stick.parent.glob("*.part-*"))[-1]
     error = pulled_while(action, last, 3_000_000)
     assert (error.kind, error.where) == (Kind.UNREADABLE, str(last))
@@ -204,14 +204,14 @@ def test_an_import_goes_on_after_the_stick_was_pulled(
     staged = [p for p in home.incoming.rglob("blobs/*") if p.suffix != ".part"]
     large = max(staged, key=lambda path: path.stat().st_size)
     assert large.stat().st_size == 3_000_000
-    # Put in again, but not all of it.
+    # Reconnect the drive without one of its parts.
     middle = stick.with_name(f"{NAME}.part-05")
     middle.rename(middle.with_suffix(".away"))
     with pytest.raises(AirliftError) as caught:
         action(nothing)
     assert "part 5 is missing: copy part 5 again" in caught.value.what
     assert large.exists()
-    # All of it, but what is stored is unreadable there by now.
+    # Restore all parts, but damage the drive's copy of a stored member.
     middle.write_bytes(bytes(SIZE))
     action(nothing)
     assert_finished(home, big, keys.trust())
@@ -221,7 +221,7 @@ def test_an_import_goes_on_after_the_stick_was_pulled(
 def test_an_import_goes_on_after_it_was_killed(
     big: Path, stick: Path, keys: Keys, home: Home
 ) -> None:
-    """Here too what is stored may be gone from the stick."""
+    """Stored members may also be missing on the drive."""
     child = os.fork()
     if child == 0:
         seen = 0
@@ -229,7 +229,7 @@ def test_an_import_goes_on_after_it_was_killed(
         def progress(count: int) -> None:
             nonlocal seen
             seen += count
-            # The first member after the large blob.
+            # This is the first member after the large blob.
             if seen > 3_000_000:
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -262,12 +262,12 @@ def test_a_bad_part_does_not_cost_what_was_stored(
 
 @pytest.mark.usefixtures("quick")
 def test_a_stored_blob_that_was_damaged_is_replaced(big: Path, keys: Keys, home: Home) -> None:
-    """What is not read from the stick is hashed on the disk: nothing is taken on trust."""
+    """Members that are not read from the drive are hashed on the disk."""
     run_import(big, keys.trust(), home)
     blob = max(home.blobs.iterdir(), key=lambda path: path.stat().st_size)
     raw = blob.read_bytes()
     blob.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
-    # Something else is missing, so that this is not a finished import.
+    # Remove another blob, so that the import is not complete.
     min(home.blobs.iterdir(), key=lambda path: path.stat().st_size).unlink()
     run_import(big, keys.trust(), home)
     assert blob.read_bytes() == raw
@@ -282,7 +282,7 @@ def test_a_join_goes_on_after_the_stick_was_pulled(big: Path, tmp_path: Path) ->
         index = usb / f"{NAME}.parts"
         return join.join([index], out=tmp_path, trust=None, log=nothing, progress=progress)
 
-    # In the middle of the second part.
+    # Remove the drive in the middle of the second part.
     part = usb / f"{NAME}.part-02"
     error = pulled_while(action, part, size + 1)
     assert (error.kind, error.where) == (Kind.UNREADABLE, str(part))
@@ -308,7 +308,7 @@ def test_a_stick_that_does_not_keep_what_was_written(big: Path, tmp_path: Path) 
 
 
 def test_what_the_system_says_of_a_failing_medium() -> None:
-    """A file whose first byte cannot be read: EIO from the kernel itself."""
+    """The kernel itself reports EIO for a file whose first byte cannot be read."""
     with tar.Source(Path("/proc/self/mem")) as source, pytest.raises(AirliftError) as caught:
         source.read(0, 512)
     assert caught.value.kind is Kind.UNREADABLE

@@ -1,4 +1,4 @@
-"""SHA256SUMS lists files that its signer verified, and no other file of the folder."""
+"""SHA256SUMS lists the files that its signer verified, and no others of the folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OLD, NEW = "airlift-1.0.0-amd64.tar", "airlift-1.1.0-amd64.tar"
 
 @pytest.fixture
 def dist(tmp_path: Path, keys: Keys) -> Path:
-    """A folder with a release that is listed, and one that is not yet."""
+    """Return a folder with one release that is listed, and one that is not yet."""
     for name in (OLD, NEW):
         (tmp_path / name).write_bytes(name.encode())
     sums.write(tmp_path, OLD, keys.key())

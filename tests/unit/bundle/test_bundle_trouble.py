@@ -1,4 +1,4 @@
-"""Disks that fill or cannot be written, imports that meet, blobs that swell: nothing is lost."""
+"""Full disks, concurrent imports and oversized layers lose no data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Craft = Callable[[Recipe], Path]
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of its own, of 120 MB."""
+    """Mount a real file system of 120 MB."""
     with disk_of(tmp_path / "disk", "size=120m") as path:
         yield path
 
@@ -50,7 +50,7 @@ def _refused(path: Path, keys: Keys, home: Home) -> AirliftError:
 
 @pytest.mark.usefixtures("quick")
 def test_a_disk_that_fills_during_an_import(craft: Craft, keys: Keys, disk: Path) -> None:
-    """Somebody else's file takes the room that was there; the old release stays, the rest waits."""
+    """Another file takes the free space; the old release stays, and the import can be completed."""
     home = Home(disk / "airlift")
     run_import(craft(Recipe()), keys.trust(), home)
     newer = craft(Recipe("1.1.0", 2, files={"packages/x.deb": os.urandom(20 << 20)}))
@@ -71,7 +71,7 @@ def test_a_disk_that_fills_during_an_import(craft: Craft, keys: Keys, disk: Path
     assert "run the same command again" in caught.value.fix
     assert str(home.current.readlink()) == "releases/1.0.0"
     installed.check(home.current, trust=keys.trust(), home=home)
-    # While it is full, it is said before anything is written.
+    # While the disk is full, this is reported before any write.
     assert "import needs" in _refused(newer, keys, home).what
     filler.unlink()
     run_import(newer, keys.trust(), home)
@@ -120,14 +120,14 @@ sys.exit(main(sys.argv[2:]))
 def test_imports_that_begin_at_the_same_moment(
     craft: Craft, keys: Keys, home: Home, tmp_path: Path
 ) -> None:
-    """Of five processes one does the work; each of the others says who is at work."""
+    """One of five processes imports; each of the others says that it is in progress."""
     bundle, go = craft(Recipe()), tmp_path / "go"
     command = [
         *(sys.executable, "-c", HELD_IMPORT, str(go)),
         *arguments("import", bundle, keys, home),
     ]
     running = [subprocess.Popen(command, cwd=TREE, stderr=subprocess.PIPE) for _ in range(5)]
-    # The one that was first waits in the middle of its work until the others have ended.
+    # The first one waits in the middle of its work until the others have ended.
     while sum(process.poll() is None for process in running) > 1:
         time.sleep(0.05)
     go.touch()

@@ -1,4 +1,4 @@
-"""Layers that would swell on a host: refused while their bytes pass."""
+"""Layers that unpack to too much are refused while their bytes are read."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def zstd(data: bytes, *, said: bool = True, checksum: bool = False) -> bytes:
 
 
 def parts(data: bytes) -> bytes:
-    """Several frames, one of them empty, one to be skipped, one in many blocks."""
+    """Return several frames: one empty, one to be skipped, one of many blocks."""
     skipped = b"\x5a\x2a\x4d\x18" + (700).to_bytes(4, "little") + bytes(700)
     frames = (data[:10], b"", data[10:300], data[300:70_000], data[70_000:])
     return skipped + b"".join(zstd(frame, checksum=len(frame) > 20) for frame in frames)
@@ -63,7 +63,7 @@ PACKED = {
 
 
 def fed(data: bytes, limit: int, cuts: list[int]) -> Unpacked:
-    """Count a layer that comes in pieces of these lengths, in turn."""
+    """Feed a layer in pieces of these lengths, repeated in turn."""
     found, view, turn = Unpacked("blobs/sha256/x", limit), memoryview(data), 0
     while view:
         count = cuts[turn % len(cuts)]
@@ -102,7 +102,7 @@ def test_a_frame_that_hides_its_size_is_counted_by_its_blocks() -> None:
 
 
 def saying(packed: bytes, size: int) -> bytes:
-    """The same frame, whose head says another size."""
+    """Return the same frame with another size in its header."""
     found = zstandard.get_frame_parameters(packed)
     width = (1, 2, 4, 8)[packed[4] >> 6]
     head = zstandard.frame_header_size(packed)
@@ -112,7 +112,7 @@ def saying(packed: bytes, size: int) -> bytes:
 
 @pytest.mark.parametrize("said", [0, 1, 1000, len(PLAIN) - 1, len(PLAIN) + 1, 1 << 31])
 def test_what_a_frame_says_of_its_size_is_not_believed(said: int) -> None:
-    """A head that says less lets nothing more pass, and one that says more breaks the stream."""
+    """Too small a size admits no more data, and too large a size breaks the stream."""
     packed = saying(zstd(PLAIN), said)
     for limit in (0, 999, len(PLAIN) // 2, len(PLAIN) - 1, len(PLAIN)):
         with pytest.raises(AirliftError, match=r"unpacks to more|no zstd stream"):
@@ -150,13 +150,13 @@ def test_thousands_of_frames_without_a_size() -> None:
 def test_what_its_blocks_can_give_at_most_is_enough_of_an_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A layer that cannot be too large, whatever is in it, is not unpacked."""
+    """A layer that cannot be too large is not unpacked."""
     monkeypatch.setattr(unpacking, "count", lambda *_: pytest.fail("it was unpacked"))
     assert len(PLAIN) <= fed(zstd(PLAIN), 100 << 20, [1 << 20]).size <= 100 << 20
 
 
 def _exact(data: dict[str, Any]) -> None:
-    """Only counting all of it shows that the layer is not too large."""
+    """Set the exact size, so that only unpacking shows that the layer fits."""
     data["components"]["app"]["unpacked_size"] = len(PLAIN)
 
 
@@ -209,7 +209,7 @@ def test_a_decoder_takes_the_memory_that_its_frames_ask_for(
 
     monkeypatch.setattr(unpacking, "count", count)
     hidden, stated = windowed(PLAIN, log), windowed(PLAIN, log, said=True)
-    # No limit but the exact one makes it count.
+    # Only the exact limit makes it unpack.
     fed(hidden, len(PLAIN), [1000])
     fed(stated, len(PLAIN), [1000])
     fed(windowed(PLAIN, 10) + hidden + windowed(PLAIN, 11), 3 * len(PLAIN), [1000])
@@ -222,7 +222,7 @@ def test_two_layers_of_ours_are_counted_beside_each_other() -> None:
 
     def read(at: int, size: int) -> bytes:
         if at == 0:
-            both.wait(30)  # breaks where the other one has to wait for this one
+            both.wait(30)  # breaks if one has to wait for the other
         return packed[at : at + size]
 
     with ThreadPoolExecutor(2) as pool:
@@ -247,14 +247,14 @@ def test_decoders_share_their_memory_and_a_large_one_has_all_of_it() -> None:
         list(pool.map(decode, (1, 3, 4, 7, 10, 134)))
     assert len(seen) == 6 * 200
     assert all(total <= 10 or (total, count) == (134, 1) for total, count in seen)
-    # What an error leaves is returned, too.
+    # Memory is also returned after an error.
     with pytest.raises(ValueError, match="no zstd stream"), memory.borrowed(10):
         raise ValueError("no zstd stream")
     with memory.borrowed(10):
         pass
 
 
-#: Counts a layer in four threads, as many as the verifier has, and tells the peak in kB.
+#: Unpack a layer in four threads, like the verifier, and print the peak in kB.
 COUNT_AND_TELL_PEAK = """
 import re, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -288,7 +288,7 @@ def test_decoders_beside_each_other_stay_below_the_verifiers_memory(
 
 
 def test_a_block_that_repeats_one_byte_says_its_size() -> None:
-    """RFC 8878, block type 1: three bytes and one stand for up to 128 KiB."""
+    """RFC 8878, block type 1: three header bytes and one data byte stand for up to 128 KiB."""
     block = ((128 << 10) << 3 | 1 << 1).to_bytes(3, "little") + b"\0"
     last = (1).to_bytes(3, "little")
     packed = b"\x28\xb5\x2f\xfd\x00\x58" + block * 400 + last
@@ -319,7 +319,7 @@ def test_a_layer_of_a_few_bytes_is_looked_at_too(start: bytes) -> None:
         (lzma.compress(PLAIN), "xz"),
         (gzip.compress(PLAIN)[:10] + b"\xff" * 500, "no gzip stream"),
         (zstd(PLAIN[:50]) + b"something else", "no zstd stream"),
-        # A block of the reserved kind, and one that is larger than blocks may be.
+        # A block of the reserved type, and one above the maximum size.
         (zstd(PLAIN[:50])[:6] + b"\x07\x00\x00", "no zstd stream"),
         (zstd(PLAIN[:50])[:6] + b"\xfd\xff\xff", "no zstd stream"),
     ],
@@ -362,7 +362,7 @@ def test_a_signed_bomb_is_refused_and_the_store_stays(
 
 @pytest.mark.parametrize("at", [0, 4, 5, 9])
 def test_a_layer_that_was_altered_is_no_bomb(at: int, craft: Craft, keys: Keys) -> None:
-    """Whatever its head says now: the way of the stick did that, not the vendor."""
+    """Its header may say anything now: the transport damaged it, not the vendor."""
     layer = zstd(PLAIN)
     bundle = craft(Recipe(app_layer=layer, edit=_roomy))
     check(bundle, keys.trust())
@@ -373,13 +373,13 @@ def test_a_layer_that_was_altered_is_no_bomb(at: int, craft: Craft, keys: Keys) 
 
 
 def _roomy(data: dict[str, Any]) -> None:
-    """As the builder measures it: these layers are compressed."""
+    """Use the builder's sizes: these layers are compressed."""
     for component in data["components"].values():
         component["unpacked_size"] += len(PLAIN)
 
 
 def test_a_bomb_costs_the_verifier_nothing(craft: Craft, keys: Keys, home: Home) -> None:
-    """8 GB of zeros, promised by a frame of a few bytes more than nothing, in either format."""
+    """Few bytes promise 8 GB of zeros, in either format."""
     unpacked = 8 << 30
     frame = zstandard.ZstdCompressor(level=1).compressobj(size=unpacked)
     head = frame.compress(bytes(16 << 20))

@@ -1,4 +1,4 @@
-"""Every way in which a bundle can be wrong is refused, with its exit code and one sentence."""
+"""Every invalid bundle is refused with its exit code and one sentence."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_hostile_archives_are_refused(
 
 
 def test_taking_apart_and_joining_changes_nothing(small: Path) -> None:
-    """The negative control of the table above: its tools alone do no harm."""
+    """Negative control for the table above: splitting and joining leave the bundle valid."""
     assert join(records(small.read_bytes())) == small.read_bytes()
 
 
@@ -211,7 +211,7 @@ def test_no_byte_can_be_changed(
     data: st.DataObject, small: Path, scratch: Path, keys: Keys
 ) -> None:
     raw = bytearray(small.read_bytes())
-    # The verifier is most of a small bundle: look at the rest as often.
+    # The verifier is most of a small bundle, so choose the other parts as often.
     parts = records(bytes(raw))
     lengths = [512 + len(part.data) for part in parts]
     index = data.draw(st.integers(0, len(parts)))
@@ -288,7 +288,7 @@ def test_a_failing_stick_and_a_folder(tmp_path: Path, keys: Keys) -> None:
 
 @pytest.mark.slow
 def test_memory_stays_flat(tmp_path: Path, keys: Keys) -> None:
-    """A member of 300 MB is verified with far less memory, and a flaw at its end is seen."""
+    """A member of 300 MB needs far less memory, and an error at its end is detected."""
     raw = small_with_hole(tmp_path, keys)
     command = [
         sys.executable,
@@ -310,7 +310,7 @@ def test_memory_stays_flat(tmp_path: Path, keys: Keys) -> None:
 
 
 def small_with_hole(folder: Path, keys: Keys) -> Path:
-    """A bundle whose last member is 300 MiB of zeros that take no disk."""
+    """Return a bundle whose last member is 300 MiB of zeros in a sparse file."""
     size = 300 << 20
     zeros = hashlib.sha256()
     for _ in range(size >> 20):
@@ -329,7 +329,7 @@ def small_with_hole(folder: Path, keys: Keys) -> Path:
 
 
 def test_one_signature_block_only(small: Path, tmp_path: Path, keys: Keys) -> None:
-    """A second block behind the first would be ignored by ssh-keygen: it is refused here."""
+    """ssh-keygen would ignore a second block behind the first, so it is refused here."""
     parts = records(small.read_bytes())
     size = int(parts[1].header[124:135], 8)
     text = parts[1].data[:size]

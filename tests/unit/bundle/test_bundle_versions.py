@@ -1,4 +1,4 @@
-"""Versions are ordered as Semantic Versioning 2.0.0 says, section 11, in one place."""
+"""Versions are ordered by Semantic Versioning 2.0.0, section 11, in one place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bundle.errors import AirliftError
 from bundle.format import versions
 from tests.unit.bundle.bundlekit import TREE, make_tree
 
-#: The specification's own examples, and what numbers and letters get wrong easily.
+#: The specification's examples, and cases where numbers and letters are easily confused.
 ASCENDING = (
     *("0.9.9", "1.0.0-0", "1.0.0-9", "1.0.0-10", "1.0.0--", "1.0.0-1a", "1.0.0-RC", "1.0.0-alpha"),
     *("1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-beta", "1.0.0-beta.2", "1.0.0-beta.11"),
@@ -56,7 +56,7 @@ def test_any_two_versions_are_compared_as_the_rules_read(one: str, other: str) -
 
 
 def _precedence(one: str, other: str) -> int:
-    """The specification, rule by rule."""
+    """Compare two versions by the specification's rules, one by one."""
     (core_a, _, pre_a), (core_b, _, pre_b) = one.partition("-"), other.partition("-")
     a, b = ([int(part) for part in core.split(".")] for core in (core_a, core_b))
     if a != b:
@@ -94,7 +94,7 @@ def test_the_next_pre_release_has_the_next_serial_and_the_one_before_has_none(
 
 
 def test_nothing_else_takes_versions_apart() -> None:
-    """What splits at dots and makes numbers of the parts orders in a way of its own."""
+    """Code that splits at dots and compares numbers would have an order of its own."""
     found = []
     for folder in ("bundle", "roles", "scripts"):
         for file in sorted((TREE / folder).rglob("*.py")):

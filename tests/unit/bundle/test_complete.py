@@ -1,4 +1,4 @@
-"""The completeness gate: what a site can ask for, and a bundle would not have, stops a build."""
+"""The completeness gate: a build stops if a site could need what the bundle lacks."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_product_is_complete(members: Members) -> None:
 
 
 def test_every_image_of_the_product_is_asked_for(members: Members) -> None:
-    """So none can be forgotten in the lock unnoticed."""
+    """So no image of the lock can be forgotten."""
     for name in sorted(members.components | members.absent):
         kept = members.components, members.absent
         members.components, members.absent = kept[0] - {name}, kept[1] - {name}

@@ -1,4 +1,4 @@
-"""The list of host systems, and what a build does about a system whose packages it cannot have."""
+"""The list of host systems, and a build's reaction to unavailable packages."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Gpg = Callable[..., bytes]
 
 @pytest.fixture(scope="module")
 def gpg(tmp_path_factory: pytest.TempPathFactory) -> Gpg:
-    """A real keyring with two keys."""
-    # Its agent's socket wants a short path.
+    """Return a real keyring with two keys."""
+    # The agent's socket requires a short path.
     home = tmp_path_factory.mktemp("g")
     home.chmod(0o700)
 
@@ -49,7 +49,7 @@ def fingerprint(gpg: Gpg, name: str) -> str:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A web server on this machine: its folder and its address."""
+    """Run a local web server; yield its folder and address."""
     folder = tmp_path / "www"
     folder.mkdir()
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
@@ -154,7 +154,7 @@ def test_another_key_ends_the_build_even_of_a_system_that_may_be_absent(
 
 
 def test_a_repository_out_of_reach_leaves_the_system_out_at_once(tmp_path: Path) -> None:
-    """Nothing answers: as where a firewall drops what it does not know."""
+    """Nothing answers, as behind a firewall that drops packets."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         file = _one(tmp_path, f"http://{host}", "0" * 40)
@@ -193,7 +193,7 @@ def test_a_folder_with_folders_is_cached_and_found_damaged(tmp_path: Path) -> No
 
 
 def test_a_package_of_the_maker_is_not_taken_for_the_distributions(tmp_path: Path) -> None:
-    """Debian's list of flaws does not have it, and must not be read as if it knew it."""
+    """Debian's list of vulnerabilities does not know it, and must not be applied to it."""
     folder = tmp_path / "debian-12"
     folder.mkdir()
     index = ""
@@ -227,7 +227,7 @@ def test_packages_of_an_rpm_system_are_listed_as_such(tmp_path: Path) -> None:
 
 
 def _one(folder: Path, url: str, key: str) -> Path:
-    """A list of one system, which may be absent, with a maker's repository at `url`."""
+    """Return a list of one system, which may be absent, from a repository at `url`."""
     file = folder / "systems.yml"
     file.write_text(
         f"""format: 1

@@ -1,4 +1,4 @@
-"""Commands and output that a page shows, and whether a run printed the like."""
+"""Compare commands and output that a page shows with those of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from scripts.lab import ROOT
 
-#: What differs from run to run, as it stands in a page, and what it may be.
+#: Values that differ between runs: how a page shows them, and what a run may print.
 VARIABLE = (
     (r"SHA256:[\w+/]{43}", r"SHA256:[\w+/]{43}"),
     (r"\d{4}-\d\d-\d\dT[\d:]{8}Z", r"\d{4}-\d\d-\d\dT[\d:]{8}Z"),
@@ -25,7 +25,7 @@ def page(name: str) -> str:
 
 
 def pattern(block: str) -> re.Pattern[str]:
-    """Return what matches a run's output that has the block's words in the block's order."""
+    """Return a pattern for the block's words in order, ignoring white space."""
     words = "".join(block.split())
     any_of = "|".join(f"(?P<v{number}>{shown})" for number, (shown, _) in enumerate(VARIABLE))
     said, end = "", 0
@@ -38,8 +38,8 @@ def pattern(block: str) -> re.Pattern[str]:
 
 
 def is_shown(block: str, output: str) -> bool:
-    """Whether a run printed what the page shows, lines that the page omits aside.
+    """Return whether a run printed the block that a page shows.
 
-    Where lines are folded depends on the length of a path, so white space does not count.
+    White space is ignored, because lines fold at different places for longer paths.
     """
     return pattern(block).search("".join(output.split())) is not None

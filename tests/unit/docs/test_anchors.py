@@ -1,4 +1,4 @@
-"""A link into a page leads to a heading that the page has."""
+"""Each link to a heading leads to one that exists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)")
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page, as GitHub makes them."""
+    """Return the anchors of a page, as GitHub generates them."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     found: set[str] = set()
     for heading in re.findall(r"^#{1,6} +(.*?)\s*$", text, re.MULTILINE):

@@ -1,4 +1,4 @@
-"""docs/ARCHITECTURE.md and docs/FAILURES.md: settings, numbers, failures and proofs are real."""
+"""Settings, numbers and tests in docs/ARCHITECTURE.md and docs/FAILURES.md are real."""
 
 import json
 import re
@@ -39,7 +39,7 @@ PARTS = ("Detect", "Recover", "Prevent", "Proof")
 
 
 def missing(text: str) -> list[tuple[str, str, str]]:
-    """Return the proofs that a text names and that no file has."""
+    """Return the tests that a text names but that do not exist."""
     return [proof for proof in PROOF.findall(text) if not exists(*proof)]
 
 
@@ -96,7 +96,7 @@ def test_each_scenario_is_detected_repaired_prevented_and_proven(title: str) -> 
     proof = text.partition("- **Proof:**")[2]
     assert PROOF.findall(proof)
     assert missing(proof) == []
-    # The summary in ARCHITECTURE has a row for it.
+    # The summary in ARCHITECTURE has a row for this scenario.
     words = re.sub(r"[^a-z0-9 -]", "", title.lower())
     assert f"(FAILURES.md#{words.replace(' ', '-')})" in ARCHITECTURE
 
@@ -126,7 +126,7 @@ def test_a_proof_that_is_not_there_is_found() -> None:
 
 
 def test_each_alert_of_the_service_has_a_scenario_or_is_about_capacity() -> None:
-    """An alert that no scenario names is one that nobody thought through."""
+    """Each other alert needs a scenario that says how to react."""
     capacity = {
         "HighErrorRatio",
         "HighLatency",

@@ -1,4 +1,4 @@
-"""docs/benchmarks/README.md is made of the results; its numbers come from nowhere else."""
+"""docs/benchmarks/README.md is generated from the results alone."""
 
 import re
 
@@ -16,7 +16,7 @@ def test_the_page_is_made_of_the_results() -> None:
 
 @pytest.mark.parametrize("key", ["swaps", "jobs_accepted", "bundle_bytes", "verify_peak_mib"])
 def test_what_was_not_measured_has_no_section(key: str) -> None:
-    """A machine that measured one thing writes a page, too."""
+    """A machine with a single measurement can write a page, too."""
     results = bench_page.load()
     heads = re.findall("^## .*$", bench_page.page(results), re.MULTILINE)
     del results[key]

@@ -1,4 +1,4 @@
-"""docs/CLIENTS.md: its commands run as written, its limits are the ones of the code."""
+"""docs/CLIENTS.md: its commands run as written, and its limits match the code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = {"two": 2, "six": 6}
 
 
 def command(mark: str, sites: Path) -> str:
-    """Return the commands under a mark, with the sites in another folder."""
+    """Return the commands under a mark, with another folder for the sites."""
     return blocks(PAGE)[mark].replace("/opt/airlift/sites", str(sites))
 
 
@@ -41,7 +41,7 @@ def test_the_view_of_all_sites_of_a_jump_host(tmp_path: Path) -> None:
 
 @pytest.fixture
 def jump(tmp_path: Path) -> JumpHost:
-    """A jump host with two sites."""
+    """Return a jump host with two sites."""
     made = JumpHost(tmp_path)
     shutil.copytree(made.site, made.site.parent / "globex")
     for site in ("acme", "globex"):
@@ -50,7 +50,7 @@ def jump(tmp_path: Path) -> JumpHost:
 
 
 def loop(jump: JumpHost) -> list[str]:
-    """Run the loop of the page; return the last lines of the sites."""
+    """Run the loop of the page; return the last line of each site."""
     done = subprocess.run(
         ["bash", "-c", command("several sites", jump.site.parent)],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Commands that the documents name exist, with the options that they show."""
+"""Commands and options in the documents exist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROGRAMS = {
     "service": service_parser(),
     "agent": agent_parser(),
 }
-#: How a page calls a program; the words after it are its command, perhaps a second one, options.
+#: How a page calls a program; the command, perhaps a subcommand, and options follow.
 CALLS = (
     ("bundle", r"-m bundle"),
     ("bundle", r"\bverify\.pyz(?= [a-z])"),
@@ -27,7 +27,7 @@ CALLS = (
     ("service", r"-m app\.(?=keys)"),
     ("agent", r"\bairlift-swap"),
 )
-#: Where the names of settings are that `-e` sets.
+#: How settings that `-e` can set are defined.
 SETTING = re.compile(r"^ *([a-z]\w+):|\{\{ ([a-z]\w+) \| default\(", re.MULTILINE)
 SETTINGS = {
     name
@@ -36,13 +36,13 @@ SETTINGS = {
     for names in SETTING.findall(path.read_text(encoding="utf-8"))
     for name in names
 }
-#: Ansible's own, and a placeholder.
+#: Ansible's own setting, and a placeholder.
 SETTINGS |= {"ansible_python_interpreter", "NAME"}
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 
 
 def lines(text: str) -> list[str]:
-    """Return the code of a page: spans, and the lines of its blocks with their continuations."""
+    """Return the code of a page: spans, and lines of blocks joined with their continuations."""
     blocks = re.findall(r"^\s*```\w+\n(.*?)^\s*```", text, re.DOTALL | re.MULTILINE)
     prose = re.sub(r"^\s*```.*?^\s*```", "", text, flags=re.DOTALL | re.MULTILINE)
     shown = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
@@ -55,7 +55,7 @@ def problems(program: argparse.ArgumentParser, words: list[str]) -> list[str]:
     found: list[str] = []
     while actions := [one for one in parsers._actions if isinstance(one.choices, dict)]:
         if not words or not re.fullmatch(r"[a-z][a-z-]*", words[0]):
-            return found  # the page names the program alone
+            return found  # the page names only the program
         choices = actions[0].choices
         assert isinstance(choices, dict)
         if words[0] not in choices:
@@ -66,7 +66,7 @@ def problems(program: argparse.ArgumentParser, words: list[str]) -> list[str]:
 
 
 def called(line: str) -> list[tuple[str, list[str]]]:
-    """Return the calls of our programs in a line of code: program, words up to the next command."""
+    """Return our programs in a line of code, each with its words up to the next command."""
     found = []
     for name, call in CALLS:
         for rest in re.split(call, line)[1:]:
@@ -77,7 +77,7 @@ def called(line: str) -> list[tuple[str, list[str]]]:
 
 
 def unknown(text: str) -> list[str]:
-    """Return what a page shows of commands that do not exist."""
+    """Return commands, settings and paths in a page that do not exist."""
     wrong = [
         f"{line}: {word}"
         for line in lines(text)
@@ -96,7 +96,7 @@ def unknown(text: str) -> list[str]:
 
 
 def exists(path: str) -> bool:
-    """Return whether a file of the tree exists, or a module of this path; NAME is no name."""
+    """Return whether a file or module of this path exists; NAME is a placeholder."""
     place = ROOT / path
     return place.exists() or place.with_suffix(".py").exists() or Path(path).stem == "NAME"
 

@@ -1,4 +1,4 @@
-"""docs/CONTRACT.md names a test for each row of the contract, and each test exists."""
+"""docs/CONTRACT.md names an existing test for each row of the contract."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOURCE = ROOT.parent / "shared" / "contract.md"
 
 
 def exists(file: str, function: str, case: str) -> bool:
-    """Whether a file has this test, with a case of this name."""
+    """Return whether a file has this test, with a case of this name."""
     path = ROOT / file
     if not path.is_file():
         return False

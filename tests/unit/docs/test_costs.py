@@ -1,4 +1,4 @@
-"""docs/COSTS.md: its numbers are the roles', the benchmarks' and the assumptions', no others."""
+"""docs/COSTS.md: all numbers come from the roles, the benchmarks or the assumptions."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_sums_of_the_table_measured_by_hand_are_right() -> None:
     all_new = next(value for name, value in rows.items() if "every image changed" in name)
     assert float(all_new) == pytest.approx(images + content + about + verifier, abs=0.11)
     whole = float(rows["full bundle of 1.0.0"])
-    # Headers and padding of the archive are the rest.
+    # The rest is headers and padding of the archive.
     assert 0 < whole - (images + packages + wheels + content + about + verifier) < 2
     assert "50 MB" in PAGE
     assert round(6 * float(rows["delta to a release in which only app code changed"])) == 50

@@ -1,4 +1,4 @@
-"""docs/DEPLOYMENT_STRATEGY.md: its tables are the program's, its names those of the workflows."""
+"""docs/DEPLOYMENT_STRATEGY.md: its tables match the program, its names match the workflows."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "DEPLOYMENT_STRATEGY.md").read_text()
 WORKFLOWS = "".join(path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml"))
 
-#: What bundle/release.yml says, and the last tag, in the page's examples of commits that have none.
+#: Declared version and last tag, for the page's examples of commits without a tag.
 CASES = [("1.1.0", "1.0.0"), ("1.0.0", "1.0.0"), ("1.1.0", "1.1.0-rc.1")]
 
 
@@ -61,7 +61,7 @@ def test_the_time_that_tests_may_take_is_the_jobs() -> None:
     longest = max(job["timeout-minutes"] for job in ci.values())
     assert f"on 2 cores.\n  It may take {ci['test']['timeout-minutes']}.\n" in PAGE
     assert ci["test"]["timeout-minutes"] == longest
-    # Half as long again as the slowest run that the page names.
+    # The limit is half as long again as the slowest run on the page.
     runs = re.search(r"`make test`: (\d+) and (\d+) minutes", PAGE)
     assert runs is not None
     assert longest >= 1.5 * max(map(int, runs.groups()))
@@ -107,6 +107,6 @@ def test_the_runbook_says_that_the_smoke_test_stores_items() -> None:
     (row,) = re.findall(r"^\|.*`play playbooks/smoke\.yml`.*$", page, re.MULTILINE)
     assert "changes nothing" not in row
     assert "stores two items per app host" in row
-    # What the row counts: every request goes out this often.
+    # The row counts two rounds of requests per app host.
     tasks = (ROOT / "roles" / "swap" / "tasks" / "smoke.yml").read_text()
     assert 'rounds: "{{ swap_app_hosts | length * 2 }}"' in tasks

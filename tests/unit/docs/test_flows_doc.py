@@ -1,4 +1,4 @@
-"""The pictures of zones and flows in the documents are the table that the firewall is made from."""
+"""The pictures of zones and flows in the documents match the table behind the firewall."""
 
 import copy
 import re
@@ -21,14 +21,14 @@ def test_a_changed_port_changes_table_and_picture() -> None:
 
 
 def arrows() -> set[tuple[str, int, str]]:
-    """Return (from, port, to) of every arrow of the picture in the document."""
+    """Return (from, port, to) for each arrow of the picture in the document."""
     picture = flows_doc.DOCUMENT.read_text().partition(flows_doc.SYSTEM)[2]
     found = re.findall(r'^  (\S+) -- "([\d, ]+)" --> (\S+)$', picture, re.MULTILINE)
     return {(start, int(one), end) for start, ports, end in found for one in ports.split(", ")}
 
 
 def test_every_arrow_is_a_flow_and_every_flow_an_arrow() -> None:
-    """Read independently of the generator: who sends, which number, in which zone it ends."""
+    """Read the picture independently of the generator: source, port and zone of the target."""
     zone_of = {
         container: zone
         for zone, services in flows_doc.containers(EXPECTED).items()
@@ -43,7 +43,7 @@ def test_every_arrow_is_a_flow_and_every_flow_an_arrow() -> None:
         for flow in SITE["site_flows"]
         for port in flow["ports"]
     }
-    # Nothing of the same host asks Grafana.
+    # No client on Grafana's own host connects to it.
     assert drawn == allowed - {("self", SITE["site_ports"]["grafana"], "monitor")}
 
 

@@ -1,4 +1,4 @@
-"""docs/INSTALL.md is true: its commands work as they are written and print what it shows."""
+"""The commands of docs/INSTALL.md work as written and print what it shows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ORDER = [
     "status",
     "smoke",
 ]
-#: Of this test alone: the site's hosts are this machine.
+#: Settings of this test: the site's hosts are this machine.
 HERE = {
     "ansible_connection": "local",
     "ansible_become": False,
@@ -41,7 +41,7 @@ HERE = {
 
 
 class Jump:
-    """A jump host whose `/opt/airlift` is a folder and whose site's hosts are itself."""
+    """A jump host whose `/opt/airlift` is a temporary folder, and whose site runs on itself."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,7 +55,7 @@ class Jump:
         (folder / "password").write_text("right\n")
 
     def unpack(self) -> None:
-        """Put what an import leaves where the page expects it."""
+        """Create what an import leaves in the page's folders."""
         release = self.home / "releases" / "1.0.0"
         release.mkdir(parents=True)
         manifest: dict[str, Any] = {"version": "1.0.0", "serial": 1, "architecture": "amd64"}
@@ -67,7 +67,7 @@ class Jump:
         (self.home / "current").symlink_to("releases/1.0.0")
 
     def type(self, mark: str) -> subprocess.CompletedProcess[str]:
-        """Type a block of the page; only places and the vault's prompt are others."""
+        """Run a block of the page with this test's paths and password file."""
         script = self.here(COMMANDS[mark])
         env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "USER": os.environ.get("USER", "root")}
         env["PATH"] = f"{self.tools}:{env['PATH']}"
@@ -83,12 +83,12 @@ class Jump:
         )
 
     def here(self, text: str) -> str:
-        """Return a text of the page with this test's places, and a file for the vault's prompt."""
+        """Replace the page's paths by this test's, and the vault's prompt by a file."""
         text = text.replace("/opt/airlift", str(self.home))
         return text.replace("acme@prompt", f"acme@{self.folder / 'password'}")
 
     def findings(self) -> set[tuple[str, str]]:
-        """Return what preflight has against inventory and keys, as host and check."""
+        """Return preflight's findings about inventory and keys, as host and check."""
         path = self.site / ".airlift" / "preflight.json"
         rows = json.loads(path.read_text())["errors"] if path.exists() else []
         found = {(row["host"], row["check"]) for row in rows}
@@ -144,7 +144,7 @@ def test_a_site_described_as_the_page_says_has_what_preflight_wants(tmp_path: Pa
     assert [one["client"] for one in listed] == ["billing"]
 
 
-#: Words of output that only a real site prints, and where they are made.
+#: Output that only a real site prints, and the file that contains it.
 MADE = [
     ("output of preflight", "TO CARRY", "roles/images/filter_plugins/images_cost.py"),
     ("output of install", "(its documentation at /docs)", "roles/edge/tasks/prove.yml"),

@@ -1,4 +1,4 @@
-"""docs/MONITORING.md lists each metric once, as code, rules and dashboards have it."""
+"""docs/MONITORING.md lists each metric of code, rules and dashboards once."""
 
 import re
 
@@ -12,12 +12,12 @@ PAGE = metrics_doc.DOCUMENT.read_text()
 
 
 def part(name: str) -> str:
-    """Return the generated part of this name."""
+    """Return the generated part with this name."""
     return PAGE.partition(f"<!-- {name}: made by")[2].partition(f"<!-- end of {name} -->")[0]
 
 
 def first_cells(name: str) -> list[str]:
-    """Return what the rows of a generated table are about."""
+    """Return the first cells of a generated table."""
     return re.findall(r"^\| `([^`]+)` \|", part(name), re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""Files and commands that people look for, under the names that they expect."""
+"""Files and make targets with conventional names exist."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TARGETS = ["build", "run", "test", "lint", "fmt", "clean"]
 
 
 def dry_run(target: str) -> str:
-    """Return what make would type for a target."""
+    """Return the commands that make would run for a target."""
     return subprocess.run(
         ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -60,7 +60,7 @@ def test_make_run_starts_the_stack() -> None:
 
 
 def make_help(*, terminal: bool, **settings: str) -> str:
-    """Return what `make help` prints, on a terminal or into a file."""
+    """Return the output of `make help`, on a terminal or in a pipe."""
     reader, writer = pty.openpty() if terminal else os.pipe()
     env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     process = subprocess.Popen(["make", "help"], cwd=ROOT, env=env | settings, stdout=writer)
@@ -70,7 +70,7 @@ def make_help(*, terminal: bool, **settings: str) -> str:
         while block := os.read(reader, 65536):
             said += block
     except OSError:
-        pass  # Linux ends a terminal's last read so.
+        pass  # Linux reports the end of a terminal as an error.
     os.close(reader)
     assert process.wait() == 0
     return said.decode().replace("\r\n", "\n")

@@ -1,4 +1,4 @@
-"""docs/ON_CALL.md has an entry for each alert and each line of status, and no other."""
+"""docs/ON_CALL.md has exactly one entry for each alert, and names each line of status."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LOGIC = sorted((ROOT / "roles" / "status" / "logic").glob("*.py"))
 
 ALERTS = [rule["alert"] for rule in rules() if "alert" in rule]
 ENTRIES = dict(re.findall(r"^### (.*)\n\n((?:(?!^##).*\n)*)", PAGE, re.MULTILINE))
-#: Headings that are no entry.
+#: Headings that are no entries.
 OTHERS = {"Ask Prometheus"}
-#: What a name in capitals stands for: anything.
+#: Placeholder for a value in a line.
 GAP = "\0"
 
 
 def filled(node: ast.expr) -> str | None:
-    """Return a text of the source with a gap for each value; None when it is no text."""
+    """Return a string of the source with a gap for each value, or None for other expressions."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
@@ -33,7 +33,7 @@ def filled(node: ast.expr) -> str | None:
 
 
 def lines_of_status() -> set[str]:
-    """Return what status may say is wrong: the texts that become a Problem's `found`."""
+    """Return the problems that status can report: the texts that become a Problem's `found`."""
     texts: set[str | None] = set()
     for path in LOGIC:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -55,12 +55,12 @@ def lines_of_status() -> set[str]:
 
 
 def told(text: str) -> re.Pattern[str]:
-    """Return what a heading, or a text in backquotes, has to look like to name a line of status."""
+    """Return a pattern for headings and code spans that name a line of status."""
     return re.compile(".+".join(map(re.escape, text.split(GAP))))
 
 
 def texts_of_status() -> set[str]:
-    """Return every text of the source, for lines that are put together elsewhere."""
+    """Return every string of the source, because some lines are composed elsewhere."""
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in LOGIC)
     found = {
         filled(node) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.expr)

@@ -1,4 +1,4 @@
-"""Pictures of the documents are there, small, and drawn from what they show."""
+"""Pictures of the documents exist, are small, and match their sources."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGEST = 200_000
 
 
 def named() -> set[Path]:
-    """Return the pictures that pages show."""
+    """Return the pictures that pages include."""
     return {
         (page.parent / target).resolve()
         for page in PAGES
@@ -27,7 +27,7 @@ def named() -> set[Path]:
 
 
 def text_of(svg: str) -> list[str]:
-    """Return the lines of a terminal's picture."""
+    """Return the lines of a terminal picture."""
     root = ET.fromstring(svg)  # noqa: S314 - our own file
     return ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
 
@@ -99,7 +99,7 @@ def test_a_demo_is_told_by_ten_of_its_lines() -> None:
     ]
 
 
-#: What the lines of a demo's log are found by, and where it is said.
+#: Text that finds a line in a demo's log, and the file that prints it.
 SAID = [
     ("is imported and current", "bundle/cli/import_release.py"),
     (" the site through Nginx", "scripts/demo.py"),

@@ -18,12 +18,12 @@ from tests.unit.docs.shown import page
 
 SHEET = print_page.TARGET.read_text(encoding="utf-8")
 INSTALL = page("INSTALL.md")
-#: Points of A4.
+#: Size of A4 in points.
 A4 = (595, 842)
 
 
 def listings(sheet: str) -> list[str]:
-    """Return what is to be typed, as a browser copies it."""
+    """Return the commands of the sheet, as a browser copies them."""
     pres = re.findall(r"<pre>(.*?)</pre>", sheet, re.DOTALL)
     return [
         "".join(
@@ -35,7 +35,7 @@ def listings(sheet: str) -> list[str]:
 
 
 def printed(sheet: str) -> PdfReader:
-    """Print the sheet into a file."""
+    """Print the sheet to a PDF file."""
     try:
         program = browser()
     except MissingSourceError as error:

@@ -1,4 +1,4 @@
-"""The pages of docs/proofs are written with a head, in the form of all pages."""
+"""The pages of docs/proofs are written with a head, like all pages."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the README names is there: commands, files, and a reason for every dependency."""
+"""Commands and files that the README names exist, and each dependency has a reason."""
 
 import re
 from pathlib import Path

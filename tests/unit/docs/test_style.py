@@ -1,4 +1,4 @@
-"""What can be held mechanically of how pages are written: their heads, sentences and words."""
+"""Style rules that a program can check: heads, sentences and words of pages."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 from scripts.prose import PAGES, ROOT, Line, head, plain, read, reflow, words
 
-#: README's first screen has an order of its own: what it is, why, how to try it.
+#: README's first screen has its own order: what it is, why, how to try it.
 HEADS = [path for path in PAGES if path != ROOT / "README.md"]
 HEAD = ["For", "Use when", "Time", "You need", "Result"]
 MOST_WORDS = 25
 
-#: Private words, and what to write. Only words that have no second, usual meaning in a page.
+#: Private words and their replacements. Each has no other, usual meaning in a page.
 TERMS = {
     r"\b(the|a|USB|memory) sticks?\b|\bsticks\b": "USB drive",
     r"\bthe release before\b": "the previous release",
@@ -52,17 +52,17 @@ TERMS = {
 
 
 def lines(page: Path) -> list[Line]:
-    """Return a page's headings, cells and lines of prose."""
+    """Return the headings, cells and prose lines of a page."""
     return list(read(page.read_text()))
 
 
 def named(pages: list[Path]) -> pytest.MarkDecorator:
-    """Run a test for each page, named by its path."""
+    """Return a parametrisation by page, named by path."""
     return pytest.mark.parametrize("page", pages, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 def long(line: Line) -> list[str]:
-    """Return the sentences of a line that are too long, or chains of parts."""
+    """Return sentences of a line that are too long or chain parts with semicolons."""
     return [
         sentence
         for sentence in line.sentences()
@@ -71,7 +71,7 @@ def long(line: Line) -> list[str]:
 
 
 def private(line: Line) -> list[str]:
-    """Return the private words of a line, each with what to write."""
+    """Return the private words of a line, each with its replacement."""
     return [
         f"{line.number}: {found[0]!r}: write {better!r}"
         for pattern, better in TERMS.items()
@@ -80,7 +80,7 @@ def private(line: Line) -> list[str]:
 
 
 def broken(line: Line) -> bool:
-    """Say whether a line holds more than one sentence, or less than one."""
+    """Return whether a line holds more or less than one sentence."""
     if line.kind != "prose":
         return False
     ends = re.search(r"[.!?:…][\"')*_\]]*$", line.text) is not None

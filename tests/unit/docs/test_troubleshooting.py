@@ -1,4 +1,4 @@
-"""docs/TROUBLESHOOTING.md has the contract's five cases whole, and what its pages name exists."""
+"""docs/TROUBLESHOOTING.md has the contract's five cases, and all names in its pages exist."""
 
 from __future__ import annotations
 

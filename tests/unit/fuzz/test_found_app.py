@@ -1,4 +1,4 @@
-"""What fuzzing found in the service, each as the smallest input that shows it."""
+"""Regressions from fuzzing: the service, each with its smallest input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.settings import Settings
 
 
 def ask(query: bytes) -> int:
-    """Return the status of a GET whose query is these bytes, as a connection hands them over."""
+    """Return the status of a GET with these query bytes, passed as the connection does."""
     app: Any = create_app(Settings(log_level="critical"))
     scope = {
         "type": "http",
@@ -48,13 +48,13 @@ def test_bytes_in_a_query_that_are_no_utf_8_are_the_clients_error(query: bytes) 
 
 
 def test_such_bytes_are_no_error_of_ours_wherever_they_stand() -> None:
-    """There is no database here."""
+    """The service is asked without a database, so 503 is allowed."""
     assert ask(b"limit=5&after=1&\xff") in {422, 503}
 
 
 @pytest.mark.parametrize("char", "+/")
 def test_a_cursor_has_one_form(char: str) -> None:
-    """Python reads base64's first alphabet along with the one that is asked for."""
+    """Python's decoder also accepts base64's standard alphabet, which a cursor does not use."""
     good = Cursor.of("AA" + "A" * 30).text()
     with pytest.raises(ValueError, match="cursor"):
         Cursor.of(good[:-1] + char)

@@ -1,4 +1,4 @@
-"""What fuzzing found in `bundle/`, each as the smallest input that shows it."""
+"""Regressions from fuzzing: `bundle/`, each with its smallest input."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def wheel(method: int) -> bytes:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("tiny-1.dist-info/METADATA", "Name: tiny\nVersion: 1\n")
     raw = out.getvalue()
-    # The method stands at byte 8 of a member's head, and at byte 10 of its entry at the end.
+    # The method is at byte 8 of a member's head, and at byte 10 of its entry at the end.
     entry = raw.index(b"PK\x01\x02")
     packed = method.to_bytes(2, "little")
     return raw[:8] + packed + raw[10 : entry + 10] + packed + raw[entry + 12 :]
@@ -90,7 +90,7 @@ def wheel(method: int) -> bytes:
 def test_a_wheel_that_is_packed_otherwise_is_named_with_a_repair(
     tmp_path: Path, method: int
 ) -> None:
-    """Method 8 is known, and here its stream is damaged."""
+    """Method 8 is known, but its stream is damaged here."""
     path = tmp_path / "tiny-1-py3-none-any.whl"
     path.write_bytes(wheel(method))
     with pytest.raises(Problem, match="cannot be read") as caught:
@@ -116,7 +116,7 @@ def test_a_date_with_a_tab_is_refused_in_words_that_can_be_printed() -> None:
     ],
 )
 def test_a_document_of_another_form_is_not_known_in_a_diff(name: str, odd: Any) -> None:
-    """Nobody may have signed for it; it was a traceback where the diff was printed."""
+    """Such a document may be unsigned; it used to crash the diff."""
     path = documents.DOCUMENTS[name].path
     empty: dict[str, Any] = {"settings": {}, "renamed": {}, "migrations": []}
     empty |= {"scanned": True, "scanner": "", "findings": []}

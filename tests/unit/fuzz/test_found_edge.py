@@ -1,4 +1,4 @@
-"""What fuzzing found in the edge's agent, each as the smallest input that shows it."""
+"""Regressions from fuzzing: the edge's agent, each with its smallest input."""
 
 from __future__ import annotations
 

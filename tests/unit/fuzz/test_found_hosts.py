@@ -1,4 +1,4 @@
-"""What fuzzing found where hosts read answers and logs, in the smallest inputs that show it."""
+"""Regressions from fuzzing: how hosts read answers and logs, each with its smallest input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fuzzing found in readers of clients' files, each as the smallest input that shows it."""
+"""Regressions from fuzzing: readers of clients' files, each with its smallest input."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_certificate_whose_names_cannot_be_read_is_refused_in_words(
 ) -> None:
     tls = plugin("tls/filter_plugins/tls.py")
     der, key = certificate(Kit(tmp_path, monkeypatch))
-    # A name that is said to be longer than what holds it.
+    # A name whose length field exceeds its container.
     der = der.replace(b"\x82\x0csite.example", b"\x82\x7fsite.example")
     path = tmp_path / "site.pem"
     body = base64.encodebytes(der).decode()

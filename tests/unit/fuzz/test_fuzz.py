@@ -1,6 +1,6 @@
-"""Each parser of foreign bytes is in the table of the fuzzing, and takes a short run of it.
+"""Each parser of foreign bytes is in the fuzz table and passes a short run.
 
-`make soak-fuzz` does the same for an hour, guided by the code that inputs reach.
+`make soak-fuzz` runs the same for an hour, guided by the code that inputs reach.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from tests.fuzz.parser import Case, Kit, Parser, accepted
 from tests.fuzz.table import EXEMPT, PARSERS
 
 ROOT = Path(__file__).resolve().parents[3]
-#: Inputs of each parser, the same each time but for keys.
+#: Inputs per parser, the same in each run except for keys.
 TRIES, TRIES_OF_SLOW = 150, 12
-#: Files that crashed a parser once: NAME-….
+#: Inputs that once crashed a parser: NAME-….
 FOUND = ROOT / "tests" / "fuzz" / "found"
-#: What reads a format. A module with one of these reads bytes of others, or says why it does not.
+#: Signs of a format. A module with one of these needs a row or a reason for its absence.
 READS = re.compile(
     r"json\.loads?\(|int\.from_bytes\(|struct\.unpack|csv\.(Dict)?[rR]eader\(|b64decode\("
     r"|zlib\.|gzip\.GzipFile|tarfile\.open\(|zipfile\.ZipFile\(|yaml[._](safe_)?(load|compose)\("

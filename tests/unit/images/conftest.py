@@ -1,4 +1,4 @@
-"""A cache of its own for every test, and no settings of the machine that runs them."""
+"""Give every test its own cache, without the settings of the machine that runs it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def engine_here() -> None:
 
 @pytest.fixture
 def notes() -> list[str]:
-    """What a build says while it works."""
+    """Collect the messages of a build."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""Tiny images, a stand-in for the engine, and a registry on loopback."""
+"""Tiny images, a stand-in engine, and a registry on loopback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ import pytest
 
 OCI = "application/vnd.oci.image"
 
-# A static program for Linux on amd64 that ends with code 0: exit(0).
+# A static program for Linux on amd64 that exits with 0.
 _CODE = bytes.fromhex("b83c00000031ff0f05")
 TRUE = (
     struct.pack(
@@ -69,7 +69,7 @@ class TinyImage:
 
     @property
     def config(self) -> bytes:
-        # Not the form in which this project writes JSON: its bytes must survive.
+        # Use another format than the project's own JSON: these bytes must stay unchanged.
         return json.dumps(
             {
                 "os": "linux",
@@ -129,7 +129,7 @@ else:
 
 
 def saved_classic(images: list[TinyImage]) -> bytes:
-    """`docker save` of engines up to 24."""
+    """Return the output of `docker save` up to version 24."""
     files: dict[str, bytes] = {}
     entries = []
     for image in images:
@@ -142,7 +142,7 @@ def saved_classic(images: list[TinyImage]) -> bytes:
 
 
 def saved_oci(images: list[TinyImage], *, packed: bool = False) -> tuple[bytes, list[str]]:
-    """`docker save` of newer engines; `packed` as the containerd store does it."""
+    """Return `docker save` of newer engines and image ids; `packed` for the containerd store."""
     files: dict[str, bytes] = {}
     ids = []
     for image in images:
@@ -217,12 +217,12 @@ class Registry:
         return digest
 
     def untag(self, repository: str, tag: str) -> None:
-        """Take a tag away; what it named stays."""
+        """Remove a tag; its image stays."""
         top = self.directory / "data" / "docker" / "registry" / "v2" / "repositories"
         shutil.rmtree(top / repository / "_manifests" / "tags" / tag)
 
     def blob(self, digest: str) -> Path:
-        """Where the registry keeps a blob."""
+        """Return the file in which the registry stores a blob."""
         value = digest.removeprefix("sha256:")
         root = self.directory / "data" / "docker" / "registry" / "v2" / "blobs" / "sha256"
         return root / value[:2] / value / "data"
@@ -269,7 +269,7 @@ def _wait_for(port: int) -> None:
 
 
 def snapshot(directory: Path) -> dict[str, str]:
-    """Every file below a directory with its hash."""
+    """Return the hash of each file below a directory."""
     return {
         os.fspath(path.relative_to(directory)): sha256(path.read_bytes())
         for path in sorted(directory.rglob("*"))

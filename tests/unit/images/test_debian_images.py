@@ -1,6 +1,6 @@
-"""The images, packages and wheels that the product really ships, each used without a network.
+"""The images, packages and wheels that the product ships, each used without a network.
 
-Built once and cached by content; the first run on a machine takes minutes.
+They are built once and cached by content; the first run on a machine takes minutes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FORKY = (
     *("postgres-exporter", "redis-exporter", "nginx-exporter"),
 )
 
-#: By upstream's names.
+#: Programs by upstream's names.
 PROGRAMS = {
     "postgres": "postgres initdb pg_isready pg_ctl psql pg_dump pg_restore pg_dumpall",
     "redis": "redis-server redis-cli redis-check-aof sh date mv rm",
@@ -45,7 +45,7 @@ VERSION = release.load(Path(__file__).parents[3], version=None, serial=None).ver
 
 @pytest.fixture(scope="session")
 def shared_cache() -> Path:
-    """The cache of the person who builds."""
+    """Use the cache of the person who builds."""
     return cache.root()
 
 
@@ -59,12 +59,12 @@ def product(
     engine_here: None, shared_cache: Path, lock: ImageLock, tmp_path_factory: pytest.TempPathFactory
 ) -> Collected:
     layout = tmp_path_factory.mktemp("product") / "layout"
-    # With the version of every other build of this tree: the app's image is built once.
+    # Use the version of all builds of this tree, so that the app's image is built once.
     return collect.collect(lock.path, "debian", VERSION, layout, log=print)
 
 
 def run(image: str, script: str, *options: str, user: str = "0:0") -> str:
-    """Run a script in a container that has no network and nothing to write but a tmpfs."""
+    """Run a script in a read-only container without network; only a tmpfs is writable."""
     fixed = ["--rm", "--network", "none", "--read-only", "--security-opt", "no-new-privileges"]
     done = subprocess.run(
         [
@@ -114,7 +114,7 @@ def test_versions_are_the_packages_and_drift_is_told(product: Collected, lock: I
 @pytest.mark.parametrize("name", [*TRIXIE, *FORKY])
 @pytest.mark.usefixtures("product")
 def test_an_image_has_what_it_needs_and_nothing_of_the_builder(name: str) -> None:
-    """One container for each: upstream's names of its programs, foreign files, packages."""
+    """Check programs, foreign files and packages in one container per image, to save time."""
     programs = PROGRAMS.get(name, "sh")
     found, installed, recorded = run(
         ours(name),
@@ -125,7 +125,7 @@ def test_an_image_has_what_it_needs_and_nothing_of_the_builder(name: str) -> Non
         "dpkg-query -W -f '${Package}_${Version}_${Architecture}\\n' | sort -u; echo =;"
         f"sed -En 's/^[0-9a-f]{{64}}  //p' /{deb_apk.HASHES}",
     ).split("=\n")
-    assert found == "", "rights, files of nobody, or what the build left"
+    assert found == "", "privileged bits, files without an owner, or leftovers of the build"
     assert len(installed.split()) > 50
     assert set(installed.split()) <= set(recorded.split()), "a package without its file's hash"
 
@@ -195,11 +195,11 @@ def test_python_has_its_whole_standard_library(lock: ImageLock) -> None:
 
 @pytest.mark.usefixtures("engine_here")
 def test_an_older_host_without_a_network_gets_an_engine(lock: ImageLock, tmp_path: Path) -> None:
-    """What apt would install; the hosts of the lab install it from the bundle, and run it."""
+    """Simulate the install with apt; the hosts of the lab install it from the bundle and run it."""
     system = systems.load()[0]
     packages.fetch(system, tmp_path / "packages")
     base = recipes.base(lock, system.base.suite, print)
-    # An earlier point release, whose TLS library is older than what the new openssl asks for.
+    # An earlier point release has an older TLS library than the new openssl requires.
     said = run_writable(
         base,
         "V=$(dpkg-query -W -f '${Version}' libssl3t64);"
@@ -240,7 +240,7 @@ def wheelhouse(controller: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_the_wheelhouse_is_complete_for_every_jump_host(
     version: str, controller: Path, wheelhouse: Path, tmp_path: Path
 ) -> None:
-    # Here pip resolves on purpose: nothing that the lock's packages and extras want is missing.
+    # pip resolves here on purpose: the wheelhouse must hold all requirements and extras.
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--isolated", "--no-index"),

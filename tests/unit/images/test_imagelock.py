@@ -1,4 +1,4 @@
-"""The lock: the product's own holds together, and a mistake in it is named with its place."""
+"""The image lock: the product's own is consistent, and an error is reported with its place."""
 
 from __future__ import annotations
 

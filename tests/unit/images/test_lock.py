@@ -1,4 +1,4 @@
-"""`bundle lock` against Debian's docker-registry on loopback: what tags name, written in place."""
+"""`bundle lock` against Debian's docker-registry on loopback writes the tags' digests in place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ZERO = "sha256:" + "0" * 64
 
 
 def both(words: str) -> list[TinyImage]:
-    """An index of two architectures, and one that the product does not know."""
+    """Return images of two supported architectures and an unknown one."""
     return [
         TinyImage([tar({"words": words.encode()})], architecture=name)
         for name in ("s390x", "arm64", "amd64")
@@ -36,7 +36,7 @@ def _mirrored(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def file(registry: Registry, tmp_path: Path) -> Path:
-    """A lock of two images and a base, with comments, as a person would write it."""
+    """Write a lock of two images and a base, with comments, in a person's style."""
     recipes = tmp_path / "recipes"
     recipes.mkdir()
     (recipes / "it.Dockerfile").write_text("FROM scratch\n")
@@ -88,7 +88,7 @@ def test_everything_behind_a_tag_is_written_and_nothing_else(file: Path) -> None
     before = file.read_text().splitlines()
     assert run("--file", file) == 0
     after = file.read_text().splitlines()
-    # What is not a digest is as it was, comments and line breaks included.
+    # All lines without a digest are unchanged, comments and line breaks included.
     kept = [line for line in before if ZERO not in line]
     written = iter(after)
     assert all(line in written for line in kept)
@@ -122,7 +122,7 @@ def test_check_writes_nothing_and_fails_when_a_tag_moved(
     assert "two" not in error["what"]
     assert error["fix"].endswith("python -m bundle lock one")
     assert file.read_bytes() == before
-    # Accepted by name; the others are not asked.
+    # Accept one image by name; the others are not queried.
     assert run("--file", file, "one") == 0
     assert run("--file", file, "--check") == 0
 

@@ -1,4 +1,4 @@
-"""From `docker save` to an OCI layout: nothing twice, nothing changed, nothing that was damaged."""
+"""From `docker save` to an OCI layout: each blob once, unchanged, never a damaged one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DATA = TinyImage([BASE, tar({"data": b"rows"})], env=["B=2"])
 
 
 def keep(_message: str) -> None:
-    """Say nothing."""
+    """Discard the message."""
 
 
 def holds_both(stand_in: StandInEngine) -> None:
@@ -104,10 +104,10 @@ def test_layers_unpack_to_what_the_engine_has_and_the_config_keeps_every_byte(
 
 
 def test_a_verifier_needs_not_unpack_a_layer_to_know_its_size(tmp_path: Path) -> None:
-    """No block has less of the layer than it may: their maximum is hardly more than its size."""
+    """Each block's upper limit is near its size, so their sum is near the layer's size."""
     chance = random.Random(3)
     words = [chance.randbytes(9).hex().encode() for _ in range(200)]
-    # Parts of different kinds, between which an encoder would split a block.
+    # Alternate kinds of data, between which an encoder would split a block.
     parts = [b" ".join(chance.choices(words, k=800)) + chance.randbytes(9_000) for _ in range(120)]
     plain = b"".join(parts)
     (tmp_path / "plain").write_bytes(plain)

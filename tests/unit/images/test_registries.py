@@ -1,4 +1,4 @@
-"""The `registry` source against Debian's docker-registry on loopback, with images of our own."""
+"""The `registry` source against Debian's docker-registry on loopback, with test images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.images.imagekit import TRUE, Registry, TinyImage, free_port, sha
 pytestmark = pytest.mark.docker
 
 PROGRAM = tar({"true": TRUE})
-# Several MB of bytes that do not compress, so that a blob can be damaged in its middle.
+# About 1 MB that does not compress, so that a blob can be damaged in its middle.
 NOISE = bytes(i * 2654435761 >> 13 & 255 for i in range(1 << 20))
 
 
@@ -31,13 +31,13 @@ def image(*, words: str, architecture: str = "amd64") -> TinyImage:
 
 
 def both(words: str) -> list[TinyImage]:
-    """An index: another architecture first, so that taking the first entry would be wrong."""
+    """Return an index whose first entry is another architecture, so that it must not be taken."""
     return [image(words=words, architecture="arm64"), image(words=words)]
 
 
 @pytest.fixture(autouse=True)
 def _mirrored(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the lock names, this registry is asked, and never a public one."""
+    """Send every request to this registry, never to a public one."""
     monkeypatch.setenv("AIRLIFT_REGISTRY_MIRROR", registry.host)
 
 
@@ -87,7 +87,7 @@ def test_the_second_pull_asks_nobody(
 def test_a_pinned_image_is_pulled_whatever_its_tag_means_now(
     now: str, registry: Registry, notes: list[str]
 ) -> None:
-    """A hotfix of an old release is built from what that release was built from."""
+    """A hotfix of an old release uses the same images as that release."""
     old = registry.push(f"library/{now}", "1.0", both("old"))
     if now == "moved":
         assert registry.push(f"library/{now}", "1.0", both("new")) != old
@@ -96,13 +96,13 @@ def test_a_pinned_image_is_pulled_whatever_its_tag_means_now(
     pin = Upstream(f"docker.io/library/{now}", "1.0", old)
     assert pull(pin, BlobCache(), notes.append).config_digest == image(words="old").id
     if now == "moved":
-        assert resolve(pin)[0] != old, "`lock --check` sees it"
+        assert resolve(pin)[0] != old, "`lock --check` reports it"
 
 
 def test_an_index_that_is_not_what_was_pinned_is_refused(
     registry: Registry, notes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever brought it: here a skopeo that does not compare."""
+    """The pinned digest is compared even if skopeo does not, as this stand-in."""
     digest = registry.push("library/swapped", "1.0", both("swapped"))
     program = tmp_path / "bin" / "skopeo"
     program.parent.mkdir()
@@ -158,7 +158,7 @@ def test_no_image_for_this_platform_is_named(registry: Registry, notes: list[str
 
 @pytest.fixture
 def small_product(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tree with a lock of two images and an app on a base, all from the registry."""
+    """Write a lock of two images and an app on a base, all from the registry."""
 
     def no_wheels(_requirements: Path, _controller: Path, dest: Path, **_named: object) -> None:
         (dest / "it.whl").write_text("wheel")
@@ -216,7 +216,7 @@ def test_a_whole_product_from_a_registry(
     assert one["pinned"].startswith("docker.io/library/one:v2.0@sha256:")
     assert one["config_digest"] == image(words="one").id
     assert one["layers"][0]["media_type"].endswith("tar+gzip")
-    # The app is ours: upstream's layers unpack to the same, its own comes on top, zstd.
+    # The app keeps upstream's layers and adds its own, compressed with zstd.
     assert app["diff_ids"][:2] == image(words="base").diff_ids
     assert app["layers"][2]["media_type"].endswith("tar+zstd")
     assert app["pinned"].startswith("docker.io/library/base:v2.0@sha256:")
@@ -228,7 +228,7 @@ def test_a_whole_product_from_a_registry(
     said = len(notes)
     again = collect.collect(small_product, "registry", "3.2.1", layout, log=notes.append)
     assert again == got
-    assert len(notes) == said, f"the second time does no work: {notes[said:]}"
+    assert len(notes) == said, f"the second build did work: {notes[said:]}"
 
 
 @pytest.mark.usefixtures("_clean_engine")
@@ -244,7 +244,7 @@ def test_a_build_that_ends_leaves_the_images_that_another_one_tries(
         assert engine.image_id(others) is None
         assert engine.image_id(mine)
         engine.prune_own()
-        assert engine.image_id(mine), "only what is a day old was left by a killed build"
+        assert engine.image_id(mine), "only images older than a day are leftovers"
 
 
 @pytest.mark.usefixtures("_clean_engine")

@@ -1,4 +1,4 @@
-"""Which source is taken, what drift is, and what an app image is built from."""
+"""The choice of an image source, drift of versions, and the inputs of an app image."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_a_folder_that_could_not_be_filled_leaves_nothing(tmp_path: Path) -> Non
 
 
 def skopeo_says(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The error of a pull whose skopeo ends with these words."""
+    """Return the error of a pull whose skopeo fails with this message."""
     program = tmp_path / "bin" / "skopeo"
     program.parent.mkdir(exist_ok=True)
     (program.parent / "said").write_text(said)
@@ -247,7 +247,7 @@ def test_the_reason_of_a_failed_pull_is_the_registrys_own_word(
 def test_digits_in_a_digest_a_port_or_a_name_are_no_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor are the words of the image's own name."""
+    """The words of the image's own name are no reason either."""
     digest = "sha256:" + "403404429401" * 5 + "4040"
     said = f"reading docker://docker.io/denied/timeout@{digest}: layer 401 of 429: unexpected EOF"
     found = skopeo_says(said, tmp_path, monkeypatch)

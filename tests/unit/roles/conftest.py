@@ -18,7 +18,7 @@ ROLES = ROOT / "roles"
 NAMES = sorted(path.name for path in ROLES.iterdir() if (path / "tasks").is_dir())
 
 
-# A module imports what roles share as Ansible packs it: all of it in one package.
+# Ansible packs all shared modules of the roles into one package, so join their folders.
 ansible.module_utils.__path__ += map(str, sorted(ROLES.glob("*/module_utils")))
 
 
@@ -52,7 +52,7 @@ def options(role: str) -> dict[str, Any]:
 
 
 def run_with_umask(module: str, arguments: dict[str, Any]) -> None:
-    """Run a module of role site on this machine, as sudo with the umask 0077 starts it."""
+    """Run a module of role site on this machine with the umask 0077, as sudo may."""
     done = subprocess.run(
         [
             str(Path(sys.executable).with_name("ansible")),

@@ -1,4 +1,4 @@
-"""What tests of containers on a real engine share."""
+"""Shared parts of tests with containers on a real engine."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 
 import pytest
 
-#: Any image with a shell does.
+#: Any image with a shell works.
 IMAGE = "airlift/redis:debian"
 
 
 def docker(*arguments: str) -> str:
-    """Return what the engine's client prints."""
+    """Return the output of the engine's client."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
 def require_image() -> None:
-    """Skip the test on a machine without the image."""
+    """Skip the test if this machine lacks the image."""
     held = subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False)
     if held.returncode:
         pytest.skip(f"no image {IMAGE}; make images")
 
 
 def settings_in(folder: Path) -> dict[str, Any]:
-    """Return what the role container knows of a site, whose files are in this folder."""
+    """Return the variables of the role container for a site with its files in this folder."""
     return {
         "services": str(folder / "services"),
         "secrets": str(folder / "secrets"),

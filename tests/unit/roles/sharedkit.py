@@ -1,4 +1,4 @@
-"""What the roles render for edges that share an address: by Ansible itself, of an inventory."""
+"""Render with real Ansible what the roles write for edges that share an address."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TEXTS = {
     "keepalived": ("shared_address", "keepalived.conf.j2"),
     "unit": ("shared_address", "airlift-address.service.j2"),
 }
-#: Zones besides the edges.
+#: Addresses of zones besides the edges.
 OTHERS = {"app": "10.0.2.11", "data": "10.0.3.10", "monitor": "10.0.4.10"}
 
 
 def rendered(folder: Path, edges: Mapping[str, str], **settings: Any) -> dict[str, dict[str, str]]:
-    """Return for each edge (name: address) its firewall's table, keepalived's file and unit."""
+    """Return by edge (name: address) its firewall table, and keepalived's file and unit."""
     site = {
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,

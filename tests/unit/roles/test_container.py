@@ -1,4 +1,4 @@
-"""Containers as data: what an entry leaves out, and what the engine gets of it."""
+"""Containers as data: defaults of an entry, and the options that the engine gets."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_wrong_entry_is_refused_by_name(more: dict[str, Any], why: str) -> Non
 
 
 def test_every_container_of_the_roles_is_known_by_its_keys() -> None:
-    """A misspelt key would only be found on a site."""
+    """A misspelt key would otherwise be found only on a site."""
     known = set(action.spec())
     found = 0
     for role in ("postgres", "redis", "edge", "monitoring"):
@@ -176,7 +176,7 @@ def test_the_check_of_a_configuration_sees_it_where_the_container_will() -> None
 
 
 def test_no_role_starts_a_container_by_another_way() -> None:
-    """One role brings containers about; what looks only, or removes images, may do so itself."""
+    """Only one role creates containers; others may query them or remove images."""
     others = [
         str(path.relative_to(ROLES))
         for path in sorted(ROLES.glob("*/tasks/*.yml"))

@@ -20,7 +20,7 @@ packages = module.offline_packages
 RUNNING: dict[str, Any] = {"ServerVersion": "26.1.5", "Driver": "overlay2", "DriverStatus": None}
 RUNNING |= {"DockerRootDir": "/var/lib/docker", "Containers": 3}
 EMPTY = {**RUNNING, "Containers": 0}
-# As engine 26.1's client describes a daemon that is down, and then ends with 0.
+# The client of engine 26.1 describes a stopped daemon like this, and exits with 0.
 DOWN: dict[str, Any] = {"ServerVersion": "", "Driver": "", "DockerRootDir": "", "Containers": 0}
 DOWN |= {"ServerErrors": ["Cannot connect to the Docker daemon"], "DriverStatus": None}
 
@@ -53,7 +53,7 @@ PROGRAMS = {
 
 
 class Host:
-    """A fake host on which nothing is to do."""
+    """A fake host without anything to change."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,7 +81,7 @@ class Host:
         path.chmod(0o755)
 
     def mark(self, *names: str) -> None:
-        """Make the programs say something else."""
+        """Change what the programs answer."""
         for name in names:
             (self.folder / name).touch()
 
@@ -93,7 +93,7 @@ class Host:
         check: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
-        """Bring the engine about; return what the module returns."""
+        """Run the module; return its result."""
         (self.folder / "before.json").write_text(json.dumps(before))
         (self.folder / "after.json").write_text(json.dumps(after))
         given: dict[str, Any] = {"host": "app-1", "minimum": "23.0", "image_store": "overlay2"}
@@ -112,7 +112,7 @@ class Host:
         return found
 
     def calls(self) -> str:
-        """Return what was done to the unit and the network."""
+        """Return the calls for the unit and the network."""
         path = self.folder / "calls"
         return path.read_text() if path.exists() else ""
 
@@ -135,7 +135,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return made
 
 
-# ---------------------------------------------------------------- nothing to do, and each thing
+# ---------------------------------------------------------------- no change, and each change
 def test_nothing_to_do_is_one_answer(host: Host) -> None:
     found = host.bring()
     assert (found["changed"], found["due"], found["changes"], found["diff"]) == (
@@ -188,7 +188,7 @@ def test_what_differs_is_told_and_brought_about(
 def test_a_run_that_was_killed_before_the_restart_is_finished(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is right by then, and the engine does not run with it."""
+    """The file is already correct, but the engine runs without it."""
     module.PIDFILE.write_text("none")
     os.utime(module.PIDFILE, (1, 1))
     os.utime(host.file, (0, 0))
@@ -209,13 +209,13 @@ def test_a_run_that_was_killed_before_the_restart_is_finished(
         ]
         assert (found["changed"], found["due"]) == (True, True)
     assert host.calls() == "restart docker.service\n"
-    # As the engine writes it at its start.
+    # The engine writes this file at its start.
     module.PIDFILE.write_text("none")
     assert host.bring(**more)["changes"] == []
 
 
 def test_a_record_alone_is_due_and_no_change(host: Host) -> None:
-    """Without it, a key that is no longer wanted would stay."""
+    """Without the record, a key that is no longer wanted would stay."""
     host.record.unlink()
     found = host.bring(check=True)
     assert (found["changed"], found["due"]) == (False, True)
@@ -237,7 +237,7 @@ def test_an_engine_that_lost_its_rules_must_make_them_again(mends: bool, host: H
 
 
 def test_rules_that_cannot_be_read_are_not_missing(host: Host) -> None:
-    """A restart would not mend that."""
+    """A restart would not fix that."""
     host.mark("broken")
     with pytest.raises(module.RefusedError, match="firewall rules cannot be read"):
         host.bring()
@@ -313,11 +313,11 @@ def test_newer_packages_are_installed_only_when_asked_for(
     assert host.bring(offered=OFFERED)["outdated"] == []
     said = host.bring(check=True, update=True, offered=OFFERED)
     assert (said["outdated"], said["due"], done) == (["docker.io"], True, [])
-    # First they are copied to the host.
+    # First the packages are copied to the host.
     assert host.bring(update=True, offered=OFFERED)["staged"] == "debian-13"
     said = host.bring(update=True, offered=OFFERED, stage_owner="")
     assert (done, said["outdated"]) == ([["docker.io"]], ["docker.io"])
-    # Without the restart the old program would go on.
+    # Without the restart the old program would keep running.
     assert "restart docker.service" in (host.folder / "calls").read_text()
 
 
@@ -340,7 +340,7 @@ def test_packages_that_only_some_hosts_need_are_installed_there_only(host: Host)
     assert host.bring(systems=systems, check=True)["changes"] == []
     found = host.bring(systems=systems, also=["shared_address"], check=True)
     assert found["changes"] == ["packages: keepalived"]
-    # A system that says nothing of it needs none.
+    # A system without this entry needs no further packages.
     assert host.bring(also=["shared_address"], check=True)["changes"] == []
     with pytest.raises(module.RefusedError, match="keepalived: not installed on app-1"):
         host.bring(systems=systems, also=["shared_address"], repositories=[])
@@ -367,9 +367,9 @@ def test_systems_are_known_by_their_own_release(text: str, name: str, tmp_path: 
     assert packages.system_of(systems, tmp_path / "os")[0] == name
 
 
-# ---------------------------------------------------------------- what it must not hide
+# ---------------------------------------------------------------- containers that must stay visible
 def test_a_stopped_engine_is_started_to_be_asked(host: Host) -> None:
-    """Its containers would vanish as those of a running one do."""
+    """Its containers would disappear like those of a running engine."""
     host.mark("inactive")
     with pytest.raises(module.RefusedError, match="3 containers"):
         host.bring(DOWN, RUNNING, image_store="containerd")
@@ -377,7 +377,7 @@ def test_a_stopped_engine_is_started_to_be_asked(host: Host) -> None:
 
 
 def test_an_engine_that_never_ran_starts(host: Host) -> None:
-    """Its packages were installed, then the run was killed."""
+    """Its packages were installed before the run was killed."""
     host.mark("inactive")
     assert host.bring(DOWN, EMPTY, settings={**SETTINGS, "data-root": "/data"})["changed"]
 
@@ -389,14 +389,14 @@ def test_an_engine_that_does_not_start(configured: bool, host: Host) -> None:
     with pytest.raises(module.RefusedError, match=r"journalctl -u docker\.service") as error:
         host.bring(DOWN, DOWN)
     assert ("unknown whether it has containers" in str(error.value)) is configured
-    assert host.file.exists(), "without a configuration nothing is hidden, and it gets ours"
+    assert host.file.exists(), "our configuration is missing"
 
 
 def test_a_rehearsal_starts_nothing(host: Host) -> None:
     host.mark("inactive")
     found = host.bring(DOWN, RUNNING, check=True)
     assert found["changes"] == ["docker.service: started"]
-    assert (found["rc"], found["stdout"]) == (0, "{}"), "it did not answer, which is no failure"
+    assert (found["rc"], found["stdout"]) == (0, "{}"), "no answer must not be a failure here"
     assert host.calls() == ""
 
 
@@ -442,7 +442,7 @@ def play(folder: Path, text: str, *options: str) -> subprocess.CompletedProcess[
 def test_what_preflight_has_compared_is_not_asked_again(
     due: bool, answer: dict[str, Any], host: Host
 ) -> None:
-    """A rehearsal, because it reads the files of this very machine."""
+    """In check mode, because the task reads files of this machine."""
     (host.folder / "before.json").write_text(json.dumps(answer))
     host.program("dockerd", 'echo "$@" >> "$here/asked"\n' + PROGRAMS["dockerd"])
     more = "container_engine_compared: {due: false}" if not due else "x: 1"
@@ -463,7 +463,7 @@ def test_what_preflight_has_compared_is_not_asked_again(
 
 @pytest.mark.slow
 def test_only_an_answer_is_kept(tmp_path: Path) -> None:
-    """In one run, because most of the time is Ansible's start."""
+    """Use one run, because most of the time is Ansible's start."""
     cases = [
         (name, answer, known)
         for name in ("site_engine", "container_engine_compared")

@@ -1,4 +1,4 @@
-"""What a log says is wrong: one reader, and each place that shows what it found."""
+"""One reader finds the error in a log, and several places show it."""
 
 import json
 import subprocess
@@ -87,7 +87,7 @@ def test_a_line_that_tells_no_error_is_told_when_there_is_none() -> None:
     assert last_error("starting\nready for connections\n") == "ready for connections"
 
 
-# ---------------------------------------------------------------- who shows it
+# ---------------------------------------------------------------- places that show it
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
@@ -106,7 +106,7 @@ def test_the_reason_of_a_command(lines: list[Any], words: str) -> None:
 
 
 def test_a_reason_of_no_text() -> None:
-    """What a template passes may be no str."""
+    """A template may pass a value that is no str."""
     assert app_reason(None) == "None"
     assert app_reason(404) == "404"
 

@@ -1,4 +1,4 @@
-"""A change of files that a process reads again does not end it, asked of a real engine."""
+"""A change of files that a process can reload does not restart it, tested with a real engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READ = ["sh", "-c", "cat /etc/airlift/$HOSTNAME/again.conf /run/secrets/key > /t
 
 
 class Host:
-    """One container of a host, brought about as the role does it."""
+    """One container of a host, created as by the role."""
 
     def __init__(self, folder: Path) -> None:
         (folder / "key").write_text("key 1")
@@ -126,11 +126,11 @@ def test_a_process_that_does_not_take_it_up_is_told(host: Host) -> None:
     host.entry["reload"] = {**host.entry["reload"], "command": ["sh", "-c", "echo no! >&2; exit 1"]}
     told = host.bring()
     assert told["problem"] == "its process does not read its changed files again: no!"
-    assert host.bring()["problem"], "it has still not taken it up"
+    assert host.bring()["problem"], "the process still uses the old file"
 
 
 def test_one_that_was_made_before_there_was_a_reload_stays(host: Host) -> None:
-    """Of a release before: its label is a fingerprint of all files."""
+    """The previous release's label is a fingerprint of all files."""
     reload = host.entry.pop("reload")
     host.bring()
     first = host.identity()

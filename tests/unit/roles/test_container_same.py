@@ -1,4 +1,4 @@
-"""What differs between a container and its data, asked of a real engine."""
+"""Differences between a container and its data, found with a real engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ action = plugin("container/action_plugins/containers.py")
 
 @pytest.fixture
 def wanted(tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """The parameters of a container with something of everything; it does not exist yet."""
+    """Return the parameters of a container that uses every option and does not exist yet."""
     require_image()
     settings = settings_in(tmp_path)
     entry = {
@@ -94,7 +94,7 @@ def test_one_that_was_stopped_or_removed_is_seen(wanted: dict[str, Any]) -> None
 
 
 def test_one_that_the_module_of_the_collection_made_is_the_same(wanted: dict[str, Any]) -> None:
-    """Sites were installed so before: their containers must not be made again."""
+    """Earlier releases installed sites with it: their containers must not be recreated."""
     given = {key: value for key, value in wanted.items() if value is not None}
     program = str(Path(sys.executable).with_name("ansible"))
     command = [program, "-i", "localhost,", "localhost", "-c", "local"]

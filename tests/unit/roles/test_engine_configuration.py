@@ -1,4 +1,4 @@
-"""The engine's configuration: the client's keys stay, ours win, what cannot start is refused."""
+"""The engine's configuration keeps the client's keys, sets ours, and refuses unusable ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ THEIRS: dict[str, Any] = {
     "insecure-registries": ["registry.client"],
     "features": {"buildkit": True},
 }
-#: As engine 26 judges: a key that is also a flag is refused.
+#: Like engine 26, refuse a key that is also a flag.
 DOCKERD = """#!/bin/sh
 echo "$@" >> "$(dirname "$0")/calls"
 case "$*" in
@@ -37,7 +37,7 @@ esac
 
 
 class Host:
-    """A host's files."""
+    """The files of a host."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -103,7 +103,9 @@ def test_what_we_put_there_goes_when_it_is_no_longer_wanted(host: Host) -> None:
     host.path.write_text(json.dumps({**host.now(), "mtu": 9000, "dns": ["10.0.0.53"]}))
     found = host.bring(OURS)
     assert found["changes"] == ["debug"]
-    assert host.now() == {**OURS, "mtu": 9000, "dns": ["10.0.0.53"]}, "theirs since"
+    assert host.now() == {**OURS, "mtu": 9000, "dns": ["10.0.0.53"]}, (
+        "the client has changed mtu since"
+    )
 
 
 def test_options_of_another_log_driver_go_with_it(host: Host) -> None:
@@ -149,7 +151,7 @@ def test_a_key_that_is_also_a_flag_is_refused_before_anything_is_touched(host: H
 
 
 def unit(host: Host, command: str, *more: str) -> None:
-    """Have systemd show a unit, in its own form."""
+    """Let systemd show a unit in its own format."""
     lines = [
         f"ExecStart={{ path=/usr/sbin/dockerd ; argv[]={command} ; ignore_errors=no ; pid=0 }}",
         *more,
@@ -197,7 +199,7 @@ def test_an_engine_that_cannot_judge_is_not_asked_to(host: Host) -> None:
 
 
 def test_what_was_wrong_before_is_not_held_against_it(host: Host) -> None:
-    """Of the engine's own surroundings, for instance a program of its own that is elsewhere."""
+    """The cause is not in our settings: a program of the engine is in another place."""
     host.program("dockerd", "#!/bin/sh\necho 'invalid userland-proxy-path' >&2\nexit 1\n")
     assert host.bring(OURS)["changed"]
 

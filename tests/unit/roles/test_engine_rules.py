@@ -1,4 +1,4 @@
-"""The engine's own firewall rules, with an engine of our own in a network namespace of its own."""
+"""The engine's own firewall rules, with a test engine in its own network namespace."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BASE = {
 }
 
 
-# ---------------------------------------------------------------- what is expected
+# ---------------------------------------------------------------- expected rules
 def test_newer_engines_have_other_chains() -> None:
     found = {"nat": BASE["nat"], "filter": ["-A FORWARD -j DOCKER-FORWARD"]}
     assert module.missing_base(found) == []
@@ -89,7 +89,7 @@ def test_an_engine_that_makes_no_rules(said: str, flags: str, makes: bool, tmp_p
 
 # ---------------------------------------------------------------- a real engine
 class Engine:
-    """An engine whose network nobody else sees."""
+    """An engine in an isolated network."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -154,7 +154,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     if os.geteuid() or not all(map(shutil.which, ("dockerd", "nft", "iptables-save"))):
         pytest.skip("needs root, dockerd, nft and iptables")
     require_image()
-    # The path of a socket is short.
+    # The path of a socket must be short.
     folder = Path(f"/tmp/engine-{os.getpid()}")  # noqa: S108
     folder.mkdir()
     made = Engine(folder)
@@ -189,5 +189,5 @@ def test_a_flushed_ruleset_is_noticed_and_a_restart_mends_it(engine: Engine) -> 
     engine.stop()
     engine.start()
     assert engine.missing() == []
-    # With live-restore nothing of it was interrupted.
+    # live-restore kept the container running throughout.
     assert engine.inside("docker", "inspect", "-f", "{{.State.StartedAt}}", "one") == started

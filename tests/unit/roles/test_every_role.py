@@ -1,4 +1,4 @@
-"""What holds for every role of the tree."""
+"""Rules for every role of the tree."""
 
 import re
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_secrets_are_marked(role: str) -> None:
 
 @pytest.mark.parametrize("role", NAMES)
 def test_names_no_inventory_group(role: str) -> None:
-    """Zones are names of the site; which inventory group is a zone, only the site says."""
+    """Zones are names of the site; only the site's settings assign inventory groups to them."""
     literal = re.compile(r"groups(\.(?!keys|values|items|get)|\[['\"])\w+|group_names")
     allowed = {("site", "vars/main.yml")}
     found = [

@@ -1,4 +1,4 @@
-"""The rules of one host, from the flow table, and how they come to the host."""
+"""The rules of one host, made from the flow table, and their installation on the host."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ TWO_EDGES = {**ZONES, "dmz": ["10.0.1.1", "10.0.1.2"]}
 
 
 def with_vrrp(zones: list[str], address: str, edges: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """Return the rules about the shared address alone."""
+    """Return only the rules about the shared address."""
     found = firewall.firewall_rules(
         [*FLOWS, VRRP],
         host_zones=zones,
@@ -114,7 +114,7 @@ def test_edges_hear_each_other_by_a_protocol_without_ports() -> None:
         ("out", ["10.0.1.2/32"]),
     ]
     for rule in both:
-        # As a number: nft knows the name only where the host has /etc/protocols.
+        # Use the number: nft knows the name only if the host has /etc/protocols.
         assert (rule["protocol"], rule["ports"], rule["containers"]) == (112, [], False)
 
 
@@ -206,9 +206,9 @@ def test_covers() -> None:
     assert not table.covers(["10.0.0.0/24"], "2001:db8::1")
 
 
-# ---------------------------------------------------------------- who applies the rules
+# ---------------------------------------------------------------- the address of the jump host
 def test_the_connection_is_known_where_sudo_passed_no_environment_on() -> None:
-    """As with sudo: the shell of the login has it, the program that root runs has not."""
+    """With sudo, the login shell has the environment, but the program that root runs does not."""
     code = f"""if True:
         import os, sys
         sys.path.insert(0, {str(ROLES / "site/module_utils")!r})
@@ -244,12 +244,12 @@ def test_no_connection_of_ssh_is_no_address(
     process(tmp_path, 8, 1, None)
     assert tools.login_address(9) == ""
     process(tmp_path, 12, 11, b"")
-    assert tools.login_address(12) == "", "the parent ended meanwhile"
+    assert tools.login_address(12) == "", "the parent process ended meanwhile"
     process(tmp_path, 11, 9, b"A=1\0SSH_CONNECTION=10.0.0.5 1 10.0.1.1 22\0B=2\0")
     assert tools.login_address(12) == "10.0.0.5"
 
 
-# ---------------------------------------------------------------- the table of a host
+# ---------------------------------------------------------------- the table on a host
 SYSTEMCTL = """case "$1" in
   is-*) [ -e "$here/$1" ] ;;
   enable) touch "$here/is-enabled" ;;
@@ -260,11 +260,11 @@ esac
 
 
 class Host:
-    """A host with a kernel's table in a file, and systemd's state in others."""
+    """A host with the kernel's table in a file and systemd's state in others."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.kernel = folder, folder / "kernel"
-        # Loads what the file says; lists what was loaded.
+        # A stand-in that loads a file, and lists what was loaded.
         self.program(
             "nft",
             f"""case "$1" in
@@ -302,7 +302,7 @@ class Host:
         return found
 
     def calls(self) -> list[str]:
-        """Return what was done since the last question."""
+        """Return the calls since the last query."""
         path = self.folder / "calls"
         said = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
@@ -323,7 +323,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 def test_the_unit_follows_what_is_confirmed(host: Host) -> None:
-    """A start of the host must not load what may lock the jump host out."""
+    """A start of the host must not load rules that could lock the jump host out."""
     found = host.do("loaded")
     assert (found["changes"], found["unconfirmed"]) == (["the rules changed"], True)
     assert host.kernel.read_text() == "rules"
@@ -414,7 +414,7 @@ def test_all_of_it_is_removed(host: Host) -> None:
     assert host.do("absent")["changes"] == []
 
 
-# ---------------------------------------------------------------- its unit
+# ---------------------------------------------------------------- the unit
 def test_the_unit_follows_the_one_that_flushes() -> None:
     """Debian's nftables.service flushes every table at its start, restart and reload."""
     text = (ROLES / "firewall/templates/airlift-firewall.service.j2").read_text()

@@ -1,4 +1,4 @@
-"""The archive that is streamed where ports cannot be forwarded, and the rule of identity."""
+"""The archive for hosts without port forwarding, and the rule for an image's identity."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ identity = plugin("site/module_utils/image_identity.py")
 
 
 class Store:
-    """Blobs in a folder, and components over them."""
+    """Blobs in a folder, and components that use them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -76,7 +76,7 @@ def test_it_is_an_oci_layout_and_dockers_own(store: Store) -> None:
     index = json.loads(found["index.json"])
     assert index["manifests"][0]["digest"] == component["manifest_digest"]
     (entry,) = json.loads(found["manifest.json"])
-    assert entry["RepoTags"] is None, "a name comes only after the proof"
+    assert entry["RepoTags"] is None, "a name is given only after the check"
     assert found[entry["Config"]] == b"config a"
     assert found[entry["Layers"][0]] == b"base"
     assert json.loads(found["oci-layout"]) == {"imageLayoutVersion": "1.0.0"}
@@ -102,7 +102,7 @@ def test_the_disk_that_images_need_counts_a_shared_layer_once(store: Store) -> N
 
 
 def test_a_layer_counts_only_in_its_place(store: Store) -> None:
-    """The engine knows layers by what lies under them: the same files on another base are new."""
+    """The engine identifies layers by those below them: the same files on another base are new."""
     component = store.component("a", b"other", b"base")
     chains = archive.known_chains([["diff base"]])
     assert archive.layers_to_send(component, chains) == [
@@ -146,7 +146,7 @@ def test_the_right_image_is_accepted() -> None:
     assert engine.difference(COMPONENT, image, "sha256:c") is None
 
 
-# ---------------------------------------------------------------- what no release needs any more
+# ---------------------------------------------------------------- images that no release needs
 OURS = {"airlift/app", "airlift/postgres"}
 
 
@@ -180,9 +180,9 @@ def test_an_image_may_have_no_names_at_all() -> None:
     assert engine.names_of({}, OURS) == []
 
 
-# As much of docker as prune needs, by the rules of the real one: a name is taken off as long as
-# others are left; the last one stays while a container uses the image; and the digests of a
-# repository go with its last tag.
+# A stand-in for docker with the rules that prune needs: a name is removed as long as others are
+# left; the last one stays while a container uses the image; a repository's digests are removed
+# with its last tag.
 FAKE = r"""
 import json, pathlib, re, sys
 state = pathlib.Path(__file__).with_name("state.json")
@@ -307,7 +307,7 @@ def test_an_image_with_two_tags_is_looked_at_once(host: Engine) -> None:
     host.add("sha256:a1", "airlift/app:1.0", "airlift/app:incoming")
     assert engine.prune(COMPONENTS, set(), check=False)["removed"] == ["airlift/app:1.0"]
     assert host.left() == {}
-    # Once to see its names, and once to see that it is gone.
+    # One call reads its names, and one checks that it is gone.
     assert host.calls("inspect") == ["image inspect sha256:a1"] * 2
     assert host.calls("rm") == ["image rm airlift/app:1.0", "image rm airlift/app:incoming"]
 
@@ -329,7 +329,7 @@ def test_the_state_of_the_module_prunes(host: Engine, capsys: pytest.CaptureFixt
 
 
 def test_an_image_that_a_container_uses_keeps_its_names(host: Engine) -> None:
-    """As it is after a pull: the tag, and the registry's digest. The tag says that it is proven."""
+    """After a pull it has the tag and the registry's digest; the tag shows that it is verified."""
     names = ["airlift/postgres:16", "127.0.0.1:5479/airlift/postgres@sha256:p"]
     host.add("sha256:p0", *names, used=True)
     engine.prune(COMPONENTS, set(), check=False)
@@ -338,7 +338,7 @@ def test_an_image_that_a_container_uses_keeps_its_names(host: Engine) -> None:
 
 
 def test_an_image_with_a_digest_of_its_own_repository_counts_as_removed(host: Engine) -> None:
-    """As the containerd store lists every image."""
+    """The containerd store lists all images like this."""
     host.add("sha256:a1", "airlift/app:1.0", "airlift/app@sha256:a1")
     said = engine.prune(COMPONENTS, set(), check=False)
     assert host.left() == {}

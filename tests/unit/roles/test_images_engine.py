@@ -1,4 +1,4 @@
-"""An engine that does not answer is not taken for one without images."""
+"""An engine that does not answer is not treated as one without images."""
 
 import json
 import os
@@ -14,14 +14,14 @@ engine = plugin("images/library/images_engine.py")
 facts = plugin("preflight/library/preflight_facts.py")
 cost = plugin("images/filter_plugins/images_cost.py")
 
-# As engine 26.1's client describes a daemon that is down, and then ends with 0.
+# The client of engine 26.1 describes a stopped daemon like this, and exits with 0.
 DOWN = {"ServerVersion": "", "Driver": "", "DockerRootDir": "", "ServerErrors": ["cannot connect"]}
 UP = {"ServerVersion": "26.1.5", "Driver": "overlay2", "DockerRootDir": "/", "DriverStatus": None}
 IMAGE = {"Id": "sha256:c1", "RootFS": {"Layers": ["sha256:d"]}, "RepoTags": []}
 
 
 class Docker:
-    """A fake client of the engine: answers by subcommand."""
+    """A fake client of the engine that answers by subcommand."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

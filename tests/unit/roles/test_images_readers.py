@@ -1,4 +1,4 @@
-"""Images on their way to a host keep the store from being pruned, whichever way they go."""
+"""Both ways to deliver images to a host protect the store from a prune meanwhile."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def action(store: Path, way: str) -> Any:
-    """The action on a host that lacks the image; the host's part does not exist."""
+    """Return the action for a host that lacks the image; the module on the host is missing."""
     arguments = {"components": COMPONENTS, "store": str(store), "port": 0, "way": way}
     task = MagicMock(args=arguments, check_mode=False, async_val=0)
     made = deliver.ActionModule(

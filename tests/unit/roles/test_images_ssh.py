@@ -1,4 +1,4 @@
-"""What travels over a task's own SSH connection: the tunnel, and the stream where there is none."""
+"""Delivery over a task's own SSH connection: by tunnel, or by stream without forwarding."""
 
 import time
 from pathlib import Path
@@ -12,7 +12,7 @@ deliver = plugin("images/action_plugins/images_deliver.py")
 
 
 class FakeConnection:
-    """As much of the SSH connection plugin as a client needs."""
+    """The part of the SSH connection plugin that the client uses."""
 
     host = "10.0.0.1"
     transport = "ssh"
@@ -123,7 +123,7 @@ def test_a_client_that_does_not_end_is_killed(
 
 @pytest.mark.parametrize("transport", ["ssh", "local"])
 def test_a_stream_ends_in_time(transport: str, tmp_path: Path) -> None:
-    """Also while the other side holds the pipe and reads nothing."""
+    """Even if the other side keeps the pipe open and reads nothing."""
     hanging = FakeConnection(script(tmp_path, "exec sleep 60"))
     hanging.transport = transport
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Settings of the kernel: set now and kept, and never in the way of an installation."""
+"""Kernel settings are applied now and at boot, and never stop an installation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORWARD = {"net.ipv4.ip_forward": 1}
 
 
 class Kernel:
-    """A kernel's settings in a folder."""
+    """The kernel's settings in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.file = folder / "sys", folder / "sysctl.d/99-zz-airlift.conf"

@@ -1,4 +1,4 @@
-"""`keys.yml`: what it takes, what it refuses, what it shows; the play itself on the jump host."""
+"""`keys.yml`: accepted, refused and displayed values, and the play itself on the jump host."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_two_keys_of_one_client_must_differ() -> None:
 def stored(*rows: dict[str, Any]) -> str:
     plain = {"label": None, "scopes": list(SCOPES), "rate_limit_per_min": None, "origin": "file"}
     plain |= {"revoked_at": None, "revoked_by": None}
-    # The service may log on the same stream.
+    # The service may write log lines to the same stream.
     return '{"event": "a line of the log"}\n' + json.dumps([plain | row for row in rows]) + "\n"
 
 
@@ -176,7 +176,7 @@ def test_what_was_decided_by_hand_is_only_shown(rows: list[dict[str, Any]], stat
     assert "Next:" not in said
 
 
-# --- The play on a site that is not installed yet: all of it that the jump host does ---------
+# --- The play on a site that is not installed yet: its complete part on the jump host --------
 
 
 class Jump:
@@ -236,7 +236,7 @@ class Jump:
 
 
 def one_after_another(folder: Path, requests: list[dict[str, Any]]) -> Path:
-    """The role with each request in one run: most of the time is Ansible's start."""
+    """Run the role with each request in one run: most of the time is Ansible's start."""
     tasks = []
     for number, asked in enumerate(requests):
         said = f"REFUSED {number}: {{{{ ansible_failed_result.msg }}}}END"
@@ -266,7 +266,7 @@ def test_the_play_on_the_jump_host(tmp_path: Path) -> None:
     }
     assert "install.yml puts it into effect" in said
     assert jump.view().startswith("# secrets\napp_api_keys:\n")
-    # Shown on the terminal only.
+    # The key is shown only on the terminal.
     log = (tmp_path / "log").read_text()
     assert "Change the list in the inventory" in log
     assert "airlift_" not in log
@@ -317,7 +317,7 @@ def test_the_play_refuses(tmp_path: Path) -> None:
         "acme runs release 1.1.0 (serial 2); this is release 1.0.0 (serial 1). Run it there" in said
     )
     assert "/1.1.0 && ./venv/bin/ansible-playbook -i" in said
-    # The release that serves, and every app host down: told in one sentence.
+    # With an active release and no app host reachable, one sentence reports it.
     state |= {"release": "1.0.0", "serial": 1}
     (tmp_path / "data" / "swap" / "state.json").write_text(json.dumps(state))
     down = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}

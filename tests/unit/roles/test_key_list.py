@@ -1,4 +1,4 @@
-"""The list of API keys in a site's files: only it changes, whatever the file looks like."""
+"""The list of API keys in a site's files is edited without changing anything else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHA = f"key_sha256: '{ZEROS}'"
 OLD = {"client": "old", "key_sha256": ZEROS}
 NEW = {"client": "new", "key_sha256": "1" * 64, "scopes": ["predict"], "label": "night: run"}
 
-#: What a file may look like; each lists OLD and nothing else, or nothing.
+#: Forms of a file; each lists only OLD, or nothing.
 WITH_ONE = {
     "block": f"a: 1  # kept\n{NAME}:\n  # who\n  - client: old\n    {SHA}\n\n# b\nb: 2\n",
     "unindented": f"{NAME}:\n- client: old\n  {SHA}  # first\nb: 2\n",

@@ -1,4 +1,4 @@
-"""The vault's file is replaced whole or not at all, and stays what it was; turns; fresh reading."""
+"""The vault's file is replaced as a whole and keeps its form; runs take turns and read again."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_vault_keeps_label_password_mode_and_the_rest(
     text = opened(path, label or "default", "right")
     assert listedit.add(TEXT, NAME, {"client": "new", "key_sha256": "a" * 64}) == text
     assert list(tmp_path.iterdir()) == [path]
-    # And Ansible's own tool agrees.
+    # Ansible's own tool reads the same.
     (tmp_path / "word").write_text("right")
     shown = subprocess.run(
         [
@@ -160,7 +160,7 @@ def test_a_killed_run_leaves_the_whole_old_file_and_the_next_one_tidies_up(tmp_p
     assert process.exitcode == -9
     assert path.read_bytes() == before
     (left,) = set(tmp_path.iterdir()) - {path}
-    # Ansible reads neither hidden files nor this one's contents in clear.
+    # Ansible ignores hidden files, and this one is encrypted.
     assert left.name.startswith(".")
     assert b"s3cret" not in left.read_bytes()
     vaultfile.change(path, library(acme="right"), adding("new"))
@@ -204,7 +204,7 @@ def test_a_turn_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def site(folder: Path, keys: str, **files: str) -> DataLoader:
-    """Make an inventory and what a run has loaded of it."""
+    """Return an inventory, and what a run has loaded of it."""
     variables = folder / "group_vars" / "all"
     variables.mkdir(parents=True)
     (folder / "hosts.yml").write_text("app: {hosts: {app-1: {}, app-2: {}}}\n")

@@ -1,4 +1,4 @@
-"""What the service takes passes Nginx: their limits are one setting."""
+"""Nginx admits what the service accepts: both limits come from one setting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EDGE = ("edge_body_limit", "edge_head_buffers", "edge_read_timeout")
 
 
 def templar(settings: dict[str, Any], **inventory: Any) -> Any:
-    """Evaluates as on the edge of a site whose app zone has these settings."""
+    """Return a templar as on the edge of a site whose app zone has these settings."""
     site, edge = load("site", "vars/main.yml"), load("edge", "defaults/main.yml")
     given = {"site_service_limits": site["site_service_limits"], **{n: edge[n] for n in EDGE}}
     context: dict[str, Any] = {
@@ -29,7 +29,7 @@ def templar(settings: dict[str, Any], **inventory: Any) -> Any:
 
 
 def nginx(settings: dict[str, Any]) -> dict[str, str]:
-    """Return the directives of Nginx that are limits."""
+    """Return the directives of Nginx that set limits."""
     text = (ROLES / "edge/templates/http.conf.j2").read_text()
     wanted = ("client_", "large_client", "send_timeout")
     lines = [line for line in text.splitlines() if line.startswith(wanted) and "{{" in line]
@@ -51,7 +51,7 @@ def test_the_defaults_are_those_of_the_service() -> None:
 
 
 def test_nginx_follows_the_service() -> None:
-    """The values are texts, as an environment has them."""
+    """The values are strings, as in an environment."""
     given = {"MAX_BODY_BYTES": "5242880", "MAX_HEAD_BYTES": "65536"}
     given |= {"HEAD_TIMEOUT_SECONDS": "20", "REQUEST_TIMEOUT_SECONDS": "90"}
     assert nginx(given) == {

@@ -1,4 +1,4 @@
-"""Modes are set, never inherited: sudo and logins of a client may have the umask 0077."""
+"""Modes are set explicitly, because sudo and logins of a client may have the umask 0077."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CREATE = {
     "community.crypto.openssl_privatekey",
     "community.crypto.x509_certificate",
 }
-#: Those that create none. Whoever uses another one decides where it belongs.
+#: Modules that create none. Add each newly used module to one of these lists.
 CREATE_NONE = {
     "ansible.builtin.assert",
-    # Programs: they only ask, or are the swap agent, which sets its own umask.
+    # Programs that only query, or the swap agent, which sets its own umask.
     "ansible.builtin.command",
     "ansible.builtin.debug",
     "ansible.builtin.fail",
@@ -71,14 +71,14 @@ def calls(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             found.add(node.func.id)
-        # `replace` of a text is none that writes.
+        # `replace` of a string writes nothing.
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             found.update({node.func.attr} - {"replace"})
     return found
 
 
 def imported(path: Path) -> set[Path]:
-    """Return a module, and what it shares with others."""
+    """Return a module and the shared modules that it imports."""
     reached, due = {path}, [path]
     while due:
         for node in ast.walk(ast.parse(due.pop().read_text())):
@@ -88,12 +88,12 @@ def imported(path: Path) -> set[Path]:
             new = {UTILS[name] for name in names if name in UTILS} - reached
             reached |= new
             due += new
-    # It has the functions that write; those who call them do.
+    # Exclude host_tools, which defines the functions that write: their callers count.
     return reached - {UTILS["host_tools"]}
 
 
 def begins_with_answer(module: Path) -> bool:
-    """Return whether a module begins and ends as most do."""
+    """Return whether a module has the usual beginning and end."""
     return "from ansible.module_utils.host_module import answer" in module.read_text()
 
 
@@ -106,7 +106,7 @@ def test_every_module_that_writes_sets_its_umask(module: Path) -> None:
 
 @pytest.mark.slow
 def test_a_folder_is_for_all_though_the_caller_is_not(tmp_path: Path) -> None:
-    """As sudo with the umask 0077 starts it."""
+    """sudo with the umask 0077 starts it like this."""
     (tmp_path / "sys").mkdir()
     (tmp_path / "sys/x").write_text("0")
     given: dict[str, Any] = {"settings": {"x": 1}, "root": str(tmp_path / "sys")}

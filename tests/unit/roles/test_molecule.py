@@ -1,4 +1,4 @@
-"""A molecule scenario whose playbooks are missing passes with a warning. Not here."""
+"""Each molecule scenario has its playbooks, because molecule only warns about missing ones."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import yaml
 from tests.unit.roles.conftest import ROOT
 
 SCENARIOS = sorted(path.parent for path in (ROOT / "molecule").glob("*/molecule.yml"))
-# Actions that need no playbook of their own: they run converge's.
+# Actions that run converge's playbook.
 CONVERGE = {"converge", "idempotence", "check", "syntax"}
 NONE = {"dependency", "cleanup"}
 

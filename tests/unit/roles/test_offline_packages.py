@@ -1,4 +1,4 @@
-"""The policy that keeps services down while packages are installed does not stay."""
+"""The policy that stops services from starting during an installation is removed."""
 
 import subprocess
 from pathlib import Path

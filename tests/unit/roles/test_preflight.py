@@ -113,7 +113,7 @@ def test_a_placeholder_is_no_value(
 
 
 def test_a_secret_that_may_be_missing_is_not_what_everybody_knows() -> None:
-    """An API key that says CHANGE-ME would open the service."""
+    """A placeholder such as CHANGE-ME as an API key would open the service."""
     option = settings.Option("web_key", "web", False, True, "A key.", {})
     for value, found in (("CHANGE-ME", 1), ("", 0), ("x", 0)):
         rows = missing({"web_key": option}, {"a": {"web_key": value}, "b": {}})

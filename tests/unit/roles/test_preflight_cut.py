@@ -112,10 +112,10 @@ def test_a_wrong_flow_table_is_another_finding() -> None:
     assert filters.preflight_cut([NTP], {**SITE, "flows": wrong}) == []
 
 
-# ---------------------------------------------------------------- what the host tells
+# ---------------------------------------------------------------- the host's facts
 @contextlib.contextmanager
 def pair(address: str) -> Iterator[tuple[int, int]]:
-    """Two sockets of this process that are connected; yields their ports."""
+    """Yield the ports of two connected sockets of this process."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, 0), family=family) as server:
         port = server.getsockname()[1]
@@ -145,7 +145,7 @@ def test_connections_with_other_hosts_only_and_by_the_port_that_is_served() -> N
             listed("tcp", "10.0.3.1:40001", "10.9.0.4:389", "01"),
             listed("tcp", "10.0.3.1:40002", "10.9.0.5:389", "02"),
             listed("udp", "10.0.3.1:40003", "10.9.0.1:123", "01"),
-            # Ended, of this host with itself, over loopback, waiting.
+            # Ended; of this host with itself; over loopback; waiting.
             listed("tcp", "10.0.3.1:40004", "10.9.0.6:389", "06"),
             listed("tcp", "10.0.3.1:40005", "10.0.3.1:9102", "01"),
             listed("tcp", "127.0.0.1:40006", "127.0.0.53:53", "01"),
@@ -167,7 +167,7 @@ def test_an_ipv4_peer_of_an_ipv6_socket_is_one() -> None:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fake host: programs in a folder, and two files."""
+    """Return a fake host: programs in a folder, and two files."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(plugin("site/module_utils/host_tools.py"), "PLACES", str(tmp_path))
     monkeypatch.setattr(sys.modules["ansible.module_utils.host_tools"], "PLACES", str(tmp_path))
@@ -250,7 +250,7 @@ def test_every_firewall_that_is_told_has_its_command() -> None:
     [(None, False), (["name=apparmor", "name=seccomp"], False), (["name=selinux"], True)],
 )
 def test_an_engine_with_selinux_is_told_with_the_labels(options: Any, told: bool) -> None:
-    """As text: no host with SELinux was at hand."""
+    """Only parsing is tested: no host with SELinux was available."""
     data, site = load("preflight", "vars/main.yml"), load("site", "defaults/main.yml")
     names = ("site_services_dir", "site_secrets_dir", "site_config_dir", "site_data_dir")
     context = {name: trust_as_template(site[name]) for name in names}
@@ -266,4 +266,6 @@ def test_an_engine_with_selinux_is_told_with_the_labels(options: Any, told: bool
     assert pattern
     assert re.fullmatch(pattern[1], "/etc/airlift/secrets/app/database_password")
     assert re.fullmatch(pattern[1], "/var/lib/airlift/postgres")
-    assert not re.fullmatch(pattern[1], "/etc/airlift/firewall.nft"), "systemd's, not a container's"
+    assert not re.fullmatch(pattern[1], "/etc/airlift/firewall.nft"), (
+        "this file is read by systemd, not by a container"
+    )

@@ -40,13 +40,13 @@ IMAGE = {"Id": "sha256:c1", "RootFS": {"Layers": ["sha256:d"]}, "RepoTags": ["ai
 
 # ---------------------------------------------------------------- the jump host's part
 def told(*, root: bool, ahead: float = 0.0) -> dict[str, Any]:
-    """What a host answers: only root is told of the engine."""
+    """Return the answer of a host; only root learns about the engine."""
     clock = [time.time() + ahead, time.time() + ahead]
     return {"facts": {"os": {}, **({"engine": {}} if root else {})}, "clock": clock}
 
 
 def raised(error: Exception) -> Answer:
-    """An answer that never comes."""
+    """Raise instead of answering."""
 
     def answer() -> dict[str, Any]:
         raise error
@@ -55,7 +55,7 @@ def raised(error: Exception) -> Answer:
 
 
 def asked(*answers: Answer) -> tuple[dict[str, Any], list[bool]]:
-    """Return what the action says of a host that answers so, and which calls were as root."""
+    """Return the action's result for this answer, and which calls were as root."""
     task = MagicMock(args={"components": COMPONENTS, "paths": []}, check_mode=False, async_val=0)
     connection = MagicMock(become=object(), option_definitions={})
 
@@ -70,7 +70,9 @@ def asked(*answers: Answer) -> tuple[dict[str, Any], list[bool]]:
     left, calls = list(answers), []
 
     def execute(**given: Any) -> dict[str, Any]:
-        assert "layers" not in given["module_args"]["components"]["app"], "no host needs them"
+        assert "layers" not in given["module_args"]["components"]["app"], (
+            "hosts do not need the layers"
+        )
         calls.append(connection.become is not None)
         return left.pop(0)()
 
@@ -132,7 +134,7 @@ def test_a_host_that_is_down_is_waited_for_once(silent: Answer) -> None:
 
 @pytest.mark.parametrize("ahead", [60.0, -60.0])
 def test_a_slow_answer_hides_no_wrong_clock(ahead: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host looked at its engine for 20 s; the way there and back took 2."""
+    """The host spent 20 s on its engine; the way there and back took 2 s."""
     monkeypatch.setattr(probe, "time", MagicMock(time=MagicMock(side_effect=[1000.0, 1022.0])))
     there = told(root=True)
     there["clock"] = [1001.5 + ahead, 1021.5 + ahead]
@@ -144,7 +146,7 @@ def test_a_slow_answer_hides_no_wrong_clock(ahead: float, monkeypatch: pytest.Mo
 # ---------------------------------------------------------------- the host's part
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fake client of the engine: a file for each answer, and a line for each call."""
+    """Return a fake client of the engine: a file for each answer, and a line for each call."""
     (tmp_path / "info").write_text(json.dumps(UP))
     (tmp_path / "image").write_text(json.dumps([IMAGE]))
     (tmp_path / "ps").write_text("abc 0.0.0.0:443->443/tcp")
@@ -159,7 +161,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def calls(host: Path) -> list[str]:
-    """Return what the client was asked, without formats and names."""
+    """Return the client's calls without formats and names."""
     file = host / "calls"
     lines = file.read_text().splitlines() if file.exists() else []
     file.unlink(missing_ok=True)
@@ -198,7 +200,7 @@ def test_an_engine_that_is_down_is_told_and_its_images_count_as_missing(host: Pa
 
 
 def test_the_login_is_found_where_sudo_hides_it() -> None:
-    """As root a process sees the environment of those that started it, as here the same user."""
+    """root sees the environment of the processes that started it; here it is the same user's."""
     script = (
         "import sys; sys.path[:0] = sys.argv[1:];"
         "from tests.unit.roles.conftest import plugin;"
@@ -217,7 +219,7 @@ def test_the_login_is_found_where_sudo_hides_it() -> None:
 
 # ---------------------------------------------------------------- what a run keeps of it
 def delivered(known: dict[str, Any], *, check: bool, tmp_path: Path) -> list[str]:
-    """Return what a delivery asks of a host of which this is known, before it brings anything."""
+    """Return what a delivery asks a host about before it sends anything."""
     arguments = {"components": COMPONENTS, "store": str(tmp_path), "port": 0, "way": "auto"}
     task = MagicMock(args={**arguments, "known": known}, check_mode=check, async_val=0)
     keywords = ("connection", "play_context", "loader", "templar", "shared_loader_obj")

@@ -1,4 +1,4 @@
-"""Preflight's rows about the address that edges share."""
+"""Preflight's findings about the address that edges share."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_another_machine_with_the_address_is_a_row_and_another_edge_is_none() ->
     facts = {**FACTS, "answered": ["m2", "m9"]}
     found = rows(shared.of_host(SITE, {**said, "facts": facts}))
     assert found == [("error", "m9 answers for 10.0.1.100 on ens192")]
-    # An edge that was not asked may be the one that answers.
+    # An edge that was not queried may be the one that answers.
     found = rows(shared.of_host(SITE, {**said, "facts": facts, "hardware": ["m2", ""]}))
     assert [level for level, _ in found] == ["warning"]
     assert rows(shared.of_host(SITE, {**said, "facts": {**FACTS, "answered": ["m2"]}})) == []
@@ -107,7 +107,7 @@ def test_the_first_time_the_number_is_told() -> None:
     found = shared.of_host(SITE, {**said, "facts": facts})
     assert rows(found) == [("error", "x is wrong"), ("info", "site_shared_router_id is 51")]
     assert found[0]["fix"] == "correct site_shared_address"
-    assert len(shared.of_host(SITE, {**said, "facts": facts, "first": False})) == 1, "once"
+    assert len(shared.of_host(SITE, {**said, "facts": facts, "first": False})) == 1, "reported once"
 
 
 def test_an_edge_that_leaves_the_inventory_is_told_to_let_the_address_go() -> None:

@@ -1,4 +1,4 @@
-"""A task that handles a secret reports what is wrong and where, but never the secret."""
+"""A task with a secret reports problem and place, but never the secret."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import yaml
 from tests.unit.roles.conftest import ROLES, ROOT
 
 SECRET = "hunter2-hunter2-hunter2"
-#: Their results are secrets themselves.
+#: Files whose results are secrets themselves.
 HIDDEN = {"app/tasks/keys.yml"}
 
 
 def tasks_of(found: Any) -> list[dict[str, Any]]:
-    """Return the tasks of a file, also those inside blocks."""
+    """Return the tasks of a file, including those inside blocks."""
     inner = [one for task in found for part in ("block", "rescue") for one in task.get(part) or ()]
     return [*found, *(tasks_of(inner) if inner else ())]
 
@@ -49,7 +49,7 @@ def test_file_and_reason_without_the_secret(tasks: str, tmp_path: Path) -> None:
     (tmp_path / "play.yml").write_text(PLAY.replace("TASKS", tasks))
     (tmp_path / "host.key").write_text(f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n")
     (tmp_path / "ca.pem").write_text("public\n")
-    # A file where a folder has to be: the same for root as for anybody else.
+    # A file in place of a folder fails for root as for any other user.
     blocked = tmp_path / "blocked"
     blocked.write_text("")
     given: dict[str, Any] = {
@@ -86,5 +86,5 @@ def test_file_and_reason_without_the_secret(tasks: str, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert SECRET not in said
     assert str(blocked) in said
-    assert "File exists" in said or "does not exist" in said, "the reason"
+    assert "File exists" in said or "does not exist" in said, "the reason is missing"
     assert "censored" not in said

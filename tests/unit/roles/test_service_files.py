@@ -1,4 +1,4 @@
-"""Files of a service: exact, atomic, with a fingerprint that tells nothing."""
+"""Files of a service are exact and atomic, and their fingerprint reveals nothing."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ def run(tmp_path: Path, *, check_mode: bool = False, **params: Any) -> dict[str,
 
 @pytest.fixture(autouse=True)
 def _own_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key belongs to root; here it belongs to whoever runs the tests."""
+    """Let the key belong to the user of the tests instead of root."""
     real = service_files.Rights
     monkeypatch.setattr(
         service_files,
@@ -121,7 +121,7 @@ def test_a_path_that_climbs_out_is_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 def test_modes_do_not_come_from_the_callers_umask(tmp_path: Path) -> None:
-    """sudo with umask 0077: folders above the directory must let its user through."""
+    """With umask 0077 under sudo, folders above the directory must still admit its user."""
     arguments = {"directory": str(tmp_path / "a/b/c"), "owner": f"{os.getuid()}:{os.getgid()}"}
     arguments |= {"mode": "0400", "directory_mode": "0500"}
     run_with_umask("service_files", {**arguments, "files": {"d/e": "text"}})

@@ -1,4 +1,4 @@
-"""The probe of a service waits, does not fail, and reports its last answer."""
+"""The probe of a service waits without failing, and reports its last answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ask(url: str, good: list[int], ca: str, seconds: int) -> str:
 
 
 class Service(BaseHTTPRequestHandler):
-    """Answers with the statuses of a list, the last one for ever."""
+    """Server that answers with a list of statuses and repeats the last one."""
 
     statuses: list[int]
 
@@ -36,7 +36,7 @@ class Service(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Discard the message."""
 
 
 @pytest.fixture
@@ -89,9 +89,9 @@ def test_an_authority_that_is_not_there_is_told() -> None:
 
 
 def test_nothing_of_a_site_sends_requests_by_another_way() -> None:
-    """Which would heed a proxy of the host. Tasks have no `uri`: test_modes.py lists their modules.
+    """Other ways would use a proxy of the host. Tasks have no `uri`: see test_modes.py.
 
-    The engine, which may have a proxy, pulls from a loopback address: Go asks no proxy there.
+    The engine may have a proxy, but pulls from a loopback address, for which Go uses no proxy.
     """
     other = re.compile(
         r"urllib\.request|urlopen|^\s*(import|from) (requests|httpx)|\bcurl\b|\bwget\b"

@@ -1,4 +1,4 @@
-"""The wait for a container, with a real engine: it ends when the container will not stay up."""
+"""The wait for a container ends as soon as it cannot stay up, tested with a real engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.roles.conftest import plugin
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 module = plugin("container/module_utils/container_wait.py")
-#: Any image with a shell does.
+#: Any image with a shell works.
 IMAGE = "airlift/redis:debian"
 
 Start = Callable[..., str]
@@ -27,7 +27,7 @@ def docker(*arguments: str) -> str:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a container as the role does: kept up by the engine, with a health check."""
+    """Start a container as the role does: restarted by the engine, with a health check."""
     if subprocess.run(
         ["docker", "image", "inspect", IMAGE], capture_output=True, check=False
     ).returncode:
@@ -65,7 +65,7 @@ def test_one_that_becomes_healthy(start: Start) -> None:
 
 
 def test_one_that_ends_again_and_again_is_given_up(start: Start) -> None:
-    """Long before the time is over, with the error and not with what was said after it."""
+    """The wait ends early, and reports the error instead of later log lines."""
     script = "echo '# Bad file format reading the append only file'; echo bye; exit 1"
     problem, _ = wait(start(script), seconds=600)
     assert problem == (
@@ -74,7 +74,7 @@ def test_one_that_ends_again_and_again_is_given_up(start: Start) -> None:
 
 
 def test_one_in_a_long_loop_is_started_again_first(start: Start) -> None:
-    """What it lacked is there now; the engine would let it wait for up to a minute."""
+    """Its dependency is available now, but the engine would wait up to a minute."""
     name = start("test -e /tmp/mended && exec sleep 600; echo cannot find it; exit 1")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The address that edges share: where it goes, who has it, and keepalived's file and unit."""
+"""The shared address of edges: its interface, its holder, and keepalived's file and unit."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SHARED = "10.0.1.100/24"
 
 
 class Host:
-    """A host whose programs are of paper; a mark is a file beside them."""
+    """A host with fake programs; a mark is a file beside them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,7 +83,7 @@ class Host:
         path.chmod(0o755)
 
     def bring(self, state: str = "present", *, check: bool = False, **given: Any) -> list[str]:
-        """Bring the address about; return what changed."""
+        """Run the module; return its changes."""
         options = {"state": state, "host": "edge-1", "address": "10.0.1.10", "shared": SHARED}
         options |= {"interface": "", "path": str(self.path), "unit": str(self.unit)}
         options |= {"content": "on @interface@\n", "unit_content": "[Unit]\n"}
@@ -93,7 +93,7 @@ class Host:
         return found
 
     def calls(self) -> list[str]:
-        """Return what was called since the last question."""
+        """Return the calls since the last query."""
         path = self.folder / "calls"
         said = path.read_text().split() if path.exists() else []
         path.unlink(missing_ok=True)
@@ -110,7 +110,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 # ---------------------------------------------------------------- the interface
 def test_the_interface_is_found_by_the_hosts_own_address(host: Host) -> None:
     found = addresses.places()
-    assert [one.interface for one in found] == ["ens192", "ens224"], "without Ethernet: none"
+    assert [one.interface for one in found] == ["ens192", "ens224"], (
+        "only Ethernet interfaces count"
+    )
     assert addresses.interface_of(found, "10.0.1.10", SHARED) == "ens192"
     assert addresses.holder(found, "10.0.1.100") == ""
     held = [{**one, "addr_info": [*one["addr_info"], HELD]} for one in LINKS[1:2]]
@@ -143,7 +145,7 @@ def test_without_the_program_ip_it_says_so(host: Host) -> None:
         addresses.places()
 
 
-# ---------------------------------------------------------------- what the module does
+# ---------------------------------------------------------------- the module
 def test_a_new_edge_gets_file_unit_and_start_and_then_nothing(host: Host) -> None:
     assert host.bring() == [
         f"{host.path}: written",
@@ -214,7 +216,7 @@ def test_an_emptied_setting_removes_everything_and_then_nothing(host: Host) -> N
     assert host.calls() == []
 
 
-# ---------------------------------------------------------------- who has the address now
+# ---------------------------------------------------------------- the present holder
 PLACE = addresses.Place("ens192", "10.0.1.10", 24, "00:50:56:00:00:01")
 
 
@@ -228,7 +230,7 @@ def reply(sender: str, mac: bytes, operation: int = 2) -> bytes:
 
 def test_the_segment_is_asked_who_has_it() -> None:
     frame = arp.request(bytes.fromhex("005056000001"), "10.0.1.10", "10.0.1.100")
-    # As tcpdump reads it: request who-has 10.0.1.100 tell 10.0.1.10, length 28.
+    # tcpdump prints it as: request who-has 10.0.1.100 tell 10.0.1.10, length 28.
     assert frame.hex() == (
         "ffffffffffff005056000001080600010800060400010050560000010a00010a0000000000000a000164"
     )
@@ -238,7 +240,7 @@ def test_only_an_answer_for_the_address_counts() -> None:
     mac = bytes.fromhex("0050560000ff")
     assert arp.answer_in(reply("10.0.1.100", mac), "10.0.1.100") == "00:50:56:00:00:ff"
     assert arp.answer_in(reply("10.0.1.101", mac), "10.0.1.100") == ""
-    assert arp.answer_in(reply("10.0.1.100", mac, 1), "10.0.1.100") == "", "a question"
+    assert arp.answer_in(reply("10.0.1.100", mac, 1), "10.0.1.100") == "", "a request is no answer"
     assert arp.answer_in(reply("10.0.1.100", mac)[:30], "10.0.1.100") == ""
     assert arp.answer_in(b"\0" * 60, "10.0.1.100") == ""
 
@@ -266,7 +268,7 @@ def test_what_an_edge_says_before_an_installation(
     assert (found["held"], found["answered"]) == ("ens192", []), "this host would answer itself"
 
 
-# ---------------------------------------------------------------- what follows from the setting
+# ---------------------------------------------------------------- effects of the setting
 @pytest.mark.parametrize(
     ("shared_address", "zones", "names", "packages", "flow"),
     [
@@ -278,7 +280,7 @@ def test_what_an_edge_says_before_an_installation(
 def test_certificate_packages_and_flow_follow_from_the_setting(
     shared_address: str, zones: list[str], names: list[str], packages: list[str], *, flow: bool
 ) -> None:
-    """Without it, nothing on a site is other than before, so no certificate is issued again."""
+    """Without the setting nothing changes on a site, so no certificate is issued again."""
     wanted = {
         "site_shared_ip": load("site", "vars/main.yml")["site_shared_ip"],
         "site_flows_used": load("site", "vars/main.yml")["site_flows_used"],

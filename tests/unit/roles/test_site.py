@@ -1,4 +1,4 @@
-"""The one table of flows, and what the site works out."""
+"""The table of flows, and the values that a site derives."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The site's folder: files that a second operator cannot use, and the command that repairs them."""
+"""Files in the site's folder that a second operator cannot use, and the command to repair them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acts as several users
 
 
 def as_user(user: int, act: Callable[[], Any]) -> Any:
-    """Act as another user, in a child; return what it returned."""
+    """Act as another user in a child process; return its result."""
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         try:
@@ -41,7 +41,7 @@ def as_user(user: int, act: Callable[[], Any]) -> Any:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that other users can enter; each run of pytest closes its own."""
+    """Return a folder that other users can enter; each run of pytest closes its own for them."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -49,7 +49,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def site(open_folder: Path) -> Path:
-    """A site that Alice installed alone."""
+    """Return a site that only Alice has installed."""
     top = open_folder / "acme"
     top.mkdir()
     os.chown(top, ALICE, ALICE)

@@ -1,4 +1,4 @@
-"""Sources that an inventory registers and does not list are told before anything is touched."""
+"""Registered sources that the inventory does not list are reported before any change."""
 
 import json
 import os
@@ -24,7 +24,7 @@ UNSET = sources.defaults(ROLES)
 
 
 def of(*hosts: dict[str, Any]) -> sources.Sources:
-    """What hosts say whose inventory sets some variables."""
+    """Return the sources of hosts with these inventory variables."""
     return sources.of_hosts(sources.of_inventory(hosts, UNSET))
 
 
@@ -49,7 +49,7 @@ def test_each_registered_source_has_to_be_listed() -> None:
     )
     assert found.unlisted == ["api:erp.example:443", "database:own", "root:inbox"]
     assert found.access == {"database:crm": [], "root:open": ["*"]}
-    # Those that may use it now, by name: each release understands that. What is listed stays.
+    # Name the clients that may use it now, which each release understands, and keep listed ones.
     assert listed(found) == {
         "api:erp.example:443": ["billing", "shop"],
         "database:crm": [],
@@ -137,7 +137,7 @@ def test_people_are_told_who() -> None:
 
 
 def environment(clients: dict[str, list[str]]) -> dict[str, str]:
-    """What the service's containers are told of a setting."""
+    """Return the environment variables of the service's containers for a setting."""
     variables = load("app", "vars/main.yml")
     loader = DataLoader()
     context = {
@@ -153,7 +153,7 @@ def environment(clients: dict[str, list[str]]) -> dict[str, str]:
 
 
 def test_a_release_that_takes_a_star_for_a_name_keeps_the_source_open() -> None:
-    """It may stand by, or be rolled back to: there, what is not listed is everybody's."""
+    """An older release may become active again, and opens unlisted sources to everybody."""
     said = environment({"root:inbox": ["*"], "root:shop": ["shop"], "root:none": []})
     assert yaml.safe_load(said["SOURCE_CLIENTS"]) == {"root:shop": ["shop"], "root:none": []}
     assert yaml.safe_load(said["OPEN_SOURCES"]) == ["root:inbox"]
@@ -204,7 +204,7 @@ PLAY = """
 def test_preflight_and_the_plan_see_what_an_inventory_lists(
     tmp_path: Path, listed_here: bool
 ) -> None:
-    """With Ansible itself: the service's role takes no part in either, so its defaults are read."""
+    """Neither preflight nor the plan runs the service's role, so Ansible must read its defaults."""
     inventory = tmp_path / "lab"
     shutil.copytree(ROOT / "inventories/lab", inventory)
     settings_file = inventory / "group_vars/all/main.yml"

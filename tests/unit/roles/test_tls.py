@@ -1,4 +1,4 @@
-"""When a certificate is due."""
+"""Conditions under which a certificate is due."""
 
 import datetime as dt
 import ipaddress
@@ -21,7 +21,7 @@ def name(text: str) -> x509.Name:
 
 
 class Authority:
-    """An authority in a folder."""
+    """A certificate authority in a folder."""
 
     def __init__(self, folder: Path, title: str = "ca") -> None:
         self.folder = folder
@@ -104,7 +104,7 @@ def test_one_for_other_names_is_due(authority: Authority, wanted: list[str], wor
 
 
 def test_one_for_more_names_is_due(authority: Authority) -> None:
-    """A name taken from the inventory must not stay good for years."""
+    """A name that was removed from the inventory must not stay valid for years."""
     assert "for old as well" in due(authority, authority.issue("h", ["h", "old"]), ["h"])
 
 

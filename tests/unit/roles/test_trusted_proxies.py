@@ -1,4 +1,4 @@
-"""Whose X-Forwarded-For the service believes: that of Nginx, wherever it runs."""
+"""The service trusts X-Forwarded-For only from Nginx, wherever it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUBNET = load("site", "defaults/main.yml")["site_container_subnet"]
 
 
 def trusted(zones: list[str], edges: list[str]) -> list[str]:
-    """Return what the service gets on a host in these zones."""
+    """Return the trusted proxies of a service on a host in these zones."""
     context = {
         "site_zones": {"dmz": "dmz"},
         "groups": {"dmz": edges},

@@ -1,4 +1,4 @@
-"""A jump host of small programs: an importer and an ansible-playbook that obey a file of wishes."""
+"""A jump host with stand-ins for the importer and ansible-playbook, controlled by a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[3]
-#: Stands in for what writes to the environment by itself; the rest is as on a jump host.
+#: Variables to keep: other tools write to the environment, too.
 _CLEAN = ("PATH", "HOME", "LANG")
 
 _IMPORTER = """
@@ -74,7 +74,7 @@ if found:
 
 
 class Result(NamedTuple):
-    """How a deployment ended, and what it left."""
+    """The result of a deployment."""
 
     code: int
     output: str
@@ -84,7 +84,7 @@ class Result(NamedTuple):
 
 
 class JumpHost:
-    """The machine of a runner: Airlift's home, a site, a bundle."""
+    """The runner's machine: Airlift's home, a site, a bundle."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -119,26 +119,26 @@ class JumpHost:
         self.bundle = self.make_bundle("1.1.0")
 
     def make_bundle(self, version: str) -> Path:
-        """Put a bundle on the machine."""
+        """Write a bundle to the machine."""
         path = self.root / "dist" / f"airlift-{version}-amd64.tar"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"version": version}))
         return path
 
     def wish(self, **wishes: Any) -> None:
-        """Say how the programs behave from now on."""
+        """Change how the stand-ins behave from now on."""
         path = self.root / "world"
         world = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps({**world, **wishes}))
 
     @property
     def serves(self) -> str:
-        """The release in service."""
+        """Return the active release."""
         return str(json.loads((self.root / "world").read_text())["serves"])
 
     @property
     def calls(self) -> list[str]:
-        """What was called, a line each."""
+        """Return the recorded calls, one per line."""
         return self.calls_file.read_text().splitlines()
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -156,7 +156,7 @@ class JumpHost:
         }
 
     def start(self, phase: str, **more: str) -> subprocess.Popen[str]:
-        """Begin a phase."""
+        """Start a phase."""
         return subprocess.Popen(
             [sys.executable, "-m", "scripts.deploy", phase],
             cwd=ROOT,
@@ -175,18 +175,18 @@ class JumpHost:
         return Result(process.returncode, output, error, self.values(), self.summary())
 
     def values(self) -> dict[str, str]:
-        """Return what was handed to the pipeline."""
+        """Return the outputs for the pipeline."""
         path = self.root / "outputs"
         lines = path.read_text().splitlines() if path.exists() else []
         return dict(line.split("=", 1) for line in lines)
 
     def summary(self) -> str:
-        """Return what the pipeline's page shows, with N for how long things took."""
+        """Return the pipeline's summary, with N for each duration."""
         path = self.root / "summary.md"
         return re.sub(r"\| \d+ \|", "| N |", path.read_text()) if path.exists() else ""
 
 
 def program(path: Path, text: str) -> None:
-    """Write a program."""
+    """Write an executable program."""
     path.write_text(text)
     path.chmod(0o755)

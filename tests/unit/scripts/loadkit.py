@@ -1,4 +1,4 @@
-"""A site for the load generator's tests: answers as the test says, and keeps what it was sent."""
+"""A scripted site for the load generator's tests, which keeps all requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATUS = {"/items": 201, "/api/v1/jobs/trigger": 202}
 
 @dataclass
 class Request:
-    """What the site got; ``before`` counts the requests on its connection so far."""
+    """A request that the site received; ``before`` counts earlier requests on its connection."""
 
     line: str
     headers: dict[str, str]
@@ -42,10 +42,10 @@ class Reply:
 
 @dataclass
 class Site:
-    """A server in a thread of its own. ``None`` for an answer: hang up without a word.
+    """A server in its own thread. If ``behave`` returns ``None``, it closes the connection.
 
-    It also hangs up when a connection is idle for ``idle`` seconds after a request, never because
-    it said so.
+    It also closes a connection that is idle for ``idle`` seconds after a request, always without
+    notice.
     """
 
     behave: Callable[[Request], Reply | None] = lambda _request: Reply()
@@ -86,7 +86,7 @@ class Site:
 
 @contextlib.contextmanager
 def running(site: Site, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Run a site; its URL."""
+    """Run a site; yield its URL."""
     ready, over = threading.Event(), threading.Event()
 
     async def work() -> None:
@@ -95,7 +95,7 @@ def running(site: Site, tls: ssl.SSLContext | None = None) -> Iterator[str]:
         ready.set()
         await asyncio.to_thread(over.wait)
         server.close()
-        await asyncio.sleep(0.05)  # a connection that was just accepted gets its handler
+        await asyncio.sleep(0.05)  # let a new connection get its handler
         for writer in site.writers:
             writer.transport.abort()
 
@@ -110,7 +110,7 @@ def running(site: Site, tls: ssl.SSLContext | None = None) -> Iterator[str]:
 
 
 def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's context for 127.0.0.1, and the file with the authority to trust."""
+    """Return a server's context for 127.0.0.1, and the file of its certificate authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "site")])
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))

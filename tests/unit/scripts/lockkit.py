@@ -1,4 +1,4 @@
-"""A package index in which everything has a newer release, and the pips that are tried on it."""
+"""A package index with a newer release of everything, and the pip versions under test."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ NEWEST = "newest"
 TOO_OLD = {"23.0"} if sys.version_info >= (3, 12) else set()
 _RUN = [line.split()[0].removeprefix("pip==") for line in OLD_PIPS]
 ALL_PIPS = (*(pip for pip in _RUN if pip not in TOO_OLD), NEWEST)
-#: The oldest and the newest; what lies between is tried by `make soak`.
+#: The oldest and the newest; `make soak` also runs those between.
 PIPS = ALL_PIPS if SOAK else (ALL_PIPS[0], NEWEST)
 
 _TOML = "Provides-Extra: toml"
-#: What is locked: release 1.0 of each. Every one has a 2.0, and the extra asks for something else.
+#: Locked packages: release 1.0 of each. Each also has a 2.0 with another extra dependency.
 LOCKED = {
     "probe-tool": ("Requires-Dist: probe-cover[toml]>=1", "Requires-Dist: probe-plain>=1"),
     "probe-cover": (_TOML, "Requires-Dist: probe-toml>=1; extra == 'toml'"),
@@ -50,7 +50,7 @@ NEWER = {
 
 
 def pip_wheel(version: str) -> Path:
-    """The wheel of a pip, fetched once by name and kept in the builder's cache."""
+    """Return the wheel of a pip version, downloaded once and kept in the builder's cache."""
     line = next((line for line in OLD_PIPS if line.startswith(f"pip=={version} ")), None)
     lock = line or wheels._block(ROOT / "requirements" / "controller.txt", "pip")
 
@@ -65,13 +65,13 @@ def pip_wheel(version: str) -> Path:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process's environment without its settings for pip."""
+    """Return this process's environment without its settings for pip."""
     ours = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
     return {**ours, "PIP_CONFIG_FILE": os.devnull, "LC_ALL": "C.UTF-8", **settings}
 
 
 def venv(folder: Path, version: str) -> Path:
-    """The Python of a new environment with the pip of that version."""
+    """Return the Python of a new environment with this pip version."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     packages = next((folder / "lib").glob("python3.*/site-packages"))
     with zipfile.ZipFile(pip_wheel(version)) as archive:
@@ -80,7 +80,7 @@ def venv(folder: Path, version: str) -> Path:
 
 
 def installed(python: Path) -> dict[str, str]:
-    """The packages of an environment whose names begin with `probe`."""
+    """Return the installed packages whose names begin with `probe`."""
     code = (
         "import importlib.metadata as m\n"
         "for d in m.distributions():\n"
@@ -91,7 +91,7 @@ def installed(python: Path) -> dict[str, str]:
 
 
 class Index:
-    """A folder of wheels that is a package index too (PEP 503)."""
+    """A folder of wheels that is also a package index (PEP 503)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -103,9 +103,9 @@ class Index:
                 self.add(name, version, *about)
 
     def add(self, name: str, version: str, *about: str) -> None:
-        """One more release."""
+        """Add a release."""
         file, data = wheel(name.replace("-", "_"), version, {f"{name}.txt": b""}, about)
-        # The name as it is asked for, not as files are called.
+        # The folder has the name in a request, which differs from the file's name.
         (self.files / file).write_bytes(data)
         page = self.folder / "simple" / name / "index.html"
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -114,17 +114,17 @@ class Index:
             out.write(f'<a href="../../files/{file}#sha256={digest}">{file}</a>\n')
 
     def pin(self, name: str, version: str = "1.0") -> str:
-        """A line of a lock."""
+        """Return a line of a lock."""
         data = (self.files / f"{name.replace('-', '_')}-{version}-py3-none-any.whl").read_bytes()
         return f"{name}=={version} --hash=sha256:{hashlib.sha256(data).hexdigest()}\n"
 
     def lock(self, *without: str) -> str:
-        """The lock of the older releases."""
+        """Return the lock of the older releases."""
         return "".join(self.pin(name) for name in LOCKED if name not in without)
 
     @contextmanager
     def served(self) -> Iterator[None]:
-        """Answer on a port of this machine."""
+        """Serve the index on a local port."""
         handler = functools.partial(_Quiet, directory=str(self.folder))
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{server.server_port}/simple/"
@@ -140,4 +140,4 @@ class Index:
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
-        """Say nothing."""
+        """Discard the message."""

@@ -1,4 +1,4 @@
-"""The candidate that CI builds: signed, verified, taken apart; and its key is gone."""
+"""CI's candidate bundle is signed, verified and unpacked, and its key is deleted."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ ABOUT = {
         {"scanned": True, "reason": "", "scanner": "x", "database": "y", "findings": []}
     ).encode(),
 }
-#: Stands in for the build, which takes minutes; signing, verifying and reading are real.
+#: A stand-in for the build, which takes minutes; signing, verifying and reading are real.
 _PYTHON = """
 import os, sys
 from pathlib import Path
@@ -41,7 +41,7 @@ if os.environ.get("SPOIL"):
 
 
 class Tree:
-    """A checkout with the script and a builder in it."""
+    """A checkout with the script and a stand-in builder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -71,7 +71,7 @@ def tree(tmp_path: Path) -> Tree:
     return Tree(tmp_path)
 
 
-def test_it_is_verified_and_what_it_says_of_itself_lies_beside_it(tree: Tree) -> None:
+def test_it_is_verified_and_its_documents_are_written_beside_it(tree: Tree) -> None:
     done = tree.run("--source", "debian")
     assert done.returncode == 0, done.stdout + done.stderr
     for name, text in ABOUT.items():
@@ -94,7 +94,7 @@ def test_one_that_cannot_be_verified_fails_and_nothing_of_it_is_read(tree: Tree)
     assert not (tree.result / "about").exists()
 
 
-def test_what_an_earlier_run_left_is_no_result_of_this_one(tree: Tree) -> None:
+def test_a_result_of_an_earlier_run_is_removed(tree: Tree) -> None:
     assert tree.run().returncode == 0
     (tree.result / "airlift-0.9.0-amd64.tar").touch()
     assert tree.run().returncode == 0
@@ -113,7 +113,7 @@ def test_data_of_the_security_tracker_are_fetched_where_an_address_is_set(
 
 
 def test_a_real_signature_is_what_is_checked(tree: Tree, tmp_path: Path) -> None:
-    """A bundle that somebody else signed does not pass with the candidate's list of signers."""
+    """The candidate's list of signers must reject a bundle that another key signed."""
     assert tree.run().returncode == 0
     (tmp_path / "other").mkdir()
     other = Recipe(files=ABOUT).make(tmp_path / "other.tar", Keys(tmp_path / "other"))

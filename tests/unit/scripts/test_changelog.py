@@ -1,4 +1,4 @@
-"""The changelog is in order, and no release leaves without its date, tag, and a new serial."""
+"""The changelog is well-formed; a release needs a date, a tag and a new serial."""
 
 import datetime as dt
 from pathlib import Path

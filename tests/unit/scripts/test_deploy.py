@@ -1,4 +1,4 @@
-"""A deployment on a jump host: each way in which it ends, with what the site then serves."""
+"""A deployment on a jump host: each outcome, and the release that then serves."""
 
 import fcntl
 import json
@@ -24,13 +24,13 @@ def jump(tmp_path: Path) -> JumpHost:
 
 
 def verbs(jump: JumpHost) -> list[str]:
-    """Return what was called to change or try something, without the looks in between."""
+    """Return the calls without the status checks between them."""
     calls = [re.sub(r"^import .*", "import", call) for call in jump.calls]
     calls = [re.sub(r" -e swap_smoke_release=\S+", "", call) for call in calls]
     return [call for call in calls if call != "status"]
 
 
-# ---------------------------------------------------------------- all of it
+# ---------------------------------------------------------------- complete runs
 def test_a_good_release_is_brought_in_order_and_serves(jump: JumpHost) -> None:
     done = jump.deploy("run")
     assert done.code == 0, done.output + done.error
@@ -48,7 +48,7 @@ def test_a_good_release_is_brought_in_order_and_serves(jump: JumpHost) -> None:
 
 
 def test_a_log_that_nobody_reads_any_more_ends_no_deployment(jump: JumpHost) -> None:
-    """Such as a pager that was quit: half a swap would wait for somebody to continue it."""
+    """Closing the log, like quitting a pager, must not leave a swap half done."""
     with jump.start("run") as process:
         assert process.stdout is not None
         assert process.stdout.readline()
@@ -99,13 +99,13 @@ def test_a_status_that_stays_bad_is_a_failed_smoke_test(jump: JumpHost) -> None:
     assert jump.serves == "1.0.0"
 
 
-def test_a_warning_of_status_is_none(jump: JumpHost) -> None:
+def test_a_warning_is_no_failed_smoke_test(jump: JumpHost) -> None:
     jump.wish(status={"1.1.0": ["warning", "no rollback takes seconds"]})
     assert jump.deploy("run").code == 0
 
 
 def test_what_served_before_the_run_is_not_taken_back(jump: JumpHost) -> None:
-    """Who failed the smoke test was in service before: the previous release is no cure."""
+    """The failing release was active before the run, so the previous release is no fix."""
     jump.wish(serves="1.1.0", imported=["1.0.0", "1.1.0"], smoke={"1.1.0": "no answer"})
     done = jump.deploy("run")
     assert done.code == Outcome.SMOKE.code == 13
@@ -162,7 +162,7 @@ def test_each_finding_of_preflight_is_in_the_summary_with_its_fix(jump: JumpHost
     assert done.code == Outcome.PREFLIGHT.code
     said = f"app-2: 1.2 GB of disk free ({fix}); site: app_api_keys is empty (make one)"
     assert said in done.summary
-    # What an earlier run found says nothing of this one.
+    # Findings of an earlier run do not apply to this one.
     os.utime(jump.site / ".airlift" / "preflight.json", (1, 1))
     jump.wish(findings=[])
     assert "preflight.yml: 2 findings in the table above" in jump.deploy("preflight").summary
@@ -228,7 +228,7 @@ def test_only_the_named_signer_is_accepted_when_one_is_named(jump: JumpHost) -> 
 
 
 def test_make_runs_the_same(jump: JumpHost) -> None:
-    """Its own exit code is 2 for any failure; the outcome is in what it leaves."""
+    """make exits with 2 for any failure; the files that a deployment writes hold its outcome."""
     for target, code in (("deploy", 0), ("deploy-smoke", 0), ("deploy-rollback", 0)):
         done = subprocess.run(
             ["make", target], cwd=ROOT, env=jump.environment(), capture_output=True, check=False
@@ -297,7 +297,7 @@ def test_a_folder_with_one_bundle_is_as_good_as_its_name(jump: JumpHost) -> None
     assert named.code == 0, named.error
 
 
-# ---------------------------------------------------------------- two at once, and ends
+# ---------------------------------------------------------------- concurrent and interrupted runs
 def test_two_deployments_of_a_site_do_not_run_at_once(jump: JumpHost) -> None:
     with (jump.site / ".airlift" / "deploy.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -309,7 +309,7 @@ def test_two_deployments_of_a_site_do_not_run_at_once(jump: JumpHost) -> None:
 def test_what_an_interrupted_run_brought_is_taken_back_by_the_one_that_continues_it(
     jump: JumpHost,
 ) -> None:
-    """It finds the new release in service already, and is not to blame it on somebody else."""
+    """The second run finds the new release active and must still know who deployed it."""
     jump.wish(hang=["upgrade, late"], smoke={"1.1.0": "no answer"})
     with jump.start("run") as process:
         assert process.stdout is not None
@@ -348,7 +348,7 @@ def test_a_signal_ends_the_playbook_and_leaves_a_summary(
     assert process.returncode == Outcome.INTERRUPTED.code == 130
     assert re.search(rf"^upgrade     stopped +\d+  by {number.name}$", output, re.MULTILINE)
     assert "| upgrade | stopped | N | by" in jump.summary()
-    # Nothing is left that would go on: whoever holds the lock is gone.
+    # No playbook of the run may continue: the process that holds the lock has ended.
     deadline = time.monotonic() + 30
     while alive(jump):
         assert time.monotonic() < deadline
@@ -356,7 +356,7 @@ def test_a_signal_ends_the_playbook_and_leaves_a_summary(
 
 
 def alive(jump: JumpHost) -> bool:
-    """Say whether a playbook of this test still runs."""
+    """Return whether a playbook of this test still runs."""
     mark = f"{jump.root}/".encode()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -367,7 +367,7 @@ def alive(jump: JumpHost) -> bool:
     return False
 
 
-# ---------------------------------------------------------------- what a pipeline sees
+# ---------------------------------------------------------------- output for a pipeline
 def test_inside_github_the_log_is_folded_and_obeys_no_playbook(jump: JumpHost) -> None:
     jump.wish(fail={"smoke": "::add-mask::x"})
     output = jump.deploy("smoke", GITHUB_ACTIONS="true").output

@@ -1,4 +1,4 @@
-"""Around a deployment: the bundle comes from its attested build, and people are told."""
+"""Steps around a deployment: fetch the attested bundle, and notify people."""
 
 import http.server
 import json
@@ -14,7 +14,7 @@ import pytest
 from scripts.deploy.outcome import Outcome
 from tests.unit.scripts.deploykit import ROOT, program
 
-#: Stands in for GitHub's client: obeys a file of wishes, and writes down how it was called.
+#: A stand-in for GitHub's client, controlled by a file, that records its calls.
 _GH = """
 import json, pathlib, sys
 world = json.load(open(WORLD))
@@ -39,7 +39,7 @@ BUNDLE = "airlift-1.1.0-amd64.tar"
 
 
 class Runner:
-    """A runner of GitHub's, with its client."""
+    """A GitHub runner with the stand-in client."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -54,7 +54,7 @@ class Runner:
         path.write_text(json.dumps({**world, **wishes}))
 
     def run(self, phase: str, **settings: str) -> tuple[int, str]:
-        """Run a phase; return exit code and all that it said."""
+        """Run a phase; return its exit code and output."""
         done = subprocess.run(
             [sys.executable, "-m", "scripts.deploy", phase],
             cwd=ROOT,
@@ -108,7 +108,7 @@ def test_what_is_not_attested_is_not_deployed(runner: Runner) -> None:
     assert f"{BUNDLE} is not attested by release.yml: Error: no attestations found" in output
 
 
-def test_what_the_same_run_made_only_to_try_does_not_travel(runner: Runner) -> None:
+def test_a_candidate_of_the_same_run_is_not_deployed(runner: Runner) -> None:
     runner.wish(artefacts=["bundle", "candidate"])
     code, output = runner.fetch()
     assert code == 0, output
@@ -158,7 +158,7 @@ def test_a_moving_name_is_never_fetched(runner: Runner) -> None:
 
 # ---------------------------------------------------------------- people
 class Hook(http.server.ThreadingHTTPServer):
-    """A chat system."""
+    """A chat system's webhook."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Receiver)
@@ -177,7 +177,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Discard the message."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`make lint` refuses code for hosts that their oldest Python lacks."""
+"""`make lint` refuses host code that needs a newer Python than the hosts have."""
 
 import shlex
 import subprocess

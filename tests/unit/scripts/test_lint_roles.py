@@ -1,4 +1,4 @@
-"""ansible-lint is left out only when nothing that it reads differs from what passed."""
+"""ansible-lint is skipped only if its input is unchanged since it passed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ echo run >> runs
 
 
 class Tree:
-    """A checkout with a linter that refuses it while there is a file `bad`."""
+    """A checkout with a linter that fails while a file `bad` exists."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

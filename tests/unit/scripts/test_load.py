@@ -1,4 +1,4 @@
-"""The load generator: it starts requests on time, counts rightly, and sees every lost request."""
+"""The load generator starts requests on time, counts correctly, and reports each lost request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.scripts.loadkit import Reply, Request, Site, certificate, runnin
 
 
 def loaded(site: Site, seconds: float = 1, **options: Any) -> Result:
-    """What a load against a site found; without far clients and slow requests unless told."""
+    """Return the result of a load on a site, by default without far clients and slow requests."""
     settings = {"far": 0, "slow_every": 0, "slow_seconds": 0, "timeout": 20} | options
     with running(site) as url, Load(Options(url, **settings)) as load:
         time.sleep(seconds)
@@ -30,7 +30,7 @@ def loaded(site: Site, seconds: float = 1, **options: Any) -> Result:
 ITEMS = {"item": 1}
 
 
-# -------------------------------------------------------------------------------- what is counted
+# -------------------------------------------------------------------------------- counting
 def test_every_request_arrives_once_and_is_accounted_for() -> None:
     site = Site()
     found = loaded(site, 0.6, rate=150, far=0.5)
@@ -100,7 +100,7 @@ def test_phases_and_the_longest_gap() -> None:
     assert "outage" in table
 
 
-# ------------------------------------------------------------------- the race, the negative control
+# ---------------------------------------------------- negative control: races on reused connections
 def assert_lost_on_reuse(found: Result) -> None:
     assert found.failed > 0
     for failure in found.failures:
@@ -118,14 +118,14 @@ def test_hanging_up_on_a_reused_connection_is_seen() -> None:
 
 
 def test_closing_idle_connections_unannounced_meets_requests_on_their_way() -> None:
-    # A request is 10 ms away and so is the close: what is sent from 40 to 60 ms after the last is
-    # lost, although the connection looked open when it was sent. Requests are 50 ms apart.
+    # The request and the close both take 10 ms. A request sent 40 to 60 ms after the last one is
+    # lost, although its connection still looks open. Requests are 50 ms apart.
     found = loaded(Site(idle=0.040), 1.2, rate=20, far=1, clients=1, weights=ITEMS)
     assert_lost_on_reuse(found)
 
 
 def test_announced_closing_loses_nothing() -> None:
-    # The same site under the same load, but it says beforehand that it will hang up.
+    # The same site under the same load, but it announces the close.
     site = Site(lambda _request: Reply(headers="Connection: close\r\n"), idle=0.040)
     found = loaded(site, 0.8, rate=20, far=1, clients=1, weights=ITEMS)
     assert found.failed == 0, str(found)
@@ -188,15 +188,15 @@ def test_a_stall_stops_no_arrivals_and_shows_in_every_latency() -> None:
     found = loaded(Site(stalled), 1.5, rate=50)
     assert found.failed == 0
     assert found.sent == pytest.approx(50 * found.total.seconds, abs=2)
-    # Half of the second's fifty arrivals had to wait half of it, or longer.
+    # At least half of the 50 arrivals in that second wait half a second or longer.
     assert sum(record.latency > 0.4 for record in found.records) >= 20
     assert found.total.latency.max > 0.8
     assert found.longest_gap > 0.5
 
 
-def test_what_holds_this_program_up_costs_no_request_and_is_told() -> None:
+def test_a_stall_of_the_generator_costs_no_request_and_is_reported() -> None:
     with running(Site()) as url, Load(Options(url, rate=50, slow_every=0)) as load:
-        time.sleep(0.11)  # between two arrivals: the next one is not yet due when it stands still
+        time.sleep(0.11)  # between two arrivals: the next one is not yet due when the loop blocks
         load._loop.call_soon_threadsafe(time.sleep, 0.5)
         time.sleep(0.3)
     found = load.result
@@ -283,7 +283,7 @@ def test_far_requests_take_a_round_trip_longer() -> None:
     assert min(record.latency for record in found.records) >= 0.018
 
 
-# ----------------------------------------------------------------------------------------- the wire
+# -------------------------------------------------------------------------------------- HTTP parser
 @pytest.mark.parametrize(
     ("raw", "body", "keep"),
     [

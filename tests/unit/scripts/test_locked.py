@@ -1,4 +1,4 @@
-"""What is locked is installed as it is locked, by every pip, however the index has moved on."""
+"""Every pip installs exactly what the lock names, even if the index has newer releases."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_newer_releases_change_nothing(pip: str, index: Index, lock: Path, tmp_p
 def test_left_to_resolve_a_pip_refuses_the_same_lock(
     index: Index, lock: Path, tmp_path: Path
 ) -> None:
-    """The control: with the option taken away, the index that has moved on is an outage."""
+    """Control: without `--no-deps`, newer releases in the index make the install fail."""
     script = tmp_path / "resolving.sh"
     script.write_text(INSTALL.read_text().replace("--no-deps ", ""))
     script.chmod(0o755)
@@ -129,7 +129,7 @@ def test_another_file_of_the_same_release_is_refused(
 
 @pytest.fixture
 def tree(index: Index, tmp_path: Path) -> Path:
-    """What set-up reads of this tree, with a lock of the test."""
+    """Return a copy of the set-up's scripts, with a lock of the test."""
     tree = tmp_path / "tree"
     for name in ("dev-setup.sh", "locked-install.sh"):
         (tree / "scripts").mkdir(parents=True, exist_ok=True)
@@ -150,12 +150,12 @@ def test_set_up_follows_its_lock(index: Index, tree: Path) -> None:
     assert (code, installed(python)) == (0, {**AS_LOCKED, "probe-gone": "1.0"}), said
     assert run(setup, PIP_INDEX_URL=index.url) == (0, "")
 
-    # What the new lock does not name goes: it does not fit.
+    # Remove a package that the new lock omits, because it conflicts.
     lock.write_text(index.lock("probe-plain") + index.pin("probe-plain", "2.0"))
     code, said = run(setup, PIP_INDEX_URL=index.url)
     assert (code, installed(python)) == (0, {**AS_LOCKED, "probe-plain": "2.0"}), said
 
-    # It would also hide that something is missing.
+    # A package that stays installed would also hide that the lock lacks it.
     lock.write_text(index.lock("probe-plain"))
     code, said = run(setup, PIP_INDEX_URL=index.url)
     assert code == 1
@@ -172,7 +172,7 @@ def test_set_up_follows_its_lock(index: Index, tree: Path) -> None:
 
 # ------------------------------------------------------------------ the image
 def image_step(target: Path) -> str:
-    """The Dockerfile's own command, with the environment at another place."""
+    """Return the Dockerfile's own command, with another folder for the environment."""
     text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
     found = re.search(
         r"^RUN (set -eu; \\\n.*--without-pip.*?[^\\])\n", text, re.MULTILINE | re.DOTALL
@@ -183,7 +183,7 @@ def image_step(target: Path) -> str:
 
 
 def build(folder: Path, index: Index, lock: str, pip: str, *, offline: bool) -> tuple[int, str]:
-    """Run it where it runs: beside `wheels/`, with a `python3` of its own."""
+    """Run the command as in the image: beside `wheels/`, with a `python3` of its own."""
     context = folder / "context"
     (context / "wheels").mkdir(parents=True)
     (context / "wheels" / "requirements.txt").write_text(lock)
@@ -199,7 +199,7 @@ def build(folder: Path, index: Index, lock: str, pip: str, *, offline: bool) -> 
     return run("/bin/sh", "-c", image_step(folder / "venv"), cwd=context, PATH=path, **settings)
 
 
-#: A pip, and whether the wheels lie there.
+#: A pip version, and whether the wheels are in the folder.
 BUILDS = [(PIPS[0], False), (NEWEST, True)]
 if SOAK:
     BUILDS = list(itertools.product(PIPS, (True, False)))
@@ -224,7 +224,7 @@ def test_no_image_of_a_lock_that_does_not_fit_together(index: Index, tmp_path: P
 
 # ------------------------------------------------------------------ the jump host
 def release(folder: Path, index: Index, lock: str) -> Path:
-    """An unpacked release, with the pip that a bundle brings and more wheels than it should."""
+    """Return an unpacked release with the bundle's pip and more wheels than its lock names."""
     for name in ("wheels", "requirements", "bundle"):
         (folder / name).mkdir(parents=True)
     for file in (*index.files.glob("*.whl"), pip_wheel(NEWEST)):

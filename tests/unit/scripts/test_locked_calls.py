@@ -1,4 +1,4 @@
-"""Every call of pip in this tree takes what is locked as it is locked: found by reading."""
+"""Static check: each call of pip in this tree installs exactly what a lock names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 RULE = {"--no-deps", "--require-hashes"}
-#: Where pip is called. A new place belongs here; after an install, check that all fits together.
+#: Files that call pip. Add a new one here, and check after the install that the lock is complete.
 PLACES = {
     "Dockerfile",
     "bundle/jumphost/venv.py",
@@ -20,10 +20,10 @@ PLACES = {
     "scripts/locked-install.sh",
     "tests/unit/images/test_debian_images.py",
 }
-#: The one call that resolves: it proves that a wheelhouse by itself holds all that is needed.
+#: The one call that resolves: it shows that a wheelhouse is complete by itself.
 RESOLVES = "tests/unit/images/test_debian_images.py"
 
-# Names of programs as shells write them: pip, pip3, "$PIP/pip", python3 "$@".
+# How shells call pip: pip, pip3, "$PIP/pip", python3 "$@".
 _SHELL = re.compile(
     r"(?:\bpip3?[\"']?|python3? \"\$@\")\s+(?:-\S+\s+)*(?:install|download)\b[^;|&]*"
 )
@@ -42,7 +42,7 @@ def in_shell(text: str) -> Iterator[set[str]]:
 
 
 def in_python(tree: ast.AST) -> Iterator[set[str]]:
-    """Lists of arguments, each as a whole, and texts that a shell gets."""
+    """Yield the words of each argument list, and of each shell call in a text."""
     if isinstance(tree, ast.List | ast.Tuple):
         words = {
             node.value
@@ -97,7 +97,7 @@ def test_a_call_that_resolves_is_found(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("peer", ["baseline", "bentoml", "litserve"])
 def test_a_peer_has_our_versions_of_what_we_share(peer: str) -> None:
-    """Its lock is installed as it is, so the lock must agree with ours."""
+    """A peer's lock is installed unchanged, so it must agree with ours."""
     shared = _PEERS_SHARE.search((ROOT / "Makefile").read_text())
     assert shared
     pin = re.compile(rf"^(?:{shared[1]})==[^\\\n]*", re.MULTILINE)

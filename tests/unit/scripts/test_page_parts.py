@@ -1,4 +1,4 @@
-"""A generated part replaces what is between its markers, and nothing of a page without them."""
+"""A generated part replaces only the text between its markers."""
 
 from __future__ import annotations
 

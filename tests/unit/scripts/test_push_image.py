@@ -1,4 +1,4 @@
-"""The image's name is version and commit: against Debian's docker-registry on loopback."""
+"""Image names hold version and commit, tested against Debian's docker-registry on loopback."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 class Desk:
-    """A clone with the program in it, and an image that was built from it."""
+    """A clone that contains the program, and an image built from it."""
 
     def __init__(self, root: Path, registry: Registry) -> None:
         self.clone = Clone(root)
@@ -45,7 +45,7 @@ class Desk:
         self.build()
 
     def build(self, revision: str = "") -> None:
-        """Make an image of one empty layer, which says what it was built from."""
+        """Create an image of one empty layer with the label of its commit."""
         said = revision or self.clone.git("rev-parse", "HEAD")
         change = f'LABEL org.opencontainers.image.revision="{said}"'
         archive = io.BytesIO()
@@ -101,7 +101,7 @@ def test_its_only_name_is_version_and_commit(desk: Desk) -> None:
 
 def test_a_name_never_moves(desk: Desk) -> None:
     first = desk.push()[1]
-    # Built again, of other bytes: what was pushed first stays.
+    # Rebuild with other bytes: the image that was pushed first must stay.
     desk.build()
     code, output, error = desk.push()
     assert code == 0, error
@@ -139,7 +139,7 @@ def test_an_image_that_is_not_there_is_named_with_the_command(desk: Desk) -> Non
 
 
 def test_the_password_comes_from_a_file_and_is_shown_nowhere(desk: Desk, tmp_path: Path) -> None:
-    """The client is watched: what it is called with, and where it keeps what it is told."""
+    """A wrapper records the client's arguments, stdin and configuration folder."""
     secret, home = tmp_path / "password", tmp_path / "home"
     secret.write_text("a-registry-password")
     client = tmp_path / "watched"

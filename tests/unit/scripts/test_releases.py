@@ -1,4 +1,4 @@
-"""The trees of other releases are this tree with a patch that fits it, or an older tree."""
+"""Other releases' trees: this tree with a patch that applies, or an older commit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_patch_fits_this_tree(patch: Path) -> None:
 
 @pytest.mark.usefixtures("two_commits")
 def test_a_tree_beside_a_journeys_is_the_same_commit(tmp_path: Path) -> None:
-    """Two lanes of `make test` make it at the same time."""
+    """Two lanes of `make test` build the tree at the same time."""
     patch = "--- a/file\n+++ b/file\n@@ -1 +1 @@\n-newer\n\\ No newline at end of file\n+patched\n"
     patches = tmp_path / "patches"
     patches.mkdir()
@@ -48,7 +48,7 @@ def git(tree: Path, *words: str) -> str:
 
 @pytest.fixture
 def two_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with an older and a newer commit, in place of this one."""
+    """Replace this repository by one with an older and a newer commit."""
     root = tmp_path / "root"
     (root / ".venv/bin").mkdir(parents=True)
     (root / ".venv/bin/tool").touch()
@@ -72,7 +72,7 @@ def test_an_older_tree_is_as_it_was_and_has_this_trees_tools_and_lab(
         assert (tree / "file").read_text() == "older"
         assert (tree / ".venv/bin/tool").exists()
         assert (tree / ".cache/lab").resolve() == two_commits / ".cache/lab"
-        # Its bundle says which commit it was made of, and that nothing was changed.
+        # Its bundle records the commit, and that nothing is modified.
         assert git(tree, "status", "--porcelain") == ""
         assert git(tree, "rev-parse", "HEAD") == git(two_commits, "rev-parse", "HEAD~1")
     assert (two_commits / "file").read_text() == "not committed"

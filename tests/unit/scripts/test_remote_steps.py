@@ -1,4 +1,4 @@
-"""The counter of remote steps, in real runs of Ansible on hosts that are this machine."""
+"""The counter of remote steps, in real Ansible runs whose hosts are all this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from scripts.lab import ROOT
 from scripts.remote_steps import totals
 
-#: A connection to this machine that is not the controller's own.
+#: A connection to this machine that Ansible does not treat as local.
 NEAR = """
 from ansible.plugins.connection.local import Connection as Local
 
@@ -67,13 +67,13 @@ def test_steps_are_those_of_the_busiest_host_of_each_task(tmp_path: Path) -> Non
         "hosts": "site",
         "gather_facts": False,
         "tasks": [
-            # One step: the three hosts run side by side.
+            # One step: the three hosts run in parallel.
             {"name": "All", **CALL},
-            # One step, alone.
+            # One step of a single host.
             {"name": "One of them", **CALL, "when": "inventory_hostname == 'b'"},
-            # Three steps, alone: a loop asks one after the other.
+            # Three steps of a single host: a loop runs one item after the other.
             {"name": "A loop", **CALL, "loop": [1, 2, 3], "when": "inventory_hostname == 'c'"},
-            # None: the controller's own, and what no host runs.
+            # No steps: these run on the controller or nowhere.
             {"name": "A fact", "ansible.builtin.set_fact": {"known": True}},
             {"name": "Here", **CALL, "delegate_to": "localhost"},
             {"name": "Skipped", **CALL, "when": False},

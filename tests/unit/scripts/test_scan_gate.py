@@ -1,4 +1,4 @@
-"""The scan fails for what an update would end, and for nothing else that nobody can change."""
+"""The scan fails only for vulnerabilities that an update fixes."""
 
 import datetime as dt
 import json
@@ -22,7 +22,7 @@ ENTRY = {"id": "CVE-2026-0001", "package": "libssl3t64", "why": "not reachable"}
 
 
 class Gate:
-    """The two files."""
+    """The report and the list of accepted vulnerabilities."""
 
     def __init__(self, root: Path) -> None:
         self.report, self.accepted = root / "report.json", root / "vulnerabilities.json"
@@ -60,7 +60,7 @@ def test_what_an_update_would_end_fails(
 @pytest.mark.parametrize(
     "change", [{"fixed_in": None}, {"severity": "medium"}, {"severity": "unimportant"}]
 )
-def test_the_rest_is_shown(
+def test_the_rest_is_only_listed(
     gate: Gate, change: dict[str, str | None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert gate.run({**FINDING, **change}) == 0
@@ -95,7 +95,7 @@ def test_a_list_without_reason_or_day_is_refused(gate: Gate, accepted: object) -
         assert gate.run(accepted=accepted) == 2
 
 
-def test_nobody_looked_is_a_failure_unless_it_is_said(
+def test_a_missing_scan_is_a_failure_unless_it_is_allowed(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert gate.run(scanned=False) == 1

@@ -1,4 +1,4 @@
-"""The demo's screen: what it says of a step is in the log, too."""
+"""The demo's screen writes the result of a step to the log, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lab's shapes: machines and inventory say the same, and every zone has its hosts."""
+"""The lab's shapes: machines and inventory agree, and every zone has hosts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_shape_has_its_hosts_with_addresses_of_the_lab(name: str) -> None:
             ((network, octet),) = machine["addresses"].items()
             third = LAB["lab_networks"][network]
             assert found[machine["name"]] == f"{LAB['lab_base']}.{third}.{octet}"
-    # The lab's clients know the edge by it.
+    # The lab's clients reach the edge at this address.
     assert f"https://{found['edge-1']}" == EDGE
 
 
@@ -62,7 +62,7 @@ def test_no_shape_repeats_a_setting_of_the_lab_that_is_the_same() -> None:
 
 @pytest.mark.slow
 def test_the_lab_raises_the_machines_of_a_shape(tmp_path: Path) -> None:
-    """What molecule/lab/vars.yml makes of each file is what this program says."""
+    """molecule/lab/vars.yml derives the same machines from each file as this program."""
     tasks = [
         {
             "ansible.builtin.copy": {
@@ -109,7 +109,7 @@ def test_an_unknown_shape_is_refused_with_the_known_ones() -> None:
 
 
 def placed(monkeypatch: pytest.MonkeyPatch, shape: shapes.Shape) -> dict[str, str]:
-    """Return what a journey puts into the site's folder on the jump host: name: text."""
+    """Return the files that a journey writes to the site's folder on the jump host, by name."""
     found: dict[str, str] = {}
 
     def ssh(_lab: Lab, script: str, *, stdin: str = "", **_: object) -> Done:
@@ -132,7 +132,7 @@ def test_the_lab_and_the_inventory_of_a_journey_have_its_shape(
     assert yaml.safe_load(files["group_vars/all/shape.yml"]) == shape.settings
     shared = (INVENTORY / "group_vars/all/main.yml").read_text()
     assert files["group_vars/all/main.yml"] == shared
-    # Ansible reads a folder of settings by name: the shape's come later, and win.
+    # Ansible reads settings in the order of file names, so the shape's come later and win.
     assert sorted(files)[1:3] == ["group_vars/all/shape.yml", "hosts.yml"]
 
 

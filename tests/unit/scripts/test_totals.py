@@ -1,4 +1,4 @@
-"""What `make test` prints last: how each stage ended, and where the time went."""
+"""The summary at the end of `make test`: the result of each stage, and its time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from scripts.lab import ROOT
 
-#: How pytest writes a report.
+#: The format of a pytest report.
 REPORT = """<?xml version="1.0" encoding="utf-8"?><testsuites name="pytest tests">
 <testsuite name="pytest" errors="{errors}" failures="{failures}" skipped="{skipped}" tests="{total}"
  time="9">{cases}</testsuite></testsuites>"""
@@ -86,7 +86,7 @@ def test_the_ten_slowest_tests_of_all_stages_are_named(tmp_path: Path) -> None:
         (0, report({"a": 1, "b": 1}), "2 passed, 0 failed"),
         (1, report({"a": 1, "b": 1}, failures=1), "1 passed, 1 failed"),
         (1, report({"a": 1, "b": 1}, failures=1, errors=1), "0 passed, 2 failed"),
-        # It passed its tests and failed all the same, or left no report.
+        # All tests passed but the stage failed, or it left no report.
         (3, report({"a": 1, "b": 1}), "2 passed, 1 failed"),
         (2, "", "0 passed, 1 failed"),
     ],
@@ -108,7 +108,7 @@ def test_a_stage_that_was_ended_from_outside_is_a_failure(tmp_path: Path) -> Non
     assert re.search(r"^0 passed, 1 failed$", said, re.MULTILINE)
 
 
-#: Stands for pytest: writes a report, and fails in the stage that FAILS names.
+#: A stand-in for pytest that writes a report and fails in the stage named by FAILS.
 PYTEST = """#!/bin/sh
 for word; do case $word in --junitxml=*) report=${word#*=} ;; esac; done
 cp report.xml "$report"
@@ -119,7 +119,7 @@ TRUE = "#!/bin/sh\n"
 
 @pytest.mark.parametrize("fails", ["", "site", "stack"])
 def test_the_runner_tells_the_end_of_every_stage(fails: str, tmp_path: Path) -> None:
-    """In the foreground and beside it, with programs that only pretend."""
+    """Run the stages in the foreground and the background with stand-ins for all programs."""
     programs = tmp_path / ".venv/bin"
     programs.mkdir(parents=True)
     (tmp_path / "scripts").mkdir()

@@ -1,4 +1,4 @@
-"""What a commit is called: SemVer from the tag, the commit in it, nothing that moves."""
+"""The version of a commit: SemVer from the tag, with the commit in it, never a moving name."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from scripts.version import VersionError
 
 
 class Clone:
-    """A repository of its own."""
+    """A git repository of its own."""
 
     def __init__(self, root: Path, version: str = "1.0.0", serial: int = 1) -> None:
         self.root = root
@@ -27,7 +27,7 @@ class Clone:
         return done.stdout.strip()
 
     def commit(self, version: str, serial: int) -> None:
-        """Commit what bundle/release.yml says from here on."""
+        """Commit a bundle/release.yml with this version and serial."""
         (self.root / "bundle").mkdir(exist_ok=True)
         text = f"# What the next bundle is.\nversion: {version}\nserial: {serial}\n"
         (self.root / "bundle" / "release.yml").write_text(text)
@@ -126,7 +126,7 @@ def test_a_clone_without_its_history_is_refused(clone: Clone, tmp_path: Path) ->
 
 
 def test_semver_order() -> None:
-    """The example of section 11 of its specification."""
+    """The example in section 11 of the SemVer specification."""
     listed = "1.0.0-alpha 1.0.0-alpha.1 1.0.0-alpha.beta 1.0.0-beta 1.0.0-beta.2 1.0.0-beta.11"
     found = [*listed.split(), "1.0.0-rc.1", "1.0.0", "1.0.10", "1.2.0"]
     assert sorted(found, key=versions.order) == found
@@ -139,7 +139,7 @@ def test_make_and_the_program_say_the_same_of_this_tree() -> None:
         ["make", "version"], cwd=versions.ROOT, capture_output=True, text=True, check=False
     )
     assert made.stdout == direct.stdout
-    # A clone without its history says so, in both.
+    # A clone without history reports that in both.
     assert made.stderr.startswith(direct.stderr)
     if direct.returncode == 0:
         assert [line.partition("=")[0] for line in direct.stdout.splitlines()] == [

@@ -1,4 +1,4 @@
-"""Which jobs each event starts: every condition is evaluated as GitHub does."""
+"""Which jobs each event starts, with every condition evaluated as GitHub does."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def test_the_image_is_pushed_from_main_and_tags_when_all_is_green(
 
 
 def test_a_tag_that_moved_upstream_stops_no_deployment_by_hand() -> None:
-    """`pins` fails then; a build takes digests, so a hotfix can still be brought."""
+    """Then `pins` fails, but a build uses digests, so a hotfix must stay possible."""
     assert WORKFLOWS["deploy.yml"]["name"] == "deploy"
     event = Event("workflow_dispatch", "refs/tags/v1.1.0", workflow="deploy")
     assert event.ran(CI) == ALL_OF_CI
@@ -77,7 +77,7 @@ def test_a_pull_request_ends_after_ci() -> None:
 @pytest.mark.parametrize("ref", ["refs/pull/7/merge", "refs/tags/v1.1.0", "refs/heads/main"])
 @pytest.mark.parametrize("end", ["success", "failure", "skipped", "cancelled"])
 def test_a_pull_request_never_reaches_a_machine_of_ours(ref: str, end: str) -> None:
-    """Whatever other jobs did, and whatever it calls itself."""
+    """Neither the results of other jobs nor the name of the ref may matter."""
     broken = {site: {"smoke": "failure", "switched": "true"} for site in SITES}
     for workflow in WORKFLOWS.values():
         ours = {name for name, job in workflow["jobs"].items() if "self-hosted" in labels(job)}
@@ -93,7 +93,7 @@ def test_a_pull_request_never_reaches_a_machine_of_ours(ref: str, end: str) -> N
 def test_each_job_on_a_machine_of_ours_refuses_pull_requests_by_itself(
     workflow: Job, name: str, job: Job
 ) -> None:
-    """Also if all that it waits for had ended well: no other job has to be right for that."""
+    """The job's own condition must suffice, even if all jobs before it succeed."""
     if "self-hosted" not in labels(job):
         return
     good = {"result": "success", "outputs": {"smoke": "failure", "switched": "true"}}
@@ -141,7 +141,7 @@ def test_by_hand_a_failure_of_ci_counts_when_it_was_asked_for() -> None:
     assert event.ran(DEPLOY) == {"check", "ci", "notify"}
 
 
-# ---------------------------------------------------------------- the way back
+# ---------------------------------------------------------------- rollback
 @every_site
 def test_a_failed_smoke_test_is_rolled_back(site: str) -> None:
     event = Event(ends={site: "failure"}, outputs={site: {"smoke": "failure", "switched": "true"}})
@@ -152,10 +152,10 @@ def test_a_failed_smoke_test_is_rolled_back(site: str) -> None:
 @pytest.mark.parametrize(
     "outputs",
     [
-        # A gate failed: the upgrade itself put back what served.
+        # A gate failed: the upgrade itself restored the active release.
         {"smoke": "skipped", "switched": "false"},
         {"smoke": "skipped", "switched": "true"},
-        # What failed served before this run.
+        # The release that failed was active before this run.
         {"smoke": "failure", "switched": "false"},
         {"smoke": "success", "switched": "true"},
         {},

@@ -1,4 +1,4 @@
-"""What the workflows run, what they may do, and what a job on a jump host does."""
+"""The workflows: what they run, their permissions, and the jobs on a jump host."""
 
 import re
 import subprocess
@@ -36,7 +36,7 @@ every_job = pytest.mark.parametrize(("workflow", "name", "job"), JOBS)
 every_site = pytest.mark.parametrize("site", SITES)
 
 
-# ---------------------------------------------------------------- what is run
+# ---------------------------------------------------------------- what the workflows run
 @every_file
 def test_every_action_is_pinned_by_commit_and_names_its_version(path: Path) -> None:
     for line in path.read_text().splitlines():
@@ -64,7 +64,7 @@ def test_containers_are_pinned_by_digest(workflow: Job, name: str, job: Job) -> 
 
 @every_file
 def test_nothing_is_called_latest(path: Path) -> None:
-    """Neither an image, nor a runner, nor a release: a name that moves says nothing later."""
+    """Images, runners and releases have fixed names: a moving name is not reproducible."""
     assert not re.search(r"\blatest\b", path.read_text())
 
 
@@ -89,11 +89,11 @@ def test_the_workflows_are_linted_with_everything_else() -> None:
 
 @every_job
 def test_no_expression_becomes_part_of_a_script(workflow: Job, name: str, job: Job) -> None:
-    """A branch may be called `$(curl …)`: what comes from outside goes through the environment."""
+    """A branch may be named `$(curl …)`: outside values go through the environment."""
     assert [step for step in steps(job) if "${{" in step.get("run", "")] == []
 
 
-# ---------------------------------------------------------------- what may be done
+# ---------------------------------------------------------------- permissions
 @every_job
 def test_every_job_says_what_it_may_do(workflow: Job, name: str, job: Job) -> None:
     assert workflow["permissions"] in ({}, {"contents": "read"})
@@ -105,7 +105,7 @@ def test_every_job_says_what_it_may_do(workflow: Job, name: str, job: Job) -> No
     "file", [name for name in WORKFLOWS if "pull_request" in WORKFLOWS[name]["on"]]
 )
 def test_no_job_that_may_write_runs_for_a_pull_request(file: str) -> None:
-    """A job that calls a workflow only says what that one's jobs may have at most."""
+    """A job that calls a workflow has permissions only as a limit for the called jobs."""
     workflow = WORKFLOWS[file]
     for name in Event("pull_request", "refs/pull/7/merge").ran(workflow):
         job = workflow["jobs"][name]
@@ -134,7 +134,7 @@ def test_no_checkout_leaves_a_token_behind(workflow: Job, name: str, job: Job) -
 
 
 def test_no_cloud_key_is_stored() -> None:
-    """The registry's cloud gives the job a role for its token; a webhook's address is no key."""
+    """The cloud grants a role to the job's token, and a webhook's address is no cloud key."""
     text = "\n".join(path.read_text() for path in (FOLDER / "ci.yml", FOLDER / "deploy.yml"))
     assert set(re.findall(r"secrets\.(\w+)", text)) == {"DEPLOY_WEBHOOK"}
     assert not re.search(r"(?i)access-key|client-secret|credentials_json", text)
@@ -176,7 +176,7 @@ def test_what_a_pull_request_downloads_is_not_kept_for_others(
 ) -> None:
     for step in steps(job):
         used = step.get("uses", "")
-        assert not used.startswith("actions/cache@"), "it saves whatever happens"
+        assert not used.startswith("actions/cache@"), "this action saves for each event"
         if used.startswith("actions/cache/save@"):
             assert step["if"] == "github.ref == 'refs/heads/main'"
 
@@ -250,11 +250,11 @@ def test_people_are_told_whatever_happened() -> None:
     step = steps(job)[-1]
     assert made(job) == ["deploy-notify"]
     assert step["env"]["DEPLOY_RESULTS"] == "${{ toJSON(needs) }}"
-    # Its address is written into a file that only the job reads, and is in no argument.
+    # The step writes the address to a private file and passes it in no argument.
     assert "umask 077" in step["run"]
 
 
-# ---------------------------------------------------------------- what is kept up to date
+# ---------------------------------------------------------------- dependency updates
 def test_actions_packages_and_images_are_looked_after() -> None:
     found = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
     kinds = {one["package-ecosystem"] for one in found}

@@ -1,4 +1,4 @@
-"""Workflows as GitHub reads them: their jobs, their conditions, and which jobs an event starts."""
+"""A model of GitHub workflows: jobs, conditions, and which jobs an event starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STATUS = re.compile(r"\b(success|failure|cancelled|always)\(\)")
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a workflow; `on` stays a word."""
+    """Read a workflow; keep the key `on` as a string."""
     text = re.sub(r"^on:", '"on":', path.read_text(), flags=re.MULTILINE)
     found: dict[str, Any] = yaml.safe_load(text)
     return found
@@ -32,7 +32,7 @@ def needs(job: dict[str, Any]) -> list[str]:
 
 
 def labels(job: dict[str, Any]) -> list[str]:
-    """Return what a job asks of its runner."""
+    """Return the labels that a job requires of its runner."""
     found = job.get("runs-on", [])
     return [found] if isinstance(found, str) else list(found)
 
@@ -52,7 +52,7 @@ def made(job: dict[str, Any]) -> list[str]:
 
 
 class Expression:
-    """One of GitHub's expressions, as far as these workflows use them."""
+    """A GitHub expression, limited to what these workflows use."""
 
     def __init__(self, text: str, context: dict[str, Any]) -> None:
         text = text.strip().removeprefix("${{").removesuffix("}}").strip()
@@ -61,14 +61,14 @@ class Expression:
         place = 0
         while place < len(text):
             found = _TOKEN.match(text, place)
-            assert found, f"not understood: {text[place:]!r}"
+            assert found, f"cannot parse: {text[place:]!r}"
             self.tokens.append(found[1])
             place = found.end()
 
     def value(self) -> Any:
-        """Return its value; `&&` and `||` give one of their sides, as in JavaScript."""
+        """Return its value; `&&` and `||` return one of their operands, as in JavaScript."""
         found = self._any()
-        assert not self.tokens, f"left over: {self.tokens}"
+        assert not self.tokens, f"unparsed: {self.tokens}"
         return found
 
     def _take(self, *wanted: str) -> str:
@@ -92,7 +92,7 @@ class Expression:
         left = self._one()
         if sign := self._take("==", "!="):
             right = self._one()
-            # Null is no text, and an empty text is none of the choices.
+            # Null equals the empty string here, and neither is one of the choices.
             same = (left or "") == (right or "")
             return same if sign == "==" else not same
         return left
@@ -142,7 +142,7 @@ class Expression:
 
 @dataclass
 class Event:
-    """What starts a workflow, and how its jobs end."""
+    """An event that starts a workflow, with the results of its jobs."""
 
     name: str = "push"
     ref: str = "refs/tags/v1.1.0"
@@ -154,16 +154,16 @@ class Event:
             "REGISTRY": "registry.example/acme/airlift",
         }
     )
-    #: Job: how it ends, if it runs; else it succeeds.
+    #: Result by job; a job without an entry succeeds.
     ends: dict[str, str] = field(default_factory=dict)
-    #: Job: its outputs, whatever its end.
+    #: Outputs by job, whatever its result.
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     cancelled: bool = False
-    #: The workflow that the event started; a workflow that it calls sees this name.
+    #: The workflow that the event started; a called workflow sees this name.
     workflow: str = "ci"
 
     def context(self, waited_for: dict[str, Any]) -> dict[str, Any]:
-        """Return what an expression of a job sees."""
+        """Return the context of a job's expressions."""
         return {
             "github": {"event_name": self.name, "ref": self.ref, "workflow": self.workflow},
             "inputs": self.inputs,
@@ -173,7 +173,7 @@ class Event:
         }
 
     def run(self, workflow: dict[str, Any]) -> dict[str, str]:
-        """Return how each job ends: success, failure, skipped."""
+        """Return the result of each job: success, failure or skipped."""
         results: dict[str, str] = {}
         for name, job in workflow["jobs"].items():
             condition = str(job.get("if", "success()"))

@@ -1,4 +1,4 @@
-"""Two edges of a site on one machine: real agents, and the product's own Nginx for each."""
+"""Two edges of a site on one machine: real agents, each with the product's own Nginx."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ location = /_swap/edge {
 
 
 class One:
-    """An edge with its agent; `text` is what its configuration says."""
+    """An edge with its agent; `text` is a line of its configuration."""
 
     def __init__(self, root: Path, name: str, ports: dict[str, int]) -> None:
         self.name = name
@@ -82,7 +82,7 @@ class One:
         (self.edge.desired / "conf.d/status.conf").write_text(STATUS.format(text=text))
 
     def spoil(self) -> None:
-        """Have a wanted configuration that Nginx refuses."""
+        """Write a wanted configuration that Nginx refuses."""
         (self.edge.desired / "conf.d/status.conf").write_text("nonsense;\n")
 
     def start(self) -> None:
@@ -99,34 +99,34 @@ class One:
         engine.run(["rm", "--force", self.settings.container], what="docker rm")
 
     def state(self) -> State:
-        """Return what it records."""
+        """Return the recorded state."""
         found = State.load(self.settings.state_file)
         assert found is not None
         return found
 
     def out(self) -> set[str]:
-        """Return the drained hosts that its Nginx does not have."""
+        """Return the drained hosts that its Nginx omits."""
         return {"app-1", "app-2"} - set(drained.names(self.edge.upstream()))
 
     def lock(self) -> None:
-        """Begin a run."""
+        """Lock the edge for a run."""
         path = swap.lease_file(self.edge)
         lease.acquire(path, run="run-1", owner="ann", verb="upgrade", seconds=600)
 
     def end(self) -> None:
-        """End it."""
+        """End the run."""
         lease.release(swap.lease_file(self.edge), "run-1")
         edges.write(self.edge)
 
     def compare(self) -> str:
-        """Let the watch compare once; return why it is unfit."""
+        """Let the watch compare once; return the reason why the edge is unfit."""
         self.follower.compare()
         return str(edges.shown(self.settings)["unfit"])
 
 
 @contextlib.contextmanager
 def two(root: Path) -> Iterator[tuple[One, One]]:
-    """Have a site with two edges that serve blue under generation 1."""
+    """Provide a site with two edges that serve blue under generation 1."""
     ports = {"edge-1": free_port(), "edge-2": free_port()}
     lead, peer = One(root, "edge-1", ports), One(root, "edge-2", ports)
     try:

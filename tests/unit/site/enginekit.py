@@ -16,7 +16,7 @@ from typing import Any
 
 
 class Engine(socketserver.ThreadingUnixStreamServer):
-    """What it answers, by path; nothing else is known to it."""
+    """A fake engine that answers by path; other paths are unknown."""
 
     daemon_threads = True
 
@@ -37,7 +37,7 @@ class Engine(socketserver.ThreadingUnixStreamServer):
         }
 
     def run(self, *containers: dict[str, Any]) -> None:
-        """Have these containers, as the engine shows one."""
+        """Set the containers that the engine shows."""
         self.known["/containers/json"] = [
             {"Id": one["Id"], "Labels": one["Config"]["Labels"], "ImageID": one["Image"]}
             for one in containers
@@ -46,12 +46,12 @@ class Engine(socketserver.ThreadingUnixStreamServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET."""
+    """Handler for GET."""
 
     server: Engine
 
     def address_string(self) -> str:
-        """Return no address: a socket has none."""
+        """Return an empty address: a Unix socket has none."""
         return ""
 
     def do_GET(self) -> None:
@@ -65,12 +65,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Discard the message."""
 
 
 @contextmanager
 def running() -> Iterator[Engine]:
-    """Run an engine. The name of a socket has 100 characters, so it has a short folder."""
+    """Run an engine in a folder with a short path: a socket's path has at most 100 characters."""
     folder = Path(tempfile.mkdtemp(prefix="engine-"))
     try:
         with Engine(folder / "s") as engine:

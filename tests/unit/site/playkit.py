@@ -19,7 +19,7 @@ from tests.unit.roles.conftest import ROLES, ROOT
 #: A long timeout, because this machine may be busy.
 PATIENT = json.dumps({"swap_ask_seconds": 120, "swap_glance_seconds": 120})
 SCHEMA = {"version": 1, "lowest_compatible": 1, "bytes": 1000}
-#: In a run that came between, as in release 1.0.0's own name.
+#: The name of another run in between, in the format of release 1.0.0.
 OTHER = "other.machine.boot.1.1"
 OLD_AGENT = """
 import json, subprocess, sys
@@ -110,7 +110,7 @@ class Desk:
         where = shlex.quote(str(ROLES / "swap_agent/files"))
         program(self.agent, f'#!/bin/sh\nPYTHONPATH={where} exec {shlex.join(words)} "$@"\n')
         (self.root / "bin").mkdir()
-        # It has a database and no container of the service.
+        # The host has a database, but no container of the service.
         says = json.dumps({"schema": SCHEMA, "api_keys": []})
         text = f"""#!/bin/sh
 [ "$1" = container ] && exit 1
@@ -154,11 +154,11 @@ echo '{says}'
         environment = {
             "PATH": f"{self.root}/bin:{os.environ['PATH']}",
             "HOME": str(self.root),
-            # No engine: a plan of this machine must not be made of its real containers.
+            # Hide the engine: the plan must not use real containers of this machine.
             "DOCKER_HOST": f"unix://{self.root}/no.sock",
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            # With the name of each task, for tests of what is done in which order.
+            # This callback prints task names, which tests use to check the order.
             "ANSIBLE_STDOUT_CALLBACK": "default",
             "ANSIBLE_ROLES_PATH": str(self.roles),
             "ANSIBLE_REMOTE_TMP": str(self.root / "tmp"),
@@ -173,13 +173,13 @@ echo '{says}'
         )
 
     def play(self, *tasks: dict[str, Any], options: Sequence[str] = ()) -> tuple[int, str]:
-        """Run a playbook to its end; return its exit code and what it printed."""
+        """Run a playbook to its end; return its exit code and output."""
         with self.run(*tasks, options=options) as running:
             said, _ = running.communicate(timeout=300)
         return running.returncode, said
 
     def call(self, *words: str) -> str:
-        """Call the agent as an operator on the edge does; return what it printed."""
+        """Call the agent as an operator on the edge does; return its output."""
         done = subprocess.run([self.agent, *words], capture_output=True, text=True, check=True)
         return done.stdout
 

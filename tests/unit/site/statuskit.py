@@ -1,4 +1,4 @@
-"""Reports of the hosts of a healthy site; each test breaks the part that it checks."""
+"""Reports of a healthy site's hosts; each test breaks the part that it checks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ EDGE: dict[str, Any] = {
 }
 
 
-#: The answer of the longest beginning that fits.
+#: Give the answer of the longest matching beginning.
 PROGRAM = """
 import json, sys
 known = json.load(open(sys.argv[0] + ".json"))
@@ -75,7 +75,7 @@ sys.exit(code)
 
 
 class Programs:
-    """Fake programs of a host: answers by the first arguments."""
+    """Fake programs of a host that answer by their first arguments."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,7 +83,7 @@ class Programs:
     def answer(
         self, program: str, words: str, *, out: str = "", err: str = "", code: int = 0
     ) -> None:
-        """Let a program answer."""
+        """Set the answer of a program."""
         file = self.folder / f"{program}.json"
         known = json.loads(file.read_text()) if file.exists() else {}
         file.write_text(json.dumps({**known, words: [out, err, code]}))
@@ -92,7 +92,7 @@ class Programs:
 
 
 def container(service: str, *, release: str = "1.0.0", image: str = "") -> dict[str, Any]:
-    """Return a container in which nothing is wrong."""
+    """Return a healthy container."""
     of_app = service.startswith(("app-", "worker-"))
     component = "app" if of_app else {"edge": "nginx"}.get(service, service)
     return {
@@ -114,14 +114,14 @@ def container(service: str, *, release: str = "1.0.0", image: str = "") -> dict[
 
 
 def answer(colour: str = "blue", release: str = "1.0.0") -> dict[str, Any]:
-    """Return a readiness answer in which nothing is wrong."""
+    """Return a healthy readiness answer."""
     checks = {"postgres": "ok", "redis": "ok"}
     said = {"status": 200, "ready": "ready", "checks": checks, "error": ""}
     return {**said, "release": release, "colour": colour}
 
 
 def facts(services: list[str]) -> dict[str, Any]:
-    """Return what a host says on which nothing is wrong."""
+    """Return the facts of a healthy host."""
     return {
         "engine": {"error": "", "store": "overlay2", "root": "/var/lib/docker"},
         "containers": [container(service) for service in services],
@@ -138,7 +138,7 @@ def facts(services: list[str]) -> dict[str, Any]:
 
 
 def site(folder: Path) -> dict[str, Any]:
-    """Return what is found of a site that blue serves as 1.0.0."""
+    """Return the findings of a site that serves 1.0.0 with blue."""
     hosts = {host: {"facts": facts(services)} for host, services in RUNS.items()}
     hosts["edge-1"]["facts"]["answers"] = {
         "edge": answer(),
@@ -176,7 +176,7 @@ def site(folder: Path) -> dict[str, Any]:
 
 
 def upgrade(found: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Let green serve as 1.1.0, and blue stand by as 1.0.0."""
+    """Let green serve 1.1.0, with blue as standby for 1.0.0."""
     for release, components, head in (("1.0.0", OLD, 1), ("1.1.0", COMPONENTS, 2)):
         (folder / release).mkdir()
         manifest = {"components": components, "schema": {"head": head}}
@@ -201,7 +201,7 @@ def upgrade(found: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def of(found: dict[str, Any], host: str) -> dict[str, Any]:
-    """Return what a host says."""
+    """Return the facts of a host."""
     said: dict[str, Any] = found["hosts"][host]["facts"]
     return said
 
@@ -213,23 +213,23 @@ def one_of(found: dict[str, Any], host: str, service: str) -> dict[str, Any]:
 
 
 def remove(found: dict[str, Any], host: str, service: str) -> None:
-    """Take a container away."""
+    """Remove a container."""
     of(found, host)["containers"].remove(one_of(found, host, service))
 
 
 def limit(found: dict[str, Any], *hosts: str) -> None:
-    """Ask these hosts only, as --limit does; the edge is asked what it serves all the same."""
+    """Query only these hosts, as --limit does; the edge is still asked for the active release."""
     found["asked"] = list(hosts)
     found["hosts"] = {host: found["hosts"][host] for host in hosts}
 
 
 def text(found: dict[str, Any]) -> str:
-    """Return the report as people read it."""
+    """Return the report as text."""
     return str(made.make(found)["text"])
 
 
 def report(found: dict[str, Any]) -> dict[str, Any]:
-    """Return the report as machines read it, as it is after a file."""
+    """Return the report as JSON, as if read from its file."""
     document: dict[str, Any] = json.loads(json.dumps(made.make(found)["report"]))
     return document
 

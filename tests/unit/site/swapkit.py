@@ -13,7 +13,7 @@ FILES = ("nginx.conf", "conf.d/site.conf", "tls/edge.key")
 
 
 class World:
-    """A host with an engine whose Nginx serves what it last reloaded."""
+    """A host whose fake Nginx serves the tree of its last reload."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -1,4 +1,4 @@
-"""Each alert waits, fires and ends, as Prometheus' own tool computes it from samples."""
+"""Each alert waits, fires and ends, as computed by promtool from samples."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ RULES = ROLES / "monitoring" / "files" / "rules"
 
 
 class Case(NamedTuple):
-    """Samples of each minute; and the minutes at which it still waits, fires, and has ended."""
+    """Samples per minute, and the minutes at which the alert waits, fires and has ended."""
 
     series: dict[str, str]
     waits: int
@@ -27,7 +27,7 @@ def level(series: str, bad: str, good: str, *, waits: int = 0, fires: int = 20) 
     return Case({series: f"{bad}x30 {good}x60"}, waits, fires, 60)
 
 
-#: Alert: one case or more. A case begins in the bad state unless its samples say otherwise.
+#: Cases by alert. A case begins in the bad state unless its samples say otherwise.
 CASES: dict[str, list[Case]] = {
     "HighErrorRatio": [
         Case(
@@ -75,7 +75,7 @@ CASES: dict[str, list[Case]] = {
             fires=20,
             ended=60,
         ),
-        # It never wrote anything, and its host answers.
+        # It never wrote a value, and its host answers.
         Case(
             {
                 'up{job="nginx",host="edge-1"}': "1x90",
@@ -157,7 +157,7 @@ CASES: dict[str, list[Case]] = {
             fires=45,
             ended=110,
         ),
-        # Not full yet, and within a day it would be.
+        # The disk is not full yet, but would be within a day.
         Case(
             {
                 'node_filesystem_avail_bytes{host="a",mountpoint="/",fstype="ext4"}': (
@@ -193,7 +193,7 @@ def test_every_alert_has_a_case() -> None:
 
 
 def asked(alert: str, minute: int, *, firing: bool) -> dict[str, Any]:
-    """Return a question to promtool: whether an alert fires at a minute."""
+    """Return a promtool test: whether an alert fires at a minute."""
     return {
         "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})',
         "eval_time": f"{minute}m",
@@ -202,7 +202,7 @@ def asked(alert: str, minute: int, *, firing: bool) -> dict[str, Any]:
 
 
 def promtool(tmp_path: Path) -> None:
-    """Let promtool check every case."""
+    """Run promtool on every case."""
     tests = [
         {
             "interval": "1m",

@@ -1,4 +1,4 @@
-"""The readiness gate: a real server that becomes ready or not, and a fake engine."""
+"""The readiness gate, with a real server that becomes ready or not, and a fake engine."""
 
 import http.server
 import json
@@ -37,7 +37,7 @@ def answer(status: int = 200, checks: Any = None, **identity: Any) -> Answer:
 
 
 class Colour(http.server.ThreadingHTTPServer):
-    """A colour: the server that answers, and what the engine knows of its container."""
+    """A colour: its server, and the engine's data about its container."""
 
     daemon_threads = True
 
@@ -60,7 +60,7 @@ class Colour(http.server.ThreadingHTTPServer):
     def state(self, *, restarts: int = 0, image: str = IMAGE, **state: Any) -> None:
         state = {"Running": True, "Restarting": False, "ExitCode": 0, **state}
         found = [{"Image": image, "State": state, "RestartCount": restarts}]
-        # Whole or not at all: the module may be reading it.
+        # Replace the file as a whole: the module may be reading it.
         (self.folder / "inspect.new").write_text(json.dumps(found))
         (self.folder / "inspect.new").rename(self.folder / "inspect")
 
@@ -79,7 +79,7 @@ class Colour(http.server.ThreadingHTTPServer):
         return path.read_text().splitlines() if path.exists() else []
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away are part of it."""
+        """Ignore clients that disconnect, which is expected."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -94,7 +94,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Say nothing."""
+        """Discard the message."""
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def green(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Colour]:
 
 @pytest.fixture
 def wait(green: Colour, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    """Run the module as Ansible does; return what it says."""
+    """Run the module as Ansible does; return its result."""
 
     def run(**more: Any) -> dict[str, Any]:
         options = {"container": "airlift-app-green", "image": IMAGE, "url": green.url, **IDENTITY}
@@ -193,7 +193,7 @@ def test_good_answers_that_are_too_few_in_time(green: Colour, wait: Wait) -> Non
     assert green.asked < 10
 
 
-# ---------------------------------------------------------------- another one
+# ---------------------------------------------------------------- another release
 @pytest.mark.parametrize(
     ("status", "identity"),
     [(200, {"release": "1.0.0"}), (200, {"colour": "blue"}), (503, {"release": "1.0.0"})],
@@ -229,7 +229,7 @@ def test_a_container_that_is_exchanged_meanwhile(green: Colour, wait: Wait) -> N
     assert green.asked == 1
 
 
-# ---------------------------------------------------------------- dead
+# ---------------------------------------------------------------- containers that stopped
 WHY = {"level": "error", "event": "cannot start", "reason": "the schema is at 1,\n it must be 2"}
 INFO = {"level": "info", "event": "stopping", "reason": "not this"}
 
@@ -286,7 +286,7 @@ def test_one_that_starts_again_and_again_while_it_is_watched(green: Colour, wait
 
 
 def test_what_it_outlived_long_ago_is_forgotten(green: Colour, wait: Wait) -> None:
-    """It ended while the database was away, and has run ever since."""
+    """It stopped while the database was down, and has run ever since."""
     green.state(restarts=12)
     assert not wait(seconds=20).get("failed")
 
@@ -297,7 +297,7 @@ def test_one_start_more_is_forgiven(green: Colour, wait: Wait, running: bool) ->
     assert not wait(seconds=20).get("failed")
 
 
-# ---------------------------------------------------------------- what it survives
+# ---------------------------------------------------------------- wrong and broken answers
 @pytest.mark.parametrize("body", [b"<html>welcome</html>", b"{}", b'{"colour": "blue"}'])
 def test_somebody_else_who_answers_200_is_not_ready(green: Colour, wait: Wait, body: bytes) -> None:
     green.answers = [(200, body)]
@@ -307,7 +307,7 @@ def test_somebody_else_who_answers_200_is_not_ready(green: Colour, wait: Wait, b
 
 
 def test_an_answer_that_is_cut_off_is_none(wait: Wait) -> None:
-    """A worker that is killed while it answers."""
+    """A worker was killed while it answered."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def cut() -> None:
@@ -329,13 +329,13 @@ def test_the_colour_is_asked_and_no_proxy(wait: Wait, monkeypatch: pytest.Monkey
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    # A module is a process of its own; here urllib has looked at the environment before.
+    # A real module is a new process; here urllib has cached an earlier environment.
     monkeypatch.setattr(urllib.request, "_opener", None)
     assert not wait(answers=1).get("failed")
 
 
 def test_a_redirect_is_no_answer_of_the_colour(green: Colour, wait: Wait) -> None:
-    """A redirect is refused, because its target is not the container that would serve."""
+    """The target of a redirect is not the container that would serve."""
     green.answers = [(302, f"{green.url}/health/ready".encode()), answer()]
     assert wait(answers=1)["msg"].endswith("is not ready after 0 s: it answers 302")
     assert green.asked == 1

@@ -1,4 +1,4 @@
-"""The site's authority: made once, shared by operators, never replaced unasked (real Ansible)."""
+"""The site's authority is made once, shared by operators, and never replaced unasked."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ pytestmark = [
 ]
 
 ALICE, BOB, OPERATORS = 61001, 61002, 61003
-#: The role installs what it has issued as root, on hosts; this part is the jump host's.
+#: Task files for the jump host; the others install files as root on hosts.
 ON_JUMP_HOST = ("authority", "issue")
 
 
 class Site(Desk):
-    """A desk with the role tls, whose hosts' files are below its own folder."""
+    """A desk with the role tls, whose hosts' files are in its own folder."""
 
     @property
     def own(self) -> Path:
@@ -66,7 +66,7 @@ def test_a_lost_authority_is_not_replaced_in_silence(site: Site) -> None:
     assert not (site.own / "tls/ca.key").exists()
     assert site.trusted.read_bytes() == first
 
-    # On purpose, a new one is made.
+    # On request, a new one is made.
     code, said = site.tls(tls_new_authority=True)
     assert code == 0, said
     assert site.trusted.read_bytes() != first
@@ -75,9 +75,9 @@ def test_a_lost_authority_is_not_replaced_in_silence(site: Site) -> None:
 # ---------------------------------------------------------------- two operators
 @pytest.fixture
 def shared() -> Iterator[Site]:
-    """A site whose folder a group shares, as docs/JUMP_HOST.md says.
+    """Provide a site whose folder a group shares, as docs/JUMP_HOST.md describes.
 
-    It is not below the folder of pytest, which each of its runs closes for other users.
+    It is outside pytest's folder, which each run closes for other users.
     """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
@@ -87,7 +87,7 @@ def shared() -> Iterator[Site]:
 
 
 def share(folder: Path) -> None:
-    # Other tests' smoke key; here a run makes what is below.
+    # Remove other tests' smoke key; here a run creates this folder.
     shutil.rmtree(folder / ".airlift")
     os.chown(folder, ALICE, OPERATORS)
     folder.chmod(0o2770)
@@ -111,7 +111,7 @@ def as_operator(
     play = {"name": "Play", "hosts": "all", "gather_facts": False, "tasks": tasks}
     path = site.root / "releases/1.1.0/playbooks/operator.yml"
     path.write_text(json.dumps([play]))
-    # They may read everything, because this Python may be in root's home; they write as themselves.
+    # Operators may read everything, as this Python may be in root's home, but write as themselves.
     words = ["setpriv", f"--reuid={user}", f"--regid={user}", f"--groups={OPERATORS}"]
     words += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     words.append(str(Path(sys.executable).with_name("ansible-playbook")))
@@ -139,7 +139,7 @@ def test_operators_of_a_group_share_the_authority(shared: Site) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     certificate = shared.own / "tls/edge-1/host.crt"
     assert certificate.stat().st_uid == ALICE
-    # Bob renews what is Alice's, with her authority.
+    # Bob renews Alice's certificate with her authority.
     done = as_operator(shared, BOB, "issue", tls_renew_days=5000)
     assert done.returncode == 0, done.stdout + done.stderr
     assert certificate.stat().st_uid == BOB

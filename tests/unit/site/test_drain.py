@@ -17,7 +17,7 @@ from tests.unit.site.test_watch import Service, refuse, until, watching
 
 
 def want(site: World, services: list[Service], names: list[str]) -> None:
-    """Have the wanted configuration of these app hosts; both colours are the same services."""
+    """Write the wanted configuration of these app hosts; both colours are the same services."""
     for primary, other in (("blue", "green"), ("green", "blue")):
         lines = [
             f"    server {one.address} max_fails=20; # {name}\n"
@@ -32,7 +32,7 @@ def want(site: World, services: list[Service], names: list[str]) -> None:
 
 @pytest.fixture
 def site(serving: World, services: list[Service], monkeypatch: pytest.MonkeyPatch) -> World:
-    """A site with app-1 and app-2, and a run that holds the lock."""
+    """Provide a site with app-1 and app-2, and a run that holds the lock."""
     monkeypatch.setattr(watch, "INTERVAL", 0.02)
     monkeypatch.setattr(replicas, "APART", 0.01)
     monkeypatch.setattr(drain, "PAUSE", 0.01)
@@ -52,7 +52,7 @@ def back(site: World, host: str = "app-2") -> dict[str, Any]:
 
 
 def hosts(site: World) -> list[str]:
-    """Return the hosts in the live tree; of both blocks, for whom they are comments."""
+    """Return the hosts in the live tree, of both blocks, which name them in comments."""
     return drained.names(site.edge.upstream())
 
 
@@ -63,7 +63,7 @@ def test_a_drained_host_is_in_no_upstream_and_its_requests_have_ended(site: Worl
     assert site.serving == said["generation"] == site.edge.live_generation()
     assert not before & site.workers
     assert hosts(site) == ["app-1"]
-    # Nothing is lost: the lines are there, as comments.
+    # The lines of the drained host stay as comments.
     assert site.edge.upstream().count("# drained: server") == 2
     assert list(said["drained"]) == ["app-2"]
     assert swap.show(site.edge)["drained"]["app-2"]["by"] == "ann"
@@ -81,7 +81,7 @@ def test_the_command_waits_for_the_workers_that_still_send_requests(site: World)
     site.hup = hup  # type: ignore[method-assign]
     with pytest.raises(SwapError, match="still serve"):
         take_out(site, "app-2")
-    # It is out all the same, and the same command goes on waiting.
+    # The host is drained all the same, and the same command continues to wait.
     assert list(drained.load(site.settings)) == ["app-2"]
     site.retiring = set()
     assert not take_out(site, "app-2")["changed"]
@@ -109,7 +109,7 @@ def test_the_watch_does_not_bring_it_back(site: World, services: list[Service]) 
     asked = services[1].asked
     until(site, made, lambda: any(one.successes > 5 for one in made.board.values()))
     assert list(swap.show(site.edge)["replicas"]) == ["app-1"]
-    # It is not even checked, so that a host that is being rebooted is no event.
+    # The host is not probed, so that its reboot causes no event.
     assert services[1].asked == asked
     assert hosts(site) == ["app-1"]
 
@@ -195,7 +195,7 @@ def test_killed_at_any_moment_the_same_command_finishes(
     site: World, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     class Killed(BaseException):
-        """The process ends here."""
+        """Stands for the end of the process."""
 
     def die(*_: object) -> None:
         raise Killed
@@ -232,7 +232,7 @@ def test_a_host_that_left_is_the_last_only_if_it_serves(
         take_out(site, "app-2", gone=True)
     refuse(services[1])
     said = take_out(site, "app-2", gone=True)
-    # A repair that replaces the hosts goes on; the edge takes the new ones at its end.
+    # A repair that replaces the hosts continues; the edge gets the new ones at its end.
     assert (said["changed"], drained.load(site.settings)) == (False, {})
     assert "would leave no app host" in said["why"]
 

@@ -17,13 +17,13 @@ from tests.unit.site.test_watch import Service
 
 pytestmark = pytest.mark.slow
 problems = plugin("swap/filter_plugins/swap_drain.py").swap_drain_problems
-#: For a host that is switched off: no task can run on it.
+#: Variables of a host that is switched off: no task can run on it.
 OFF = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
 
 
 @pytest.fixture
 def site(tmp_path: Path, services: list[Service], monkeypatch: pytest.MonkeyPatch) -> Site:
-    """A site that serves with app-1, app-2 and app-3, of which the inventory has two."""
+    """Provide a site that serves with app-1, app-2 and app-3; the inventory has two of them."""
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "docker").write_text("#!/bin/sh\n")
@@ -80,7 +80,7 @@ def test_a_host_leaves_is_switched_off_and_comes_back(site: Site, services: list
     record = drained.load(site.edge.settings)["app-2"]
     assert "@" in record["by"]
     without(site, "app-2")
-    # It is no reason to fail, and nothing puts it back on the way.
+    # Other playbooks neither fail nor bring the host back.
     for verb in ("install", "retire"):
         done = site.play(verb)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -153,7 +153,7 @@ def test_checking_changes_nothing(site: Site) -> None:
 
 
 def test_a_killed_run_is_finished_by_the_same_command(site: Site) -> None:
-    # As a run leaves it that was killed after the edge had taken the host out.
+    # A run that was killed after the edge had drained the host leaves this.
     mine = lease.Lease("dead.machine.boot.1.1", "ann", "drain", 9, 0)
     runs.begin(
         site.edge,
@@ -174,7 +174,7 @@ def test_a_killed_run_is_finished_by_the_same_command(site: Site) -> None:
 def test_hosts_that_left_the_inventory_leave_the_edge_first(site: Site) -> None:
     done = site.play("install", place="tls/main", victim="app-1")
     assert done.returncode == 2
-    # The run ended before the edge's own turn.
+    # The run ended before its part on the edge.
     assert there(site) == ["app-1", "app-2"]
     assert "app-3 left the inventory and gets no requests any more" in words(done.stdout)
 

@@ -1,4 +1,4 @@
-"""A run on a site with two edges: real Ansible and two real agents; Nginx is of paper."""
+"""Runs on a site with two edges: real Ansible, two real agents, and a fake Nginx."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLANNED = {"active": "blue", "release": "1.0.0", "target": "green", "already": F
 
 
 class Edges(Desk):
-    """A jump host whose hosts are itself: an edge that leads, and one that follows."""
+    """A jump host whose hosts are itself: a leading edge and a following one."""
 
     hosts = "dmz"
 
@@ -31,7 +31,7 @@ class Edges(Desk):
         super()._inventory()
         path = self.root / "site/hosts.yml"
         site = yaml.safe_load(path.read_text())
-        # Its interpreter says which agent is called: it is the host's own, if delegated, too.
+        # The interpreter selects the agent, because a delegated task uses the host's own, too.
         python = self.root / "python-edge-2"
         program(python, f'#!/bin/sh\nEDGE=edge-2 exec {shlex.quote(sys.executable)} "$@"\n')
         second = {
@@ -81,9 +81,9 @@ fi
         return self.of("data"), self.of("data-2")
 
     def upgrade(self, *checks: dict[str, Any]) -> tuple[int, str]:
-        """Do what an upgrade does at its switch, with these checks after it.
+        """Run the switch of an upgrade, with these checks after it.
 
-        Without app hosts, the smoke test has no round.
+        Without app hosts, the smoke test has no requests.
         """
         paper = {"swap_planned": PLANNED, "swap_smoke_requests": [], "site_smoke_key": "k" * 40}
         switch = {**role("switch", swap_app_there=[]), "when": "swap_has_edge"}
@@ -120,7 +120,7 @@ def test_one_edge_whose_nginx_refuses_keeps_both_as_they_are(desk: Edges) -> Non
 
 @pytest.mark.slow
 def test_a_run_killed_between_the_edges_is_finished_by_the_next(desk: Edges) -> None:
-    """Only the lead has switched; then a gate after the switch fails, and undoes it on both."""
+    """Only the lead has switched; then a gate after the switch fails, and both are undone."""
     desk.call_as("", "lock", "--run", OTHER, "--owner", "bob", "--verb", "upgrade", "--data", TO)
     words = ("--to", "green", "--release", "1.1.0", "--serial", "2")
     desk.call_as("", "switch", "--run", OTHER, *words, "--generation", "6")
@@ -146,12 +146,12 @@ def test_a_gate_that_fails_after_the_switch_undoes_it_on_both(desk: Edges) -> No
     assert "still serves 1.0.0 (blue)" in said
     lead, peer = desk.both()
     assert lead == peer
-    assert (peer.active, peer.generation) == ("blue", 7), "6 was the switch"
+    assert (peer.active, peer.generation) == ("blue", 7), "generation 6 was the switch"
 
 
 @pytest.mark.slow
 def test_a_new_edge_serves_what_the_site_serves(desk: Edges) -> None:
-    """Green serves 1.1.0, blue stands by: a first installation of its own would serve blue."""
+    """Green is active with 1.1.0, blue is standby: a first installation would serve blue."""
     lead = State("green", "blue", "1.1.0", 2, 9, "2026-01-01T00:00:00Z", "1.0.0", 1, "2027")
     desk.call_as("", "adopt", "--record", json.dumps({"state": vars(lead), "drained": {}}))
     shutil.rmtree(desk.root / "data-2")
@@ -162,7 +162,7 @@ def test_a_new_edge_serves_what_the_site_serves(desk: Edges) -> None:
     code, said = desk.play(new, {"name": "New", **none}, role("edges_apply"))
     assert code == 0, said
     assert desk.both() == (lead, lead), "no new number: nothing differs on the lead"
-    # A second run changes nothing. Where an edge has another configuration, all get a new number.
+    # A second run changes nothing. If an edge's configuration differs, all get a new number.
     code, said = desk.play(role("edges_apply"))
     assert (code, desk.both()) == (0, (lead, lead)), said
     (desk.root / "edge-2/desired/upstreams/green-blue.conf").write_text("# changed\n")
@@ -195,7 +195,7 @@ def test_a_drained_host_gets_no_requests_from_any_edge(
 
 @pytest.mark.slow
 def test_what_the_role_writes_for_each_edge(desk: Edges) -> None:
-    """The agents' settings name the others; both offer what they serve to the same addresses."""
+    """Agents' settings name the other edges; both offer their state to the same addresses."""
     of_edge = {"ansible.builtin.import_role": {"name": "edge", "tasks_from": "state"}}
     path = "site_release_dir ~ '/roles/edge/templates/status.conf.j2'"
     status = f"{{{{ lookup('ansible.builtin.template', {path}) }}}}"

@@ -1,4 +1,4 @@
-"""A run that fails is noted as failed: the real playbooks and agent, with roles that only fail."""
+"""A failed run is recorded as failed: real playbooks and agent, with roles that only fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.roles.conftest import ROLES, ROOT, plugin
 failure = plugin("swap/filter_plugins/swap_failure.py")
 PROGRAM = Path(sys.executable).with_name("ansible-playbook")
 HOSTS = {"dmz": ["edge-1"], "app": ["app-1", "app-2"], "data": ["data-1"], "monitor": ["monitor-1"]}
-#: Role: the files of tasks by which install.yml uses it.
+#: Task files of each role that install.yml uses.
 PARTS = {
     "container_engine": ["main"],
     "firewall": ["main"],
@@ -35,10 +35,10 @@ PARTS = {
     "shared_address": ["main"],
     "monitoring": ["main", "targets"],
 }
-#: All containers are due, so that every part of the playbook has something to do.
+#: All containers are due, so that every part of the playbook runs.
 CONTAINERS = {f"{role}_containers": [{"name": role}] for role in PARTS}
 COMPARED = {"containers": [{"name": role, "due": True} for role in PARTS]}
-#: What a task of these roles does when it is the one to fail, on one host.
+#: What the failing task of these roles does, on one host.
 DEEDS: dict[str, list[dict[str, Any]]] = {
     "fail": [{"ansible.builtin.fail": {"msg": "Can't open\n  the append only file: 13"}}],
     "hide": [
@@ -112,9 +112,9 @@ class Site:
         )
 
     def arm(self, place: str, deed: str, victim: str) -> None:
-        """Have one host do the deed in this very place, and nothing be done in all others.
+        """Let one host run the given task in this place, and remove all other tasks.
 
-        A task that is skipped costs a process per host, so there is none.
+        Even a skipped task costs a process per host.
         """
         tasks = [{**task, "when": f"inventory_hostname == '{victim}'"} for task in DEEDS[deed]]
         for role, parts in PARTS.items():
@@ -124,7 +124,7 @@ class Site:
                 file.write_text(yaml.safe_dump(found))
 
     def installed(self) -> Site:
-        """Serve a release, so that the agent is there and runs are locked."""
+        """Serve a release, so that the agent exists and runs are locked."""
         State("blue", None, "1.0.0", 1, 1, "2026-01-01T00:00:00Z").save(self.state_file)
         return self
 
@@ -137,7 +137,7 @@ class Site:
         check: bool = False,
         **more: str,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a playbook; one task fails in it."""
+        """Run a playbook in which one task fails."""
         self.arm(place, deed, victim)
         variables = {
             "ansible_become": False,
@@ -181,7 +181,7 @@ class Site:
         )
 
     def journal(self) -> list[tuple[str, str, str]]:
-        """Return what the edge's journal holds of verbs: verb, event, why."""
+        """Return the runs in the edge's journal: operation, event, reason."""
         records = Journal(self.state_file.with_name("journal")).records()
         return [(r["step"], r["event"], r["data"].get("why", "")) for r in records]
 
@@ -193,7 +193,7 @@ def site(tmp_path: Path) -> Site:
 
 OPEN = "Can't open the append only file: 13"
 HIDDEN = "Password (its message is hidden; see site_no_log)"
-#: A place in each block under the lock; a host that it concerns, the deed, and why it fails.
+#: A place in each block under the lock: the host, the failing task, and the reason.
 PLACES = {
     "redis/main": ("data-1", "fail", OPEN),
     "app/main": ("app-2", "hide", HIDDEN),
@@ -202,13 +202,13 @@ PLACES = {
 
 
 def test_all_that_a_run_does_under_the_lock_has_the_same_rescue() -> None:
-    """So that a place in each block stands for all of its block."""
+    """Then a place in each block stands for the whole block."""
     plays = yaml.safe_load((ROOT / "playbooks/install.yml").read_text())[1:]
     blocks = [task for play in plays for task in play["tasks"] if "block" in task]
     assert len(blocks) == len(plays) == len(PLACES)
     others = [task["name"] for play in plays for task in play["tasks"] if "block" not in task]
     change = "Changed settings of the service"
-    # The first of them changes nothing, the other has rescues of its own.
+    # The first one changes nothing, the other has its own rescues.
     assert {*others} == {"Omit drained hosts", change}
     settings = yaml.safe_load((ROOT / "roles/swap/tasks/settings.yml").read_text())
     rescued = [one for task in settings for one in task.get("rescue", ())]
@@ -229,7 +229,7 @@ def test_all_that_a_run_does_under_the_lock_has_the_same_rescue() -> None:
     ["redis/main", *(pytest.param(p, marks=pytest.mark.slow) for p in PLACES if p != "redis/main")],
 )
 def test_a_failed_install_is_noted_and_unlocked(site: Site, place: str) -> None:
-    """A hidden failure is known by its name."""
+    """A hidden failure is reported by the task's name."""
     victim, deed, why = PLACES[place]
     done = site.installed().play(place=place, deed=deed, victim=victim)
     assert done.returncode == 2, done.stdout + done.stderr
@@ -258,7 +258,7 @@ def test_a_host_that_goes_away(site: Site) -> None:
 
 @pytest.mark.slow
 def test_the_edge_goes_away_itself(site: Site) -> None:
-    """It cannot be told; the run failed all the same, and status says that it was cut off."""
+    """The edge cannot be told, so the run fails and status reports it as interrupted."""
     done = site.installed().play(place="tls/main", deed="vanish", victim="edge-1")
     assert done.returncode != 0
     assert "install of lab failed: a host can no longer be reached." in " ".join(
@@ -296,7 +296,7 @@ def test_a_run_that_was_refused_the_lock_notes_nothing(site: Site) -> None:
 
 @pytest.mark.slow
 def test_a_failed_retirement_is_noted(site: Site) -> None:
-    """The agent refuses: there is no standby to stop sending to."""
+    """The agent refuses, because there is no standby."""
     done = site.installed().play("retire")
     assert done.returncode == 2, done.stdout
     assert [(step, event) for step, event, _ in site.journal()] == [
@@ -305,7 +305,7 @@ def test_a_failed_retirement_is_noted(site: Site) -> None:
     ]
 
 
-# ---------------------------------------------------------------- the sentence
+# ---------------------------------------------------------------- the reason in a sentence
 def said(msg: str, **more: Any) -> dict[str, Any]:
     return {"ansible_failed_result": {"msg": msg, **more}, "ansible_failed_task": {"name": "Name"}}
 

@@ -19,7 +19,7 @@ from tests.unit.roles.conftest import ROLES
 
 
 class Host:
-    """An edge as `fit` sees it: files, and an Nginx that answers a generation."""
+    """An edge as `fit` sees it: files, and an Nginx that answers with a generation."""
 
     def __init__(self, root: Path, port: int) -> None:
         self.root, self.answers = root, "7"
@@ -87,7 +87,7 @@ def test_what_makes_an_edge_unfit_is_said(host: Host) -> None:
 
 
 def test_a_change_in_progress_is_no_fault(host: Host) -> None:
-    """Between the rename of the tree and Nginx's reload nothing is wrong."""
+    """Between the rename of the tree and the reload of Nginx, the difference is expected."""
     host.answers = "6"
     with (host.root / "swap/agent.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -97,7 +97,7 @@ def test_a_change_in_progress_is_no_fault(host: Host) -> None:
 
 def test_with_other_edges_the_watch_decides(host: Host) -> None:
     host.save(edges={"edge-2": "10.0.0.2:8080"})
-    assert "has not compared this edge" in host.unfit(), "just booted: nobody knows yet"
+    assert "has not compared this edge" in host.unfit(), "unknown after a boot"
     host.results("edges.json", unfit="edge-2 serves generation 8, this edge 7")
     assert host.unfit() == "edge-2 serves generation 8, this edge 7"
     host.results("edges.json", unfit="")
@@ -113,7 +113,7 @@ def test_nginx_that_accepts_and_never_answers_costs_a_second(host: Host) -> None
 
 
 def test_the_program_answers_with_its_exit_code(host: Host, tmp_path: Path) -> None:
-    """As keepalived calls it: without the engine, and without the rest of the agent."""
+    """keepalived calls it without the engine and without the rest of the agent."""
     text = (ROLES / "swap_agent/files/airlift-swap").read_text()
     text = text.replace("/usr/local/lib/airlift", str(ROLES / "swap_agent/files"))
     text = text.replace("fit.main(sys.argv[2:])", f"fit.main(sys.argv[2:], {str(host.path)!r})")

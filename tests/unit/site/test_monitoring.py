@@ -1,4 +1,4 @@
-"""Targets come from the inventory, dashboards from their description, rules hang together."""
+"""Targets come from the inventory, dashboards from their description; rules and metrics agree."""
 
 import json
 import re

@@ -22,9 +22,9 @@ from tests.unit.roles.conftest import ROOT
 pytestmark = pytest.mark.slow
 HOSTS = ("app-1", "app-2", "edge-1")
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-#: An address that nobody has, and one try.
+#: An address without a host, and a single try.
 AWAY = {"ansible_host": "127.0.0.9", "ansible_port": 1, "ansible_connection": "ssh"}
-#: Looks at a host and changes nothing, in the time of no module.
+#: Act like a module that changes nothing, but quickly.
 LOOK = """
 from ansible.plugins.action import ActionBase
 class ActionModule(ActionBase):
@@ -34,7 +34,7 @@ class ActionModule(ActionBase):
 
 
 class Desk:
-    """A folder with an inventory of this machine under several names, and playbooks."""
+    """A folder with playbooks and an inventory that names this machine several times."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -69,7 +69,7 @@ class Desk:
             (folder / f"{file}.yml").write_text(yaml.safe_dump(tasks, sort_keys=False))
 
     def run(self, *options: str, code: int = 0, **environment: str) -> str:
-        """Run the playbook; return what it printed, with every time as 0.0 s."""
+        """Run the playbook; return its output, with every time as 0.0 s."""
         done = subprocess.run(
             self.command(*options),
             cwd=self.folder,
@@ -368,7 +368,7 @@ Play                                     app-1, edge-1 0.0 s
     assert telling(said).startswith(f"failed: [app-2] {why}\n")
     assert Done(2, said).reason == "app-green is not ready:"
     assert recap(said) == Recap(changed=0, failed=1)
-    # Other than with -v, which is Ansible's own.
+    # With -v the output is Ansible's own.
     assert "fatal: [app-2]: FAILED! =>\n" in desk.run("-v", code=2)
 
 
@@ -450,7 +450,7 @@ def test_warnings_are_kept(desk: Desk) -> None:
 
 # ---------------------------------------------------------------- terminals and programs
 def terminal(desk: Desk, **environment: str) -> str:
-    """Run the playbook on a terminal; return what it wrote."""
+    """Run the playbook on a terminal; return its output."""
     master, slave = pty.openpty()
     command = [*desk.command()]
     with subprocess.Popen(
@@ -496,7 +496,7 @@ def test_the_log_file_has_it_without_colours(desk: Desk) -> None:
 def test_more_words_are_those_of_ansible(desk: Desk) -> None:
     desk.write({"hosts": "app-1", "tasks": [look(), debug("a text")]})
     ours, own = desk.run("-vv"), desk.run("-vv", ANSIBLE_STDOUT_CALLBACK="default")
-    # The time of a command is in its result; each names the other one.
+    # The command's result contains its times, and each output names the other callback.
     own_words = re.compile(r"(delta|end|start): .*|Skipping callback.*")
     assert own_words.sub("", ours) == own_words.sub("", own)
     assert "TASK [Look] ***" in ours
@@ -506,7 +506,7 @@ def test_more_words_are_those_of_ansible(desk: Desk) -> None:
 def test_programs_tell_an_end_from_a_kill(desk: Desk) -> None:
     said = desk.play({"name": "Change", "ansible.builtin.command": "true"}, hosts="app-1")
     assert ended(said)
-    # Other than with -v, which is Ansible's own.
+    # With -v the output is Ansible's own.
     own = desk.run("-v")
     assert ended(own)
     assert recap(said) == recap(own) == Recap(changed=1, failed=0)

@@ -1,4 +1,4 @@
-"""Accounts are changed only when there is something to change, and no secret gets out."""
+"""Accounts are changed only if they differ, and no secret is shown."""
 
 import base64
 import hashlib
@@ -26,7 +26,7 @@ def accounts() -> ModuleType:
 
 
 def settled(module: ModuleType) -> dict[str, Any]:
-    """The server's state once everything is as wanted."""
+    """Return the state of a server that needs no change."""
     return {
         "roles": {
             role["name"]: {

@@ -1,7 +1,7 @@
-"""A backup counts only after it was restored once; after any run, the next one is whole.
+"""A backup is valid only after a test restore, and any interrupted run leaves the next one intact.
 
-Real servers in containers of the product's own image, set up as on a site; the module is a process
-of its own, as on a host.
+Real servers run in containers of the product's own image, set up as on a site; the module is its
+own process, as on a host.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.unit.app.appkit import eventually, image_of
 from tests.unit.roles.conftest import ROLES, plugin
 
 USER = "999:999"
-# Ansible would pack the module with its helpers; here they are put where it finds them.
+# Ansible would pack the module with its helpers; put them on its path instead.
 RUNNER = """
 import json, runpy, sys
 import ansible.module_utils
@@ -39,7 +39,7 @@ ansible.module_utils.__path__ += sys.argv[2:]
 basic._ANSIBLE_ARGS, basic._ANSIBLE_PROFILE = sys.stdin.buffer.read(), "legacy"
 runpy.run_path(sys.argv[1], run_name="__main__")
 """
-# Session settings of the service must not matter: neither for the text of a row nor for how long a
+# Session settings of the service must not affect the text of a row, nor the time that a
 # transaction may idle.
 ODD_SETTINGS = (
     *("-c", "timezone=Asia/Tokyo", "-c", "datestyle=German", "-c", "bytea_output=escape"),
@@ -94,7 +94,7 @@ CREATE SEQUENCE used START 5; SELECT nextval('used'), nextval('used');
 CREATE SEQUENCE unused START 7;
 CREATE MATERIALIZED VIEW old AS SELECT count(*) FROM twins;
 """
-# A column called as the module calls a row: the whole row must be summed up all the same.
+# The column has the module's name for a row, but the whole row must still be hashed.
 BANK = """
 CREATE TABLE account (r int PRIMARY KEY, balance int NOT NULL);
 INSERT INTO account SELECT g, 100 FROM generate_series(1, 50) g;
@@ -217,7 +217,7 @@ class Backup:
         return sorted(path.name for path in self.directory.iterdir())
 
     def left(self) -> list[str]:
-        """What must never stay: files that are no backup, sessions, the temporary server."""
+        """Return leftovers that no run may leave: partial files, sessions, the temporary server."""
         found = [name for name in self.files() if not name.endswith(("Z.dump", "Z.json"))]
         found += docker("ps", "--all", "--quiet", "--filter", f"name={self.scratch}").split()
         return found + ["session"] * self.source.sessions()
@@ -228,7 +228,7 @@ class Backup:
         return found
 
     def stand_in(self, folder: Path, script: str) -> None:
-        """Put a `docker` before the real one that does something to what pg_dump writes."""
+        """Put a stand-in before the real `docker` that changes the output of pg_dump."""
         program = folder / "bin/docker"
         program.parent.mkdir()
         program.write_text(
@@ -290,7 +290,7 @@ def test_every_type_and_name_comes_back(source: Source, backup: Backup) -> None:
     }
     assert (taken["tables"], taken["rows"]) == (9, sum(rows.values()))
     assert record["sequences"]["public.used"] == 6
-    # And by another way than the module's: the file, into a database that is then asked.
+    # Check independently of the module: restore the file into a database and query it.
     copy = source.database("")
     with dump.open() as stream:
         subprocess.run(
@@ -338,10 +338,10 @@ def test_a_dump_under_load_is_one_moment(source: Source, backup: Backup, bank: s
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        # Whole and well-formed, but a table is empty in it.
+        # The dump is well-formed, but a table is empty.
         ('{docker} "$@" --exclude-table-data=account', "public.account has 0 rows instead of 50"),
         ('{docker} "$@" --exclude-table=receipt', "table public.receipt is not in it"),
-        # pg_dump that was cut short, with an exit code of 0 all the same.
+        # pg_dump was cut short, but exited with 0.
         ('{docker} "$@" | head -c 20000', "the dump cannot be restored"),
         ("{docker} 2>&1 run --rm nothing-of-this-name >/dev/null", "the dump cannot be restored"),
     ],
@@ -361,7 +361,7 @@ def test_a_dump_that_is_not_the_database_does_not_count(
 @pytest.mark.docker
 @pytest.mark.slow
 def test_a_row_changed_on_the_way_is_found(backup: Backup, bank: str, tmp_path: Path) -> None:
-    """Same tables, same counts: only the contents tell."""
+    """Tables and counts are the same, so only a comparison of the contents finds it."""
     shell = f"{engine.docker()[0]} exec --user {USER} {backup.source.name}"
     change = f"{shell} psql -q -U postgres {bank} -c 'UPDATE account SET balance = 1 WHERE r = 7'"
     plain = f"{shell} pg_dump -U postgres --format=custom {bank}"
@@ -391,7 +391,7 @@ def test_a_short_disk_is_refused_before_anything_is_written(
 
 
 def wait_for(backup: Backup, moment: str) -> None:
-    """Return in the middle of a run, at what a person could see from outside."""
+    """Wait until a run is visible from outside in this phase."""
     scratch = backup.directory / "scratch"
     seen: dict[str, Callable[[], Any]] = {
         "the dump is being written": lambda: list(backup.directory.glob("*.dump.part")),
@@ -421,7 +421,7 @@ def test_a_killed_run_leaves_nothing_that_the_next_does_not_remove(
     wait_for(backup, moment)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert backup.left() != [], "it was killed too early or too late to show anything"
+    assert backup.left() != [], "it was killed too early or too late for this test"
     assert not list(backup.directory.glob("*.json"))
     taken = backup.run()
     assert taken["changed"], taken
@@ -468,7 +468,7 @@ def test_the_newest_are_kept_and_halves_go(backup: Backup, source: Source) -> No
     for stem in pairs:
         for suffix in (".dump", ".json"):
             (backup.directory / (stem + suffix)).touch()
-    # A run killed between the two renames; a record whose dump somebody removed.
+    # A run killed between the two renames, and a record whose dump was removed.
     (backup.directory / "x-20270101T000000Z.dump").touch()
     (backup.directory / "y-20270101T000000Z.json").touch()
     (backup.directory / "notes.txt").touch()
@@ -497,7 +497,7 @@ def test_what_is_wrong_is_said(backup: Backup, options: dict[str, Any], said: st
 
 @pytest.mark.docker
 def test_the_role_hands_over_its_settings(backup: Backup, bank: str, tmp_path: Path) -> None:
-    """Through Ansible: the role's defaults and options, and that its module finds its helpers."""
+    """Through Ansible: the role's defaults and options, and the module's helpers."""
     playbook = tmp_path / "play.yml"
     playbook.write_text("[{hosts: localhost, gather_facts: false, roles: [backup]}]")
     values = {
@@ -532,7 +532,7 @@ def test_the_role_hands_over_its_settings(backup: Backup, bank: str, tmp_path: P
     assert f"into {backup.directory}" in done.stdout
 
 
-# --- What needs no server
+# --- Without a server
 
 
 @pytest.fixture(scope="module")

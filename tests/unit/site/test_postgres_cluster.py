@@ -1,4 +1,4 @@
-"""A cluster is complete or absent, and only images of the source that made it can open it."""
+"""A cluster is complete or absent, and only images of the same source can open it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(home: Path, *, check: bool = False, **options: Any) -> dict[str, Any]:
 
     def command(words: list[str], *, check_rc: bool) -> None:
         assert check_rc
-        # What it flushes is still beside its place.
+        # The flushed folder has not been moved into place yet.
         assert Path(words[-1]).is_dir()
         assert not (home / "data").exists()
         flushed.append(words)
@@ -44,7 +44,7 @@ def run(home: Path, *, check: bool = False, **options: Any) -> dict[str, Any]:
 
 
 def make(home: Path) -> None:
-    """As initdb does."""
+    """Create what initdb creates."""
     (home / "data.staging").mkdir()
     (home / "data.staging/PG_VERSION").write_text("17\n")
 
@@ -104,7 +104,7 @@ def test_what_a_killed_run_left_is_removed(home: Path) -> None:
 
 
 def test_an_unfinished_one_beside_a_good_one_stays(made: Path) -> None:
-    """Nothing is due there, so nothing is touched."""
+    """No cluster is due there, so nothing is touched."""
     make(made)
     assert run(made) == {"changed": False, "due": False}
     assert (made / "data.staging").exists()

@@ -1,7 +1,7 @@
-"""One query of the database decides which containers must run: none missing, none unneeded.
+"""One query of the database decides exactly which containers must run.
 
-A real server, set up as on a site; the service's own migrations and its own `keys sync`, which
-decides what a difference is.
+A real server, set up as on a site, with the service's own migrations and `keys sync`, which defines
+a difference.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ ACCOUNTS = [
 
 @dataclass
 class Database:
-    """A server and the module that asks it about one database."""
+    """A server, and the module that queries one database of it."""
 
     container: str
     port: int
     name: str = "airlift"
 
     def ask(self, **options: Any) -> dict[str, Any]:
-        """Run the module as a process of its own, as on a host."""
+        """Run the module as its own process, as on a host."""
         given = {"container": self.container, "user": USER, "database": self.name, **options}
         path = str(ROLES / "postgres/library/postgres_database.py")
         done = subprocess.run(
@@ -68,13 +68,13 @@ class Database:
         )
         assert done.stdout, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        # What a person sees with -vvv.
+        # This output appears with -vvv.
         assert PASSWORD not in done.stdout
         assert "SCRAM" not in done.stdout
         return answer
 
     def set(self, **options: Any) -> dict[str, Any]:
-        """As the role does: with the accounts."""
+        """Run the module with the accounts, as the role does."""
         return self.ask(owner="airlift_owner", roles=ACCOUNTS, **options)
 
     def sql(self, text: str) -> None:
@@ -92,7 +92,7 @@ class Database:
         return Settings(database_url=url, database_password=SecretStr(PASSWORD))
 
     def held(self) -> dict[str, str]:
-        """As `ask`, in this process, which is quicker."""
+        """Query as `ask` does, but in this process, which is quicker."""
         params: dict[str, Any] = {"container": self.container, "user": USER, "database": self.name}
         params |= {"roles": [], "new": False}
         module = SimpleNamespace(params=params, check_mode=False)
@@ -104,7 +104,7 @@ class Database:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Database]:
-    """A server that just came up: no account, no database."""
+    """Provide a new server without accounts and databases."""
     engine.require()
     made = Database(f"airlift-unit-{uuid.uuid4().hex[:12]}", free_port())
     try:
@@ -126,7 +126,7 @@ def server() -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def migrated(server: Database) -> Database:
-    """Its accounts and its database as the role makes them, its schema as the service does."""
+    """Provide a server with the role's accounts and database, and the service's schema."""
     server.set()
     migrate.migrate(server.settings())
     return server
@@ -134,7 +134,7 @@ def migrated(server: Database) -> Database:
 
 @pytest.fixture
 def database(migrated: Database) -> Database:
-    """Without a key."""
+    """Provide a database without keys."""
     migrated.sql("TRUNCATE api_keys")
     return migrated
 
@@ -162,14 +162,14 @@ def test_accounts_are_set_and_what_is_there_is_returned(server: Database) -> Non
         "lowest_compatible": schema.LOWEST_COMPATIBLE,
     }
     assert server.ask()["schema"].pop("bytes")
-    # Drift of an account is still seen.
+    # A changed account is still detected.
     drifted = [{**ACCOUNTS[0], "connection_limit": 3}]
     said = server.ask(owner="airlift_owner", roles=drifted, _ansible_check_mode=True)
     assert said["changes"] == ["correct role airlift_owner"]
 
 
 def test_the_newest_schema_counts(database: Database) -> None:
-    """After a rollback the schema is newer than the release, and a key has more columns."""
+    """After a rollback the schema is newer than the release, and keys have more columns."""
     entries = [entry(A)]
     sync(database, entries)
     database.sql("INSERT INTO schema_version VALUES (9, 4)")
@@ -197,11 +197,11 @@ def test_no_answer_is_a_failure_but_not_in_check_mode(server: Database) -> None:
         assert said["failed"]
         assert "No such container" in said["msg"]
     assert not gone.set(_ansible_check_mode=True).get("changed")
-    # Before a cluster that the run would make, all of it is due.
+    # Before a cluster that this run would create, everything is due.
     expected = gone.set(_ansible_check_mode=True, new=True)
     assert expected["changed"]
     assert "create role airlift_owner" in expected["changes"]
-    # Only check mode believes it: a run asks.
+    # Only check mode assumes a new cluster; a run queries it.
     assert gone.set(new=True)["failed"]
 
 
@@ -214,7 +214,7 @@ def entry(sha256: str, client: str = "acme", **more: Any) -> dict[str, Any]:
 
 
 def sync(database: Database, entries: list[dict[str, Any]]) -> bool:
-    """Have the service set these keys; return whether it changed any."""
+    """Let the service set these keys; return whether it changed any."""
     with tempfile.NamedTemporaryFile("w") as file:
         json.dump(entries, file)
         file.flush()
@@ -279,7 +279,7 @@ def test_the_question_and_the_service_agree_what_differs(
     held = database.held()
     expected = [f"{one[:12]} of {client}" if client else one[:12] for one, client in differ]
     assert sorted(app.app_keys_differ(wanted, held)) == sorted(expected)
-    # The service itself is the judge: it changes something exactly when the question said so.
+    # The service must change something exactly if the query found a difference.
     assert sync(database, wanted) is bool(differ)
     assert app.app_keys_differ(wanted, database.held()) == []
 
@@ -323,7 +323,7 @@ def test_what_the_service_may_refuse_or_convert_is_left_to_it(strange: dict[str,
     except ValidationError:
         pass
     else:
-        # It takes the entry, as something else than what the list says.
+        # The service stores the entry, but with another value than in the list.
         assert json.dumps(row["rate_limit_per_min"]) != json.dumps(strange["rate_limit_per_min"])
     assert app.app_keys_differ([strange], {}) == [app.UNDECIDED]
     assert app.app_keys_differ(["acme"], {}) == [app.UNDECIDED]
@@ -355,7 +355,7 @@ def loaded(database: Database) -> str:
 
 
 def allow(database: Database, line: str) -> None:
-    """Replace the file of who may connect, as the role does."""
+    """Replace the file of allowed connections, as the role does."""
     script = "sed '/# test/d' /data/db/pg_hba.conf > /data/new; echo \"$1 # test\" >> /data/new"
     words = ["exec", database.container, "sh", "-ec"]
     engine.run(
@@ -364,7 +364,7 @@ def allow(database: Database, line: str) -> None:
 
 
 def read_again(database: Database) -> subprocess.CompletedProcess[str]:
-    """Give the server the command that the role gives it."""
+    """Run the role's command on the server."""
     entries = yaml.safe_load((ROLES / "postgres/vars/main.yml").read_text())
     command = entries["postgres_containers"][0]["reload"]["command"]
     words = [*engine.docker(), "exec", "--user", USER, database.container, *command]

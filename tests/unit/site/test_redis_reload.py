@@ -1,4 +1,4 @@
-"""Redis reads a new certificate while its connections stay: a real server, the role's command."""
+"""Redis loads a new certificate and keeps its connections: a real server, the role's command."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def rendered(name: str) -> str:
 
 
 def entry() -> dict[str, Any]:
-    """Return how the role's container takes up a change."""
+    """Return how the role's container loads a change."""
     data = yaml.safe_load((ROLES / "redis/vars/main.yml").read_text())
     found: dict[str, Any] = data["redis_containers"][0]["reload"]
     return found
@@ -65,7 +65,7 @@ class Server:
         self.address = docker("port", self.name, "6379").split()[0].rsplit(":", 1)
 
     def issue(self, name: str) -> None:
-        """Put a certificate of this name where the server reads it."""
+        """Write a certificate of this name to the server's files."""
         subprocess.run(
             [
                 *["openssl", "req", "-x509", "-newkey", "ec", "-nodes"],
@@ -95,7 +95,7 @@ class Server:
         return subprocess.run(words, capture_output=True, text=True, check=False)
 
     def connect(self) -> ssl.SSLSocket:
-        """Open a connection as the monitoring's account."""
+        """Open a connection with the monitoring account."""
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -112,7 +112,7 @@ class Server:
 
 
 def served(connection: ssl.SSLSocket) -> bytes:
-    """Return the certificate with which a connection was opened."""
+    """Return the certificate that the server presents to a new connection."""
     found = connection.getpeercert(binary_form=True)
     assert found is not None
     return found

@@ -1,4 +1,4 @@
-"""Redis as the role starts it, with damage that it refuses: it serves again, empty, and says so."""
+"""Redis with damaged files, started by the role: it starts empty and logs the reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def docker(*arguments: str, check: bool = True) -> str:
 
 
 class Redis:
-    """A container as the role makes it, but for TLS and accounts."""
+    """A container as the role makes it, without TLS and accounts."""
 
     def __init__(self, folder: Path) -> None:
         self.name = f"probe-{uuid.uuid4().hex[:8]}"
@@ -105,7 +105,7 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 
 
 def damage(path: Path) -> None:
-    """Overwrite 60 bytes in the middle."""
+    """Overwrite 60 bytes in the middle of the file."""
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2)
         file.write(b"\x99" * 60)
@@ -121,7 +121,7 @@ def test_damage_in_the_middle_is_set_aside_and_said(redis: Redis) -> None:
     assert f"damaged; set aside as /data/{aside.name}" in redis.log()
     assert "Bad file format reading the append only file" in redis.log()
     assert "is not valid" in (aside / "check.txt").read_text()
-    # It is a Redis like any other again: it keeps what it gets, and ends when asked.
+    # It works as usual again: it keeps data, and stops on request.
     redis.ask("set", "new", "1")
     docker("kill", redis.name)
     redis.start()
@@ -141,7 +141,7 @@ def test_not_more_than_two_are_kept(redis: Redis) -> None:
 
 
 def test_an_end_that_was_cut_short_is_not_damage(redis: Redis) -> None:
-    """As a power cut leaves it; Redis drops the last command and keeps all others."""
+    """A power cut leaves this; Redis drops only the last command."""
     redis.fill()
     redis.stop()
     with redis.file().open("r+b") as file:
@@ -160,7 +160,7 @@ def test_another_reason_touches_no_file(redis: Redis) -> None:
         if int(docker("inspect", "-f", "{{.RestartCount}}", redis.name)) > 1:
             break
         time.sleep(0.1)
-    # Also after a stop in the middle of it, of which the script has nothing to say.
+    # A stop in the middle of the script adds no message.
     docker("restart", "--time", "0", redis.name)
     words = plugin("site/module_utils/engine_client.py").last_words(redis.name)
     assert words.startswith("wrong setting 'no-such-setting 1': ")
@@ -171,7 +171,7 @@ def test_another_reason_touches_no_file(redis: Redis) -> None:
 
 
 def test_it_ends_when_it_is_asked_to(redis: Redis) -> None:
-    """Through the script, with what it has on disk, and with a good exit code."""
+    """The script passes the signal on, the data are on disk, and the exit code is 0."""
     redis.fill()
     redis.stop()
     assert "Redis is now ready to exit, bye bye" in redis.log()
@@ -183,7 +183,7 @@ def test_it_ends_when_it_is_asked_to(redis: Redis) -> None:
 def test_a_server_that_is_killed_is_started_again(redis: Redis) -> None:
     redis.fill()
     server = "$(cat /proc/[0-9]*/stat | grep '(redis-server)' | cut -d' ' -f1)"
-    # The shell may end with the container, so what counts is the restart.
+    # The shell may end with the container, so check the restart.
     docker("exec", redis.name, "sh", "-c", f"kill -9 {server}", check=False)
     for _ in range(100):
         if docker("inspect", "-f", "{{.RestartCount}}", redis.name) == "1":

@@ -1,4 +1,4 @@
-"""Which replicas a request may go to: counting, choosing, and the mark in the upstream file."""
+"""Which replicas get requests: counting, choosing, and the mark in the upstream file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BACKENDS = {"app-1": "10.0.2.1", "app-2": "10.0.2.2"}
 
 
 def upstream(primary: str = "blue", *, backup: bool = False, **backends: str) -> str:
-    """The role's own file of one way to share the work."""
+    """Return the role's own file for one way to distribute requests."""
     environment = jinja2.Environment(  # noqa: S701 - no HTML
         trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
@@ -45,7 +45,7 @@ def group(*outs: bool) -> list[Replica]:
 
 
 def see(one: Replica, said: str) -> None:
-    """Let a replica answer: `+` is 200, `-` a failure."""
+    """Let a replica answer: `+` is 200, `-` is a failure."""
     for letter in said:
         if letter == "+":
             one.good(one.answered + 1, "t")
@@ -81,7 +81,7 @@ def test_the_last_one_stays() -> None:
     see(other, "---")
     assert judge([one, other], "now") == []
     see(one, "+++")
-    assert judge([one, other], "now") == [one, other], "there is another one again"
+    assert judge([one, other], "now") == [one, other], "another replica is back"
     assert (one.out, other.out) == (False, True)
 
 
@@ -92,7 +92,7 @@ def test_if_those_in_service_fail_the_first_answer_brings_one_back() -> None:
     see(other, "-")
     assert judge([one, other], "now") == [one]
     assert not urgent([one, other], ())
-    # Its mark is still there, and nobody else answers: that cannot wait.
+    # It is still marked and no other answers, so the change cannot wait.
     assert urgent([one, other], {one.address})
     see(other, "+")
     assert not urgent([one, other], {one.address})
@@ -133,11 +133,11 @@ def test_nobody_goes_before_another_was_seen_well() -> None:
 def test_a_late_answer_is_a_success_and_its_silence_no_failure() -> None:
     one, other = group(False, False)
     one.answered = 0.0
-    # Asked each second, answered four seconds later: at the start it is silent…
+    # The replica is asked each second and answers four seconds later, so at first it is silent…
     for second in range(1, 3):
         one.silent(sent=second, why="no answer")
     assert one.failures == 2
-    # …and from then on each probe is overtaken by an answer to an earlier one.
+    # …and from then on each probe gets the answer to an earlier one.
     for second in range(4, 30):
         one.good(second + 0.9, "t")
         one.silent(sent=second, why="no answer")
@@ -186,7 +186,7 @@ def test_the_mark_comes_and_goes_and_changes_nothing_else() -> None:
     assert marked(once, {"10.0.2.2:8001", "10.0.2.1:8002"}) == once
     assert marked(once, ()) == text
     assert once.replace(" down;", ";") == text
-    # The preview shows the other colour as it is.
+    # The preview shows the other colour unchanged.
     assert once.split("upstream preview")[1] == text.split("upstream preview")[1]
 
 
@@ -209,7 +209,7 @@ def test_connections_are_refused_only_while_another_takes_them() -> None:
     assert blocked(text, {one, other}) == set()
     down = marked(text, {one})
     assert blocked(down, {one}) == {one}
-    # The first is well again but still marked; the second has to wait for it.
+    # The first one answers again but is still marked, so the second must wait.
     assert blocked(down, {other}) == set()
     assert blocked(down, {one, other}) == {one}
 
@@ -222,6 +222,6 @@ def test_the_marks_of_nginx_itself_survive_a_hiccup() -> None:
         )
 
     found = options(upstream())
-    assert int(found["max_fails"]) > 8, "one worker process that dies breaks that many at once"
+    assert int(found["max_fails"]) > 8, "one dying worker process breaks as many requests"
     assert int(found["fail_timeout"].rstrip("s")) < 5
     assert replicas.FAILURES == replicas.SUCCESSES == 3

@@ -1,4 +1,4 @@
-"""The smoke test as an operator or a pipeline runs it: real Ansible, a real server behind TLS."""
+"""The smoke test as an operator or a pipeline runs it: real Ansible, a real server with TLS."""
 
 import json
 import ssl
@@ -22,7 +22,7 @@ Play = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """Answer as release 1.1.0 does, which the edge says that it serves with blue."""
+    """Answer as release 1.1.0 does, which the edge reports as active with blue."""
     certificate, key = Authority(tmp_path).issue("edge", ["127.0.0.1"])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

@@ -25,7 +25,7 @@ Found = dict[str, Any]
 
 @pytest.fixture
 def found(tmp_path: Path) -> Found:
-    """A site in which all is well."""
+    """Return a healthy site."""
     return site(tmp_path)
 
 
@@ -63,7 +63,7 @@ def test_the_same_content_is_there_for_machines(found: Found) -> None:
     assert set(said["services"]) == set(RUNS)
 
 
-#: What machines may rely on: keys are only added.
+#: Keys that programs may rely on: they are only added to.
 KEYS = {
     "format": int,
     "site": str,
@@ -186,7 +186,7 @@ def test_a_restart_loop_is_told_while_the_engine_calls_it_running(found: Found) 
     redis |= {"state": "starting", "restarts": 3, "seconds": 2, "said": "Bad file format"}
     said = text(found)
     assert "redis on data-1 keeps restarting (3 times so far): Bad file format." in said
-    # It came back, and has stayed since.
+    # It restarted, and has been stable since.
     redis |= {"state": "healthy", "seconds": 4000}
     assert problems(found) == []
 
@@ -270,7 +270,7 @@ def test_what_prometheus_does_not_reach_is_named(found: Found) -> None:
     targets = of(found, "mon-1")["answers"]["targets"]
     down = {"job": "app", "host": "app-1", "instance": "app-1:8001", "error": "timed out"}
     targets["down"] = [{**down, "colour": "green"}]
-    assert problems(found) == [], "a colour that neither serves nor stands by"
+    assert problems(found) == [], "this colour is neither active nor standby"
     targets["down"] = [{**down, "colour": "blue"}]
     assert problems(found) == ["prometheus on mon-1 cannot reach app at app-1:8001"]
 
@@ -279,7 +279,7 @@ def test_what_the_watcher_took_out_is_told(found: Found) -> None:
     out = {"colour": "blue", "state": "out", "since": "12:00", "why": "three answers 503"}
     found["edge"] |= {"watcher": {"alive": True}, "replicas": {"app-1": out, "app-2": {}}}
     assert "the edge sends no requests to app-1 since 12:00: three answers 503" in text(found)
-    # A container that is down is the cause, and said to be.
+    # The cause is a container that is down, and it is reported instead.
     one_of(found, "app-1", "app-blue")["state"] = "paused"
     assert problems(found) == ["app-blue on app-1 is paused"]
     one_of(found, "app-1", "app-blue")["state"] = "healthy"
@@ -288,14 +288,14 @@ def test_what_the_watcher_took_out_is_told(found: Found) -> None:
 
 
 def test_the_cause_of_a_replica_that_is_out_comes_first(found: Found) -> None:
-    """The edge refuses connections to it: what a request from there meets is no cause."""
+    """The edge refuses connections to it, so a failure from there is no cause."""
     out = {"colour": "blue", "state": "out", "since": "12:00", "why": "no answer"}
     found["edge"] |= {"watcher": {"alive": True}, "replicas": {"app-1": out, "app-2": {}}}
     refused = {"status": 0, "error": "[Errno 111] Connection refused"}
     of(found, "edge-1")["answers"]["app-blue on app-1"] |= refused
     assert problems(found) == ["the edge sends no requests to app-1 since 12:00"]
     assert "Connection refused" not in text(found)
-    # Its own host may know more.
+    # Its own host may know the cause.
     wrong = {"postgres": "not available (timeout)"}
     of(found, "app-1")["answers"]["app-blue"] |= {"status": 503, "checks": wrong}
     assert problems(found)[0] == "app-blue on app-1 is not ready"
@@ -306,7 +306,7 @@ def test_a_host_that_answers_too_late_is_named(found: Found) -> None:
     said = text(found)
     assert "Site acme needs attention: data-1 did not answer within 45 s." in said
     assert "First: check the load of data-1 and the network path to it\n" in said
-    # What the site serves is then unknown, and that is no second problem.
+    # Then the active release is unknown, which is no second problem.
     found["hosts"]["edge-1"] = {"late": 45, "msg": "no answer within 45 s"}
     found["edge"] = found["hosts"]["edge-1"]
     assert "edge-1 did not answer within 45 s" in problems(found)
@@ -318,7 +318,7 @@ def test_keys_are_compared_with_the_vault(found: Found) -> None:
     database["missing"] = [0]
     words = "the key of client shop is in the vault, but not in the database"
     assert problems(found) == [words]
-    # The keys are brought in line from an app host.
+    # An app host updates the keys in the database.
     assert text(found).endswith("Next: ansible-playbook playbooks/install.yml")
     database |= {"missing": [], "revoked": [0]}
     assert text(found).endswith(
@@ -345,14 +345,14 @@ def test_an_edge_that_serves_something_else_than_the_disk_holds(found: Found) ->
 # ---------------------------------------------------------------- which hosts, which release
 def test_a_limited_run_says_so_and_compares_with_what_serves(found: Found, tmp_path: Path) -> None:
     upgrade(found, tmp_path)
-    # Typed in the directory of another release, as an alert may have it.
+    # The command runs in another release's directory, as after an alert.
     found |= {"release": "1.2.0", "serial": 3, "components": {}}
     limit(found, "app-2")
     said = text(found)
     assert said.startswith("only 1 of 5 hosts was asked: app-2\n\nHOST")
     assert "Site acme runs release 1.1.0: the hosts asked are as they should be." in said
     assert "another image" not in said
-    assert "warm until" not in said.replace("rollback: unknown", ""), "it was not seen"
+    assert "warm until" not in said.replace("rollback: unknown", ""), "the standby was not checked"
     assert report(found)["not_asked"] == ["edge-1", "app-1", "data-1", "mon-1"]
 
 

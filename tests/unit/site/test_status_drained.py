@@ -1,4 +1,4 @@
-"""A host in maintenance in the report: a warning, and no fault whatever it lacks."""
+"""A drained host is a warning in the report, and nothing that it lacks is a fault."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAID = "app-2 is drained by ann@jump since 2026-01-01T20:00:00Z"
 
 @pytest.fixture
 def found(tmp_path: Path) -> dict[str, Any]:
-    """A site whose app-2 was drained: its worker is gone, its replica runs."""
+    """Return a site whose app-2 was drained: its worker is gone, its replica runs."""
     made = statuskit.site(tmp_path)
     made["edge"]["drained"] = {"app-2": {"by": "ann@jump", "since": "2026-01-01T20:00:00Z"}}
     remove(made, "app-2", "worker-blue")

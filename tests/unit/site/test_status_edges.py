@@ -1,4 +1,4 @@
-"""Two edges in the report: a line for each, and what to do where they differ."""
+"""Two edges in the report: a line for each, and the next step if they differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.site.statuskit import of, problems, report, text
 
 @pytest.fixture
 def found(tmp_path: Path) -> dict[str, Any]:
-    """A site whose edges serve the same."""
+    """Return a site whose edges serve the same."""
     made = statuskit.site(tmp_path)
     made["edge"] |= {"generation": 7, "live_generation": 7, "served_generation": 7}
     made["edge"] |= {"watcher": {"alive": True}, "edges": {"unfit": ""}}
@@ -95,7 +95,7 @@ def test_nginx_and_watch_of_the_second_edge(found: dict[str, Any]) -> None:
 def test_a_replica_that_only_one_edge_reaches(found: dict[str, Any]) -> None:
     of(found, "edge-2")["answers"]["app-blue on app-1"] |= {"error": "timed out"}
     assert problems(found) == ["edge-2 cannot reach app-blue on app-1"]
-    # A replica that nobody reaches is one problem.
+    # A replica that neither edge reaches is one problem.
     of(found, "edge-1")["answers"]["app-blue on app-1"] |= {"error": "timed out"}
     assert problems(found) == ["the edge cannot reach app-blue on app-1"]
 

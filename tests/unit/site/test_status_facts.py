@@ -1,4 +1,4 @@
-"""What status learns of a host: the engine's client on paper, everything else as it really is."""
+"""Facts that status collects from a host, with a fake engine client and everything else real."""
 
 import json
 import subprocess
@@ -68,7 +68,7 @@ def raw(service: str, status: str = "running", **state: Any) -> dict[str, Any]:
 
 
 def shown(paper: Engine, *containers: dict[str, Any]) -> list[dict[str, Any]]:
-    """Let the engine have these containers; return them as described."""
+    """Give the engine these containers; return their descriptions."""
     paper.run(*containers)
     found: list[dict[str, Any]] = engine.containers(NOW)[0]
     return found
@@ -147,7 +147,7 @@ def test_a_container_that_ran_out_of_memory_says_so(paper: Engine) -> None:
 
 
 def pair(paper: Engine, **change: str) -> list[str]:
-    """Return what differs between a standby and the active colour that has other settings."""
+    """Return the differences between a standby and an active colour with other settings."""
     standby, active = raw("app-blue"), raw("app-green")
     active["Config"]["Env"] = ["PATH=/bin", "RELEASE=1.1.0", "COLOUR=green", "LOG_LEVEL=info"]
     active["Config"]["Env"] += ["ONLY_NEW=1"]
@@ -167,7 +167,7 @@ def pair(paper: Engine, **change: str) -> list[str]:
 def test_a_standby_is_compared_with_what_serves(paper: Engine) -> None:
     assert pair(paper) == []
     assert pair(paper, LOG_LEVEL="debug") == ["LOG_LEVEL"]
-    assert pair(paper, EXTRA="1") == ["EXTRA"], "the inventory names it, so both must have it"
+    assert pair(paper, EXTRA="1") == ["EXTRA"], "both need a setting of the inventory"
     assert pair(paper, fingerprint="f2") == ["secrets"]
 
 
@@ -191,7 +191,7 @@ def test_every_container_of_the_service_logs_in_anew(paper: Engine, programs: Pr
 def test_containers_that_would_log_in_alike_do_it_once(
     paper: Engine, programs: Programs, tmp_path: Path
 ) -> None:
-    """With the same image, address and secrets, as they are on the disk now."""
+    """They have the same image, address and secrets, as on the disk now."""
     containers = [raw("app-blue"), raw("worker-blue")]
     for one in containers:
         folder = tmp_path / one["Id"]
@@ -217,7 +217,7 @@ def test_containers_that_would_log_in_alike_do_it_once(
 
 
 def test_a_host_knows_its_colours(paper: Engine, programs: Programs) -> None:
-    """The edge from its agent, whatever runs there; another host from its containers."""
+    """The edge asks its agent, whatever runs there; another host reads its containers."""
     found = shown(paper, raw("app-blue"), raw("redis"))
     found[0]["colour"] = "blue"
     assert engine.colours({"containers": found}) == {"blue"}
@@ -258,7 +258,7 @@ def test_a_database_that_does_not_answer_says_why(programs: Programs) -> None:
     assert found == {"error": "FATAL: the database system is starting up"}
 
 
-# ---------------------------------------------------------------- what a host lets through
+# ---------------------------------------------------------------- firewall rules
 NAT = """-P PREROUTING ACCEPT
 -A DOCKER ! -i airlift0 -p tcp -m tcp --dport 8001 -j DNAT --to-destination 198.18.240.2:8000
 -A POSTROUTING -s 198.18.240.0/24 ! -o airlift0 -j MASQUERADE
@@ -288,7 +288,7 @@ def test_the_engines_rules_are_looked_for_port_by_port(
     programs.answer("iptables", "-t nat -S", out=NAT)
     programs.answer("iptables", "-S FORWARD", out="-P FORWARD DROP\n")
     assert rules.engine_rules([8001]) == {"missing": [], "blocked": True}
-    # An engine that was told to make none.
+    # An engine configured to make no rules.
     monkeypatch.setattr(rules, "DAEMON", tmp_path / "daemon.json")
     rules.DAEMON.write_text('{"iptables": false}')
     assert rules.engine_rules([8001, 8003]) == {"missing": [], "blocked": False}
@@ -310,7 +310,7 @@ def test_a_host_without_either_program_is_not_judged(
 
 
 def test_our_table_is_compared_with_what_was_confirmed(programs: Programs, tmp_path: Path) -> None:
-    """The stamp is what the role firewall leaves behind."""
+    """The role firewall leaves this stamp."""
     table = plugin("firewall/library/nft_table.py")
     path = tmp_path / "firewall.nft"
     path.write_text("table inet airlift {}\n")
@@ -351,9 +351,9 @@ def test_paths_of_one_file_system_count_once(tmp_path: Path) -> None:
     assert 0 <= one["percent"] <= 100
 
 
-# ---------------------------------------------------------------- asking
+# ---------------------------------------------------------------- queries
 class Answers(BaseHTTPRequestHandler):
-    """What a host's services answer."""
+    """Handler for the answers of a host's services."""
 
     down = ""
 
@@ -379,7 +379,7 @@ class Answers(BaseHTTPRequestHandler):
         self.wfile.write(body.encode())
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Discard the message."""
 
 
 @pytest.fixture
@@ -408,14 +408,14 @@ def test_everything_is_asked_at_once(base: str) -> None:
     assert "refused" in found["nobody"]["error"]
     assert found["exporter"] == {"value": 0.0, "error": ""}
     assert "it shows no redis_up" in found["other"]["error"]
-    # The second target answers now, whatever the last scrape found.
+    # The second target answers now, even if the last scrape failed.
     assert [one["error"] for one in found["targets"]["down"]] == ["timeout"]
     assert found["tls"]["error"] == "/not/there is not on this host"
 
 
 @pytest.fixture
 def apart() -> Iterator[int]:
-    """A process with a network of its own, as a container has one."""
+    """Start a process with its own network, like a container."""
     command = ["unshare", "--net", "sleep", "60"]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 10
@@ -439,6 +439,6 @@ def test_a_flow_is_tried_from_where_it_is_used(base: str, apart: int) -> None:
     assert found["host"]["status"] == 503
     assert found["container"]["status"] == 0
     assert "unreachable" in found["container"]["error"].lower()
-    # A container that is gone meanwhile: then from the host.
+    # If the container is gone meanwhile, the host asks.
     gone: Callable[..., Any] = asks.answers
     assert gone([{**one, "name": "x", "within": "y"}], {"y": 2**22 + 1})["x"]["status"] == 503

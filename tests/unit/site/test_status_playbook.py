@@ -1,4 +1,4 @@
-"""The playbook itself, on this machine: every task runs, nothing is changed, no secret is shown."""
+"""The playbook on this machine runs every task, changes nothing and shows no secret."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ COMPONENT = {"manifest_digest": "sha256:m", "config_digest": "sha256:c", "layers
 
 @pytest.fixture
 def play(tmp_path: Path) -> Any:
-    """Run the playbook; return code and output."""
+    """Run the playbook; return its exit code and output."""
     folder = tmp_path / "bin"
     folder.mkdir()
     Programs(folder).answer("docker", "info", err="not asked", code=1)
@@ -76,7 +76,7 @@ def test_every_fault_is_told_and_nothing_is_changed(play: Any, tmp_path: Path) -
     assert engine["error"] == "the container engine does not run"
     assert report["sentence"] in " ".join(done.stdout.split())
     assert "changed=0" in done.stdout
-    # As talkative as it can be, it shows no hash of a key; and looking makes no key.
+    # Even the most verbose output has no key's hash, and no smoke key is created.
     assert KEY not in done.stdout.lower()
     assert not (tmp_path / ".airlift/smoke.key").exists()
 
@@ -91,9 +91,9 @@ def test_json_can_be_cut_out_and_a_scheduler_learns_the_verdict(play: Any, tmp_p
 
 
 def test_what_is_asked_is_in_the_flow_table() -> None:
-    """From the edge each replica of both colours; everything else is asked where it runs.
+    """The edge queries each replica of both colours; everything else is queried on its own host.
 
-    A host leaves out the colours that it has not.
+    A host omits the colours that it does not have.
     """
     defaults = load("site", "defaults/main.yml")
     ports = defaults["site_ports"]
@@ -117,7 +117,7 @@ def test_what_is_asked_is_in_the_flow_table() -> None:
         for one in make({**site, "zones": ["dmz"], "shared": "192.0.2.100"})
         if one["name"] == "shared address"
     ]
-    # The flow table lets no edge ask another one: only the one that has the address asks.
+    # The flow table lets no edge query another: only the holder of the address does.
     assert shared["held"]
     assert shared["url"] == f"https://192.0.2.100:{ports['https']}/health/ready"
     assert names["app"] == ["app-green", "worker-green", "app-blue", "worker-blue"]

@@ -1,4 +1,4 @@
-"""The rollback line of the status report: it promises only what was looked at now."""
+"""The rollback line of the status report promises only what was checked now."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ WARM = "rollback: 1.0.0 (blue), warm until 2026-01-03T00:00:00Z, takes seconds"
 
 @pytest.fixture
 def found(tmp_path: Path) -> Found:
-    """A site that green serves as 1.1.0; blue stands by as 1.0.0."""
+    """Return a site that serves 1.1.0 with green; blue is standby with 1.0.0."""
     return upgrade(site(tmp_path), tmp_path)
 
 
@@ -70,7 +70,7 @@ def unreached(found: Found) -> None:
 
 
 def taken_out(found: Found) -> None:
-    """The edge refuses connections to it, so that it seems to be down."""
+    """Let the edge refuse connections to it, so that it seems to be down."""
     unreached(found)
     out = {"colour": "blue", "state": "out", "since": "12:00", "why": "no answer"}
     found["edge"]["standby_replicas"] = {"app-2": out}
@@ -105,7 +105,7 @@ def test_a_standby_that_cannot_serve_is_not_called_warm(
     assert only.startswith("the standby cannot serve at once: ")
     assert fault in only
     assert "what serves is as it should be, but the standby cannot serve at once" in said
-    # It makes the standby again with what is wanted now, or takes it away and says so.
+    # install.yml recreates the standby with the wanted settings, or removes it with a message.
     assert said.endswith("Next: ansible-playbook playbooks/install.yml")
 
 
@@ -212,7 +212,7 @@ def test_a_standby_that_is_gone_is_told_and_not_that_it_cannot_be_scraped(found:
 
 
 def test_a_standby_that_was_not_made_again_is_told(found: Found) -> None:
-    """A change of settings that ended between its switch and the making of the standby."""
+    """A change of settings ended after its switch, before the standby was recreated."""
     edge = found["edge"]
     edge |= {"standby": None}
     said = "the standby (1.0.0, to be warm until 2026-01-03T00:00:00Z) was not created again"

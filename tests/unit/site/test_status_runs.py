@@ -1,4 +1,4 @@
-"""What the status report says of runs of playbooks: in progress, interrupted, failed."""
+"""Runs of playbooks in the status report: in progress, interrupted, failed."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ Found = dict[str, Any]
 
 @pytest.fixture
 def found(tmp_path: Path) -> Found:
-    """A site in which all is well."""
+    """Return a healthy site."""
     return site(tmp_path)
 
 
@@ -32,7 +32,7 @@ def test_a_run_that_was_cut_off_is_to_be_started_again(found: Found) -> None:
         "\nNext: ansible-playbook playbooks/upgrade.yml"
     )
     assert report(found)["cancel"] == "ansible-playbook playbooks/rollback.yml"
-    # From the directory of the release that it was to bring.
+    # The command belongs in the directory of the release that the run installs.
     found |= {"release": "1.0.0", "serial": 1}
     assert f"Next: cd {found['releases_dir']}/1.1.0 && " in text(found)
 
@@ -94,7 +94,7 @@ def test_a_failed_run_is_not_called_well(found: Found) -> None:
         "Site acme runs release 1.0.0: what serves is as it should be, but the last upgrade, "
         "to 1.1.0, failed: no room on app-1." in said
     )
-    # What confirms the release that serves, and so clears it.
+    # install.yml confirms the active release, and so clears the failure.
     assert said.endswith("Next: ansible-playbook playbooks/install.yml")
     assert report(found)["verdict"] == "warning"
 

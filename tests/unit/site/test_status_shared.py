@@ -1,4 +1,4 @@
-"""The address that edges share in the report: who holds it, nobody, or two at once."""
+"""The address that edges share in the report: its holder, none, or two at once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LINE = "shared address 10.0.1.100 held by "
 
 @pytest.fixture
 def found(tmp_path: Path) -> dict[str, Any]:
-    """A site of two edges, of which the first has the address."""
+    """Return a site of two edges, of which the first has the address."""
     made = statuskit.site(tmp_path)
     made["zones"] = {**made["zones"], "dmz": ["edge-1", "edge-2"]}
     made["asked"] = [*made["asked"], "edge-2"]
     services = [one["service"] for one in of(made, "edge-1")["containers"]]
     made["hosts"]["edge-2"] = {"facts": statuskit.facts(services)}
-    # What the second edge serves is what the first one serves.
+    # The second edge serves the same as the first one.
     of(made, "edge-2")["edge"] = dict(statuskit.EDGE)
     made["shared"] = {
         "address": "10.0.1.100",
@@ -82,7 +82,7 @@ def test_two_have_it_and_what_lets_them_hear_each_other(found: dict[str, Any]) -
     [
         ("edge-2", {"runs": False}, "warning", "of edge-2 does not run: it cannot take 10.0.1.100"),
         ("edge-2", {"enabled": False}, "warning", "of edge-2 would not start at boot"),
-        # The address that keepalived left behind does not move when this edge fails.
+        # Without keepalived the address stays on this edge when it fails.
         ("edge-1", {"runs": False}, "problem", "of edge-1 does not run"),
     ],
 )

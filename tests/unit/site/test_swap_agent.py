@@ -1,4 +1,4 @@
-"""The swap agent's promises, with an engine and an Nginx of paper."""
+"""Guarantees of the swap agent, with a fake engine and a fake Nginx."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def test_first_installation_starts_blue_and_records_it(world: World) -> None:
 def test_nginx_may_enter_whatever_the_callers_umask_is(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whose configuration of sudo says umask 0077: Nginx is another user."""
+    """sudo may have the umask 0077, and Nginx runs as another user."""
     settings = dataclasses.asdict(world.settings) | {"root": str(world.settings.root)}
     settings |= {name: str(settings[name]) for name in ("state_file", "watch_dir")}
     (tmp_path / "swap.json").write_text(json.dumps(settings))
@@ -167,7 +167,7 @@ def test_settings_come_from_the_file_that_the_role_writes(world: World, tmp_path
     path = tmp_path / "swap.json"
     path.write_text(json.dumps(data))
     assert Settings.load(path) == world.settings
-    # A file that an older release wrote.
+    # Load a file that an older release wrote.
     del data["watch_dir"]
     path.write_text(json.dumps(data))
     assert Settings.load(path).watch_dir == Path("/run/airlift")
@@ -242,7 +242,7 @@ def test_nothing_is_over_before_the_old_workers_are_gone(serving: World) -> None
         serving.switch()
     with pytest.raises(SwapError, match="workers 100"):
         serving.switch()
-    assert serving.state()["active"] == "green", "it serves; only the end is not reached"
+    assert serving.state()["active"] == "green", "the new colour serves before the end"
     serving.retiring = set()
     assert not serving.switch()["changed"]
 

@@ -19,7 +19,7 @@ from tests.unit.roles.conftest import ROLES, ROOT, plugin
 setup = plugin("swap_agent/library/swap_agent_setup.py")
 OWNER = f"{os.getuid()}:{os.getgid()}"
 UNIT = "airlift-edge.service"
-#: What systemd says of a unit that runs as its file says.
+#: systemd's answer about a unit that runs as its file describes.
 WELL = {
     "LoadState": "loaded",
     "NeedDaemonReload": "no",
@@ -47,7 +47,7 @@ exit 1
 
 
 class Host:
-    """A host: its files, and the programs that it has."""
+    """A host: its files and its programs."""
 
     def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.root, self.capsys = root, capsys
@@ -61,7 +61,7 @@ class Host:
         self.answers(changed=False)
 
     def knows(self, name: str = "unit", **other: str) -> None:
-        """Say what systemd knows of the unit, now or `after` it was told to do something."""
+        """Set what systemd reports about the unit, now or `after` a command."""
         lines = [f"{key}={value}\n" for key, value in {**WELL, **other}.items()]
         (self.bin / name).write_text("".join(lines))
 
@@ -76,7 +76,7 @@ class Host:
         return (self.root / path).read_text()
 
     def run(self, **options: Any) -> dict[str, Any]:
-        """Run the module as Ansible does; return what it says."""
+        """Run the module as Ansible does; return its result."""
         with patch_module_args(options), pytest.raises(SystemExit):
             setup.answer(setup.run, setup.OPTIONS)
         found: dict[str, Any] = json.loads(self.capsys.readouterr().out)
@@ -114,7 +114,7 @@ def test_a_first_call_brings_all_about_and_a_second_changes_nothing(host: Host) 
     assert [one["active"] for one in first["agent"]] == ["blue", "blue"]
     assert host.read("etc/edge/desired/nginx.conf") == "one\n"
     assert (host.root / "etc/swap.json").stat().st_mode & 0o777 == 0o644
-    assert host.read("bin/found") == "{}\n", "the agent is called when its files are there"
+    assert host.read("bin/found") == "{}\n", "the agent is called after its files are written"
     host.answers(changed=False, why="nothing to do", active="blue")
     second = host.apply()
     assert not second["changed"]
@@ -189,7 +189,7 @@ def test_an_agent_that_cannot_be_started(host: Host) -> None:
         ({"UnitFileState": "disabled"}, ["enable"]),
         ({"ActiveState": "inactive"}, ["restart"]),
         ({"ActiveState": "failed", "UnitFileState": "disabled"}, ["enable", "restart"]),
-        # As a run leaves it that was killed after it had written the unit.
+        # A run that was killed after it had written the unit leaves this.
         ({"NeedDaemonReload": "yes"}, ["daemon-reload", "enable", "restart"]),
         (
             {"LoadState": "not-found", "UnitFileState": "", "ActiveState": "inactive"},
@@ -227,11 +227,11 @@ def test_check_mode_tells_and_changes_nothing_on_an_empty_host_as_well(host: Hos
     assert names == ["edge/desired/nginx.conf", "edge/desired/tls/edge.key", "swap.json"]
     assert not (host.root / "etc").exists()
     assert host.calls() == []
-    # Without check mode a missing key is an error.
+    # Outside of check mode, a missing key is an error.
     assert "own.key" in host.apply(trees=[tree])["msg"]
 
 
-# ---------------------------------------------------------------- as the role calls it
+# ---------------------------------------------------------------- calls of the role
 @pytest.mark.slow
 def test_the_role_wants_a_configuration_for_each_way_to_serve(tmp_path: Path) -> None:
     """The agent chooses one of these files by its name."""
@@ -285,7 +285,7 @@ def test_the_role_wants_a_configuration_for_each_way_to_serve(tmp_path: Path) ->
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 changed, 0 failed" in done.stdout, "the rehearsal, the first call and the parts"
+    assert "3 changed, 0 failed" in done.stdout, "check mode, the first call and the parts"
     desired = tmp_path / "etc/edge/desired"
     upstreams = {path.stem: path.read_text() for path in (desired / "upstreams").iterdir()}
     assert sorted(upstreams) == ["blue", "blue-green", "green", "green-blue"]

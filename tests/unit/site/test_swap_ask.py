@@ -1,4 +1,4 @@
-"""A host that may be gone is asked for some seconds: real Ansible, on this machine."""
+"""A host that may be down is queried for a few seconds: real Ansible, on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLOSED = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_por
 
 
 def asked(folder: Path, host: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """Ask a host in a play whose errors are fatal; return what the plugin said."""
+    """Query a host in a play whose errors are fatal; return the plugin's result."""
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"host-1": host}}}))
     answer = folder / "answer"
     play = {
@@ -62,7 +62,7 @@ def test_what_a_host_answers_is_handed_on(tmp_path: Path) -> None:
 def test_one_that_does_not_answer_ends_nothing(
     tmp_path: Path, host: dict[str, Any], why: str
 ) -> None:
-    """A frozen host keeps a connection that is open; one that is switched off refuses a new one."""
+    """A frozen host keeps an open connection; one that is switched off refuses a new one."""
     words = {"argv": ["sleep", "20"]}
     said = asked(tmp_path, host, module="ansible.legacy.command", args=words, seconds=2)
     assert said["answered"] is False

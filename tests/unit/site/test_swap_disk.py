@@ -31,7 +31,7 @@ class Disk:
         self.others.mkdir()
 
     def fill(self, *, but: int = 0) -> None:
-        """Take all room but some bytes."""
+        """Use all space except some bytes."""
         with (self.others / "big").open("ab", buffering=0) as file, full():
             while True:
                 file.write(b"x" * 4096)
@@ -39,7 +39,7 @@ class Disk:
         os.truncate(self.others / "big", max(0, size - but))
 
     def fill_names(self) -> None:
-        """Take all names, as a spool of small files does."""
+        """Use all inodes, like a spool of small files."""
         with full():
             for number in range(1_000_000):
                 (self.others / str(number)).touch()
@@ -91,7 +91,7 @@ def tell(world: World, *words: str) -> dict[str, Any]:
 
 
 def upgrade(world: World) -> None:
-    """Let an upgrade come as far as its switch."""
+    """Run an upgrade up to its switch."""
     tell(world, "lock", "--run=run-1", "--owner=ann", "--verb=upgrade")
     tell(world, "switch", "--run=run-1", "--to=green", "--release=1.1.0", "--serial=2")
     assert world.held().release == "1.1.0"
@@ -103,7 +103,7 @@ def kept(world: World) -> list[int]:
 
 
 def consistent(world: World) -> str:
-    """See that record, tree and Nginx agree; return the release."""
+    """Check that record, tree and Nginx agree; return the release."""
     held = world.held()
     assert held.generation == world.edge.live_generation() == world.serving
     name = f"{held.active}-{held.standby}" if held.standby else held.active
@@ -117,7 +117,7 @@ FULL: list[Callable[[Disk], None]] = [Disk.fill, Disk.fill_names]
 NAMES = ["bytes", "names"]
 
 
-# ---------------------------------------------------------------- the way back
+# ---------------------------------------------------------------- rollback
 @pytest.mark.parametrize("fill", FULL, ids=NAMES)
 def test_a_full_disk_keeps_no_release_in_service(
     world: World, disk: Disk, fill: Callable[[Disk], None]
@@ -142,7 +142,7 @@ def test_a_full_disk_keeps_no_release_in_service(
 def test_without_the_reserve_it_would(
     world: World, disk: Disk, fill: Callable[[Disk], None]
 ) -> None:
-    """What this is for; and the same command works once there is room."""
+    """Control: the reserve is needed; the same command works once there is space."""
     upgrade(world)
     assert reserve.free(world.edge)
     fill(disk)
@@ -183,7 +183,7 @@ def test_a_reserve_does_not_fill_the_disk_itself(world: World, disk: Disk) -> No
     assert os.statvfs(disk.path).f_bavail == before
 
 
-# ---------------------------------------------------------------- half done
+# ---------------------------------------------------------------- partial writes
 @pytest.mark.parametrize("room", [0, 4096, 12288, 20480])
 def test_a_tree_that_does_not_fit_leaves_the_one_that_serves(
     world: World, disk: Disk, room: int
@@ -218,7 +218,7 @@ def test_a_record_that_does_not_fit_leaves_the_ones_before(world: World, disk: D
 
 
 def test_an_engine_without_room_tries_nothing_new(world: World) -> None:
-    """Images fill its disk, which may be another one. What served before was tried then."""
+    """Images fill the engine's disk. The active configuration was tested before."""
     upgrade(world)
     world.refuses = "docker: Error response from daemon: mkdir x: no space left on device."
     tell(world, "undo", "--run=run-1")
@@ -233,7 +233,7 @@ def test_an_engine_without_room_tries_nothing_new(world: World) -> None:
         tell(world, "apply", "--release=1.0.0", "--serial=1")
 
 
-# ---------------------------------------------------------------- words
+# ---------------------------------------------------------------- messages
 def command(disk: Disk, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the agent itself."""
     settings = {
@@ -246,7 +246,7 @@ def command(disk: Disk, *words: str) -> subprocess.CompletedProcess[str]:
         "probe_address": "127.0.0.1",
         "probe_port": 1,
     }
-    # Beside the disk.
+    # The settings are outside of the full disk.
     path = disk.path.with_name("swap.json")
     path.write_text(json.dumps(settings))
     return subprocess.run(

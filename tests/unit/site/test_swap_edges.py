@@ -1,4 +1,4 @@
-"""What a plan says of several edges, and the number that all of them get."""
+"""Plans for several edges, and the generation number that all of them get."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def says(generation: int, *, differs: bool = False) -> dict[str, Any]:
     [
         (says(7, differs=True), [says(7, differs=True)], 8),
         (says(7), [says(7)], 7),
-        # Its own certificate, for instance: one number would stand for two configurations.
+        # An edge's own certificate, for instance: one number would mean two configurations.
         (says(7), [says(7, differs=True)], 8),
-        # One that missed something or is new gets the number that the lead has.
+        # An edge that missed something, or a new one, gets the lead's number.
         (says(7), [says(6, differs=True)], 7),
         (says(7), [says(0, differs=True), says(7)], 7),
         (says(7, differs=True), [{"skipped": True}], 8),
@@ -81,7 +81,7 @@ def test_a_lead_with_an_older_record_is_named_before_anything_is_done(back: dict
     why = "edge-2 serves generation 9; run here: sudo airlift-swap adopt --from edge-2"
     back["edge"]["edges"] = {"unfit": why}
     assert plans.way_back(back | {"edges": EDGES})["problems"] == [f"edge-1: {why}"]
-    # Anything else does not concern the lead's record.
+    # Other reasons do not concern the lead's record.
     back["edge"]["edges"] = {"unfit": "it serves nothing yet; run install.yml"}
     assert plans.way_back(back | {"edges": EDGES})["problems"] == []
 

@@ -1,4 +1,4 @@
-"""Facts that a plan gets from a host in one call: a fake engine behind a real socket."""
+"""Facts for a plan, collected from a host in one call: a fake engine behind a real socket."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_host_says_all_at_once(
         (tmp_path / name).touch()
     said = asked(capsys, backups=str(tmp_path))
     about = said.pop("engine")
-    # In the words of `docker info`, from which the role site tells the image store.
+    # The role site derives the image store from these fields of `docker info`.
     assert plugin("site/module_utils/image_identity.py").image_store(about) == "overlay2"
     assert about["ServerVersion"] == "26.1"
     assert "Name" not in about

@@ -1,4 +1,4 @@
-"""Detect runs that have ended by real processes, and take over their locks from a real agent."""
+"""Detect ended runs by real processes, and take over their locks from a real agent."""
 
 import json
 import os
@@ -25,7 +25,7 @@ agent = plugin("swap_agent/action_plugins/swap_agent.py")
 def named(
     pid: int | str, start: str = "", host: str = "", machine: str = "", boot: str = ""
 ) -> str:
-    """Return a run's name, of this machine unless it is said."""
+    """Return a run's name, of this machine by default."""
     here, this_machine, this_boot, _, _ = agent.this_run().rsplit(".", 4)
     start = start or agent.started(int(pid))
     return f"{host or here}.{machine or this_machine}.{boot or this_boot}.{pid}.{start}"
@@ -68,7 +68,7 @@ def test_a_process_with_an_odd_name(tmp_path: Path) -> None:
 
 
 def test_forks_of_a_run_have_its_name() -> None:
-    """Every task runs in a fork of its own; the name is that of the process which forked."""
+    """Every task runs in a fork; the name is that of the process which forked."""
     names = []
     for _ in range(2):
         reading, writing = os.pipe()
@@ -86,7 +86,7 @@ def test_forks_of_a_run_have_its_name() -> None:
 
 
 def test_an_id_is_always_one_word(tmp_path: Path) -> None:
-    """A name's parts stand between dots; a container may have no machine id, or an empty one."""
+    """Dots separate a name's parts, and a container's machine id may be missing or empty."""
     path = tmp_path / "id"
     assert agent.first_of(str(path)) == "none"
     path.write_text("\n")
@@ -122,7 +122,9 @@ def test_of_another_machine_of_the_same_name_nothing_is_known(
     ids = {"/etc/machine-id": "aaaaaaaa", "/proc/sys/kernel/random/boot_id": "11111111"}
     monkeypatch.setattr(agent, "first_of", ids.__getitem__)
     theirs = [named(living.pid), named(2**22 + 1, start="1")]
-    assert [agent.is_dead(run) for run in theirs] == [False, True], "as they are judged at home"
+    assert [agent.is_dead(run) for run in theirs] == [False, True], (
+        "same answer as on their own machine"
+    )
     ids["/etc/machine-id"] = "bbbbbbbb"
     for boot in ("11111111", "22222222"):
         ids["/proc/sys/kernel/random/boot_id"] = boot
@@ -163,7 +165,7 @@ def test_a_process_that_cannot_be_is_dead(pid: str) -> None:
 def test_a_process_that_ended_is_dead_also_before_it_is_reaped(
     living: subprocess.Popen[bytes],
 ) -> None:
-    """In a container whose first process reaps nobody it stays so."""
+    """It stays like this in a container whose first process reaps no children."""
     run = named(living.pid)
     assert not agent.is_dead(run)
     living.kill()
@@ -173,7 +175,7 @@ def test_a_process_that_ended_is_dead_also_before_it_is_reaped(
 
 # ---------------------------------------------------------------- the agent
 class Site:
-    """The real agent on files of its own, called by the real action."""
+    """The real agent with its own files, called by the real action."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -201,7 +203,7 @@ class Site:
     def execute(
         self, *, module_name: str, module_args: dict[str, Any], task_vars: dict[str, Any]
     ) -> dict[str, Any]:
-        """Do what the command module does on the edge."""
+        """Run the command as Ansible's command module does on the edge."""
         assert module_name == "ansible.legacy.command"
         assert task_vars == {"here": 1}
         words = module_args["argv"]
@@ -241,7 +243,7 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setattr(agent, "AGENT", str(tmp_path / "airlift-swap"))
-    # A run here is named after the process that started the tests.
+    # Here a run has the name of the process that started the tests.
     monkeypatch.setattr(agent, "while_it_lives", lambda run, beat: None)
     return Site(tmp_path)
 
@@ -304,7 +306,7 @@ def test_only_the_holder_goes_on(site: Site) -> None:
 
 
 def test_a_step_is_recorded_before_the_command_that_it_begins_with(site: Site) -> None:
-    """In one call to the edge; and a step that cannot be recorded does not begin."""
+    """One call to the edge does both; a step that cannot be recorded does not begin."""
     site.lock()
     site.do("step", name="schema")
     before = len(site.calls)
@@ -329,13 +331,13 @@ def test_show_tells_a_run_at_work_from_a_dead_one(
     end(living)
     said = site.do("show")
     assert (said["at_work"], said["changed"], said["installed"]) == (False, False, False)
-    assert not any("--run" in words for words in site.calls), "it asks, it holds nothing"
+    assert not any("--run" in words for words in site.calls), "a query needs no run"
 
 
 def test_a_run_whose_lease_ran_out_is_at_work_while_its_process_lives(
     site: Site, living: subprocess.Popen[bytes]
 ) -> None:
-    """The jump host could not be heard for a while; nobody else took over."""
+    """The jump host was unreachable for a while, but no run took over."""
     path = site.root / "swap/lease.json"
     for run in (named(living.pid, host="other"), named(living.pid)):
         lease.acquire(path, run=run, owner="ann", verb="upgrade", seconds=-1)
@@ -359,7 +361,7 @@ def test_of_another_machine_one_that_ran_out_is_not_at_work(
 
 
 def test_playbooks_of_release_1_0_0_understand_the_answers(site: Site) -> None:
-    """They look into `holder` of every answer, and lock without a heartbeat, for an hour."""
+    """They read `holder` of every answer, and lock for an hour without a heartbeat."""
     site.lock()
     for command in ("show", "lock", "step"):
         words = {"lock": ["--owner=bob", "--verb=upgrade"], "step": ["--name=images"]}
@@ -375,7 +377,7 @@ def test_playbooks_of_release_1_0_0_understand_the_answers(site: Site) -> None:
 
 
 def test_of_a_run_itself_nothing_was_cut_off(site: Site) -> None:
-    """Planned again inside its lock, its own beginning does not hide what it took over."""
+    """In a plan inside its own lock, its own start does not hide what it took over."""
     path = site.root / "swap/journal"
     Journal(path).append("dead", "upgrade", "intent", {"release": "1.1.0"})
     Journal(path).append("dead", "images", "intent")
@@ -385,7 +387,7 @@ def test_of_a_run_itself_nothing_was_cut_off(site: Site) -> None:
 
 
 def test_a_host_without_an_agent_says_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Ansible's module reports a program that is not there."""
+    """Ansible's module reports a missing program like this."""
     gone = {"rc": 2, "stdout": "", "stderr": "", "msg": "Error executing command."}
     monkeypatch.setattr(site, "execute", lambda **_: gone)
     assert site.do("show")["msg"] == f"there is no {site.root}/airlift-swap on this host"

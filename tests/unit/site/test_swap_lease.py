@@ -1,4 +1,4 @@
-"""When a lease is valid: time since boot, heartbeats, and leases of release 1.0.0."""
+"""Validity of a lease: time since boot, heartbeats, and leases of release 1.0.0."""
 
 import dataclasses
 import json
@@ -13,12 +13,12 @@ from swap_agent.state import SwapError
 
 from tests.unit.site.swapkit import World
 
-#: What the agent of release 1.0.0 reads and writes; it refuses any other key.
+#: Keys that the agent of release 1.0.0 reads and writes; it refuses any other.
 KEYS = {"run", "owner", "verb", "epoch", "expires"}
 
 
 class Clocks:
-    """The clocks of a machine that somebody else sets."""
+    """The clocks of a machine, set by the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wall, self.up, self.start = 1_800_000_000.0, 5000.0, "boot-1"
@@ -38,7 +38,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
 
 @pytest.fixture
 def site(world: World, clocks: Clocks) -> World:
-    """An upgrade has begun at a known time; its lease holds for 60 s."""
+    """An upgrade has begun at a known time; its lease is valid for 60 s."""
     world.apply()
     world.start()
     world.begin(release="1.1.0")
@@ -81,7 +81,7 @@ def test_a_clock_that_is_set_does_no_harm(site: World, clocks: Clocks, step: flo
 def test_after_a_reboot_it_has_its_whole_length_to_be_heard_again(
     site: World, clocks: Clocks
 ) -> None:
-    """How long the edge was off, nobody knows; the run on the jump host may live."""
+    """The time that the edge was off is unknown, and the run may still be in progress."""
     clocks.go(30)
     clocks.start, clocks.up = "boot-2", 10.0
     assert held(site).left() == pytest.approx(50)
@@ -89,7 +89,7 @@ def test_after_a_reboot_it_has_its_whole_length_to_be_heard_again(
         site.lock("run-2")
     assert beat(site, seconds=60)
     clocks.up += 59
-    assert held(site).left() == pytest.approx(1), "heard again, it counts from then"
+    assert held(site).left() == pytest.approx(1), "the time counts from the last heartbeat"
     clocks.up += 2
     assert site.lock("run-2").epoch == 2
 
@@ -100,7 +100,7 @@ def test_this_machine_has_these_clocks() -> None:
     assert len(lease.boot()) == 36
 
 
-# ---------------------------------------------------------------- signs of life
+# ---------------------------------------------------------------- heartbeats
 def test_signs_of_life_keep_a_lease_for_as_long_as_they_come(site: World, clocks: Clocks) -> None:
     site.step("images")
     for _ in range(200):
@@ -116,7 +116,7 @@ def test_signs_of_life_keep_a_lease_for_as_long_as_they_come(site: World, clocks
 
 
 def test_a_step_keeps_it_for_as_long_as_its_last_sign_of_life(site: World, clocks: Clocks) -> None:
-    """With a heartbeat, another jump host soon follows one that is gone; without, in an hour."""
+    """With heartbeats, another jump host can take over soon; without, after an hour."""
     site.begin(release="1.1.0")
     runs.beat(site.edge, run="run-1", seconds=180)
     site.step("images")
@@ -124,7 +124,7 @@ def test_a_step_keeps_it_for_as_long_as_its_last_sign_of_life(site: World, clock
 
 
 def test_a_beat_waits_for_nobody(site: World) -> None:
-    """A switch may take minutes, and it holds the agent's lock meanwhile."""
+    """A switch may take minutes, and holds the agent's lock meanwhile."""
     with swap_agent_at_work(site):
         assert beat(site)
 
@@ -143,14 +143,14 @@ def test_a_run_that_ended_is_not_brought_to_life(site: World) -> None:
         site.step("images")
 
 
-# ---------------------------------------------------------------- one that ran out
+# ---------------------------------------------------------------- expired leases
 def test_one_that_ran_out_goes_on_while_nobody_took_over(site: World, clocks: Clocks) -> None:
     site.switch()
     clocks.go(7200)
     assert swap.show(site.edge)["lease"] is None
     assert swap.show(site.edge)["last_lease"]["run"] == "run-1"
     site.step("workers")
-    assert held(site).left() == pytest.approx(60), "and then it holds again"
+    assert held(site).left() == pytest.approx(60), "the lease is valid again"
     clocks.go(7200)
     assert swap.undo(site.edge, run="run-1")["changed"]
     assert site.held().release == "1.0.0"
@@ -176,7 +176,7 @@ def test_one_that_ran_out_does_nothing_once_somebody_took_over(site: World, cloc
 def test_who_is_at_work_is_told_with_a_command_that_ends_it(
     site: World, clocks: Clocks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The printed line is typed, in the state in which it was printed."""
+    """The printed command works in the state in which it was printed."""
     from swap_agent import __main__  # noqa: PLC0415
 
     with pytest.raises(lease.HeldError) as told:
@@ -194,7 +194,7 @@ def test_who_is_at_work_is_told_with_a_command_that_ends_it(
     __main__.main()
     assert swap.show(site.edge)["last_run"]["data"] == {"why": "no longer running"}
     assert site.lock("run-2").epoch == 2
-    assert not beat(site), "if it lived after all, it is fenced off"
+    assert not beat(site), "the old run must not extend its lease"
 
 
 # ---------------------------------------------------------------- release 1.0.0
@@ -213,7 +213,7 @@ def test_what_release_1_0_0_gave_back_is_free(world: World, clocks: Clocks) -> N
 
 
 def test_release_1_0_0_reads_what_is_written(site: World) -> None:
-    """A rollback may bring its agent back."""
+    """A rollback may restore its agent."""
     beat(site)
     assert set(json.loads(path_of(site).read_text())) == KEYS
     site.end()
@@ -227,7 +227,7 @@ def test_release_1_0_0_reads_what_is_written(site: World) -> None:
 
 
 def test_a_pulse_counts_for_its_own_epoch_only(site: World, clocks: Clocks) -> None:
-    """The agent of release 1.0.0 leaves it as it is."""
+    """The agent of release 1.0.0 leaves the file unchanged."""
     beat(site, seconds=9999)
     as_release_1_0_0(site, run="run-5", epoch=2, expires=clocks.wall + 10)
     assert held(site).left() == pytest.approx(10)
@@ -240,11 +240,11 @@ def test_a_pulse_counts_for_its_own_epoch_only(site: World, clocks: Clocks) -> N
 @pytest.mark.parametrize("body", ["", "{", "[]", "{}", '{"run": "run-1", "epoch": "x"}'])
 def test_a_damaged_pulse_is_none(site: World, clocks: Clocks, body: str) -> None:
     path_of(site).with_suffix(".pulse").write_text(body)
-    assert held(site).left() == pytest.approx(60), "by the wall clock"
+    assert held(site).left() == pytest.approx(60), "the wall clock decides"
     assert beat(site)
 
 
-# ---------------------------------------------------------------- what a plan has seen
+# ---------------------------------------------------------------- the state that a plan saw
 def test_a_lock_answers_what_was_there_before_it(site: World) -> None:
     site.step("images")
     shown = swap.show(site.edge)["seen"]
@@ -260,7 +260,7 @@ def again(world: World, run: str, instead_of: str = "", **data: Any) -> dict[str
 
 
 def test_whatever_another_run_does_is_seen(site: World) -> None:
-    """Also what changes no generation, and what an operator ends by hand."""
+    """This includes changes without a new generation, and runs that an operator ended by hand."""
     numbers = [swap.show(site.edge)["seen"]]
     for act in (
         lambda: site.step("images"),

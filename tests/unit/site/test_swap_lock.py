@@ -1,4 +1,4 @@
-"""A plan is bound to what it saw; a lock lives as long as its playbook. By real playbooks."""
+"""A plan is bound to the state that it saw, and a lock to its playbook: real playbooks."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.unit.site.playkit import OTHER, Desk, command, role
 pytestmark = pytest.mark.slow
 
 PLAN = role("rollback_plan")
-#: As rollback.yml does it: as the release that the plan leads to.
+#: rollback.yml locks as the release that the plan leads to.
 LOCK = {
     "name": "Lock",
     "ansible.builtin.include_role": {"name": "swap", "tasks_from": "lock"},
@@ -41,7 +41,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def aims(desk: Desk) -> list[str]:
-    """Return the releases that this run noted as its aim."""
+    """Return the releases that this run recorded as its aim."""
     records = Journal(desk.swap / "journal").records()
     mine = [one for one in records if one["run"] != OTHER and one["event"] == "intent"]
     return [one["data"]["release"] for one in mine]
@@ -49,7 +49,7 @@ def aims(desk: Desk) -> list[str]:
 
 # ---------------------------------------------------------------- the plan
 def test_a_plan_that_saw_a_dead_run_is_made_once(desk: Desk) -> None:
-    """To take its lock over is no change: the plan knows what it left."""
+    """Taking over its lock is no change, because the plan knows what the run left."""
     aim = json.dumps({"release": "1.1.0", "serial": 2})
     words = ["--owner", "ann", "--verb", "upgrade", "--data", aim, "--seconds=-1"]
     desk.call("lock", "--run", OTHER, *words)
@@ -63,7 +63,7 @@ def test_a_plan_that_saw_a_dead_run_is_made_once(desk: Desk) -> None:
 
 
 def test_nothing_is_done_that_the_site_no_longer_asks_for(desk: Desk) -> None:
-    """Somebody else rolled back meanwhile: a second time would be no way back."""
+    """Another operator rolled back meanwhile, so a second rollback would go forward."""
     lock = desk.other("lock", "--owner", "ann", "--verb", "rollback")
     state = json.loads((desk.swap / "state.json").read_text())
     desk.serve("1.0.0", 6, "green")
@@ -86,9 +86,9 @@ def test_nothing_is_done_that_the_site_no_longer_asks_for(desk: Desk) -> None:
 
 
 def test_a_new_plan_may_lead_elsewhere(desk: Desk) -> None:
-    """The upgrade that was to be taken away was ended by hand.
+    """The upgrade that the plan would cancel was ended by hand.
 
-    What else another run may do meanwhile is in test_swap_lease.py.
+    test_swap_lease.py has other changes by another run.
     """
     aim = json.dumps({"release": "1.2.0", "serial": 3})
     desk.call("lock", "--run", OTHER, "--owner", "ann", "--verb", "upgrade", "--data", aim)
@@ -104,7 +104,7 @@ def test_a_new_plan_may_lead_elsewhere(desk: Desk) -> None:
 
 
 def test_an_agent_of_release_1_0_0_is_planned_with_twice(desk: Desk) -> None:
-    """It cannot tell whether somebody came between; nor has it a heartbeat."""
+    """This agent reports no change in between, and has no heartbeat."""
     desk.make_agent_old()
     code, said = desk.play(PLAN, LOCK, GO)
     assert code == 0, said
@@ -118,7 +118,7 @@ def test_an_installation_judges_the_release_again_inside_the_lock(desk: Desk) ->
     lock = {**role("lock", swap_verb="install", swap_replan="guard.yml"), "tags": ["always"]}
     code, said = desk.play(guard, lock, options=["-v", "--tags", "tls"])
     assert code == 0, said
-    # Nothing had changed since: it is judged once.
+    # Nothing has changed, so the release is checked once.
     assert said.count("Require the release that the site already runs") == 1
     desk.call("unlock", "--run", desk.lease().run)
     desk.serve("1.1.0", 5)
@@ -147,7 +147,7 @@ def test_a_rollback_without_the_smoke_tests_key_changes_nothing(desk: Desk) -> N
 
 
 def test_whoever_plans_names_its_plan_to_the_lock() -> None:
-    """Each is the file that planned; what a retirement needs is read after its lock."""
+    """Each is the file that planned; a retirement reads its facts after the lock."""
     named = {}
     for name in ("main", "rollback_apply"):
         (lock,) = [one for one in load("swap", f"tasks/{name}.yml") if one["name"] == "Lock"]
@@ -168,7 +168,7 @@ def beating(tmp_path: Path) -> Desk:
 
 
 def hearts(desk: Desk) -> list[int]:
-    """Return the processes of the playbook that are still there."""
+    """Return the processes of the playbook that still exist."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -181,14 +181,14 @@ def hearts(desk: Desk) -> list[int]:
 
 
 def over(desk: Desk) -> None:
-    """See that nothing of a playbook is left."""
+    """Check that nothing of a playbook remains."""
     deadline = time.monotonic() + 60
     while left := hearts(desk):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
 
 
-#: A step that lasts until it has seen some signs of life.
+#: A step that lasts until it has seen some heartbeats.
 LONG = """
 import json, sys, time
 seen = set()
@@ -206,7 +206,7 @@ def test_a_lease_is_kept_during_a_step_and_not_after_the_playbook(beating: Desk)
     end = role("unlock")
     code, said = beating.play(PLAN, LOCK, long(beating), end)
     assert code == 0, said
-    # Nobody came between: the plan is made once.
+    # No other run came in between, so the plan is made once.
     assert said.count(BACK) == 1
     assert AGAIN not in said
     assert aims(beating) == ["1.0.0"]
@@ -232,8 +232,8 @@ def test_a_playbook_that_is_killed_gives_no_more_signs_of_life(beating: Desk) ->
     text = ""
     deadline = time.monotonic() + 60
     while text != (text := (beating.swap / "lease.pulse").read_text()):
-        assert time.monotonic() < deadline, "it beats on"
+        assert time.monotonic() < deadline, "heartbeats continue"
         time.sleep(3)
-    # What is left is the step itself, and the worker that waits for it.
+    # Only the step itself remains, and the worker that waits for it.
     os.kill(int(seen.read_text()), signal.SIGKILL)
     over(beating)

@@ -1,4 +1,4 @@
-"""The plan of an upgrade and of a rollback: what will happen, or everything against it."""
+"""The plan of an upgrade and of a rollback: the steps, or every problem."""
 
 import json
 from pathlib import Path
@@ -33,14 +33,14 @@ def cost(count: int, disk: int, seconds: float = 0) -> dict[str, Any]:
 
 
 def says(error: str = "", backups: tuple[str, ...] = (), **runs: str) -> dict[str, Any]:
-    """What a host answers: component and the image that it runs."""
+    """Return a host's answer: component and the image that it runs."""
     result = {"error": error, "backups": list(backups), "components": runs}
     return {"answered": True, "said": "", "result": result}
 
 
 @pytest.fixture
 def found() -> dict[str, Any]:
-    """Blue serves 1.0.0; 1.1.0 brings a migration that 1.0.0 can live with."""
+    """Blue serves 1.0.0; 1.1.0 brings a migration that is compatible with 1.0.0."""
     return {
         "site": "acme",
         "command": COMMAND,
@@ -155,7 +155,7 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_touched(
 
 
 def test_the_backup_from_before_the_migrations_is_kept(found: dict[str, Any]) -> None:
-    """Forward again after a rollback, or a run that was cut off after its migrations."""
+    """It serves a second upgrade after a rollback, or a run interrupted after its migrations."""
     name = "1.0.0-to-1.1.0-20261121T214914Z"
     names = (f"{name}.json", "1.0.0-to-1.1.0-20261120T000000Z.json", "0.9.0-to-1.0.0-2.json")
     found["hosts"]["data-1"] = says(backups=names)
@@ -167,7 +167,7 @@ def test_the_backup_from_before_the_migrations_is_kept(found: dict[str, Any]) ->
 
 
 def test_a_schema_that_is_newer_already_stays(found: dict[str, Any]) -> None:
-    """A run that was cut off after its migrations, or an upgrade after a rollback."""
+    """A run was interrupted after its migrations, or this is an upgrade after a rollback."""
     found["database"]["version"] = 2
     assert rows(found)["schema"] == "2, unchanged"
 
@@ -194,10 +194,10 @@ def test_what_is_not_exchanged_now_is_told(found: dict[str, Any]) -> None:
     )
 
 
-# ---------------------------------------------------------------- already there
+# ---------------------------------------------------------------- the release is already active
 def test_a_release_that_serves_is_only_finished(found: dict[str, Any]) -> None:
     found["edge"] |= {"active": "green", "release": "1.1.0", "serial": 2, "standby": "blue"}
-    # Whatever else is known must not matter any more.
+    # Nothing else that is known may matter.
     found |= {"old": {}, "database": {}}
     made = plan(found)
     assert made["already"] is True
@@ -211,11 +211,11 @@ def test_the_same_name_with_another_serial_is_not_the_same(found: dict[str, Any]
     assert (made["already"], made["target"]) == (False, "green")
 
 
-# ---------------------------------------------------------------- what stands against it
+# ---------------------------------------------------------------- problems
 @pytest.mark.parametrize("serial", [2, 3])
 def test_an_upgrade_never_goes_back(found: dict[str, Any], serial: int) -> None:
     found["edge"] |= {"release": "1.0.1", "serial": serial}
-    # One reason is enough: the rules of a way forward say nothing about a way back.
+    # One problem is enough: the rules of an upgrade do not apply to going back.
     found["new"]["upgrade"]["minimum_version"] = "9.0.0"
     assert problem(found) == (
         f"this is release 1.1.0 (serial 2), the site serves 1.0.1 (serial {serial}): an upgrade "
@@ -363,7 +363,7 @@ def test_an_agent_that_fails_is_told(found: dict[str, Any]) -> None:
 
 
 def test_a_host_that_does_not_answer_is_named(found: dict[str, Any]) -> None:
-    """And nothing that was not learned of it is judged."""
+    """Facts that could not be collected are not checked."""
     found["hosts"]["app-1"] = {"answered": False, "said": "no answer within 60 s", "result": {}}
     found["hosts"]["data-1"] = says("the engine does not answer: refused")
     found["images"] = {"app-1": {"skipped": True}}
@@ -382,16 +382,16 @@ def test_a_step_with_nothing_to_do_is_none(found: dict[str, Any]) -> None:
     found["hosts"]["data-1"] = says(backups=("1.0.0-to-1.1.0-20261120T000000Z.json",))
     made = plan(found)
     assert (made["images"], made["backup"]) == (False, False)
-    # The migrations are still to come: that backup is not from just before them.
+    # The migrations are still due, so that backup is not from just before them.
     found["database"]["version"] = 1
     assert plan(found)["backup"] is True
-    # The release serves: whatever a backup held now would not be from before it.
+    # The release is already active: a backup now would not be from before its migrations.
     found["edge"] |= {"release": "1.1.0", "serial": 2}
     assert (made["already"], plan(found)["backup"]) == (False, False)
 
 
 def test_an_image_that_no_kept_release_needs_is_found(tmp_path: Path) -> None:
-    """By the names that the engine's part would remove it by."""
+    """The same names are used as by the engine's part that removes them."""
     for release in ("1.0.0", "1.1.0"):
         app = {"repository": "airlift/app", "manifest_digest": f"m{release}"}
         app["config_digest"] = f"c{release}"
@@ -412,18 +412,18 @@ def test_an_image_that_no_kept_release_needs_is_found(tmp_path: Path) -> None:
     for name, tags in images.items():
         ours = engine.names_of({"RepoTags": tags}, {"airlift/app"})
         assert bool(ours) == (name not in ("theirs", "unnamed"))
-    # Without a manifest nothing is removed, so nothing is to do.
+    # Without a manifest nothing is removed.
     assert module.swap_unneeded(images, str(tmp_path), [*keep, "0.9.0"]) == []
 
 
-# ---------------------------------------------------------------- the way back
+# ---------------------------------------------------------------- rollback
 def note(seq: int, step: str, **data: Any) -> dict[str, Any]:
     return {"seq": seq, "step": step, "event": "intent", "run": f"r{seq}", "data": data}
 
 
 @pytest.fixture
 def back() -> dict[str, Any]:
-    """Green serves 1.1.0, blue stands by as 1.0.0 and is ready."""
+    """Green serves 1.1.0; blue is standby with 1.0.0 and ready."""
     return {
         "site": "acme",
         "command": COMMAND,
@@ -445,7 +445,7 @@ def back() -> dict[str, Any]:
 
 
 def able(problem: str = "") -> dict[str, Any]:
-    """What a host says of its standby."""
+    """Return a host's report about its standby."""
     return {"answered": True, "result": {"problem": problem}}
 
 
@@ -487,7 +487,7 @@ def test_back_to_what_is_warm(back: dict[str, Any]) -> None:
 
 
 def test_a_standby_that_could_not_serve_is_made_again(back: dict[str, Any]) -> None:
-    """And it is said why the rollback takes longer."""
+    """The plan says why the rollback takes longer."""
     back["standbys"]["app-2"] = able("there is no container airlift-app-blue")
     made = way_back(back)
     assert is_normal(made)
@@ -532,7 +532,7 @@ def test_before_the_first_release_there_is_none(back: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("old", [{}, manifest("1.0.0", 7, 1, 1)])
 def test_a_release_that_is_not_here_is_no_way(back: dict[str, Any], old: dict[str, Any]) -> None:
-    """Also one of the same name that was built again: its images are other ones."""
+    """This includes one of the same name that was built again, with other images."""
     assert no_way(back | {"old": old}) == (
         "release 1.0.0 (serial 1) is no longer on this jump host: import its bundle again"
     )
@@ -571,11 +571,11 @@ def test_an_edge_that_says_nothing_is_not_taken_for_an_empty_one(
     assert no_way(back | {"edge": edge}) == f"the swap agent on the edge does not answer: {why}"
 
 
-# ---------------------------------------------------------------- after a run that was cut off
+# ---------------------------------------------------------------- after an interrupted run
 def test_an_upgrade_that_had_not_switched_is_given_up(back: dict[str, Any]) -> None:
     begun = {"release": "1.2.0", "serial": 3}
     back["edge"]["unfinished"] = [note(4, "upgrade", **begun), note(7, "schema")]
-    # Nothing of a rollback's conditions matters: what serves goes on serving.
+    # No condition of a rollback applies: the active release keeps serving.
     made = way_back(back | {"old": {}, "database": {}})
     assert made["abandon"] is True
     assert (made["target"], made["to"], made["warm"]) == ("blue", begun, False)
@@ -618,7 +618,7 @@ def test_after_an_upgrade_that_had_switched_the_way_back_is_the_usual_one(
 
 
 def test_giving_up_that_was_cut_off_goes_on(back: dict[str, Any]) -> None:
-    """Abandoning is a rollback in the journal; it names the release that is taken away."""
+    """Cancelling is a rollback in the journal; it names the release that is removed."""
     begun = note(4, "upgrade", release="1.2.0", serial=3)
     back["edge"]["unfinished"] = [begun, note(8, "rollback", release="1.2.0", serial=3)]
     assert way_back(back)["abandon"] is True
@@ -628,7 +628,7 @@ def test_giving_up_that_was_cut_off_goes_on(back: dict[str, Any]) -> None:
 def test_a_rollback_of_an_upgrade_that_was_cut_off_after_it_switched(
     back: dict[str, Any], *, turned: bool
 ) -> None:
-    """Both are open until a run ends well. Giving up would put 1.1.0 back into service."""
+    """Both are open until a run succeeds. Cancelling would deploy 1.1.0 again."""
     back["edge"] |= {"active": "blue", "standby": "green", "release": "1.0.0", "serial": 1}
     back["edge"] |= {"previous_release": "1.1.0", "previous_serial": 2}
     left = [
@@ -646,7 +646,7 @@ def test_a_rollback_of_an_upgrade_that_was_cut_off_after_it_switched(
 def test_an_upgrade_that_was_begun_again_after_a_rollback(
     back: dict[str, Any], *, turned: bool
 ) -> None:
-    """The rollback had switched to 1.0.0; what was cut off last is the upgrade."""
+    """The rollback had switched to 1.0.0; the upgrade was interrupted last."""
     back["edge"] |= {"active": "blue", "standby": "green", "release": "1.0.0", "serial": 1}
     back["edge"] |= {"previous_release": "1.1.0", "previous_serial": 2}
     begun = {"release": "1.1.0", "serial": 2}

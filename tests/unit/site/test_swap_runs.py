@@ -1,4 +1,4 @@
-"""Runs of playbooks as the swap agent sees them: lock, steps, ends, and taking back."""
+"""Runs of playbooks as the swap agent sees them: lock, steps, ends, and undo."""
 
 import dataclasses
 from typing import Any
@@ -65,10 +65,10 @@ def test_undo_also_ends_a_switch_that_was_cut_off_before_it_was_recorded(upgradi
     assert [r["step"] for r in swap.show(upgrading.edge)["unfinished"]] == ["upgrade"]
 
 
-# ---------------------------------------------------------------- undo after several that died
+# ------------------------------------------------------------- undo after several interrupted runs
 @pytest.fixture
 def rolled(world: World) -> World:
-    """An upgrade to 1.1.0 died after its switch, the rollback from it died after its own."""
+    """An upgrade to 1.1.0 and the rollback from it were both interrupted after their switch."""
     world.apply()
     world.start()
     world.begin(release="1.1.0")
@@ -79,7 +79,7 @@ def rolled(world: World) -> World:
 
 
 def serves(world: World) -> tuple[str, str, str | None]:
-    """Return what serves, by the record and by what Nginx was given; both have to agree."""
+    """Return the active release, and check that record and Nginx agree."""
     held = world.held()
     name = f"{held.active}-{held.standby}" if held.standby else held.active
     assert (world.edge.live / "upstream.conf").read_text() == f"# upstreams/{name}.conf\n"
@@ -88,14 +88,14 @@ def serves(world: World) -> tuple[str, str, str | None]:
 
 
 def test_undo_of_a_rollback_that_is_run_again_is_what_it_were_in_one_run(rolled: World) -> None:
-    """A gate of it closed: what served before the rollback serves again, and its words say so."""
+    """A gate failed: the release from before the rollback serves again, as the message says."""
     rolled.begin("run-3", "rollback", instead_of="run-2", release="1.0.0")
     undo(rolled, "run-3")
     assert serves(rolled) == ("green", "1.1.0", "blue")
 
 
 def test_undo_of_giving_up_an_upgrade_leaves_what_an_earlier_rollback_did(rolled: World) -> None:
-    """Giving up is a rollback in the journal; it names the release that is taken away."""
+    """Cancelling is a rollback in the journal; it names the release that is removed."""
     rolled.begin("run-3", "rollback", instead_of="run-2", release="1.1.0")
     undo(rolled, "run-3")
     assert serves(rolled) == ("blue", "1.0.0", "green")
@@ -120,7 +120,7 @@ def test_undo_of_an_upgrade_before_its_switch_leaves_what_an_earlier_rollback_di
 
 
 def test_undo_of_an_upgrade_leaves_what_one_to_another_release_did(upgrading: World) -> None:
-    """Its colour is taken by then: what had served runs there no more."""
+    """Its colour is already in use: the previously active containers no longer run there."""
     upgrading.switch()
     upgrading.begin("run-2", instead_of="run-1", release="1.2.0")
     swap.retire(upgrading.edge, run="run-2")
@@ -129,7 +129,7 @@ def test_undo_of_an_upgrade_leaves_what_one_to_another_release_did(upgrading: Wo
 
 
 def test_undo_reaches_back_over_all_runs_with_the_same_aim(rolled: World) -> None:
-    """The first one switched; of the others, none came that far."""
+    """The first run switched; the others ended before their switch."""
     rolled.end(run="run-2")
     rolled.begin("run-3", release="1.1.0")
     rolled.switch(run="run-3")
@@ -142,7 +142,7 @@ def test_undo_reaches_back_over_all_runs_with_the_same_aim(rolled: World) -> Non
 
 @pytest.mark.parametrize("again", [False, True])
 def test_undo_leaves_alone_what_came_to_its_finish(upgrading: World, *, again: bool) -> None:
-    """Also when the run that finishes it fails of something."""
+    """This also holds if the run that completes it fails."""
     upgrading.switch()
     upgrading.step("workers")
     upgrading.step("finish")
@@ -157,7 +157,7 @@ def test_undo_leaves_alone_what_came_to_its_finish(upgrading: World, *, again: b
 
 
 def test_the_finish_of_one_is_no_finish_of_another(upgrading: World) -> None:
-    """A rollback after an upgrade that died while it tidied up is undone as any other."""
+    """A rollback after an upgrade that was interrupted during its clean-up can still be undone."""
     upgrading.switch()
     upgrading.step("finish")
     upgrading.begin("run-2", "rollback", instead_of="run-1", release="1.0.0")
@@ -167,7 +167,7 @@ def test_the_finish_of_one_is_no_finish_of_another(upgrading: World) -> None:
 
 
 def test_an_intent_that_is_repeated_counts_from_its_last_record(rolled: World) -> None:
-    """By its number a way back is chosen among those that were cut off."""
+    """The sequence number decides which of the interrupted runs is undone."""
     rolled.begin("run-3", instead_of="run-2", release="1.1.0")
     left = {record["step"]: record["seq"] for record in swap.show(rolled.edge)["unfinished"]}
     assert left["upgrade"] > left["rollback"]
@@ -268,7 +268,7 @@ def test_a_lease_that_ran_out_is_taken_over_and_its_holder_is_fenced_off(serving
 
 
 def test_the_epoch_grows_when_a_lease_is_taken_again(serving: World) -> None:
-    assert serving.lock().epoch == 1, "prolonged"
+    assert serving.lock().epoch == 1, "the lease was extended, not taken again"
     assert lease.release(swap.lease_file(serving.edge), "run-1")
     assert serving.lock("run-2").epoch == 2
     assert not lease.release(swap.lease_file(serving.edge), "run-1")

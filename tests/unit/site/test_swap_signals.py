@@ -13,7 +13,7 @@ from swap_agent import nginx
 from swap_agent.nginx import Edge
 from swap_agent.state import Settings, SwapError
 
-#: Says when it listens, and when it was told to reload.
+#: Prints when it listens, and when it received the signal to reload.
 MASTER = """
 import signal, sys
 signal.signal(signal.SIGHUP, lambda *_: print("reloaded", flush=True))
@@ -100,7 +100,7 @@ def test_a_container_without_a_process_is_named(
 def test_a_process_that_is_no_longer_the_containers_gets_no_signal(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pid may be given to another process between the question and the signal."""
+    """The pid may be given to another process between the query and the signal."""
     monkeypatch.setattr(nginx, "engine", Engine(os.getpid(), 0))
     with pytest.raises(SwapError, match="has just ended"):
         edge.hup()

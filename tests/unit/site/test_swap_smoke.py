@@ -31,7 +31,7 @@ def said(status: int, body: Any) -> Answer:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers what it was told to, and remembers what it was asked."""
+    """Server that gives prepared answers and records requests."""
 
     daemon_threads = True
 
@@ -58,7 +58,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away are part of it."""
+        """Ignore clients that disconnect, which is expected."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -80,7 +80,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_POST = answer  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Say nothing."""
+        """Discard the message."""
 
 
 @contextlib.contextmanager
@@ -106,7 +106,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def try_it(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    """Run the module as Ansible does; return what it says."""
+    """Run the module as Ansible does; return its result."""
 
     def run(url: str, **more: Any) -> dict[str, Any]:
         wanted = {"url": url, "release": "1.1.0", "colour": "green", "requests": REQUESTS}
@@ -115,7 +115,7 @@ def try_it(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
         out = capsys.readouterr()
         answer: dict[str, Any] = json.loads(out.out)
         assert bool(answer.get("failed")) == bool(ended.value.code)
-        # What a task echoes of its own options is masked as well.
+        # The options that a task echoes are masked as well.
         assert more.get("key", KEY) not in out.out + out.err
         return answer
 
@@ -135,7 +135,7 @@ def test_good_answers_are_counted(server: Server, try_it: Try) -> None:
 
 
 def test_every_request_has_a_connection_of_its_own(server: Server, try_it: Try) -> None:
-    """Or a proxy would send all of them to one replica."""
+    """Otherwise a proxy would send all of them to one replica."""
     assert server.connections == 0
     assert try_it(server.url, rounds=2)["asked"] == server.connections == 6
 
@@ -170,7 +170,7 @@ def test_a_wrong_status(server: Server, try_it: Try, status: int, body: bytes, w
     answer = try_it(server.url)
     assert (answer["failed"], answer["asked"]) == (True, 0)
     assert answer["msg"].strip() == words
-    assert server.names() == ["GET /health", "GET /items"], "the first wrong answer is the last"
+    assert server.names() == ["GET /health", "GET /items"], "it stops at the first wrong answer"
 
 
 def test_an_error_may_be_what_is_wanted(server: Server, try_it: Try) -> None:
@@ -288,7 +288,7 @@ def test_without_a_key_there_is_no_header(server: Server, try_it: Try) -> None:
 
 
 def test_the_key_is_in_no_error(server: Server, try_it: Try) -> None:
-    """Not even when the server repeats it; the fixture looks for it in all that is said."""
+    """Not even if the server repeats it; the fixture searches all output."""
     server.answers["GET /items"] = said(401, {"detail": f"unknown key {KEY}"})
     assert "answered 401" in try_it(server.url, key=KEY)["msg"]
     server.answers["GET /health"] = said(200, {"release": KEY, "colour": KEY})
@@ -300,7 +300,7 @@ def test_no_part_of_the_key_is_in_an_error(server: Server, try_it: Try) -> None:
     assert KEY[:20] not in try_it(server.url, key=KEY)["msg"]
 
 
-# ---------------------------------------------------------------- what it survives
+# ---------------------------------------------------------------- broken answers and proxies
 @pytest.mark.parametrize(
     ("status", "words"),
     [(200, "GET /health got no answer"), (500, "GET /health answered 500 instead of 200: {")],
@@ -348,7 +348,7 @@ def test_the_site_is_asked_and_no_proxy(
         monkeypatch.setenv("http_proxy", proxy.url)
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
-        # A module is a process of its own; here urllib has looked at the environment before.
+        # A real module is a new process; here urllib has cached an earlier environment.
         monkeypatch.setattr(urllib.request, "_opener", None)
         answer = try_it(server.url, key=KEY)
         assert proxy.asked == [], "the proxy was given the key"

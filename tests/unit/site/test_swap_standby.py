@@ -28,7 +28,7 @@ esac
 
 
 class Standby(http.server.ThreadingHTTPServer):
-    """A standby: the server that answers, what the engine knows, and its secrets."""
+    """A standby: its server, the engine's data, and its secrets."""
 
     daemon_threads = True
 
@@ -45,7 +45,7 @@ class Standby(http.server.ThreadingHTTPServer):
         self.started(5)
 
     def started(self, ago: float, **state: Any) -> None:
-        """Record a container that was started some seconds after its secrets were written."""
+        """Record a container that started some seconds after its secrets were written."""
         when = (self.secrets / "database_password").stat().st_mtime + ago
         text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when)) + f"{when % 1:.9f}"[1:] + "Z"
         usual = {"Running": True, "Restarting": False, "Paused": False, "Status": "running"}
@@ -53,16 +53,16 @@ class Standby(http.server.ThreadingHTTPServer):
         (self.folder / "inspect").write_text(json.dumps([{"Image": IMAGE, "State": state}]))
 
     def says(self, status: int, **body: Any) -> None:
-        """Have the server answer something else."""
+        """Change the server's answer."""
         self.status = status
         self.body.update(body)
 
     def said(self, text: str) -> None:
-        """Record what the logins print."""
+        """Record the output of the logins."""
         (self.folder / "said").write_text(text)
 
     def problem(self, **options: Any) -> str:
-        """Return what is found of it."""
+        """Return the problem that is found, if any."""
         wanted = {
             "container": "airlift-app-blue",
             "image": ["sha256:other-store", IMAGE],

@@ -1,4 +1,4 @@
-"""Two edges: what each serves, under which number, and what one does that missed something."""
+"""Two edges: what each serves, its generation number, and how one follows after a missed change."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def test_equal_edges_may_take_traffic() -> None:
     same = offer("edge-1"), offer("edge-2")
     assert judge(same[0], [same[1]], "edge-1", joined=False) == edges.Verdict()
     assert judge(same[1], [same[0]], "edge-1", joined=False) == edges.Verdict()
-    assert judge(same[1], [], "edge-1", joined=False) == edges.Verdict(), "alone it is the newest"
+    assert judge(same[1], [], "edge-1", joined=False) == edges.Verdict(), (
+        "a lone edge is up to date"
+    )
 
 
 def test_an_edge_that_missed_something_follows() -> None:
@@ -38,13 +40,13 @@ def test_an_edge_that_missed_something_follows() -> None:
     said = judge(offer("edge-2"), [lead], "edge-1", joined=False)
     assert said.adopt is lead
     assert said.unfit == "edge-1 serves generation 9, this edge 7"
-    # A third edge that has followed already is as good while the lead is away.
+    # A third edge that has already followed is as good while the lead is away.
     third = offer("edge-3", generation=9, active="green")
     assert judge(offer("edge-2"), [third], "edge-1", joined=False).adopt is third
 
 
 def test_during_a_run_it_waits() -> None:
-    """A run changes one edge after the other; an edge that had just booted may not serve."""
+    """A run changes one edge after the other; an edge that has just booted must not serve."""
     lead = offer("edge-1", generation=9, active="green", run=True)
     said = judge(offer("edge-2"), [lead], "edge-1", joined=True)
     assert (said.adopt, said.unfit, said.behind) == (None, "", True)
@@ -64,7 +66,7 @@ def test_one_number_stands_for_one_configuration(other: dict[str, object]) -> No
     assert (
         "under the same generation" in judge(offer("edge-2"), [lead], "edge-1", joined=True).unfit
     )
-    assert judge(lead, [offer("edge-2")], "edge-1", joined=True).unfit == "", "the lead is right"
+    assert judge(lead, [offer("edge-2")], "edge-1", joined=True).unfit == "", "the lead decides"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_one_number_stands_for_one_configuration(other: dict[str, object]) -> No
     ],
 )
 def test_what_another_edge_says_is_checked(change: dict[str, object], why: str) -> None:
-    """It becomes a part of Nginx's configuration."""
+    """The answer becomes part of Nginx's configuration."""
     state = dataclasses.asdict(BASE) | change
     text = json.dumps({"name": "edge-1", "state": state, "drained": {}, "shared": "x"})
     with pytest.raises(ValueError, match=why):
@@ -88,14 +90,14 @@ def test_what_another_edge_says_is_checked(change: dict[str, object], why: str) 
 
 
 def test_a_follower_takes_state_number_and_drained_hosts(serving: World) -> None:
-    """In a world of paper: the lead's number, not the next one here."""
+    """The follower takes the lead's number, not its own next one."""
     wanted = dataclasses.replace(serving.held(), active="green", standby="blue", generation=5)
     said = follow.adopt(serving.edge, wanted, {})
     assert said["changed"]
     assert serving.serving == serving.edge.live_generation() == serving.held().generation == 5
     assert serving.held() == wanted
     calls = list(serving.calls)
-    assert not follow.adopt(serving.edge, wanted, {})["changed"], "a second time nothing is left"
+    assert not follow.adopt(serving.edge, wanted, {})["changed"], "a second call changes nothing"
     assert "hup" not in serving.calls[len(calls) :]
 
 
@@ -110,7 +112,7 @@ def test_an_outdated_run_can_do_no_harm(serving: World) -> None:
 
 
 def test_killed_between_the_tree_and_the_record_it_is_finished(serving: World) -> None:
-    """The live link is new, Nginx and the record are old."""
+    """The live link is new, but Nginx and the record are old."""
     wanted = dataclasses.replace(serving.held(), active="green", standby="blue", generation=5)
     before = serving.settings.state_file.read_bytes()
     follow.adopt(serving.edge, wanted, {})
@@ -131,7 +133,7 @@ def test_a_test_changes_nothing(serving: World) -> None:
     assert said["differs"]
     assert said["record"]["state"]["active"] == "green"
     assert serving.held() == held
-    assert serving.calls.count("run") == 2, "Nginx tested it"
+    assert serving.calls.count("run") == 2, "Nginx tested the configuration"
     assert sorted(p for p in map(str, serving.root.rglob("*")) if not p.endswith(".pulse")) == [
         one for one in before if not one.endswith(".pulse")
     ]
@@ -147,7 +149,7 @@ def test_the_number_of_all_edges_is_imposed(serving: World) -> None:
         serving.edge, run="run-1", to="green", release="1.1.0", serial=2, warm=60, how=how
     )
     assert said["generation"] == serving.serving == 9
-    # With nothing to change, the number alone is a new generation.
+    # Without other changes, the number alone is a new generation.
     assert swap.apply(serving.edge, "1.1.0", 2, Together(generation=12))["generation"] == 12
     with pytest.raises(SwapError, match="12 is not newer"):
         swap.put_in_place(serving.edge, serving.held(), 12)
@@ -231,7 +233,7 @@ def switch(lead: One, number: int, *, test: bool = False) -> dict[str, object]:
 @pytest.mark.docker
 @pytest.mark.slow
 def test_an_edge_that_returns_serves_what_the_other_serves(tmp_path: Path) -> None:
-    """Real agents, each with a real Nginx, which shows what the other serves."""
+    """Real agents, each with a real Nginx, which shows its state to the other."""
     with two(tmp_path) as (lead, peer):
         assert (lead.compare(), peer.compare()) == ("", "")
         peer.stop()
@@ -239,10 +241,10 @@ def test_an_edge_that_returns_serves_what_the_other_serves(tmp_path: Path) -> No
         drained.save(lead.settings, APP_2)
         switch(lead, 2)
         lead.compare()
-        # The peer comes back, with what it served before; its watch begins again.
+        # The peer returns with its earlier state, and its watch starts again.
         peer.start()
         peer.follower = follow.Follower(peer.edge)
-        assert peer.compare().endswith("a run is in progress"), "it waits for the run"
+        assert peer.compare().endswith("a run is in progress"), "the peer waits for the run"
         assert peer.edge.answered() == 1
         lead.end()
         assert peer.compare() == ""
@@ -250,7 +252,7 @@ def test_an_edge_that_returns_serves_what_the_other_serves(tmp_path: Path) -> No
         assert peer.state() == lead.state()
         assert (peer.out(), lead.out()) == ({"app-2"}, {"app-2"})
 
-        # One that has seen the run begin serves on until the run comes to it.
+        # An edge that has seen the run begin keeps serving until the run reaches it.
         lead.lock()
         lead.compare()
         assert peer.compare() == ""
@@ -263,7 +265,7 @@ def test_an_edge_that_returns_serves_what_the_other_serves(tmp_path: Path) -> No
         assert peer.compare() == ""
         assert peer.state() == lead.state()
 
-        # Another configuration is brought by a run, not by the watch.
+        # A run brings another configuration, not the watch.
         lead.want("second")
         swap.apply(lead.edge, "1.1.0", 2)
         lead.compare()
@@ -274,7 +276,7 @@ def test_an_edge_that_returns_serves_what_the_other_serves(tmp_path: Path) -> No
         assert peer.compare() == ""
         assert peer.state().generation == lead.state().generation == 4
 
-        # A lead with an older record says so, and takes over on demand.
+        # A lead with an older record reports it, and takes over on request.
         old = dataclasses.replace(lead.state(), generation=9, active="blue", standby=None)
         follow.adopt(peer.edge, old, {})
         peer.compare()

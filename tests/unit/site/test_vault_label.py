@@ -1,4 +1,4 @@
-"""A vault is opened by its password, whatever label it has or lacks."""
+"""A vault opens with its password, whatever label it has or lacks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ansible(program: str, *words: str, folder: Path) -> subprocess.CompletedProc
 @pytest.mark.slow
 @pytest.mark.parametrize("label", ["", "other"])
 def test_the_runbooks_option_opens_it(label: str, tmp_path: Path) -> None:
-    """A client encrypted it without `--vault-id acme@prompt`, or with a label of their own."""
+    """A client encrypted it without `--vault-id acme@prompt`, or with their own label."""
     (tmp_path / "password").write_text("hunter2\n")
     site = tmp_path / "site/group_vars/all"
     site.mkdir(parents=True)

@@ -55,7 +55,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Nothing."""
+        """Discard the message."""
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def services() -> Iterator[list[Service]]:
 
 
 class Paper(Refusal):
-    """Notes what would be refused."""
+    """A stand-in that records which addresses would be refused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Paper(Refusal):
 
 @pytest.fixture
 def site(serving: World, services: list[Service], monkeypatch: pytest.MonkeyPatch) -> World:
-    """A site whose two app hosts are those services, as blue; green is nobody."""
+    """Provide a site whose two app hosts are those services, as blue; green is empty."""
     monkeypatch.setattr(probe, "PATIENCE", 0.05)
     monkeypatch.setattr(probe, "LIFETIME", 2.0)
     monkeypatch.setattr(watch, "INTERVAL", 0.02)
@@ -109,7 +109,7 @@ def watching(site: World) -> Watch:
 
 
 def until(site: World, made: Watch, reached: Callable[[], bool]) -> None:
-    """Run the daemon's two parts until something is so."""
+    """Run the daemon's two parts until a condition is true."""
 
     async def go() -> None:
         made.news = asyncio.Event()
@@ -163,7 +163,7 @@ def test_a_sick_replica_gets_the_mark_and_show_says_why(
     generation = site.edge.live_generation()
     until(site, made, lambda: shown(site)["last"] is not None if "last" in shown(site) else False)
     assert shown(site)["state"] == "in"
-    assert hups(site) == 0, "nothing is wrong, nothing is done"
+    assert hups(site) == 0, "healthy replicas cause no reload"
     sicken(services[1])
     until(site, made, lambda: hups(site) == 1 and shown(site)["state"] == "out")
     assert site.edge.out() == {services[1].address}
@@ -177,7 +177,7 @@ def test_a_sick_replica_gets_the_mark_and_show_says_why(
     assert 'airlift_replica_in_service{replica="app-2",colour="blue"} 0' in metrics
     assert 'airlift_replica_in_service{replica="app-1",colour="blue"} 1' in metrics
     assert 'airlift_replica_taken_out_total{replica="app-2",colour="blue"} 1' in metrics
-    # None of it is a generation, or news to the next run of a playbook.
+    # This creates no generation and changes nothing for the next run of a playbook.
     assert site.edge.live_generation() == site.state()["generation"] == generation
     assert not site.apply()["changed"]
     assert site.events() == []
@@ -195,7 +195,7 @@ def test_it_comes_back_by_itself_and_nginx_is_told_at_most_every_ten_seconds(
     until(site, made, lambda: made.board[services[1].address].out is False)
     asked = services[1].asked
     until(site, made, lambda: services[1].asked > asked + 20)
-    assert hups(site) == 1, "it reloaded a moment ago"
+    assert hups(site) == 1, "the last reload is too recent"
     assert site.edge.out() == {services[1].address}
     offset = watch.RELOADS
     until(site, made, lambda: hups(site) == 2)
@@ -212,7 +212,7 @@ def test_the_only_one_that_is_well_does_not_wait_for_the_next_reload(
     made = watching(site)
     services[1].status = 503
     until(site, made, lambda: hups(site) == 1)
-    # Hosts that are restarted one after the other: it is back, and now the other one goes.
+    # Hosts restart one after the other: one is back, and the other one fails.
     services[1].status = 200
     services[0].status = 503
     until(site, made, lambda: hups(site) > 1 and site.edge.out() != {services[1].address})
@@ -225,7 +225,7 @@ def test_a_slow_200_is_a_success(
     monkeypatch.setattr(probe, "PATIENCE", 0.3)
     monkeypatch.setattr(watch, "INTERVAL", 0.3)
     made = watching(site)
-    # Twice the patience: the first answer comes after one failure or two, and then all are late.
+    # Wait twice the timeout: the first answer comes after one or two failures, then all are late.
     services[1].wait = 0.6
     until(site, made, lambda: services[1].asked > 12)
     assert hups(site) == 0
@@ -257,7 +257,7 @@ def test_what_a_dead_watch_did_not_tell_nginx_is_told(site: World, services: lis
     services[1].status = 503
     until(site, made, lambda: hups(site) == 1)
     until(site, made, lambda: json.loads(state(site))["served"] == [services[1].address])
-    # It dies between the mark and the signal.
+    # It stops between the mark and the signal.
     site.edge.mark(())
     services[1].status = 200
     again = watching(site)
@@ -278,7 +278,7 @@ def test_a_switch_in_progress_is_not_disturbed(site: World, services: list[Servi
         until(site, made, lambda: shown(site)["state"] == "out" and services[1].asked > 10)
         assert hups(site) == 0
         assert site.edge.out() == set()
-        # Connections are refused meanwhile: that needs nobody's leave.
+        # Connections are refused meanwhile, for which no lock is needed.
         assert made.refusal.now == {services[1].address}  # type: ignore[attr-defined]
     until(site, made, lambda: hups(site) == 1)
 
@@ -319,11 +319,11 @@ def test_a_new_generation_keeps_the_mark(site: World, services: list[Service]) -
     assert site.edge.out() == {services[1].address}
     assert not site.apply()["changed"]
     site.switch()
-    assert site.edge.out() == {services[1].address}, "it is a backup now"
+    assert site.edge.out() == {services[1].address}, "the marked replica is a backup now"
     site.calls.clear()
     made = watching(site)
     until(site, made, lambda: hups(site) == 1)
-    assert site.edge.out() == set(), "it is well, though the primaries of this test are nobody"
+    assert site.edge.out() == set(), "it answers, and the primaries do not exist here"
     assert swap.show(site.edge)["standby_replicas"]["app-2"]["colour"] == "blue"
 
 

@@ -28,7 +28,7 @@ from bundle.builder.images import engine
 from tests.unit.app.appkit import free_port, image_of
 from tests.unit.roles.conftest import ROOT
 
-#: A replica in a process of its own, so that it can be frozen: it says its port, then serves.
+#: A replica in its own process, so that it can be frozen: it prints its port, then serves.
 REPLICA = """
 import http.server, sys, time
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -82,7 +82,7 @@ def replica(port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def ask(port: int, method: str, slow: float = 0) -> str:
-    """Send one request on a connection of its own; return the port of the replica, or the error."""
+    """Send one request on a new connection; return the replica's port, or the error."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         body = b"x" if method == "POST" else None
@@ -96,7 +96,7 @@ def ask(port: int, method: str, slow: float = 0) -> str:
 
 
 def both(port: int, count: int = 40) -> set[str]:
-    """Return who answers, of many requests of both kinds."""
+    """Return who answers many requests of both kinds."""
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         return set(pool.map(lambda verb: ask(port, verb), ["GET", "POST"] * (count // 2)))
 
@@ -105,7 +105,7 @@ def both(port: int, count: int = 40) -> set[str]:
 def nginx(
     tmp_path: Path, ports: Sequence[str], *, read: int = 2, ends: int = 5
 ) -> Iterator[tuple[Edge, int]]:
-    """Have the product's Nginx before these replicas, of which each is a host."""
+    """Run the product's Nginx in front of these replicas, each on a host of its own."""
     port = free_port()
     name = f"watch-test-{uuid.uuid4().hex[:8]}"
     user = f"{os.getuid()}:{os.getgid()}"
@@ -122,7 +122,7 @@ def nginx(
     )
     edge = Edge(settings)
     (edge.desired / "upstreams").mkdir(parents=True)
-    # Its own test has no right to give its folders to another user.
+    # Nginx's own check may not give its folders to another user.
     own = "user root root;" if os.getuid() == 0 else ""
     (edge.desired / "nginx.conf").write_text(own + NGINX.format(port=port, read=read, ends=ends))
     lines = "".join(f"    server 127.0.0.1:{p}; # app-{p}\n" for p in ports)
@@ -154,7 +154,7 @@ def test_requests_leave_a_frozen_replica_and_come_back(
         nginx(tmp_path, (sick, well)) as (edge, port),
     ):
         made, stop = Watch(edge), asyncio.Event()
-        # The packet filter of this machine is not this test's.
+        # Do not touch the packet filter of this machine.
         monkeypatch.setattr(made.refusal, "keep", lambda *_: "")
         loop = asyncio.new_event_loop()
 
@@ -173,7 +173,7 @@ def test_requests_leave_a_frozen_replica_and_come_back(
             frozen.send_signal(signal.SIGSTOP)
             wait_for(lambda: made.reloads == 1 and not workers & edge.workers())
             assert edge.out() == {f"127.0.0.1:{sick}"}
-            # All of them, writing ones too: nothing is sent to it any more, so nothing fails.
+            # No request fails, writing ones included, because none is sent to it any more.
             assert both(port, 200) == {well}
             assert edge.answered() == 1
             frozen.send_signal(signal.SIGCONT)
@@ -197,11 +197,11 @@ def test_a_drained_host_ends_its_requests_and_comes_back(tmp_path: Path) -> None
     ):
         lease.acquire(swap.lease_file(edge), run="r", owner="ann", verb="drain", seconds=600)
         wait_for(lambda: both(port, 2) <= {out, well} and both(port) == {out, well})
-        # In progress on both of them, also with an effect, when the command begins.
+        # Requests are in progress on both replicas, writing ones included, when the command begins.
         slow = [pool.submit(ask, port, verb, 8) for verb in ("GET", "POST") * 4]
         time.sleep(0.5)
         said = drain.drain(edge, run="r", hosts=[f"app-{out}"], look=False, gone=False)
-        # It has returned, so the host may be switched off.
+        # The command has returned, so the host may be switched off.
         ended = [one.done() for one in slow]
         going.kill()
         assert all(ended)
@@ -226,7 +226,7 @@ def wait_for(check: object, seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
-#: In a network namespace of its own stands the edge; a second one is its container's.
+#: The edge is in one network namespace, and its container in a second one.
 TWO_HOSTS = r"""
 import os, socket, subprocess, sys, threading, time
 sys.path.insert(0, sys.argv[1])

@@ -1,4 +1,4 @@
-"""Migrations and API keys: a container starts for what is due, and for nothing else."""
+"""Containers for migrations and API keys start only if something is due."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCHEMA = {"version": 2, "lowest_compatible": 1, "bytes": 1}
 
 
 class Site(Desk):
-    """A desk whose role `app` says what it would start."""
+    """A desk whose role `app` reports which containers it would start."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -41,7 +41,7 @@ class Site(Desk):
         return self.root / "site/group_vars/all.yml"
 
     def started(self, *cases: Any, before: Sequence[dict[str, Any]] = ()) -> list[list[str]]:
-        """Return the containers that a run starts that knows this of the database, a case each."""
+        """Return the containers that a run would start for each state of the database."""
         tasks = list(before)
         for says in cases:
             tasks += [
@@ -69,7 +69,7 @@ def listing(*hashes: str) -> str:
 
 
 def held(*hashes: str, smoke_key: str = SMOKE) -> dict[str, str]:
-    """The keys of a database that the service has synced."""
+    """Return the keys of a database that the service has synced."""
     smoke = hashlib.sha256(smoke_key.encode()).hexdigest()
     rows: list[dict[str, Any]] = [
         {"key_hash": one, "client": "c", "rate_limit_per_min": None} for one in hashes
@@ -91,11 +91,11 @@ def test_a_container_starts_for_what_is_due_or_unknown(site: Site) -> None:
         ({"failed": True, "msg": "no answer"}, both),
         ({}, both),
         ({"schema": {}, "api_keys": held(A)}, both),
-        # Migrations may change what a key is.
+        # Migrations may change the format of keys.
         ({"schema": {**SCHEMA, "version": 1}, "api_keys": held(A)}, both),
         ({"schema": {**SCHEMA, "lowest_compatible": 3}, "api_keys": held(A)}, both),
         ({"schema": SCHEMA, "api_keys": held(A)}, []),
-        # A release to which a site was rolled back.
+        # The site was rolled back to this release.
         ({"schema": {**SCHEMA, "version": 3}, "api_keys": held(A)}, []),
         ({"schema": SCHEMA}, ["keys"]),
         ({"schema": SCHEMA, "api_keys": held()}, ["keys"]),
@@ -105,7 +105,7 @@ def test_a_container_starts_for_what_is_due_or_unknown(site: Site) -> None:
 
 
 def test_a_list_that_changed_during_the_run_counts(site: Site) -> None:
-    """keys.yml changed it after this run had read the inventory and asked the database."""
+    """keys.yml changed it after this run had read the inventory and queried the database."""
     change = {
         "name": "keys.yml",
         "ansible.builtin.copy": {"dest": str(site.inventory), "content": listing(A, B)},
@@ -123,7 +123,7 @@ def test_a_new_smoke_key_is_a_difference(site: Site) -> None:
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "lost"])
 def test_the_vaults_smoke_key_is_taken_on_any_jump_host(site: Site, kept: bool) -> None:
-    """With the one that an earlier release made, and without; and then none is made."""
+    """An earlier release may have made one or not; a new one is never made."""
     file = site.root / "site/.airlift/smoke.key"
     if not kept:
         file.unlink()

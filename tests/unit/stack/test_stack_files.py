@@ -1,4 +1,4 @@
-"""The local stack's files: what a site gets, pinned as the bundle pins it, and nothing twice."""
+"""The local stack's files: what a site gets, with the same pins, and nothing duplicated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONCE = {"secrets", "accounts", "migrate"}
-#: Upstream's images of these hold one file and no shell.
+#: Services whose upstream images hold one file and no shell.
 WITHOUT_A_SHELL = {"postgres-exporter", "redis-exporter", "nginx-exporter", "node-exporter", "logs"}
 
 
@@ -41,7 +41,7 @@ def test_every_image_is_pinned_as_in_the_lock_and_has_a_variable() -> None:
         if pin.upstream:
             assert found.pop(stack_images.variable(name)) == str(pin.upstream), "make stack-config"
     assert found.pop("APP_IMAGE") == "airlift/app:local"
-    # Not part of the product; pinned all the same.
+    # This image is not part of the product, but it is pinned, too.
     assert {name: "@sha256:" in image for name, image in found.items()} == {"LOGS_IMAGE": True}
 
 
@@ -67,7 +67,7 @@ def test_a_service_is_limited_hardened_and_logged_within_bounds(name: str) -> No
 
 
 def test_setup_waits_for_health_and_takes_no_stopped_service_for_a_finished_one() -> None:
-    """Between two restarts a service shows as exited, with code 0."""
+    """A service shows as exited with code 0 between two restarts."""
     script = (ROOT / "scripts/setup-environment.sh").read_text()
     fine = re.compile(re.findall(r"^readonly FINE='(.*)'$", script, re.MULTILINE)[0])
     for name in SERVICES:
@@ -131,7 +131,7 @@ def test_every_setting_of_the_example_is_used() -> None:
 
 
 def test_the_cluster_is_made_as_on_a_site() -> None:
-    """An image's default locale or checksums would make another cluster than a site has."""
+    """Another locale or other checksums would make a cluster that differs from a site's."""
     command = load("postgres", "vars/main.yml")["postgres_initdb"]["command"]
     script = (ROOT / "stack/postgres-start.sh").read_text().replace("\\\n", " ")
     called = shlex.split(re.findall(r"^ *(initdb .*)$", script, re.MULTILINE)[0])
@@ -141,7 +141,7 @@ def test_the_cluster_is_made_as_on_a_site() -> None:
 
 
 def test_accounts_uses_only_the_roles_own_planning() -> None:
-    """The role's file is loaded where Ansible is not."""
+    """The stack loads the role's file where Ansible is not installed."""
     tree = ast.parse((ROLES / "postgres/module_utils/postgres_accounts.py").read_text())
     imported = {
         node.module if isinstance(node, ast.ImportFrom) else alias.name
@@ -153,7 +153,7 @@ def test_accounts_uses_only_the_roles_own_planning() -> None:
 
 
 def test_the_server_program_options_are_the_roles() -> None:
-    """What a role passes to Prometheus and Alertmanager, the stack passes, but for TLS."""
+    """The stack passes the role's options to Prometheus and Alertmanager, except TLS."""
     for name in ("prometheus", "alertmanager"):
         containers = load("monitoring", "vars/main.yml")["monitoring_of_the_zone"]
         (one,) = [one for one in containers if one["name"] == name]
@@ -164,7 +164,7 @@ def test_the_server_program_options_are_the_roles() -> None:
 
 
 def test_no_inventory_can_switch_tls_off() -> None:
-    """The templates can do without TLS for the stack; a site's vars cannot say so."""
+    """The templates support the stack without TLS, but no variable of a site reaches this."""
     assert yaml.safe_load((ROLES / "site/vars/main.yml").read_text())["site_tls"] is True
     assert "site_tls" not in options("site")
     for path in ROLES.rglob("*.yml"):
@@ -216,7 +216,7 @@ def test_make_has_the_targets_that_people_type_and_run_starts_the_stack() -> Non
 
 
 def test_every_stage_is_a_part_of_make_test() -> None:
-    """The local stack is; its long part is `make soak-stack`."""
+    """The local stack is a stage; its long tests run in `make soak-stack`."""
     script = (ROOT / "scripts/test-all.sh").read_text()
     stages = set(re.findall(r"^    ([a-z]+)\) \S", script, re.MULTILINE))
     groups = re.findall(r"\|\| groups=\((.*)\)$", script, re.MULTILINE)
